@@ -1,0 +1,2 @@
+//! slotcast
+pub mod limits;

@@ -1,0 +1,223 @@
+//! Every limit that a peer can run into, in one struct that is read at use and copied nowhere.
+
+use std::fmt;
+use std::time::Duration;
+
+/// The limits of one broker. Each has a default that is safe on the internet; `Limits::validate` refuses
+/// values that contradict each other.
+///
+/// Sizes are in bytes. A count or a rate of 0 means what the field says, never "unlimited" by accident.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Longest request head (request line and fields), in bytes; past it 431. Default 8 KiB.
+    pub max_head: usize,
+    /// Most header fields of a request; past it 431. Default 64.
+    pub max_head_fields: usize,
+    /// Longest request target, in bytes; past it 414. Default 4 KiB.
+    pub max_target: usize,
+    /// From accept to the end of the whole request; past it the connection is closed. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// Longest message (all fragments, after decompression), in bytes; past it 1009 or 413. Default 1 MiB.
+    pub max_message: usize,
+    /// Most fragments of one message, empty ones included; past it 1008. Default 4,096.
+    pub max_fragments: u32,
+    /// Unsent bytes of one connection, judged after the flush; past it the slow-consumer policy acts. At least
+    /// eight times `max_message`. Default 8 MiB.
+    pub max_outbound: usize,
+    /// Unsent bytes of all connections, a shared batch counted once; past it whoever holds the oldest goes first.
+    /// Default 256 MiB.
+    pub max_outbound_total: usize,
+    /// Unfinished heads, bodies and messages of all connections; past it whoever holds the most goes first.
+    /// Default 256 MiB.
+    pub max_inbound_total: usize,
+    /// Without any progress in sending what is queued; past it the connection is dropped. Default 10 s.
+    pub write_timeout: Duration,
+    /// From a message's first frame to its last; past it 1008. Default 30 s.
+    pub message_timeout: Duration,
+    /// Between two requests on a kept-alive HTTP connection; past it it is closed. Default 60 s.
+    pub keep_alive_timeout: Duration,
+    /// How long an embedder may take to answer a handshake or an exchange; past it 503. Default 30 s.
+    pub answer_timeout: Duration,
+    /// Most control frames a second from one peer; past it 1008. Default 100.
+    pub max_control_rate: u32,
+    /// Silence after which a ping is sent. Default 25 s.
+    pub ping_interval: Duration,
+    /// Silence after a ping until the connection is dropped. Default 20 s.
+    pub pong_timeout: Duration,
+    /// From our Close frame (or our last answer) to the end of the socket; past it the socket is dropped. Default 5 s.
+    pub close_timeout: Duration,
+    /// Most connections at once; past it 503 with a jittered `Retry-After`. Default 10,000 in the library; the daemon
+    /// derives it from the descriptor limit.
+    pub max_connections: usize,
+    /// Most connections at once from one address; past it 503. 0 switches it off. Default 0.
+    pub max_connections_per_ip: usize,
+    /// Most messages that a channel's history keeps; 0 switches history off. Default 100.
+    pub history_messages: usize,
+    /// Most payload bytes that a channel's history keeps. Default 256 KiB.
+    pub history_bytes: usize,
+    /// Most channels at once; past it 503. Default 100,000.
+    pub max_channels: usize,
+    /// Most channels that one connection may be a member of. Default 128.
+    pub max_channels_per_connection: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const KIB: usize = 1024;
+        const MIB: usize = 1024 * KIB;
+        Limits {
+            max_head: 8 * KIB,
+            max_head_fields: 64,
+            max_target: 4 * KIB,
+            handshake_timeout: Duration::from_secs(10),
+            max_message: MIB,
+            max_fragments: 4096,
+            max_outbound: 8 * MIB,
+            max_outbound_total: 256 * MIB,
+            max_inbound_total: 256 * MIB,
+            write_timeout: Duration::from_secs(10),
+            message_timeout: Duration::from_secs(30),
+            keep_alive_timeout: Duration::from_secs(60),
+            answer_timeout: Duration::from_secs(30),
+            max_control_rate: 100,
+            ping_interval: Duration::from_secs(25),
+            pong_timeout: Duration::from_secs(20),
+            close_timeout: Duration::from_secs(5),
+            max_connections: 10_000,
+            max_connections_per_ip: 0,
+            history_messages: 100,
+            history_bytes: 256 * KIB,
+            max_channels: 100_000,
+            max_channels_per_connection: 128,
+        }
+    }
+}
+
+/// Two limits that contradict each other, or one that is out of its range: one line, in terms of the flags.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitsError(String);
+
+impl fmt::Display for LimitsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for LimitsError {}
+
+/// The longest timeout that is accepted: deadlines are kept in ticks that wrap, and a year is more than anyone means.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3600);
+
+impl Limits {
+    /// Checks the configuration as a whole.
+    ///
+    /// # Errors
+    /// One line that names the flags and says how to mend it.
+    pub fn validate(&self) -> Result<(), LimitsError> {
+        self.validate_sizes()?;
+        for (flag, timeout) in self.timeouts() {
+            if timeout.is_zero() {
+                return Err(LimitsError(format!("{flag} must be more than 0")));
+            }
+            if timeout > LONGEST_TIMEOUT {
+                return Err(LimitsError(format!("{flag} must be at most 366 days")));
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_sizes(&self) -> Result<(), LimitsError> {
+        let at_least = [
+            ("--max-head", self.max_head, 16),
+            ("--max-head-fields", self.max_head_fields, 1),
+            ("--max-target", self.max_target, 1),
+            ("--max-fragments", self.max_fragments as usize, 1),
+            ("--max-control-rate", self.max_control_rate as usize, 1),
+            ("--max-connections", self.max_connections, 1),
+            ("--max-channels", self.max_channels, 1),
+            ("--max-channels-per-connection", self.max_channels_per_connection, 1),
+        ];
+        for (flag, value, least) in at_least {
+            if value < least {
+                return Err(LimitsError(format!("{flag} must be at least {least}, not {value}")));
+            }
+        }
+        if self.max_target > self.max_head {
+            return Err(contradiction("--max-target", self.max_target, "at most --max-head", self.max_head));
+        }
+        let floor = self.max_message.saturating_mul(8);
+        if self.max_outbound < floor {
+            return Err(contradiction("--max-outbound", self.max_outbound, "at least 8 x --max-message, which is", floor));
+        }
+        if self.max_outbound_total < self.max_outbound {
+            return Err(contradiction(
+                "--max-outbound-total",
+                self.max_outbound_total,
+                "at least --max-outbound",
+                self.max_outbound,
+            ));
+        }
+        if self.max_inbound_total < self.max_message {
+            return Err(contradiction(
+                "--max-inbound-total",
+                self.max_inbound_total,
+                "at least --max-message",
+                self.max_message,
+            ));
+        }
+        const MOST: usize = 1 << 30;
+        if self.max_message > MOST {
+            return Err(contradiction("--max-message", self.max_message, "at most", MOST));
+        }
+        const SLOTS: usize = (1 << 24) - 2;
+        if self.max_connections > SLOTS {
+            return Err(contradiction("--max-connections", self.max_connections, "at most", SLOTS));
+        }
+        Ok(())
+    }
+
+    fn timeouts(&self) -> [(&'static str, Duration); 8] {
+        [
+            ("--handshake-timeout", self.handshake_timeout),
+            ("--write-timeout", self.write_timeout),
+            ("--message-timeout", self.message_timeout),
+            ("--keep-alive-timeout", self.keep_alive_timeout),
+            ("--answer-timeout", self.answer_timeout),
+            ("--ping-interval", self.ping_interval),
+            ("--pong-timeout", self.pong_timeout),
+            ("--close-timeout", self.close_timeout),
+        ]
+    }
+}
+
+fn contradiction(flag: &str, value: usize, must_be: &str, other: usize) -> LimitsError {
+    LimitsError(format!("{flag} is {value} bytes, but must be {must_be} {other}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_hold() {
+        Limits::default().validate().unwrap();
+    }
+
+    #[test]
+    fn contradictions_name_both_flags() {
+        let cases: [(fn(&mut Limits), &str); 5] = [
+            (|l| l.max_outbound = l.max_message, "--max-outbound is 1048576 bytes, but must be at least 8 x --max-message"),
+            (|l| l.max_outbound_total = 1, "--max-outbound-total is 1 bytes"),
+            (|l| l.max_inbound_total = 1, "--max-inbound-total is 1 bytes"),
+            (|l| l.max_target = 1 << 20, "--max-target"),
+            (|l| l.ping_interval = Duration::ZERO, "--ping-interval must be more than 0"),
+        ];
+        for (change, start) in cases {
+            let mut limits = Limits::default();
+            change(&mut limits);
+            let said = limits.validate().unwrap_err().to_string();
+            assert!(said.starts_with(start), "{said}");
+        }
+    }
+}
