@@ -1,0 +1,254 @@
+//! Batches: encoded bytes that many connections may owe a part of, with plain reference counts.
+
+use bytes::Bytes;
+use slab::Slab;
+
+/// Payloads of at least this many bytes are segments of their own, by reference, instead of being copied.
+pub const LARGE: usize = 32 * 1024;
+
+/// A batch takes no more messages past this size, in bytes, so that positions inside it fit 32 bits.
+pub const MAX_BATCH: usize = 1 << 30;
+
+/// Buffers of freed batches that are kept for the next ones, and the largest that is worth keeping, in bytes.
+const SPARE: usize = 8;
+const SPARE_CAPACITY: usize = 64 * 1024;
+
+/// A batch's place in the slab.
+pub type BatchKey = u32;
+
+/// A payload that is sent from where it is.
+#[derive(Debug)]
+struct Segment {
+    /// Where it begins, counted in bytes of the batch.
+    start: u32,
+    /// How many bytes of all segments come before it.
+    before: u32,
+    payload: Bytes,
+}
+
+/// Encoded messages in a row. Positions count its bytes as a peer sees them, segments included.
+///
+/// Invariant: `ends` rises, and its last is `len`.
+#[derive(Debug, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    segments: Vec<Segment>,
+    ends: Vec<u32>,
+    len: u32,
+    references: u32,
+    age: u64,
+}
+
+impl Batch {
+    /// Bytes in all.
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Messages in all.
+    pub fn messages(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Where the message of that index begins; for the number of messages, where the batch ends.
+    pub fn start_of(&self, index: usize) -> u32 {
+        match index.checked_sub(1) {
+            None => 0,
+            Some(before) => self.ends.get(before).copied().unwrap_or(self.len),
+        }
+    }
+
+    /// How many batches were made before this one.
+    pub fn age(&self) -> u64 {
+        self.age
+    }
+
+    /// The end of the message that is cut in two at `position`; None if a message begins there.
+    pub fn end_of_cut_message(&self, position: u32) -> Option<u32> {
+        if position == 0 {
+            return None;
+        }
+        match self.ends.binary_search(&position) {
+            Ok(_) => None,
+            Err(index) => self.ends.get(index).copied(),
+        }
+    }
+
+    /// All bytes as one slice, if the batch has no segments.
+    pub fn contiguous(&self) -> Option<&[u8]> {
+        self.segments.is_empty().then_some(&self.bytes)
+    }
+
+    /// The longest slice that begins at `position` and does not pass `end`.
+    pub fn slice(&self, position: u32, end: u32) -> &[u8] {
+        let index = self.segments.partition_point(|segment| segment.start <= position);
+        let next = self.segments.get(index).map_or(end, |segment| segment.start.min(end));
+        let (before, inside) = match index.checked_sub(1).and_then(|index| self.segments.get(index)) {
+            None => (0, None),
+            Some(segment) => {
+                let length = segment.payload.len() as u32;
+                let offset = position - segment.start;
+                (segment.before + length, (offset < length).then(|| (segment, offset, length.min(end - segment.start))))
+            }
+        };
+        match inside {
+            Some((segment, offset, until)) => segment.payload.get(offset as usize..until as usize),
+            None => self.bytes.get((position - before) as usize..(next - before) as usize),
+        }
+        .unwrap_or_default()
+    }
+
+    fn footprint(&self) -> usize {
+        self.len as usize
+    }
+}
+
+/// All batches of a broker, and what they weigh together.
+///
+/// Invariant: `held` is the sum of the lengths of all batches.
+#[derive(Debug, Default)]
+pub struct Batches {
+    slab: Slab<Batch>,
+    held: usize,
+    made: u64,
+    spare: Vec<Batch>,
+}
+
+impl Batches {
+    /// A new, empty batch with one reference.
+    pub fn open(&mut self) -> BatchKey {
+        let mut batch = self.spare.pop().unwrap_or_default();
+        batch.references = 1;
+        batch.age = self.made;
+        self.made += 1;
+        self.slab.insert(batch) as BatchKey
+    }
+
+    /// The batch; an empty one for a key that names none, which a holder of a reference never sees.
+    pub fn get(&self, key: BatchKey) -> &Batch {
+        static EMPTY: Batch =
+            Batch { bytes: Vec::new(), segments: Vec::new(), ends: Vec::new(), len: 0, references: 0, age: 0 };
+        let batch = self.slab.get(key as usize);
+        debug_assert!(batch.is_some(), "batch {key} is gone while somebody owes it");
+        batch.unwrap_or(&EMPTY)
+    }
+
+    /// Appends one message: `encode` writes what is to be copied, and `payload`, if there is one, follows by reference.
+    pub fn append(&mut self, key: BatchKey, payload: Option<Bytes>, encode: impl FnOnce(&mut Vec<u8>)) {
+        let Some(batch) = self.slab.get_mut(key as usize) else { return };
+        let before = batch.bytes.len();
+        encode(&mut batch.bytes);
+        let mut added = batch.bytes.len() - before;
+        if let Some(payload) = payload {
+            let already = batch.segments.last().map_or(0, |last| last.before + last.payload.len() as u32);
+            batch.segments.push(Segment { start: batch.len + added as u32, before: already, payload: payload.clone() });
+            added += payload.len();
+        }
+        batch.len += added as u32;
+        batch.ends.push(batch.len);
+        self.held += added;
+    }
+
+    /// One more reference.
+    pub fn hold(&mut self, key: BatchKey) {
+        if let Some(batch) = self.slab.get_mut(key as usize) {
+            batch.references += 1;
+        }
+    }
+
+    /// One reference less; the last frees the batch.
+    pub fn release(&mut self, key: BatchKey) {
+        let Some(batch) = self.slab.get_mut(key as usize) else { return };
+        batch.references -= 1;
+        if batch.references > 0 {
+            return;
+        }
+        let mut batch = self.slab.remove(key as usize);
+        self.held -= batch.footprint();
+        if self.spare.len() < SPARE && batch.bytes.capacity() <= SPARE_CAPACITY && batch.ends.capacity() <= 4096 {
+            batch.bytes.clear();
+            batch.ends.clear();
+            batch.segments = Vec::new();
+            batch.len = 0;
+            self.spare.push(batch);
+        }
+    }
+
+    /// Bytes of all batches, each counted once.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// How many batches there are.
+    pub fn count(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// How many messages may still own `key` alone, that is, whether its only reference is the caller's.
+    pub fn is_sole(&self, key: BatchKey) -> bool {
+        self.slab.get(key as usize).is_some_and(|batch| batch.references == 1)
+    }
+
+    /// Every batch with its number of references, for the invariants.
+    pub fn references(&self) -> impl Iterator<Item = (BatchKey, u32)> {
+        self.slab.iter().map(|(key, batch)| (key as BatchKey, batch.references))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(batch: &Batch, from: u32, to: u32) -> Vec<u8> {
+        let (mut bytes, mut position) = (Vec::new(), from);
+        while position < to {
+            let slice = batch.slice(position, to);
+            assert!(!slice.is_empty(), "no progress at {position} of {from}..{to}");
+            bytes.extend_from_slice(slice);
+            position += slice.len() as u32;
+        }
+        bytes
+    }
+
+    #[test]
+    fn slices_join_to_the_bytes_whatever_the_segments() {
+        for shape in 0..32u8 {
+            let mut batches = Batches::default();
+            let key = batches.open();
+            let (mut expected, mut ends) = (Vec::new(), Vec::new());
+            for i in 0..5u8 {
+                let head = vec![i; usize::from(i) + 1];
+                let payload = (shape >> i & 1 == 1).then(|| Bytes::from(vec![100 + i; 7]));
+                expected.extend_from_slice(&head);
+                expected.extend_from_slice(payload.as_deref().unwrap_or_default());
+                ends.push(expected.len() as u32);
+                batches.append(key, payload, |bytes| bytes.extend_from_slice(&head));
+            }
+            let batch = batches.get(key);
+            assert_eq!((batch.len() as usize, batches.held(), batch.messages()), (expected.len(), expected.len(), 5));
+            for from in 0..=batch.len() {
+                let cut = ends.iter().copied().find(|&end| end >= from).filter(|&end| end != from && from != 0);
+                let border = from == 0 || ends.contains(&from);
+                assert_eq!(batch.end_of_cut_message(from), if border { None } else { cut });
+                for to in from..=batch.len() {
+                    assert_eq!(all(batch, from, to), expected[from as usize..to as usize], "{shape:b} {from}..{to}");
+                }
+            }
+            batches.release(key);
+            assert_eq!((batches.held(), batches.count()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn the_last_reference_frees() {
+        let mut batches = Batches::default();
+        let key = batches.open();
+        batches.append(key, None, |bytes| bytes.push(1));
+        batches.hold(key);
+        assert!(!batches.is_sole(key));
+        batches.release(key);
+        assert_eq!((batches.held(), batches.count(), batches.is_sole(key)), (1, 1, true));
+        batches.release(key);
+        assert_eq!((batches.held(), batches.count()), (0, 0));
+    }
+}

@@ -1,0 +1,268 @@
+//! Bytes of an open connection → messages and control frames (RFC 6455 §5). Every limit is checked at the header; the
+//! payload is unmasked while it is copied into the message's own buffer.
+
+use bytes::Bytes;
+
+use super::close::CloseCode;
+use super::frame::{Failure, Header, MAX_HEADER, Opcode, Start, protocol_error};
+use super::message::{Kind, Message};
+use super::{mask, utf8};
+use crate::limits::Limits;
+
+/// How far a message's buffer may be larger than what has arrived, in bytes: a promised length reserves nothing more.
+const RESERVE_AHEAD: usize = 16 * 1024;
+
+/// What one call of `decode` came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// All input is taken, and the frame goes on.
+    Incomplete,
+    /// A fragment ended that is not the last.
+    Fragment,
+    /// A message is whole.
+    Message(Message),
+    /// A Ping frame with its payload.
+    Ping(Vec<u8>),
+    /// A Pong frame; its payload means nothing to us.
+    Pong,
+    /// A Close frame with its payload, not judged yet.
+    Close(Vec<u8>),
+}
+
+/// The frame and message state machine of one connection. At rest it owns no heap memory.
+///
+/// Invariant: `header[..have]` is a prefix of a frame header that was not refused so far; `have` is 0 while a frame's
+/// payload is under way.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    header: [u8; MAX_HEADER],
+    have: u8,
+    progress: Option<Box<Progress>>,
+}
+
+/// What is unfinished; exists only while something is.
+#[derive(Debug, Default)]
+struct Progress {
+    message: Option<Unfinished>,
+    frame: Option<Partial>,
+}
+
+#[derive(Debug)]
+struct Unfinished {
+    kind: Kind,
+    fragments: u32,
+    buffer: Vec<u8>,
+    text: utf8::Validator,
+}
+
+#[derive(Debug)]
+struct Partial {
+    header: Header,
+    done: u64,
+    /// The payload so far of a control frame, at most 125 bytes.
+    control: Vec<u8>,
+}
+
+impl Decoder {
+    /// Takes bytes up to the end of at most one frame; returns how many, and what came of it. To be called again
+    /// with the rest, also with an empty one never.
+    ///
+    /// # Errors
+    /// The failure to close with: 1002, 1007, 1008 or 1009. The decoder is not to be used further.
+    pub fn decode(&mut self, input: &[u8], limits: &Limits) -> Result<(usize, Step), Failure> {
+        if self.progress.as_ref().is_some_and(|progress| progress.frame.is_some()) {
+            return self.go_on(input);
+        }
+        let (taken, header) = self.take_header(input)?;
+        let Some(header) = header else { return Ok((taken, Step::Incomplete)) };
+        let input = input.get(taken..).unwrap_or_default();
+        self.check_limits(&header, limits)?;
+        if let Some(payload) = usize::try_from(header.length).ok().and_then(|length| input.get(..length))
+            && (header.opcode.is_control() || header.fin && header.opcode != Opcode::Continuation)
+        {
+            return Ok((taken + payload.len(), whole(&header, payload)?));
+        }
+        self.begin(header);
+        let (more, step) = self.go_on(input)?;
+        Ok((taken + more, step))
+    }
+
+    /// Whether a frame or a message is under way.
+    pub fn is_unfinished(&self) -> bool {
+        self.have > 0 || self.progress.is_some()
+    }
+
+    /// Bytes of heap memory held for what is unfinished.
+    pub fn held(&self) -> usize {
+        let Some(progress) = &self.progress else { return 0 };
+        let message = progress.message.as_ref().map_or(0, |message| message.buffer.capacity());
+        size_of::<Progress>() + message + progress.frame.as_ref().map_or(0, |frame| frame.control.capacity())
+    }
+
+    fn message(&self) -> Option<&Unfinished> {
+        self.progress.as_ref().and_then(|progress| progress.message.as_ref())
+    }
+
+    fn take_header(&mut self, input: &[u8]) -> Result<(usize, Option<Header>), Failure> {
+        if let (0, [first, second, ..]) = (self.have, input) {
+            let start = Start::parse(*first, *second)?;
+            self.check_sequence(start.opcode())?;
+            if let Some(bytes) = input.get(..start.header_length()) {
+                return Ok((bytes.len(), Some(start.finish(bytes)?)));
+            }
+        }
+        for (i, byte) in input.iter().enumerate() {
+            if let Some(header) = self.push_header_byte(*byte)? {
+                self.have = 0;
+                return Ok((i + 1, Some(header)));
+            }
+        }
+        Ok((input.len(), None))
+    }
+
+    fn push_header_byte(&mut self, byte: u8) -> Result<Option<Header>, Failure> {
+        if let Some(place) = self.header.get_mut(usize::from(self.have)) {
+            *place = byte;
+            self.have += 1;
+        }
+        let [first, second, ..] = self.header;
+        if self.have == 1 {
+            let (_, opcode) = Start::first(first)?;
+            self.check_sequence(opcode)?;
+            return Ok(None);
+        }
+        let start = Start::parse(first, second)?;
+        match self.header.get(..start.header_length()) {
+            Some(bytes) if usize::from(self.have) == bytes.len() => start.finish(bytes).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// RFC 6455 §5.4: a continuation continues something, and nothing else begins meanwhile.
+    fn check_sequence(&self, opcode: Opcode) -> Result<(), Failure> {
+        match (opcode, self.message()) {
+            (Opcode::Continuation, None) => Err(protocol_error("continuation of no message")),
+            (Opcode::Text | Opcode::Binary, Some(_)) => Err(protocol_error("new message inside a fragmented one")),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_limits(&self, header: &Header, limits: &Limits) -> Result<(), Failure> {
+        if header.opcode.is_control() {
+            return Ok(());
+        }
+        let (used, fragments) = self.message().map_or((0, 0), |m| (m.buffer.len(), m.fragments));
+        if header.length > limits.max_message.saturating_sub(used) as u64 {
+            return Err(Failure { code: CloseCode::TOO_BIG, what: "message longer than --max-message" });
+        }
+        if fragments >= limits.max_fragments {
+            return Err(Failure { code: CloseCode::POLICY, what: "more fragments than --max-fragments" });
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, header: Header) {
+        let progress = self.progress.get_or_insert_default();
+        let kind = match header.opcode {
+            Opcode::Text => Some(Kind::Text),
+            Opcode::Binary => Some(Kind::Binary),
+            _ => None,
+        };
+        if let Some(kind) = kind {
+            let (buffer, text) = (Vec::new(), utf8::Validator::default());
+            progress.message = Some(Unfinished { kind, fragments: 0, buffer, text });
+        }
+        if let (false, Some(message)) = (header.opcode.is_control(), &mut progress.message) {
+            message.fragments += 1;
+        }
+        progress.frame = Some(Partial { header, done: 0, control: Vec::new() });
+    }
+
+    fn go_on(&mut self, input: &[u8]) -> Result<(usize, Step), Failure> {
+        let Some(progress) = &mut self.progress else { return Ok((0, Step::Incomplete)) };
+        let Progress { message, frame: Some(frame) } = &mut **progress else { return Ok((0, Step::Incomplete)) };
+        let left = frame.header.length - frame.done;
+        let taken = input.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let payload = input.get(..taken).unwrap_or_default();
+        let phase = (frame.done % 4) as usize;
+        let control = frame.header.opcode.is_control();
+        match message {
+            Some(message) if !control => message.take(payload, left, frame.header.mask, phase)?,
+            _ => mask::extend_unmasked(&mut frame.control, payload, frame.header.mask, phase),
+        }
+        frame.done += taken as u64;
+        if frame.done < frame.header.length {
+            return Ok((taken, Step::Incomplete));
+        }
+        let (header, payload) = (frame.header, std::mem::take(&mut frame.control));
+        progress.frame = None;
+        if control {
+            if progress.message.is_none() {
+                self.progress = None;
+            }
+            return Ok((taken, control_step(header.opcode, payload)));
+        }
+        if !header.fin {
+            return Ok((taken, Step::Fragment));
+        }
+        match self.progress.take().and_then(|progress| progress.message) {
+            Some(message) => Ok((taken, Step::Message(message.finish()?))),
+            None => Ok((taken, Step::Fragment)),
+        }
+    }
+}
+
+impl Unfinished {
+    fn take(&mut self, payload: &[u8], left: u64, key: [u8; 4], phase: usize) -> Result<(), Failure> {
+        let start = self.buffer.len();
+        if self.buffer.capacity() - start < payload.len() {
+            let ahead = (left - payload.len() as u64).min(RESERVE_AHEAD as u64) as usize;
+            // Many small fragments would otherwise move the buffer with each of them.
+            let grown = (start / 8).min(RESERVE_AHEAD);
+            self.buffer.reserve_exact(payload.len() + ahead.max(grown));
+        }
+        mask::extend_unmasked(&mut self.buffer, payload, key, phase);
+        match self.kind {
+            Kind::Text => self.text.push(self.buffer.get(start..).unwrap_or_default()).map_err(|_| invalid_text()),
+            Kind::Binary => Ok(()),
+        }
+    }
+
+    fn finish(self) -> Result<Message, Failure> {
+        if self.kind == Kind::Text && !self.text.is_complete() {
+            return Err(invalid_text());
+        }
+        Ok(Message::checked(self.kind, Bytes::from(self.buffer)))
+    }
+}
+
+/// A frame that lies in the input as a whole and is a whole message, or a control frame: no state is needed.
+fn whole(header: &Header, payload: &[u8]) -> Result<Step, Failure> {
+    let mut buffer = Vec::with_capacity(payload.len());
+    mask::extend_unmasked(&mut buffer, payload, header.mask, 0);
+    let kind = match header.opcode {
+        Opcode::Text => {
+            utf8::check(&buffer).map_err(|_| invalid_text())?;
+            Kind::Text
+        }
+        Opcode::Binary => Kind::Binary,
+        opcode => return Ok(control_step(opcode, buffer)),
+    };
+    Ok(Step::Message(Message::checked(kind, Bytes::from(buffer))))
+}
+
+fn control_step(opcode: Opcode, payload: Vec<u8>) -> Step {
+    match opcode {
+        Opcode::Ping => Step::Ping(payload),
+        Opcode::Close => Step::Close(payload),
+        _ => Step::Pong,
+    }
+}
+
+fn invalid_text() -> Failure {
+    Failure { code: CloseCode::INVALID_PAYLOAD, what: "text that is not UTF-8" }
+}
+
+#[cfg(test)]
+#[path = "decoder_tests.rs"]
+mod tests;

@@ -1,0 +1,249 @@
+//! The frame header (RFC 6455 §5.2), both ways. Everything that a header can be refused for is refused here.
+
+use super::close::CloseCode;
+
+/// The longest frame header of a peer: two bytes, eight of length, four of masking key.
+pub const MAX_HEADER: usize = 14;
+
+/// The longest payload of a control frame (RFC 6455 §5.5).
+pub const MAX_CONTROL_PAYLOAD: usize = 125;
+
+/// A frame's opcode (RFC 6455 §5.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opcode {
+    /// 0: a further fragment of a message.
+    Continuation,
+    /// 1: a text message, or its first fragment.
+    Text,
+    /// 2: a binary message, or its first fragment.
+    Binary,
+    /// 8: Close.
+    Close,
+    /// 9: Ping.
+    Ping,
+    /// 10: Pong.
+    Pong,
+}
+
+impl Opcode {
+    fn from_bits(bits: u8) -> Option<Opcode> {
+        Some(match bits {
+            0 => Opcode::Continuation,
+            1 => Opcode::Text,
+            2 => Opcode::Binary,
+            8 => Opcode::Close,
+            9 => Opcode::Ping,
+            10 => Opcode::Pong,
+            _ => return None,
+        })
+    }
+
+    fn bits(self) -> u8 {
+        match self {
+            Opcode::Continuation => 0,
+            Opcode::Text => 1,
+            Opcode::Binary => 2,
+            Opcode::Close => 8,
+            Opcode::Ping => 9,
+            Opcode::Pong => 10,
+        }
+    }
+
+    /// Whether this is a control frame's opcode (RFC 6455 §5.5).
+    pub fn is_control(self) -> bool {
+        matches!(self, Opcode::Close | Opcode::Ping | Opcode::Pong)
+    }
+}
+
+/// Why a connection is failed (RFC 6455 §7.1.7): the close code, and a sentence for the reason and the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// The code that goes into our Close frame.
+    pub code: CloseCode,
+    /// What the peer did.
+    pub what: &'static str,
+}
+
+pub(crate) const fn protocol_error(what: &'static str) -> Failure {
+    Failure { code: CloseCode::PROTOCOL_ERROR, what }
+}
+
+/// A peer's frame header, complete and found good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Whether this is the last fragment.
+    pub fin: bool,
+    /// What the frame is.
+    pub opcode: Opcode,
+    /// Bytes of payload.
+    pub length: u64,
+    /// The masking key.
+    pub mask: [u8; 4],
+}
+
+/// The first two bytes of a peer's frame, found good; they say how long the header is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    fin: bool,
+    opcode: Opcode,
+    short: u8,
+}
+
+impl Start {
+    /// Judges the first byte alone, so that the refusal need not wait for the second.
+    ///
+    /// # Errors
+    /// 1002 for reserved bits, a reserved opcode, and a fragmented control frame.
+    pub fn first(byte: u8) -> Result<(bool, Opcode), Failure> {
+        if byte & 0x70 != 0 {
+            return Err(protocol_error("reserved bits are set without an extension"));
+        }
+        let opcode = Opcode::from_bits(byte & 0x0f).ok_or(protocol_error("reserved opcode"))?;
+        let fin = byte & 0x80 != 0;
+        if opcode.is_control() && !fin {
+            return Err(protocol_error("fragmented control frame"));
+        }
+        Ok((fin, opcode))
+    }
+
+    /// Judges the first two bytes.
+    ///
+    /// # Errors
+    /// 1002 as `first`, and for an unmasked frame and a control frame of more than 125 bytes.
+    pub fn parse(first: u8, second: u8) -> Result<Start, Failure> {
+        let (fin, opcode) = Start::first(first)?;
+        if second & 0x80 == 0 {
+            return Err(protocol_error("unmasked frame"));
+        }
+        let short = second & 0x7f;
+        if opcode.is_control() && usize::from(short) > MAX_CONTROL_PAYLOAD {
+            return Err(protocol_error("control frame longer than 125 bytes"));
+        }
+        Ok(Start { fin, opcode, short })
+    }
+
+    /// What the frame is.
+    pub fn opcode(self) -> Opcode {
+        self.opcode
+    }
+
+    /// How many bytes the whole header has.
+    pub fn header_length(self) -> usize {
+        match self.short {
+            126 => 8,
+            127 => 14,
+            _ => 6,
+        }
+    }
+
+    /// The whole header, from its bytes (`header_length` of them, the first two included).
+    ///
+    /// # Errors
+    /// 1002 for a length whose highest bit is set or that is not in its shortest form.
+    pub fn finish(self, bytes: &[u8]) -> Result<Header, Failure> {
+        let Some((length, mask)) = self.split(bytes) else { return Err(protocol_error("incomplete header")) };
+        let least = match self.short {
+            126 => 126,
+            127 => 65_536,
+            _ => 0,
+        };
+        if length < least {
+            return Err(protocol_error("length not in its shortest form"));
+        }
+        if length > i64::MAX as u64 {
+            return Err(protocol_error("length with its highest bit set"));
+        }
+        Ok(Header { fin: self.fin, opcode: self.opcode, length, mask })
+    }
+
+    fn split(self, bytes: &[u8]) -> Option<(u64, [u8; 4])> {
+        let behind = bytes.get(2..)?;
+        Some(match self.short {
+            126 => {
+                let (length, rest) = behind.split_first_chunk::<2>()?;
+                (u64::from(u16::from_be_bytes(*length)), *rest.first_chunk()?)
+            }
+            127 => {
+                let (length, rest) = behind.split_first_chunk::<8>()?;
+                (u64::from_be_bytes(*length), *rest.first_chunk()?)
+            }
+            short => (u64::from(short), *behind.first_chunk()?),
+        })
+    }
+}
+
+/// Appends the header of an unfragmented, unmasked frame, as a server sends it.
+pub fn write_header(target: &mut Vec<u8>, opcode: Opcode, length: usize) {
+    let first = 0x80 | opcode.bits();
+    if length < 126 {
+        target.extend_from_slice(&[first, length as u8]);
+    } else if let Ok(length) = u16::try_from(length) {
+        let [high, low] = length.to_be_bytes();
+        target.extend_from_slice(&[first, 126, high, low]);
+    } else {
+        target.extend_from_slice(&[first, 127]);
+        target.extend_from_slice(&(length as u64).to_be_bytes());
+    }
+}
+
+/// Appends a Close frame; a code of `NO_STATUS` makes one without payload. The reason is cut to what fits.
+pub fn write_close(target: &mut Vec<u8>, code: CloseCode, reason: &str) {
+    if code == CloseCode::NO_STATUS {
+        return write_header(target, Opcode::Close, 0);
+    }
+    let reason = super::close::truncate_reason(reason);
+    write_header(target, Opcode::Close, 2 + reason.len());
+    target.extend_from_slice(&code.0.to_be_bytes());
+    target.extend_from_slice(reason.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_take_their_shortest_form() {
+        for (length, expected) in [
+            (0usize, vec![0x82, 0]),
+            (125, vec![0x82, 125]),
+            (126, vec![0x82, 126, 0, 126]),
+            (65_535, vec![0x82, 126, 0xff, 0xff]),
+            (65_536, vec![0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let mut bytes = Vec::new();
+            write_header(&mut bytes, Opcode::Binary, length);
+            assert_eq!(bytes, expected);
+            // What we write is what we read, but for the mask bit.
+            bytes[1] |= 0x80;
+            bytes.extend_from_slice(&[1, 2, 3, 4]);
+            let start = Start::parse(bytes[0], bytes[1]).unwrap();
+            assert_eq!(start.header_length(), bytes.len());
+            let header = start.finish(&bytes).unwrap();
+            assert_eq!(header, Header { fin: true, opcode: Opcode::Binary, length: length as u64, mask: [1, 2, 3, 4] });
+        }
+    }
+
+    #[test]
+    fn refused_at_the_first_byte() {
+        let good = [0x00, 0x80, 0x01, 0x81, 0x02, 0x82, 0x88, 0x89, 0x8a];
+        for byte in 0..=255u8 {
+            assert_eq!(Start::first(byte).is_ok(), good.contains(&byte), "{byte:#x}");
+        }
+    }
+
+    #[test]
+    fn refused_at_the_length() {
+        let cases: [(&[u8], &str); 4] = [
+            (b"\x82\xfe\x00\x7d\0\0\0\0", "length not in its shortest form"),
+            (b"\x82\xff\0\0\0\0\0\0\xff\xff\0\0\0\0", "length not in its shortest form"),
+            (b"\x82\xff\x80\0\0\0\0\0\0\0\0\0\0\0", "length with its highest bit set"),
+            (b"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\0", "length with its highest bit set"),
+        ];
+        for (bytes, what) in cases {
+            let start = Start::parse(bytes[0], bytes[1]).unwrap();
+            assert_eq!(start.finish(bytes).unwrap_err().what, what);
+        }
+        assert_eq!(Start::parse(0x81, 0x05).unwrap_err().what, "unmasked frame");
+        assert_eq!(Start::parse(0x89, 0xfe).unwrap_err().what, "control frame longer than 125 bytes");
+    }
+}

@@ -1,0 +1,199 @@
+//! What one connection owes its peer: ranges of batches, in order, from the first unsent byte.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use super::batch::{BatchKey, Batches};
+
+/// Slices that are handed to one call of the kernel at the most.
+pub const MAX_SLICES: usize = 64;
+
+/// A part of a batch, from a byte to a byte. It begins at a message, unless some of it was sent, and ends at one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// Which batch.
+    pub batch: BatchKey,
+    /// The first byte that is owed.
+    pub start: u32,
+    /// Behind the last byte that is owed.
+    pub end: u32,
+}
+
+impl Range {
+    const NONE: Range = Range { batch: BatchKey::MAX, start: 0, end: 0 };
+
+    fn len(self) -> u64 {
+        u64::from(self.end - self.start)
+    }
+}
+
+/// The queue towards a peer. Each range in it holds one reference of its batch.
+///
+/// Invariants: `head` is empty only if `more` is; `pending` is the sum of all ranges; no range is empty.
+#[derive(Debug)]
+pub struct Outbound {
+    head: Range,
+    more: Option<Box<VecDeque<Range>>>,
+    pending: u64,
+}
+
+impl Default for Outbound {
+    fn default() -> Self {
+        Outbound { head: Range::NONE, more: None, pending: 0 }
+    }
+}
+
+impl Outbound {
+    /// Bytes that are queued and not sent.
+    #[inline]
+    pub fn pending(&self) -> u64 {
+        self.pending
+    }
+
+    /// Whether nothing is queued.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.pending == 0
+    }
+
+    /// The ranges, in order.
+    pub fn ranges(&self) -> impl Iterator<Item = &Range> {
+        let head = (self.pending > 0).then_some(&self.head);
+        head.into_iter().chain(self.more.iter().flat_map(|more| more.iter()))
+    }
+
+    /// The age of the oldest batch that is held; None if nothing is.
+    pub fn oldest(&self, batches: &Batches) -> Option<u64> {
+        self.ranges().map(|range| batches.get(range.batch).age()).min()
+    }
+
+    /// Queues a range behind all others. It takes its own reference, unless it continues the last one.
+    pub fn push(&mut self, range: Range, batches: &mut Batches) {
+        if range.start == range.end {
+            return;
+        }
+        let empty = self.pending == 0;
+        self.pending += range.len();
+        if !empty {
+            let last = self.more.as_mut().and_then(|more| more.back_mut()).unwrap_or(&mut self.head);
+            if last.batch == range.batch && last.end == range.start {
+                last.end = range.end;
+                return;
+            }
+        }
+        batches.hold(range.batch);
+        if empty {
+            self.head = range;
+        } else {
+            self.more.get_or_insert_default().push_back(range);
+        }
+    }
+
+    /// Appends bytes for this peer alone: one message, copied.
+    pub fn push_bytes(&mut self, batches: &mut Batches, encode: impl FnOnce(&mut Vec<u8>)) {
+        let batch = batches.open();
+        batches.append(batch, None, encode);
+        self.push(Range { batch, start: 0, end: batches.get(batch).len() }, batches);
+        batches.release(batch);
+    }
+
+    /// Puts bytes for this peer before everything of which nothing was sent yet: a half-sent message is finished first.
+    pub fn push_front_bytes(&mut self, batches: &mut Batches, encode: impl FnOnce(&mut Vec<u8>)) {
+        let Some(cut) = self.cut_message(batches) else {
+            let mut front = Outbound::default();
+            front.push_bytes(batches, encode);
+            front.splice(self);
+            return;
+        };
+        let mut front = Outbound::default();
+        front.push(Range { end: cut, ..self.head }, batches);
+        front.push_bytes(batches, encode);
+        let sent = front.head.len();
+        // The references move: the head's goes to `front`, and what is left of it keeps the queue's.
+        self.drop_front(sent, batches);
+        front.splice(self);
+    }
+
+    /// Fills `slices` with what is owed, from the first unsent byte; returns how many slices and bytes.
+    pub fn gather<'a>(&self, batches: &'a Batches, slices: &mut [IoSlice<'a>; MAX_SLICES]) -> (usize, usize) {
+        let (mut count, mut bytes) = (0, 0);
+        for range in self.ranges() {
+            let (batch, mut position) = (batches.get(range.batch), range.start);
+            while position < range.end {
+                let Some(place) = slices.get_mut(count) else { return (count, bytes) };
+                let slice = batch.slice(position, range.end);
+                debug_assert!(!slice.is_empty());
+                *place = IoSlice::new(slice);
+                count += 1;
+                bytes += slice.len();
+                position += slice.len() as u32;
+            }
+        }
+        (count, bytes)
+    }
+
+    /// Takes `sent` bytes off the front.
+    pub fn advance(&mut self, sent: usize, batches: &mut Batches) {
+        self.drop_front(sent as u64, batches);
+    }
+
+    /// Drops all that is unsent, but for the rest of a message of which a part was sent.
+    pub fn truncate(&mut self, batches: &mut Batches) {
+        let Some(end) = self.cut_message(batches) else { return self.clear(batches) };
+        for range in self.more.take().into_iter().flat_map(|more| *more) {
+            batches.release(range.batch);
+        }
+        self.head.end = end;
+        self.pending = self.head.len();
+    }
+
+    /// Drops everything.
+    pub fn clear(&mut self, batches: &mut Batches) {
+        for range in self.ranges() {
+            batches.release(range.batch);
+        }
+        *self = Outbound::default();
+    }
+
+    /// The end of the message of which a part was sent; None if the next byte begins one.
+    fn cut_message(&self, batches: &Batches) -> Option<u32> {
+        if self.is_empty() { None } else { batches.get(self.head.batch).end_of_cut_message(self.head.start) }
+    }
+
+    fn drop_front(&mut self, bytes: u64, batches: &mut Batches) {
+        let mut left = bytes.min(self.pending);
+        self.pending -= left;
+        while left >= self.head.len() {
+            if self.head.batch == BatchKey::MAX {
+                return;
+            }
+            left -= self.head.len();
+            batches.release(self.head.batch);
+            match self.more.as_mut().and_then(|more| more.pop_front()) {
+                Some(next) => self.head = next,
+                None => {
+                    *self = Outbound::default();
+                    return;
+                }
+            }
+        }
+        self.head.start += left as u32;
+    }
+
+    /// Becomes `self` followed by `rest`, in the place of `rest`, without touching a reference.
+    fn splice(mut self, rest: &mut Outbound) {
+        if rest.is_empty() {
+            *rest = self;
+            return;
+        }
+        let more = self.more.get_or_insert_default();
+        more.push_back(rest.head);
+        more.extend(rest.more.take().into_iter().flat_map(|more| *more));
+        self.pending += rest.pending;
+        *rest = self;
+    }
+}
+
+#[cfg(test)]
+#[path = "outbound_tests.rs"]
+mod tests;
