@@ -1,5 +1,7 @@
 //! Batches: encoded bytes that many connections may owe a part of, with plain reference counts.
 
+use std::io::IoSlice;
+
 use bytes::Bytes;
 use slab::Slab;
 
@@ -96,6 +98,23 @@ impl Batch {
             None => self.bytes.get((position - before) as usize..(next - before) as usize),
         }
         .unwrap_or_default()
+    }
+
+    /// Fills `slices` with the bytes from `position` to `end`, as far as there is room; returns how many slices and
+    /// bytes that are.
+    pub fn fill<'a>(&'a self, position: u32, end: u32, slices: &mut [IoSlice<'a>]) -> (usize, usize) {
+        let (mut count, mut at) = (0, position);
+        for place in slices {
+            if at >= end {
+                break;
+            }
+            let slice = self.slice(at, end);
+            debug_assert!(!slice.is_empty());
+            *place = IoSlice::new(slice);
+            count += 1;
+            at += slice.len() as u32;
+        }
+        (count, (at - position) as usize)
     }
 
     fn footprint(&self) -> usize {

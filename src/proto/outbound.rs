@@ -118,16 +118,10 @@ impl Outbound {
     pub fn gather<'a>(&self, batches: &'a Batches, slices: &mut [IoSlice<'a>; MAX_SLICES]) -> (usize, usize) {
         let (mut count, mut bytes) = (0, 0);
         for range in self.ranges() {
-            let (batch, mut position) = (batches.get(range.batch), range.start);
-            while position < range.end {
-                let Some(place) = slices.get_mut(count) else { return (count, bytes) };
-                let slice = batch.slice(position, range.end);
-                debug_assert!(!slice.is_empty());
-                *place = IoSlice::new(slice);
-                count += 1;
-                bytes += slice.len();
-                position += slice.len() as u32;
-            }
+            let Some(room @ [_, ..]) = slices.get_mut(count..) else { break };
+            let (more, length) = batches.get(range.batch).fill(range.start, range.end, room);
+            count += more;
+            bytes += length;
         }
         (count, bytes)
     }

@@ -1,0 +1,103 @@
+//! Deadlines: which one a connection has next, and what happens when it passes. A deadline that moves later costs
+//! nothing: the timer finds out when it looks.
+
+use super::Broker;
+use super::reason::Cause;
+use super::slots::{Cold, Hot, flag};
+use super::timers::{Tick, Timer};
+use crate::limits::Limits;
+use crate::proto::close::CloseCode;
+use crate::proto::frame::{Failure, Opcode, write_header};
+use crate::proto::http::{Refusal, Response, Status};
+
+impl Broker {
+    /// Acts on every deadline that has passed: once a turn.
+    pub fn expire(&mut self) {
+        while let Some(timer) = self.timers.pop_due() {
+            let Some((hot, cold)) = self.slots.both(timer.slot) else { continue };
+            if hot.serial != timer.serial || !hot.has(flag::ARMED) || cold.armed != timer.at || hot.has(flag::ENDED) {
+                continue;
+            }
+            hot.clear(flag::ARMED);
+            self.check_deadlines(timer.slot);
+            self.rearm(timer.slot);
+        }
+        self.go_on_draining();
+    }
+
+    /// Sees to it that a timer looks at the connection no later than its next deadline.
+    pub(super) fn rearm(&mut self, slot: u32) {
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        if hot.has(flag::ENDED) {
+            return;
+        }
+        let Some(at) = deadline(hot, cold, &self.limits) else { return };
+        if !hot.has(flag::ARMED) || (cold.armed != at && cold.armed.is_past(at)) {
+            hot.set(flag::ARMED);
+            cold.armed = at;
+            self.timers.arm(Timer { at, slot, serial: hot.serial });
+        }
+    }
+
+    fn check_deadlines(&mut self, slot: u32) {
+        let now = self.timers.now();
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        if hot.has(flag::BLOCKED) && now.is_past(hot.write_due) {
+            return self.end(slot, Cause::WriteTimeout);
+        }
+        if cold.connection.is_connecting() {
+            if now.is_past(cold.due) {
+                self.end(slot, Cause::HandshakeTimeout);
+            }
+        } else if cold.connection.is_asked() {
+            if now.is_past(cold.due) {
+                log::warn!("{} was not answered within --answer-timeout", cold.peer());
+                let detail = "The application did not answer in time; try again later.";
+                let refusal = Refusal::new(Status(503), Cause::AnswerTimeout.as_str(), detail);
+                self.answer(slot, Cause::AnswerTimeout, &Response::problem(&refusal));
+            }
+        } else if cold.connection.is_open() {
+            self.check_open(slot, now);
+        } else if now.is_past(cold.due) {
+            self.end(slot, Cause::PeerVanished);
+        }
+    }
+
+    fn check_open(&mut self, slot: u32, now: Tick) {
+        let pong_timeout = self.limits.pong_timeout;
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        if hot.has(flag::UNFINISHED) && now.is_past(cold.message_due) {
+            let what = "message not finished within --message-timeout";
+            return self.fail(slot, Cause::MessageTimeout, &Failure { code: CloseCode::POLICY, what });
+        }
+        if hot.has(flag::CHOKED) {
+            return;
+        }
+        if hot.has(flag::PINGED) {
+            if now.is_past(cold.due) {
+                self.end(slot, Cause::PongTimeout);
+            }
+        } else if now.is_past(hot.heard.after(self.limits.ping_interval)) {
+            hot.set(flag::PINGED);
+            cold.due = now.after(pong_timeout);
+            hot.outbound.push_bytes(&mut self.batches, |bytes| write_header(bytes, Opcode::Ping, 0));
+            self.mark_dirty(slot);
+        }
+    }
+}
+
+/// The next deadline that a connection has.
+fn deadline(hot: &Hot, cold: &Cold, limits: &Limits) -> Option<Tick> {
+    let state = if !cold.connection.is_open() {
+        Some(cold.due)
+    } else if hot.has(flag::CHOKED) {
+        None
+    } else if hot.has(flag::PINGED) {
+        Some(cold.due)
+    } else {
+        Some(hot.heard.after(limits.ping_interval))
+    };
+    let message = hot.has(flag::UNFINISHED).then_some(cold.message_due);
+    let write = hot.has(flag::BLOCKED).then_some(hot.write_due);
+    [state, message, write].into_iter().flatten().reduce(Tick::earliest)
+}

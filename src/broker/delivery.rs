@@ -1,0 +1,398 @@
+//! The way from a publish to the peers. Messages are encoded when they are published, once an encoding, into the open
+//! batch of the turn; here the ranges of it that each member is owed are queued or written.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind, IoSlice};
+
+use super::reason::Cause;
+use super::slots::{Hot, flag};
+use super::{Broker, Io};
+use crate::channel::dialect::Encoding;
+use crate::channel::log::Entry;
+use crate::channel::members::{Group, Member, Open};
+use crate::proto::batch::{BatchKey, Batches};
+use crate::proto::frame::{Opcode, write_header};
+use crate::proto::outbound::{MAX_SLICES, Range};
+
+/// How much encoded log one who catches up takes at a time, in bytes.
+const CHUNK: u32 = 64 * 1024;
+
+/// Encoded log, by channel, encoding and the offset behind which it begins: shared by all at the same offset.
+pub(super) type Chunks = HashMap<(u32, Encoding, u64), Chunk>;
+
+/// A piece of a channel's log, encoded in this flush.
+#[derive(Debug, Clone)]
+pub(super) struct Chunk {
+    batch: BatchKey,
+    /// The offset of its last message.
+    last: u64,
+    /// The messages that somebody is not to get: their index, and who.
+    excepts: Vec<(usize, u64)>,
+}
+
+/// What came of writing a range to one connection.
+enum Wrote {
+    All,
+    /// The kernel takes no more for now.
+    Blocked(usize),
+    /// There was more than one call can offer.
+    More(usize),
+    Broken,
+}
+
+impl Broker {
+    /// Writes all that is owed: once a turn. Afterwards nobody who is open has more unsent than the limits allow.
+    pub fn flush(&mut self, io: &mut impl Io) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for key in touched.drain(..) {
+            self.fan_out(key, io);
+        }
+        self.touched = touched;
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for slot in dirty.drain(..) {
+            let hot = self.slots.hot(slot);
+            hot.clear(flag::DIRTY);
+            if !hot.has(flag::ENDED) {
+                self.flush_one(slot, io);
+            }
+        }
+        // What became dirty meanwhile waits for the next flush, in the other vector.
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
+        }
+        for (_, chunk) in self.chunks.drain() {
+            self.batches.release(chunk.batch);
+        }
+        self.open_bytes = 0;
+        self.judge();
+    }
+
+    /// Queues what the open batches of its channels owe a connection, so that what is queued next comes behind it.
+    pub(super) fn settle(&mut self, slot: u32) {
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        let before = hot.outbound.pending();
+        for membership in cold.memberships.as_slice() {
+            let channel = &mut self.channels[membership.channel as usize];
+            let head = channel.log.head();
+            let group = channel.group_mut(membership.encoding);
+            if let (Some(open), Some(member)) = (group.open, group.members.get_mut(membership.index as usize)) {
+                if !member.catching_up {
+                    let range = owed(member, open, &self.batches);
+                    self.counters.messages_sent += head.saturating_sub(member.cursor.max(open.base));
+                    hot.outbound.push(range, &mut self.batches);
+                    member.cursor = head;
+                }
+            }
+        }
+        if hot.outbound.pending() > before {
+            self.mark_dirty(slot);
+        }
+    }
+
+    /// As `settle`, and also all of the log that one who catches up has not taken: nothing more will come for it.
+    pub(super) fn settle_all(&mut self, slot: u32) {
+        self.settle(slot);
+        while matches!(self.catch_up(slot), Ok(true)) {
+            self.mark_dirty(slot);
+        }
+    }
+
+    /// Queues what a channel's open batches owe to each member, and closes the batches: they are full.
+    pub(super) fn settle_channel(&mut self, key: u32) {
+        let groups = &self.channels[key as usize].groups;
+        let slots: Vec<u32> = groups.iter().flat_map(|group| group.members.iter().map(|member| member.slot)).collect();
+        for slot in slots {
+            self.settle(slot);
+        }
+        for group in &mut self.channels[key as usize].groups {
+            if let Some(open) = group.open.take() {
+                self.batches.release(open.batch);
+            }
+        }
+    }
+
+    /// The newest message of a channel is not for this member, who was settled right before it.
+    pub(super) fn skip_newest(&mut self, slot: u32, key: u32) {
+        let membership = self.slots.cold(slot).and_then(|cold| cold.memberships.in_channel(key));
+        let Some(membership) = membership else { return };
+        let channel = &mut self.channels[key as usize];
+        let head = channel.log.head();
+        let member = channel.group_mut(membership.encoding).members.get_mut(membership.index as usize);
+        if let Some(member) = member.filter(|member| !member.catching_up) {
+            member.cursor = head;
+        }
+    }
+
+    /// Writes a channel's open batches to all members at once, and forgets them.
+    fn fan_out(&mut self, key: u32, io: &mut impl Io) {
+        let channel = &mut self.channels[key as usize];
+        channel.touched = false;
+        let head = channel.log.head();
+        let mut troubled = Vec::new();
+        for group in &mut channel.groups {
+            let Some(open) = group.open.take() else { continue };
+            let mut walk =
+                FanOut { open, head, batches: &mut self.batches, dirty: &mut self.dirty, over: &mut self.over, sent: 0, bytes: 0 };
+            walk.group(group, &mut self.slots.hot, self.limits.max_outbound as u64, io, &mut troubled);
+            self.counters.messages_sent += walk.sent;
+            self.counters.bytes_sent += walk.bytes;
+            self.batches.release(open.batch);
+        }
+        channel.groups.retain(|group| !group.members.is_empty());
+        for (slot, wrote) in troubled {
+            match wrote {
+                Wrote::Broken => self.end(slot, Cause::Reset),
+                _ => self.block(slot),
+            }
+        }
+        self.remove_if_empty(key);
+    }
+
+    fn flush_one(&mut self, slot: u32, io: &mut impl Io) {
+        if self.slots.hot(slot).has(flag::BLOCKED) {
+            return self.weigh(slot);
+        }
+        self.push_pong(slot);
+        if self.slots.hot(slot).outbound.is_empty() {
+            match self.catch_up(slot) {
+                Ok(true) => self.mark_dirty(slot),
+                Ok(false) => {}
+                Err(()) => return self.lose(slot),
+            }
+        }
+        while !self.slots.hot(slot).outbound.is_empty() {
+            match write_queue(self.slots.hot(slot), slot, &self.batches, io) {
+                Ok((taken, offered)) => {
+                    self.counters.bytes_sent += taken as u64;
+                    self.slots.hot(slot).outbound.advance(taken, &mut self.batches);
+                    if taken < offered {
+                        self.block(slot);
+                        return self.weigh(slot);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.block(slot);
+                    return self.weigh(slot);
+                }
+                Err(_) => return self.end(slot, Cause::Reset),
+            }
+        }
+        self.drained(slot, io);
+    }
+
+    /// Nothing is owed any more: what waited for that goes on.
+    fn drained(&mut self, slot: u32, io: &mut impl Io) {
+        self.unchoke(slot);
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        if hot.has(flag::EOF) {
+            return self.end(slot, Cause::PeerVanished);
+        }
+        if cold.connection.is_draining() && !hot.has(flag::SHUT) {
+            hot.set(flag::SHUT);
+            io.shutdown(slot);
+        }
+    }
+
+    /// Queues the next chunk of log for the first membership that catches up. Ok(false) if none does; Err if what it
+    /// has not seen is not kept any more.
+    fn catch_up(&mut self, slot: u32) -> Result<bool, ()> {
+        let id = self.slots.id(slot).0;
+        let Some((hot, cold)) = self.slots.both(slot) else { return Ok(false) };
+        if !hot.has(flag::SLOW_PATH) {
+            return Ok(false);
+        }
+        let memberships = cold.memberships.as_slice();
+        let mut found = None;
+        for membership in memberships {
+            let group = self.channels[membership.channel as usize].group_mut(membership.encoding);
+            let member = group.members.get(membership.index as usize);
+            if let Some(member) = member.filter(|member| member.catching_up) {
+                found = Some((*membership, member.cursor));
+                break;
+            }
+        }
+        let Some((membership, cursor)) = found else {
+            if memberships.len() < 2 {
+                hot.clear(flag::SLOW_PATH);
+            }
+            return Ok(false);
+        };
+        let channel = &mut self.channels[membership.channel as usize];
+        let (tail, head) = (channel.log.tail(), channel.log.head());
+        if cursor < tail {
+            return Err(());
+        }
+        let mut last = cursor;
+        if cursor < head {
+            let shared = (membership.channel, membership.encoding, cursor);
+            let batches = &mut self.batches;
+            let chunk = self.chunks.entry(shared).or_insert_with(|| {
+                encode_chunk(membership.encoding, channel.log.behind(cursor), batches)
+            });
+            last = chunk.last;
+            let mut start = 0;
+            for &(index, _) in chunk.excepts.iter().filter(|(_, except)| *except == id) {
+                let batch = batches.get(chunk.batch);
+                let (end, next) = (batch.start_of(index), batch.start_of(index + 1));
+                hot.outbound.push(Range { batch: chunk.batch, start, end }, batches);
+                start = next;
+            }
+            let end = batches.get(chunk.batch).len();
+            hot.outbound.push(Range { batch: chunk.batch, start, end }, batches);
+            self.counters.messages_sent += last - cursor;
+        }
+        if let Some(member) = channel.group_mut(membership.encoding).members.get_mut(membership.index as usize) {
+            member.cursor = last;
+            member.catching_up = last < head;
+        }
+        Ok(true)
+    }
+
+    pub(super) fn chunks_holding(&self, batch: BatchKey) -> usize {
+        self.chunks.values().filter(|chunk| chunk.batch == batch).count()
+    }
+
+    fn push_pong(&mut self, slot: u32) {
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        if !hot.has(flag::PONG) {
+            return;
+        }
+        hot.clear(flag::PONG);
+        if let Some(payload) = cold.extras.as_mut().and_then(|extras| extras.pong.take()) {
+            hot.outbound.push_front_bytes(&mut self.batches, |bytes| {
+                write_header(bytes, Opcode::Pong, payload.len());
+                bytes.extend_from_slice(&payload);
+            });
+        }
+        cold.tidy();
+    }
+}
+
+/// The range of the open batch that a live member has not been queued.
+fn owed(member: &Member, open: Open, batches: &Batches) -> Range {
+    let batch = batches.get(open.batch);
+    let start = match member.cursor.checked_sub(open.base) {
+        None | Some(0) => 0,
+        Some(seen) => batch.start_of(usize::try_from(seen).unwrap_or(usize::MAX)),
+    };
+    Range { batch: open.batch, start, end: batch.len() }
+}
+
+fn encode_chunk<'a>(
+    encoding: Encoding,
+    entries: impl Iterator<Item = (u64, &'a Entry)>,
+    batches: &mut Batches,
+) -> Chunk {
+    let mut chunk = Chunk { batch: batches.open(), last: 0, excepts: Vec::new() };
+    for (index, (offset, entry)) in entries.enumerate() {
+        batches.append(chunk.batch, encoding.by_reference(entry), |bytes| encoding.encode(entry, bytes));
+        chunk.excepts.extend(entry.except.map(|except| (index, except)));
+        chunk.last = offset;
+        if batches.get(chunk.batch).len() >= CHUNK {
+            break;
+        }
+    }
+    chunk
+}
+
+fn write_queue(hot: &Hot, slot: u32, batches: &Batches, io: &mut impl Io) -> io::Result<(usize, usize)> {
+    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+    let (count, offered) = hot.outbound.gather(batches, &mut slices);
+    let taken = match slices.get(..count) {
+        Some([one]) => io.write(slot, one)?,
+        Some(many) => io.write_vectored(slot, many)?,
+        None => 0,
+    };
+    Ok((taken, offered))
+}
+
+/// One walk over the members of a group, which owe the same batch.
+struct FanOut<'a> {
+    open: Open,
+    head: u64,
+    batches: &'a mut Batches,
+    dirty: &'a mut Vec<u32>,
+    over: &'a mut Vec<u32>,
+    sent: u64,
+    bytes: u64,
+}
+
+impl FanOut<'_> {
+    fn group(
+        &mut self,
+        group: &Group,
+        hot: &mut [Hot],
+        max_outbound: u64,
+        io: &mut impl Io,
+        troubled: &mut Vec<(u32, Wrote)>,
+    ) {
+        for member in group.members.iter().filter(|member| !member.catching_up) {
+            let range = owed(member, self.open, self.batches);
+            if range.start == range.end {
+                continue;
+            }
+            self.sent += self.head - member.cursor.max(self.open.base);
+            let Some(hot) = hot.get_mut(member.slot as usize) else { continue };
+            let waits = flag::DIRTY | flag::BLOCKED | flag::SLOW_PATH | flag::PONG;
+            if hot.has(waits) || !hot.outbound.is_empty() {
+                hot.outbound.push(range, self.batches);
+                if hot.has(flag::BLOCKED) {
+                    if hot.outbound.pending() > max_outbound {
+                        self.over.push(member.slot);
+                    }
+                } else if !hot.has(flag::DIRTY) {
+                    hot.set(flag::DIRTY);
+                    self.dirty.push(member.slot);
+                }
+                continue;
+            }
+            match self.write(member.slot, range, io) {
+                Wrote::All => self.bytes += u64::from(range.end - range.start),
+                Wrote::Blocked(taken) => {
+                    self.keep(hot, range, taken);
+                    if hot.outbound.pending() > max_outbound {
+                        self.over.push(member.slot);
+                    }
+                    troubled.push((member.slot, Wrote::Blocked(taken)));
+                }
+                Wrote::More(taken) => {
+                    self.keep(hot, range, taken);
+                    hot.set(flag::DIRTY);
+                    self.dirty.push(member.slot);
+                }
+                Wrote::Broken => troubled.push((member.slot, Wrote::Broken)),
+            }
+        }
+    }
+
+    /// A reference to the batch is kept only now, that something of it is unsent.
+    fn keep(&mut self, hot: &mut Hot, range: Range, taken: usize) {
+        self.bytes += taken as u64;
+        hot.outbound.push(range, self.batches);
+        hot.outbound.advance(taken, self.batches);
+    }
+
+    fn write(&self, slot: u32, range: Range, io: &mut impl Io) -> Wrote {
+        let batch = self.batches.get(self.open.batch);
+        let (result, offered) = match batch.contiguous() {
+            Some(bytes) => {
+                let bytes = bytes.get(range.start as usize..range.end as usize).unwrap_or_default();
+                (io.write(slot, bytes), bytes.len())
+            }
+            None => {
+                let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+                let (count, offered) = batch.fill(range.start, range.end, &mut slices);
+                (io.write_vectored(slot, slices.get(..count).unwrap_or_default()), offered)
+            }
+        };
+        match result {
+            Ok(taken) if taken < offered => Wrote::Blocked(taken),
+            Ok(taken) if taken < (range.end - range.start) as usize => Wrote::More(taken),
+            Ok(_) => Wrote::All,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Wrote::Blocked(0),
+            Err(error) if error.kind() == ErrorKind::Interrupted => Wrote::More(0),
+            Err(_) => Wrote::Broken,
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What the broker tells its embedder. Events are owned and borrow nothing.
+
+use core::net::SocketAddr;
+use std::fmt;
+
+use super::reason::CloseReason;
+use crate::channel::log::From;
+use crate::proto::handshake::Upgrade;
+use crate::proto::http::Request;
+use crate::proto::message::Message;
+
+/// Names one connection for as long as it lives; a stale id names nothing, and no id is used twice.
+///
+/// Eight bits of loop, 24 of slot, 32 of serial.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub(crate) u64);
+
+impl ConnectionId {
+    pub(crate) fn new(slot: u32, serial: u32) -> ConnectionId {
+        ConnectionId(u64::from(slot & 0xff_ffff) << 32 | u64::from(serial))
+    }
+
+    pub(crate) fn slot(self) -> u32 {
+        (self.0 >> 32) as u32 & 0xff_ffff
+    }
+
+    pub(crate) fn serial(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.slot(), self.serial())
+    }
+}
+
+impl fmt::Debug for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Something that happened. What is not answered or not of interest may be dropped.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A peer asks to open a WebSocket; to be answered with `accept` or `refuse`, now or within `answer_timeout`.
+    Handshake(Handshake),
+    /// A peer sent an HTTP request that asks for no WebSocket; to be answered with `respond`, likewise.
+    Http(Exchange),
+    /// A message arrived.
+    Message(ConnectionId, Message),
+    /// An accepted connection ended; exactly one for every `accept`, and nothing with that id comes after it.
+    Close(ConnectionId, CloseReason),
+    /// A source that was registered under this key is ready.
+    Io(u32),
+}
+
+/// A request to open a WebSocket (RFC 6455 §4.2.1), found valid and from an allowed origin.
+#[derive(Debug)]
+pub struct Handshake {
+    pub(crate) id: ConnectionId,
+    pub(crate) peer: SocketAddr,
+    pub(crate) request: Box<Request>,
+    pub(crate) upgrade: Upgrade,
+}
+
+impl Handshake {
+    /// The request's path, as it was sent: not percent-decoded.
+    pub fn path(&self) -> &str {
+        self.request.path()
+    }
+
+    /// The whole request.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// The peer's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The subprotocols that the peer offers, the preferred one first.
+    pub fn protocols(&self) -> &[Box<str>] {
+        &self.upgrade.protocols
+    }
+
+    /// The id that the connection will have once it is accepted.
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+}
+
+/// An HTTP request that waits for its response.
+#[derive(Debug)]
+pub struct Exchange {
+    pub(crate) id: ConnectionId,
+    pub(crate) peer: SocketAddr,
+    pub(crate) request: Box<Request>,
+}
+
+impl Exchange {
+    /// The request's path, as it was sent: not percent-decoded.
+    pub fn path(&self) -> &str {
+        self.request.path()
+    }
+
+    /// The whole request.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// The peer's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+}
+
+/// How a handshake is accepted: into which channel, from where, under which subprotocol.
+#[derive(Debug, Clone, Default)]
+pub struct Accept {
+    pub(crate) join: Option<(Box<str>, From)>,
+    pub(crate) protocol: Option<&'static str>,
+}
+
+impl Accept {
+    /// Accepts without joining a channel.
+    pub fn plain() -> Accept {
+        Accept::default()
+    }
+
+    /// Accepts and joins in the same step, so that the 101 carries the position.
+    pub fn join(channel: &str, from: From) -> Accept {
+        Accept { join: Some((channel.into(), from)), protocol: None }
+    }
+
+    /// Answers with this subprotocol; it must be one of those that the peer offered.
+    #[must_use]
+    pub fn protocol(mut self, protocol: &'static str) -> Accept {
+        self.protocol = Some(protocol);
+        self
+    }
+}

@@ -1,0 +1,190 @@
+//! What arrives: bytes into the connection's state machine, and what they come to, into events and answers.
+
+use super::Broker;
+use super::event::{ConnectionId, Event, Exchange, Handshake};
+use super::reason::{Cause, CloseReason};
+use super::slots::flag;
+use crate::proto::close::CloseCode;
+use crate::proto::connection::Input;
+use crate::proto::frame::{Failure, Opcode, write_header};
+use crate::proto::handshake::upgrade;
+use crate::proto::http::{Framing, Refusal, Request, Response, Status, framing};
+use crate::proto::text::escape_for_log;
+
+impl Broker {
+    /// Whether bytes from this connection are welcome now. If not, it stands among `take_resumed` once they are.
+    pub fn wants_input(&mut self, id: ConnectionId) -> bool {
+        let Some(slot) = self.slots.live(id) else { return false };
+        let half = self.limits.max_outbound as u64 / 2;
+        let Some((hot, cold)) = self.slots.both(slot) else { return false };
+        if cold.connection.is_asked() {
+            return false;
+        }
+        if cold.connection.is_open() && hot.outbound.pending() > half {
+            hot.set(flag::CHOKED);
+        }
+        !hot.has(flag::CHOKED)
+    }
+
+    /// Whether the open batches are so large that reading is to stop until they are flushed.
+    pub fn wants_flush(&self) -> bool {
+        self.open_bytes > self.limits.max_outbound / 4
+    }
+
+    /// Takes received bytes, at most up to the end of one frame; returns how many. 0 means that the rest has to wait.
+    pub fn receive(&mut self, id: ConnectionId, input: &[u8]) -> usize {
+        if !self.wants_input(id) {
+            return 0;
+        }
+        let slot = id.slot();
+        let now = self.timers.now();
+        let Some((hot, cold)) = self.slots.both(slot) else { return 0 };
+        hot.heard = now;
+        hot.clear(flag::PINGED);
+        let (taken, came) = cold.connection.receive(input, &self.limits);
+        self.counters.bytes_received += taken as u64;
+        match came {
+            Input::Nothing => {}
+            Input::Message(message) => {
+                self.counters.messages_received += 1;
+                self.events.push_back(Event::Message(id, message));
+            }
+            Input::Request(request) => self.request(slot, request),
+            Input::Refused(refusal) => {
+                log::info!("refused {}: {}", cold.peer(), refusal.code);
+                self.answer(slot, Cause::Refused, &Response::problem(&refusal));
+            }
+            Input::Ping(payload) => self.ping(slot, payload),
+            Input::Pong => self.count_control(slot),
+            Input::Close(code, reason) => self.peer_closes(slot, code, &reason),
+            Input::CloseAnswered => self.mark_dirty(slot),
+            Input::Failed(failure) => self.fail(slot, Cause::of(&failure), &failure),
+            Input::Overrun => {
+                self.end(slot, Cause::Reset);
+                return input.len();
+            }
+        }
+        self.account(slot);
+        taken
+    }
+
+    /// Keeps bytes that were read and have to wait.
+    pub fn stash(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let Some(slot) = self.slots.live(id) else { return };
+        if let Some(cold) = self.slots.cold(slot) {
+            cold.extras.get_or_insert_default().stash.extend_from_slice(bytes);
+        }
+        self.account(slot);
+    }
+
+    /// Takes back the bytes that had to wait.
+    pub fn take_stash(&mut self, id: ConnectionId) -> Vec<u8> {
+        let Some(slot) = self.slots.live(id) else { return Vec::new() };
+        let Some(cold) = self.slots.cold(slot) else { return Vec::new() };
+        let stash = cold.extras.as_mut().map(|extras| std::mem::take(&mut extras.stash)).unwrap_or_default();
+        if !stash.is_empty() {
+            cold.tidy();
+            self.account(slot);
+        }
+        stash
+    }
+
+    fn request(&mut self, slot: u32, request: Box<Request>) {
+        let id = self.slots.id(slot);
+        let due = self.timers.now().after(self.limits.answer_timeout);
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        cold.due = due;
+        let (peer, loopback) = (cold.peer(), hot.has(flag::LOOPBACK));
+        self.rearm(slot);
+        match self.judge_request(peer, loopback, &request) {
+            Err(refusal) => self.answer(slot, Cause::Refused, &Response::problem(&refusal)),
+            Ok(Some(upgrade)) => self.events.push_back(Event::Handshake(Handshake { id, peer, request, upgrade })),
+            Ok(None) => self.events.push_back(Event::Http(Exchange { id, peer, request })),
+        }
+    }
+
+    fn judge_request(
+        &mut self,
+        peer: core::net::SocketAddr,
+        loopback: bool,
+        request: &Request,
+    ) -> Result<Option<crate::proto::handshake::Upgrade>, Refusal> {
+        let verdict = self.rules.check(request, loopback);
+        let what = if request.has_token("upgrade", "websocket") { "ws" } else { request.method() };
+        let refused = |why: &str| {
+            log::warn!("refused {what} {} from {peer}: {why}", escape_for_log(request.path().as_bytes()));
+        };
+        if let Err(refusal) = verdict {
+            refused(&refusal.mend);
+            return Err(refusal.refusal);
+        }
+        if self.draining.is_some() || self.is_crowded(peer) {
+            refused("too many connections; see --max-connections and --max-connections-per-ip");
+            let detail = "The broker has as many connections as it may have; try again later.";
+            let seconds = self.jittered_seconds().to_string();
+            return Err(Refusal::new(Status(503), "too_many_connections", detail).with_header("Retry-After", seconds));
+        }
+        let upgrade = upgrade(request).inspect_err(|refusal| refused(refusal.code))?;
+        if upgrade.is_none() && framing(request)? != Framing::None && request.method() == "GET" {
+            return Err(Refusal::bad_request("unexpected_body", "Send a GET request without a body."));
+        }
+        Ok(upgrade)
+    }
+
+    fn ping(&mut self, slot: u32, payload: Vec<u8>) {
+        self.count_control(slot);
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        if !cold.connection.is_open() {
+            return;
+        }
+        if hot.has(flag::BLOCKED) || hot.has(flag::PONG) {
+            // Only the newest is answered (RFC 6455 §5.5.3), as soon as a message's end lets it pass.
+            hot.set(flag::PONG);
+            cold.extras.get_or_insert_default().pong = Some(payload);
+            return;
+        }
+        self.settle(slot);
+        self.slots.hot(slot).outbound.push_bytes(&mut self.batches, |bytes| {
+            write_header(bytes, Opcode::Pong, payload.len());
+            bytes.extend_from_slice(&payload);
+        });
+        self.mark_dirty(slot);
+    }
+
+    fn count_control(&mut self, slot: u32) {
+        let now = self.timers.now();
+        let most = self.limits.max_control_rate;
+        let over = match self.slots.cold(slot).map(|cold| cold.control_window) {
+            Some(since) => self.is_second_over(since),
+            None => return,
+        };
+        let Some(cold) = self.slots.cold(slot) else { return };
+        if over {
+            (cold.control_window, cold.controls) = (now, 0);
+        }
+        cold.controls = cold.controls.saturating_add(1);
+        if u32::from(cold.controls) > most && cold.connection.is_open() {
+            let what = "more control frames a second than --max-control-rate";
+            self.fail(slot, Cause::ControlRate, &Failure { code: CloseCode::POLICY, what });
+        }
+    }
+
+    fn peer_closes(&mut self, slot: u32, code: CloseCode, reason: &str) {
+        self.settle(slot);
+        // The answer carries the peer's code (RFC 6455 §5.5.1), and no reason: it knows its own.
+        self.queue_close(slot, code, "");
+        self.farewell(slot, CloseReason::new(Cause::PeerClosed, Some(code), reason));
+    }
+
+    /// Fails the connection (RFC 6455 §7.1.7): the Close frame leaves behind all that was published before.
+    pub(super) fn fail(&mut self, slot: u32, cause: Cause, failure: &Failure) {
+        self.settle(slot);
+        let reason = format!("{cause}: {}", failure.what);
+        if let Some(cold) = self.slots.cold(slot) {
+            log::info!("{} closed with {}: {reason}", cold.peer(), failure.code.0);
+            cold.connection.drain();
+        }
+        self.queue_close(slot, failure.code, &reason);
+        self.farewell(slot, CloseReason::new(cause, Some(failure.code), &reason));
+    }
+}

@@ -1,0 +1,97 @@
+//! What always holds between two calls, in one function: the simulator asks after every step.
+
+use super::slots::flag;
+use super::{Broker, ConnectionId};
+
+impl Broker {
+    /// Panics, and says which, if an invariant of the broker does not hold. It looks at everything: for tests.
+    ///
+    /// # Panics
+    /// If one does not hold.
+    pub fn assert_invariants(&self) {
+        self.assert_lists();
+        self.assert_connections();
+        self.assert_channels();
+        self.assert_references();
+    }
+
+    /// What holds right after a flush, in addition.
+    ///
+    /// # Panics
+    /// If it does not hold.
+    pub fn assert_flushed(&self) {
+        self.assert_invariants();
+        assert!(self.touched.is_empty(), "a channel is touched after the flush");
+        assert!(self.chunks.is_empty(), "chunks outlive the flush");
+        for (slot, hot, cold) in self.slots.iter() {
+            let pending = hot.outbound.pending();
+            let over = cold.connection.is_open() && pending > self.limits.max_outbound as u64;
+            assert!(!over, "slot {slot} is open with {pending} bytes unsent");
+        }
+        let held = self.batches.held();
+        assert!(held <= self.limits.max_outbound_total, "{held} bytes unsent in all");
+    }
+
+    fn assert_lists(&self) {
+        let mut dirty: Vec<u32> = self.dirty.clone();
+        dirty.sort_unstable();
+        assert!(dirty.windows(2).all(|pair| pair[0] != pair[1]), "a connection stands in dirty twice");
+        let flagged = self.slots.iter().filter(|(_, hot, _)| hot.has(flag::DIRTY)).count();
+        let listed = dirty.iter().filter(|&&slot| self.slots.get(slot).is_some_and(|(hot, _)| hot.has(flag::DIRTY)));
+        assert_eq!(flagged, listed.count(), "flags and list of the dirty differ");
+        let ended = self.slots.iter().filter(|(_, hot, _)| hot.has(flag::ENDED)).count();
+        assert_eq!(ended, self.ended.len(), "flags and list of the ended differ");
+    }
+
+    fn assert_connections(&self) {
+        let mut inbound = 0;
+        for (slot, hot, cold) in self.slots.iter() {
+            let sum: u64 = hot.outbound.ranges().map(|range| u64::from(range.end - range.start)).sum();
+            assert_eq!(hot.outbound.pending(), sum, "slot {slot}: pending is not the sum of its ranges");
+            inbound += cold.inbound as usize;
+            let members = cold.memberships.as_slice();
+            assert!(members.is_empty() || cold.connection.is_open(), "slot {slot}: a member that is not open");
+            assert!(!cold.connection.is_open() || hot.has(flag::ACCEPTED), "slot {slot}: open, but its Close is told");
+            if !hot.has(flag::ENDED) {
+                assert!(hot.has(flag::ARMED), "slot {slot}: nobody looks at its deadlines");
+            }
+            assert!(self.slots.live(self.slots.id(slot)).is_some() != hot.has(flag::ENDED));
+            let stale = ConnectionId::new(slot, hot.serial.wrapping_sub(1));
+            assert!(self.slots.live(stale).is_none(), "slot {slot}: a stale id is live");
+            for membership in members {
+                let channel = &self.channels[membership.channel as usize];
+                let group = channel.groups.iter().find(|group| group.encoding == membership.encoding);
+                let member = group.and_then(|group| group.members.get(membership.index as usize));
+                assert_eq!(member.map(|member| member.slot), Some(slot), "slot {slot}: not where its membership says");
+            }
+        }
+        assert_eq!(self.inbound, inbound, "the inbound budget is not the sum of what is held");
+    }
+
+    fn assert_channels(&self) {
+        assert_eq!(self.names.len(), self.channels.len());
+        let mut memberships = 0;
+        for (key, channel) in &self.channels {
+            assert_eq!(self.names.get(channel.name()).copied(), Some(key as u32), "a channel without its name");
+            assert_eq!(channel.touched, self.touched.contains(&(key as u32)), "flag and list of the touched differ");
+            assert!(channel.members() > 0 || channel.touched, "{} is empty and still there", channel.name());
+            memberships += channel.members();
+            for member in channel.groups.iter().flat_map(|group| &group.members) {
+                assert!(member.cursor <= channel.log.head(), "a cursor beyond the head");
+            }
+            assert!(channel.log.kept() <= self.limits.history_messages && channel.log.bytes() <= self.limits.history_bytes);
+        }
+        let sum: usize = self.slots.iter().map(|(_, _, cold)| cold.memberships.as_slice().len()).sum();
+        assert_eq!(memberships, sum, "a member is left behind, or missing");
+    }
+
+    fn assert_references(&self) {
+        for (key, references) in self.batches.references() {
+            let queued = self.slots.iter().flat_map(|(_, hot, _)| hot.outbound.ranges()).filter(|range| range.batch == key);
+            let open = self.channels.iter().flat_map(|(_, channel)| &channel.groups).filter_map(|group| group.open);
+            let chunks = self.chunks_holding(key);
+            let count = queued.count() + open.filter(|open| open.batch == key).count() + chunks;
+            assert_eq!(references as usize, count, "batch {key} has references that nobody holds, or too few");
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! How connections come and go: from accept to reap, with exactly one end for each.
+
+use core::net::{IpAddr, SocketAddr};
+use std::collections::hash_map::Entry;
+use std::time::Duration;
+
+use super::event::{Accept, ConnectionId, Event, Exchange, Handshake};
+use super::reason::{Cause, CloseReason};
+use super::slots::flag;
+use super::timers::{Tick, ticks};
+use super::{Broker, JoinError, Joined};
+use crate::proto::close::CloseCode;
+use crate::proto::frame::write_close;
+use crate::proto::handshake::switching_protocols;
+use crate::proto::http::{Refusal, Response, Status};
+
+/// Connections past `max_connections` that are let in far enough to be told so.
+pub const REFUSING: usize = 16;
+
+/// How many connections a shutdown closes at a time, and how long it waits in between: a herd that reconnects at once
+/// helps nobody.
+const DRAIN_BATCH: usize = 500;
+const DRAIN_PAUSE: Duration = Duration::from_millis(10);
+
+/// A shutdown under way.
+#[derive(Debug)]
+pub(super) struct Draining {
+    code: CloseCode,
+    /// The slots below this one are told.
+    reached: u32,
+    /// When the next are.
+    pub(super) next: Tick,
+    deadline: Tick,
+}
+
+impl Broker {
+    /// Takes a new connection in; None if there are too many even to be told so. `loopback` says that its listener can
+    /// be reached from this machine alone.
+    pub fn open(&mut self, peer: SocketAddr, loopback: bool) -> Option<ConnectionId> {
+        if self.slots.len() >= self.limits.max_connections + REFUSING {
+            return None;
+        }
+        let now = self.timers.now();
+        let id = self.slots.insert(peer, now);
+        let (hot, cold) = self.slots.both(id.slot())?;
+        cold.due = now.after(self.limits.handshake_timeout);
+        if loopback {
+            hot.set(flag::LOOPBACK);
+        }
+        self.counters.connections += 1;
+        self.count_address(peer.ip().to_canonical());
+        self.rearm(id.slot());
+        Some(id)
+    }
+
+    /// Whether this connection is one too many.
+    pub(super) fn is_crowded(&self, peer: SocketAddr) -> bool {
+        if self.slots.len() > self.limits.max_connections {
+            return true;
+        }
+        let most = self.limits.max_connections_per_ip;
+        most > 0 && self.addresses.get(&peer.ip()).is_some_and(|&count| count as usize > most)
+    }
+
+    /// Counts connections by address, only where that is limited: it is a map entry for each.
+    fn count_address(&mut self, address: IpAddr) {
+        if self.limits.max_connections_per_ip > 0 {
+            *self.addresses.entry(address).or_default() += 1;
+        }
+    }
+
+    fn discount_address(&mut self, address: IpAddr) {
+        if let Entry::Occupied(mut count) = self.addresses.entry(address) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+
+    /// Answers a handshake with 101, and joins a channel in the same step. The id's Close event follows in any case,
+    /// also if the peer has gone meanwhile or the channel cannot be made (503).
+    pub fn accept(&mut self, handshake: Handshake, accept: &Accept) -> ConnectionId {
+        let id = handshake.id;
+        let Some(slot) = self.asked_slot(id) else {
+            self.events.push_back(Event::Close(id, CloseReason::new(Cause::PeerVanished, None, "")));
+            return id;
+        };
+        self.slots.hot(slot).set(flag::ACCEPTED);
+        let joined = match &accept.join {
+            None => None,
+            Some((channel, from)) => match self.join_slot(slot, channel, *from) {
+                Ok(joined) => Some(joined),
+                Err(error) => {
+                    self.refuse_join(slot, error);
+                    return id;
+                }
+            },
+        };
+        self.switch_protocols(slot, &handshake, accept, joined);
+        let now = self.timers.now();
+        if let Some((hot, cold)) = self.slots.both(slot) {
+            cold.connection.open();
+            hot.heard = now;
+        }
+        self.rearm(slot);
+        self.mark_dirty(slot);
+        self.resumed.push(id);
+        id
+    }
+
+    fn switch_protocols(&mut self, slot: u32, handshake: &Handshake, accept: &Accept, joined: Option<Joined>) {
+        let offered = |protocol: &&str| handshake.upgrade.protocols.iter().any(|offered| &**offered == *protocol);
+        let protocol = accept.protocol.filter(offered);
+        let position = joined.map(|joined| joined.position.to_string());
+        let lost = joined.and_then(|joined| joined.lost);
+        let lost = lost.map(|lost| lost.count.map_or_else(|| "unknown".to_owned(), |count| count.to_string()));
+        let mut headers = Vec::new();
+        headers.extend(position.as_deref().map(|position| ("Slotcast-Position", position)));
+        headers.extend(lost.as_deref().map(|lost| ("Slotcast-Lost", lost)));
+        let hot = self.slots.hot(slot);
+        hot.outbound.push_bytes(&mut self.batches, |bytes| {
+            switching_protocols(&handshake.upgrade, protocol, &headers, bytes);
+        });
+    }
+
+    fn refuse_join(&mut self, slot: u32, error: JoinError) {
+        log::warn!("refused ws: {error:?}; see --max-channels and --max-channels-per-connection");
+        let refusal = Refusal::new(
+            Status(503),
+            Cause::TooManyChannels.as_str(),
+            "The broker has as many channels as it may have; try again later.",
+        );
+        self.answer(slot, Cause::TooManyChannels, &Response::problem(&refusal));
+    }
+
+    /// Answers a handshake with an error response.
+    pub fn refuse(&mut self, handshake: Handshake, refusal: &Refusal) {
+        if let Some(slot) = self.asked_slot(handshake.id) {
+            self.answer(slot, Cause::Refused, &Response::problem(refusal));
+        }
+    }
+
+    /// Answers an HTTP request. The connection is closed behind the response.
+    pub fn respond(&mut self, exchange: Exchange, response: Response) {
+        if let Some(slot) = self.asked_slot(exchange.id) {
+            let response = if exchange.request.method() == "HEAD" { response.head_only() } else { response };
+            self.answer(slot, Cause::Answered, &response);
+        }
+    }
+
+    /// Closes an open connection with a Close frame behind all that was published to it before. Returns false if the id
+    /// is stale or the connection is not open any more.
+    pub fn close(&mut self, id: ConnectionId, code: CloseCode, reason: &str) -> bool {
+        let Some(slot) = self.open_slot(id) else { return false };
+        self.settle_all(slot);
+        self.say_close(slot, Cause::Application, code, reason);
+        true
+    }
+
+    /// Begins to shut down: every open connection gets a Close frame with that code, batch by batch; after `timeout`
+    /// whoever is left is dropped.
+    pub fn shutdown(&mut self, code: CloseCode, timeout: Duration) {
+        let now = self.timers.now();
+        let deadline = now.after(timeout);
+        self.draining = Some(Draining { code, reached: 0, next: now, deadline });
+    }
+
+    /// Whether a shutdown is under way.
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_some()
+    }
+
+    pub(super) fn go_on_draining(&mut self) {
+        let now = self.timers.now();
+        let Some(draining) = &mut self.draining else { return };
+        if !now.is_past(draining.next) {
+            return;
+        }
+        let (code, from, over) = (draining.code, draining.reached, now.is_past(draining.deadline));
+        draining.next = now.after(DRAIN_PAUSE);
+        let told: Vec<u32> = self.slots.iter().map(|(slot, ..)| slot).filter(|&slot| slot >= from).take(DRAIN_BATCH).collect();
+        let Some(&last) = told.last() else {
+            // Whoever came meanwhile, or is left over, is looked at again from the start.
+            draining.reached = 0;
+            draining.next = now.after(DRAIN_PAUSE * 10).earliest(draining.deadline);
+            if over && !self.slots.is_empty() {
+                draining.next = now;
+            }
+            return;
+        };
+        draining.reached = last + 1;
+        for slot in told {
+            if over {
+                self.end(slot, Cause::ShuttingDown);
+            } else {
+                self.send_away(slot, code);
+            }
+        }
+    }
+
+    fn send_away(&mut self, slot: u32, code: CloseCode) {
+        let Some(cold) = self.slots.cold(slot) else { return };
+        if cold.connection.is_open() {
+            self.settle_all(slot);
+            self.say_close(slot, Cause::ShuttingDown, code, Cause::ShuttingDown.as_str());
+        } else if cold.connection.is_connecting() {
+            self.end(slot, Cause::ShuttingDown);
+        }
+    }
+
+    /// Closes from our side: CLOSING until the peer answers. What it is owed was queued before.
+    pub(super) fn say_close(&mut self, slot: u32, cause: Cause, code: CloseCode, reason: &str) {
+        if let Some(cold) = self.slots.cold(slot) {
+            cold.connection.close();
+        }
+        self.queue_close(slot, code, reason);
+        self.farewell(slot, CloseReason::new(cause, Some(code), reason));
+    }
+
+    /// Queues a Close frame: the last thing that is queued, and the close deadline begins.
+    pub(super) fn queue_close(&mut self, slot: u32, code: CloseCode, reason: &str) {
+        let due = self.timers.now().after(self.limits.close_timeout);
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        cold.due = due;
+        hot.outbound.push_bytes(&mut self.batches, |bytes| write_close(bytes, code, reason));
+        self.mark_dirty(slot);
+        self.rearm(slot);
+    }
+
+    /// Drops a connection without another word.
+    pub(super) fn end(&mut self, slot: u32, cause: Cause) {
+        let hot = self.slots.hot(slot);
+        if hot.has(flag::ENDED) {
+            return;
+        }
+        hot.set(flag::ENDED);
+        hot.outbound.clear(&mut self.batches);
+        self.ended.push(slot);
+        self.farewell(slot, CloseReason::new(cause, None, ""));
+    }
+
+    /// Takes a connection out of its channels and tells the embedder, once. The first cause is the one that counts.
+    pub(super) fn farewell(&mut self, slot: u32, reason: CloseReason) {
+        while let Some(key) = self.first_membership(slot) {
+            self.remove_member(slot, key);
+        }
+        let id = self.slots.id(slot);
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        if cold.cause.is_none() {
+            cold.cause = Some(reason.cause);
+            log::debug!("{} {id} ends: {}", cold.peer(), reason.cause);
+        }
+        if hot.has(flag::ACCEPTED) {
+            hot.clear(flag::ACCEPTED);
+            self.events.push_back(Event::Close(id, reason));
+        }
+    }
+
+    fn first_membership(&mut self, slot: u32) -> Option<u32> {
+        self.slots.cold(slot)?.memberships.as_slice().first().map(|membership| membership.channel)
+    }
+
+    /// Writes a response behind which the connection is closed.
+    pub(super) fn answer(&mut self, slot: u32, cause: Cause, response: &Response) {
+        let due = self.timers.now().after(self.limits.close_timeout);
+        if let Some((hot, cold)) = self.slots.both(slot) {
+            cold.connection.drain();
+            cold.due = due;
+            hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(&response.to_bytes()));
+        }
+        self.farewell(slot, CloseReason::new(cause, None, ""));
+        self.mark_dirty(slot);
+        self.rearm(slot);
+        self.resumed.push(self.slots.id(slot));
+    }
+
+    /// The peer's socket takes bytes again.
+    pub fn writable(&mut self, id: ConnectionId) {
+        let Some(slot) = self.slots.live(id) else { return };
+        let hot = self.slots.hot(slot);
+        if hot.has(flag::BLOCKED) {
+            hot.clear(flag::BLOCKED);
+            self.mark_dirty(slot);
+        }
+    }
+
+    /// The peer has ended its side of the stream.
+    pub fn eof(&mut self, id: ConnectionId) {
+        let Some(slot) = self.slots.live(id) else { return };
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        hot.set(flag::EOF);
+        if cold.connection.is_connecting() {
+            return self.end(slot, Cause::PeerVanished);
+        }
+        if cold.connection.is_asked() {
+            // A complete request is answered, also to a peer that says no more.
+            return;
+        }
+        // An end without Close is an end; what is owed already is still written.
+        let due = self.timers.now().after(self.limits.close_timeout);
+        if cold.connection.is_open() {
+            self.settle(slot);
+        }
+        if let Some(cold) = self.slots.cold(slot) {
+            cold.connection.drain();
+            cold.due = due;
+        }
+        self.farewell(slot, CloseReason::new(Cause::PeerVanished, None, ""));
+        self.mark_dirty(slot);
+        self.rearm(slot);
+    }
+
+    /// The peer's socket is broken.
+    pub fn broken(&mut self, id: ConnectionId) {
+        if let Some(slot) = self.slots.live(id) {
+            self.end(slot, Cause::Reset);
+        }
+    }
+
+    /// The connections that have ended since the last call; their slots are free afterwards, and their sockets are to
+    /// be dropped.
+    pub fn reap(&mut self, mut drop_socket: impl FnMut(u32)) {
+        for slot in std::mem::take(&mut self.ended) {
+            if let Some(cold) = self.slots.remove(slot) {
+                self.inbound -= cold.inbound as usize;
+                self.discount_address(cold.peer().ip());
+                self.counters.count_closed(cold.cause.unwrap_or(Cause::PeerVanished));
+                drop_socket(slot);
+            }
+        }
+    }
+
+    /// The connections that may be read from again, although nothing new may have arrived.
+    pub fn take_resumed(&mut self) -> Vec<ConnectionId> {
+        std::mem::take(&mut self.resumed)
+    }
+
+    fn asked_slot(&mut self, id: ConnectionId) -> Option<u32> {
+        let slot = self.slots.live(id)?;
+        self.slots.cold(slot)?.connection.is_asked().then_some(slot)
+    }
+
+    pub(super) fn jittered_seconds(&mut self) -> u64 {
+        1 + self.next_random() % 10
+    }
+
+    pub(super) fn is_second_over(&self, since: Tick) -> bool {
+        self.timers.now().since(since) >= ticks(Duration::from_secs(1))
+    }
+}

@@ -1,0 +1,381 @@
+//! Floor 1: all connections, all channels and every policy, pure. The loop feeds it bytes and time, takes events out,
+//! and hands it a way to write when it flushes; so everything that can be wrong here runs in a simulator.
+
+mod deadlines;
+mod delivery;
+pub mod event;
+mod inbound;
+mod invariants;
+mod lifecycle;
+mod pressure;
+pub mod reason;
+mod slots;
+pub mod timers;
+
+use core::net::IpAddr;
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, IoSlice};
+use std::time::Instant;
+
+use slab::Slab;
+
+use crate::channel::Channel;
+use crate::channel::log::{Entry, From, Lost};
+use crate::channel::members::{Member, Membership};
+use crate::channel::position::{Epoch, Position};
+use crate::limits::Limits;
+use crate::proto::batch::Batches;
+use crate::proto::frame::{Opcode, write_header};
+use crate::proto::message::{Kind, Message};
+use crate::proto::origin::OriginRules;
+
+use delivery::Chunks;
+use event::{ConnectionId, Event};
+use lifecycle::Draining;
+use reason::Counters;
+use slots::{Slots, flag};
+use timers::{Now, Timers};
+
+/// How the broker writes: the loop's sockets, or the simulator's peers.
+pub trait Io {
+    /// Writes some of `bytes` to the peer in that slot; returns how many were taken.
+    ///
+    /// # Errors
+    /// `WouldBlock` if none can be taken now: the broker tries again after `Broker::writable`. Any other ends the
+    /// connection.
+    fn write(&mut self, slot: u32, bytes: &[u8]) -> io::Result<usize>;
+
+    /// As `write`, for slices that follow each other.
+    ///
+    /// # Errors
+    /// As `write`.
+    fn write_vectored(&mut self, slot: u32, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Ends our side of the stream.
+    fn shutdown(&mut self, slot: u32);
+}
+
+/// What became of a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Published {
+    /// It is in the channel's log and on its way.
+    Done {
+        /// Its position.
+        position: Position,
+        /// Subscribers at that moment; not deliveries.
+        receivers: usize,
+    },
+}
+
+/// Why somebody could not join a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The connection is not open, or no more.
+    Gone,
+    /// There are as many channels as `max_channels` allows.
+    TooManyChannels,
+    /// The connection is in as many channels as `max_channels_per_connection` allows.
+    TooManyMemberships,
+    /// It is a member already.
+    AlreadyMember,
+}
+
+/// Where a subscriber begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Joined {
+    /// The position behind which everything follows.
+    pub position: Position,
+    /// What does not follow, because it is not kept.
+    pub lost: Option<Lost>,
+}
+
+/// The broker. See the module.
+#[derive(Debug)]
+pub struct Broker {
+    limits: Limits,
+    rules: OriginRules,
+    slots: Slots,
+    channels: Slab<Channel>,
+    names: HashMap<Box<str>, u32>,
+    batches: Batches,
+    timers: Timers,
+    events: VecDeque<Event>,
+    /// Connections to flush. Invariant: each stands here once, and has the flag `DIRTY`.
+    dirty: Vec<u32>,
+    /// Channels that were published to since the last flush.
+    touched: Vec<u32>,
+    /// Connections that may have more unsent than they are allowed.
+    over: Vec<u32>,
+    /// Connections to be reaped, with the flag `ENDED`.
+    ended: Vec<u32>,
+    /// Connections that may be read from again.
+    resumed: Vec<ConnectionId>,
+    /// Log that was encoded in this flush for those who catch up.
+    chunks: Chunks,
+    /// Bytes in open batches.
+    open_bytes: usize,
+    /// Bytes in unfinished heads, messages and stashes.
+    inbound: usize,
+    counters: Counters,
+    /// Connections by address; empty unless that is limited.
+    addresses: HashMap<IpAddr, u32>,
+    random: u64,
+    draining: Option<Draining>,
+}
+
+impl Broker {
+    /// A broker without connections. `seed` is random: epochs come from it.
+    pub fn new(limits: Limits, rules: OriginRules, seed: u64, now: Now) -> Broker {
+        Broker {
+            limits,
+            rules,
+            slots: Slots::default(),
+            channels: Slab::new(),
+            names: HashMap::new(),
+            batches: Batches::default(),
+            timers: Timers::new(now),
+            events: VecDeque::new(),
+            dirty: Vec::new(),
+            touched: Vec::new(),
+            over: Vec::new(),
+            ended: Vec::new(),
+            resumed: Vec::new(),
+            chunks: Chunks::default(),
+            open_bytes: 0,
+            inbound: 0,
+            counters: Counters::default(),
+            addresses: HashMap::new(),
+            random: seed | 1,
+            draining: None,
+        }
+    }
+
+    /// Takes note of the time: once when the loop wakes up.
+    pub fn advance(&mut self, now: Now) {
+        self.timers.advance(now);
+    }
+
+    /// What has happened and was not told yet.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Whether an event waits.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// Whether a flush has something to do.
+    pub fn has_work(&self) -> bool {
+        !self.dirty.is_empty() || !self.touched.is_empty() || !self.ended.is_empty()
+    }
+
+    /// When time alone gives the broker something to do.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let paced = self.draining.as_ref().map(|draining| self.timers.instant_of(draining.next));
+        self.timers.next().into_iter().chain(paced).min()
+    }
+
+    /// Publishes to a channel: to all its members, but for `except`. A channel that nobody is in does not exist, and
+    /// its position is `0.0`.
+    pub fn publish(
+        &mut self,
+        channel: &str,
+        message: Message,
+        from: Option<ConnectionId>,
+        except: Option<ConnectionId>,
+    ) -> Published {
+        let Some(&key) = self.names.get(channel) else {
+            return Published::Done { position: Position::NONE, receivers: 0 };
+        };
+        let except = except.filter(|&id| self.is_member(id, key));
+        if let Some(id) = except {
+            self.settle(id.slot());
+        }
+        if !self.channels[key as usize].has_room(message.payload().len() + 64, &self.batches) {
+            self.settle_channel(key);
+        }
+        let unix_ms = self.timers.unix_ms();
+        let entry = Entry { unix_ms, message, from: from.map(|id| id.0), except: except.map(|id| id.0) };
+        let channel = &mut self.channels[key as usize];
+        self.open_bytes += channel.publish(entry, &mut self.batches, &self.limits);
+        if !channel.touched {
+            channel.touched = true;
+            self.touched.push(key);
+        }
+        let (position, members) = (channel.log.position(), channel.members());
+        if let Some(id) = except {
+            self.skip_newest(id.slot(), key);
+        }
+        Published::Done { position, receivers: members - usize::from(except.is_some()) }
+    }
+
+    /// Sends to one connection alone, behind all that was published to it before. Returns false if the id is stale or
+    /// the connection is not open.
+    pub fn send(&mut self, id: ConnectionId, message: &Message) -> bool {
+        let Some(slot) = self.open_slot(id) else { return false };
+        self.settle(slot);
+        let opcode = match message.kind() {
+            Kind::Text => Opcode::Text,
+            Kind::Binary => Opcode::Binary,
+        };
+        let payload = message.payload();
+        self.slots.hot(slot).outbound.push_bytes(&mut self.batches, |bytes| {
+            write_header(bytes, opcode, payload.len());
+            bytes.extend_from_slice(payload);
+        });
+        self.counters.messages_sent += 1;
+        self.mark_dirty(slot);
+        true
+    }
+
+    /// Joins a channel, which comes into being if it does not exist.
+    ///
+    /// # Errors
+    /// See `JoinError`.
+    pub fn join(&mut self, id: ConnectionId, channel: &str, from: From) -> Result<Joined, JoinError> {
+        let slot = self.open_slot(id).ok_or(JoinError::Gone)?;
+        self.join_slot(slot, channel, from)
+    }
+
+    /// Leaves a channel. What was published to it before still arrives. Returns false if it was no member.
+    pub fn leave(&mut self, id: ConnectionId, channel: &str) -> bool {
+        let Some(slot) = self.open_slot(id) else { return false };
+        let Some(&key) = self.names.get(channel) else { return false };
+        if !self.is_member(id, key) {
+            return false;
+        }
+        self.settle_all(slot);
+        self.remove_member(slot, key);
+        true
+    }
+
+    /// The channels that a connection is a member of, in the order of joining.
+    pub fn channels_of(&self, id: ConnectionId) -> impl Iterator<Item = &str> {
+        let slot = self.slots.live(id);
+        let cold = slot.and_then(|slot| self.slots.get(slot)).map(|(_, cold)| cold);
+        let memberships = cold.map(|cold| cold.memberships.as_slice()).unwrap_or_default();
+        memberships.iter().filter_map(|membership| self.channels.get(membership.channel as usize)).map(Channel::name)
+    }
+
+    /// How many members a channel has.
+    pub fn members(&self, channel: &str) -> usize {
+        self.names.get(channel).and_then(|&key| self.channels.get(key as usize)).map_or(0, Channel::members)
+    }
+
+    /// How many channels there are.
+    pub fn channel_count(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// How many connections there are, in whatever state.
+    pub fn connection_count(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) fn join_slot(&mut self, slot: u32, channel: &str, from: From) -> Result<Joined, JoinError> {
+        let key = match self.names.get(channel) {
+            Some(&key) => key,
+            None => self.create_channel(channel)?,
+        };
+        let Some((hot, cold)) = self.slots.both(slot) else { return Err(JoinError::Gone) };
+        if cold.memberships.in_channel(key).is_some() {
+            return Err(JoinError::AlreadyMember);
+        }
+        if cold.memberships.as_slice().len() >= self.limits.max_channels_per_connection {
+            self.remove_if_empty(key);
+            return Err(JoinError::TooManyMemberships);
+        }
+        let channel = &mut self.channels[key as usize];
+        let (cursor, lost) = channel.log.resolve(from);
+        let catching_up = cursor < channel.log.head();
+        let encoding = crate::channel::dialect::Encoding::Raw;
+        let index = channel.insert(encoding, Member { cursor, slot, catching_up });
+        cold.memberships.push(Membership { channel: key, index, encoding });
+        if catching_up || cold.memberships.as_slice().len() > 1 {
+            hot.set(flag::SLOW_PATH);
+        }
+        let position = Position { offset: cursor, ..channel.log.position() };
+        if catching_up {
+            self.mark_dirty(slot);
+        }
+        Ok(Joined { position, lost })
+    }
+
+    fn create_channel(&mut self, name: &str) -> Result<u32, JoinError> {
+        if self.channels.len() >= self.limits.max_channels {
+            return Err(JoinError::TooManyChannels);
+        }
+        let epoch = Epoch::from_random(self.next_random());
+        let key = self.channels.insert(Channel::new(name, epoch)) as u32;
+        self.names.insert(name.into(), key);
+        Ok(key)
+    }
+
+    /// A channel that nobody is in and that owes nobody anything is gone.
+    fn remove_if_empty(&mut self, key: u32) {
+        let Some(channel) = self.channels.get(key as usize) else { return };
+        if channel.members() == 0 && !channel.touched {
+            self.names.remove(channel.name());
+            self.channels.remove(key as usize);
+        }
+    }
+
+    fn remove_member(&mut self, slot: u32, key: u32) {
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        let Some(membership) = cold.memberships.remove(key) else { return };
+        if cold.memberships.as_slice().is_empty() {
+            hot.clear(flag::SLOW_PATH);
+        }
+        let moved = self.channels[key as usize].remove(membership.encoding, membership.index);
+        let moved = moved.and_then(|slot| self.slots.cold(slot));
+        if let Some(cold) = moved {
+            for other in cold.memberships.as_mut_slice() {
+                if other.channel == key {
+                    other.index = membership.index;
+                }
+            }
+        }
+        self.remove_if_empty(key);
+    }
+
+    fn is_member(&self, id: ConnectionId, key: u32) -> bool {
+        let cold = self.slots.live(id).and_then(|slot| self.slots.get(slot)).map(|(_, cold)| cold);
+        cold.is_some_and(|cold| cold.memberships.in_channel(key).is_some())
+    }
+
+    /// The slot of a connection that is open.
+    fn open_slot(&mut self, id: ConnectionId) -> Option<u32> {
+        let slot = self.slots.live(id)?;
+        self.slots.cold(slot)?.connection.is_open().then_some(slot)
+    }
+
+    fn mark_dirty(&mut self, slot: u32) {
+        let hot = self.slots.hot(slot);
+        if !hot.has(flag::DIRTY | flag::ENDED) {
+            hot.set(flag::DIRTY);
+            self.dirty.push(slot);
+        }
+    }
+
+    fn next_random(&mut self) -> u64 {
+        // SplitMix64: good enough for what only has to differ.
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}

@@ -1,0 +1,130 @@
+//! All back-pressure policy, and nowhere else: what is too much for one connection, and for all of them.
+
+use super::event::ConnectionId;
+use super::reason::Cause;
+use super::slots::flag;
+use super::Broker;
+use crate::proto::close::CloseCode;
+use crate::proto::frame::Failure;
+
+impl Broker {
+    /// Judges those who have a lot unsent, after the flush: never at publish.
+    pub(super) fn judge(&mut self) {
+        for slot in std::mem::take(&mut self.over) {
+            let hot = self.slots.hot(slot);
+            if !hot.has(flag::ENDED) && hot.outbound.pending() > self.limits.max_outbound as u64 {
+                self.close_slow(slot, Cause::SlowConsumer);
+            }
+        }
+        while self.batches.held() > self.limits.max_outbound_total {
+            let Some(slot) = self.holder_of_the_oldest() else { break };
+            self.close_slow(slot, Cause::OutboundTotal);
+        }
+    }
+
+    /// Notes a connection that has more unsent than it may.
+    pub(super) fn weigh(&mut self, slot: u32) {
+        if self.slots.hot(slot).outbound.pending() > self.limits.max_outbound as u64 {
+            self.over.push(slot);
+        }
+    }
+
+    /// The kernel took less than was offered.
+    pub(super) fn block(&mut self, slot: u32) {
+        let due = self.timers.now().after(self.limits.write_timeout);
+        let hot = self.slots.hot(slot);
+        hot.set(flag::BLOCKED);
+        hot.write_due = due;
+        self.rearm(slot);
+    }
+
+    /// One who catches up has not seen what is not kept any more, and a raw subscriber cannot be told so.
+    pub(super) fn lose(&mut self, slot: u32) {
+        self.close_slow(slot, Cause::SlowConsumer);
+    }
+
+    /// Reads again from a connection that has little left unsent.
+    pub(super) fn unchoke(&mut self, slot: u32) {
+        let quarter = self.limits.max_outbound as u64 / 4;
+        let now = self.timers.now();
+        let id = self.slots.id(slot);
+        let hot = self.slots.hot(slot);
+        if hot.has(flag::CHOKED) && hot.outbound.pending() <= quarter {
+            hot.clear(flag::CHOKED);
+            // Nothing could be heard of it meanwhile.
+            hot.heard = now;
+            hot.clear(flag::PINGED);
+            self.resumed.push(id);
+        }
+    }
+
+    /// Adjusts what a connection counts for in the inbound budget; past the budget the largest goes.
+    pub(super) fn account(&mut self, slot: u32) {
+        let now = self.timers.now();
+        let due = now.after(self.limits.message_timeout);
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        let held = cold.connection.held() + cold.stash_len();
+        self.inbound = self.inbound - cold.inbound as usize + held;
+        cold.inbound = u32::try_from(held).unwrap_or(u32::MAX);
+        match (cold.connection.is_unfinished(), hot.has(flag::UNFINISHED)) {
+            (true, false) => {
+                hot.set(flag::UNFINISHED);
+                cold.message_due = due;
+                self.rearm(slot);
+            }
+            (false, true) => hot.clear(flag::UNFINISHED),
+            _ => {}
+        }
+        while self.inbound > self.limits.max_inbound_total {
+            let largest = self.slots.iter().filter(|(_, _, cold)| cold.inbound > 0).max_by_key(|(_, _, cold)| cold.inbound);
+            let Some(largest) = largest.map(|(slot, ..)| slot) else { break };
+            self.drop_inbound(largest);
+        }
+    }
+
+    fn drop_inbound(&mut self, slot: u32) {
+        let Some(cold) = self.slots.cold(slot) else { return };
+        self.inbound -= cold.inbound as usize;
+        cold.inbound = 0;
+        cold.extras = None;
+        if cold.connection.is_open() {
+            let what = "all unfinished messages together are more than --max-inbound-total";
+            self.fail(slot, Cause::InboundTotal, &Failure { code: CloseCode::TOO_BIG, what });
+        } else {
+            self.end(slot, Cause::InboundTotal);
+        }
+    }
+
+    /// Policy *close*: a Close frame with 1013 behind the half-sent message, and nothing else. For the total it is the
+    /// end if a message is half-sent: the rest of it could hold a whole batch, and the budget is the budget.
+    fn close_slow(&mut self, slot: u32, cause: Cause) {
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        log::info!("{} closed with 1013: {cause}, {} bytes unsent", cold.peer(), hot.outbound.pending());
+        hot.outbound.truncate(&mut self.batches);
+        if !cold.connection.is_open() || (cause == Cause::OutboundTotal && !hot.outbound.is_empty()) {
+            return self.end(slot, cause);
+        }
+        self.say_close(slot, cause, CloseCode::TRY_AGAIN, cause.as_str());
+    }
+
+    fn holder_of_the_oldest(&self) -> Option<u32> {
+        let ages = self.slots.iter().filter_map(|(slot, hot, _)| Some((hot.outbound.oldest(&self.batches)?, slot)));
+        ages.min().map(|(_, slot)| slot)
+    }
+
+    /// Bytes that all connections have unsent, shared ones counted once.
+    pub fn outbound_held(&self) -> usize {
+        self.batches.held()
+    }
+
+    /// Bytes in unfinished heads and messages.
+    pub fn inbound_held(&self) -> usize {
+        self.inbound
+    }
+
+    /// Bytes that one connection has unsent.
+    pub fn unsent(&self, id: ConnectionId) -> u64 {
+        let slot = self.slots.live(id).and_then(|slot| self.slots.get(slot));
+        slot.map_or(0, |(hot, _)| hot.outbound.pending())
+    }
+}

@@ -1,0 +1,135 @@
+//! Why connections end: one enum that events, log lines, Close frames and metrics share, and the counters.
+
+use std::fmt;
+
+use crate::proto::close::CloseCode;
+use crate::proto::frame::Failure;
+
+macro_rules! causes {
+    ($($(#[$doc:meta])* $name:ident = $code:literal,)*) => {
+        /// Why a connection ended. `as_str` is stable: it stands in Close frames, log lines and metrics.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Cause { $($(#[$doc])* $name,)* }
+
+        impl Cause {
+            /// Every cause.
+            pub const ALL: &[Cause] = &[$(Cause::$name,)*];
+
+            /// The stable name.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Cause::$name => $code,)* }
+            }
+        }
+    };
+}
+
+causes! {
+    /// The peer sent a Close frame.
+    PeerClosed = "peer_closed",
+    /// The peer ended the stream without a Close frame.
+    PeerVanished = "peer_vanished",
+    /// The peer's machine or the network ended the connection.
+    Reset = "connection_reset",
+    /// The embedder closed it.
+    Application = "closed_by_application",
+    /// The peer broke RFC 6455.
+    ProtocolError = "protocol_error",
+    /// Text that is not UTF-8.
+    InvalidPayload = "invalid_payload",
+    /// A message longer than `max_message`.
+    MessageTooBig = "message_too_big",
+    /// A message of more fragments than `max_fragments`.
+    TooManyFragments = "too_many_fragments",
+    /// More control frames a second than `max_control_rate`.
+    ControlRate = "control_rate",
+    /// A message was not finished within `message_timeout`.
+    MessageTimeout = "message_timeout",
+    /// More than `max_outbound` unsent.
+    SlowConsumer = "slow_consumer",
+    /// All connections together had more than `max_outbound_total` unsent, and this one held the oldest.
+    OutboundTotal = "outbound_total",
+    /// All connections together had more than `max_inbound_total` unfinished, and this one held the most.
+    InboundTotal = "inbound_total",
+    /// No progress in sending for `write_timeout`.
+    WriteTimeout = "write_timeout",
+    /// No sign of life for `pong_timeout` after a ping.
+    PongTimeout = "pong_timeout",
+    /// The request was not complete within `handshake_timeout`.
+    HandshakeTimeout = "handshake_timeout",
+    /// The embedder did not answer within `answer_timeout`.
+    AnswerTimeout = "answer_timeout",
+    /// The request was refused, by the broker or the embedder.
+    Refused = "refused",
+    /// An HTTP request was answered.
+    Answered = "answered",
+    /// There are as many channels as `max_channels` allows.
+    TooManyChannels = "too_many_channels",
+    /// The broker shuts down.
+    ShuttingDown = "shutting_down",
+}
+
+impl Cause {
+    pub(crate) fn of(failure: &Failure) -> Cause {
+        match failure.code {
+            CloseCode::INVALID_PAYLOAD => Cause::InvalidPayload,
+            CloseCode::TOO_BIG => Cause::MessageTooBig,
+            CloseCode::POLICY => Cause::TooManyFragments,
+            _ => Cause::ProtocolError,
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How a connection that was accepted ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloseReason {
+    /// Why.
+    pub cause: Cause,
+    /// The code of the Close frame that decided it, the peer's or ours; None if there was none (RFC 6455 §7.1.5 calls
+    /// that 1006).
+    pub code: Option<CloseCode>,
+    /// The reason in that frame.
+    pub text: Box<str>,
+}
+
+impl CloseReason {
+    pub(crate) fn new(cause: Cause, code: Option<CloseCode>, text: &str) -> CloseReason {
+        CloseReason { cause, code, text: text.into() }
+    }
+}
+
+/// What the broker has counted since it began.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Messages that arrived.
+    pub messages_received: u64,
+    /// Messages that were handed to the kernel or queued, one a subscriber.
+    pub messages_sent: u64,
+    /// Bytes that were read.
+    pub bytes_received: u64,
+    /// Bytes that the kernel took.
+    pub bytes_sent: u64,
+    /// Connections that were accepted from the listener.
+    pub connections: u64,
+    closed: [u64; Cause::ALL.len()],
+}
+
+impl Counters {
+    /// How many connections ended for that cause.
+    pub fn closed(&self, cause: Cause) -> u64 {
+        self.closed.get(cause as usize).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn count_closed(&mut self, cause: Cause) {
+        if let Some(count) = self.closed.get_mut(cause as usize) {
+            *count += 1;
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The slab of connections: what every delivery touches apart from what it does not.
+
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use slab::Slab;
+
+use super::event::ConnectionId;
+use super::reason::Cause;
+use super::timers::Tick;
+use crate::channel::members::Memberships;
+use crate::proto::connection::Connection;
+use crate::proto::outbound::Outbound;
+
+/// Bits of `Hot::flags`.
+pub mod flag {
+    /// Stands in the list of connections to flush.
+    pub const DIRTY: u16 = 1;
+    /// The kernel took less than was offered: nothing is written until its writable edge.
+    pub const BLOCKED: u16 = 1 << 1;
+    /// A member of more than one channel, or still catching up: not written to from the fan-out.
+    pub const SLOW_PATH: u16 = 1 << 2;
+    /// A pong waits for a message border; its payload is in the extras.
+    pub const PONG: u16 = 1 << 3;
+    /// Not read from, because too much is queued towards it.
+    pub const CHOKED: u16 = 1 << 4;
+    /// A ping is out, and nothing has arrived since.
+    pub const PINGED: u16 = 1 << 5;
+    /// A timer's entry stands in the heap at `Cold::armed`.
+    pub const ARMED: u16 = 1 << 6;
+    /// The embedder accepted it and has not been told of its end.
+    pub const ACCEPTED: u16 = 1 << 7;
+    /// The peer has ended its side of the stream.
+    pub const EOF: u16 = 1 << 8;
+    /// Our side of the stream is ended.
+    pub const SHUT: u16 = 1 << 9;
+    /// Stands in the list of connections to be reaped; nothing else is done with it.
+    pub const ENDED: u16 = 1 << 10;
+    /// Arrived by a listener that only this machine reaches.
+    pub const LOOPBACK: u16 = 1 << 11;
+    /// A message is under way, and `Cold::message_due` holds.
+    pub const UNFINISHED: u16 = 1 << 12;
+}
+
+/// What a delivery touches: one cache line.
+#[derive(Debug, Default)]
+pub struct Hot {
+    /// What is owed.
+    pub outbound: Outbound,
+    /// Who lives in this slot.
+    pub serial: u32,
+    /// When the lack of progress in sending is too much; holds while `BLOCKED`.
+    pub write_due: Tick,
+    /// When something arrived last.
+    pub heard: Tick,
+    /// See `flag`.
+    pub flags: u16,
+}
+
+impl Hot {
+    /// Whether a flag is set.
+    #[inline]
+    pub fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// Sets a flag.
+    #[inline]
+    pub fn set(&mut self, flag: u16) {
+        self.flags |= flag;
+    }
+
+    /// Clears a flag.
+    #[inline]
+    pub fn clear(&mut self, flag: u16) {
+        self.flags &= !flag;
+    }
+}
+
+/// The rest of a connection.
+#[derive(Debug)]
+pub struct Cold {
+    /// The protocol's state machine.
+    pub connection: Connection,
+    /// The channels it is a member of.
+    pub memberships: Memberships,
+    /// What few connections have, and only for a while.
+    pub extras: Option<Box<Extras>>,
+    /// The peer's address: IPv4 as mapped.
+    ip: [u8; 16],
+    port: u16,
+    /// Control frames in this second.
+    pub controls: u16,
+    /// When that second began.
+    pub control_window: Tick,
+    /// The deadline of the state: handshake, answer, pong, close.
+    pub due: Tick,
+    /// The deadline of the message that is under way.
+    pub message_due: Tick,
+    /// When the timer looks at it.
+    pub armed: Tick,
+    /// What it counts for in the inbound budget, in bytes.
+    pub inbound: u32,
+    /// Why it ends, once that is known.
+    pub cause: Option<Cause>,
+}
+
+/// What few connections have, and only for a while.
+#[derive(Debug, Default)]
+pub struct Extras {
+    /// The newest ping's payload that could not be answered yet.
+    pub pong: Option<Vec<u8>>,
+    /// Bytes that were read and not looked at yet.
+    pub stash: Vec<u8>,
+}
+
+impl Cold {
+    fn new(peer: SocketAddr, now: Tick) -> Cold {
+        let ip = match peer.ip() {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        Cold {
+            connection: Connection::default(),
+            memberships: Memberships::None,
+            extras: None,
+            ip: ip.octets(),
+            port: peer.port(),
+            controls: 0,
+            control_window: now,
+            due: now,
+            message_due: now,
+            armed: now,
+            inbound: 0,
+            cause: None,
+        }
+    }
+
+    /// The peer's address.
+    pub fn peer(&self) -> SocketAddr {
+        SocketAddr::new(Ipv6Addr::from(self.ip).to_canonical(), self.port)
+    }
+
+    /// Bytes that were read and not looked at yet.
+    pub fn stash_len(&self) -> usize {
+        self.extras.as_ref().map_or(0, |extras| extras.stash.len())
+    }
+
+    /// Frees the extras when nothing is in them.
+    pub fn tidy(&mut self) {
+        if self.extras.as_ref().is_some_and(|extras| extras.pong.is_none() && extras.stash.is_empty()) {
+            self.extras = None;
+        }
+    }
+}
+
+/// All connections.
+///
+/// Invariants: `hot` is at least as long as any slot in use; a serial changes each time that a slot is freed.
+#[derive(Debug, Default)]
+pub struct Slots {
+    /// By slot, also of slots that are free.
+    pub hot: Vec<Hot>,
+    cold: Slab<Cold>,
+}
+
+impl Slots {
+    /// Takes a slot.
+    pub fn insert(&mut self, peer: SocketAddr, now: Tick) -> ConnectionId {
+        let slot = self.cold.insert(Cold::new(peer, now));
+        if slot >= self.hot.len() {
+            self.hot.resize_with(slot + 1, Hot::default);
+        }
+        let slot = slot as u32;
+        let serial = self.hot(slot).serial;
+        *self.hot(slot) = Hot { serial, heard: now, ..Hot::default() };
+        ConnectionId::new(slot, serial)
+    }
+
+    /// Frees a slot; the ids that named it name nothing any more.
+    pub fn remove(&mut self, slot: u32) -> Option<Cold> {
+        let hot = self.hot(slot);
+        hot.serial = hot.serial.wrapping_add(1);
+        hot.flags = 0;
+        self.cold.try_remove(slot as usize)
+    }
+
+    /// What a delivery touches of that slot. The slot must have been in use.
+    #[inline]
+    #[track_caller]
+    pub fn hot(&mut self, slot: u32) -> &mut Hot {
+        &mut self.hot[slot as usize]
+    }
+
+    /// The rest of a slot in use.
+    #[inline]
+    pub fn cold(&mut self, slot: u32) -> Option<&mut Cold> {
+        self.cold.get_mut(slot as usize)
+    }
+
+    /// Both parts of a slot in use, to look at.
+    pub fn get(&self, slot: u32) -> Option<(&Hot, &Cold)> {
+        Some((self.hot.get(slot as usize)?, self.cold.get(slot as usize)?))
+    }
+
+    /// Both parts of a slot in use.
+    #[inline]
+    pub fn both(&mut self, slot: u32) -> Option<(&mut Hot, &mut Cold)> {
+        Some((self.hot.get_mut(slot as usize)?, self.cold.get_mut(slot as usize)?))
+    }
+
+    /// The slot, if this id still names somebody who has not ended.
+    pub fn live(&self, id: ConnectionId) -> Option<u32> {
+        let (slot, hot) = (id.slot(), self.hot.get(id.slot() as usize)?);
+        let there = hot.serial == id.serial() && self.cold.contains(slot as usize) && !hot.has(flag::ENDED);
+        there.then_some(slot)
+    }
+
+    /// The id of whoever is in that slot.
+    pub fn id(&self, slot: u32) -> ConnectionId {
+        ConnectionId::new(slot, self.hot.get(slot as usize).map_or(0, |hot| hot.serial))
+    }
+
+    /// How many connections there are.
+    pub fn len(&self) -> usize {
+        self.cold.len()
+    }
+
+    /// All connections, with their slots.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Hot, &Cold)> {
+        self.cold.iter().filter_map(|(slot, cold)| Some((slot as u32, self.hot.get(slot)?, cold)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ledger() {
+        assert!(size_of::<Hot>() <= 64, "{}", size_of::<Hot>());
+        assert!(size_of::<Cold>() <= 144, "{}", size_of::<Cold>());
+    }
+}

@@ -1,0 +1,221 @@
+//! Time as the broker sees it: an argument. Deadlines are ticks; one entry in a heap stands for each connection.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::time::{Duration, Instant};
+
+/// What the loop's clock says, handed down as an argument.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// For deadlines.
+    pub instant: Instant,
+    /// For people: Unix milliseconds.
+    pub unix_ms: u64,
+}
+
+/// A tick's length. Deadlines are rounded up to the next.
+const TICK: Duration = Duration::from_millis(16);
+
+/// After a gap of more than this between two looks at the clock, past what was to be waited for, the machine was asleep
+/// or the embedder was: deadlines are moved by the gap, as nobody could have been heard meanwhile.
+const GAP: Duration = Duration::from_secs(5);
+
+/// A point in time in 16 ms since the broker began. It wraps after two years, and no two that are compared are further
+/// apart than half of that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tick(u32);
+
+impl Tick {
+    /// That much later, rounded up.
+    pub fn after(self, timeout: Duration) -> Tick {
+        Tick(self.0.wrapping_add(ticks(timeout)).wrapping_add(1))
+    }
+
+    /// Whether this is at or past `deadline`.
+    pub fn is_past(self, deadline: Tick) -> bool {
+        self.0.wrapping_sub(deadline.0) < u32::MAX / 2
+    }
+
+    /// Whichever comes first.
+    pub fn earliest(self, other: Tick) -> Tick {
+        if other.is_past(self) { self } else { other }
+    }
+
+    /// How many ticks have passed since `earlier`; 0 if that is later.
+    pub fn since(self, earlier: Tick) -> u32 {
+        if self.is_past(earlier) { self.0.wrapping_sub(earlier.0) } else { 0 }
+    }
+}
+
+/// How many ticks a timeout has, rounded up.
+pub fn ticks(timeout: Duration) -> u32 {
+    u32::try_from(timeout.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u32::MAX / 4).min(u32::MAX / 4)
+}
+
+/// An entry of the heap: look at that connection then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timer {
+    /// When.
+    pub at: Tick,
+    /// The connection's slot.
+    pub slot: u32,
+    /// Its serial: an old timer does not fire on a new owner of the slot.
+    pub serial: u32,
+}
+
+impl Ord for Timer {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // The heap's greatest is the earliest.
+        (other.at.0.wrapping_sub(self.at.0) as i32).cmp(&0).then_with(|| other.slot.cmp(&self.slot))
+    }
+}
+
+impl PartialOrd for Timer {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The clock and the heap.
+#[derive(Debug)]
+pub struct Timers {
+    heap: BinaryHeap<Timer>,
+    start: Instant,
+    /// Gaps that are not counted.
+    skipped: Duration,
+    last: Instant,
+    unix_ms: u64,
+}
+
+impl Timers {
+    /// A clock that begins now.
+    pub fn new(now: Now) -> Timers {
+        Timers { heap: BinaryHeap::new(), start: now.instant, skipped: Duration::ZERO, last: now.instant, unix_ms: now.unix_ms }
+    }
+
+    /// Takes note of the time. A gap that nobody asked for is left out of all deadlines.
+    pub fn advance(&mut self, now: Now) {
+        let expected = self.heap.peek().map_or(self.last, |timer| self.instant_of(timer.at).max(self.last));
+        let gap = now.instant.saturating_duration_since(expected);
+        if gap > GAP && !self.heap.is_empty() {
+            log::warn!("the clock went on by {} s unattended; deadlines are moved by as much", gap.as_secs());
+            self.skipped += gap;
+        }
+        self.last = self.last.max(now.instant);
+        self.unix_ms = now.unix_ms;
+    }
+
+    /// The time of the last `advance`, in ticks.
+    pub fn now(&self) -> Tick {
+        Tick((self.elapsed().as_millis() / TICK.as_millis()) as u32)
+    }
+
+    /// The time of the last `advance`, in Unix milliseconds.
+    pub fn unix_ms(&self) -> u64 {
+        self.unix_ms
+    }
+
+    /// Looks at a connection at that time.
+    pub fn arm(&mut self, timer: Timer) {
+        self.heap.push(timer);
+    }
+
+    /// The next entry that is due.
+    pub fn pop_due(&mut self) -> Option<Timer> {
+        let now = self.now();
+        self.heap.peek().filter(|timer| now.is_past(timer.at))?;
+        self.heap.pop()
+    }
+
+    /// When the next entry is due.
+    pub fn next(&self) -> Option<Instant> {
+        self.heap.peek().map(|timer| self.instant_of(timer.at))
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.last.saturating_duration_since(self.start).saturating_sub(self.skipped)
+    }
+
+    /// When a tick is.
+    pub fn instant_of(&self, tick: Tick) -> Instant {
+        // Counted from now, so that neither the wrap nor a gap matters.
+        let elapsed = self.elapsed();
+        let into = Duration::from_nanos((elapsed.as_nanos() % TICK.as_nanos()) as u64);
+        let ahead = TICK * tick.since(self.now());
+        self.last.checked_add(ahead.saturating_sub(into)).unwrap_or(self.last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(start: Instant, ms: u64) -> Now {
+        Now { instant: start + Duration::from_millis(ms), unix_ms: ms }
+    }
+
+    #[test]
+    fn the_ledger() {
+        assert!(size_of::<Timer>() <= 16);
+        assert_eq!(size_of::<Tick>(), 4);
+    }
+
+    #[test]
+    fn due_in_order_and_never_early() {
+        let start = Instant::now();
+        let mut timers = Timers::new(at(start, 0));
+        for (slot, ms) in [(0, 500), (1, 20), (2, 100), (3, 20)] {
+            let at = timers.now().after(Duration::from_millis(ms));
+            timers.arm(Timer { at, slot, serial: 0 });
+        }
+        let mut fired = Vec::new();
+        for ms in (0..600).step_by(7) {
+            timers.advance(at(start, ms));
+            while let Some(timer) = timers.pop_due() {
+                fired.push((timer.slot, ms));
+            }
+        }
+        assert_eq!(fired.iter().map(|f| f.0).collect::<Vec<_>>(), [1, 3, 2, 0]);
+        for ((_, fired), asked) in fired.iter().zip([20, 20, 100, 500]) {
+            assert!(*fired >= asked && *fired <= asked + 2 * 16 + 7, "{fired} for {asked}");
+        }
+    }
+
+    #[test]
+    fn what_next_says_is_when_it_is_due() {
+        let start = Instant::now();
+        let mut timers = Timers::new(at(start, 0));
+        timers.advance(at(start, 1003));
+        timers.arm(Timer { at: timers.now().after(Duration::from_secs(1)), slot: 0, serial: 0 });
+        let next = timers.next().unwrap();
+        timers.advance(Now { instant: next, unix_ms: 0 });
+        assert!(timers.pop_due().is_some());
+    }
+
+    #[test]
+    fn a_gap_moves_the_deadlines() {
+        let start = Instant::now();
+        let mut timers = Timers::new(at(start, 0));
+        timers.arm(Timer { at: timers.now().after(Duration::from_secs(1)), slot: 0, serial: 0 });
+        timers.arm(Timer { at: timers.now().after(Duration::from_secs(30)), slot: 1, serial: 0 });
+        timers.advance(at(start, 1_000_000));
+        assert_eq!(timers.pop_due().map(|timer| timer.slot), Some(0));
+        assert!(timers.pop_due().is_none());
+        let left = timers.next().unwrap().duration_since(start + Duration::from_secs(1000));
+        assert!(left > Duration::from_secs(28) && left < Duration::from_secs(30), "{left:?}");
+    }
+
+    #[test]
+    fn order_survives_the_wrap() {
+        let (before, after) = (Tick(u32::MAX - 5), Tick(10));
+        assert!(after.is_past(before) && !before.is_past(after) && before.is_past(before));
+        assert_eq!(before.earliest(after), before);
+        assert_eq!(after.since(before), 16);
+        assert!(Timer { at: before, slot: 0, serial: 0 } > Timer { at: after, slot: 0, serial: 0 });
+    }
+}

@@ -1,0 +1,19 @@
+//! Dialect *raw*: the payload is the message and nothing else (RFC 6455 §5.2).
+
+use crate::channel::log::Entry;
+use crate::proto::batch::LARGE;
+use crate::proto::frame::{Opcode, write_header};
+use crate::proto::message::Kind;
+
+/// One frame; a large payload is left to follow by reference.
+pub(super) fn encode(entry: &Entry, target: &mut Vec<u8>) {
+    let payload = entry.message.payload();
+    let opcode = match entry.message.kind() {
+        Kind::Text => Opcode::Text,
+        Kind::Binary => Opcode::Binary,
+    };
+    write_header(target, opcode, payload.len());
+    if payload.len() < LARGE {
+        target.extend_from_slice(payload);
+    }
+}

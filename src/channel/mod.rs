@@ -1,0 +1,92 @@
+//! Floor 1: one channel, pure: its log, its members, and how they are told.
+
+pub mod dialect;
+pub mod log;
+pub mod members;
+pub mod position;
+
+use dialect::Encoding;
+use log::{Entry, Log};
+use members::{Group, Member, Open};
+use position::Epoch;
+
+use crate::limits::Limits;
+use crate::proto::batch::{Batches, MAX_BATCH};
+
+/// A channel: a URL, its log and its members.
+#[derive(Debug)]
+pub struct Channel {
+    name: Box<str>,
+    /// What was published.
+    pub log: Log,
+    /// Who is told, by encoding; only encodings that have or had members since the last turn.
+    pub groups: Vec<Group>,
+    /// Whether it stands in the list of channels that this turn published to.
+    pub touched: bool,
+}
+
+impl Channel {
+    /// A channel without members and messages.
+    pub fn new(name: &str, epoch: Epoch) -> Channel {
+        Channel { name: name.into(), log: Log::new(epoch), groups: Vec::new(), touched: false }
+    }
+
+    /// Its name, the leading slash included.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many members it has.
+    pub fn members(&self) -> usize {
+        self.groups.iter().map(|group| group.members.len()).sum()
+    }
+
+    /// The group of that encoding.
+    pub fn group_mut(&mut self, encoding: Encoding) -> &mut Group {
+        let found = self.groups.iter().position(|group| group.encoding == encoding);
+        let index = found.unwrap_or_else(|| {
+            self.groups.push(Group { encoding, members: Vec::new(), open: None });
+            self.groups.len() - 1
+        });
+        &mut self.groups[index]
+    }
+
+    /// Whether one more message of that size fits into every open batch.
+    pub fn has_room(&self, bytes: usize, batches: &Batches) -> bool {
+        let full = |open: Open| batches.get(open.batch).len() as usize + bytes > MAX_BATCH;
+        !self.groups.iter().filter_map(|group| group.open).any(full)
+    }
+
+    /// Appends a message to the log, and, encoded, to the open batch of every encoding that has members. Returns how
+    /// many bytes the batches grew by.
+    pub fn publish(&mut self, entry: Entry, batches: &mut Batches, limits: &Limits) -> usize {
+        let (base, before) = (self.log.head(), batches.held());
+        for group in &mut self.groups {
+            if group.members.is_empty() && group.open.is_none() {
+                continue;
+            }
+            let open = group.open.get_or_insert_with(|| Open { batch: batches.open(), base });
+            batches.append(open.batch, group.encoding.by_reference(&entry), |bytes| group.encoding.encode(&entry, bytes));
+        }
+        self.log.append(entry, limits);
+        batches.held() - before
+    }
+
+    /// Puts a member into a group; returns its index.
+    pub fn insert(&mut self, encoding: Encoding, member: Member) -> u32 {
+        let members = &mut self.group_mut(encoding).members;
+        members.push(member);
+        (members.len() - 1) as u32
+    }
+
+    /// Takes a member out. Returns the slot of the member that stands in its place now.
+    pub fn remove(&mut self, encoding: Encoding, index: u32) -> Option<u32> {
+        let members = &mut self.group_mut(encoding).members;
+        members.swap_remove(index as usize);
+        // A crowd that has gone is not to be paid for until the channel goes.
+        if members.capacity() > 64 && members.len() < members.capacity() / 4 {
+            members.shrink_to(members.len() * 2);
+        }
+        members.get(index as usize).map(|member| member.slot)
+    }
+}

@@ -1,0 +1,221 @@
+//! One connection's states, and all transitions between them (RFC 6455 §4, §5.5.1, §7.1). Bytes go in, what they come
+//! to comes out; what is said in answer is the broker's.
+//!
+//! | state | leaves by | to |
+//! | --- | --- | --- |
+//! | CONNECTING, head | a complete request head (`receive`) | CONNECTING, asked |
+//! | CONNECTING, head | a refusal (`receive`) | CLOSED, draining |
+//! | CONNECTING, asked | the answer: 101 (`open`) or any other (`drain`) | OPEN; CLOSED, draining |
+//! | OPEN | the peer's Close, or a failure (`receive`) | CLOSED, draining |
+//! | OPEN | our Close (`close`) | CLOSING |
+//! | CLOSING | the peer's Close, or a failure (`receive`) | CLOSED, draining |
+//!
+//! Draining discards what still arrives until the peer ends the stream: a socket that is closed with unread input
+//! answers with a reset, which can swallow the Close frame or the response that was sent before.
+
+use super::close::{self, CloseCode};
+use super::decoder::{Decoder, Step};
+use super::frame::Failure;
+use super::http::{HeadScan, Refusal, Request};
+use super::message::Message;
+use crate::limits::Limits;
+
+/// How much is discarded behind the end of a connection, in bytes, before it is dropped.
+pub const MAX_DRAIN: u32 = 64 * 1024;
+
+/// What received bytes came to.
+#[derive(Debug)]
+pub enum Input {
+    /// Nothing to tell; whatever was taken is kept or discarded.
+    Nothing,
+    /// A request head is complete; what is behind it waits for the answer.
+    Request(Box<Request>),
+    /// What arrived cannot become a request that is answered otherwise.
+    Refused(Box<Refusal>),
+    /// A message.
+    Message(Message),
+    /// A Ping frame; its payload is to come back in a Pong.
+    Ping(Vec<u8>),
+    /// A Pong frame.
+    Pong,
+    /// The peer closes: the code, and the reason it gave.
+    Close(CloseCode, Box<str>),
+    /// The peer's Close answers ours.
+    CloseAnswered,
+    /// The connection is failed.
+    Failed(Failure),
+    /// More was sent behind the end than is worth discarding.
+    Overrun,
+}
+
+/// The connection's state machine. At rest it owns no heap memory.
+#[derive(Debug)]
+pub struct Connection {
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Head(Option<Box<Head>>),
+    Asked,
+    Open(Decoder),
+    Closing(Decoder),
+    Draining { left: u32 },
+}
+
+/// A request head that did not arrive in one piece.
+#[derive(Debug, Default)]
+struct Head {
+    scan: HeadScan,
+    bytes: Vec<u8>,
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        Connection { state: State::Head(None) }
+    }
+}
+
+impl Connection {
+    /// Takes bytes, at most up to the end of one frame or one head; returns how many. Takes none while an answer is
+    /// awaited.
+    pub fn receive(&mut self, input: &[u8], limits: &Limits) -> (usize, Input) {
+        match &mut self.state {
+            State::Head(head) => match take_head(head, input, limits) {
+                Ok((taken, None)) => (taken, Input::Nothing),
+                Ok((taken, Some(request))) => {
+                    self.state = State::Asked;
+                    (taken, Input::Request(request))
+                }
+                Err(refusal) => {
+                    self.drain();
+                    (input.len(), Input::Refused(Box::new(refusal)))
+                }
+            },
+            State::Asked => (0, Input::Nothing),
+            State::Open(decoder) => match decoder.decode(input, limits) {
+                Ok((taken, step)) => (taken, self.tell(step)),
+                Err(failure) => self.fail(input.len(), failure),
+            },
+            State::Closing(decoder) => match decoder.decode(input, limits) {
+                Ok((taken, Step::Close(_))) => {
+                    self.drain();
+                    (taken, Input::CloseAnswered)
+                }
+                Ok((taken, _)) => (taken, Input::Nothing),
+                Err(_) => {
+                    self.drain();
+                    (input.len(), Input::CloseAnswered)
+                }
+            },
+            State::Draining { left } => match left.checked_sub(input.len() as u32) {
+                Some(rest) => {
+                    *left = rest;
+                    (input.len(), Input::Nothing)
+                }
+                None => (input.len(), Input::Overrun),
+            },
+        }
+    }
+
+    /// The handshake was answered with 101: OPEN.
+    pub fn open(&mut self) {
+        debug_assert!(matches!(self.state, State::Asked));
+        self.state = State::Open(Decoder::default());
+    }
+
+    /// Our Close frame is queued: CLOSING.
+    pub fn close(&mut self) {
+        if let State::Open(decoder) = &mut self.state {
+            self.state = State::Closing(std::mem::take(decoder));
+        }
+    }
+
+    /// Nothing that arrives counts any more: CLOSED, draining.
+    pub fn drain(&mut self) {
+        if !self.is_draining() {
+            self.state = State::Draining { left: MAX_DRAIN };
+        }
+    }
+
+    /// Whether it waits for the whole request head.
+    pub fn is_connecting(&self) -> bool {
+        matches!(self.state, State::Head(_))
+    }
+
+    /// Whether a request waits for its answer.
+    pub fn is_asked(&self) -> bool {
+        matches!(self.state, State::Asked)
+    }
+
+    /// Whether messages may pass both ways.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open(_))
+    }
+
+    /// Whether all that arrives is discarded.
+    pub fn is_draining(&self) -> bool {
+        matches!(self.state, State::Draining { .. })
+    }
+
+    /// Whether a frame or a message is under way.
+    pub fn is_unfinished(&self) -> bool {
+        matches!(&self.state, State::Open(decoder) if decoder.is_unfinished())
+    }
+
+    /// Whether not one byte of a request has arrived.
+    pub fn is_silent(&self) -> bool {
+        matches!(&self.state, State::Head(None))
+    }
+
+    /// Bytes of heap memory held for what is unfinished.
+    pub fn held(&self) -> usize {
+        match &self.state {
+            State::Head(Some(head)) => size_of::<Head>() + head.bytes.capacity(),
+            State::Open(decoder) | State::Closing(decoder) => decoder.held(),
+            _ => 0,
+        }
+    }
+
+    fn tell(&mut self, step: Step) -> Input {
+        match step {
+            Step::Incomplete | Step::Fragment => Input::Nothing,
+            Step::Message(message) => Input::Message(message),
+            Step::Ping(payload) => Input::Ping(payload),
+            Step::Pong => Input::Pong,
+            Step::Close(payload) => {
+                self.drain();
+                match close::parse(&payload) {
+                    Ok((code, reason)) => Input::Close(code, reason.into()),
+                    Err(code) => Input::Failed(Failure { code, what: "malformed Close frame" }),
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, taken: usize, failure: Failure) -> (usize, Input) {
+        self.drain();
+        (taken, Input::Failed(failure))
+    }
+}
+
+type Taken = (usize, Option<Box<Request>>);
+
+fn take_head(held: &mut Option<Box<Head>>, input: &[u8], limits: &Limits) -> Result<Taken, Refusal> {
+    let Some(head) = held else {
+        let mut scan = HeadScan::default();
+        if let Some(length) = scan.scan(input, limits)? {
+            let request = Request::parse(input.get(..length).unwrap_or_default(), limits)?;
+            return Ok((length, Some(Box::new(request))));
+        }
+        *held = Some(Box::new(Head { scan, bytes: input.to_vec() }));
+        return Ok((input.len(), None));
+    };
+    let before = head.bytes.len();
+    // The scan refuses what is longer than a head may be, so that more need not be copied.
+    let wanted = (limits.max_head + 4).saturating_sub(before).min(input.len());
+    head.bytes.extend_from_slice(input.get(..wanted).unwrap_or_default());
+    let Some(length) = head.scan.scan(&head.bytes, limits)? else { return Ok((wanted, None)) };
+    let request = Request::parse(head.bytes.get(..length).unwrap_or_default(), limits)?;
+    Ok((length.saturating_sub(before), Some(Box::new(request))))
+}
