@@ -1,0 +1,5 @@
+//! Floor 0: one connection's bytes, pure. Nothing here sees a socket, a clock or another connection.
+
+pub mod http;
+pub mod target;
+pub mod text;
