@@ -15,7 +15,7 @@ const OWN: [&str; 4] = ["connection", "content-length", "content-type", "transfe
 
 /// An HTTP/1.1 response (RFC 9112 §4) whose body is complete, or begins here and ends with the connection.
 ///
-/// The status is a final one; a 101 is not written here.
+/// The status is a final one; the 101 is [`switching_protocols`](crate::proto::handshake::switching_protocols)'s.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Response {
