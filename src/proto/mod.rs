@@ -2,5 +2,6 @@
 
 pub mod handshake;
 pub mod http;
+pub mod origin;
 pub mod target;
 pub mod text;

@@ -1,5 +1,7 @@
 use super::*;
 use crate::limits::Limits;
+use crate::proto::handshake::upgrade;
+use crate::proto::origin::OriginRules;
 
 /// A request that is expected to be in order.
 #[track_caller]
@@ -345,6 +347,7 @@ fn bodies_are_framed_one_way_only() {
 fn random_heads_agree_with_the_oracle() {
     const PIECES: [&str; 12] = ["GET ", "/", " ", "HTTP/1.1", "\r\n", "\r", "\n", ":", "a", "\0", "\t", "Host: a\r\n"];
     let limits = small();
+    let rules = OriginRules::default();
     for seed in 1..=3000 {
         let mut random = Random::new(seed);
         let mut bytes = Vec::new();
@@ -376,7 +379,7 @@ fn random_heads_agree_with_the_oracle() {
                 assert!(oracle.path.is_some_and(|path| read.path() == "/" || path.ends_with(read.target())));
                 let fields: Vec<_> = oracle.headers.iter().map(|field| (field.name, field.value)).collect();
                 assert!(read.fields().eq(fields));
-                let _ = (framing(&read), read.query().boolean("a"));
+                let _ = (framing(&read), upgrade(&read), rules.check(&read, true), read.query().boolean("a"));
             }
         });
         assert!(checked.is_ok(), "seed {seed}: {}", bytes.escape_ascii());
