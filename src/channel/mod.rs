@@ -1,0 +1,3 @@
+//! Floor 1: one channel, pure.
+
+pub mod name;
