@@ -1,3 +1,4 @@
 //! slotcast
+pub mod channel;
 pub mod limits;
 pub mod proto;

@@ -3,6 +3,7 @@
 pub mod dialect;
 pub mod log;
 pub mod members;
+pub mod name;
 pub mod position;
 
 use dialect::Encoding;

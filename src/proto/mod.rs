@@ -2,11 +2,17 @@
 
 pub mod batch;
 pub mod close;
+pub mod connection;
 pub mod decoder;
 pub mod frame;
+pub mod handshake;
+pub mod http;
 pub mod mask;
 pub mod message;
+pub mod origin;
 pub mod outbound;
+pub mod target;
+pub mod text;
 pub mod utf8;
 
 #[cfg(test)]

@@ -1,0 +1,56 @@
+//! HTTP/1.1 as a server reads and writes it (RFC 9112), strict where leniency is how requests are smuggled.
+//!
+//! [`HeadScan`] finds the end of a request head while it arrives and refuses what is wrong at the first byte that shows
+//! it; [`Request`] owns a complete head; [`framing()`] says how its body is delimited; [`Response`] is an answer with a
+//! known length, [`Refusal`] one that says no. After a refusal by the scan, by [`Request::parse`] or by [`framing()`] the
+//! connection has to be closed: nobody knows where the next request would begin.
+
+mod authority;
+mod framing;
+mod refusal;
+mod request;
+mod response;
+mod scan;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub(crate) use authority::default_port;
+pub use authority::{Authority, Host};
+pub use framing::{Framing, framing};
+pub use refusal::{Refusal, Status};
+pub use request::Request;
+pub use response::Response;
+pub use scan::HeadScan;
+
+/// What a request head may measure whatever `max_head` says, in bytes: positions inside a [`Request`] are 16 bits wide.
+pub const MAX_HEAD: usize = u16::MAX as usize;
+
+/// Whether `bytes` is a token (RFC 9110 §5.6.2): the grammar of methods, field names and subprotocols.
+pub fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().copied().all(is_token_byte)
+}
+
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Whether a field value can be written as it is (RFC 9110 §5.5): no control character but the tab, so neither CR, LF
+/// nor NUL, with which it would become more than a value.
+pub fn is_field_value(bytes: &[u8]) -> bool {
+    bytes.iter().copied().all(is_field_value_byte)
+}
+
+fn is_field_value_byte(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7F)
+}
+
+/// Without the optional whitespace around it (RFC 9110 §5.6.3).
+fn trim_ows(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}

@@ -1,0 +1,233 @@
+//! An answer, written in one piece.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use super::{Refusal, Status, is_field_value, is_token};
+use crate::proto::text::push_json_string;
+
+/// What every answer carries: representations differ by these fields, types are not guessed, paths do not leak.
+const ALWAYS: &str = "Vary: Accept, Origin\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n";
+
+/// Fields that `Response` writes itself; a second opinion on them is how responses are split or cut short.
+const OWN: [&str; 4] = ["connection", "content-length", "content-type", "transfer-encoding"];
+
+/// An HTTP/1.1 response (RFC 9112 §4) whose body is complete, or begins here and ends with the connection.
+///
+/// The status is a final one; the 101 is [`switching_protocols`](crate::proto::handshake::switching_protocols)'s.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Response {
+    status: Status,
+    content_type: &'static str,
+    headers: Vec<(Cow<'static, str>, Cow<'static, str>)>,
+    body: Bytes,
+    close: bool,
+    until_close: bool,
+}
+
+impl Response {
+    /// An answer without a body. A status that is not a final one (200 to 599) is written as 500.
+    pub fn new(status: Status) -> Response {
+        Response { status, content_type: "", headers: Vec::new(), body: Bytes::new(), close: false, until_close: false }
+    }
+
+    /// An error as `application/problem+json` (RFC 9457): `title`, `status`, `detail`, `code`, and the refusal's
+    /// headers.
+    pub fn problem(refusal: &Refusal) -> Response {
+        let mut json = String::from("{\"title\":");
+        push_json_string(&mut json, refusal.status.reason());
+        json.push_str(",\"status\":");
+        json.push_str(&refusal.status.0.to_string());
+        json.push_str(",\"detail\":");
+        push_json_string(&mut json, &refusal.detail);
+        json.push_str(",\"code\":");
+        push_json_string(&mut json, refusal.code);
+        json.push_str("}\n");
+        let mut response = Response::new(refusal.status).with_body("application/problem+json", json);
+        for (name, value) in refusal.headers() {
+            response = response.with_header(*name, value.clone());
+        }
+        response
+    }
+
+    /// The 404 of a path that nothing answers to.
+    pub fn not_found() -> Response {
+        Response::problem(&Refusal::new(
+            Status::NOT_FOUND,
+            "not_found",
+            "There is nothing at this path; check the URL.",
+        ))
+    }
+
+    /// Sets the body and its media type.
+    pub fn with_body(mut self, content_type: &'static str, body: impl Into<Bytes>) -> Response {
+        self.content_type = content_type;
+        self.body = body.into();
+        self
+    }
+
+    /// Adds a header. One that could not be written as it is is left out: a name that is not a token, a value with a
+    /// control character such as CR, LF or NUL (RFC 9110 §5.5), and the fields that `Response` writes itself
+    /// (`Connection`, `Content-Length`, `Content-Type`, `Transfer-Encoding`).
+    pub fn with_header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Cow<'static, str>>) -> Response {
+        let (name, value) = (name.into(), value.into());
+        let is_own = OWN.iter().any(|own| name.eq_ignore_ascii_case(own));
+        if !is_own && is_token(name.as_bytes()) && is_field_value(value.as_bytes()) {
+            self.headers.push((name, value));
+        }
+        self
+    }
+
+    /// Says `Connection: close`.
+    pub fn closing(mut self) -> Response {
+        self.close = true;
+        self
+    }
+
+    /// Makes this the beginning of a stream that ends with the connection (RFC 9112 §6.3, rule 8): no `Content-Length`,
+    /// `Connection: close`; the body, if there is one, is the stream's first bytes.
+    pub fn until_close(mut self) -> Response {
+        self.until_close = true;
+        self.closing()
+    }
+
+    /// The status.
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// The whole answer.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = self.encode_for_head();
+        if self.may_have_body() {
+            out.extend_from_slice(&self.body);
+        }
+        out
+    }
+
+    /// The answer to HEAD: the same `Content-Length`, no body (RFC 9110 §9.3.2).
+    pub fn encode_for_head(&self) -> Vec<u8> {
+        let status = if (200..=599).contains(&self.status.0) { self.status } else { Status::INTERNAL_SERVER_ERROR };
+        let mut head = format!("HTTP/1.1 {:03} {}\r\n{ALWAYS}", status.0, status.reason());
+        if self.may_have_body() {
+            // No body is no representation, so it has no type either.
+            if !self.content_type.is_empty() && is_field_value(self.content_type.as_bytes()) {
+                push_header(&mut head, "Content-Type", self.content_type);
+            }
+            if !self.until_close {
+                push_header(&mut head, "Content-Length", &self.body.len().to_string());
+            }
+        }
+        // RFC 9110 §7.8: who sends Upgrade also sends the connection option of that name.
+        let upgrade = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("upgrade"));
+        match (upgrade, self.close) {
+            (true, true) => push_header(&mut head, "Connection", "upgrade, close"),
+            (true, false) => push_header(&mut head, "Connection", "upgrade"),
+            (false, true) => push_header(&mut head, "Connection", "close"),
+            (false, false) => {}
+        }
+        for (name, value) in &self.headers {
+            push_header(&mut head, name, value);
+        }
+        head.push_str("\r\n");
+        head.into_bytes()
+    }
+
+    /// RFC 9110 §8.6, §15.3.5 and §15.4.5: these end with their head, and the length that a 304 could name is that of
+    /// another answer.
+    fn may_have_body(&self) -> bool {
+        !matches!(self.status, Status::NO_CONTENT | Status::NOT_MODIFIED)
+    }
+}
+
+fn push_header(head: &mut String, name: &str, value: &str) {
+    for part in [name, ": ", value, "\r\n"] {
+        head.push_str(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 9112 §4, RFC 9110 §8.6 and §9.3.2
+    #[test]
+    fn responses() {
+        let always = "Vary: Accept, Origin\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n";
+        let text = |response: &Response| String::from_utf8(response.encode()).unwrap();
+        let ok = Response::new(Status::OK).with_body("text/plain", "hi").with_header("ETag", "\"1\"");
+        let head =
+            format!("HTTP/1.1 200 OK\r\n{always}Content-Type: text/plain\r\nContent-Length: 2\r\nETag: \"1\"\r\n\r\n");
+        assert_eq!(text(&ok), format!("{head}hi"));
+        assert_eq!(String::from_utf8(ok.encode_for_head()).unwrap(), head);
+        let closing = format!("HTTP/1.1 404 Not Found\r\n{always}Content-Length: 0\r\nConnection: close\r\n\r\n");
+        assert_eq!(text(&Response::new(Status::NOT_FOUND).closing()), closing);
+        for status in [Status::NO_CONTENT, Status::NOT_MODIFIED] {
+            let empty = Response::new(status).with_body("text/plain", "never");
+            assert_eq!(text(&empty), format!("HTTP/1.1 {status}\r\n{always}\r\n"));
+        }
+        let stream = Response::new(Status::OK).with_body("text/event-stream", "retry: 1\n\n").until_close();
+        let type_and_close = "Content-Type: text/event-stream\r\nConnection: close\r\n\r\n";
+        assert_eq!(text(&stream), format!("HTTP/1.1 200 OK\r\n{always}{type_and_close}retry: 1\n\n"));
+        assert!(text(&Response::new(Status(299))).starts_with("HTTP/1.1 299 \r\n"));
+        for status in [0, 100, 101, 199, 600, 65535] {
+            assert!(text(&Response::new(Status(status))).starts_with("HTTP/1.1 500 Internal Server Error\r\n"));
+        }
+    }
+
+    #[test]
+    fn headers_cannot_break_out() {
+        let bare = Response::new(Status::OK).encode();
+        for (name, value) in [
+            ("A", "b\r\nc: d"),
+            ("A", "b\nc"),
+            ("A", "b\r"),
+            ("A", "\0"),
+            ("A", "\u{1b}"),
+            ("A", "\u{7f}"),
+            ("", "a"),
+            ("A b", "c"),
+            ("A:", "c"),
+            ("A\r\nB", "c"),
+            ("Ä", "c"),
+            ("content-LENGTH", "5"),
+            ("Transfer-Encoding", "chunked"),
+            ("Connection", "x"),
+            ("Content-Type", "x"),
+        ] {
+            assert_eq!(Response::new(Status::OK).with_header(name, value).encode(), bare, "{name:?}: {value:?}");
+        }
+        assert!(
+            Response::new(Status::OK)
+                .with_header("A", "tab\tand ü")
+                .encode()
+                .ends_with("A: tab\tand ü\r\n\r\n".as_bytes())
+        );
+    }
+
+    /// RFC 9457 §3
+    #[test]
+    fn problems() {
+        let refusal = Refusal::new(Status::UPGRADE_REQUIRED, "websocket_version", "Say \"13\"\\.\n")
+            .with_header("Upgrade", "websocket")
+            .with_header("Sec-WebSocket-Version", "13")
+            .with_header("X", String::from("a\r\nb"));
+        assert_eq!(refusal.to_string(), "websocket_version: Say \"13\"\\.\n");
+        let text = String::from_utf8(Response::problem(&refusal).closing().encode()).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let expected = concat!(
+            r#"{"title":"Upgrade Required","status":426,"detail":"Say \"13\"\\.\n","code":"websocket_version"}"#,
+            "\n"
+        );
+        assert_eq!(body, expected);
+        assert!(head.starts_with("HTTP/1.1 426 Upgrade Required\r\n"));
+        let ends = "\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13";
+        assert!(
+            head.ends_with(&format!("Content-Type: application/problem+json\r\nContent-Length: {}{ends}", body.len()))
+        );
+        let not_found = Response::not_found();
+        assert_eq!((not_found.status(), Status(404).to_string()), (Status::NOT_FOUND, "404 Not Found".to_owned()));
+    }
+}
