@@ -1,2 +1,3 @@
 //! slotcast
 pub mod limits;
+pub mod page;
