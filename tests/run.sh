@@ -6,9 +6,10 @@
 # Without arguments: all of them (lint only with CI=true). What cannot be installed is skipped, loudly;
 # with CI=true a skipped suite counts as failed. Tools go to .tools/, which git ignores.
 #
-# Environment: CI         true: skipped is failed, and the lints run too
-#              WEBSOCAT   a websocat to use instead of the pinned one
-#              CHROMIUM   a browser to use instead of the one found
+# Environment: CI            true: skipped is failed, and the lints run too
+#              WEBSOCAT      a websocat to use instead of the pinned one
+#              CHROMIUM      a browser to use instead of the one found
+#              SLOTCAST_BIN  a broker to test instead of the one built here
 #
 # The last line is "N passed, N failed". Exit status: 0 if nothing failed.
 set -euo pipefail
@@ -21,13 +22,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
 tools=$root/.tools
 [[ ${CI:-} == true ]] && ci=true || ci=false
-export SLOTCAST_BIN=${CARGO_TARGET_DIR:-$root/target}/release/slotcast
+export SLOTCAST_BIN=${SLOTCAST_BIN:-}
 export CARGO_TERM_COLOR=never
 PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 # shellcheck source=tests/broker.sh
 source tests/broker.sh
 
-rows=()
+rows=() skips=()
 total_passed=0 total_failed=0 total_skipped=0
 
 main() {
@@ -79,7 +80,7 @@ suite_rust() {
         echo "FAILED rust: not finished after 30 minutes"
     fi
     if ((status != 0)); then
-        sed 's/^/    /' "$log"
+        grep -v '\.\.\. ok$' "$log" | sed 's/^/    /'
         ((any_failed > 0)) || row 'rust build' 0 1 0 0
     fi
 }
@@ -211,6 +212,8 @@ suite_browser() {
 # ------------------------------------------------------------------ set-up
 
 build_release() {
+    [[ -z $SLOTCAST_BIN ]] || return 0
+    SLOTCAST_BIN=${CARGO_TARGET_DIR:-$root/target}/release/slotcast
     echo '== release binary'
     run_logged "$scratch/release.log" 1200 rust_progress cargo build --release && return
     sed 's/^/    /' "$scratch/release.log"
@@ -350,19 +353,19 @@ row() {
 }
 
 skip() {
-    echo "SKIPPED $1: $2"
+    skips+=("SKIPPED $1: $2")
+    echo "${skips[-1]}"
     if $ci; then
-        row "$1 (SKIPPED: $2)" 0 1 0 0
+        row "$1 (skipped)" 0 1 0 0
     else
-        row "$1 (SKIPPED: $2)" 0 0 1 0
+        row "$1 (skipped)" 0 0 1 0
     fi
 }
 
 report() {
     echo
     printf '%-40s %8s %8s %8s %9s\n' suite passed failed skipped seconds
-    printf '%s\n' "${rows[@]}"
-    echo
+    printf '%s\n' "${rows[@]}" '' "${skips[@]}"
     if ((total_skipped > 0)); then
         echo "$total_passed passed, $total_failed failed, $total_skipped skipped"
     else
