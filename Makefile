@@ -1,0 +1,42 @@
+# Every target is one line; what it does stands in the script that it names.
+.DEFAULT_GOAL := help
+.PHONY: help run test rust-test websocat-test autobahn browser-test lint doc bench figures fuzz clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## build and run the broker on http://localhost:8080
+	cargo run --release
+
+test: ## everything: Rust tests, real websocat, real Autobahn, real browser (sets itself up)
+	bash tests/run.sh
+
+rust-test: ## unit, integration and documentation tests
+	bash tests/run.sh rust
+
+websocat-test: ## the real websocat against the real broker
+	bash tests/run.sh websocat
+
+autobahn: ## the Autobahn suite, groups 1-7, 9 and 10, strict
+	bash tests/run.sh autobahn
+
+browser-test: ## the page in a real Chromium
+	bash tests/run.sh browser
+
+lint: ## format, clippy and documentation, warnings are errors
+	bash tests/run.sh lint
+
+doc: ## the crate's documentation, in target/doc
+	cargo doc --no-deps
+
+bench: ## the benchmarks in bench/
+	cargo bench
+
+figures: ## size, start, memory at rest and per connection, against their limits
+	bash tests/figures/run.sh
+
+fuzz: ## a hundred thousand seeds through the simulator
+	SLOTCAST_SEEDS=100000 cargo test --release --test simulator -- --nocapture
+
+clean: ## remove everything that was built or installed here
+	rm -rf target .tools tests/browser/node_modules

@@ -1,0 +1,377 @@
+#!/usr/bin/env bash
+# Runs the tests, and first installs whatever they need.
+#
+#   tests/run.sh [SUITE...]     rust lint websocat autobahn browser
+#
+# Without arguments: all of them (lint only with CI=true). What cannot be installed is skipped, loudly;
+# with CI=true a skipped suite counts as failed. Tools go to .tools/, which git ignores.
+#
+# Environment: CI            true: skipped is failed, and the lints run too
+#              WEBSOCAT      a websocat to use instead of the pinned one
+#              CHROMIUM      a browser to use instead of the one found
+#              SLOTCAST_BIN  a broker to test instead of the one built here
+#
+# The last line is "N passed, N failed". Exit status: 0 if nothing failed.
+set -euo pipefail
+
+websocat_version=1.14.1
+autobahn_cases=(--exclude '12.*,13.*')
+autobahn_flags=(--max-message 16MiB --max-outbound 128MiB --max-fragments 65536 --max-control-rate 100000)
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$PWD
+tools=$root/.tools
+[[ ${CI:-} == true ]] && ci=true || ci=false
+export SLOTCAST_BIN=${SLOTCAST_BIN:-}
+export CARGO_TERM_COLOR=never
+PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+# shellcheck source=tests/broker.sh
+source tests/broker.sh
+
+rows=() skips=()
+total_passed=0 total_failed=0 total_skipped=0
+
+main() {
+    local suite suites=("$@")
+    if ((${#suites[@]} == 0)); then
+        suites=(rust)
+        ! $ci || suites+=(lint)
+        suites+=(autobahn browser websocat) # the last one is being installed behind the other two
+    fi
+    command -v cargo >/dev/null || usage 'cargo is missing; install Rust from https://rustup.rs'
+    for suite in "${suites[@]}"; do
+        [[ $suite =~ ^(rust|lint|autobahn|browser|websocat)$ ]] || usage "no suite '$suite'; there are: rust lint autobahn browser websocat"
+    done
+    mkdir -p "$tools"
+    local built=''
+    for suite in "${suites[@]}"; do
+        if [[ $suite != rust && $suite != lint && -z $built ]]; then
+            build_release && built=yes || built=no
+            [[ $built == no || " ${suites[*]} " != *' websocat '* ]] || start_websocat_install
+        fi
+        echo "== $suite"
+        if [[ $built == no ]]; then
+            row "$suite (no release binary)" 0 1 0 0
+        else
+            "suite_$suite"
+        fi
+    done
+    report
+}
+
+usage() {
+    echo "tests/run.sh: $1" >&2
+    exit 2
+}
+
+# ------------------------------------------------------------------ suites
+
+# One row for each test binary and one for the documentation tests.
+suite_rust() {
+    local log=$scratch/cargo-test.log status=0 counted=$scratch/cargo-test.rows
+    run_logged "$log" 1800 rust_progress cargo test --no-fail-fast || status=$?
+    count_rust "$log" >"$counted"
+    local name passed failed skipped seconds any_failed=0
+    while IFS=$'\t' read -r name passed failed skipped seconds; do
+        row "$name" "$passed" "$failed" "$skipped" "$seconds"
+        any_failed=$((any_failed + failed))
+    done <"$counted"
+    if ((status == 124)); then
+        echo "FAILED rust: not finished after 30 minutes"
+    fi
+    if ((status != 0)); then
+        grep -v '\.\.\. ok$' "$log" | sed 's/^/    /'
+        ((any_failed > 0)) || row 'rust build' 0 1 0 0
+    fi
+}
+
+# Lines of cargo's output → name, passed, failed, ignored, seconds. A binary that printed no result died.
+count_rust() {
+    awk '
+        function flush() {
+            if (name == "") return
+            if (!results) failed++
+            printf "%s\t%d\t%d\t%d\t%.1f\n", name, passed, failed, ignored, seconds
+            name = ""
+        }
+        function begin(what) { flush(); name = what; passed = failed = ignored = seconds = results = 0 }
+        /^ +Running / {
+            what = $2 == "unittests" ? "unit " $3 : $2
+            sub(/\.rs$/, "", what); sub(/^tests\//, "", what)
+            begin("rust " what)
+        }
+        /^ +Doc-tests / { begin("rust doc") }
+        /^test result: / {
+            results++
+            for (i = 1; i < NF; i++) {
+                if ($(i + 1) == "passed;") passed += $i
+                if ($(i + 1) == "failed;") failed += $i
+                if ($(i + 1) == "ignored;") ignored += $i
+                if ($i == "in") seconds += $(i + 1)
+            }
+        }
+        END { flush() }
+    ' "$1"
+}
+
+rust_progress() {
+    awk '
+        /^ +(Running|Doc-tests) / { sub(/^ +/, "  "); sub(/ \(.*/, ""); print; fflush() }
+        /^test result: / { print "    " $0; fflush() }
+        /has been running for over/ || /FAILED$/ || /^error/ || /^warning: unused/ { print "    " $0; fflush() }
+        /^ +Compiling / { if (++compiled % 25 == 0) { print "  compiled " compiled " crates"; fflush() } }
+    '
+}
+
+suite_lint() {
+    local began=$SECONDS passed=0 failed=0
+    if ! cargo clippy --version >/dev/null 2>&1 || ! cargo fmt --version >/dev/null 2>&1; then
+        skip lint 'no clippy or rustfmt; rustup component add clippy rustfmt'
+        return
+    fi
+    lint_step cargo fmt --check
+    lint_step cargo clippy --all-targets -- -D warnings
+    lint_step cargo clippy --all-targets --no-default-features -- -D warnings
+    lint_step env RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps
+    row lint "$passed" "$failed" 0 $((SECONDS - began))
+}
+
+lint_step() {
+    echo "  $*"
+    if run_logged "$scratch/lint.log" 900 quiet "$@"; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        sed 's/^/    /' "$scratch/lint.log"
+    fi
+}
+
+suite_websocat() {
+    local began=$SECONDS
+    if ! websocat_ready; then
+        skip websocat "could not install websocat $websocat_version"
+        return
+    fi
+    run_counted websocat "$began" 300 indented bash tests/websocat/run.sh
+}
+
+suite_autobahn() {
+    local began=$SECONDS python cases
+    if ! python=$(python_for_autobahn); then
+        skip autobahn 'no Python 3.11 or newer with venv'
+        return
+    fi
+    export AUTOBAHN_VENV=$tools/autobahn-venv AUTOBAHN_PYTHON=$python
+    if ! bash tests/autobahn/run-autobahn.sh ws://unused --list "${autobahn_cases[@]}" >"$scratch/cases" 2>"$scratch/venv.log"; then
+        sed 's/^/    /' "$scratch/venv.log"
+        skip autobahn 'could not make its Python environment'
+        return
+    fi
+    cases=$(wc -l <"$scratch/cases")
+    if ! start_broker "${autobahn_flags[@]}"; then
+        row autobahn 0 1 0 $((SECONDS - began))
+        return
+    fi
+    export AUTOBAHN_CASES=$cases
+    run_counted autobahn "$began" 1500 autobahn_progress \
+        bash tests/autobahn/run-autobahn.sh "ws://127.0.0.1:$broker_port/autobahn" --strict -v \
+        --outdir "$tools/autobahn-results" --max-seconds 1400 "${autobahn_cases[@]}"
+    stop_broker || row 'autobahn: broker ends' 0 1 0 0
+}
+
+# A line every 25 cases, every case that is not as it should be, and all of the final table.
+autobahn_progress() {
+    awk -v all="$AUTOBAHN_CASES" '
+        / ms$/ && $1 ~ /^[0-9.]+$/ {
+            n++
+            if ($2 !~ /^(OK|INFORMATIONAL)$/ || $3 !~ /^(OK|INFORMATIONAL)$/) print "    " $0
+            if (n % 25 == 0) print "  " n " of " all " cases"
+            fflush()
+            next
+        }
+        { print "    " $0; fflush() }
+    '
+}
+
+suite_browser() {
+    local began=$SECONDS
+    if [[ ! -f tests/browser/page.mjs ]]; then
+        skip browser 'tests/browser/page.mjs does not exist'
+    elif ! have_or_install node nodejs || ! have_or_install npm npm; then
+        skip browser 'no node or npm'
+    elif ! find_chromium; then
+        skip browser 'no chromium'
+    elif ! node_modules_ready; then
+        skip browser 'npm ci failed'
+    else
+        export CHROMIUM
+        run_counted browser "$began" 600 indented node tests/browser/page.mjs
+    fi
+}
+
+# ------------------------------------------------------------------ set-up
+
+build_release() {
+    [[ -z $SLOTCAST_BIN ]] || return 0
+    SLOTCAST_BIN=${CARGO_TARGET_DIR:-$root/target}/release/slotcast
+    echo '== release binary'
+    run_logged "$scratch/release.log" 1200 rust_progress cargo build --release && return
+    sed 's/^/    /' "$scratch/release.log"
+    return 1
+}
+
+websocat_install=''
+start_websocat_install() {
+    [[ -z ${WEBSOCAT:-} ]] && ! websocat_installed || return 0
+    echo "  installing websocat $websocat_version in the background"
+    # no TLS: nothing here needs it, and it would need OpenSSL's headers
+    CARGO_TARGET_DIR=$tools/websocat-build spawn nice cargo install --locked --root "$tools" --version "$websocat_version" \
+        --no-default-features --features unix_stdio,signal_handler websocat >"$scratch/websocat.log" 2>&1
+    websocat_install=$spawned
+}
+
+websocat_ready() {
+    [[ -z ${WEBSOCAT:-} ]] || return 0
+    if [[ -n $websocat_install ]]; then
+        if ! wait_for 900 "$websocat_install" 'installing websocat'; then
+            reap "$websocat_install"
+            tail -n 30 "$scratch/websocat.log" | sed 's/^/    /'
+        fi
+        rm -rf "$tools/websocat-build"
+    fi
+    export WEBSOCAT=$tools/bin/websocat
+    websocat_installed
+}
+
+websocat_installed() {
+    "$tools/bin/websocat" --version 2>/dev/null | grep -qx "websocat $websocat_version"
+}
+
+python_for_autobahn() {
+    local python
+    for python in ${AUTOBAHN_PYTHON:-} python3 python3.13 python3.12 python3.11; do
+        if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            "$python" -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv || continue
+            echo "$python"
+            return
+        fi
+    done
+    return 1
+}
+
+find_chromium() {
+    local name
+    for name in "${CHROMIUM:-}" chromium chromium-browser google-chrome google-chrome-stable; do
+        [[ -n $name ]] && CHROMIUM=$(command -v "$name") && return
+    done
+    apt_install chromium && CHROMIUM=$(command -v chromium)
+}
+
+have_or_install() {
+    command -v "$1" >/dev/null || { apt_install "$2" && command -v "$1" >/dev/null; }
+}
+
+apt_install() {
+    [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null || return 1
+    echo "  installing $1" >&2
+    export DEBIAN_FRONTEND=noninteractive
+    { apt-get update && apt-get install -y "$1"; } >"$scratch/apt.log" 2>&1 && return
+    tail -n 15 "$scratch/apt.log" | sed 's/^/    /' >&2
+    return 1
+}
+
+node_modules_ready() {
+    local here=tests/browser
+    [[ -f $here/package-lock.json ]] || return 0
+    [[ $here/node_modules/.package-lock.json -nt $here/package-lock.json ]] && return
+    echo '  npm ci'
+    PUPPETEER_SKIP_DOWNLOAD=1 PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 \
+        run_logged "$scratch/npm.log" 300 quiet npm ci --prefix "$here" --no-audit --no-fund && return
+    tail -n 30 "$scratch/npm.log" | sed 's/^/    /'
+    return 1
+}
+
+# ------------------------------------------------------------------ running and counting
+
+# run_logged LOG SECONDS FILTER COMMAND...: all output to LOG, and through FILTER to the terminal. The
+# command's exit status, or 124 when it was ended after SECONDS.
+run_logged() {
+    local log=$1 limit=$2 filter=$3 status=0
+    shift 3
+    spawn through "$log" "$filter" "$@"
+    local command=$spawned
+    wait_for "$limit" "$command" "$*" || status=$?
+    reap "$command"
+    return "$status"
+}
+
+through() {
+    local log=$1 filter=$2
+    shift 2
+    set +e
+    "$@" 2>&1 | tee "$log" | "$filter"
+    exit "${PIPESTATUS[0]}"
+}
+
+# wait_for SECONDS PID WHAT: the exit status of PID, or 124; a line every minute.
+wait_for() {
+    local began=$SECONDS next=60
+    while kill -0 "$2" 2>/dev/null; do
+        ((SECONDS - began < $1)) || return 124
+        if ((SECONDS - began >= next)); then
+            echo "  ... $3: $((SECONDS - began)) s"
+            next=$((next + 60))
+        fi
+        sleep 0.1
+    done
+    wait "$2"
+}
+
+quiet() { cat >/dev/null; }
+indented() { sed -u 's/^/    /'; }
+
+# run_counted SUITE BEGAN SECONDS FILTER COMMAND...: a row from the command's last "N passed, N failed".
+run_counted() {
+    local suite=$1 began=$2 limit=$3 filter=$4 log=$scratch/$1.log status=0 passed=0 failed=0 skipped=0
+    shift 4
+    run_logged "$log" "$limit" "$filter" "$@" || status=$?
+    if [[ $(grep -E '^[0-9]+ passed, [0-9]+ failed' "$log" | tail -n 1) =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed(,\ ([0-9]+)\ skipped)? ]]; then
+        passed=${BASH_REMATCH[1]} failed=${BASH_REMATCH[2]} skipped=${BASH_REMATCH[4]:-0}
+    fi
+    ((status != 124)) || echo "FAILED $suite: not finished after $limit s"
+    # a suite that breaks, or that says nothing, has failed, whatever it counted
+    if ((status != 0 || passed == 0)) && ((failed == 0)); then
+        echo "FAILED $suite: exit status $status"
+        failed=1
+    fi
+    row "$suite" "$passed" "$failed" "$skipped" $((SECONDS - began))
+}
+
+row() {
+    rows+=("$(printf '%-40s %8s %8s %8s %9s' "$@")")
+    total_passed=$((total_passed + $2)) total_failed=$((total_failed + $3)) total_skipped=$((total_skipped + $4))
+}
+
+skip() {
+    skips+=("SKIPPED $1: $2")
+    echo "${skips[-1]}"
+    if $ci; then
+        row "$1 (skipped)" 0 1 0 0
+    else
+        row "$1 (skipped)" 0 0 1 0
+    fi
+}
+
+report() {
+    echo
+    printf '%-40s %8s %8s %8s %9s\n' suite passed failed skipped seconds
+    printf '%s\n' "${rows[@]}" '' "${skips[@]}"
+    if ((total_skipped > 0)); then
+        echo "$total_passed passed, $total_failed failed, $total_skipped skipped"
+    else
+        echo "$total_passed passed, $total_failed failed"
+    fi
+    ((total_failed == 0))
+}
+
+main "$@"
