@@ -148,7 +148,12 @@ impl Limits {
         }
         let floor = self.max_message.saturating_mul(8);
         if self.max_outbound < floor {
-            return Err(contradiction("--max-outbound", self.max_outbound, "at least 8 x --max-message, which is", floor));
+            return Err(contradiction(
+                "--max-outbound",
+                self.max_outbound,
+                "at least 8 x --max-message, which is",
+                floor,
+            ));
         }
         if self.max_outbound_total < self.max_outbound {
             return Err(contradiction(
@@ -206,8 +211,12 @@ mod tests {
 
     #[test]
     fn contradictions_name_both_flags() {
-        let cases: [(fn(&mut Limits), &str); 5] = [
-            (|l| l.max_outbound = l.max_message, "--max-outbound is 1048576 bytes, but must be at least 8 x --max-message"),
+        type Case = (fn(&mut Limits), &'static str);
+        let cases: [Case; 5] = [
+            (
+                |l| l.max_outbound = l.max_message,
+                "--max-outbound is 1048576 bytes, but must be at least 8 x --max-message",
+            ),
             (|l| l.max_outbound_total = 1, "--max-outbound-total is 1 bytes"),
             (|l| l.max_inbound_total = 1, "--max-inbound-total is 1 bytes"),
             (|l| l.max_target = 1 << 20, "--max-target"),
