@@ -1,1 +1,28 @@
-fn main() {}
+//! The `slotcast` command: a WebSocket broker to run. All it does with messages is in the library.
+
+mod daemon;
+
+use std::process::ExitCode;
+
+use daemon::settings::{self, Request};
+use daemon::{Failure, descriptors};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("slotcast: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    match settings::parse(std::env::args_os(), std::env::vars_os(), descriptors::raise())? {
+        Request::Run(settings) => daemon::run(&settings),
+        Request::Show(text) => {
+            daemon::show(&text);
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! File descriptors: how many this process may have, and how many of them may be connections.
+
+/// Descriptors that are not connections: listeners, the poll, signals, the standard streams, the accept reserve, and
+/// whatever the system's resolver opens for a moment.
+const RESERVE: usize = 64;
+
+/// Most connections that are derived from the limit. Containers often have a limit of a thousand million, which says
+/// nothing about their memory; whoever wants more connections than this says so.
+const MOST_DERIVED: usize = 1_000_000;
+
+/// Raises the soft limit of this process to the hard limit and returns what it is then. A system that refuses leaves
+/// it as it was.
+pub fn raise() -> usize {
+    let limit =
+        rlimit::increase_nofile_limit(u64::MAX).or_else(|_| rlimit::Resource::NOFILE.get_soft()).unwrap_or(1024); // What POSIX systems have long given; none is known to refuse to tell.
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+/// Most connections that fit under a descriptor limit. Under a tiny one the reserve shrinks to half of it.
+pub fn room(limit: usize) -> usize {
+    (limit - RESERVE.min(limit / 2)).max(1)
+}
+
+/// The default of `--max-connections` under a descriptor limit.
+pub fn derived(limit: usize) -> usize {
+    room(limit).min(MOST_DERIVED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_leaves_a_reserve() {
+        for (limit, connections) in [(0, 1), (1, 1), (8, 4), (128, 64), (1024, 960), (20_000, 19_936)] {
+            assert_eq!(room(limit), connections, "{limit}");
+        }
+        assert_eq!(derived(1024), 960);
+        assert_eq!(derived(usize::MAX), MOST_DERIVED);
+    }
+
+    #[test]
+    fn raising_never_lowers() {
+        let before = rlimit::Resource::NOFILE.get_soft().unwrap();
+        assert!(raise() as u64 >= before);
+        assert!(rlimit::Resource::NOFILE.get_soft().unwrap() >= before);
+    }
+}

@@ -1,0 +1,75 @@
+//! The daemon around the broker: command line, environment, log, descriptors, signals.
+
+mod args;
+pub mod descriptors;
+mod listen;
+mod logging;
+mod serve;
+pub mod settings;
+#[cfg(test)]
+mod settings_tests;
+mod stub;
+mod units;
+
+use std::process::ExitCode;
+use std::{fmt, io};
+
+use log::{info, warn};
+use settings::Settings;
+
+/// Why the process ends before its time: one line, and an exit code.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Whoever started it has to change the command line or the environment.
+    Usage(String),
+    /// The machine did not let it run.
+    Runtime(String),
+}
+
+impl Failure {
+    /// 2 for usage, 1 at run time.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Failure::Usage(_) => ExitCode::from(2),
+            Failure::Runtime(_) => ExitCode::from(1),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Failure::Usage(line) | Failure::Runtime(line)) = self;
+        f.write_str(line)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::Runtime(error.to_string())
+    }
+}
+
+/// Runs the broker until a signal has drained it, or only says that the settings are good.
+///
+/// # Errors
+/// `Failure::Runtime`, one line.
+pub fn run(settings: &Settings) -> Result<(), Failure> {
+    logging::start(settings.log.as_deref());
+    if !settings.check {
+        info!("slotcast {}", env!("CARGO_PKG_VERSION"));
+    }
+    for warning in &settings.warnings {
+        warn!("{warning}");
+    }
+    if settings.check {
+        show("the configuration is good\n");
+        return Ok(());
+    }
+    serve::serve(settings)
+}
+
+/// Prints to standard output. Whoever closes the other end early (`| head`) has seen enough.
+pub fn show(text: &str) {
+    use io::Write;
+    let _ = io::stdout().write_all(text.as_bytes());
+}

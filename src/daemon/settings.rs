@@ -1,0 +1,254 @@
+//! Settings: flags over environment over defaults, checked as a whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::ArgMatches;
+use clap::error::{ContextKind, ErrorKind};
+use clap::parser::ValueSource;
+use slotcast::limits::Limits;
+
+use super::args::{FLAGS, Flag, Kind, PREFIX, Values};
+use super::listen::{Ipv6, Listen};
+use super::{Failure, args, descriptors, listen, logging};
+
+/// Everything the daemon is told, resolved and found consistent.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where to listen; never empty, and no address twice.
+    pub listen: Vec<Listen>,
+    /// Validated.
+    pub limits: Limits,
+    /// Origins whose pages may connect, as written.
+    pub origins: Vec<String>,
+    /// Further names that loopback listeners answer to, as written.
+    pub hosts: Vec<String>,
+    /// Whether browsers are answered with the page that joins a channel.
+    pub page: bool,
+    /// How long a shutdown may wait for peers.
+    pub shutdown_timeout: Duration,
+    /// A filter that `logging::check` accepted.
+    pub log: Option<String>,
+    /// What is odd but no error; to be logged.
+    pub warnings: Vec<String>,
+    /// Only check, do not run.
+    pub check: bool,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Request {
+    /// Run the broker (or check its settings).
+    Run(Box<Settings>),
+    /// Print a text: help or version.
+    Show(String),
+}
+
+/// Which flags were set, each with what set it: `--listen`, `SLOTCAST_LISTEN`.
+type Given = BTreeMap<&'static str, String>;
+
+/// Longest `--shutdown-timeout`; more than anyone means, and no deadline overflows.
+const LONGEST_SHUTDOWN: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// Reads the command line (the program's name first) and the environment, for a process that may have so many
+/// descriptors.
+///
+/// # Errors
+/// `Failure::Usage`, one line.
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    descriptors: usize,
+) -> Result<Request, Failure> {
+    let mut values = Values::defaults(descriptors);
+    let matches = match args::command(values.clone()).try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            return Ok(Request::Show(error.render().to_string()));
+        }
+        Err(error) => return Err(Failure::Usage(one_line(&error))),
+    };
+    let environment = Environment::read(environment).map_err(Failure::Usage)?;
+    let settings = settle(&mut values, &matches, &environment, descriptors).map_err(Failure::Usage)?;
+    Ok(Request::Run(Box::new(settings)))
+}
+
+fn settle(
+    values: &mut Values,
+    matches: &ArgMatches,
+    environment: &Environment,
+    descriptors: usize,
+) -> Result<Settings, String> {
+    let mut given = Given::new();
+    for flag in FLAGS {
+        let variable = flag.variable();
+        let (source, texts) = match (from_command_line(flag, matches), environment.get(&variable)) {
+            (Some(texts), _) => (format!("--{}", flag.name), texts),
+            (None, Some(text)) => (variable, from_variable(flag, text)),
+            (None, None) => continue,
+        };
+        flag.set(values, texts).map_err(|error| format!("{source}: {error}"))?;
+        given.insert(flag.name, source);
+    }
+    if let Some(port) = environment.get("PORT").filter(|_| !given.contains_key("listen")) {
+        let port = listen::port(port.trim()).map_err(|error| format!("PORT: {error}"))?;
+        values.listen = vec![format!("localhost:{port}")];
+    }
+    follow(&mut values.limits, &given);
+    check(values, &given, descriptors)?;
+    Ok(Settings {
+        listen: resolve(&values.listen, &given)?,
+        limits: values.limits.clone(),
+        origins: values.origins.clone(),
+        hosts: values.hosts.clone(),
+        page: !values.no_page,
+        shutdown_timeout: values.shutdown_timeout,
+        log: log_filter(values, &given, environment)?,
+        warnings: environment.warnings(),
+        check: values.check,
+    })
+}
+
+fn from_command_line(flag: &Flag, matches: &ArgMatches) -> Option<Vec<String>> {
+    if matches.value_source(flag.name) != Some(ValueSource::CommandLine) {
+        return None;
+    }
+    match flag.kind {
+        Kind::Switch(_) => Some(vec!["1".to_owned()]),
+        _ => matches.get_many(flag.name).map(|texts| texts.cloned().collect()),
+    }
+}
+
+fn from_variable(flag: &Flag, text: &str) -> Vec<String> {
+    match flag.kind {
+        Kind::List(..) => text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect(),
+        _ => vec![text.to_owned()],
+    }
+}
+
+/// Lets limits that nobody set follow those that somebody did, so that `--max-message 16MiB` is enough to say. What
+/// was said is never changed: a contradiction is for `Limits::validate` to refuse.
+fn follow(limits: &mut Limits, given: &Given) {
+    let is_free = |name| !given.contains_key(name);
+    if is_free("max-outbound") {
+        limits.max_outbound = limits.max_outbound.max(limits.max_message.saturating_mul(8));
+    }
+    if is_free("max-outbound-total") {
+        limits.max_outbound_total = limits.max_outbound_total.max(limits.max_outbound);
+    }
+    if is_free("max-inbound-total") {
+        limits.max_inbound_total = limits.max_inbound_total.max(limits.max_message);
+    }
+    if is_free("max-head") {
+        limits.max_head = limits.max_head.max(limits.max_target);
+    }
+    if is_free("max-target") {
+        limits.max_target = limits.max_target.min(limits.max_head);
+    }
+}
+
+fn check(values: &Values, given: &Given, descriptors: usize) -> Result<(), String> {
+    values.limits.validate().map_err(|error| error.to_string())?;
+    let (asked, room) = (values.limits.max_connections, descriptors::room(descriptors));
+    if given.contains_key("max-connections") && asked > room {
+        return Err(format!(
+            "--max-connections is {asked}, but the limit of {descriptors} descriptors leaves room for {room}; raise \
+             the hard limit (ulimit -Hn)"
+        ));
+    }
+    if values.shutdown_timeout > LONGEST_SHUTDOWN {
+        return Err("--shutdown-timeout must be at most 366 days".to_owned());
+    }
+    values.origins.iter().try_for_each(|origin| check_origin(origin))?;
+    if values.hosts.iter().any(|host| host.trim().is_empty()) {
+        return Err("--host must not be empty".to_owned());
+    }
+    Ok(())
+}
+
+/// The place where an `--origin` is judged (`scheme://host[:port]` or `null`) once the module that compares origins is
+/// here.
+fn check_origin(origin: &str) -> Result<(), String> {
+    if origin.trim().is_empty() { Err("--origin must not be empty".to_owned()) } else { Ok(()) }
+}
+
+fn resolve(texts: &[String], given: &Given) -> Result<Vec<Listen>, String> {
+    let ipv6 = Ipv6::probe();
+    let source = given.get("listen").map_or("--listen", String::as_str);
+    let listens = texts.iter().map(|text| listen::resolve(text, ipv6)).collect::<Result<Vec<_>, _>>();
+    let listens = listens.map_err(|error| format!("{source}: {error}"))?;
+    if listens.is_empty() {
+        return Err(format!("{source}: it names no address"));
+    }
+    Ok(listen::without_overlaps(listens))
+}
+
+fn log_filter(values: &Values, given: &Given, environment: &Environment) -> Result<Option<String>, String> {
+    let (name, filter, source) = match (given.get("log"), &values.log, environment.get("RUST_LOG")) {
+        (Some(name), Some(filter), _) => (name.as_str(), filter.as_str(), logging::Source::Ours),
+        (_, _, Some(filter)) => ("RUST_LOG", filter, logging::Source::Shared),
+        _ => return Ok(None),
+    };
+    logging::check(filter, source).map_err(|error| format!("{name}: {error}"))?;
+    Ok(Some(filter.to_owned()))
+}
+
+/// The variables that mean something to us, and those that look as if they should.
+struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// Keeps what is ours. A variable that is empty counts as not set, as `NAME=` in a compose file means it.
+    fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Environment, String> {
+        let mut ours = BTreeMap::new();
+        for (name, value) in variables {
+            let Ok(name) = name.into_string() else { continue };
+            if !name.starts_with(PREFIX) && name != "PORT" && name != "RUST_LOG" {
+                continue;
+            }
+            let value = value.into_string().map_err(|_| format!("{name}: it is not UTF-8"))?;
+            if !value.trim().is_empty() {
+                ours.insert(name, value);
+            }
+        }
+        Ok(Environment(ours))
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let known: BTreeSet<_> = FLAGS.iter().map(Flag::variable).collect();
+        let unknown = self.0.iter().filter(|(name, value)| {
+            name.starts_with(PREFIX) && !known.contains(*name) && !is_from_kubernetes(name, value)
+        });
+        unknown.map(|(name, _)| format!("{name:?} is not a setting and was ignored; see slotcast --help")).collect()
+    }
+}
+
+/// Kubernetes describes a service that is called `slotcast` to every container in variables of these names.
+fn is_from_kubernetes(name: &str, value: &str) -> bool {
+    let name = name.strip_prefix(PREFIX).unwrap_or(name);
+    name.starts_with("SERVICE_") || name.starts_with("PORT_") || (name == "PORT" && value.contains("://"))
+}
+
+/// clap's message and its tips in one line.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let mut lines = text.lines().map(str::trim);
+    let first = lines.next().unwrap_or_default();
+    let mut said = first.strip_prefix("error: ").unwrap_or(first).to_owned();
+    let is_stray_word = error.kind() == ErrorKind::UnknownArgument
+        && error.get(ContextKind::InvalidArg).is_some_and(|argument| !argument.to_string().starts_with('-'));
+    if is_stray_word {
+        said.push_str("; slotcast takes flags only");
+    } else {
+        for tip in lines.filter_map(|line| line.strip_prefix("tip: ")) {
+            said.push_str("; ");
+            said.push_str(tip);
+        }
+    }
+    said.push_str("; see slotcast --help");
+    said
+}

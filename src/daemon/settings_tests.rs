@@ -1,0 +1,204 @@
+//! Tables over `settings::parse`; the environment is an argument, the process's own is never touched.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use super::Failure;
+use super::settings::{Request, Settings, parse};
+
+const DESCRIPTORS: usize = 4096;
+
+fn request(arguments: &str, environment: &[(&str, &str)]) -> Result<Request, Failure> {
+    let arguments = std::iter::once("slotcast").chain(arguments.split_whitespace()).map(OsString::from);
+    let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    parse(arguments, environment, DESCRIPTORS)
+}
+
+#[track_caller]
+fn settings(arguments: &str, environment: &[(&str, &str)]) -> Settings {
+    match request(arguments, environment) {
+        Ok(Request::Run(settings)) => *settings,
+        other => panic!("{arguments} {environment:?}: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn refusal(arguments: &str, environment: &[(&str, &str)]) -> String {
+    match request(arguments, environment) {
+        Err(Failure::Usage(line)) => {
+            assert_eq!(line.lines().count(), 1, "{line}");
+            line
+        }
+        other => panic!("{arguments} {environment:?}: {other:?}"),
+    }
+}
+
+fn listen_texts(settings: &Settings) -> Vec<&str> {
+    settings.listen.iter().map(|listen| listen.text.as_str()).collect()
+}
+
+#[test]
+fn without_anything_the_defaults_hold() {
+    let settings = settings("", &[("PATH", "/bin"), ("HOME", "/")]);
+    assert_eq!(listen_texts(&settings), ["localhost:8080"]);
+    let mut limits = slotcast::limits::Limits::default();
+    limits.max_connections = 4032;
+    assert_eq!(settings.limits, limits);
+    assert_eq!((settings.page, settings.check, settings.log.clone()), (true, false, None));
+    assert_eq!(settings.shutdown_timeout, Duration::from_secs(10));
+    assert!(settings.warnings.is_empty() && settings.origins.is_empty() && settings.hosts.is_empty());
+}
+
+#[test]
+fn flags_win_over_the_environment() {
+    let env = [("SLOTCAST_MAX_MESSAGE", "2m"), ("SLOTCAST_PING_INTERVAL", "1min"), ("SLOTCAST_MAX_HEAD", "")];
+    let settings = settings("--max-message 3m --max-message=4m", &env);
+    assert_eq!(settings.limits.max_message, 4 << 20, "the last flag wins");
+    assert_eq!(settings.limits.ping_interval, Duration::from_secs(60));
+    assert_eq!(settings.limits.max_head, 8192, "an empty variable is none");
+}
+
+#[test]
+fn lists_are_repeated_or_split_on_commas() {
+    let env = [("SLOTCAST_ORIGIN", "https://a.example, https://b.example,"), ("SLOTCAST_HOST", "c.example")];
+    let from_env = settings("", &env);
+    assert_eq!(from_env.origins, ["https://a.example", "https://b.example"]);
+    assert_eq!(from_env.hosts, ["c.example"]);
+    let from_flags = settings("--origin https://d.example --origin null", &env);
+    assert_eq!(from_flags.origins, ["https://d.example", "null"], "flags replace the variable");
+    let listens = settings("", &[("SLOTCAST_LISTEN", "9001,127.0.0.1:9002")]);
+    assert_eq!(listen_texts(&listens), ["localhost:9001", "127.0.0.1:9002"]);
+}
+
+#[test]
+fn switches() {
+    assert!(!settings("--no-page", &[("SLOTCAST_NO_PAGE", "0")]).page);
+    assert!(!settings("", &[("SLOTCAST_NO_PAGE", "true")]).page);
+    assert!(settings("", &[("SLOTCAST_NO_PAGE", "0")]).page);
+    assert!(settings("--check", &[]).check);
+}
+
+#[test]
+fn port_changes_the_port_and_never_the_address() {
+    assert_eq!(listen_texts(&settings("", &[("PORT", "5000")])), ["localhost:5000"]);
+    assert!(settings("", &[("PORT", "5000")]).listen[0].is_loopback());
+    assert_eq!(listen_texts(&settings("--listen 9000", &[("PORT", "5000")])), ["localhost:9000"]);
+    assert_eq!(listen_texts(&settings("", &[("PORT", "5000"), ("SLOTCAST_LISTEN", ":9000")])), [":9000"]);
+    assert_eq!(listen_texts(&settings("", &[("PORT", "")])), ["localhost:8080"]);
+    assert!(refusal("", &[("PORT", "0.0.0.0:80")]).starts_with("PORT: "));
+}
+
+#[test]
+fn the_log_filter_has_three_sources() {
+    let all = [("SLOTCAST_LOG", "warn"), ("RUST_LOG", "debug")];
+    assert_eq!(settings("--log error", &all).log.as_deref(), Some("error"));
+    assert_eq!(settings("", &all).log.as_deref(), Some("warn"));
+    assert_eq!(settings("", &all[1..]).log.as_deref(), Some("debug"));
+    assert_eq!(settings("", &[("RUST_LOG", "tokio")]).log.as_deref(), Some("tokio"));
+    for (arguments, env, start) in [
+        ("--log loud", vec![], "--log: \"loud\" is not a log filter"),
+        ("", vec![("SLOTCAST_LOG", "loud")], "SLOTCAST_LOG: \"loud\" is not"),
+        ("", vec![("RUST_LOG", "a=loud")], "RUST_LOG: \"a=loud\" is not"),
+    ] {
+        let said = refusal(arguments, &env);
+        assert!(said.starts_with(start), "{said}");
+    }
+}
+
+#[test]
+fn a_raised_limit_raises_what_depends_on_it() {
+    const MIB: usize = 1 << 20;
+    let table = [
+        ("--max-message 16MiB", 128 * MIB, 256 * MIB, 256 * MIB),
+        ("--max-message 1g", 8192 * MIB, 8192 * MIB, 1024 * MIB),
+        ("--max-message 64k", 8 * MIB, 256 * MIB, 256 * MIB),
+        ("--max-outbound 512m", 512 * MIB, 512 * MIB, 256 * MIB),
+        (
+            "--max-message 1m --max-outbound 9m --max-outbound-total 10m --max-inbound-total 2m",
+            9 * MIB,
+            10 * MIB,
+            2 * MIB,
+        ),
+    ];
+    for (arguments, outbound, outbound_total, inbound_total) in table {
+        let limits = settings(arguments, &[]).limits;
+        let got = (limits.max_outbound, limits.max_outbound_total, limits.max_inbound_total);
+        assert_eq!(got, (outbound, outbound_total, inbound_total), "{arguments}");
+    }
+    assert_eq!(settings("--max-head 1k", &[]).limits.max_target, 1024);
+    assert_eq!(settings("--max-target 16k", &[]).limits.max_head, 16 << 10);
+    assert_eq!(settings("", &[("SLOTCAST_MAX_MESSAGE", "16MiB")]).limits.max_outbound, 128 * MIB);
+}
+
+#[test]
+fn contradictions_and_bad_values_are_refused() {
+    let table = [
+        ("--max-message 16m --max-outbound 16m", "--max-outbound is 16777216"),
+        ("--max-outbound 64k", "--max-outbound is 65536"),
+        ("--max-outbound 300m --max-outbound-total 256m", "--max-outbound-total is"),
+        ("--max-inbound-total 1k", "--max-inbound-total is 1024"),
+        ("--max-head 1k --max-target 2k", "--max-target is 2048"),
+        ("--max-message 2g", "--max-message is 2147483648"),
+        ("--ping-interval 0", "--ping-interval must be more than 0"),
+        ("--max-channels 0", "--max-channels must be at least 1"),
+        ("--shutdown-timeout 9000h", "--shutdown-timeout must be at most 366 days"),
+        ("--max-connections 4033", "--max-connections is 4033, but the limit of 4096 descriptors leaves room for 4032"),
+        ("--max-message 10x", "--max-message: \"10x\" is not a size"),
+        ("--max-channels 1k", "--max-channels: \"1k\" is not a whole number"),
+        ("--close-timeout soon", "--close-timeout: \"soon\" is not a time"),
+        ("--listen nowhere", "--listen: \"nowhere\" is not an address"),
+        ("--origin=", "--origin must not be empty"),
+        ("--host=", "--host must not be empty"),
+        ("8080", "unexpected argument '8080' found; slotcast takes flags only; see slotcast --help"),
+        ("--max-mesage 1", "unexpected argument '--max-mesage' found; a similar argument exists: '--max-message'"),
+        ("--max-message", "a value is required for '--max-message <SIZE>'"),
+        ("--check=1", "unexpected value '1' for '--check' found"),
+    ];
+    for (arguments, start) in table {
+        let said = refusal(arguments, &[]);
+        assert!(said.starts_with(start), "{arguments}: {said}");
+    }
+    assert_eq!(settings("--max-connections 4032", &[]).limits.max_connections, 4032);
+    let said = refusal("", &[("SLOTCAST_MAX_MESSAGE", "ten")]);
+    assert!(said.starts_with("SLOTCAST_MAX_MESSAGE: \"ten\" is not a size"), "{said}");
+    let said = refusal("", &[("SLOTCAST_LISTEN", ",")]);
+    assert!(said.starts_with("SLOTCAST_LISTEN: "), "{said}");
+}
+
+#[test]
+fn unknown_variables_warn() {
+    let env = [
+        ("SLOTCAST_MAX_MESAGE", "1"),
+        ("SLOTCAST_PORT", "80"),
+        ("SLOTCAST_EMPTY", ""),
+        ("OTHER_X", "1"),
+        ("SLOTCAST_SERVICE_HOST", "192.0.2.1"),
+        ("SLOTCAST_PORT_8080_TCP_ADDR", "192.0.2.1"),
+    ];
+    let warnings = settings("", &env).warnings;
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].starts_with("\"SLOTCAST_MAX_MESAGE\" is not a setting"), "{warnings:?}");
+    assert!(warnings[1].starts_with("\"SLOTCAST_PORT\""), "{warnings:?}");
+    assert!(settings("", &[("SLOTCAST_PORT", "tcp://192.0.2.1:80")]).warnings.is_empty());
+}
+
+#[cfg(unix)]
+#[test]
+fn text_that_is_not_utf8_is_refused_only_where_it_matters() {
+    use std::os::unix::ffi::OsStringExt;
+    let odd = || OsString::from_vec(vec![0xff]);
+    let parse = |name: OsString| parse([OsString::from("slotcast")], [(name, odd())], DESCRIPTORS);
+    assert!(parse("OTHER".into()).is_ok() && parse(odd()).is_ok());
+    assert!(
+        matches!(parse("SLOTCAST_LOG".into()), Err(Failure::Usage(line)) if line == "SLOTCAST_LOG: it is not UTF-8")
+    );
+}
+
+#[test]
+fn help_and_version_come_before_anything_else_is_judged() {
+    let bad = [("SLOTCAST_MAX_MESSAGE", "ten")];
+    assert!(matches!(request("--version", &bad), Ok(Request::Show(text)) if text == "slotcast 0.1.0\n"));
+    for arguments in ["-h", "--help"] {
+        assert!(matches!(request(arguments, &bad), Ok(Request::Show(text)) if text.contains("Usage: slotcast")));
+    }
+}
