@@ -59,7 +59,9 @@ pub fn parse(payload: &[u8]) -> Result<(CloseCode, &str), CloseCode> {
 
 /// `reason`, cut to what a Close frame holds, at the border of a character.
 pub fn truncate_reason(reason: &str) -> &str {
-    reason.get(..reason.floor_char_boundary(MAX_REASON)).unwrap_or_default()
+    // `str::floor_char_boundary` is younger than the oldest compiler that we support.
+    let end = (0..=reason.len().min(MAX_REASON)).rfind(|&end| reason.is_char_boundary(end));
+    reason.get(..end.unwrap_or(0)).unwrap_or_default()
 }
 
 #[cfg(test)]
