@@ -268,3 +268,7 @@ fn invalid_text() -> Failure {
 #[cfg(test)]
 #[path = "decoder_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "decoder_property_tests.rs"]
+mod property_tests;
