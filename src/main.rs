@@ -1,1 +1,3 @@
+//! The slotcast daemon.
+
 fn main() {}

@@ -81,7 +81,8 @@ mod tests {
 
     #[test]
     fn payloads_of_section_5_5_1() {
-        let cases: [(&[u8], Result<(u16, &str), u16>); 7] = [
+        type Parsed = Result<(u16, &'static str), u16>;
+        let cases: [(&[u8], Parsed); 7] = [
             (b"", Ok((1005, ""))),
             (b"\x03", Err(1002)),
             (b"\x03\xe8", Ok((1000, ""))),
