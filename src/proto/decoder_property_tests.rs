@@ -12,7 +12,7 @@ fn oracle(bytes: &[u8], limits: &Limits) -> (Vec<Step>, Option<u16>) {
     let mut at = 0;
     while at < bytes.len() {
         let (fin, opcode) = (bytes[at] >= 0x80, bytes[at] % 16);
-        let reserved = bytes[at] / 16 % 8 != 0;
+        let reserved = bytes[at] & 0x70 > 0;
         let sequence = if opcode == 0 { message.is_some() } else { opcode >= 8 || message.is_none() };
         if reserved || ![0, 1, 2, 8, 9, 10].contains(&opcode) || opcode >= 8 && !fin || !sequence {
             return (items, Some(1002));

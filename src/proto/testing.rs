@@ -53,6 +53,15 @@ impl fmt::Display for Random {
     }
 }
 
+impl Drop for Random {
+    /// So that the seed is shown even when it is the code under test that panics.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{self}");
+        }
+    }
+}
+
 /// A frame as a client sends it, written without any of the code under test. `first` is its first byte as it is on the
 /// wire, so that it can be wrong; the length takes its shortest form.
 pub(crate) fn client_frame(first: u8, key: [u8; 4], payload: &[u8]) -> Vec<u8> {
