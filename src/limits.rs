@@ -211,7 +211,8 @@ mod tests {
 
     #[test]
     fn contradictions_name_both_flags() {
-        let cases: [(fn(&mut Limits), &str); 5] = [
+        type Change = fn(&mut Limits);
+        let cases: [(Change, &str); 5] = [
             (
                 |l| l.max_outbound = l.max_message,
                 "--max-outbound is 1048576 bytes, but must be at least 8 x --max-message",

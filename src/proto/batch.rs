@@ -47,6 +47,11 @@ impl Batch {
         self.len
     }
 
+    /// Whether there is nothing in it yet.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Messages in all.
     pub fn messages(&self) -> usize {
         self.ends.len()
@@ -203,7 +208,7 @@ impl Batches {
         self.slab.len()
     }
 
-    /// How many messages may still own `key` alone, that is, whether its only reference is the caller's.
+    /// Whether the only reference of `key` is the caller's.
     pub fn is_sole(&self, key: BatchKey) -> bool {
         self.slab.get(key as usize).is_some_and(|batch| batch.references == 1)
     }

@@ -59,7 +59,9 @@ pub fn parse(payload: &[u8]) -> Result<(CloseCode, &str), CloseCode> {
 
 /// `reason`, cut to what a Close frame holds, at the border of a character.
 pub fn truncate_reason(reason: &str) -> &str {
-    reason.get(..reason.floor_char_boundary(MAX_REASON)).unwrap_or_default()
+    // `str::floor_char_boundary` is younger than the oldest compiler that we support.
+    let end = (0..=reason.len().min(MAX_REASON)).rfind(|&end| reason.is_char_boundary(end));
+    reason.get(..end.unwrap_or(0)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -79,7 +81,8 @@ mod tests {
 
     #[test]
     fn payloads_of_section_5_5_1() {
-        let cases: [(&[u8], Result<(u16, &str), u16>); 7] = [
+        type Parsed = Result<(u16, &'static str), u16>;
+        let cases: [(&[u8], Parsed); 7] = [
             (b"", Ok((1005, ""))),
             (b"\x03", Err(1002)),
             (b"\x03\xe8", Ok((1000, ""))),

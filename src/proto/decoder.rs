@@ -13,7 +13,7 @@ use crate::limits::Limits;
 const RESERVE_AHEAD: usize = 16 * 1024;
 
 /// What one call of `decode` came to.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// All input is taken, and the frame goes on.
     Incomplete,
@@ -105,8 +105,10 @@ impl Decoder {
 
     fn take_header(&mut self, input: &[u8]) -> Result<(usize, Option<Header>), Failure> {
         if let (0, [first, second, ..]) = (self.have, input) {
+            // In the order in which single bytes are judged, so that a failure does not depend on the cut.
+            let (_, opcode) = Start::first(*first)?;
+            self.check_sequence(opcode)?;
             let start = Start::parse(*first, *second)?;
-            self.check_sequence(start.opcode())?;
             if let Some(bytes) = input.get(..start.header_length()) {
                 return Ok((bytes.len(), Some(start.finish(bytes)?)));
             }
@@ -266,3 +268,7 @@ fn invalid_text() -> Failure {
 #[cfg(test)]
 #[path = "decoder_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "decoder_property_tests.rs"]
+mod property_tests;

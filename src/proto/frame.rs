@@ -122,11 +122,6 @@ impl Start {
         Ok(Start { fin, opcode, short })
     }
 
-    /// What the frame is.
-    pub fn opcode(self) -> Opcode {
-        self.opcode
-    }
-
     /// How many bytes the whole header has.
     pub fn header_length(self) -> usize {
         match self.short {

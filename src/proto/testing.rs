@@ -32,6 +32,16 @@ impl Random {
         (self.next() >> 40) as u8
     }
 
+    /// True once in `times`.
+    pub(crate) fn one_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+
+    /// A masking key; one in eight has no effect, as some clients send.
+    pub(crate) fn key(&mut self) -> [u8; 4] {
+        if self.one_in(8) { [0; 4] } else { [self.byte(), self.byte(), self.byte(), self.byte()] }
+    }
+
     pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
         (0..length).map(|_| self.byte()).collect()
     }
@@ -41,4 +51,30 @@ impl fmt::Display for Random {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SLOTCAST_SEED={}", self.seed)
     }
+}
+
+impl Drop for Random {
+    /// So that the seed is shown even when it is the code under test that panics.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{self}");
+        }
+    }
+}
+
+/// A frame as a client sends it, written without any of the code under test. `first` is its first byte as it is on the
+/// wire, so that it can be wrong; the length takes its shortest form.
+pub(crate) fn client_frame(first: u8, key: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match payload.len() {
+        length @ ..=125 => frame.push(0x80 | length as u8),
+        length @ 126..=65_535 => frame.extend([0xfe, (length >> 8) as u8, length as u8]),
+        length => {
+            frame.push(0xff);
+            frame.extend((length as u64).to_be_bytes());
+        }
+    }
+    frame.extend(key);
+    frame.extend(payload.iter().enumerate().map(|(i, byte)| byte ^ key[i % 4]));
+    frame
 }
