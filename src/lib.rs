@@ -2,6 +2,13 @@
 
 pub mod broker;
 pub mod channel;
+pub mod config;
+pub mod handle;
 pub mod limits;
+pub mod net;
 pub mod page;
 pub mod proto;
+pub mod relay;
+pub mod server;
+
+pub use config::Config;

@@ -109,6 +109,15 @@ impl std::error::Error for LimitsError {}
 /// The longest timeout that is accepted: deadlines are kept in ticks that wrap, and a year is more than anyone means.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3600);
 
+/// The longest message, in bytes, of which a batch with positions of 32 bits can hold a few, swollen sixfold by JSON.
+const MOST_MESSAGE: usize = 256 << 20;
+
+/// The longest head, in bytes: places in it are kept in 16 bits.
+const MOST_HEAD: usize = 65_535;
+
+/// Ids have 24 bits for the slot, and a few connections past the limit are let in to be refused.
+const MOST_CONNECTIONS: usize = (1 << 24) - 1024;
+
 impl Limits {
     /// Checks the configuration as a whole.
     ///
@@ -171,13 +180,14 @@ impl Limits {
                 self.max_message,
             ));
         }
-        const MOST: usize = 1 << 30;
-        if self.max_message > MOST {
-            return Err(contradiction("--max-message", self.max_message, "at most", MOST));
-        }
-        const SLOTS: usize = (1 << 24) - 2;
-        if self.max_connections > SLOTS {
-            return Err(contradiction("--max-connections", self.max_connections, "at most", SLOTS));
+        for (flag, value, most) in [
+            ("--max-message", self.max_message, MOST_MESSAGE),
+            ("--max-head", self.max_head, MOST_HEAD),
+            ("--max-connections", self.max_connections, MOST_CONNECTIONS),
+        ] {
+            if value > most {
+                return Err(LimitsError(format!("{flag} must be at most {most}, not {value}")));
+            }
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use std::process::Command;
 
 /// The floors. A module may name modules of its own floor and below, see `SEPARATE` for the exceptions. The daemon
 /// and `main.rs` are the binary; a new module under `src/` gets its floor here first.
-const FLOORS: [(&str, u8); 11] = [
+const FLOORS: [(&str, u8); 12] = [
     ("limits", 0),
     ("proto", 0),
     ("channel", 1),
@@ -19,6 +19,7 @@ const FLOORS: [(&str, u8); 11] = [
     ("net", 2),
     ("server", 3),
     ("handle", 3),
+    ("config", 3),
     ("relay", 4),
     ("page", 4),
     ("daemon", 6),

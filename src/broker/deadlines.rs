@@ -8,7 +8,7 @@ use super::timers::{Tick, Timer};
 use crate::limits::Limits;
 use crate::proto::close::CloseCode;
 use crate::proto::frame::{Failure, Opcode, write_header};
-use crate::proto::http::{Refusal, Response, Status};
+use crate::proto::http::{Refusal, Status};
 
 impl Broker {
     /// Acts on every deadline that has passed: once a turn.
@@ -54,7 +54,7 @@ impl Broker {
                 log::warn!("{} was not answered within --answer-timeout", cold.peer());
                 let detail = "The application did not answer in time; try again later.";
                 let refusal = Refusal::new(Status(503), Cause::AnswerTimeout.as_str(), detail);
-                self.answer(slot, Cause::AnswerTimeout, &Response::problem(&refusal));
+                self.answer_problem(slot, Cause::AnswerTimeout, &refusal);
             }
         } else if cold.connection.is_open() {
             self.check_open(slot, now);

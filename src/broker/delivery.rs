@@ -75,13 +75,13 @@ impl Broker {
             let channel = &mut self.channels[membership.channel as usize];
             let head = channel.log.head();
             let group = channel.group_mut(membership.encoding);
-            if let (Some(open), Some(member)) = (group.open, group.members.get_mut(membership.index as usize)) {
-                if !member.catching_up {
-                    let range = owed(member, open, &self.batches);
-                    self.counters.messages_sent += head.saturating_sub(member.cursor.max(open.base));
-                    hot.outbound.push(range, &mut self.batches);
-                    member.cursor = head;
-                }
+            if let (Some(open), Some(member)) = (group.open, group.members.get_mut(membership.index as usize))
+                && !member.catching_up
+            {
+                let range = owed(member, open, &self.batches);
+                self.counters.messages_sent += head.saturating_sub(member.cursor.max(open.base));
+                hot.outbound.push(range, &mut self.batches);
+                member.cursor = head;
             }
         }
         if hot.outbound.pending() > before {
@@ -131,8 +131,15 @@ impl Broker {
         let mut troubled = Vec::new();
         for group in &mut channel.groups {
             let Some(open) = group.open.take() else { continue };
-            let mut walk =
-                FanOut { open, head, batches: &mut self.batches, dirty: &mut self.dirty, over: &mut self.over, sent: 0, bytes: 0 };
+            let mut walk = FanOut {
+                open,
+                head,
+                batches: &mut self.batches,
+                dirty: &mut self.dirty,
+                over: &mut self.over,
+                sent: 0,
+                bytes: 0,
+            };
             walk.group(group, &mut self.slots.hot, self.limits.max_outbound as u64, io, &mut troubled);
             self.counters.messages_sent += walk.sent;
             self.counters.bytes_sent += walk.bytes;
@@ -227,9 +234,10 @@ impl Broker {
         if cursor < head {
             let shared = (membership.channel, membership.encoding, cursor);
             let batches = &mut self.batches;
-            let chunk = self.chunks.entry(shared).or_insert_with(|| {
-                encode_chunk(membership.encoding, channel.log.behind(cursor), batches)
-            });
+            let chunk = self
+                .chunks
+                .entry(shared)
+                .or_insert_with(|| encode_chunk(membership.encoding, channel.log.behind(cursor), batches));
             last = chunk.last;
             let mut start = 0;
             for &(index, _) in chunk.excepts.iter().filter(|(_, except)| *except == id) {

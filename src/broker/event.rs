@@ -3,6 +3,8 @@
 use core::net::SocketAddr;
 use std::fmt;
 
+use bytes::Bytes;
+
 use super::reason::CloseReason;
 use crate::channel::log::From;
 use crate::proto::handshake::Upgrade;
@@ -54,7 +56,7 @@ pub enum Event {
     /// An accepted connection ended; exactly one for every `accept`, and nothing with that id comes after it.
     Close(ConnectionId, CloseReason),
     /// A source that was registered under this key is ready.
-    Io(u32),
+    Io(usize),
 }
 
 /// A request to open a WebSocket (RFC 6455 §4.2.1), found valid and from an allowed origin.
@@ -83,8 +85,8 @@ impl Handshake {
     }
 
     /// The subprotocols that the peer offers, the preferred one first.
-    pub fn protocols(&self) -> &[Box<str>] {
-        &self.upgrade.protocols
+    pub fn protocols(&self) -> impl Iterator<Item = &str> {
+        self.upgrade.protocols()
     }
 
     /// The id that the connection will have once it is accepted.
@@ -99,9 +101,15 @@ pub struct Exchange {
     pub(crate) id: ConnectionId,
     pub(crate) peer: SocketAddr,
     pub(crate) request: Box<Request>,
+    pub(crate) body: Bytes,
 }
 
 impl Exchange {
+    /// The request's body, whole.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
     /// The request's path, as it was sent: not percent-decoded.
     pub fn path(&self) -> &str {
         self.request.path()

@@ -1,5 +1,9 @@
 //! What arrives: bytes into the connection's state machine, and what they come to, into events and answers.
 
+use core::net::SocketAddr;
+
+use bytes::Bytes;
+
 use super::Broker;
 use super::event::{ConnectionId, Event, Exchange, Handshake};
 use super::reason::{Cause, CloseReason};
@@ -7,9 +11,16 @@ use super::slots::flag;
 use crate::proto::close::CloseCode;
 use crate::proto::connection::Input;
 use crate::proto::frame::{Failure, Opcode, write_header};
-use crate::proto::handshake::upgrade;
-use crate::proto::http::{Framing, Refusal, Request, Response, Status, framing};
+use crate::proto::handshake::{Upgrade, upgrade};
+use crate::proto::http::{Framing, Refusal, Request, Status, framing};
 use crate::proto::text::escape_for_log;
+
+/// What a request asks for.
+enum Asks {
+    WebSocket(Upgrade),
+    /// An HTTP exchange, with a body of that many bytes.
+    Http(usize),
+}
 
 impl Broker {
     /// Whether bytes from this connection are welcome now. If not, it stands among `take_resumed` once they are.
@@ -50,9 +61,10 @@ impl Broker {
                 self.events.push_back(Event::Message(id, message));
             }
             Input::Request(request) => self.request(slot, request),
+            Input::Body(request, body) => self.exchange(slot, request, body),
             Input::Refused(refusal) => {
                 log::info!("refused {}: {}", cold.peer(), refusal.code);
-                self.answer(slot, Cause::Refused, &Response::problem(&refusal));
+                self.answer_problem(slot, Cause::Refused, &refusal);
             }
             Input::Ping(payload) => self.ping(slot, payload),
             Input::Pong => self.count_control(slot),
@@ -93,22 +105,45 @@ impl Broker {
         let id = self.slots.id(slot);
         let due = self.timers.now().after(self.limits.answer_timeout);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
-        cold.due = due;
         let (peer, loopback) = (cold.peer(), hot.has(flag::LOOPBACK));
-        self.rearm(slot);
         match self.judge_request(peer, loopback, &request) {
-            Err(refusal) => self.answer(slot, Cause::Refused, &Response::problem(&refusal)),
-            Ok(Some(upgrade)) => self.events.push_back(Event::Handshake(Handshake { id, peer, request, upgrade })),
-            Ok(None) => self.events.push_back(Event::Http(Exchange { id, peer, request })),
+            Err(refusal) => self.answer_problem(slot, Cause::Refused, &refusal),
+            Ok(Asks::WebSocket(upgrade)) => {
+                if let Some(cold) = self.slots.cold(slot) {
+                    cold.due = due;
+                }
+                self.rearm(slot);
+                self.events.push_back(Event::Handshake(Handshake { id, peer, request, upgrade }));
+            }
+            Ok(Asks::Http(0)) => self.exchange(slot, request, Bytes::new()),
+            Ok(Asks::Http(length)) => self.await_body(slot, request, length),
         }
     }
 
-    fn judge_request(
-        &mut self,
-        peer: core::net::SocketAddr,
-        loopback: bool,
-        request: &Request,
-    ) -> Result<Option<crate::proto::handshake::Upgrade>, Refusal> {
+    fn exchange(&mut self, slot: u32, request: Box<Request>, body: Bytes) {
+        let id = self.slots.id(slot);
+        let due = self.timers.now().after(self.limits.answer_timeout);
+        let Some(cold) = self.slots.cold(slot) else { return };
+        cold.due = due;
+        let peer = cold.peer();
+        self.rearm(slot);
+        self.events.push_back(Event::Http(Exchange { id, peer, request, body }));
+    }
+
+    /// The deadline stays: it counts from accept to the end of the whole request.
+    fn await_body(&mut self, slot: u32, request: Box<Request>, length: usize) {
+        let expects = request.has_token("expect", "100-continue");
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        cold.connection.await_body(request, length);
+        if expects {
+            // RFC 9110 §10.1.1
+            hot.outbound
+                .push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
+            self.mark_dirty(slot);
+        }
+    }
+
+    fn judge_request(&mut self, peer: SocketAddr, loopback: bool, request: &Request) -> Result<Asks, Refusal> {
         let verdict = self.rules.check(request, loopback);
         let what = if request.has_token("upgrade", "websocket") { "ws" } else { request.method() };
         let refused = |why: &str| {
@@ -124,11 +159,21 @@ impl Broker {
             let seconds = self.jittered_seconds().to_string();
             return Err(Refusal::new(Status(503), "too_many_connections", detail).with_header("Retry-After", seconds));
         }
-        let upgrade = upgrade(request).inspect_err(|refusal| refused(refusal.code))?;
-        if upgrade.is_none() && framing(request)? != Framing::None && request.method() == "GET" {
-            return Err(Refusal::bad_request("unexpected_body", "Send a GET request without a body."));
+        if let Some(upgrade) = upgrade(request).inspect_err(|refusal| refused(refusal.code))? {
+            return Ok(Asks::WebSocket(upgrade));
         }
-        Ok(upgrade)
+        match framing(request).inspect_err(|refusal| refused(refusal.code))? {
+            Framing::None => Ok(Asks::Http(0)),
+            Framing::Length(length) if length > self.limits.max_message as u64 => {
+                refused("a body longer than --max-message");
+                let detail = "Send a body that is no longer than the broker's --max-message.";
+                Err(Refusal::new(Status(413), "message_too_big", detail))
+            }
+            Framing::Length(length) => Ok(Asks::Http(usize::try_from(length).unwrap_or(usize::MAX))),
+            Framing::Chunked => {
+                Err(Refusal::new(Status(411), "length_required", "Send the body with a Content-Length."))
+            }
+        }
     }
 
     fn ping(&mut self, slot: u32, payload: Vec<u8>) {

@@ -72,14 +72,16 @@ impl Broker {
         assert_eq!(self.names.len(), self.channels.len());
         let mut memberships = 0;
         for (key, channel) in &self.channels {
-            assert_eq!(self.names.get(channel.name()).copied(), Some(key as u32), "a channel without its name");
+            assert_eq!(self.names.get(&**channel.name()).copied(), Some(key as u32), "a channel without its name");
             assert_eq!(channel.touched, self.touched.contains(&(key as u32)), "flag and list of the touched differ");
             assert!(channel.members() > 0 || channel.touched, "{} is empty and still there", channel.name());
             memberships += channel.members();
             for member in channel.groups.iter().flat_map(|group| &group.members) {
                 assert!(member.cursor <= channel.log.head(), "a cursor beyond the head");
             }
-            assert!(channel.log.kept() <= self.limits.history_messages && channel.log.bytes() <= self.limits.history_bytes);
+            assert!(
+                channel.log.kept() <= self.limits.history_messages && channel.log.bytes() <= self.limits.history_bytes
+            );
         }
         let sum: usize = self.slots.iter().map(|(_, _, cold)| cold.memberships.as_slice().len()).sum();
         assert_eq!(memberships, sum, "a member is left behind, or missing");
@@ -87,7 +89,8 @@ impl Broker {
 
     fn assert_references(&self) {
         for (key, references) in self.batches.references() {
-            let queued = self.slots.iter().flat_map(|(_, hot, _)| hot.outbound.ranges()).filter(|range| range.batch == key);
+            let queued =
+                self.slots.iter().flat_map(|(_, hot, _)| hot.outbound.ranges()).filter(|range| range.batch == key);
             let open = self.channels.iter().flat_map(|(_, channel)| &channel.groups).filter_map(|group| group.open);
             let chunks = self.chunks_holding(key);
             let count = queued.count() + open.filter(|open| open.batch == key).count() + chunks;

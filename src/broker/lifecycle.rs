@@ -110,8 +110,7 @@ impl Broker {
     }
 
     fn switch_protocols(&mut self, slot: u32, handshake: &Handshake, accept: &Accept, joined: Option<Joined>) {
-        let offered = |protocol: &&str| handshake.upgrade.protocols.iter().any(|offered| &**offered == *protocol);
-        let protocol = accept.protocol.filter(offered);
+        let protocol = accept.protocol.and_then(|ours| handshake.upgrade.choose(&[ours]));
         let position = joined.map(|joined| joined.position.to_string());
         let lost = joined.and_then(|joined| joined.lost);
         let lost = lost.map(|lost| lost.count.map_or_else(|| "unknown".to_owned(), |count| count.to_string()));
@@ -131,21 +130,24 @@ impl Broker {
             Cause::TooManyChannels.as_str(),
             "The broker has as many channels as it may have; try again later.",
         );
-        self.answer(slot, Cause::TooManyChannels, &Response::problem(&refusal));
+        self.answer_problem(slot, Cause::TooManyChannels, &refusal);
     }
 
     /// Answers a handshake with an error response.
     pub fn refuse(&mut self, handshake: Handshake, refusal: &Refusal) {
         if let Some(slot) = self.asked_slot(handshake.id) {
-            self.answer(slot, Cause::Refused, &Response::problem(refusal));
+            self.answer_problem(slot, Cause::Refused, refusal);
         }
     }
 
     /// Answers an HTTP request. The connection is closed behind the response.
     pub fn respond(&mut self, exchange: Exchange, response: Response) {
         if let Some(slot) = self.asked_slot(exchange.id) {
-            let response = if exchange.request.method() == "HEAD" { response.head_only() } else { response };
-            self.answer(slot, Cause::Answered, &response);
+            let bytes = match exchange.request.method() {
+                "HEAD" => response.closing().encode_for_head(),
+                _ => response.closing().encode(),
+            };
+            self.answer(slot, Cause::Answered, &bytes);
         }
     }
 
@@ -153,6 +155,7 @@ impl Broker {
     /// is stale or the connection is not open any more.
     pub fn close(&mut self, id: ConnectionId, code: CloseCode, reason: &str) -> bool {
         let Some(slot) = self.open_slot(id) else { return false };
+        debug_assert!(code == CloseCode::NO_STATUS || code.is_sendable(), "{code:?} must not stand in a Close frame");
         self.settle_all(slot);
         self.say_close(slot, Cause::Application, code, reason);
         true
@@ -177,25 +180,22 @@ impl Broker {
         if !now.is_past(draining.next) {
             return;
         }
-        let (code, from, over) = (draining.code, draining.reached, now.is_past(draining.deadline));
-        draining.next = now.after(DRAIN_PAUSE);
-        let told: Vec<u32> = self.slots.iter().map(|(slot, ..)| slot).filter(|&slot| slot >= from).take(DRAIN_BATCH).collect();
-        let Some(&last) = told.last() else {
-            // Whoever came meanwhile, or is left over, is looked at again from the start.
-            draining.reached = 0;
-            draining.next = now.after(DRAIN_PAUSE * 10).earliest(draining.deadline);
-            if over && !self.slots.is_empty() {
-                draining.next = now;
+        let code = draining.code;
+        if now.is_past(draining.deadline) {
+            draining.next = now.after(DRAIN_PAUSE);
+            for slot in self.slots.iter().map(|(slot, ..)| slot).collect::<Vec<_>>() {
+                self.end(slot, Cause::ShuttingDown);
             }
             return;
-        };
-        draining.reached = last + 1;
+        }
+        let behind = self.slots.iter().map(|(slot, ..)| slot).filter(|&slot| slot >= draining.reached);
+        let told: Vec<u32> = behind.take(DRAIN_BATCH).collect();
+        // Behind the last one it starts again: whoever came meanwhile or was asked is told then.
+        let (reached, pause) = told.last().map_or((0, DRAIN_PAUSE * 10), |last| (last + 1, DRAIN_PAUSE));
+        draining.reached = reached;
+        draining.next = now.after(pause).earliest(draining.deadline);
         for slot in told {
-            if over {
-                self.end(slot, Cause::ShuttingDown);
-            } else {
-                self.send_away(slot, code);
-            }
+            self.send_away(slot, code);
         }
     }
 
@@ -262,17 +262,21 @@ impl Broker {
     }
 
     /// Writes a response behind which the connection is closed.
-    pub(super) fn answer(&mut self, slot: u32, cause: Cause, response: &Response) {
+    pub(super) fn answer(&mut self, slot: u32, cause: Cause, response: &[u8]) {
         let due = self.timers.now().after(self.limits.close_timeout);
         if let Some((hot, cold)) = self.slots.both(slot) {
             cold.connection.drain();
             cold.due = due;
-            hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(&response.to_bytes()));
+            hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(response));
         }
         self.farewell(slot, CloseReason::new(cause, None, ""));
         self.mark_dirty(slot);
         self.rearm(slot);
         self.resumed.push(self.slots.id(slot));
+    }
+
+    pub(super) fn answer_problem(&mut self, slot: u32, cause: Cause, refusal: &Refusal) {
+        self.answer(slot, cause, &Response::problem(refusal).closing().encode());
     }
 
     /// The peer's socket takes bytes again.

@@ -15,6 +15,7 @@ pub mod timers;
 use core::net::IpAddr;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 use std::time::Instant;
 
 use slab::Slab;
@@ -66,6 +67,8 @@ pub enum Published {
         /// Subscribers at that moment; not deliveries.
         receivers: usize,
     },
+    /// It is longer than `max_message`: nobody gets it.
+    TooBig,
 }
 
 /// Why somebody could not join a channel.
@@ -98,7 +101,7 @@ pub struct Broker {
     rules: OriginRules,
     slots: Slots,
     channels: Slab<Channel>,
-    names: HashMap<Box<str>, u32>,
+    names: HashMap<Arc<str>, u32>,
     batches: Batches,
     timers: Timers,
     events: VecDeque<Event>,
@@ -187,6 +190,9 @@ impl Broker {
         from: Option<ConnectionId>,
         except: Option<ConnectionId>,
     ) -> Published {
+        if message.payload().len() > self.limits.max_message {
+            return Published::TooBig;
+        }
         let Some(&key) = self.names.get(channel) else {
             return Published::Done { position: Position::NONE, receivers: 0 };
         };
@@ -212,10 +218,13 @@ impl Broker {
         Published::Done { position, receivers: members - usize::from(except.is_some()) }
     }
 
-    /// Sends to one connection alone, behind all that was published to it before. Returns false if the id is stale or
-    /// the connection is not open.
+    /// Sends to one connection alone, behind all that was published to it before. Returns false if the id is stale, the
+    /// connection is not open, or the message is longer than `max_message`.
     pub fn send(&mut self, id: ConnectionId, message: &Message) -> bool {
         let Some(slot) = self.open_slot(id) else { return false };
+        if message.payload().len() > self.limits.max_message {
+            return false;
+        }
         self.settle(slot);
         let opcode = match message.kind() {
             Kind::Text => Opcode::Text,
@@ -253,11 +262,23 @@ impl Broker {
     }
 
     /// The channels that a connection is a member of, in the order of joining.
-    pub fn channels_of(&self, id: ConnectionId) -> impl Iterator<Item = &str> {
+    pub fn channels_of(&self, id: ConnectionId) -> impl Iterator<Item = &Arc<str>> {
         let slot = self.slots.live(id);
         let cold = slot.and_then(|slot| self.slots.get(slot)).map(|(_, cold)| cold);
         let memberships = cold.map(|cold| cold.memberships.as_slice()).unwrap_or_default();
         memberships.iter().filter_map(|membership| self.channels.get(membership.channel as usize)).map(Channel::name)
+    }
+
+    /// The embedder's own number for a connection; 0 until it is set.
+    pub fn tag(&self, id: ConnectionId) -> u32 {
+        self.slots.live(id).and_then(|slot| self.slots.get(slot)).map_or(0, |(_, cold)| cold.tag)
+    }
+
+    /// Sets the embedder's own number for a connection.
+    pub fn set_tag(&mut self, id: ConnectionId, tag: u32) {
+        if let Some(cold) = self.slots.live(id).and_then(|slot| self.slots.cold(slot)) {
+            cold.tag = tag;
+        }
     }
 
     /// How many members a channel has.
@@ -273,6 +294,11 @@ impl Broker {
     /// How many connections there are, in whatever state.
     pub fn connection_count(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Whether this id still names a connection, in whatever state.
+    pub fn is_live(&self, id: ConnectionId) -> bool {
+        self.slots.live(id).is_some()
     }
 
     /// What was counted.
@@ -319,8 +345,9 @@ impl Broker {
             return Err(JoinError::TooManyChannels);
         }
         let epoch = Epoch::from_random(self.next_random());
-        let key = self.channels.insert(Channel::new(name, epoch)) as u32;
-        self.names.insert(name.into(), key);
+        let name: Arc<str> = name.into();
+        let key = self.channels.insert(Channel::new(name.clone(), epoch)) as u32;
+        self.names.insert(name, key);
         Ok(key)
     }
 
@@ -328,7 +355,7 @@ impl Broker {
     fn remove_if_empty(&mut self, key: u32) {
         let Some(channel) = self.channels.get(key as usize) else { return };
         if channel.members() == 0 && !channel.touched {
-            self.names.remove(channel.name());
+            self.names.remove(&**channel.name());
             self.channels.remove(key as usize);
         }
     }

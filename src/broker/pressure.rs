@@ -1,9 +1,9 @@
 //! All back-pressure policy, and nowhere else: what is too much for one connection, and for all of them.
 
+use super::Broker;
 use super::event::ConnectionId;
 use super::reason::Cause;
 use super::slots::flag;
-use super::Broker;
 use crate::proto::close::CloseCode;
 use crate::proto::frame::Failure;
 
@@ -76,7 +76,8 @@ impl Broker {
             _ => {}
         }
         while self.inbound > self.limits.max_inbound_total {
-            let largest = self.slots.iter().filter(|(_, _, cold)| cold.inbound > 0).max_by_key(|(_, _, cold)| cold.inbound);
+            let largest =
+                self.slots.iter().filter(|(_, _, cold)| cold.inbound > 0).max_by_key(|(_, _, cold)| cold.inbound);
             let Some(largest) = largest.map(|(slot, ..)| slot) else { break };
             self.drop_inbound(largest);
         }

@@ -100,6 +100,8 @@ pub struct Cold {
     pub armed: Tick,
     /// What it counts for in the inbound budget, in bytes.
     pub inbound: u32,
+    /// The embedder's own.
+    pub tag: u32,
     /// Why it ends, once that is known.
     pub cause: Option<Cause>,
 }
@@ -131,6 +133,7 @@ impl Cold {
             message_due: now,
             armed: now,
             inbound: 0,
+            tag: 0,
             cause: None,
         }
     }

@@ -90,7 +90,13 @@ pub struct Timers {
 impl Timers {
     /// A clock that begins now.
     pub fn new(now: Now) -> Timers {
-        Timers { heap: BinaryHeap::new(), start: now.instant, skipped: Duration::ZERO, last: now.instant, unix_ms: now.unix_ms }
+        Timers {
+            heap: BinaryHeap::new(),
+            start: now.instant,
+            skipped: Duration::ZERO,
+            last: now.instant,
+            unix_ms: now.unix_ms,
+        }
     }
 
     /// Takes note of the time. A gap that nobody asked for is left out of all deadlines.
@@ -107,7 +113,7 @@ impl Timers {
 
     /// The time of the last `advance`, in ticks.
     pub fn now(&self) -> Tick {
-        Tick((self.elapsed().as_millis() / TICK.as_millis()) as u32)
+        Tick((self.awake().as_millis() / TICK.as_millis()) as u32)
     }
 
     /// The time of the last `advance`, in Unix milliseconds.
@@ -132,20 +138,15 @@ impl Timers {
         self.heap.peek().map(|timer| self.instant_of(timer.at))
     }
 
-    /// How many entries there are.
-    pub fn len(&self) -> usize {
-        self.heap.len()
-    }
-
-    fn elapsed(&self) -> Duration {
+    fn awake(&self) -> Duration {
         self.last.saturating_duration_since(self.start).saturating_sub(self.skipped)
     }
 
     /// When a tick is.
     pub fn instant_of(&self, tick: Tick) -> Instant {
         // Counted from now, so that neither the wrap nor a gap matters.
-        let elapsed = self.elapsed();
-        let into = Duration::from_nanos((elapsed.as_nanos() % TICK.as_nanos()) as u64);
+        let awake = self.awake();
+        let into = Duration::from_nanos((awake.as_nanos() % TICK.as_nanos()) as u64);
         let ahead = TICK * tick.since(self.now());
         self.last.checked_add(ahead.saturating_sub(into)).unwrap_or(self.last)
     }

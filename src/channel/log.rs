@@ -153,7 +153,10 @@ mod tests {
     }
 
     fn kept(log: &Log, offset: u64) -> Vec<u64> {
-        log.behind(offset).inspect(|(offset, entry)| assert_eq!(*offset, entry.unix_ms)).map(|(offset, _)| offset).collect()
+        log.behind(offset)
+            .inspect(|(offset, entry)| assert_eq!(*offset, entry.unix_ms))
+            .map(|(offset, _)| offset)
+            .collect()
     }
 
     #[test]

@@ -57,7 +57,6 @@ pub enum Memberships {
     /// One channel.
     One(Membership),
     /// More than one, or what is left of them.
-    #[expect(clippy::box_collection, reason = "eight bytes in every connection at rest instead of twenty-four")]
     Many(Box<Vec<Membership>>),
 }
 

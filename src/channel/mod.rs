@@ -6,6 +6,8 @@ pub mod members;
 pub mod name;
 pub mod position;
 
+use std::sync::Arc;
+
 use dialect::Encoding;
 use log::{Entry, Log};
 use members::{Group, Member, Open};
@@ -17,7 +19,7 @@ use crate::proto::batch::{Batches, MAX_BATCH};
 /// A channel: a URL, its log and its members.
 #[derive(Debug)]
 pub struct Channel {
-    name: Box<str>,
+    name: Arc<str>,
     /// What was published.
     pub log: Log,
     /// Who is told, by encoding; only encodings that have or had members since the last turn.
@@ -28,12 +30,12 @@ pub struct Channel {
 
 impl Channel {
     /// A channel without members and messages.
-    pub fn new(name: &str, epoch: Epoch) -> Channel {
-        Channel { name: name.into(), log: Log::new(epoch), groups: Vec::new(), touched: false }
+    pub fn new(name: Arc<str>, epoch: Epoch) -> Channel {
+        Channel { name, log: Log::new(epoch), groups: Vec::new(), touched: false }
     }
 
     /// Its name, the leading slash included.
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 
@@ -67,7 +69,8 @@ impl Channel {
                 continue;
             }
             let open = group.open.get_or_insert_with(|| Open { batch: batches.open(), base });
-            batches.append(open.batch, group.encoding.by_reference(&entry), |bytes| group.encoding.encode(&entry, bytes));
+            batches
+                .append(open.batch, group.encoding.by_reference(&entry), |bytes| group.encoding.encode(&entry, bytes));
         }
         self.log.append(entry, limits);
         batches.held() - before

@@ -54,6 +54,11 @@ pub enum NameError {
 }
 
 impl ChannelName {
+    /// A name that was checked before: one that a channel has.
+    pub(crate) fn trusted(name: &Arc<str>) -> ChannelName {
+        ChannelName(name.clone())
+    }
+
     /// The name in a request's path as it was sent, still percent-encoded.
     ///
     /// # Errors

@@ -8,7 +8,6 @@ mod serve;
 pub mod settings;
 #[cfg(test)]
 mod settings_tests;
-mod stub;
 mod units;
 
 use std::process::ExitCode;

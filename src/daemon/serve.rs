@@ -7,11 +7,14 @@ use log::{info, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level::signal_name;
 use signal_hook_mio::v1_0::Signals;
+use slotcast::Config;
+use slotcast::broker::event::Event;
+use slotcast::relay::Relay;
+use slotcast::server::Server;
 
 use super::Failure;
 use super::listen::Listen;
 use super::settings::Settings;
-use super::stub::{Config, Event, Relay, Server};
 
 /// The token under which signals wake the loop.
 const SIGNALS: usize = 1;
@@ -32,7 +35,7 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
     server.register(&mut signals, SIGNALS)?;
     announce(settings, &server.local_addrs());
 
-    let mut relay = Relay;
+    let relay = Relay::default().page(settings.page);
     let mut is_stopping = false;
     while let Some(event) = server.poll()? {
         match event {

@@ -5,6 +5,8 @@
 //! | --- | --- | --- |
 //! | CONNECTING, head | a complete request head (`receive`) | CONNECTING, asked |
 //! | CONNECTING, head | a refusal (`receive`) | CLOSED, draining |
+//! | CONNECTING, asked | the request has a body (`await_body`) | CONNECTING, body |
+//! | CONNECTING, body | the whole body (`receive`) | CONNECTING, asked |
 //! | CONNECTING, asked | the answer: 101 (`open`) or any other (`drain`) | OPEN; CLOSED, draining |
 //! | OPEN | the peer's Close, or a failure (`receive`) | CLOSED, draining |
 //! | OPEN | our Close (`close`) | CLOSING |
@@ -13,8 +15,10 @@
 //! Draining discards what still arrives until the peer ends the stream: a socket that is closed with unread input
 //! answers with a reset, which can swallow the Close frame or the response that was sent before.
 
+use bytes::Bytes;
+
 use super::close::{self, CloseCode};
-use super::decoder::{Decoder, Step};
+use super::decoder::{Decoder, RESERVE_AHEAD, Step};
 use super::frame::Failure;
 use super::http::{HeadScan, Refusal, Request};
 use super::message::Message;
@@ -30,6 +34,8 @@ pub enum Input {
     Nothing,
     /// A request head is complete; what is behind it waits for the answer.
     Request(Box<Request>),
+    /// The body that was awaited is complete.
+    Body(Box<Request>, Bytes),
     /// What arrived cannot become a request that is answered otherwise.
     Refused(Box<Refusal>),
     /// A message.
@@ -58,6 +64,7 @@ pub struct Connection {
 enum State {
     Head(Option<Box<Head>>),
     Asked,
+    Body(Box<Body>),
     Open(Decoder),
     Closing(Decoder),
     Draining { left: u32 },
@@ -67,6 +74,14 @@ enum State {
 #[derive(Debug, Default)]
 struct Head {
     scan: HeadScan,
+    bytes: Vec<u8>,
+}
+
+/// A request whose body has not arrived as a whole.
+#[derive(Debug)]
+struct Body {
+    request: Box<Request>,
+    left: usize,
     bytes: Vec<u8>,
 }
 
@@ -93,6 +108,17 @@ impl Connection {
                 }
             },
             State::Asked => (0, Input::Nothing),
+            State::Body(body) => {
+                let taken = body.left.min(input.len());
+                body.take(input.get(..taken).unwrap_or_default());
+                if body.left > 0 {
+                    return (taken, Input::Nothing);
+                }
+                match std::mem::replace(&mut self.state, State::Asked) {
+                    State::Body(body) => (taken, Input::Body(body.request, Bytes::from(body.bytes))),
+                    _ => (taken, Input::Nothing),
+                }
+            }
             State::Open(decoder) => match decoder.decode(input, limits) {
                 Ok((taken, step)) => (taken, self.tell(step)),
                 Err(failure) => self.fail(input.len(), failure),
@@ -124,6 +150,12 @@ impl Connection {
         self.state = State::Open(Decoder::default());
     }
 
+    /// The request that was told has a body of that many bytes, more than 0; it is told again with the body.
+    pub fn await_body(&mut self, request: Box<Request>, length: usize) {
+        debug_assert!(matches!(self.state, State::Asked) && length > 0);
+        self.state = State::Body(Box::new(Body { request, left: length, bytes: Vec::new() }));
+    }
+
     /// Our Close frame is queued: CLOSING.
     pub fn close(&mut self) {
         if let State::Open(decoder) = &mut self.state {
@@ -138,9 +170,9 @@ impl Connection {
         }
     }
 
-    /// Whether it waits for the whole request head.
+    /// Whether it waits for the whole request.
     pub fn is_connecting(&self) -> bool {
-        matches!(self.state, State::Head(_))
+        matches!(self.state, State::Head(_) | State::Body(_))
     }
 
     /// Whether a request waits for its answer.
@@ -172,6 +204,7 @@ impl Connection {
     pub fn held(&self) -> usize {
         match &self.state {
             State::Head(Some(head)) => size_of::<Head>() + head.bytes.capacity(),
+            State::Body(body) => size_of::<Body>() + body.bytes.capacity(),
             State::Open(decoder) | State::Closing(decoder) => decoder.held(),
             _ => 0,
         }
@@ -196,6 +229,16 @@ impl Connection {
     fn fail(&mut self, taken: usize, failure: Failure) -> (usize, Input) {
         self.drain();
         (taken, Input::Failed(failure))
+    }
+}
+
+impl Body {
+    fn take(&mut self, input: &[u8]) {
+        self.left -= input.len();
+        if self.bytes.capacity() - self.bytes.len() < input.len() {
+            self.bytes.reserve_exact(input.len() + self.left.min(RESERVE_AHEAD));
+        }
+        self.bytes.extend_from_slice(input);
     }
 }
 

@@ -10,7 +10,7 @@ use super::{mask, utf8};
 use crate::limits::Limits;
 
 /// How far a message's buffer may be larger than what has arrived, in bytes: a promised length reserves nothing more.
-const RESERVE_AHEAD: usize = 16 * 1024;
+pub const RESERVE_AHEAD: usize = 16 * 1024;
 
 /// What one call of `decode` came to.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use super::utf8;
+
 /// What a message is made of (RFC 6455 §5.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -29,6 +31,12 @@ impl Message {
     /// A binary message.
     pub fn binary(payload: impl Into<Bytes>) -> Message {
         Message { kind: Kind::Binary, payload: payload.into() }
+    }
+
+    /// A message of that kind; None if it is to be text and is not UTF-8.
+    pub fn from_bytes(kind: Kind, payload: Bytes) -> Option<Message> {
+        let good = kind == Kind::Binary || utf8::check(&payload).is_ok();
+        good.then_some(Message { kind, payload })
     }
 
     /// For the decoder, which has checked the text already.

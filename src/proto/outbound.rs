@@ -8,6 +8,9 @@ use super::batch::{BatchKey, Batches};
 /// Slices that are handed to one call of the kernel at the most.
 pub const MAX_SLICES: usize = 64;
 
+/// A batch for one peer takes no more messages past this size, in bytes: one that never drains would never be freed.
+const MAX_PRIVATE: u32 = 64 * 1024;
+
 /// A part of a batch, from a byte to a byte. It begins at a message, unless some of it was sent, and ends at one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
@@ -92,6 +95,17 @@ impl Outbound {
 
     /// Appends bytes for this peer alone: one message, copied.
     pub fn push_bytes(&mut self, batches: &mut Batches, encode: impl FnOnce(&mut Vec<u8>)) {
+        if self.pending > 0 {
+            let last = self.more.as_mut().and_then(|more| more.back_mut()).unwrap_or(&mut self.head);
+            // A batch that nobody else holds takes more, so that many short messages do not make many batches.
+            if batches.is_sole(last.batch) && batches.get(last.batch).len() == last.end && last.end < MAX_PRIVATE {
+                batches.append(last.batch, None, encode);
+                let end = batches.get(last.batch).len();
+                self.pending += u64::from(end - last.end);
+                last.end = end;
+                return;
+            }
+        }
         let batch = batches.open();
         batches.append(batch, None, encode);
         self.push(Range { batch, start: 0, end: batches.get(batch).len() }, batches);

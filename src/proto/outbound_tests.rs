@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::super::batch::LARGE;
+use crate::proto::batch::LARGE;
 use super::*;
 use crate::proto::testing::Random;
 

@@ -1,0 +1,130 @@
+//! The one thing that crosses threads: a bounded queue into the loop, and the waker that makes it look.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mio::Waker;
+
+use crate::broker::event::ConnectionId;
+use crate::proto::close::CloseCode;
+use crate::proto::message::Message;
+
+/// Commands that wait for the loop at the most; one more is an error value, never a wait.
+pub const CAPACITY: usize = 16 * 1024;
+
+/// What another thread asks for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Publish { channel: Box<str>, message: Message },
+    Close { id: ConnectionId, code: CloseCode, reason: Box<str> },
+    Shutdown { code: CloseCode, timeout: Duration },
+}
+
+/// Why a command was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HandleError {
+    /// The queue is full: the loop is behind.
+    Full,
+    /// The server is gone.
+    Gone,
+}
+
+impl fmt::Display for HandleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            HandleError::Full => "the server's queue is full; try again later",
+            HandleError::Gone => "the server is gone",
+        })
+    }
+}
+
+impl std::error::Error for HandleError {}
+
+#[derive(Debug)]
+struct Queue {
+    commands: VecDeque<Command>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    waker: Waker,
+}
+
+/// Reaches a server from other threads. Cheap to clone; no method waits.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    pub(crate) fn new(waker: Waker) -> Handle {
+        let queue = Mutex::new(Queue { commands: VecDeque::new(), closed: false });
+        Handle { shared: Arc::new(Shared { queue, waker }) }
+    }
+
+    /// Publishes to a channel. Messages of one thread keep their order.
+    ///
+    /// # Errors
+    /// See `HandleError`; the message was not taken.
+    pub fn publish(&self, channel: &str, message: impl Into<Message>) -> Result<(), HandleError> {
+        self.push(Command::Publish { channel: channel.into(), message: message.into() })
+    }
+
+    /// Closes a connection; a stale id is ignored.
+    ///
+    /// # Errors
+    /// See `HandleError`.
+    pub fn close(&self, id: ConnectionId, code: CloseCode, reason: &str) -> Result<(), HandleError> {
+        self.push(Command::Close { id, code, reason: reason.into() })
+    }
+
+    /// Begins to shut down; see `Server::shutdown`.
+    ///
+    /// # Errors
+    /// See `HandleError`.
+    pub fn shutdown(&self, timeout: Duration) -> Result<(), HandleError> {
+        self.push(Command::Shutdown { code: CloseCode::GOING_AWAY, timeout })
+    }
+
+    fn push(&self, command: Command) -> Result<(), HandleError> {
+        let first = {
+            let mut queue = self.lock();
+            if queue.closed {
+                return Err(HandleError::Gone);
+            }
+            if queue.commands.len() >= CAPACITY {
+                return Err(HandleError::Full);
+            }
+            queue.commands.push_back(command);
+            queue.commands.len() == 1
+        };
+        // The loop empties the queue once it looks, so that only the first needs to call it.
+        if first { self.wake().map_err(|_| HandleError::Gone) } else { Ok(()) }
+    }
+
+    pub(crate) fn wake(&self) -> io::Result<()> {
+        self.shared.waker.wake()
+    }
+
+    /// All that waits; afterwards the next command wakes the loop again.
+    pub(crate) fn take(&self) -> VecDeque<Command> {
+        std::mem::take(&mut self.lock().commands)
+    }
+
+    pub(crate) fn close_queue(&self) {
+        let mut queue = self.lock();
+        queue.closed = true;
+        queue.commands = VecDeque::new();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Nothing is left half-done by a panic while it is locked.
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,82 @@
+//! Listening sockets.
+
+use std::io;
+use std::net::SocketAddr;
+
+use mio::net::TcpListener;
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::transport::Transport;
+
+/// Connections that the kernel holds until they are accepted: a herd that comes back at once fits.
+const BACKLOG: i32 = 1024;
+
+/// A listening TCP socket.
+#[derive(Debug)]
+pub struct Listener {
+    inner: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// Listens on an address. `[::]` takes IPv4 as well.
+    ///
+    /// # Errors
+    /// The system's, such as an address that is taken.
+    pub fn bind(address: SocketAddr) -> io::Result<Listener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // A restart need not wait for the connections of the last run to be forgotten.
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(!address.ip().is_unspecified())?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Listener::from_std(socket.into())
+    }
+
+    /// Takes over a socket that listens already.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn from_std(listener: std::net::TcpListener) -> io::Result<Listener> {
+        listener.set_nonblocking(true)?;
+        let socket = Socket::from(listener);
+        // Linux hands this on to accepted sockets, which saves a call for each.
+        socket.set_tcp_nodelay(true)?;
+        let listener: std::net::TcpListener = socket.into();
+        let address = listener.local_addr()?;
+        Ok(Listener { inner: TcpListener::from_std(listener), address })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether only this machine can reach it.
+    pub fn is_loopback(&self) -> bool {
+        self.address.ip().to_canonical().is_loopback()
+    }
+
+    /// Accepts one connection.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is none; others as accept(2) says.
+    pub fn accept(&self) -> io::Result<(Transport, SocketAddr)> {
+        let (stream, peer) = self.inner.accept()?;
+        if cfg!(not(target_os = "linux")) {
+            stream.set_nodelay(true)?;
+        }
+        Ok((Transport::Plain(stream), peer))
+    }
+
+    /// Registers for new connections.
+    ///
+    /// # Errors
+    /// The poll's.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(&mut self.inner, token, Interest::READABLE)
+    }
+}

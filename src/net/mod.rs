@@ -1,0 +1,4 @@
+//! Floor 2: sockets, and no WebSocket word.
+
+pub mod listener;
+pub mod transport;

@@ -1,0 +1,288 @@
+//! The loop: mio, one thread, and the only clock. It makes the system calls; what they come to is the broker's.
+//!
+//! One turn reads every ready connection once, acts on deadlines, writes to every dirty connection once, reaps what
+//! ended, and sleeps. Sockets are registered once for both edges; nothing is registered or changed per event.
+
+mod accept;
+mod sockets;
+mod turn;
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Interest, Poll, Token, Waker, event::Source};
+
+use crate::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
+use crate::broker::reason::Counters;
+use crate::broker::{Broker, JoinError, Joined, Published};
+use crate::channel::log::From;
+use crate::config::Config;
+use crate::handle::Handle;
+use crate::limits::Limits;
+use crate::net::listener::Listener;
+use crate::proto::close::CloseCode;
+use crate::proto::http::{Refusal, Response};
+use crate::proto::message::Message;
+use crate::proto::origin::OriginRules;
+
+use sockets::Sockets;
+use turn::{Reading, clock};
+
+/// The one buffer that everything is read into, in bytes: also the most that one connection is read per turn.
+const SCRATCH: usize = 64 * 1024;
+
+/// Events that one call of the poll brings.
+const EVENTS: usize = 1024;
+
+/// Tokens that are no connection's: the loop byte of an id never has this value.
+const OWN: usize = 0xff << 56;
+const WAKER: Token = Token(OWN);
+const LISTENERS: usize = OWN | 1 << 32;
+const SOURCES: usize = OWN | 2 << 32;
+
+/// The server: the broker and its sockets. See the crate's documentation for how to use it.
+#[derive(Debug)]
+pub struct Server {
+    poll: Poll,
+    events: Events,
+    broker: Broker,
+    sockets: Sockets,
+    listeners: Vec<Listening>,
+    handle: Handle,
+    woken: bool,
+    io_ready: VecDeque<usize>,
+    /// Connections that may be readable, for the next turn. Invariant: each stands in `ready` or `turn` once.
+    ready: Vec<ConnectionId>,
+    /// Those of this turn that were not looked at yet.
+    turn: VecDeque<ConnectionId>,
+    scratch: Box<[u8]>,
+    reading: Option<Reading>,
+    phase: Phase,
+    /// Given up to tell one peer that there are no more descriptors.
+    reserve: Option<File>,
+    accept_again: Option<Instant>,
+    finished: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Read,
+    Expire,
+    Flush,
+    Sleep,
+}
+
+#[derive(Debug)]
+struct Listening {
+    listener: Listener,
+    ready: bool,
+}
+
+impl Server {
+    /// Listens, and is ready to be polled.
+    ///
+    /// # Errors
+    /// `InvalidInput` for limits that contradict each other or an origin that is none; otherwise the system's, such as
+    /// an address that is taken.
+    pub fn bind(config: Config) -> io::Result<Server> {
+        let invalid = |error: String| io::Error::new(ErrorKind::InvalidInput, error);
+        config.limits.validate().map_err(|error| invalid(error.to_string()))?;
+        let rules = OriginRules::new(&config.origins, &config.hosts).map_err(invalid)?;
+        let poll = Poll::new()?;
+        let handle = Handle::new(Waker::new(poll.registry(), WAKER)?);
+        let mut listeners = Vec::new();
+        for (i, address) in config.listen.iter().enumerate() {
+            let mut listener = Listener::bind(*address)?;
+            listener.register(poll.registry(), Token(LISTENERS | i))?;
+            listeners.push(Listening { listener, ready: false });
+        }
+        let seed = RandomState::new().hash_one(std::process::id());
+        Ok(Server {
+            broker: Broker::new(config.limits, rules, seed, clock()),
+            poll,
+            events: Events::with_capacity(EVENTS),
+            sockets: Sockets::default(),
+            listeners,
+            handle,
+            woken: false,
+            io_ready: VecDeque::new(),
+            ready: Vec::new(),
+            turn: VecDeque::new(),
+            scratch: vec![0; SCRATCH].into(),
+            reading: None,
+            phase: Phase::Sleep,
+            reserve: File::open("/dev/null").ok(),
+            accept_again: None,
+            finished: false,
+        })
+    }
+
+    /// Where it listens, in the order of `Config::listen`.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(|listening| listening.listener.address()).collect()
+    }
+
+    /// Waits for the next event. None: it was shut down, and every connection is gone.
+    ///
+    /// # Errors
+    /// The poll itself failed; errors of peers are events.
+    pub fn poll(&mut self) -> io::Result<Option<Event>> {
+        loop {
+            if let Some(event) = self.broker.next_event() {
+                return Ok(Some(event));
+            }
+            if let Some(key) = self.io_ready.pop_front() {
+                return Ok(Some(Event::Io(key)));
+            }
+            match self.phase {
+                Phase::Read => {
+                    if !self.read_next() {
+                        self.phase = Phase::Expire;
+                    }
+                }
+                Phase::Expire => {
+                    self.broker.expire();
+                    self.phase = Phase::Flush;
+                }
+                Phase::Flush => {
+                    self.broker.flush(&mut self.sockets);
+                    self.reap();
+                    self.phase = Phase::Sleep;
+                }
+                Phase::Sleep => {
+                    if self.is_finished() {
+                        self.handle.close_queue();
+                        return Ok(None);
+                    }
+                    self.sleep()?;
+                    self.begin_turn();
+                    self.phase = Phase::Read;
+                }
+            }
+        }
+    }
+
+    /// Registers a source of the embedder's: when it is ready, `Event::Io` comes with that key, below 2^32. The source
+    /// is to be read until it would block, as its edge comes once.
+    ///
+    /// # Errors
+    /// The poll's.
+    pub fn register(&mut self, source: &mut impl Source, key: usize) -> io::Result<()> {
+        let token = Token(SOURCES | (key & 0xffff_ffff));
+        self.poll.registry().register(source, token, Interest::READABLE)
+    }
+
+    /// A handle for other threads.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Answers a handshake with 101, and joins a channel in the same step. The id's Close event follows in any case,
+    /// also if the peer has gone meanwhile or the channel cannot be made, which answers 503.
+    pub fn accept(&mut self, handshake: Handshake, accept: &Accept) -> ConnectionId {
+        self.broker.accept(handshake, accept)
+    }
+
+    /// Answers a handshake with an error.
+    pub fn refuse(&mut self, handshake: Handshake, refusal: &Refusal) {
+        self.broker.refuse(handshake, refusal);
+    }
+
+    /// Answers an HTTP request.
+    pub fn respond(&mut self, exchange: Exchange, response: Response) {
+        self.broker.respond(exchange, response);
+    }
+
+    /// Publishes to all members of a channel.
+    pub fn publish(&mut self, channel: &str, message: impl Into<Message>) -> Published {
+        self.broker.publish(channel, message.into(), None, None)
+    }
+
+    /// Publishes on behalf of a connection, and not to `except`.
+    pub fn publish_from(
+        &mut self,
+        channel: &str,
+        message: impl Into<Message>,
+        from: Option<ConnectionId>,
+        except: Option<ConnectionId>,
+    ) -> Published {
+        self.broker.publish(channel, message.into(), from, except)
+    }
+
+    /// Sends to one connection alone, behind all that was published to it before. Returns false if the id is stale, the
+    /// connection is not open, or the message is longer than `max_message`.
+    pub fn send(&mut self, id: ConnectionId, message: impl Into<Message>) -> bool {
+        self.broker.send(id, &message.into())
+    }
+
+    /// Joins a channel, which comes into being if it does not exist.
+    ///
+    /// # Errors
+    /// See `JoinError`.
+    pub fn join(&mut self, id: ConnectionId, channel: &str, from: From) -> Result<Joined, JoinError> {
+        self.broker.join(id, channel, from)
+    }
+
+    /// Leaves a channel. What was published to it before still arrives. Returns false if it was no member.
+    pub fn leave(&mut self, id: ConnectionId, channel: &str) -> bool {
+        self.broker.leave(id, channel)
+    }
+
+    /// Closes a connection with a Close frame, behind all that was published to it before. Returns false if the id is
+    /// stale or the connection is not open any more.
+    pub fn close(&mut self, id: ConnectionId, code: CloseCode, reason: &str) -> bool {
+        self.broker.close(id, code, reason)
+    }
+
+    /// Begins to shut down: no new connections; every open one gets a Close frame with 1001, in paced batches; after
+    /// `timeout` whoever is left is dropped. `poll` returns None when all are gone.
+    pub fn shutdown(&mut self, timeout: Duration) {
+        self.shutdown_with(CloseCode::GOING_AWAY, timeout);
+    }
+
+    fn shutdown_with(&mut self, code: CloseCode, timeout: Duration) {
+        self.listeners.clear();
+        self.accept_again = None;
+        self.broker.shutdown(code, timeout);
+    }
+
+    /// The channels that a connection is a member of, in the order of joining.
+    pub fn channels_of(&self, id: ConnectionId) -> impl Iterator<Item = &std::sync::Arc<str>> {
+        self.broker.channels_of(id)
+    }
+
+    /// How many members a channel has.
+    pub fn members(&self, channel: &str) -> usize {
+        self.broker.members(channel)
+    }
+
+    /// The embedder's own number for a connection; 0 until it is set.
+    pub fn tag(&self, id: ConnectionId) -> u32 {
+        self.broker.tag(id)
+    }
+
+    /// Sets the embedder's own number for a connection.
+    pub fn set_tag(&mut self, id: ConnectionId, tag: u32) {
+        self.broker.set_tag(id, tag);
+    }
+
+    /// What was counted since the start.
+    pub fn counters(&self) -> &Counters {
+        self.broker.counters()
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &Limits {
+        self.broker.limits()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.handle.close_queue();
+    }
+}

@@ -1,0 +1,87 @@
+//! New connections: accepted until there are no more, within the turn's share, and what happens when descriptors run out.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::Token;
+
+use super::Server;
+use super::sockets::Socket;
+use crate::net::transport::Transport;
+use crate::proto::http::{Refusal, Response, Status};
+
+/// The most connections that one listener accepts per turn.
+const MAX_ACCEPTS: usize = 64;
+
+/// How long accepting pauses when descriptors have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+impl Server {
+    pub(super) fn accept_waiting(&mut self) {
+        for i in 0..self.listeners.len() {
+            for _ in 0..MAX_ACCEPTS {
+                let paused = self.accept_again.is_some();
+                let Some(listening) = self.listeners.get_mut(i).filter(|listening| listening.ready && !paused) else {
+                    break;
+                };
+                match listening.listener.accept() {
+                    Ok((transport, peer)) => {
+                        let loopback = listening.listener.is_loopback();
+                        self.take_in(transport, peer, loopback);
+                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => listening.ready = false,
+                    Err(error) if is_one_peers(&error) => {}
+                    Err(error) => self.cannot_accept(i, &error),
+                }
+            }
+        }
+    }
+
+    fn take_in(&mut self, mut transport: Transport, peer: SocketAddr, loopback: bool) {
+        let Some(id) = self.broker.open(peer, loopback) else {
+            refuse_unseen(&mut transport);
+            return;
+        };
+        let slot = id.slot() as usize;
+        if let Err(error) = transport.register(self.poll.registry(), Token(id.0 as usize)) {
+            log::warn!("cannot register a connection from {peer}: {error}");
+            self.broker.broken(id);
+            return;
+        }
+        if slot >= self.sockets.0.len() {
+            self.sockets.0.resize_with(slot + 1, || None);
+        }
+        if let Some(place) = self.sockets.0.get_mut(slot) {
+            *place = Some(Socket { transport, ready: false, read_closed: false });
+        }
+    }
+
+    /// Out of descriptors or memory: with the reserve descriptor one peer is told, then accepting pauses. The edge does
+    /// not come again, so a timer looks.
+    fn cannot_accept(&mut self, listener: usize, error: &io::Error) {
+        log::warn!("cannot accept: {error}; trying again in {} ms; see ulimit -n", ACCEPT_PAUSE.as_millis());
+        if self.reserve.take().is_some()
+            && let Some(Ok((mut transport, _))) = self.listeners.get(listener).map(|l| l.listener.accept())
+        {
+            refuse_unseen(&mut transport);
+        }
+        self.reserve = File::open("/dev/null").ok();
+        self.accept_again = Some(Instant::now() + ACCEPT_PAUSE);
+    }
+}
+
+/// Whether an error of accept(2) is that of the connection that was to be accepted.
+fn is_one_peers(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted)
+}
+
+/// Tells a peer that there is no room for it, if that can be done without waiting.
+fn refuse_unseen(transport: &mut Transport) {
+    let detail = "The broker has as many connections as it may have; try again later.";
+    let refusal = Refusal::new(Status(503), "too_many_connections", detail).with_header("Retry-After", "5");
+    // Best effort: it may have gone already.
+    let _ = transport.write(&Response::problem(&refusal).closing().encode());
+    transport.shutdown();
+}

@@ -1,0 +1,208 @@
+//! One turn: read every ready connection once, act on deadlines, write to every dirty connection once, reap, sleep.
+
+use std::io::{self, ErrorKind};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use mio::{Events, Token};
+
+use super::{OWN, SOURCES, Server, WAKER};
+use crate::broker::event::ConnectionId;
+use crate::broker::timers::Now;
+use crate::handle::Command;
+use crate::net::transport::Read1;
+
+/// The most frames of one connection per turn.
+const MAX_FRAMES: usize = 256;
+
+/// What lies in the scratch buffer.
+#[derive(Debug)]
+pub(super) struct Reading {
+    id: ConnectionId,
+    start: usize,
+    end: usize,
+    frames: usize,
+    /// Whether the socket may have more.
+    more: bool,
+}
+
+pub(super) fn clock() -> Now {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { instant: Instant::now(), unix_ms: u64::try_from(unix.as_millis()).unwrap_or_default() }
+}
+
+impl Server {
+    pub(super) fn is_finished(&mut self) -> bool {
+        self.finished |= self.broker.is_draining() && self.broker.connection_count() == 0 && !self.broker.has_events();
+        self.finished
+    }
+
+    pub(super) fn sleep(&mut self) -> io::Result<()> {
+        for id in self.broker.take_resumed() {
+            self.make_ready(id, false);
+        }
+        let timeout = self.timeout();
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
+            result => result?,
+        }
+        let now = clock();
+        self.broker.advance(now);
+        if self.accept_again.is_some_and(|again| now.instant >= again) {
+            self.accept_again = None;
+        }
+        Ok(())
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let accepting = self.accept_again.is_none() && self.listeners.iter().any(|listening| listening.ready);
+        if !self.ready.is_empty() || !self.turn.is_empty() || self.broker.has_work() || accepting {
+            return Some(Duration::ZERO);
+        }
+        let next = self.broker.next_deadline().into_iter().chain(self.accept_again).min()?;
+        Some(next.saturating_duration_since(Instant::now()))
+    }
+
+    pub(super) fn begin_turn(&mut self) {
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            match event.token() {
+                WAKER => self.woken = true,
+                Token(token) if token & OWN != OWN => {
+                    let id = ConnectionId(token as u64);
+                    if event.is_writable() {
+                        self.broker.writable(id);
+                    }
+                    if event.is_readable() || event.is_read_closed() || event.is_error() {
+                        self.make_ready(id, event.is_read_closed() || event.is_error());
+                    }
+                }
+                Token(token) if token & SOURCES == SOURCES => self.io_ready.push_back(token & 0xffff_ffff),
+                Token(token) => {
+                    if let Some(listening) = self.listeners.get_mut(token & 0xffff_ffff) {
+                        listening.ready = true;
+                    }
+                }
+            }
+        }
+        self.events = events;
+        self.obey();
+        self.accept_waiting();
+        self.turn.extend(self.ready.drain(..));
+    }
+
+    fn make_ready(&mut self, id: ConnectionId, read_closed: bool) {
+        if !self.broker.is_live(id) {
+            return;
+        }
+        let Some(socket) = self.sockets.get(id.slot()) else { return };
+        socket.read_closed |= read_closed;
+        if !socket.ready {
+            socket.ready = true;
+            self.ready.push(id);
+        }
+    }
+
+    /// Does what other threads have asked for.
+    fn obey(&mut self) {
+        if !std::mem::take(&mut self.woken) {
+            return;
+        }
+        for command in self.handle.take() {
+            match command {
+                Command::Publish { channel, message } => {
+                    self.broker.publish(&channel, message, None, None);
+                }
+                Command::Close { id, code, reason } => {
+                    self.broker.close(id, code, &reason);
+                }
+                Command::Shutdown { code, timeout } => self.shutdown_with(code, timeout),
+            }
+        }
+    }
+
+    /// One step of reading; false if this turn has nothing more to read.
+    pub(super) fn read_next(&mut self) -> bool {
+        if self.broker.wants_flush() {
+            self.put_back();
+            return false;
+        }
+        if self.reading.is_some() {
+            self.feed();
+            return true;
+        }
+        let Some(id) = self.turn.pop_front() else { return false };
+        if !self.broker.is_live(id) {
+            return true;
+        }
+        let Some(socket) = self.sockets.get(id.slot()) else { return true };
+        socket.ready = false;
+        if !self.broker.wants_input(id) {
+            // It comes back by `take_resumed`.
+            return true;
+        }
+        let stash = self.broker.take_stash(id);
+        if let Some(place) = self.scratch.get_mut(..stash.len()).filter(|place| !place.is_empty()) {
+            place.copy_from_slice(&stash);
+            self.reading = Some(Reading { id, start: 0, end: stash.len(), frames: 0, more: true });
+            return true;
+        }
+        match socket.transport.read(&mut self.scratch, socket.read_closed) {
+            Ok(Read1::Bytes { count, drained }) => {
+                self.reading = Some(Reading { id, start: 0, end: count, frames: 0, more: !drained });
+            }
+            Ok(Read1::Empty) => {}
+            Ok(Read1::End) => self.broker.eof(id),
+            Err(_) => self.broker.broken(id),
+        }
+        true
+    }
+
+    /// Feeds what was read to the broker, until something happens or the connection had its share of the turn.
+    fn feed(&mut self) {
+        let Some(mut reading) = self.reading.take() else { return };
+        while reading.start < reading.end && reading.frames < MAX_FRAMES {
+            let bytes = self.scratch.get(reading.start..reading.end).unwrap_or_default();
+            let taken = self.broker.receive(reading.id, bytes);
+            if taken == 0 {
+                break;
+            }
+            reading.start += taken;
+            reading.frames += 1;
+            if self.broker.has_events() || self.broker.wants_flush() {
+                self.reading = Some(reading);
+                return;
+            }
+        }
+        self.set_aside(&reading);
+    }
+
+    /// Keeps what is left of a reading for a later turn.
+    fn set_aside(&mut self, reading: &Reading) {
+        let rest = self.scratch.get(reading.start..reading.end).unwrap_or_default();
+        if !rest.is_empty() {
+            self.broker.stash(reading.id, rest);
+        }
+        if reading.more || !rest.is_empty() {
+            self.make_ready(reading.id, false);
+        }
+    }
+
+    /// The open batches are large enough: whoever was not read this turn is first in the next.
+    fn put_back(&mut self) {
+        let waiting: Vec<ConnectionId> = self.turn.drain(..).collect();
+        let newly = std::mem::replace(&mut self.ready, waiting);
+        self.ready.extend(newly);
+        if let Some(reading) = self.reading.take() {
+            self.set_aside(&reading);
+        }
+    }
+
+    pub(super) fn reap(&mut self) {
+        let sockets = &mut self.sockets;
+        self.broker.reap(|slot| {
+            if let Some(place) = sockets.0.get_mut(slot as usize) {
+                *place = None;
+            }
+        });
+    }
+}
