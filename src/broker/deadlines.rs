@@ -15,7 +15,7 @@ impl Broker {
     pub fn expire(&mut self) {
         while let Some(timer) = self.timers.pop_due() {
             let Some((hot, cold)) = self.slots.both(timer.slot) else { continue };
-            if hot.serial != timer.serial || !hot.has(flag::ARMED) || cold.armed != timer.at || hot.has(flag::ENDED) {
+            if !is_armed(&timer, hot, cold) {
                 continue;
             }
             hot.clear(flag::ARMED);
@@ -36,6 +36,10 @@ impl Broker {
             hot.set(flag::ARMED);
             cold.armed = at;
             self.timers.arm(Timer { at, slot, serial: hot.serial });
+            let slots = &self.slots;
+            self.timers.sweep(slots.len(), |timer| {
+                slots.get(timer.slot).is_some_and(|(hot, cold)| is_armed(timer, hot, cold))
+            });
         }
     }
 
@@ -84,6 +88,11 @@ impl Broker {
             self.mark_dirty(slot);
         }
     }
+}
+
+/// Whether a timer is the one that looks at this connection: not an older one, nor one of who was in the slot before.
+fn is_armed(timer: &Timer, hot: &Hot, cold: &Cold) -> bool {
+    hot.serial == timer.serial && hot.has(flag::ARMED) && cold.armed == timer.at && !hot.has(flag::ENDED)
 }
 
 /// The next deadline that a connection has.
