@@ -70,12 +70,12 @@ impl Broker {
     fn check_open(&mut self, slot: u32, now: Tick) {
         let pong_timeout = self.limits.pong_timeout;
         let Some((hot, cold)) = self.slots.both(slot) else { return };
+        if hot.has(flag::CHOKED) {
+            return;
+        }
         if hot.has(flag::UNFINISHED) && now.is_past(cold.message_due) {
             let what = "message not finished within --message-timeout";
             return self.fail(slot, Cause::MessageTimeout, &Failure { code: CloseCode::POLICY, what });
-        }
-        if hot.has(flag::CHOKED) {
-            return;
         }
         if hot.has(flag::PINGED) {
             if now.is_past(cold.due) {
@@ -106,7 +106,7 @@ fn deadline(hot: &Hot, cold: &Cold, limits: &Limits) -> Option<Tick> {
     } else {
         Some(hot.heard.after(limits.ping_interval))
     };
-    let message = hot.has(flag::UNFINISHED).then_some(cold.message_due);
+    let message = (hot.has(flag::UNFINISHED) && !hot.has(flag::CHOKED)).then_some(cold.message_due);
     let write = hot.has(flag::BLOCKED).then_some(hot.write_due);
     [state, message, write].into_iter().flatten().reduce(Tick::earliest)
 }
