@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, Command};
-use slotcast::limits::Limits;
+use slotcast::Limits;
 
 use super::{descriptors, units};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
-use slotcast::limits::Limits;
+use slotcast::Limits;
 
 use super::args::{FLAGS, Flag, Kind, PREFIX, Values};
 use super::listen::{Ipv6, Listen};
