@@ -60,9 +60,7 @@ impl Broker {
         if self.dirty.is_empty() {
             self.dirty = dirty;
         }
-        for (_, chunk) in self.chunks.drain() {
-            self.batches.release(chunk.batch);
-        }
+        self.forget_chunks(None);
         self.open_bytes = 0;
         self.judge();
     }
@@ -201,8 +199,8 @@ impl Broker {
         }
     }
 
-    /// Queues the next chunk of log for the first membership that catches up. Ok(false) if none does; Err if what it
-    /// has not seen is not kept any more.
+    /// Queues the next chunk of log for the first membership that catches up. Ok(false) if none does; Err if what those
+    /// that do have not seen is not kept any more.
     fn catch_up(&mut self, slot: u32) -> Result<bool, ()> {
         let id = self.slots.id(slot).0;
         let Some((hot, cold)) = self.slots.both(slot) else { return Ok(false) };
@@ -210,26 +208,30 @@ impl Broker {
             return Ok(false);
         }
         let memberships = cold.memberships.as_slice();
-        let mut found = None;
+        let (mut found, mut lost) = (None, false);
         for membership in memberships {
-            let group = self.channels[membership.channel as usize].group_mut(membership.encoding);
-            let member = group.members.get(membership.index as usize);
-            if let Some(member) = member.filter(|member| member.catching_up) {
+            let channel = &mut self.channels[membership.channel as usize];
+            let tail = channel.log.tail();
+            let member = channel.group_mut(membership.encoding).members.get(membership.index as usize);
+            let Some(member) = member.filter(|member| member.catching_up) else { continue };
+            if member.cursor >= tail {
                 found = Some((*membership, member.cursor));
                 break;
             }
+            // The others still get what is kept for them.
+            lost = true;
         }
         let Some((membership, cursor)) = found else {
+            if lost {
+                return Err(());
+            }
             if memberships.len() < 2 {
                 hot.clear(flag::SLOW_PATH);
             }
             return Ok(false);
         };
         let channel = &mut self.channels[membership.channel as usize];
-        let (tail, head) = (channel.log.tail(), channel.log.head());
-        if cursor < tail {
-            return Err(());
-        }
+        let head = channel.log.head();
         let mut last = cursor;
         if cursor < head {
             let shared = (membership.channel, membership.encoding, cursor);
@@ -255,6 +257,13 @@ impl Broker {
             member.catching_up = last < head;
         }
         Ok(true)
+    }
+
+    /// Lets go of the chunks of a channel that is gone, whose key may be another's before the flush; None for all.
+    pub(super) fn forget_chunks(&mut self, channel: Option<u32>) {
+        for (_, chunk) in self.chunks.extract_if(|&(key, ..), _| channel.is_none_or(|channel| channel == key)) {
+            self.batches.release(chunk.batch);
+        }
     }
 
     pub(super) fn chunks_holding(&self, batch: BatchKey) -> usize {

@@ -214,6 +214,7 @@ impl Broker {
         if let Some(cold) = self.slots.cold(slot) {
             cold.connection.close();
         }
+        self.count_inbound(slot);
         self.queue_close(slot, code, reason);
         self.farewell(slot, CloseReason::new(cause, Some(code), reason));
     }
@@ -237,6 +238,12 @@ impl Broker {
         hot.set(flag::ENDED);
         hot.outbound.clear(&mut self.batches);
         self.ended.push(slot);
+        // Until it is reaped it is neither open nor does it hold anything.
+        if let Some(cold) = self.slots.cold(slot) {
+            cold.connection.drain();
+            cold.extras = None;
+        }
+        self.count_inbound(slot);
         self.farewell(slot, CloseReason::new(cause, None, ""));
     }
 
@@ -310,6 +317,7 @@ impl Broker {
             cold.connection.drain();
             cold.due = due;
         }
+        self.count_inbound(slot);
         self.farewell(slot, CloseReason::new(Cause::PeerVanished, None, ""));
         self.mark_dirty(slot);
         self.rearm(slot);
@@ -333,6 +341,8 @@ impl Broker {
                 drop_socket(slot);
             }
         }
+        // Who was marked in the flush that ended it would leave its place in the list to the slot's next owner.
+        self.dirty.retain(|&slot| self.slots.hot(slot).has(flag::DIRTY));
     }
 
     /// The connections that may be read from again, although nothing new may have arrived.
