@@ -26,7 +26,8 @@ struct ShowSeed(u64);
 impl Drop for ShowSeed {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("SLOTCAST_SEED={}", self.0);
+            let line = format!("SLOTCAST_SEED={}\n", self.0);
+            eprint!("{line}");
         }
     }
 }

@@ -45,7 +45,7 @@ pub fn run(seed: u64) {
 
 /// Nobody does anything new, and everybody reads: all that is owed arrives.
 fn settle(world: &mut World, random: &mut Random) {
-    world.quiet = true;
+    world.calm_down();
     for peer in world.kernel.all() {
         if peer.reader != Reader::Stalled || random.one_in(2) {
             peer.reader = Reader::Eager;
@@ -87,6 +87,8 @@ fn limits(random: &mut Random) -> Limits {
 
 fn step(world: &World, random: &mut Random) -> Duration {
     match random.below(40) {
+        // A loop that has something to do does not sleep.
+        _ if world.has_work() => Duration::from_millis(random.below(20) as u64),
         0 => Duration::from_secs(1),
         1 => Duration::from_secs(6 + random.below(100) as u64),
         2 | 3 => world.broker.next_deadline().map_or(Duration::ZERO, |at| at.saturating_duration_since(world.now.instant)),

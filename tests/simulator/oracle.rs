@@ -23,6 +23,7 @@ struct Life {
     epoch: Option<Epoch>,
 }
 
+#[derive(Debug)]
 /// What one membership is owed: `next..end` of a life. `behind` until it was seen to have caught up.
 struct Stream {
     life: usize,
@@ -217,7 +218,7 @@ impl Oracle {
         assert!(view.directs.is_empty(), "{id}: {} sent to it are missing", view.directs.len());
         for stream in view.streams.iter().filter(|stream| !stream.may_miss && (behind == Behind::All || !stream.behind)) {
             let missing = peek(&self.lives, stream, id).map(|(life, at)| brief(&self.lives[life].entries[at].data));
-            assert_eq!(missing, None, "{id}: a published message is missing");
+            assert_eq!(missing, None, "{id}: a published message is missing: {stream:?} of {}..{}", self.lives[stream.life].tail, self.lives[stream.life].entries.len());
         }
     }
 }

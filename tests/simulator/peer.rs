@@ -48,6 +48,8 @@ pub struct Peer {
     /// Something is to be told by the next wake-up: readable, read-closed.
     pub readable: bool,
     pub reader: Reader,
+    /// It has been eager all its life.
+    pub eager: bool,
     pub room: usize,
     /// A write was refused: one edge is owed once there is room.
     pub refused: bool,
@@ -74,6 +76,7 @@ impl Peer {
             ended: None,
             readable: false,
             reader,
+            eager: reader == Reader::Eager,
             room,
             refused: false,
             shut: false,

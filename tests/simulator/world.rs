@@ -37,7 +37,7 @@ pub struct World {
     turn: VecDeque<ConnectionId>,
     reading: Option<Reading>,
     /// Nothing is done but what follows from what was done before.
-    pub quiet: bool,
+    quiet: bool,
 }
 
 impl World {
@@ -93,6 +93,13 @@ impl World {
         self.reap();
         self.after_step();
         assert_eq!(self.broker.channel_count(), self.oracle.channels(), "channels");
+    }
+
+    /// From now on only what was begun is finished, in large steps.
+    pub fn calm_down(&mut self) {
+        self.quiet = true;
+        self.scratch.resize(65_536, 0);
+        self.max_frames = 256;
     }
 
     /// Whether another turn would do something without any help.
@@ -216,7 +223,7 @@ impl World {
         for peer in gone {
             self.embedder.gone.push(peer.id);
             // A peer that reads everything and does not leave is told why it is left.
-            if peer.reader == Reader::Eager && peer.ending.is_none() && !self.broker.is_draining() {
+            if peer.eager && peer.ending.is_none() && !self.broker.is_draining() {
                 self.embedder.owed_close.push((peer.id, oracle.is_closed(peer.id)));
             }
         }
