@@ -56,6 +56,18 @@ impl Broker {
             hot.clear(flag::PINGED);
             self.rearm(slot);
             self.resumed.push(id);
+            self.excuse(id);
+        }
+    }
+
+    /// It is not this peer's fault that it was not read from: the time for its unfinished message begins anew.
+    pub fn excuse(&mut self, id: ConnectionId) {
+        let Some(slot) = self.slots.live(id) else { return };
+        let due = self.timers.now().after(self.limits.message_timeout);
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        if hot.has(flag::UNFINISHED) {
+            cold.message_due = due;
+            self.rearm(slot);
         }
     }
 

@@ -126,6 +126,14 @@ impl Timers {
         self.heap.push(timer);
     }
 
+    /// Drops the entries that `is_valid` says nothing about any more, if there are many for so many connections: those
+    /// of connections that have gone, or that got an earlier one, would otherwise stay until they are due.
+    pub fn sweep(&mut self, connections: usize, is_valid: impl FnMut(&Timer) -> bool) {
+        if self.heap.len() > connections + connections / 4 + 64 {
+            self.heap.retain(is_valid);
+        }
+    }
+
     /// The next entry that is due.
     pub fn pop_due(&mut self) -> Option<Timer> {
         let now = self.now();

@@ -190,6 +190,9 @@ impl Server {
     /// The open batches are large enough: whoever was not read this turn is first in the next.
     fn put_back(&mut self) {
         let waiting: Vec<ConnectionId> = self.turn.drain(..).collect();
+        for &id in &waiting {
+            self.broker.excuse(id);
+        }
         let newly = std::mem::replace(&mut self.ready, waiting);
         self.ready.extend(newly);
         if let Some(reading) = self.reading.take() {
