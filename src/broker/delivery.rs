@@ -158,13 +158,22 @@ impl Broker {
             return self.weigh(slot);
         }
         self.push_pong(slot);
-        if self.slots.hot(slot).outbound.is_empty() {
-            match self.catch_up(slot) {
-                Ok(true) => self.mark_dirty(slot),
-                Ok(false) => {}
-                Err(()) => return self.lose(slot),
-            }
+        if !self.write_all(slot, io) {
+            return;
         }
+        match self.catch_up(slot) {
+            // The next chunk is the next flush's.
+            Ok(true) => self.mark_dirty(slot),
+            Ok(false) => {}
+            Err(()) => return self.lose(slot),
+        }
+        if self.write_all(slot, io) {
+            self.drained(slot, io);
+        }
+    }
+
+    /// Writes what is queued. Returns false if some of it has to wait, or the connection is broken.
+    fn write_all(&mut self, slot: u32, io: &mut impl Io) -> bool {
         while !self.slots.hot(slot).outbound.is_empty() {
             match write_queue(self.slots.hot(slot), slot, &self.batches, io) {
                 Ok((taken, offered)) => {
@@ -172,18 +181,23 @@ impl Broker {
                     self.slots.hot(slot).outbound.advance(taken, &mut self.batches);
                     if taken < offered {
                         self.block(slot);
-                        return self.weigh(slot);
+                        self.weigh(slot);
+                        return false;
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.block(slot);
-                    return self.weigh(slot);
+                    self.weigh(slot);
+                    return false;
                 }
-                Err(_) => return self.end(slot, Cause::Reset),
+                Err(_) => {
+                    self.end(slot, Cause::Reset);
+                    return false;
+                }
             }
         }
-        self.drained(slot, io);
+        true
     }
 
     /// Nothing is owed any more: what waited for that goes on.
