@@ -164,6 +164,7 @@ impl Broker {
         match self.catch_up(slot) {
             // The next chunk is the next flush's.
             Ok(true) => self.mark_dirty(slot),
+            Ok(false) if self.slots.hot(slot).has(flag::PONG) => self.mark_dirty(slot),
             Ok(false) => {}
             Err(()) => return self.lose(slot),
         }
@@ -178,7 +179,9 @@ impl Broker {
             match write_queue(self.slots.hot(slot), slot, &self.batches, io) {
                 Ok((taken, offered)) => {
                     self.counters.bytes_sent += taken as u64;
-                    self.slots.hot(slot).outbound.advance(taken, &mut self.batches);
+                    let hot = self.slots.hot(slot);
+                    hot.outbound.advance(taken, &mut self.batches);
+                    hot.clear(flag::UNSWITCHED);
                     if taken < offered {
                         self.block(slot);
                         self.weigh(slot);
@@ -286,7 +289,7 @@ impl Broker {
 
     fn push_pong(&mut self, slot: u32) {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
-        if !hot.has(flag::PONG) {
+        if !hot.has(flag::PONG) || hot.has(flag::UNSWITCHED) {
             return;
         }
         hot.clear(flag::PONG);

@@ -100,6 +100,7 @@ impl Broker {
         self.switch_protocols(slot, &handshake, accept, joined);
         let now = self.timers.now();
         if let Some((hot, cold)) = self.slots.both(slot) {
+            hot.set(flag::UNSWITCHED);
             cold.connection.open();
             hot.heard = now;
         }
@@ -224,6 +225,10 @@ impl Broker {
         let due = self.timers.now().after(self.limits.close_timeout);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         cold.due = due;
+        if hot.has(flag::UNSWITCHED) {
+            // A pong cannot pass before the 101, and behind the Close frame it must not.
+            hot.clear(flag::PONG);
+        }
         hot.outbound.push_bytes(&mut self.batches, |bytes| write_close(bytes, code, reason));
         self.mark_dirty(slot);
         self.rearm(slot);

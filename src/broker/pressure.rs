@@ -118,8 +118,10 @@ impl Broker {
     fn close_slow(&mut self, slot: u32, cause: Cause) {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         log::info!("{} closed with 1013: {cause}, {} bytes unsent", cold.peer(), hot.outbound.pending());
+        // Without its 101 a peer would take a Close frame for a response.
+        let unswitched = hot.has(flag::UNSWITCHED);
         hot.outbound.truncate(&mut self.batches);
-        if !cold.connection.is_open() || (cause == Cause::OutboundTotal && !hot.outbound.is_empty()) {
+        if unswitched || !cold.connection.is_open() || (cause == Cause::OutboundTotal && !hot.outbound.is_empty()) {
             return self.end(slot, cause);
         }
         self.say_close(slot, cause, CloseCode::TRY_AGAIN, cause.as_str());

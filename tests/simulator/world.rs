@@ -151,6 +151,7 @@ impl World {
     fn read_next(&mut self) -> bool {
         if self.broker.wants_flush() {
             let waiting: Vec<ConnectionId> = self.turn.drain(..).collect();
+            waiting.iter().for_each(|&id| self.broker.excuse(id));
             let newly = std::mem::replace(&mut self.ready, waiting);
             self.ready.extend(newly);
             if let Some(reading) = self.reading.take() {
