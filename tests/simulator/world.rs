@@ -223,8 +223,8 @@ impl World {
         self.broker.reap(|slot| gone.extend(kernel.peers[slot as usize].take()));
         for peer in gone {
             self.embedder.gone.push(peer.id);
-            // A peer that reads everything and does not leave is told why it is left.
-            if peer.eager && peer.ending.is_none() && !self.broker.is_draining() {
+            // A peer that reads everything, behaves and does not leave is told why it is left.
+            if peer.eager && !peer.poisoned && peer.ending.is_none() && !self.broker.is_draining() {
                 self.embedder.owed_close.push((peer.id, oracle.is_closed(peer.id)));
             }
         }
