@@ -51,7 +51,7 @@ fn settle(world: &mut World, random: &mut Random) {
             peer.reader = Reader::Eager;
         }
     }
-    for _ in 0..400 {
+    for _ in 0..5000 {
         for peer in world.kernel.all() {
             peer.arrive(usize::MAX);
             peer.drain();

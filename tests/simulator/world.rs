@@ -224,7 +224,8 @@ impl World {
         for peer in gone {
             self.embedder.gone.push(peer.id);
             // A peer that reads everything, behaves and does not leave is told why it is left.
-            if peer.eager && !peer.poisoned && peer.ending.is_none() && !self.broker.is_draining() {
+            let roomy = self.broker.limits().max_inbound_total > 300_000 && !self.broker.is_draining();
+            if peer.eager && !peer.poisoned && peer.ending.is_none() && roomy {
                 self.embedder.owed_close.push((peer.id, oracle.is_closed(peer.id)));
             }
         }
