@@ -229,6 +229,7 @@ impl Broker {
             log::info!("{} closed with {}: {reason}", cold.peer(), failure.code.0);
             cold.connection.drain();
         }
+        self.count_inbound(slot);
         self.queue_close(slot, failure.code, &reason);
         self.farewell(slot, CloseReason::new(cause, Some(failure.code), &reason));
     }

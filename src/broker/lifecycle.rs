@@ -100,6 +100,7 @@ impl Broker {
         self.switch_protocols(slot, &handshake, accept, joined);
         let now = self.timers.now();
         if let Some((hot, cold)) = self.slots.both(slot) {
+            hot.set(flag::UNSWITCHED);
             cold.connection.open();
             hot.heard = now;
         }
@@ -214,6 +215,7 @@ impl Broker {
         if let Some(cold) = self.slots.cold(slot) {
             cold.connection.close();
         }
+        self.count_inbound(slot);
         self.queue_close(slot, code, reason);
         self.farewell(slot, CloseReason::new(cause, Some(code), reason));
     }
@@ -223,6 +225,10 @@ impl Broker {
         let due = self.timers.now().after(self.limits.close_timeout);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         cold.due = due;
+        if hot.has(flag::UNSWITCHED) {
+            // A pong cannot pass before the 101, and behind the Close frame it must not.
+            hot.clear(flag::PONG);
+        }
         hot.outbound.push_bytes(&mut self.batches, |bytes| write_close(bytes, code, reason));
         self.mark_dirty(slot);
         self.rearm(slot);
@@ -237,6 +243,12 @@ impl Broker {
         hot.set(flag::ENDED);
         hot.outbound.clear(&mut self.batches);
         self.ended.push(slot);
+        // Until it is reaped it is neither open nor does it hold anything.
+        if let Some(cold) = self.slots.cold(slot) {
+            cold.connection.drain();
+            cold.extras = None;
+        }
+        self.count_inbound(slot);
         self.farewell(slot, CloseReason::new(cause, None, ""));
     }
 
@@ -310,6 +322,7 @@ impl Broker {
             cold.connection.drain();
             cold.due = due;
         }
+        self.count_inbound(slot);
         self.farewell(slot, CloseReason::new(Cause::PeerVanished, None, ""));
         self.mark_dirty(slot);
         self.rearm(slot);
@@ -333,6 +346,8 @@ impl Broker {
                 drop_socket(slot);
             }
         }
+        // Who was marked in the flush that ended it would leave its place in the list to the slot's next owner.
+        self.dirty.retain(|&slot| self.slots.hot(slot).has(flag::DIRTY));
     }
 
     /// The connections that may be read from again, although nothing new may have arrived.

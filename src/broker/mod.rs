@@ -357,6 +357,7 @@ impl Broker {
         if channel.members() == 0 && !channel.touched {
             self.names.remove(&**channel.name());
             self.channels.remove(key as usize);
+            self.forget_chunks(Some(key));
         }
     }
 

@@ -54,6 +54,7 @@ impl Broker {
             // Nothing could be heard of it meanwhile.
             hot.heard = now;
             hot.clear(flag::PINGED);
+            self.rearm(slot);
             self.resumed.push(id);
             self.excuse(id);
         }
@@ -70,8 +71,20 @@ impl Broker {
         }
     }
 
-    /// Adjusts what a connection counts for in the inbound budget; past the budget the largest goes.
+    /// As `count_inbound`; past the budget the largest goes.
     pub(super) fn account(&mut self, slot: u32) {
+        self.count_inbound(slot);
+        while self.inbound > self.limits.max_inbound_total {
+            let largest =
+                self.slots.iter().filter(|(_, _, cold)| cold.inbound > 0).max_by_key(|(_, _, cold)| cold.inbound);
+            let Some(largest) = largest.map(|(slot, ..)| slot) else { break };
+            self.drop_inbound(largest);
+        }
+    }
+
+    /// Adjusts what a connection counts for in the inbound budget, and whether a message's deadline holds. To be called
+    /// whenever either may have changed, so that a deadline that means nothing any more cannot fire for ever.
+    pub(super) fn count_inbound(&mut self, slot: u32) {
         let now = self.timers.now();
         let due = now.after(self.limits.message_timeout);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
@@ -87,18 +100,10 @@ impl Broker {
             (false, true) => hot.clear(flag::UNFINISHED),
             _ => {}
         }
-        while self.inbound > self.limits.max_inbound_total {
-            let largest =
-                self.slots.iter().filter(|(_, _, cold)| cold.inbound > 0).max_by_key(|(_, _, cold)| cold.inbound);
-            let Some(largest) = largest.map(|(slot, ..)| slot) else { break };
-            self.drop_inbound(largest);
-        }
     }
 
     fn drop_inbound(&mut self, slot: u32) {
         let Some(cold) = self.slots.cold(slot) else { return };
-        self.inbound -= cold.inbound as usize;
-        cold.inbound = 0;
         cold.extras = None;
         if cold.connection.is_open() {
             let what = "all unfinished messages together are more than --max-inbound-total";
@@ -113,8 +118,10 @@ impl Broker {
     fn close_slow(&mut self, slot: u32, cause: Cause) {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         log::info!("{} closed with 1013: {cause}, {} bytes unsent", cold.peer(), hot.outbound.pending());
+        // Without its 101 a peer would take a Close frame for a response.
+        let unswitched = hot.has(flag::UNSWITCHED);
         hot.outbound.truncate(&mut self.batches);
-        if !cold.connection.is_open() || (cause == Cause::OutboundTotal && !hot.outbound.is_empty()) {
+        if unswitched || !cold.connection.is_open() || (cause == Cause::OutboundTotal && !hot.outbound.is_empty()) {
             return self.end(slot, cause);
         }
         self.say_close(slot, cause, CloseCode::TRY_AGAIN, cause.as_str());

@@ -39,6 +39,8 @@ pub mod flag {
     pub const LOOPBACK: u16 = 1 << 11;
     /// A message is under way, and `Cold::message_due` holds.
     pub const UNFINISHED: u16 = 1 << 12;
+    /// The 101 is queued, and nothing of it was sent: until then the peer takes no frame for one.
+    pub const UNSWITCHED: u16 = 1 << 13;
 }
 
 /// What a delivery touches: one cache line.
