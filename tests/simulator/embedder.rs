@@ -237,7 +237,13 @@ impl World {
         }
     }
 
-    fn publish(&mut self, channel: &str, data: (bool, Vec<u8>), from: Option<ConnectionId>, except: Option<ConnectionId>) {
+    fn publish(
+        &mut self,
+        channel: &str,
+        data: (bool, Vec<u8>),
+        from: Option<ConnectionId>,
+        except: Option<ConnectionId>,
+    ) {
         match self.broker.publish(channel, message_of(&data), from, except) {
             Published::Done { position, receivers } => match self.oracle.published(channel, data, except) {
                 Some((members, offset)) => {

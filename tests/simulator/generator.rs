@@ -70,7 +70,8 @@ fn limits(random: &mut Random) -> Limits {
     limits.max_message = random.pick(&[125, 400, 3000, 80_000, 80_000]);
     limits.max_outbound = limits.max_message * random.pick(&[8, 8, 20]);
     limits.max_outbound_total = limits.max_outbound * random.pick(&[1, 2, 100]);
-    limits.max_inbound_total = (limits.max_message * random.pick(&[1, 3, 1000])).max(random.pick(&[500, 2000, 100_000]));
+    limits.max_inbound_total =
+        (limits.max_message * random.pick(&[1, 3, 1000])).max(random.pick(&[500, 2000, 100_000]));
     limits.history_messages = random.pick(&[0, 1, 5, 5, 100]);
     limits.history_bytes = random.pick(&[0, 300, 100_000, 256 * 1024]);
     limits.max_channels = random.pick(&[1, 3, 100]);
@@ -91,7 +92,9 @@ fn step(world: &World, random: &mut Random) -> Duration {
         _ if world.has_work() => Duration::from_millis(random.below(20) as u64),
         0 => Duration::from_secs(1),
         1 => Duration::from_secs(6 + random.below(100) as u64),
-        2 | 3 => world.broker.next_deadline().map_or(Duration::ZERO, |at| at.saturating_duration_since(world.now.instant)),
+        2 | 3 => {
+            world.broker.next_deadline().map_or(Duration::ZERO, |at| at.saturating_duration_since(world.now.instant))
+        }
         _ => Duration::from_millis(random.below(20) as u64),
     }
 }
@@ -130,7 +133,8 @@ fn talk(world: &mut World, id: slotcast::broker::event::ConnectionId, random: &m
         match random.below(30) {
             0 => illegal(peer, random, max_message),
             1 => {
-                let close: &[u8] = random.pick(&[b"".as_slice(), b"\x03\xe8", b"\x0f\xa0bye", b"\x03", b"\x03\xed", b"\x03\xe8\xff"]);
+                let close: &[u8] =
+                    random.pick(&[b"".as_slice(), b"\x03\xe8", b"\x0f\xa0bye", b"\x03", b"\x03\xed", b"\x03\xe8\xff"]);
                 peer.wire.extend(wire::masked(random, 0x88, close));
                 peer.poisoned = true;
             }
