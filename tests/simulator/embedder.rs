@@ -237,7 +237,13 @@ impl World {
         }
     }
 
-    fn publish(&mut self, channel: &str, data: (bool, Vec<u8>), from: Option<ConnectionId>, except: Option<ConnectionId>) {
+    fn publish(
+        &mut self,
+        channel: &str,
+        data: (bool, Vec<u8>),
+        from: Option<ConnectionId>,
+        except: Option<ConnectionId>,
+    ) {
         match self.broker.publish(channel, message_of(&data), from, except) {
             Published::Done { position, receivers } => match self.oracle.published(channel, data, except) {
                 Some((members, offset)) => {
@@ -290,7 +296,7 @@ impl World {
                     self.oracle.left(id, channel);
                 }
             }
-            (19, Some(id)) => {
+            (19, Some(id)) if self.random.one_in(4) => {
                 let code = CloseCode(self.random.pick(&[1000, 1005, 1011, 4000]));
                 assert_eq!(self.broker.close(id, code, "bye"), self.embedder.is_open(id));
                 self.handle_closes();

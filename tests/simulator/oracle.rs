@@ -119,7 +119,12 @@ impl Oracle {
     }
 
     /// Returns how many get it, and the offset; None if the channel does not exist.
-    pub fn published(&mut self, channel: &str, data: (bool, Vec<u8>), except: Option<ConnectionId>) -> Option<(usize, u64)> {
+    pub fn published(
+        &mut self,
+        channel: &str,
+        data: (bool, Vec<u8>),
+        except: Option<ConnectionId>,
+    ) -> Option<(usize, u64)> {
         let except = except.filter(|&id| self.is_member(id, channel));
         let members = self.members(channel);
         let life = &mut self.lives[*self.current.get(channel)?];
@@ -189,7 +194,8 @@ impl Oracle {
             assert!(!overtaken(streams, &|entry| entry.time < direct.time), "{id}: a send overtakes a publish");
             return;
         }
-        let found = streams.iter().position(|s| peek(lives, s, id).is_some_and(|(l, at)| lives[l].entries[at].data == *data));
+        let found =
+            streams.iter().position(|s| peek(lives, s, id).is_some_and(|(l, at)| lives[l].entries[at].data == *data));
         let Some(found) = found else { panic!("{id}: nobody owes it {}", brief(data)) };
         let (life, at) = peek(lives, &streams[found], id).expect("found");
         let entry = &lives[life].entries[at];
@@ -216,9 +222,16 @@ impl Oracle {
     pub fn assert_complete(&self, id: ConnectionId, behind: Behind) {
         let Some(view) = self.views.get(&id).filter(|_| behind != Behind::Some) else { return };
         assert!(view.directs.is_empty(), "{id}: {} sent to it are missing", view.directs.len());
-        for stream in view.streams.iter().filter(|stream| !stream.may_miss && (behind == Behind::All || !stream.behind)) {
+        for stream in view.streams.iter().filter(|stream| !stream.may_miss && (behind == Behind::All || !stream.behind))
+        {
             let missing = peek(&self.lives, stream, id).map(|(life, at)| brief(&self.lives[life].entries[at].data));
-            assert_eq!(missing, None, "{id}: a published message is missing: {stream:?} of {}..{}", self.lives[stream.life].tail, self.lives[stream.life].entries.len());
+            assert_eq!(
+                missing,
+                None,
+                "{id}: a published message is missing: {stream:?} of {}..{}",
+                self.lives[stream.life].tail,
+                self.lives[stream.life].entries.len()
+            );
         }
     }
 }

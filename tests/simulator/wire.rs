@@ -124,7 +124,8 @@ pub fn masked(random: &mut Random, first: u8, payload: &[u8]) -> Vec<u8> {
 /// The head of an opening handshake, as browsers and libraries send it.
 pub fn handshake(random: &mut Random, channel: &str) -> Vec<u8> {
     let origin = random.pick(&["", "Origin: http://sim.example\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n"]);
-    let upgrade = random.pick(&["Connection: Upgrade\r\nUpgrade: websocket", "upgrade: WebSocket\r\nconnection: keep-alive, Upgrade"]);
+    let upgrade = random
+        .pick(&["Connection: Upgrade\r\nUpgrade: websocket", "upgrade: WebSocket\r\nconnection: keep-alive, Upgrade"]);
     format!("GET {channel}?x=1 HTTP/1.1\r\nHost: sim.example\r\n{origin}{upgrade}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n")
         .into_bytes()
 }
