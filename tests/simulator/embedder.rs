@@ -296,7 +296,7 @@ impl World {
                     self.oracle.left(id, channel);
                 }
             }
-            (19, Some(id)) => {
+            (19, Some(id)) if self.random.one_in(4) => {
                 let code = CloseCode(self.random.pick(&[1000, 1005, 1011, 4000]));
                 assert_eq!(self.broker.close(id, code, "bye"), self.embedder.is_open(id));
                 self.handle_closes();

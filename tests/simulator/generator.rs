@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use slotcast::broker::reason::Counters;
 use slotcast::limits::Limits;
 use slotcast::proto::close::CloseCode;
 
@@ -12,10 +13,10 @@ use crate::wire;
 use crate::world::World;
 
 /// One whole life of a broker.
-pub fn run(seed: u64) {
+pub fn run(seed: u64) -> Counters {
     let mut random = Random::new(seed ^ 0x5eed);
     let mut world = World::new(seed, limits(&mut random));
-    let turns = 30 + random.below(90);
+    let turns = 40 + random.below(200);
     let crowd = 1 + random.below(9);
     for turn in 0..turns {
         if world.kernel.all().count() < crowd && random.one_in(2) {
@@ -41,6 +42,7 @@ pub fn run(seed: u64) {
     }
     settle(&mut world, &mut random);
     world.assert_nothing_is_left();
+    world.broker.counters().clone()
 }
 
 /// Nobody does anything new, and everybody reads: all that is owed arrives.
@@ -77,10 +79,12 @@ fn limits(random: &mut Random) -> Limits {
     limits.max_channels = random.pick(&[1, 3, 100]);
     limits.max_channels_per_connection = random.pick(&[1, 2, 128]);
     limits.max_control_rate = random.pick(&[2, 10, 100, 100]);
-    limits.max_connections = random.pick(&[2, 8, 100]);
-    limits.max_connections_per_ip = random.pick(&[0, 0, 2]);
+    limits.max_connections = random.pick(&[2, 8, 100, 100]);
+    limits.max_connections_per_ip = random.pick(&[0, 0, 0, 4]);
     limits.max_fragments = random.pick(&[3, 100]);
     limits.message_timeout = Duration::from_secs(random.pick(&[1, 30]) as u64);
+    limits.ping_interval = Duration::from_secs(random.pick(&[1, 25]) as u64);
+    limits.pong_timeout = Duration::from_secs(random.pick(&[1, 20]) as u64);
     limits.close_timeout = Duration::from_secs(random.pick(&[1, 5]) as u64);
     limits.answer_timeout = Duration::from_secs(random.pick(&[1, 30]) as u64);
     limits
@@ -131,7 +135,7 @@ fn talk(world: &mut World, id: slotcast::broker::event::ConnectionId, random: &m
         }
     } else {
         match random.below(30) {
-            0 => illegal(peer, random, max_message),
+            0 => illegal(peer, random, max_message, most),
             1 => {
                 let close: &[u8] =
                     random.pick(&[b"".as_slice(), b"\x03\xe8", b"\x0f\xa0bye", b"\x03", b"\x03\xed", b"\x03\xe8\xff"]);
@@ -176,8 +180,8 @@ fn message(peer: &mut Peer, random: &mut Random, text: bool, payload: Vec<u8>, m
     peer.sent.push_back((text, payload));
 }
 
-fn illegal(peer: &mut Peer, random: &mut Random, max_message: usize) {
-    let frame = match random.below(8) {
+fn illegal(peer: &mut Peer, random: &mut Random, max_message: usize, most: usize) {
+    let frame = match random.below(9) {
         0 => wire::masked(random, 0xc1, b"reserved bit"),
         1 => wire::masked(random, 0x83, b"reserved opcode"),
         2 => wire::masked(random, 0x80, b"continues nothing"),
@@ -185,6 +189,11 @@ fn illegal(peer: &mut Peer, random: &mut Random, max_message: usize) {
         4 => wire::masked(random, 0x09, b"fragmented ping"),
         5 => b"\x81\x03abc".to_vec(),
         6 => wire::masked(random, 0x89, &[b'p'; 126]),
+        7 => {
+            let first = wire::masked(random, 0x01, b"");
+            let more = (0..most).flat_map(|_| wire::masked(random, 0x00, b""));
+            first.into_iter().chain(more).collect()
+        }
         _ => wire::masked(random, 0x82, &vec![0; max_message + 1]),
     };
     peer.wire.extend(frame);

@@ -73,9 +73,6 @@ impl World {
 
     /// One turn, after the clock went on.
     pub fn turn(&mut self, step: Duration) {
-        for id in self.broker.take_resumed() {
-            self.make_ready(id, false);
-        }
         self.now.instant += step;
         self.now.unix_ms += step.as_millis() as u64;
         self.broker.advance(self.now);
@@ -93,6 +90,9 @@ impl World {
         self.reap();
         self.after_step();
         assert_eq!(self.broker.channel_count(), self.oracle.channels(), "channels");
+        for id in self.broker.take_resumed() {
+            self.make_ready(id, false);
+        }
     }
 
     /// From now on only what was begun is finished, in large steps.
