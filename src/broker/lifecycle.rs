@@ -8,7 +8,7 @@ use super::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use super::reason::{Cause, CloseReason};
 use super::slots::flag;
 use super::timers::{Tick, ticks};
-use super::{Broker, JoinError, Joined};
+use super::{Broker, Joined};
 use crate::proto::close::CloseCode;
 use crate::proto::frame::write_close;
 use crate::proto::handshake::switching_protocols;
@@ -91,8 +91,8 @@ impl Broker {
             None => None,
             Some((channel, from)) => match self.join_slot(slot, channel, *from) {
                 Ok(joined) => Some(joined),
-                Err(error) => {
-                    self.refuse_join(slot, error);
+                Err(_) => {
+                    self.refuse_join(slot);
                     return id;
                 }
             },
@@ -125,17 +125,13 @@ impl Broker {
         });
     }
 
-    fn refuse_join(&mut self, slot: u32, error: JoinError) {
-        let (cause, detail) = match error {
-            JoinError::TooManyMemberships => (
-                Cause::TooManyMemberships,
-                "A connection may not be in that many channels; see --max-channels-per-connection.",
-            ),
-            _ => (Cause::TooManyChannels, "The broker has as many channels as it may have; try again later."),
-        };
+    /// The only reason for which a new connection cannot join is that there are too many channels.
+    fn refuse_join(&mut self, slot: u32) {
+        let cause = Cause::TooManyChannels;
         let peer = self.slots.cold(slot).map(|cold| cold.peer().to_string()).unwrap_or_default();
-        log::warn!("refused ws from {peer}: {cause}; see --max-channels and --max-channels-per-connection");
+        log::warn!("refused ws from {peer}: {cause}; see --max-channels");
         let seconds = self.jittered_seconds().to_string();
+        let detail = "The broker has as many channels as it may have; try again later.";
         let refusal = Refusal::new(Status(503), cause.as_str(), detail).with_header("Retry-After", seconds);
         self.answer_problem(slot, cause, &refusal);
     }
