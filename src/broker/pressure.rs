@@ -55,6 +55,8 @@ impl Broker {
             hot.heard = now;
             hot.clear(flag::PINGED);
             self.resumed.push(id);
+            // While it was not read from no ping was due, and perhaps nothing looks any more.
+            self.rearm(slot);
         }
     }
 
