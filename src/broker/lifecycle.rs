@@ -13,6 +13,7 @@ use crate::proto::close::CloseCode;
 use crate::proto::frame::write_close;
 use crate::proto::handshake::switching_protocols;
 use crate::proto::http::{Refusal, Response, Status};
+use crate::proto::text::escape_for_log;
 
 /// Connections past `max_connections` that are let in far enough to be told so.
 pub const REFUSING: usize = 16;
@@ -92,7 +93,7 @@ impl Broker {
             Some((channel, from)) => match self.join_slot(slot, channel, *from) {
                 Ok(joined) => Some(joined),
                 Err(error) => {
-                    self.refuse_join(slot, error);
+                    self.refuse_join(slot, &handshake, error);
                     return id;
                 }
             },
@@ -123,8 +124,9 @@ impl Broker {
         });
     }
 
-    fn refuse_join(&mut self, slot: u32, error: JoinError) {
-        log::warn!("refused ws: {error:?}; see --max-channels and --max-channels-per-connection");
+    fn refuse_join(&mut self, slot: u32, handshake: &Handshake, error: JoinError) {
+        let (path, peer) = (escape_for_log(handshake.path().as_bytes()), handshake.peer());
+        log::warn!("refused ws {path} from {peer}: {error:?}; see --max-channels and --max-channels-per-connection");
         let refusal = Refusal::new(
             Status(503),
             Cause::TooManyChannels.as_str(),
@@ -333,6 +335,10 @@ impl Broker {
                 drop_socket(slot);
             }
         }
+        let slots = &self.slots;
+        self.timers.sweep(slots.len(), |timer| {
+            slots.get(timer.slot).is_some_and(|(hot, cold)| hot.serial == timer.serial && cold.armed == timer.at)
+        });
     }
 
     /// The connections that may be read from again, although nothing new may have arrived.
@@ -345,7 +351,8 @@ impl Broker {
         self.slots.cold(slot)?.connection.is_asked().then_some(slot)
     }
 
-    pub(super) fn jittered_seconds(&mut self) -> u64 {
+    /// When to come again, for one who is sent away: not the same for all, or they would come together.
+    pub fn jittered_seconds(&mut self) -> u64 {
         1 + self.next_random() % 10
     }
 
