@@ -1,5 +1,7 @@
 //! slotcast: a lightweight WebSocket broker. A channel is a URL.
 
+#![forbid(unsafe_code)]
+
 pub mod broker;
 pub mod channel;
 pub mod config;
