@@ -20,7 +20,7 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// Longest message (all fragments, after decompression), in bytes; past it 1009 or 413. Default 1 MiB.
     pub max_message: usize,
-    /// Most fragments of one message, empty ones included; past it 1008. Default 4,096.
+    /// Most fragments of one message, empty ones included, but for a last one that is empty; past it 1008. Default 4,096.
     pub max_fragments: u32,
     /// Unsent bytes of one connection, judged after the flush; past it the slow-consumer policy acts. At least
     /// eight times `max_message`. Default 8 MiB.

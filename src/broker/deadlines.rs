@@ -15,7 +15,7 @@ impl Broker {
     pub fn expire(&mut self) {
         while let Some(timer) = self.timers.pop_due() {
             let Some((hot, cold)) = self.slots.both(timer.slot) else { continue };
-            if hot.serial != timer.serial || !hot.has(flag::ARMED) || cold.armed != timer.at || hot.has(flag::ENDED) {
+            if !is_armed(&timer, hot, cold) {
                 continue;
             }
             hot.clear(flag::ARMED);
@@ -37,6 +37,10 @@ impl Broker {
             hot.set(flag::ARMED);
             cold.armed = at;
             self.timers.arm(Timer { at, slot, serial: hot.serial });
+            let slots = &self.slots;
+            self.timers.sweep(slots.len(), |timer| {
+                slots.get(timer.slot).is_some_and(|(hot, cold)| is_armed(timer, hot, cold))
+            });
         }
     }
 
@@ -72,11 +76,11 @@ impl Broker {
     fn check_open(&mut self, slot: u32, now: Tick) {
         let pong_timeout = self.limits.pong_timeout;
         let Some((hot, cold)) = self.slots.both(slot) else { return };
-        if hot.has(flag::UNFINISHED) && now.is_past(cold.message_due) {
+        if hot.has(flag::UNFINISHED) && !hot.has(flag::CHOKED) && now.is_past(cold.message_due) {
             let what = "message not finished within --message-timeout";
             return self.fail(slot, Cause::MessageTimeout, &Failure { code: CloseCode::POLICY, what });
         }
-        if hot.has(flag::CHOKED) {
+        if hot.has(flag::CHOKED | flag::BLOCKED) {
             return;
         }
         if hot.has(flag::PINGED) {
@@ -92,19 +96,24 @@ impl Broker {
     }
 }
 
+/// Whether a timer is the one that looks at this connection: not an older one, nor one of who was in the slot before.
+fn is_armed(timer: &Timer, hot: &Hot, cold: &Cold) -> bool {
+    hot.serial == timer.serial && hot.has(flag::ARMED) && cold.armed == timer.at && !hot.has(flag::ENDED)
+}
+
 /// The next deadline that a connection has.
 fn deadline(hot: &Hot, cold: &Cold, limits: &Limits) -> Option<Tick> {
     let state = if !cold.connection.is_open() {
         Some(cold.due)
-    } else if hot.has(flag::CHOKED) {
+    } else if hot.has(flag::CHOKED | flag::BLOCKED) {
+        // A ping would wait behind what is queued; the write deadline tells whether the peer is alive.
         None
     } else if hot.has(flag::PINGED) {
         Some(cold.due)
     } else {
         Some(hot.heard.after(limits.ping_interval))
     };
-    // Behind our Close nothing is done about it any more, so it must not stand here: the timer would look for ever.
-    let message = (cold.connection.is_open() && hot.has(flag::UNFINISHED)).then_some(cold.message_due);
+    let message = (hot.has(flag::UNFINISHED) && !hot.has(flag::CHOKED)).then_some(cold.message_due);
     let write = hot.has(flag::BLOCKED).then_some(hot.write_due);
     [state, message, write].into_iter().flatten().reduce(Tick::earliest)
 }

@@ -101,12 +101,14 @@ impl Broker {
         self.switch_protocols(slot, &handshake, accept, joined);
         let now = self.timers.now();
         if let Some((hot, cold)) = self.slots.both(slot) {
+            hot.set(flag::UNSWITCHED);
             cold.connection.open();
             hot.heard = now;
         }
         self.rearm(slot);
         self.mark_dirty(slot);
         self.resumed.push(id);
+        self.take_first_chunk(slot);
         id
     }
 
@@ -125,14 +127,18 @@ impl Broker {
     }
 
     fn refuse_join(&mut self, slot: u32, handshake: &Handshake, error: JoinError) {
+        let (cause, detail) = match error {
+            JoinError::TooManyMemberships => (
+                Cause::TooManyMemberships,
+                "A connection may not be in that many channels; see --max-channels-per-connection.",
+            ),
+            _ => (Cause::TooManyChannels, "The broker has as many channels as it may have; try again later."),
+        };
         let (path, peer) = (escape_for_log(handshake.path().as_bytes()), handshake.peer());
-        log::warn!("refused ws {path} from {peer}: {error:?}; see --max-channels and --max-channels-per-connection");
-        let refusal = Refusal::new(
-            Status(503),
-            Cause::TooManyChannels.as_str(),
-            "The broker has as many channels as it may have; try again later.",
-        );
-        self.answer_problem(slot, Cause::TooManyChannels, &refusal);
+        log::warn!("refused ws {path} from {peer}: {cause}; see --max-channels and --max-channels-per-connection");
+        let seconds = self.jittered_seconds().to_string();
+        let refusal = Refusal::new(Status(503), cause.as_str(), detail).with_header("Retry-After", seconds);
+        self.answer_problem(slot, cause, &refusal);
     }
 
     /// Answers a handshake with an error response.
@@ -216,6 +222,7 @@ impl Broker {
         if let Some(cold) = self.slots.cold(slot) {
             cold.connection.close();
         }
+        self.count_inbound(slot);
         self.queue_close(slot, code, reason);
         self.farewell(slot, CloseReason::new(cause, Some(code), reason));
     }
@@ -225,6 +232,10 @@ impl Broker {
         let due = self.timers.now().after(self.limits.close_timeout);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         cold.due = due;
+        if hot.has(flag::UNSWITCHED) {
+            // A pong cannot pass before the 101, and behind the Close frame it must not.
+            hot.clear(flag::PONG);
+        }
         hot.outbound.push_bytes(&mut self.batches, |bytes| write_close(bytes, code, reason));
         self.mark_dirty(slot);
         self.rearm(slot);
@@ -239,6 +250,12 @@ impl Broker {
         hot.set(flag::ENDED);
         hot.outbound.clear(&mut self.batches);
         self.ended.push(slot);
+        // Until it is reaped it is neither open nor does it hold anything.
+        if let Some(cold) = self.slots.cold(slot) {
+            cold.connection.drain();
+            cold.extras = None;
+        }
+        self.count_inbound(slot);
         self.farewell(slot, CloseReason::new(cause, None, ""));
     }
 
@@ -284,10 +301,15 @@ impl Broker {
     /// The peer's socket takes bytes again.
     pub fn writable(&mut self, id: ConnectionId) {
         let Some(slot) = self.slots.live(id) else { return };
+        let now = self.timers.now();
         let hot = self.slots.hot(slot);
         if hot.has(flag::BLOCKED) {
             hot.clear(flag::BLOCKED);
+            // What takes bytes is alive, and a ping could not have passed what was queued.
+            hot.heard = now;
+            hot.clear(flag::PINGED);
             self.mark_dirty(slot);
+            self.rearm(slot);
         }
     }
 
@@ -312,6 +334,7 @@ impl Broker {
             cold.connection.drain();
             cold.due = due;
         }
+        self.count_inbound(slot);
         self.farewell(slot, CloseReason::new(Cause::PeerVanished, None, ""));
         self.mark_dirty(slot);
         self.rearm(slot);
@@ -328,6 +351,9 @@ impl Broker {
     /// be dropped.
     pub fn reap(&mut self, mut drop_socket: impl FnMut(u32)) {
         for slot in std::mem::take(&mut self.ended) {
+            if self.slots.hot(slot).has(flag::DIRTY) {
+                self.dirty.retain(|&dirty| dirty != slot);
+            }
             if let Some(cold) = self.slots.remove(slot) {
                 self.inbound -= cold.inbound as usize;
                 self.discount_address(cold.peer().ip());
@@ -335,10 +361,8 @@ impl Broker {
                 drop_socket(slot);
             }
         }
-        let slots = &self.slots;
-        self.timers.sweep(slots.len(), |timer| {
-            slots.get(timer.slot).is_some_and(|(hot, cold)| hot.serial == timer.serial && cold.armed == timer.at)
-        });
+        // Who was marked in the flush that ended it would leave its place in the list to the slot's next owner.
+        self.dirty.retain(|&slot| self.slots.hot(slot).has(flag::DIRTY));
     }
 
     /// The connections that may be read from again, although nothing new may have arrived.

@@ -65,7 +65,7 @@ struct Partial {
 
 impl Decoder {
     /// Takes bytes up to the end of at most one frame; returns how many, and what came of it. To be called again
-    /// with the rest, also with an empty one never.
+    /// with the rest, unless that is empty.
     ///
     /// # Errors
     /// The failure to close with: 1002, 1007, 1008 or 1009. The decoder is not to be used further.
@@ -157,7 +157,8 @@ impl Decoder {
         if header.length > limits.max_message.saturating_sub(used) as u64 {
             return Err(Failure { code: CloseCode::TOO_BIG, what: "message longer than --max-message" });
         }
-        if fragments >= limits.max_fragments {
+        // An empty last fragment only says that the message is over: some libraries append one.
+        if fragments >= limits.max_fragments && !(header.fin && header.length == 0) {
             return Err(Failure { code: CloseCode::POLICY, what: "more fragments than --max-fragments" });
         }
         Ok(())

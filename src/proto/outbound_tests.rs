@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::proto::batch::LARGE;
 use super::*;
+use crate::proto::batch::LARGE;
 use crate::proto::testing::Random;
 
 fn put(bytes: &[u8]) -> impl FnOnce(&mut Vec<u8>) {
@@ -196,13 +196,18 @@ fn truncation_finishes_what_was_begun() {
 fn more_slices_than_one_call_takes() {
     let (mut batches, mut outbound) = (Batches::default(), Outbound::default());
     let mut expected = Vec::new();
+    let mut held = Vec::new();
     for i in 0..200u8 {
-        outbound.push_bytes(&mut batches, put(&[i; 3]));
+        let key = batches.open();
+        batches.append(key, None, put(&[i; 3]));
+        outbound.push(range(&batches, key, 0, 1), &mut batches);
+        held.push(key);
         expected.extend([i; 3]);
         let (bytes, count) = gathered(&outbound, &batches);
         assert_eq!((bytes.len(), count), (expected.len().min(3 * MAX_SLICES), MAX_SLICES.min(i as usize + 1)));
     }
     assert_eq!(drain(&mut outbound, &mut batches, usize::MAX), expected);
+    held.into_iter().for_each(|key| batches.release(key));
     // The same inside one range, whose payloads lie elsewhere.
     let (key, mut expected) = (batches.open(), Vec::new());
     for i in 0..100u8 {
@@ -408,4 +413,24 @@ fn equals_a_list_of_messages() {
         }
         assert_eq!((world.batches.held(), world.batches.count()), (0, 0), "{random}");
     }
+}
+
+#[test]
+fn short_messages_for_one_peer_share_a_batch() {
+    let (mut batches, mut outbound) = (Batches::default(), Outbound::default());
+    for i in 0..100u8 {
+        outbound.push_bytes(&mut batches, put(&[i; 3]));
+    }
+    assert_eq!((batches.count(), outbound.ranges().count(), outbound.pending()), (1, 1, 300));
+    // Borders stay borders: a cut after the first byte of the second message keeps that message alone.
+    outbound.advance(4, &mut batches);
+    outbound.truncate(&mut batches);
+    assert_eq!(drain(&mut outbound, &mut batches, usize::MAX), [1, 1]);
+    // Past its size a batch takes no more, and a batch that somebody else holds takes none.
+    for _ in 0..3 {
+        outbound.push_bytes(&mut batches, put(&[7; MAX_PRIVATE as usize]));
+    }
+    assert_eq!(batches.count(), 3);
+    outbound.clear(&mut batches);
+    assert_eq!((batches.count(), batches.held()), (0, 0));
 }
