@@ -140,6 +140,7 @@ fn a_peer_that_never_reads_is_closed_with_1013_while_others_go_on() {
     };
     assert_eq!(reason, "slow_consumer");
     assert!(got > 0 && got < sent, "{got} of {sent}");
+    slow.send(CLOSE, &1013_u16.to_be_bytes());
     slow.expect_end();
     sender.send(TEXT, b"next");
     reader.expect_text("next");

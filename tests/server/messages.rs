@@ -10,8 +10,8 @@ use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::{Message, WebSocket, client};
 
 use crate::common::{
-    ACCEPT, BINARY, Broker, CONTINUATION, DEADLINE, FIN, KEY, PING, PONG, Peer, TEXT, bind, frame, pattern, post,
-    prose, upgrade_request,
+    ACCEPT, BINARY, Broker, CLOSE, CONTINUATION, DEADLINE, FIN, KEY, PING, PONG, Peer, TEXT, bind, close_payload,
+    frame, pattern, post, prose, upgrade_request,
 };
 
 /// RFC 6455 §1.2 and §1.3: the request there, but for the host, and the answer to the last byte.
@@ -111,6 +111,7 @@ fn what_is_published_before_a_close_is_delivered() {
         ann.expect_text("bye");
         ann.expect_text("he is gone");
         assert_eq!(ann.expect_close(4000), "as you wish");
+        ann.send(CLOSE, &close_payload(4000, ""));
         ann.expect_end();
         bob.expect_text("bye");
         bob.expect_text("he is gone");
