@@ -235,10 +235,10 @@ impl Store {
 
     /// What is kept of a channel, which is not made by asking.
     pub fn read(&mut self, name: &str, from: From, now: u64, limits: &Limits) -> Reading<'_> {
-        let position = self.position_of(name);
         if let Some(key) = self.find(name) {
             self.expire(key, now, limits, usize::MAX);
         }
+        let position = self.position_of(name);
         let log = self.find(name).and_then(|key| self.get(key)).map(|channel| &channel.log);
         let (start, lost) = log.map_or_else(|| Log::resumed(position).resolve(from), |log| log.resolve(from));
         Reading { position, start, lost, log }
