@@ -9,7 +9,7 @@ use super::slots::{Hot, flag};
 use super::{Broker, Io};
 use crate::channel::dialect::Encoding;
 use crate::channel::log::Entry;
-use crate::channel::members::{Group, Member, Open};
+use crate::channel::members::{Group, Member, Membership, Open};
 use crate::channel::position::Position;
 use crate::proto::batch::{BatchKey, Batches};
 use crate::proto::frame::{Opcode, write_header};
@@ -162,7 +162,8 @@ impl Broker {
             return self.weigh(slot);
         }
         self.push_pong(slot);
-        if self.slots.hot(slot).outbound.is_empty() {
+        let owes = !self.slots.hot(slot).outbound.is_empty();
+        if !owes {
             match self.catch_up(slot) {
                 Ok(true) => self.mark_dirty(slot),
                 Ok(false) => {}
@@ -187,7 +188,21 @@ impl Broker {
                 Err(_) => return self.end(slot, Cause::Reset),
             }
         }
+        if owes && self.is_catching_up(slot) {
+            self.mark_dirty(slot);
+        }
         self.drained(slot, io);
+    }
+
+    fn is_catching_up(&self, slot: u32) -> bool {
+        let Some((hot, cold)) = self.slots.get(slot) else { return false };
+        let catches_up = |membership: &Membership| {
+            let groups = self.channels.get(membership.channel).map(|channel| channel.groups.as_slice());
+            let group = groups.unwrap_or_default().iter().find(|group| group.encoding == membership.encoding);
+            let member = group.and_then(|group| group.members.get(membership.index as usize));
+            member.is_some_and(|member| member.catching_up)
+        };
+        hot.has(flag::SLOW_PATH) && cold.memberships.as_slice().iter().any(catches_up)
     }
 
     /// Nothing is owed any more: what waited for that goes on.

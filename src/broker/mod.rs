@@ -4,6 +4,8 @@
 mod deadlines;
 mod delivery;
 pub mod event;
+#[cfg(test)]
+mod history_tests;
 mod inbound;
 mod invariants;
 mod lifecycle;
