@@ -54,9 +54,17 @@ pub struct Limits {
     pub max_connections_per_ip: usize,
     /// Most messages that a channel's history keeps; 0 switches history off. Default 100.
     pub history_messages: usize,
-    /// Most payload bytes that a channel's history keeps. Default 256 KiB.
+    /// Most payload bytes that a channel's history keeps, the names of the senders included. Default 256 KiB.
     pub history_bytes: usize,
-    /// Most channels at once; past it 503. Default 100,000.
+    /// How long a channel's history keeps a message; 0 switches history off. Default 10 min.
+    pub history_age: Duration,
+    /// What the histories of all channels hold together, in bytes: payload and names, 64 an entry, and 256 a channel that
+    /// has any. Past it the messages of the coldest channel leave first. At least `history_bytes`. Default 64 MiB.
+    pub history_total: usize,
+    /// How long a channel without members and history still knows its position; 0 forgets it at once. Default 24 h.
+    pub position_age: Duration,
+    /// Most channels at once, those that only know their position included: of these the coldest makes way, then the
+    /// coldest without members; past it 503. Default 100,000.
     pub max_channels: usize,
     /// Most channels that one connection may be a member of. Default 128.
     pub max_channels_per_connection: usize,
@@ -88,6 +96,9 @@ impl Default for Limits {
             max_connections_per_ip: 0,
             history_messages: 100,
             history_bytes: 256 * KIB,
+            history_age: Duration::from_secs(10 * 60),
+            history_total: 64 * MIB,
+            position_age: Duration::from_secs(24 * 3600),
             max_channels: 100_000,
             max_channels_per_connection: 128,
         }
@@ -118,6 +129,9 @@ const MOST_HEAD: usize = 65_535;
 /// Ids have 24 bits for the slot, and a few connections past the limit are let in to be refused.
 const MOST_CONNECTIONS: usize = (1 << 24) - 1024;
 
+/// Keys of channels have 32 bits, and a few values mean something else.
+const MOST_CHANNELS: usize = u32::MAX as usize - 1024;
+
 impl Limits {
     /// Checks the configuration as a whole.
     ///
@@ -129,6 +143,9 @@ impl Limits {
             if timeout.is_zero() {
                 return Err(LimitsError(format!("{flag} must be more than 0")));
             }
+        }
+        let ages = [("--history-age", self.history_age), ("--position-age", self.position_age)];
+        for (flag, timeout) in self.timeouts().into_iter().chain(ages) {
             if timeout > LONGEST_TIMEOUT {
                 return Err(LimitsError(format!("{flag} must be at most 366 days")));
             }
@@ -180,10 +197,19 @@ impl Limits {
                 self.max_message,
             ));
         }
+        if self.history_total < self.history_bytes {
+            return Err(contradiction(
+                "--history-total",
+                self.history_total,
+                "at least --history-bytes",
+                self.history_bytes,
+            ));
+        }
         for (flag, value, most) in [
             ("--max-message", self.max_message, MOST_MESSAGE),
             ("--max-head", self.max_head, MOST_HEAD),
             ("--max-connections", self.max_connections, MOST_CONNECTIONS),
+            ("--max-channels", self.max_channels, MOST_CHANNELS),
         ] {
             if value > most {
                 return Err(LimitsError(format!("{flag} must be at most {most}, not {value}")));
@@ -217,12 +243,16 @@ mod tests {
     #[test]
     fn defaults_hold() {
         Limits::default().validate().unwrap();
+        let none = Limits { history_age: Duration::ZERO, position_age: Duration::ZERO, ..Limits::default() };
+        none.validate().unwrap();
+        let equal = Limits { history_total: 1 << 18, history_bytes: 1 << 18, ..Limits::default() };
+        equal.validate().unwrap();
     }
 
     #[test]
     fn contradictions_name_both_flags() {
         type Change = fn(&mut Limits);
-        let cases: [(Change, &str); 5] = [
+        let cases: [(Change, &str); 9] = [
             (
                 |l| l.max_outbound = l.max_message,
                 "--max-outbound is 1048576 bytes, but must be at least 8 x --max-message",
@@ -230,6 +260,10 @@ mod tests {
             (|l| l.max_outbound_total = 1, "--max-outbound-total is 1 bytes"),
             (|l| l.max_inbound_total = 1, "--max-inbound-total is 1 bytes"),
             (|l| l.max_target = 1 << 20, "--max-target"),
+            (|l| l.history_total = l.history_bytes - 1, "--history-total is 262143 bytes"),
+            (|l| l.history_age = LONGEST_TIMEOUT + Duration::from_secs(1), "--history-age must be at most"),
+            (|l| l.position_age = LONGEST_TIMEOUT + Duration::from_secs(1), "--position-age must be at most"),
+            (|l| l.max_channels = MOST_CHANNELS + 1, "--max-channels must be at most"),
             (|l| l.ping_interval = Duration::ZERO, "--ping-interval must be more than 0"),
         ];
         for (change, start) in cases {

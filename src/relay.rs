@@ -288,5 +288,9 @@ fn told(channel: &ChannelName, published: Published) -> Response {
             let detail = "Send a message that is no longer than the broker's --max-message.";
             Response::problem(&Refusal::new(Status(413), "message_too_big", detail))
         }
+        Published::TooManyChannels => {
+            let detail = "The broker has as many channels as it may have; try again later.";
+            Response::problem(&Refusal::new(Status(503), "too_many_channels", detail))
+        }
     }
 }

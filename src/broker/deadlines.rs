@@ -1,6 +1,8 @@
 //! Deadlines: which one a connection has next, and what happens when it passes. A deadline that moves later costs
 //! nothing: the timer finds out when it looks.
 
+use std::time::Instant;
+
 use super::Broker;
 use super::reason::Cause;
 use super::slots::{Cold, Hot, flag};
@@ -9,6 +11,11 @@ use crate::limits::Limits;
 use crate::proto::close::CloseCode;
 use crate::proto::frame::{Failure, Opcode, write_header};
 use crate::proto::http::{Refusal, Status};
+
+/// How often channels are looked through for what is too old, in milliseconds, and how many messages and stubs may go
+/// at a time: about a millisecond's worth.
+const SWEEP_INTERVAL: u64 = 1000;
+const SWEEP_BUDGET: usize = 4096;
 
 impl Broker {
     /// Acts on every deadline that has passed: once a turn.
@@ -24,6 +31,22 @@ impl Broker {
             debug_assert!(!self.is_due(timer.slot), "a deadline passed, and nothing was done about it");
         }
         self.go_on_draining();
+        self.sweep_channels();
+    }
+
+    /// Lets go what of the channels is too old, once a second, or each turn while there is much.
+    fn sweep_channels(&mut self) {
+        let now = self.timers.milliseconds();
+        if now >= self.sweep_at && self.channels.next_expiry(&self.limits).is_some_and(|due| due <= now) {
+            let more = self.channels.sweep(now, SWEEP_BUDGET, &self.limits);
+            self.sweep_at = now + if more { 1 } else { SWEEP_INTERVAL };
+        }
+    }
+
+    /// When the channels have something that is too old: not more than once a second, and never if they hold nothing.
+    pub(super) fn next_sweep(&self) -> Option<Instant> {
+        let due = self.channels.next_expiry(&self.limits)?;
+        self.timers.instant_of_milliseconds(due.max(self.sweep_at))
     }
 
     /// Sees to it that a timer looks at the connection no later than its next deadline.

@@ -18,8 +18,9 @@ use crate::proto::outbound::{MAX_SLICES, Range};
 /// How much encoded log one who catches up takes at a time, in bytes.
 const CHUNK: u32 = 64 * 1024;
 
-/// Encoded log, by channel, encoding and the offset behind which it begins: shared by all at the same offset.
-pub(super) type Chunks = HashMap<(u32, Encoding, u64), Chunk>;
+/// Encoded log, by channel, encoding and the position behind which it begins: shared by all at the same position. The
+/// epoch is in it because another channel may get the key within a turn.
+pub(super) type Chunks = HashMap<(u32, Encoding, Position), Chunk>;
 
 /// A piece of a channel's log, encoded in this flush.
 #[derive(Debug, Clone)]
@@ -151,7 +152,7 @@ impl Broker {
                 _ => self.block(slot, true),
             }
         }
-        self.remove_if_empty(key);
+        self.release_if_idle(key);
     }
 
     fn flush_one(&mut self, slot: u32, io: &mut impl Io) {
@@ -253,7 +254,8 @@ impl Broker {
         let head = channel.log.head();
         let mut last = cursor;
         if cursor < head {
-            let shared = (membership.channel, membership.encoding, cursor);
+            let behind = Position { offset: cursor, ..channel.log.position() };
+            let shared = (membership.channel, membership.encoding, behind);
             let batches = &mut self.batches;
             let chunk = self
                 .chunks

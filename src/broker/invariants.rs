@@ -71,12 +71,13 @@ impl Broker {
     }
 
     fn assert_channels(&self) {
-        assert_eq!(self.names.len(), self.channels.len());
+        self.channels.assert_invariants();
+        assert!(self.channels.len() <= self.limits.max_channels, "{} channels", self.channels.len());
+        let held = self.channels.history_held();
+        assert!(held <= self.limits.history_total, "{held} bytes of history in all");
         let mut memberships = 0;
-        for (key, channel) in &self.channels {
-            assert_eq!(self.names.get(&**channel.name()).copied(), Some(key as u32), "a channel without its name");
-            assert_eq!(channel.touched, self.touched.contains(&(key as u32)), "flag and list of the touched differ");
-            assert!(channel.members() > 0 || channel.touched, "{} is empty and still there", channel.name());
+        for (key, channel) in self.channels.iter() {
+            assert_eq!(channel.touched, self.touched.contains(&key), "flag and list of the touched differ");
             memberships += channel.members();
             for member in channel.groups.iter().flat_map(|group| &group.members) {
                 assert!(member.cursor <= channel.log.head(), "a cursor beyond the head");

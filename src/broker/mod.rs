@@ -4,6 +4,8 @@
 mod deadlines;
 mod delivery;
 pub mod event;
+#[cfg(test)]
+mod history_tests;
 mod inbound;
 mod invariants;
 mod lifecycle;
@@ -18,12 +20,11 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Instant;
 
-use slab::Slab;
-
 use crate::channel::Channel;
 use crate::channel::log::{Entry, From, Lost, MemberId};
 use crate::channel::members::{Member, Membership};
-use crate::channel::position::{Epoch, Position};
+use crate::channel::position::Position;
+use crate::channel::store::{Reading, Store, TooManyChannels};
 use crate::limits::Limits;
 use crate::proto::batch::Batches;
 use crate::proto::frame::{Opcode, write_header};
@@ -69,6 +70,8 @@ pub enum Published {
     },
     /// It is longer than `max_message`: nobody gets it.
     TooBig,
+    /// The channel does not exist, and there are as many as `max_channels` allows: nobody gets it.
+    TooManyChannels,
 }
 
 /// Why somebody could not join a channel.
@@ -100,8 +103,7 @@ pub struct Broker {
     limits: Limits,
     rules: OriginRules,
     slots: Slots,
-    channels: Slab<Channel>,
-    names: HashMap<Arc<str>, u32>,
+    channels: Store,
     batches: Batches,
     timers: Timers,
     events: VecDeque<Event>,
@@ -125,18 +127,21 @@ pub struct Broker {
     /// Connections by address; empty unless that is limited.
     addresses: HashMap<IpAddr, u32>,
     random: u64,
+    /// Scrambles ids.
+    secret: u64,
+    /// When the channels are swept next, at the earliest, in monotonic milliseconds.
+    sweep_at: u64,
     draining: Option<Draining>,
 }
 
 impl Broker {
     /// A broker without connections. `seed` is random: epochs come from it.
     pub fn new(limits: Limits, rules: OriginRules, seed: u64, now: Now) -> Broker {
-        Broker {
+        let mut broker = Broker {
             limits,
             rules,
             slots: Slots::default(),
-            channels: Slab::new(),
-            names: HashMap::new(),
+            channels: Store::default(),
             batches: Batches::default(),
             timers: Timers::new(now),
             events: VecDeque::new(),
@@ -151,8 +156,12 @@ impl Broker {
             counters: Counters::default(),
             addresses: HashMap::new(),
             random: seed | 1,
+            secret: 0,
+            sweep_at: 0,
             draining: None,
-        }
+        };
+        broker.secret = broker.next_random();
+        broker
     }
 
     /// Takes note of the time: once when the loop wakes up.
@@ -178,11 +187,11 @@ impl Broker {
     /// When time alone gives the broker something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         let paced = self.draining.as_ref().map(|draining| self.timers.instant_of(draining.next));
-        self.timers.next().into_iter().chain(paced).min()
+        self.timers.next().into_iter().chain(paced).chain(self.next_sweep()).min()
     }
 
-    /// Publishes to a channel: to all its members, but for `except`. A channel that nobody is in does not exist, and
-    /// its position is `0.0`.
+    /// Publishes to a channel: to all its members, but for `except`. A channel that does not exist comes into being: its
+    /// history is for whoever comes later, and its position remembers it for `position_age` at least.
     pub fn publish(
         &mut self,
         channel: &str,
@@ -193,9 +202,7 @@ impl Broker {
         if message.payload().len() > self.limits.max_message {
             return Published::TooBig;
         }
-        let Some(&key) = self.names.get(channel) else {
-            return Published::Done { position: Position::NONE, receivers: 0 };
-        };
+        let Ok(key) = self.hold_channel(channel) else { return Published::TooManyChannels };
         let except = except.filter(|&id| self.is_member(id, key));
         if let Some(id) = except {
             self.settle(id.slot());
@@ -203,12 +210,12 @@ impl Broker {
         if !self.channels[key as usize].has_room(message.payload().len() + 64, &self.batches) {
             self.settle_channel(key);
         }
-        let unix_ms = self.timers.unix_ms();
-        let from = from.map(|id| MemberId(id.0));
+        let (now, unix_ms) = (self.timers.milliseconds(), self.timers.unix_ms());
+        let from = from.map(|id| self.member_id(id));
         let entry = Entry { unix_ms, message, from, name: None, except: except.map(|id| id.0) };
+        self.open_bytes += self.channels.publish(key, entry, now, &mut self.batches, &self.limits);
         let channel = &mut self.channels[key as usize];
-        self.open_bytes += channel.publish(entry, &mut self.batches, &self.limits);
-        if !channel.touched {
+        if !channel.touched && channel.has_open_batches() {
             channel.touched = true;
             self.touched.push(key);
         }
@@ -216,7 +223,23 @@ impl Broker {
         if let Some(id) = except {
             self.skip_newest(id.slot(), key);
         }
+        self.release_if_idle(key);
         Published::Done { position, receivers: members - usize::from(except.is_some()) }
+    }
+
+    /// The position of a channel, which is not made by asking: `0.0` if it does not exist.
+    pub fn position_of(&self, channel: &str) -> Position {
+        self.channels.position_of(channel)
+    }
+
+    /// What is kept of a channel, which is not made by asking.
+    pub fn read(&mut self, channel: &str, from: From) -> Reading<'_> {
+        self.channels.read(channel, from, self.timers.milliseconds(), &self.limits)
+    }
+
+    /// A connection's id as everybody may know it.
+    pub fn member_id(&self, id: ConnectionId) -> MemberId {
+        MemberId(scrambled(id.0 ^ self.secret))
     }
 
     /// Sends to one connection alone, behind all that was published to it before, but for what one who catches up has
@@ -256,7 +279,7 @@ impl Broker {
     /// Leaves a channel. What was published to it before still arrives. Returns false if it was no member.
     pub fn leave(&mut self, id: ConnectionId, channel: &str) -> bool {
         let Some(slot) = self.open_slot(id) else { return false };
-        let Some(&key) = self.names.get(channel) else { return false };
+        let Some(key) = self.channels.find(channel) else { return false };
         if !self.is_member(id, key) {
             return false;
         }
@@ -270,7 +293,7 @@ impl Broker {
         let slot = self.slots.live(id);
         let cold = slot.and_then(|slot| self.slots.get(slot)).map(|(_, cold)| cold);
         let memberships = cold.map(|cold| cold.memberships.as_slice()).unwrap_or_default();
-        memberships.iter().filter_map(|membership| self.channels.get(membership.channel as usize)).map(Channel::name)
+        memberships.iter().filter_map(|membership| self.channels.get(membership.channel)).map(Channel::name)
     }
 
     /// The embedder's own number for a connection; 0 until it is set.
@@ -287,12 +310,22 @@ impl Broker {
 
     /// How many members a channel has.
     pub fn members(&self, channel: &str) -> usize {
-        self.names.get(channel).and_then(|&key| self.channels.get(key as usize)).map_or(0, Channel::members)
+        self.channels.find(channel).and_then(|key| self.channels.get(key)).map_or(0, Channel::members)
     }
 
-    /// How many channels there are.
+    /// How many channels there are that have members or history.
     pub fn channel_count(&self) -> usize {
-        self.channels.len()
+        self.channels.len() - self.channels.stubs()
+    }
+
+    /// How many channels there are of which only the position is known.
+    pub fn stub_count(&self) -> usize {
+        self.channels.stubs()
+    }
+
+    /// What the histories of all channels hold, as `history_total` counts it.
+    pub fn history_held(&self) -> usize {
+        self.channels.history_held()
     }
 
     /// How many connections there are, in whatever state.
@@ -316,16 +349,18 @@ impl Broker {
     }
 
     pub(crate) fn join_slot(&mut self, slot: u32, channel: &str, from: From) -> Result<Joined, JoinError> {
-        let key = match self.names.get(channel) {
-            Some(&key) => key,
-            None => self.create_channel(channel)?,
-        };
+        let key = self.hold_channel(channel).map_err(|TooManyChannels| JoinError::TooManyChannels)?;
+        let joined = self.join_held(slot, key, from);
+        self.release_if_idle(key);
+        joined
+    }
+
+    fn join_held(&mut self, slot: u32, key: u32, from: From) -> Result<Joined, JoinError> {
         let Some((hot, cold)) = self.slots.both(slot) else { return Err(JoinError::Gone) };
         if cold.memberships.in_channel(key).is_some() {
             return Err(JoinError::AlreadyMember);
         }
         if cold.memberships.as_slice().len() >= self.limits.max_channels_per_connection {
-            self.remove_if_empty(key);
             return Err(JoinError::TooManyMemberships);
         }
         let channel = &mut self.channels[key as usize];
@@ -344,25 +379,15 @@ impl Broker {
         Ok(Joined { position, lost })
     }
 
-    fn create_channel(&mut self, name: &str) -> Result<u32, JoinError> {
-        if self.channels.len() >= self.limits.max_channels {
-            return Err(JoinError::TooManyChannels);
-        }
-        let epoch = Epoch::from_random(self.next_random());
-        let name: Arc<str> = name.into();
-        let key = self.channels.insert(Channel::new(name.clone(), epoch)) as u32;
-        self.names.insert(name, key);
-        Ok(key)
+    /// The key of a channel that is made or woken up if need be; `release_if_idle` must follow.
+    fn hold_channel(&mut self, name: &str) -> Result<u32, TooManyChannels> {
+        let (seed, now) = (self.next_random(), self.timers.milliseconds());
+        self.channels.hold(name, seed, now, &self.limits)
     }
 
-    /// A channel that nobody is in and that owes nobody anything is gone.
-    fn remove_if_empty(&mut self, key: u32) {
-        let Some(channel) = self.channels.get(key as usize) else { return };
-        if channel.members() == 0 && !channel.touched {
-            self.names.remove(&**channel.name());
-            self.channels.remove(key as usize);
-            self.forget_chunks(Some(key));
-        }
+    /// A channel that nobody is in and that owes nobody anything keeps its history, or is gone but for its position.
+    fn release_if_idle(&mut self, key: u32) {
+        self.channels.release_if_idle(key, self.timers.milliseconds(), &self.limits);
     }
 
     fn remove_member(&mut self, slot: u32, key: u32) {
@@ -380,7 +405,7 @@ impl Broker {
                 }
             }
         }
-        self.remove_if_empty(key);
+        self.release_if_idle(key);
     }
 
     fn is_member(&self, id: ConnectionId, key: u32) -> bool {
@@ -405,9 +430,13 @@ impl Broker {
     fn next_random(&mut self) -> u64 {
         // SplitMix64: good enough for what only has to differ.
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        scrambled(self.random)
     }
+}
+
+/// The last step of SplitMix64, which makes a different number of each.
+fn scrambled(mut number: u64) -> u64 {
+    number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
 }

@@ -124,6 +124,17 @@ impl Timers {
         self.unix_ms
     }
 
+    /// The time of the last `advance`, in milliseconds since the broker began, gaps included: for ages, which go on
+    /// whoever sleeps.
+    pub fn milliseconds(&self) -> u64 {
+        u64::try_from(self.last.saturating_duration_since(self.start).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// When such a time is; None if no clock gets there.
+    pub fn instant_of_milliseconds(&self, at: u64) -> Option<Instant> {
+        self.start.checked_add(Duration::from_millis(at))
+    }
+
     /// Looks at a connection at that time.
     pub fn arm(&mut self, timer: Timer) {
         self.heap.push(timer);

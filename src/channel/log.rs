@@ -2,13 +2,19 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use super::member_id::MemberId;
 use super::position::{Epoch, MAX_OFFSET, Position};
 use crate::limits::Limits;
 use crate::proto::message::Message;
 
-/// The key of a member: whoever is left out. Opaque here; the broker gives it its meaning.
+/// What an entry counts for in the history's total beside its payload and name, in bytes.
+pub const ENTRY_COST: usize = 64;
+/// What a channel that has history counts for beside its entries, in bytes.
+pub const HISTORY_COST: usize = 256;
+
+/// The key of a member who is left out. Opaque here; the broker gives it its meaning, and nobody outside sees it.
 pub type MemberKey = u64;
 
 /// One published message.
@@ -24,6 +30,13 @@ pub struct Entry {
     pub name: Option<Arc<str>>,
     /// Who does not get it, although a member.
     pub except: Option<MemberKey>,
+}
+
+impl Entry {
+    /// What it counts for: the bytes of its payload and of the sender's name.
+    pub fn size(&self) -> usize {
+        self.message.payload().len() + self.name.as_ref().map_or(0, |name| name.len())
+    }
 }
 
 /// Where a subscriber starts.
@@ -60,22 +73,34 @@ pub struct Lost {
     pub reason: LostReason,
 }
 
+/// An entry that is kept, and since when: in monotonic milliseconds, because `unix_ms` may step.
+#[derive(Debug)]
+struct Kept {
+    entry: Entry,
+    at: u64,
+}
+
 /// The log. Offsets advance also when nothing is kept.
 ///
-/// Invariants: `entries` are those with the offsets `head - entries.len() + 1 ..= head`; `bytes` is the sum of their
-/// payloads.
+/// Invariants: `entries` are those with the offsets `head - entries.len() + 1 ..= head`, the oldest first; `bytes` is
+/// the sum of their sizes.
 #[derive(Debug)]
 pub struct Log {
     epoch: Epoch,
     head: u64,
-    entries: VecDeque<Entry>,
+    entries: VecDeque<Kept>,
     bytes: usize,
 }
 
 impl Log {
     /// An empty log that begins a new life.
     pub fn new(epoch: Epoch) -> Log {
-        Log { epoch, head: 0, entries: VecDeque::new(), bytes: 0 }
+        Log::resumed(Position { epoch, offset: 0 })
+    }
+
+    /// A log that goes on behind a position, of which nothing is kept.
+    pub fn resumed(position: Position) -> Log {
+        Log { epoch: position.epoch, head: position.offset, entries: VecDeque::new(), bytes: 0 }
     }
 
     /// The position behind the newest message.
@@ -93,26 +118,55 @@ impl Log {
         self.head - self.entries.len() as u64
     }
 
-    /// Adds a message and lets the oldest go that the limits do not keep; returns its offset.
-    pub fn append(&mut self, entry: Entry, limits: &Limits) -> u64 {
+    /// Adds a message at a time in monotonic milliseconds, and lets the oldest go that the limits do not keep; returns its
+    /// offset.
+    pub(super) fn append(&mut self, entry: Entry, now: u64, limits: &Limits) -> u64 {
         self.head = (self.head + 1).min(MAX_OFFSET);
-        self.bytes += entry.message.payload().len();
-        self.entries.push_back(entry);
+        if limits.history_messages == 0 || limits.history_age.is_zero() {
+            (self.entries, self.bytes) = (VecDeque::new(), 0);
+            return self.head;
+        }
+        self.bytes += entry.size();
+        // Most channels keep few messages, so that the standard library's least capacity would be paid for in vain.
+        if self.entries.len() == self.entries.capacity() {
+            self.entries.reserve_exact(self.entries.len().max(1));
+        }
+        self.entries.push_back(Kept { entry, at: now });
         while self.entries.len() > limits.history_messages || self.bytes > limits.history_bytes {
-            let Some(oldest) = self.entries.pop_front() else { break };
-            self.bytes -= oldest.message.payload().len();
+            self.pop_oldest();
         }
-        if self.entries.is_empty() && limits.history_messages == 0 {
-            self.entries = VecDeque::new();
-        }
+        self.expire(now, limits.history_age, usize::MAX);
         self.head
+    }
+
+    /// Lets the oldest entry go; returns false if nothing is kept.
+    pub(super) fn pop_oldest(&mut self) -> bool {
+        let Some(oldest) = self.entries.pop_front() else { return false };
+        self.bytes -= oldest.entry.size();
+        let (kept, capacity) = (self.entries.len(), self.entries.capacity());
+        if kept == 0 {
+            self.entries = VecDeque::new();
+        } else if capacity > 8 && kept * 4 < capacity {
+            self.entries.shrink_to(kept * 2);
+        }
+        true
+    }
+
+    /// Lets the entries go that are older than `age`, but no more than `most`; returns how many.
+    pub(super) fn expire(&mut self, now: u64, age: Duration, most: usize) -> usize {
+        let mut gone = 0;
+        while gone < most && self.entries.front().is_some_and(|oldest| is_over(oldest.at, now, age)) {
+            self.pop_oldest();
+            gone += 1;
+        }
+        gone
     }
 
     /// The entries behind `offset` that are kept, with their offsets.
     pub fn behind(&self, offset: u64) -> impl Iterator<Item = (u64, &Entry)> {
         let tail = self.tail();
         let skip = usize::try_from(offset.saturating_sub(tail)).unwrap_or(usize::MAX).min(self.entries.len());
-        (tail + skip as u64 + 1..).zip(self.entries.range(skip..))
+        (tail + skip as u64 + 1..).zip(self.entries.range(skip..).map(|kept| &kept.entry))
     }
 
     /// The offset behind which a subscriber starts, and what it has lost already.
@@ -132,7 +186,7 @@ impl Log {
         }
     }
 
-    /// Payload bytes that are kept.
+    /// Bytes of payload and names that are kept.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -141,18 +195,42 @@ impl Log {
     pub fn kept(&self) -> usize {
         self.entries.len()
     }
+
+    /// What it counts for in the total of all histories.
+    pub fn cost(&self) -> usize {
+        if self.entries.is_empty() { 0 } else { HISTORY_COST + self.entries.len() * ENTRY_COST + self.bytes }
+    }
+
+    /// Panics if an invariant does not hold: for tests.
+    ///
+    /// # Panics
+    /// If one does not hold.
+    pub fn assert_invariants(&self) {
+        let sizes = self.entries.iter().map(|kept| kept.entry.size());
+        assert_eq!(self.bytes, sizes.sum::<usize>(), "the log's bytes are not the sum of its entries");
+        assert!(self.entries.len() as u64 <= self.head && self.head <= MAX_OFFSET, "offsets that cannot be");
+        assert!(self.entries.iter().is_sorted_by_key(|kept| kept.at), "the oldest is not first");
+    }
+}
+
+/// Whether what happened at `at` is more than `age` ago.
+pub(super) fn is_over(at: u64, now: u64, age: Duration) -> bool {
+    u128::from(now.saturating_sub(at)) > age.as_millis()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn entry(unix_ms: u64, text: &str) -> Entry {
+        Entry { unix_ms, message: Message::text(text), from: None, name: None, except: None }
+    }
+
     fn log(published: u64, limits: &Limits) -> Log {
         let mut log = Log::new(Epoch::from_random(7));
         for i in 1..=published {
-            let message = Message::text(format!("{i:03}"));
-            let entry = Entry { unix_ms: i, message, from: None, name: None, except: None };
-            assert_eq!(log.append(entry, limits), i);
+            assert_eq!(log.append(entry(i, &format!("{i:03}")), i, limits), i);
+            log.assert_invariants();
         }
         log
     }
@@ -201,6 +279,55 @@ mod tests {
         ];
         for (from, expected) in cases {
             assert_eq!(log.resolve(from), expected, "{from:?}");
+        }
+    }
+
+    #[test]
+    fn keeps_as_long_as_the_age_says() {
+        let limits = Limits { history_age: Duration::from_millis(10), ..Limits::default() };
+        let mut log = log(5, &limits);
+        assert_eq!((log.expire(11, limits.history_age, 9), log.kept()), (0, 5));
+        assert_eq!((log.expire(13, limits.history_age, 1), kept(&log, 0)), (1, vec![2, 3, 4, 5]));
+        assert_eq!((log.expire(13, limits.history_age, 9), kept(&log, 0)), (1, vec![3, 4, 5]));
+        assert_eq!(log.append(entry(6, "006"), 15, &limits), 6);
+        assert_eq!((kept(&log, 0), log.cost()), (vec![5, 6], 256 + 2 * 64 + 6));
+        assert_eq!((log.expire(26, limits.history_age, 9), log.cost(), log.head()), (2, 0, 6));
+        assert_eq!((log.entries.capacity(), log.pop_oldest()), (0, false));
+        let never = Limits { history_age: Duration::ZERO, ..Limits::default() };
+        assert_eq!((log.append(entry(7, "007"), 27, &never), log.kept(), log.bytes()), (7, 0, 0));
+    }
+
+    #[test]
+    fn bytes_and_count_at_the_limit_and_one_past() {
+        let named = |name: &str| Entry { name: Some(name.into()), ..entry(0, "123") };
+        for (count, bytes, expected) in [(2, 10, 2), (1, 10, 1), (2, 9, 1), (2, 5, 1), (2, 4, 0), (0, 10, 0)] {
+            let limits = Limits { history_messages: count, history_bytes: bytes, ..Limits::default() };
+            let mut log = Log::new(Epoch::from_random(7));
+            assert_eq!(log.append(named("ab"), 0, &limits), 1);
+            assert_eq!(log.append(named("cd"), 0, &limits), 2);
+            assert_eq!((log.kept(), log.bytes()), (expected, expected * 5), "{count} {bytes}");
+            log.assert_invariants();
+        }
+    }
+
+    #[test]
+    fn memory_follows_what_is_kept() {
+        let mut log = log(1000, &Limits { history_messages: 1000, ..Limits::default() });
+        while log.pop_oldest() {
+            assert!(log.entries.capacity() <= (log.kept() * 4).max(8), "{}", log.entries.capacity());
+        }
+        let one = super::Log::new(Epoch::from_random(1));
+        assert_eq!(one.entries.capacity(), 0);
+        assert_eq!(self::log(1, &Limits::default()).entries.capacity(), 1);
+        assert!(size_of::<Kept>() <= 104, "{}", size_of::<Kept>());
+    }
+
+    #[test]
+    fn ids_as_text() {
+        let cases = [(0, "0"), (35, "z"), (36, "10"), (u64::MAX, "3w5e11264sgsf")];
+        for (id, text) in cases {
+            assert_eq!(MemberId(id).to_string(), text);
+            assert_eq!(u64::from_str_radix(text, 36), Ok(id));
         }
     }
 }

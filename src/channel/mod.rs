@@ -2,17 +2,23 @@
 
 pub mod dialect;
 pub mod log;
+mod lru;
 pub mod member_id;
 pub mod members;
 pub mod name;
 pub mod position;
+pub mod store;
+#[cfg(test)]
+mod store_property_tests;
+#[cfg(test)]
+mod store_tests;
 
 use std::sync::Arc;
 
 use dialect::{Context, Encoding, Event};
 use log::{Entry, Log};
 use members::{Group, Member, Open};
-use position::{Epoch, MAX_OFFSET, Position};
+use position::{MAX_OFFSET, Position};
 
 use crate::limits::Limits;
 use crate::proto::batch::{Batches, MAX_BATCH};
@@ -30,9 +36,9 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// A channel without members and messages.
-    pub fn new(name: Arc<str>, epoch: Epoch) -> Channel {
-        Channel { name, log: Log::new(epoch), groups: Vec::new(), touched: false }
+    /// A channel without members.
+    pub fn new(name: Arc<str>, log: Log) -> Channel {
+        Channel { name, log, groups: Vec::new(), touched: false }
     }
 
     /// Its name, the leading slash included.
@@ -61,9 +67,14 @@ impl Channel {
         !self.groups.iter().filter_map(|group| group.open).any(full)
     }
 
+    /// Whether a batch is open: somebody is still to be told what this turn published.
+    pub fn has_open_batches(&self) -> bool {
+        self.groups.iter().any(|group| group.open.is_some())
+    }
+
     /// Appends a message to the log, and, encoded, to the open batch of every encoding that has members. Returns how
-    /// many bytes the batches grew by.
-    pub fn publish(&mut self, entry: Entry, batches: &mut Batches, limits: &Limits) -> usize {
+    /// many bytes the batches grew by. Only the store calls this, which counts what the log holds.
+    pub(super) fn publish(&mut self, entry: Entry, now: u64, batches: &mut Batches, limits: &Limits) -> usize {
         let (base, before) = (self.log.head(), batches.held());
         let position = Position { offset: (base + 1).min(MAX_OFFSET), ..self.log.position() };
         let event = Event::Message { context: Context { channel: &self.name, position }, entry: &entry };
@@ -75,7 +86,7 @@ impl Channel {
             let by_reference = group.encoding.by_reference(&entry);
             batches.append(open.batch, by_reference, |bytes| group.encoding.encode(&event, bytes));
         }
-        self.log.append(entry, limits);
+        self.log.append(entry, now, limits);
         batches.held() - before
     }
 

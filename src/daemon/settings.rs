@@ -141,6 +141,12 @@ fn follow(limits: &mut Limits, given: &Given) {
     if is_free("max-inbound-total") {
         limits.max_inbound_total = limits.max_inbound_total.max(limits.max_message);
     }
+    if is_free("history-total") {
+        limits.history_total = limits.history_total.max(limits.history_bytes);
+    }
+    if is_free("history-bytes") {
+        limits.history_bytes = limits.history_bytes.min(limits.history_total);
+    }
     if is_free("max-head") {
         limits.max_head = limits.max_head.max(limits.max_target);
     }

@@ -126,6 +126,8 @@ fn a_raised_limit_raises_what_depends_on_it() {
         assert_eq!(got, (outbound, outbound_total, inbound_total), "{arguments}");
     }
     assert_eq!(settings("--max-head 1k", &[]).limits.max_target, 1024);
+    assert_eq!(settings("--history-bytes 128m", &[]).limits.history_total, 128 * MIB);
+    assert_eq!(settings("--history-total 64k", &[]).limits.history_bytes, 64 << 10);
     assert_eq!(settings("--max-target 16k", &[]).limits.max_head, 16 << 10);
     assert_eq!(settings("", &[("SLOTCAST_MAX_MESSAGE", "16MiB")]).limits.max_outbound, 128 * MIB);
 }
@@ -138,6 +140,7 @@ fn contradictions_and_bad_values_are_refused() {
         ("--max-outbound 300m --max-outbound-total 256m", "--max-outbound-total is"),
         ("--max-inbound-total 1k", "--max-inbound-total is 1024"),
         ("--max-head 1k --max-target 2k", "--max-target is 2048"),
+        ("--history-bytes 2m --history-total 1m", "--history-total is 1048576"),
         ("--max-message 2g", "--max-message must be at most 268435456"),
         ("--ping-interval 0", "--ping-interval must be more than 0"),
         ("--max-channels 0", "--max-channels must be at least 1"),

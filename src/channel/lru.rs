@@ -1,0 +1,149 @@
+//! Lists whose links stand in the slab's own entries: a change costs the same however long they are.
+
+use std::fmt;
+
+use slab::Slab;
+
+/// Behind the last of a list.
+const END: u32 = u32::MAX;
+/// In no list.
+const OUT: u32 = u32::MAX - 1;
+
+/// An entry's place in a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Links {
+    colder: u32,
+    hotter: u32,
+}
+
+impl Links {
+    /// In no list.
+    pub(super) const OUT: Links = Links { colder: OUT, hotter: OUT };
+
+    /// Whether the entry stands in the list that these links are for.
+    pub(super) fn is_in(self) -> bool {
+        self.colder != OUT
+    }
+}
+
+/// A list from cold to hot of some entries of a slab.
+///
+/// Invariant: an entry stands in the list iff its links say `is_in`.
+pub(super) struct List<T> {
+    coldest: u32,
+    hottest: u32,
+    len: usize,
+    get: fn(&T) -> Links,
+    set: fn(&mut T, Links),
+}
+
+impl<T> List<T> {
+    /// An empty list, whose links an entry shows and takes by these functions.
+    pub(super) fn new(get: fn(&T) -> Links, set: fn(&mut T, Links)) -> List<T> {
+        List { coldest: END, hottest: END, len: 0, get, set }
+    }
+
+    /// The entry at the cold end.
+    pub(super) fn coldest(&self) -> Option<u32> {
+        (self.coldest != END).then_some(self.coldest)
+    }
+
+    /// How many entries stand in it.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Puts an entry at the hot end, wherever it stood before.
+    pub(super) fn touch(&mut self, slab: &mut Slab<T>, key: u32) {
+        if self.hottest == key {
+            return;
+        }
+        self.remove(slab, key);
+        let Some(entry) = slab.get_mut(key as usize) else { return };
+        (self.set)(entry, Links { colder: self.hottest, hotter: END });
+        self.change(slab, self.hottest, |links| links.hotter = key);
+        self.hottest = key;
+        if self.coldest == END {
+            self.coldest = key;
+        }
+        self.len += 1;
+    }
+
+    /// Takes an entry out, if it stands in the list.
+    pub(super) fn remove(&mut self, slab: &mut Slab<T>, key: u32) {
+        let Some(entry) = slab.get_mut(key as usize) else { return };
+        let links = (self.get)(entry);
+        if !links.is_in() {
+            return;
+        }
+        (self.set)(entry, Links::OUT);
+        match links.colder {
+            END => self.coldest = links.hotter,
+            colder => self.change(slab, colder, |its| its.hotter = links.hotter),
+        }
+        match links.hotter {
+            END => self.hottest = links.colder,
+            hotter => self.change(slab, hotter, |its| its.colder = links.colder),
+        }
+        self.len -= 1;
+    }
+
+    fn change(&self, slab: &mut Slab<T>, key: u32, change: impl FnOnce(&mut Links)) {
+        if let Some(entry) = slab.get_mut(key as usize) {
+            let mut links = (self.get)(entry);
+            change(&mut links);
+            (self.set)(entry, links);
+        }
+    }
+
+    /// All of it, from the coldest on.
+    ///
+    /// # Panics
+    /// If the links do not agree with each other: for invariants and tests.
+    pub(super) fn walk(&self, slab: &Slab<T>) -> Vec<u32> {
+        let (mut keys, mut before, mut at) = (Vec::new(), END, self.coldest);
+        while at != END {
+            let links = (self.get)(&slab[at as usize]);
+            assert_eq!(links.colder, before, "links that do not agree at {at}");
+            assert!(keys.len() < self.len, "a list that is longer than it says");
+            keys.push(at);
+            (before, at) = (at, links.hotter);
+        }
+        assert_eq!((self.hottest, self.len), (before, keys.len()), "a list that ends elsewhere than it says");
+        keys
+    }
+}
+
+impl<T> fmt::Debug for List<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "List({} entries)", self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::testing::Random;
+
+    #[test]
+    fn as_a_vector_would() {
+        let mut random = Random::seeded();
+        let mut slab = Slab::new();
+        (0..8).for_each(|_| assert!(slab.insert(Links::OUT) < 8));
+        let mut list = List::new(|links: &Links| *links, |links, new| *links = new);
+        let mut naive: Vec<u32> = Vec::new();
+        for _ in 0..2000 {
+            let key = random.below(8) as u32;
+            naive.retain(|&other| other != key);
+            if random.one_in(3) {
+                list.remove(&mut slab, key);
+            } else {
+                list.touch(&mut slab, key);
+                naive.push(key);
+            }
+            assert_eq!(list.walk(&slab), naive, "{random}");
+            assert_eq!((list.coldest(), list.len()), (naive.first().copied(), naive.len()), "{random}");
+            assert!((0..8).all(|key| slab[key].is_in() == naive.contains(&(key as u32))), "{random}");
+        }
+    }
+}

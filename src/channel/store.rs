@@ -1,0 +1,431 @@
+//! All channels, by name: how many there are, what their histories hold together, and what stays of one that is empty.
+//!
+//! A channel is *awake* while it has members or history, or this turn's messages for it are not told yet. One that has
+//! none of these and was published to falls asleep: a *stub* stays, which knows the name, the epoch and the offset, so
+//! that a follower who comes back after a quiet hour is not told of a loss that never was. One that was never published
+//! to leaves nothing.
+//!
+//! Times are monotonic milliseconds, and never go back. Nothing here walks over all channels but `assert_invariants`:
+//! whoever has to go stands at the cold end of a list.
+
+use std::collections::HashMap;
+use std::ops::{Index, IndexMut};
+use std::sync::Arc;
+
+use slab::Slab;
+
+use super::Channel;
+use super::log::{Entry, From, Log, Lost, is_over};
+use super::lru::{Links, List};
+use super::position::{Epoch, Position};
+use crate::limits::Limits;
+use crate::proto::batch::Batches;
+
+/// There are as many channels as `max_channels` allows, and every one of them has members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooManyChannels;
+
+/// All channels.
+///
+/// Invariants: `names` has the name of every slot; `recent` are the channels with history, by their last publish; `idle`
+/// are those of them without members, by when they were published to or left last; `stubs` are those that sleep, by when
+/// they fell asleep; `held` is the sum of what the histories cost.
+#[derive(Debug)]
+pub struct Store {
+    slots: Slab<Slot>,
+    names: HashMap<Arc<str>, u32>,
+    recent: List<Slot>,
+    idle: List<Slot>,
+    stubs: List<Slot>,
+    held: usize,
+}
+
+/// What every channel has: all that is left of one that sleeps.
+///
+/// A stub costs 56 B here, 32 B for a name of 10 bytes (two counters, and the text rounded up), and in the map 24 B
+/// and one of control in each of at least 8 / 7 places: 117 B. `the_ledger` asserts it.
+#[derive(Debug)]
+struct Slot {
+    name: Arc<str>,
+    /// What the epoch is made of.
+    seed: u64,
+    state: State,
+    /// The place in `recent` or in `stubs`.
+    links: Links,
+    /// When it was published to last, if it is awake, or else when it fell asleep.
+    at: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    Stub { offset: u64 },
+    Awake(Box<Awake>),
+}
+
+#[derive(Debug)]
+struct Awake {
+    channel: Channel,
+    /// The place in `idle`.
+    idle: Links,
+}
+
+/// What somebody finds who asks and does not join.
+#[derive(Debug)]
+pub struct Reading<'a> {
+    /// The channel's position; `0.0` if it does not exist.
+    pub position: Position,
+    /// The offset behind which the entries begin.
+    pub start: u64,
+    /// What was asked for and is not kept.
+    pub lost: Option<Lost>,
+    log: Option<&'a Log>,
+}
+
+impl Reading<'_> {
+    /// What was asked for and is kept, with the offsets.
+    pub fn entries(&self) -> impl Iterator<Item = (u64, &Entry)> {
+        self.log.into_iter().flat_map(|log| log.behind(self.start))
+    }
+}
+
+impl Default for Store {
+    fn default() -> Store {
+        let get_idle = |slot: &Slot| match &slot.state {
+            State::Awake(awake) => awake.idle,
+            State::Stub { .. } => Links::OUT,
+        };
+        let set_idle = |slot: &mut Slot, links| {
+            if let State::Awake(awake) = &mut slot.state {
+                awake.idle = links;
+            }
+        };
+        let linked = || List::new(|slot: &Slot| slot.links, |slot, links| slot.links = links);
+        Store {
+            slots: Slab::new(),
+            names: HashMap::new(),
+            recent: linked(),
+            idle: List::new(get_idle, set_idle),
+            stubs: linked(),
+            held: 0,
+        }
+    }
+}
+
+impl Store {
+    /// The key of a channel that is awake.
+    pub fn find(&self, name: &str) -> Option<u32> {
+        let key = *self.names.get(name)?;
+        self.get(key).map(|_| key)
+    }
+
+    /// A channel that is awake.
+    pub fn get(&self, key: u32) -> Option<&Channel> {
+        match &self.slots.get(key as usize)?.state {
+            State::Awake(awake) => Some(&awake.channel),
+            State::Stub { .. } => None,
+        }
+    }
+
+    /// A channel that is awake.
+    pub fn get_mut(&mut self, key: u32) -> Option<&mut Channel> {
+        match &mut self.slots.get_mut(key as usize)?.state {
+            State::Awake(awake) => Some(&mut awake.channel),
+            State::Stub { .. } => None,
+        }
+    }
+
+    /// The channels that are awake, with their keys.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Channel)> {
+        self.slots.iter().filter_map(|(key, _)| Some((key as u32, self.get(key as u32)?)))
+    }
+
+    /// All channels that count for `max_channels`.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is no channel.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// How many of them sleep.
+    pub fn stubs(&self) -> usize {
+        self.stubs.len()
+    }
+
+    /// What all histories cost, as `history_total` counts it.
+    pub fn history_held(&self) -> usize {
+        self.held
+    }
+
+    /// The key of a channel for somebody who is going to join it or to publish to it: it is made or woken up if need be.
+    /// It stays until `release_if_idle` is called, which must follow. `seed` is random: a new epoch comes from it.
+    ///
+    /// # Errors
+    /// If it would be one too many and every other has members.
+    pub fn hold(&mut self, name: &str, seed: u64, now: u64, limits: &Limits) -> Result<u32, TooManyChannels> {
+        let Some(&key) = self.names.get(name) else { return self.create(name, seed, now, limits) };
+        if let Some(slot) = self.slots.get(key as usize)
+            && let State::Stub { offset } = slot.state
+        {
+            let (name, position) = (slot.name.clone(), stub_position(slot.seed, offset));
+            self.stubs.remove(&mut self.slots, key);
+            self.slots[key as usize].state = State::awake(name, Log::resumed(position));
+        }
+        self.idle.remove(&mut self.slots, key);
+        self.expire(key, now, limits, usize::MAX);
+        Ok(key)
+    }
+
+    /// Lets a channel go that nobody is in and that owes nobody anything: if it has history it stays until another needs
+    /// its place; if it has none and was published to, a stub stays; else nothing does. To be called whenever one of
+    /// that may have become so, and after each `hold`.
+    pub fn release_if_idle(&mut self, key: u32, now: u64, limits: &Limits) {
+        let Some(channel) = self.get_mut(key) else { return };
+        if channel.touched || channel.members() > 0 {
+            return;
+        }
+        debug_assert!(!channel.has_open_batches(), "{} has open batches and is not touched", channel.name());
+        channel.groups = Vec::new();
+        self.idle.touch(&mut self.slots, key);
+        self.expire(key, now, limits, usize::MAX);
+        if self.get(key).is_some_and(|channel| channel.log.kept() == 0) {
+            self.fall_asleep(key, now, limits);
+        }
+    }
+
+    /// Publishes to a channel that is held or has members: to its log, and to the open batches of its members. Past the
+    /// total of all histories the messages of the coldest channel leave, the oldest first. Returns how many bytes the
+    /// batches grew by.
+    ///
+    /// # Panics
+    /// If the key is not that of a channel that is awake.
+    pub fn publish(&mut self, key: u32, entry: Entry, now: u64, batches: &mut Batches, limits: &Limits) -> usize {
+        let channel = &mut self[key as usize];
+        let before = channel.log.cost();
+        let grown = channel.publish(entry, now, batches, limits);
+        let after = channel.log.cost();
+        self.held = self.held - before + after;
+        if after > 0 {
+            self.slots[key as usize].at = now;
+            self.recent.touch(&mut self.slots, key);
+        } else {
+            self.recent.remove(&mut self.slots, key);
+        }
+        while self.held > limits.history_total {
+            let Some(coldest) = self.recent.coldest() else { break };
+            let excess = self.held - limits.history_total;
+            self.shorten(coldest, now, limits, |log| {
+                let before = log.cost();
+                while before - log.cost() < excess && log.pop_oldest() {}
+            });
+        }
+        grown
+    }
+
+    /// The position of a channel, which is not made by asking: `0.0` if it does not exist.
+    pub fn position_of(&self, name: &str) -> Position {
+        let slot = self.names.get(name).and_then(|&key| self.slots.get(key as usize));
+        slot.map_or(Position::NONE, |slot| match &slot.state {
+            State::Awake(awake) => awake.channel.log.position(),
+            State::Stub { offset } => stub_position(slot.seed, *offset),
+        })
+    }
+
+    /// What is kept of a channel, which is not made by asking.
+    pub fn read(&mut self, name: &str, from: From, now: u64, limits: &Limits) -> Reading<'_> {
+        if let Some(key) = self.find(name) {
+            self.expire(key, now, limits, usize::MAX);
+        }
+        let position = self.position_of(name);
+        let log = self.find(name).and_then(|key| self.get(key)).map(|channel| &channel.log);
+        let (start, lost) = log.map_or_else(|| Log::resumed(position).resolve(from), |log| log.resolve(from));
+        Reading { position, start, lost, log }
+    }
+
+    /// Lets histories and stubs go that are too old, up to `budget` messages and stubs, the coldest first. A channel
+    /// that is still published to sheds its old messages when it is looked at, instead. Returns whether there is more.
+    pub fn sweep(&mut self, now: u64, mut budget: usize, limits: &Limits) -> bool {
+        while let Some(key) = self.recent.coldest().filter(|_| budget > 0) {
+            if !is_over(self.slots[key as usize].at, now, limits.history_age) {
+                break;
+            }
+            let gone = self.expire(key, now, limits, budget);
+            if gone == 0 {
+                break; // Time went back: whatever else is wrong then, nothing spins.
+            }
+            budget -= gone.min(budget);
+        }
+        while let Some(key) = self.stubs.coldest().filter(|_| budget > 0) {
+            if !is_over(self.slots[key as usize].at, now, limits.position_age) {
+                break;
+            }
+            self.forget(key);
+            budget -= 1;
+        }
+        self.next_expiry(limits).is_some_and(|next| next <= now)
+    }
+
+    /// When `sweep` has something to do next.
+    pub fn next_expiry(&self, limits: &Limits) -> Option<u64> {
+        let behind = |list: &List<Slot>, age: std::time::Duration| {
+            let at = self.slots.get(list.coldest()? as usize)?.at;
+            Some(at.saturating_add(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)).saturating_add(1))
+        };
+        let history = behind(&self.recent, limits.history_age);
+        history.into_iter().chain(behind(&self.stubs, limits.position_age)).min()
+    }
+
+    fn create(&mut self, name: &str, seed: u64, now: u64, limits: &Limits) -> Result<u32, TooManyChannels> {
+        while self.slots.len() >= limits.max_channels {
+            let coldest = self.stubs.coldest().or(self.idle.coldest());
+            self.forget(coldest.ok_or(TooManyChannels)?);
+        }
+        let name: Arc<str> = name.into();
+        let log = Log::new(Epoch::from_random(seed));
+        let state = State::awake(name.clone(), log);
+        let key = self.slots.insert(Slot { name: name.clone(), seed, state, links: Links::OUT, at: now }) as u32;
+        self.names.insert(name, key);
+        Ok(key)
+    }
+
+    /// Lets the messages of a channel go that are too old; returns how many.
+    fn expire(&mut self, key: u32, now: u64, limits: &Limits, most: usize) -> usize {
+        let mut gone = 0;
+        self.shorten(key, now, limits, |log| gone = log.expire(now, limits.history_age, most));
+        gone
+    }
+
+    /// Shortens a log, and keeps account of it. A channel that is idle and has no history any more falls asleep.
+    fn shorten(&mut self, key: u32, now: u64, limits: &Limits, shorten: impl FnOnce(&mut Log)) {
+        let Some(slot) = self.slots.get_mut(key as usize) else { return };
+        let State::Awake(awake) = &mut slot.state else { return };
+        let (log, is_idle) = (&mut awake.channel.log, awake.idle.is_in());
+        let before = log.cost();
+        shorten(log);
+        let after = log.cost();
+        self.held -= before - after;
+        if before > 0 && after == 0 {
+            self.recent.remove(&mut self.slots, key);
+            if is_idle {
+                self.fall_asleep(key, now, limits);
+            }
+        }
+    }
+
+    /// What is left of a channel without members and history.
+    fn fall_asleep(&mut self, key: u32, now: u64, limits: &Limits) {
+        let Some(offset) = self.get(key).map(|channel| channel.log.head()) else { return };
+        if offset == 0 || limits.position_age.is_zero() {
+            return self.forget(key);
+        }
+        self.idle.remove(&mut self.slots, key);
+        let slot = &mut self.slots[key as usize];
+        (slot.state, slot.at) = (State::Stub { offset }, now);
+        self.stubs.touch(&mut self.slots, key);
+    }
+
+    /// Nothing is left of a channel.
+    fn forget(&mut self, key: u32) {
+        self.idle.remove(&mut self.slots, key);
+        let list = if self.get(key).is_some() { &mut self.recent } else { &mut self.stubs };
+        list.remove(&mut self.slots, key);
+        self.held -= self.get(key).map_or(0, |channel| channel.log.cost());
+        if let Some(slot) = self.slots.try_remove(key as usize) {
+            self.names.remove(&slot.name);
+        }
+        // A crowd that has gone is not to be paid for; to find out costs as much as the removals before it did.
+        if self.names.capacity() > 1024 && self.names.len() < self.names.capacity() / 8 {
+            self.names.shrink_to(self.names.len() * 2);
+            self.slots.shrink_to_fit();
+        }
+    }
+
+    /// Panics, and says which, if an invariant does not hold. It looks at everything: for tests.
+    ///
+    /// # Panics
+    /// If one does not hold.
+    pub fn assert_invariants(&self) {
+        assert_eq!(self.names.len(), self.slots.len());
+        let mut held = 0;
+        for (key, slot) in &self.slots {
+            let name = &slot.name;
+            assert_eq!(self.names.get(name).copied(), Some(key as u32), "{name} is not what its name leads to");
+            let State::Awake(awake) = &slot.state else { continue };
+            let channel = &awake.channel;
+            channel.log.assert_invariants();
+            assert_eq!(channel.name(), name);
+            assert_eq!(channel.log.position().epoch, Epoch::from_random(slot.seed), "{name}: an epoch from elsewhere");
+            let (kept, members) = (channel.log.kept() > 0, channel.members() > 0);
+            assert!(kept || members || channel.touched, "{name} is empty and awake");
+            assert_eq!(slot.links.is_in(), kept, "{name}: recent iff it has history");
+            assert_eq!(awake.idle.is_in(), !members && !channel.touched, "{name}: idle iff nobody is in it");
+            held += channel.log.cost();
+        }
+        assert_eq!(self.held, held, "the total is not the sum of what the histories cost");
+        let at = |key: &u32| self.slots[*key as usize].at;
+        let (recent, stubs) = (self.recent.walk(&self.slots), self.stubs.walk(&self.slots));
+        assert!(recent.is_sorted_by_key(at), "the coldest is not first");
+        assert!(stubs.is_sorted_by_key(at), "the stub that sleeps longest is not first");
+        assert!(
+            recent.iter().chain(&self.idle.walk(&self.slots)).all(|&key| self.get(key).is_some()),
+            "a stub is listed"
+        );
+        let sleeping = self.slots.iter().filter(|(_, slot)| matches!(slot.state, State::Stub { offset: 1.. }));
+        assert_eq!(sleeping.count(), stubs.len(), "a stub that is not listed, or was never published to");
+        assert_eq!(self.iter().count() + stubs.len(), self.len(), "neither awake nor a stub");
+    }
+}
+
+impl State {
+    fn awake(name: Arc<str>, log: Log) -> State {
+        State::Awake(Box::new(Awake { channel: Channel::new(name, log), idle: Links::OUT }))
+    }
+}
+
+fn stub_position(seed: u64, offset: u64) -> Position {
+    Position { epoch: Epoch::from_random(seed), offset }
+}
+
+/// For keys that are known to be good: those of memberships and of channels that are held.
+impl Index<usize> for Store {
+    type Output = Channel;
+
+    fn index(&self, key: usize) -> &Channel {
+        match &self.slots[key].state {
+            State::Awake(awake) => &awake.channel,
+            State::Stub { .. } => panic!("channel {key} sleeps"),
+        }
+    }
+}
+
+impl IndexMut<usize> for Store {
+    fn index_mut(&mut self, key: usize) -> &mut Channel {
+        match &mut self.slots[key].state {
+            State::Awake(awake) => &mut awake.channel,
+            State::Stub { .. } => panic!("channel {key} sleeps"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ledger() {
+        #[allow(dead_code)] // It has the shape of the slab's own, which cannot be named.
+        enum SlabEntry {
+            Vacant(usize),
+            Occupied(Slot),
+        }
+        let slot = size_of::<SlabEntry>();
+        let name = (2 * size_of::<usize>() + 10).next_multiple_of(size_of::<usize>());
+        let place = (size_of::<(Arc<str>, u32)>() + 1) * 8 / 7 + 1;
+        assert_eq!((slot, name, place), (56, 32, 29));
+        assert!(slot + name + place <= 128);
+        // All of a channel that has history, but for its entries, its stub and its members.
+        assert!(size_of::<Awake>() <= 128, "{}", size_of::<Awake>());
+    }
+}

@@ -1,0 +1,265 @@
+//! The store against a naive oracle that looks through everything each time.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::log::{From, Lost, LostReason};
+use super::position::{Epoch, Position};
+use super::store::TooManyChannels;
+use super::store_tests::World;
+use crate::limits::Limits;
+use crate::proto::testing::Random;
+
+/// A channel as one would write it down. What happened later has the higher number.
+struct Naive {
+    epoch: Epoch,
+    head: u64,
+    /// Offset, time, size.
+    kept: Vec<(u64, u64, usize)>,
+    members: usize,
+    touched: Option<u64>,
+    /// When it was published to last.
+    published: (u64, u64),
+    /// Since when nobody is in it; None while somebody is, or it is held.
+    idle: Option<u64>,
+    asleep: Option<(u64, u64)>,
+}
+
+struct Oracle {
+    channels: HashMap<String, Naive>,
+    limits: Limits,
+    now: u64,
+    number: u64,
+}
+
+fn is_over(at: u64, now: u64, age: Duration) -> bool {
+    Duration::from_millis(now - at) > age
+}
+
+impl Oracle {
+    fn next(&mut self) -> u64 {
+        self.number += 1;
+        self.number
+    }
+
+    fn total(&self) -> usize {
+        let cost = |kept: &Vec<(u64, u64, usize)>| kept.iter().map(|entry| 64 + entry.2).sum::<usize>() + 256;
+        self.channels.values().map(|channel| &channel.kept).filter(|kept| !kept.is_empty()).map(cost).sum()
+    }
+
+    /// The name of the channel of which `number` is the lowest.
+    fn coldest(&self, number: impl Fn(&Naive) -> Option<u64>) -> Option<String> {
+        let numbered = self.channels.iter().filter_map(|(name, channel)| Some((number(channel)?, name)));
+        numbered.min().map(|(_, name)| name.clone())
+    }
+
+    fn expire(&mut self, name: &str) {
+        let (now, age) = (self.now, self.limits.history_age);
+        let Some(channel) = self.channels.get_mut(name) else { return };
+        channel.kept.retain(|entry| !is_over(entry.1, now, age));
+        self.fall_asleep_if_empty(name);
+    }
+
+    fn fall_asleep_if_empty(&mut self, name: &str) {
+        let number = self.next();
+        let Some(channel) = self.channels.get_mut(name) else { return };
+        if channel.idle.is_some() && channel.kept.is_empty() {
+            (channel.idle, channel.asleep) = (None, Some((self.now, number)));
+            if channel.head == 0 || self.limits.position_age.is_zero() {
+                self.channels.remove(name);
+            }
+        }
+    }
+
+    fn hold(&mut self, name: &str, seed: u64) -> Result<(), TooManyChannels> {
+        if let Some(channel) = self.channels.get_mut(name) {
+            (channel.idle, channel.asleep) = (None, None);
+            self.expire(name);
+            return Ok(());
+        }
+        while self.channels.len() >= self.limits.max_channels {
+            let stub = self.coldest(|channel| channel.asleep.map(|(_, number)| number));
+            let coldest = stub.or_else(|| self.coldest(|channel| channel.idle)).ok_or(TooManyChannels)?;
+            self.channels.remove(&coldest);
+        }
+        let epoch = Epoch::from_random(seed);
+        let (head, kept, members, touched) = (0, Vec::new(), 0, None);
+        let new = Naive { epoch, head, kept, members, touched, published: (0, 0), idle: None, asleep: None };
+        self.channels.insert(name.to_owned(), new);
+        Ok(())
+    }
+
+    fn release(&mut self, name: &str) {
+        let number = self.next();
+        let Some(channel) = self.channels.get_mut(name) else { return };
+        if channel.members == 0 && channel.touched.is_none() {
+            channel.idle = Some(number);
+            self.expire(name);
+        }
+    }
+
+    fn publish(&mut self, name: &str, size: usize) {
+        let (now, number) = (self.now, self.next());
+        let limits = self.limits.clone();
+        let channel = self.channels.get_mut(name).unwrap();
+        channel.head += 1;
+        channel.touched = channel.touched.or((channel.members > 0).then_some(number));
+        channel.published = (now, number);
+        if limits.history_age > Duration::ZERO {
+            channel.kept.push((channel.head, now, size));
+        }
+        let sum = |kept: &[(u64, u64, usize)]| kept.iter().map(|entry| entry.2).sum::<usize>();
+        while channel.kept.len() > limits.history_messages || sum(&channel.kept) > limits.history_bytes {
+            channel.kept.remove(0);
+        }
+        self.expire(name);
+        while self.total() > limits.history_total {
+            let coldest = self.coldest(|channel| (!channel.kept.is_empty()).then_some(channel.published.1)).unwrap();
+            self.channels.get_mut(&coldest).unwrap().kept.remove(0);
+            self.fall_asleep_if_empty(&coldest);
+        }
+        self.release(name);
+    }
+
+    fn flush(&mut self) {
+        while let Some(name) = self.coldest(|channel| channel.touched) {
+            self.channels.get_mut(&name).unwrap().touched = None;
+            self.release(&name);
+        }
+    }
+
+    fn sweep(&mut self) {
+        let (now, history_age, position_age) = (self.now, self.limits.history_age, self.limits.position_age);
+        let old = |channel: &Naive| !channel.kept.is_empty() && is_over(channel.published.0, now, history_age);
+        while let Some(name) = self.coldest(|channel| old(channel).then_some(channel.published.1)) {
+            self.expire(&name);
+        }
+        self.channels.retain(|_, channel| channel.asleep.is_none_or(|(at, _)| !is_over(at, now, position_age)));
+    }
+
+    /// Where a reader starts, what it lost, and how many messages it gets.
+    fn read(&self, name: &str, from: From) -> (u64, Option<Lost>, usize) {
+        let unknown = Some(Lost { count: None, reason: LostReason::Epoch });
+        let Some(channel) = self.channels.get(name) else {
+            let strange = matches!(from, From::Position(position) if position != Position::NONE);
+            return (0, unknown.filter(|_| strange), 0);
+        };
+        let kept = channel.kept.len();
+        let is_known = |position: Position| position.epoch == channel.epoch && position.offset <= channel.head;
+        let (count, lost) = match from {
+            From::Now => (0, None),
+            From::Last(count) => (kept.min(count as usize), None),
+            From::Position(position) if is_known(position) => {
+                let newer = channel.kept.iter().filter(|entry| entry.0 > position.offset).count();
+                let lost = channel.head - position.offset - newer as u64;
+                (newer, (lost > 0).then_some(Lost { count: Some(lost), reason: LostReason::Expired }))
+            }
+            From::Position(position) if position != Position::NONE => (kept, unknown),
+            _ => (kept, None),
+        };
+        (channel.head - count as u64, lost, count)
+    }
+}
+
+fn tiny_limits(random: &mut Random) -> Limits {
+    Limits {
+        max_channels: 1 + random.below(6),
+        history_messages: random.below(5),
+        history_bytes: random.below(40),
+        history_total: random.below(4) * 256 + random.below(600),
+        history_age: Duration::from_millis(random.below(4) as u64 * 25),
+        position_age: Duration::from_millis(random.below(4) as u64 * 100),
+        ..Limits::default()
+    }
+}
+
+fn random_from(random: &mut Random, known: &[Position]) -> From {
+    match random.below(6) {
+        0 => From::Now,
+        1 => From::All,
+        2 => From::Last(random.below(4) as u64),
+        _ => known.get(random.below(known.len())).map_or(From::All, |&position| From::Position(position)),
+    }
+}
+
+/// What both say about every name must be the same.
+fn compare(world: &mut World, oracle: &Oracle, random: &Random) {
+    world.check();
+    assert_eq!(world.store.len(), oracle.channels.len(), "{random}");
+    assert_eq!(world.store.history_held(), oracle.total(), "{random}");
+    let stubs = oracle.channels.values().filter(|channel| channel.asleep.is_some()).count();
+    assert_eq!(world.store.stubs(), stubs, "{random}");
+    for (name, channel) in &oracle.channels {
+        let position = Position { epoch: channel.epoch, offset: channel.head };
+        assert_eq!(world.store.position_of(name), position, "{random}: {name}");
+        let there = world.store.find(name).and_then(|key| world.store.get(key));
+        let expected = channel.asleep.is_none().then_some((channel.kept.len(), channel.members));
+        assert_eq!(there.map(|there| (there.log.kept(), there.members())), expected, "{random}: {name}");
+    }
+}
+
+fn step(world: &mut World, oracle: &mut Oracle, known: &mut Vec<Position>, random: &mut Random) {
+    let name = format!("/{}", random.below(8));
+    let members = oracle.channels.get(&name).map_or(0, |channel| channel.members);
+    match random.below(12) {
+        0..5 => {
+            let (size, sender) = (random.below(14), ["", "Ann"][random.below(2)]);
+            let published = world.publish_named(&name, size, sender);
+            let held = oracle.hold(&name, world.seed);
+            assert_eq!(published.map(|_| ()), held, "{random}");
+            if held.is_ok() {
+                oracle.publish(&name, size + sender.len());
+            }
+            known.extend(published.ok());
+        }
+        5..7 => {
+            let from = random_from(random, known);
+            let joined = world.join(&name, from).map(|(position, lost)| (position.offset, lost));
+            let held = oracle.hold(&name, world.seed);
+            let expected = held.map(|()| oracle.read(&name, from)).map(|(start, lost, _)| (start, lost));
+            assert_eq!(joined, expected, "{random}: {from:?}");
+            if let Some(channel) = oracle.channels.get_mut(&name).filter(|_| held.is_ok()) {
+                channel.members += 1;
+            }
+        }
+        7 if members > 0 => {
+            world.leave(&name);
+            oracle.channels.get_mut(&name).unwrap().members -= 1;
+            oracle.release(&name);
+        }
+        8 => {
+            let from = random_from(random, known);
+            oracle.expire(&name);
+            let expected = oracle.read(&name, from);
+            assert_eq!(world.read(&name, from), expected, "{random}: {from:?}");
+        }
+        9 => {
+            world.flush();
+            oracle.flush();
+        }
+        10 => {
+            let budget = 1 + random.below(3);
+            while world.sweep(budget) {}
+            oracle.sweep();
+        }
+        _ => {
+            world.now += random.below(60) as u64;
+            oracle.now = world.now;
+        }
+    }
+}
+
+#[test]
+fn as_the_oracle_says() {
+    let mut random = Random::seeded();
+    for _ in 0..1500 {
+        let limits = tiny_limits(&mut random);
+        let mut oracle = Oracle { channels: HashMap::new(), limits: limits.clone(), now: 0, number: 0 };
+        let mut world = World::new(limits);
+        let mut known = Vec::new();
+        for _ in 0..300 {
+            step(&mut world, &mut oracle, &mut known, &mut random);
+            compare(&mut world, &oracle, &random);
+        }
+    }
+}
