@@ -192,10 +192,13 @@ impl Broker {
     fn drained(&mut self, slot: u32, io: &mut impl Io) {
         self.unchoke(slot);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
+        if !cold.connection.is_draining() {
+            return;
+        }
         if hot.has(flag::EOF) {
             return self.end(slot, Cause::PeerVanished);
         }
-        if cold.connection.is_draining() && !hot.has(flag::SHUT) {
+        if !hot.has(flag::SHUT) {
             hot.set(flag::SHUT);
             io.shutdown(slot);
         }

@@ -39,6 +39,10 @@ pub mod flag {
     pub const LOOPBACK: u16 = 1 << 11;
     /// A message is under way, and `Cold::message_due` holds.
     pub const UNFINISHED: u16 = 1 << 12;
+    /// An HTTP request was answered, and the connection kept for the next.
+    pub const KEPT: u16 = 1 << 13;
+    /// Was not read from while a request waited for its answer: something may have arrived meanwhile.
+    pub const HELD: u16 = 1 << 14;
 }
 
 /// What a delivery touches: one cache line.
