@@ -134,8 +134,18 @@ mod tests {
             assert_eq!(start::<u8>(&asked(query, fields)), Ok(expected), "{query} {fields}");
         }
         for query in [
-            "since", "since=", "since=ALL", "since=256", "since=%zz", "last", "last=", "last=-1", "last=+1", "last=1.5",
-            "last=all", "last=18446744073709551616",
+            "since",
+            "since=",
+            "since=ALL",
+            "since=256",
+            "since=%zz",
+            "last",
+            "last=",
+            "last=-1",
+            "last=+1",
+            "last=1.5",
+            "last=all",
+            "last=18446744073709551616",
         ] {
             let refusal = start::<u8>(&asked(query, "")).unwrap_err();
             assert_eq!((refusal.status.0, refusal.code), (400, "bad_parameter"), "{query}");
@@ -175,7 +185,9 @@ mod tests {
         }
         let digits = "9".repeat(400);
         assert_eq!(wait(&asked(&format!("wait={digits}"), "")), Ok(Some(MAX_WAIT)));
-        for query in ["wait", "wait=", "wait=.", "wait=-1", "wait=%2B1", "wait=1e1", "wait=inf", "wait=nan", "wait=1.2.3"] {
+        for query in
+            ["wait", "wait=", "wait=.", "wait=-1", "wait=%2B1", "wait=1e1", "wait=inf", "wait=nan", "wait=1.2.3"]
+        {
             let refusal = wait(&asked(query, "Prefer: wait=1\r\n")).unwrap_err();
             assert_eq!((refusal.status.0, refusal.code), (400, "bad_parameter"), "{query}");
         }
