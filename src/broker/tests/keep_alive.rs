@@ -190,8 +190,7 @@ fn deadlines_between_requests_and_within_them() {
 
 #[test]
 fn an_answer_that_is_being_taken_is_not_idle_time() {
-    let mut limits = Limits::default();
-    limits.write_timeout = Duration::from_secs(3600);
+    let limits = Limits { write_timeout: Duration::from_secs(3600), ..Limits::default() };
     for last in [GET, LAST] {
         let mut rig = Rig::new(limits.clone());
         rig.wire.blocked = true;
@@ -302,9 +301,7 @@ fn a_shutdown_ends_the_idle_at_once_and_the_asked_with_their_answer() {
 /// A kept connection may become a WebSocket, and one that was let in is not turned away for those who came later.
 #[test]
 fn a_websocket_on_a_kept_connection() {
-    let mut limits = Limits::default();
-    limits.max_connections = 1;
-    let mut rig = Rig::new(limits);
+    let mut rig = Rig::new(Limits { max_connections: 1, ..Limits::default() });
     rig.receive(GET.as_bytes());
     let late = rig.broker.open("192.0.2.1:6".parse().unwrap(), false).unwrap();
     assert_eq!(rig.receive(GET.as_bytes()), ["/a "]);

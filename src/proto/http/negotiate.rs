@@ -204,6 +204,14 @@ mod tests {
             ("application/json ; q=0.1 , application/x-ndjson ;\tq=0.2", Ndjson),
             ("text/html;q=.9, text/event-stream;q=0.8", Page),
             ("text/html;q=0.1239, text/event-stream;q=0.123", Page),
+        ] {
+            assert_eq!(asked("/", &[accept], true), Ok(expected), "{accept}");
+        }
+    }
+
+    #[test]
+    fn ties_specificity_exclusion_and_weights_that_are_none() {
+        for (accept, expected) in [
             // ties
             ("application/json, application/x-ndjson, text/event-stream, text/html", Page),
             ("application/json, application/x-ndjson, text/event-stream", Sse),
