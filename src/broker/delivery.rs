@@ -7,9 +7,10 @@ use std::io::{self, ErrorKind, IoSlice};
 use super::reason::Cause;
 use super::slots::{Hot, flag};
 use super::{Broker, Io};
-use crate::channel::dialect::Encoding;
-use crate::channel::log::Entry;
+use crate::channel::Channel;
+use crate::channel::dialect::{Context, Encoding, Event};
 use crate::channel::members::{Group, Member, Open};
+use crate::channel::position::Position;
 use crate::proto::batch::{BatchKey, Batches};
 use crate::proto::frame::{Opcode, write_header};
 use crate::proto::outbound::{MAX_SLICES, Range};
@@ -60,9 +61,7 @@ impl Broker {
         if self.dirty.is_empty() {
             self.dirty = dirty;
         }
-        for (_, chunk) in self.chunks.drain() {
-            self.batches.release(chunk.batch);
-        }
+        self.forget_chunks(None);
         self.open_bytes = 0;
         self.judge();
     }
@@ -149,7 +148,7 @@ impl Broker {
         for (slot, wrote) in troubled {
             match wrote {
                 Wrote::Broken => self.end(slot, Cause::Reset),
-                _ => self.block(slot),
+                _ => self.block(slot, true),
             }
         }
         self.remove_if_empty(key);
@@ -160,38 +159,59 @@ impl Broker {
             return self.weigh(slot);
         }
         self.push_pong(slot);
-        if self.slots.hot(slot).outbound.is_empty() {
-            match self.catch_up(slot) {
-                Ok(true) => self.mark_dirty(slot),
-                Ok(false) => {}
-                Err(()) => return self.lose(slot),
-            }
+        match self.catch_up(slot) {
+            // The next chunk is the next flush's.
+            Ok(true) => self.mark_dirty(slot),
+            Ok(false) => {}
+            Err(()) => return self.lose(slot),
         }
+        if self.write_all(slot, io) {
+            if self.slots.hot(slot).has(flag::PONG) {
+                // It had to wait for the 101.
+                self.mark_dirty(slot);
+            }
+            self.drained(slot, io);
+        }
+        self.unchoke(slot);
+    }
+
+    /// Writes what is queued. Returns false if some of it has to wait, or the connection is broken.
+    fn write_all(&mut self, slot: u32, io: &mut impl Io) -> bool {
         while !self.slots.hot(slot).outbound.is_empty() {
             match write_queue(self.slots.hot(slot), slot, &self.batches, io) {
                 Ok((taken, offered)) => {
                     self.counters.bytes_sent += taken as u64;
-                    self.slots.hot(slot).outbound.advance(taken, &mut self.batches);
+                    let Some((hot, cold)) = self.slots.both(slot) else { return false };
+                    hot.outbound.advance(taken, &mut self.batches);
+                    // On a kept connection the answers to earlier requests may stand before the 101.
+                    if !cold.kept || hot.outbound.is_empty() {
+                        hot.clear(flag::UNSWITCHED);
+                    }
                     if taken < offered {
-                        self.block(slot);
-                        return self.weigh(slot);
+                        self.block(slot, taken > 0);
+                        self.weigh(slot);
+                        return false;
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.block(slot);
-                    return self.weigh(slot);
+                    self.block(slot, false);
+                    self.weigh(slot);
+                    return false;
                 }
-                Err(_) => return self.end(slot, Cause::Reset),
+                Err(_) => {
+                    self.end(slot, Cause::Reset);
+                    return false;
+                }
             }
         }
-        self.drained(slot, io);
+        true
     }
 
     /// Nothing is owed any more: what waited for that goes on.
     fn drained(&mut self, slot: u32, io: &mut impl Io) {
-        self.unchoke(slot);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
+        hot.clear(flag::STALLED);
         if !cold.connection.is_draining() {
             return;
         }
@@ -204,8 +224,8 @@ impl Broker {
         }
     }
 
-    /// Queues the next chunk of log for the first membership that catches up. Ok(false) if none does; Err if what it
-    /// has not seen is not kept any more.
+    /// Queues the next chunk of log for the first membership that catches up. Ok(false) if none does; Err if what those
+    /// that do have not seen is not kept any more.
     fn catch_up(&mut self, slot: u32) -> Result<bool, ()> {
         let id = self.slots.id(slot).0;
         let Some((hot, cold)) = self.slots.both(slot) else { return Ok(false) };
@@ -213,26 +233,30 @@ impl Broker {
             return Ok(false);
         }
         let memberships = cold.memberships.as_slice();
-        let mut found = None;
+        let (mut found, mut lost) = (None, false);
         for membership in memberships {
-            let group = self.channels[membership.channel as usize].group_mut(membership.encoding);
-            let member = group.members.get(membership.index as usize);
-            if let Some(member) = member.filter(|member| member.catching_up) {
+            let channel = &mut self.channels[membership.channel as usize];
+            let tail = channel.log.tail();
+            let member = channel.group_mut(membership.encoding).members.get(membership.index as usize);
+            let Some(member) = member.filter(|member| member.catching_up) else { continue };
+            if member.cursor >= tail {
                 found = Some((*membership, member.cursor));
                 break;
             }
+            // The others still get what is kept for them.
+            lost = true;
         }
         let Some((membership, cursor)) = found else {
+            if lost {
+                return Err(());
+            }
             if memberships.len() < 2 {
                 hot.clear(flag::SLOW_PATH);
             }
             return Ok(false);
         };
         let channel = &mut self.channels[membership.channel as usize];
-        let (tail, head) = (channel.log.tail(), channel.log.head());
-        if cursor < tail {
-            return Err(());
-        }
+        let head = channel.log.head();
         let mut last = cursor;
         if cursor < head {
             let shared = (membership.channel, membership.encoding, cursor);
@@ -240,7 +264,7 @@ impl Broker {
             let chunk = self
                 .chunks
                 .entry(shared)
-                .or_insert_with(|| encode_chunk(membership.encoding, channel.log.behind(cursor), batches));
+                .or_insert_with(|| encode_chunk(membership.encoding, channel, cursor, batches));
             last = chunk.last;
             let mut start = 0;
             for &(index, _) in chunk.excepts.iter().filter(|(_, except)| *except == id) {
@@ -260,13 +284,28 @@ impl Broker {
         Ok(true)
     }
 
+    /// Lets go of the chunks of a channel that is gone, whose key may be another's before the flush; None for all.
+    pub(super) fn forget_chunks(&mut self, channel: Option<u32>) {
+        for (_, chunk) in self.chunks.extract_if(|&(key, ..), _| channel.is_none_or(|channel| channel == key)) {
+            self.batches.release(chunk.batch);
+        }
+    }
+
+    /// Queues the first chunk at once for one who has just joined: what it was told to get may be evicted by the next
+    /// publish.
+    pub(super) fn take_first_chunk(&mut self, slot: u32) {
+        if matches!(self.catch_up(slot), Ok(true)) {
+            self.mark_dirty(slot);
+        }
+    }
+
     pub(super) fn chunks_holding(&self, batch: BatchKey) -> usize {
         self.chunks.values().filter(|chunk| chunk.batch == batch).count()
     }
 
     fn push_pong(&mut self, slot: u32) {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
-        if !hot.has(flag::PONG) {
+        if !hot.has(flag::PONG) || hot.has(flag::UNSWITCHED) {
             return;
         }
         hot.clear(flag::PONG);
@@ -290,14 +329,12 @@ fn owed(member: &Member, open: Open, batches: &Batches) -> Range {
     Range { batch: open.batch, start, end: batch.len() }
 }
 
-fn encode_chunk<'a>(
-    encoding: Encoding,
-    entries: impl Iterator<Item = (u64, &'a Entry)>,
-    batches: &mut Batches,
-) -> Chunk {
+fn encode_chunk(encoding: Encoding, channel: &Channel, cursor: u64, batches: &mut Batches) -> Chunk {
     let mut chunk = Chunk { batch: batches.open(), last: 0, excepts: Vec::new() };
-    for (index, (offset, entry)) in entries.enumerate() {
-        batches.append(chunk.batch, encoding.by_reference(entry), |bytes| encoding.encode(entry, bytes));
+    for (index, (offset, entry)) in channel.log.behind(cursor).enumerate() {
+        let position = Position { offset, ..channel.log.position() };
+        let event = Event::Message { context: Context { channel: channel.name(), position }, entry };
+        batches.append(chunk.batch, encoding.by_reference(entry), |bytes| encoding.encode(&event, bytes));
         chunk.excepts.extend(entry.except.map(|except| (index, except)));
         chunk.last = offset;
         if batches.get(chunk.batch).len() >= CHUNK {

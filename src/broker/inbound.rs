@@ -15,6 +15,9 @@ use crate::proto::handshake::{Upgrade, upgrade};
 use crate::proto::http::{BodyReader, Refusal, Request, Response, Status, framing};
 use crate::proto::text::escape_for_log;
 
+/// See `--max-connections` and `--max-connections-per-ip`.
+pub const TOO_MANY_CONNECTIONS: &str = "too_many_connections";
+
 /// What a request asks for.
 enum Asks {
     WebSocket(Upgrade),
@@ -54,7 +57,7 @@ impl Broker {
         let Some((hot, cold)) = self.slots.both(slot) else { return 0 };
         hot.heard = now;
         hot.clear(flag::PINGED);
-        let idle = hot.has(flag::KEPT) && cold.connection.is_silent();
+        let idle = cold.is_idle();
         let (taken, came) = cold.connection.receive(input, &self.limits);
         let begun = idle && !cold.connection.is_silent();
         if begun {
@@ -116,8 +119,8 @@ impl Broker {
         let id = self.slots.id(slot);
         let due = self.timers.now().after(self.limits.answer_timeout);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
-        let (peer, flags) = (cold.peer(), hot.flags);
-        match self.judge_request(peer, flags, &request) {
+        let (peer, loopback, kept) = (cold.peer(), hot.has(flag::LOOPBACK), cold.kept);
+        match self.judge_request(peer, loopback, kept, &request) {
             Err(refusal) => {
                 let response = Response::problem(&refusal).closing().with_cors(self.rules.cors_origin(&request));
                 self.answer(slot, Cause::Refused, &response.encode_for(&request));
@@ -157,8 +160,14 @@ impl Broker {
         }
     }
 
-    fn judge_request(&mut self, peer: SocketAddr, flags: u16, request: &Request) -> Result<Asks, Refusal> {
-        let verdict = self.rules.check(request, flags & flag::LOOPBACK != 0);
+    fn judge_request(
+        &mut self,
+        peer: SocketAddr,
+        loopback: bool,
+        kept: bool,
+        request: &Request,
+    ) -> Result<Asks, Refusal> {
+        let verdict = self.rules.check(request, loopback);
         let what = if request.has_token("upgrade", "websocket") { "ws" } else { request.method() };
         let refused = |why: &str| {
             log::warn!("refused {what} {} from {peer}: {why}", escape_for_log(request.path().as_bytes()));
@@ -168,12 +177,17 @@ impl Broker {
             return Err(refusal.refusal);
         }
         // Who was let in before stays in.
-        let kept = flags & flag::KEPT != 0;
-        if self.draining.is_some() || (!kept && self.is_crowded(peer)) {
-            refused("too many connections; see --max-connections and --max-connections-per-ip");
-            let detail = "The broker has as many connections as it may have; try again later.";
+        let full = match (self.draining.is_some(), !kept && self.is_crowded(peer)) {
+            (true, _) => Some((Cause::ShuttingDown.as_str(), "The broker shuts down; try again later.")),
+            (_, true) => {
+                Some((TOO_MANY_CONNECTIONS, "The broker has as many connections as it may have; try again later."))
+            }
+            _ => None,
+        };
+        if let Some((code, detail)) = full {
+            refused(code);
             let seconds = self.jittered_seconds().to_string();
-            return Err(Refusal::new(Status(503), "too_many_connections", detail).with_header("Retry-After", seconds));
+            return Err(Refusal::new(Status(503), code, detail).with_header("Retry-After", seconds));
         }
         if let Some(upgrade) = upgrade(request).inspect_err(|refusal| refused(refusal.code))? {
             return Ok(Asks::WebSocket(upgrade));
@@ -235,6 +249,7 @@ impl Broker {
             log::info!("{} closed with {}: {reason}", cold.peer(), failure.code.0);
             cold.connection.drain();
         }
+        self.count_inbound(slot);
         self.queue_close(slot, failure.code, &reason);
         self.farewell(slot, CloseReason::new(cause, Some(failure.code), &reason));
     }

@@ -8,7 +8,7 @@ use super::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use super::reason::{Cause, CloseReason};
 use super::slots::{Cold, Hot, flag};
 use super::timers::{Tick, ticks};
-use super::{Broker, JoinError, Joined};
+use super::{Broker, Joined};
 use crate::proto::close::CloseCode;
 use crate::proto::frame::write_close;
 use crate::proto::handshake::switching_protocols;
@@ -91,8 +91,8 @@ impl Broker {
             None => None,
             Some((channel, from)) => match self.join_slot(slot, channel, *from) {
                 Ok(joined) => Some(joined),
-                Err(error) => {
-                    self.refuse_join(slot, error);
+                Err(_) => {
+                    self.refuse_join(slot);
                     return id;
                 }
             },
@@ -100,6 +100,7 @@ impl Broker {
         self.switch_protocols(slot, &handshake, accept, joined);
         let now = self.timers.now();
         if let Some((hot, cold)) = self.slots.both(slot) {
+            hot.set(flag::UNSWITCHED);
             cold.connection.open();
             hot.heard = now;
             hot.clear(flag::HELD);
@@ -107,6 +108,7 @@ impl Broker {
         self.rearm(slot);
         self.mark_dirty(slot);
         self.resumed.push(id);
+        self.take_first_chunk(slot);
         id
     }
 
@@ -124,14 +126,15 @@ impl Broker {
         });
     }
 
-    fn refuse_join(&mut self, slot: u32, error: JoinError) {
-        log::warn!("refused ws: {error:?}; see --max-channels and --max-channels-per-connection");
-        let refusal = Refusal::new(
-            Status(503),
-            Cause::TooManyChannels.as_str(),
-            "The broker has as many channels as it may have; try again later.",
-        );
-        self.answer_problem(slot, Cause::TooManyChannels, &refusal);
+    /// The only reason for which a new connection cannot join is that there are too many channels.
+    fn refuse_join(&mut self, slot: u32) {
+        let cause = Cause::TooManyChannels;
+        let peer = self.slots.cold(slot).map(|cold| cold.peer().to_string()).unwrap_or_default();
+        log::warn!("refused ws from {peer}: {cause}; see --max-channels");
+        let seconds = self.jittered_seconds().to_string();
+        let detail = "The broker has as many channels as it may have; try again later.";
+        let refusal = Refusal::new(Status(503), cause.as_str(), detail).with_header("Retry-After", seconds);
+        self.answer_problem(slot, cause, &refusal);
     }
 
     /// Answers a handshake with an error response.
@@ -167,7 +170,7 @@ impl Broker {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         cold.connection.answered(true);
         cold.due = due;
-        hot.set(flag::KEPT);
+        cold.kept = true;
         hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(response));
         // A turn has only so much to write, whoever it is for.
         self.open_bytes += response.len();
@@ -246,6 +249,7 @@ impl Broker {
         }
         cold.connection.drain();
         cold.due = due;
+        self.count_inbound(slot);
         self.farewell(slot, CloseReason::new(cause, None, ""));
         self.mark_dirty(slot);
         self.rearm(slot);
@@ -256,6 +260,7 @@ impl Broker {
         if let Some(cold) = self.slots.cold(slot) {
             cold.connection.close();
         }
+        self.count_inbound(slot);
         self.queue_close(slot, code, reason);
         self.farewell(slot, CloseReason::new(cause, Some(code), reason));
     }
@@ -265,6 +270,10 @@ impl Broker {
         let due = self.timers.now().after(self.limits.close_timeout);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         cold.due = due;
+        if hot.has(flag::UNSWITCHED) {
+            // A pong cannot pass before the 101, and behind the Close frame it must not.
+            hot.clear(flag::PONG);
+        }
         hot.outbound.push_bytes(&mut self.batches, |bytes| write_close(bytes, code, reason));
         self.mark_dirty(slot);
         self.rearm(slot);
@@ -279,6 +288,12 @@ impl Broker {
         hot.set(flag::ENDED);
         hot.outbound.clear(&mut self.batches);
         self.ended.push(slot);
+        // Until it is reaped it is neither open nor does it hold anything.
+        if let Some(cold) = self.slots.cold(slot) {
+            cold.connection.drain();
+            cold.extras = None;
+        }
+        self.count_inbound(slot);
         self.farewell(slot, CloseReason::new(cause, None, ""));
     }
 
@@ -325,10 +340,15 @@ impl Broker {
     /// The peer's socket takes bytes again.
     pub fn writable(&mut self, id: ConnectionId) {
         let Some(slot) = self.slots.live(id) else { return };
+        let now = self.timers.now();
         let hot = self.slots.hot(slot);
         if hot.has(flag::BLOCKED) {
             hot.clear(flag::BLOCKED);
+            // What takes bytes is alive, and a ping could not have passed what was queued.
+            hot.heard = now;
+            hot.clear(flag::PINGED);
             self.mark_dirty(slot);
+            self.rearm(slot);
         }
     }
 
@@ -339,7 +359,7 @@ impl Broker {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         hot.set(flag::EOF);
         if cold.connection.is_connecting() {
-            let done = hot.has(flag::KEPT) && cold.connection.is_silent();
+            let done = cold.is_idle();
             let cause = if done { Cause::Answered } else { Cause::PeerVanished };
             return self.end_behind_answers(slot, cause);
         }
@@ -356,6 +376,7 @@ impl Broker {
             cold.connection.drain();
             cold.due = due;
         }
+        self.count_inbound(slot);
         self.farewell(slot, CloseReason::new(Cause::PeerVanished, None, ""));
         self.mark_dirty(slot);
         self.rearm(slot);
@@ -372,6 +393,9 @@ impl Broker {
     /// be dropped.
     pub fn reap(&mut self, mut drop_socket: impl FnMut(u32)) {
         for slot in std::mem::take(&mut self.ended) {
+            if self.slots.hot(slot).has(flag::DIRTY) {
+                self.dirty.retain(|&dirty| dirty != slot);
+            }
             if let Some(cold) = self.slots.remove(slot) {
                 self.inbound -= cold.inbound as usize;
                 self.discount_address(cold.peer().ip());
@@ -379,6 +403,8 @@ impl Broker {
                 drop_socket(slot);
             }
         }
+        // Who was marked in the flush that ended it would leave its place in the list to the slot's next owner.
+        self.dirty.retain(|&slot| self.slots.hot(slot).has(flag::DIRTY));
     }
 
     /// The connections that may be read from again, although nothing new may have arrived.

@@ -26,7 +26,7 @@ use std::time::Instant;
 use slab::Slab;
 
 use crate::channel::Channel;
-use crate::channel::log::{Entry, From, Lost};
+use crate::channel::log::{Entry, From, Lost, MemberId};
 use crate::channel::members::{Member, Membership};
 use crate::channel::position::{Epoch, Position};
 use crate::limits::Limits;
@@ -209,7 +209,8 @@ impl Broker {
             self.settle_channel(key);
         }
         let unix_ms = self.timers.unix_ms();
-        let entry = Entry { unix_ms, message, from: from.map(|id| id.0), except: except.map(|id| id.0) };
+        let from = from.map(|id| MemberId(id.0));
+        let entry = Entry { unix_ms, message, from, name: None, except: except.map(|id| id.0) };
         let channel = &mut self.channels[key as usize];
         self.open_bytes += channel.publish(entry, &mut self.batches, &self.limits);
         if !channel.touched {
@@ -223,7 +224,8 @@ impl Broker {
         Published::Done { position, receivers: members - usize::from(except.is_some()) }
     }
 
-    /// Sends to one connection alone, behind all that was published to it before. Returns false if the id is stale, the
+    /// Sends to one connection alone, behind all that was published to it before, but for what one who catches up has
+    /// not taken from the log yet. Returns false if the id is stale, the
     /// connection is not open, or the message is longer than `max_message`.
     pub fn send(&mut self, id: ConnectionId, message: &Message) -> bool {
         let Some(slot) = self.open_slot(id) else { return false };
@@ -251,7 +253,9 @@ impl Broker {
     /// See `JoinError`.
     pub fn join(&mut self, id: ConnectionId, channel: &str, from: From) -> Result<Joined, JoinError> {
         let slot = self.open_slot(id).ok_or(JoinError::Gone)?;
-        self.join_slot(slot, channel, from)
+        let joined = self.join_slot(slot, channel, from)?;
+        self.take_first_chunk(slot);
+        Ok(joined)
     }
 
     /// Leaves a channel. What was published to it before still arrives. Returns false if it was no member.
@@ -362,6 +366,7 @@ impl Broker {
         if channel.members() == 0 && !channel.touched {
             self.names.remove(&**channel.name());
             self.channels.remove(key as usize);
+            self.forget_chunks(Some(key));
         }
     }
 

@@ -1,0 +1,82 @@
+//! The simulator: the real broker, driven by a fake loop with peers that dribble, stall, vanish and lie, in simulated
+//! time. What each receives is compared with an oracle. One seed makes one life of a broker; a failure prints its seed.
+
+#[path = "simulator/crowd.rs"]
+mod crowd;
+#[path = "simulator/embedder.rs"]
+mod embedder;
+#[path = "simulator/generator.rs"]
+mod generator;
+#[path = "simulator/oracle.rs"]
+mod oracle;
+#[path = "simulator/peer.rs"]
+mod peer;
+#[path = "simulator/random.rs"]
+mod random;
+#[path = "simulator/wire.rs"]
+mod wire;
+#[path = "simulator/world.rs"]
+mod world;
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use slotcast::broker::reason::Cause;
+
+/// Shows the seed when anything in it panics.
+struct ShowSeed(u64);
+
+impl Drop for ShowSeed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let line = format!("SLOTCAST_SEED={}\n", self.0);
+            eprint!("{line}");
+        }
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text}")))
+}
+
+#[test]
+fn any_life_of_a_broker() {
+    if let Some(seed) = number("SLOTCAST_SEED") {
+        let _shown = ShowSeed(seed);
+        generator::run(seed);
+        return;
+    }
+    let count = number("SLOTCAST_SEEDS").unwrap_or(2000);
+    let base = RandomState::new().hash_one(0) >> 20;
+    let begun = Instant::now();
+    println!("{count} seeds from {base}");
+    let next = AtomicU64::new(0);
+    let ended: Vec<AtomicU64> = Cause::ALL.iter().map(|_| AtomicU64::new(0)).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let done = next.fetch_add(1, Ordering::Relaxed);
+                    if done >= count {
+                        return;
+                    }
+                    if done > 0 && done.is_multiple_of(500) {
+                        println!("{done} seeds in {:.1} s", begun.elapsed().as_secs_f32());
+                    }
+                    let _shown = ShowSeed(base + done);
+                    let counters = generator::run(base + done);
+                    for (ended, cause) in ended.iter().zip(Cause::ALL) {
+                        ended.fetch_add(counters.closed(*cause), Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    println!("{count} seeds in {:.1} s", begun.elapsed().as_secs_f32());
+    let ended: Vec<(u64, &Cause)> = ended.into_iter().map(AtomicU64::into_inner).zip(Cause::ALL).collect();
+    ended.iter().for_each(|(ended, cause)| println!("{ended:8} {cause}"));
+    // What never happens is not tested.
+    let never: Vec<_> = ended.iter().filter(|(ended, _)| *ended == 0 && count >= 1000).collect();
+    assert!(never.is_empty(), "nobody ended for {never:?}");
+}

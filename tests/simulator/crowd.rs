@@ -1,0 +1,171 @@
+//! Large crowds with peers that only count: healthy ones are never closed, and memory stays in its budgets.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice};
+use std::time::{Duration, Instant};
+
+use slotcast::broker::event::{Accept, ConnectionId, Event};
+use slotcast::broker::timers::Now;
+use slotcast::broker::{Broker, Io};
+use slotcast::channel::log::From;
+use slotcast::limits::Limits;
+use slotcast::proto::message::Message;
+use slotcast::proto::origin::OriginRules;
+
+use crate::peer::slot_of;
+use crate::random::Random;
+use crate::wire;
+
+const CROWD: usize = 1000;
+/// What each peer takes at one writable edge, in bytes.
+const WINDOW: usize = 256 * 1024;
+
+#[derive(Default, Clone)]
+struct Sink {
+    room: usize,
+    refused: bool,
+    sent: u64,
+}
+
+struct Sinks(Vec<Sink>);
+
+impl Sinks {
+    fn take(&mut self, slot: u32, offered: usize) -> io::Result<usize> {
+        let sink = &mut self.0[slot as usize];
+        assert!(!sink.refused, "written to again without an edge");
+        let taken = offered.min(sink.room);
+        sink.room -= taken;
+        sink.sent += taken as u64;
+        sink.refused = taken < offered;
+        if taken == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+    }
+}
+
+impl Io for Sinks {
+    fn write(&mut self, slot: u32, bytes: &[u8]) -> io::Result<usize> {
+        self.take(slot, bytes.len())
+    }
+
+    fn write_vectored(&mut self, slot: u32, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.take(slot, slices.iter().map(|slice| slice.len()).sum())
+    }
+
+    fn shutdown(&mut self, _slot: u32) {}
+}
+
+struct Crowd {
+    broker: Broker,
+    sinks: Sinks,
+    ids: Vec<ConnectionId>,
+    now: Now,
+    /// Frames that were sent and not read, as far as they were not.
+    unread: VecDeque<(ConnectionId, usize)>,
+    /// Those whose frames wait until they are resumed.
+    waiting: Vec<(ConnectionId, usize)>,
+    frame: Vec<u8>,
+    most_held: usize,
+}
+
+impl Crowd {
+    fn gather() -> Crowd {
+        let now = Now { instant: Instant::now(), unix_ms: 0 };
+        let mut broker = Broker::new(Limits::default(), OriginRules::new(&[], &[]).expect("no rules"), 1, now);
+        let head = wire::handshake(&mut Random::new(1), "/crowd");
+        let mut ids = Vec::new();
+        for _ in 0..CROWD {
+            let id = broker.open(([10, 0, 0, 1], 1).into(), false).expect("room");
+            assert_eq!(broker.receive(id, &head), head.len());
+            let Some(Event::Handshake(handshake)) = broker.next_event() else { panic!("no handshake") };
+            ids.push(broker.accept(handshake, &Accept::join("/crowd", From::Now)));
+        }
+        let sinks = Sinks(vec![Sink { room: WINDOW, ..Sink::default() }; CROWD]);
+        let mut crowd = Crowd {
+            broker,
+            sinks,
+            ids,
+            now,
+            unread: VecDeque::new(),
+            waiting: Vec::new(),
+            frame: Vec::new(),
+            most_held: 0,
+        };
+        crowd.turn();
+        crowd.sinks.0.iter_mut().for_each(|sink| sink.sent = 0);
+        crowd
+    }
+
+    fn turn(&mut self) {
+        self.now.instant += Duration::from_millis(1);
+        self.broker.advance(self.now);
+        for id in self.broker.take_resumed() {
+            while let Some(at) = self.waiting.iter().position(|(waiting, _)| *waiting == id) {
+                self.unread.push_back(self.waiting.swap_remove(at));
+            }
+        }
+        for (id, sink) in self.ids.iter().zip(&mut self.sinks.0) {
+            sink.room = WINDOW;
+            if std::mem::take(&mut sink.refused) {
+                self.broker.writable(*id);
+            }
+        }
+        while !self.broker.wants_flush() && self.read() {}
+        self.unread.iter().for_each(|&(id, _)| self.broker.excuse(id));
+        self.broker.expire();
+        self.broker.flush(&mut self.sinks);
+        self.broker.assert_flushed();
+        self.most_held = self.most_held.max(self.broker.outbound_held());
+        self.broker.reap(|slot| panic!("slot {slot} was closed"));
+        assert!(!self.broker.has_events(), "{:?}", self.broker.next_event());
+    }
+
+    fn read(&mut self) -> bool {
+        let Some((id, mut done)) = self.unread.pop_front() else { return false };
+        while done < self.frame.len() {
+            match self.broker.receive(id, &self.frame[done..]) {
+                0 => {
+                    self.waiting.push((id, done));
+                    break;
+                }
+                taken => done += taken,
+            }
+        }
+        while let Some(event) = self.broker.next_event() {
+            let Event::Message(id, message) = event else { panic!("{event:?}") };
+            self.broker.publish("/crowd", message, Some(id), None);
+        }
+        true
+    }
+
+    /// Turns until every peer has so many bytes.
+    fn deliver(&mut self, bytes: u64) {
+        for _ in 0..20_000 {
+            if self.unread.is_empty() && self.waiting.is_empty() && self.sinks.0.iter().all(|sink| sink.sent >= bytes) {
+                break;
+            }
+            self.turn();
+        }
+        for id in &self.ids {
+            assert_eq!(self.sinks.0[slot_of(*id)].sent, bytes, "{id}");
+            assert_eq!(self.broker.unsent(*id), 0);
+        }
+        assert_eq!(self.broker.inbound_held(), 0);
+    }
+}
+
+#[test]
+fn a_thousand_publish_64_kib_in_one_turn() {
+    let mut crowd = Crowd::gather();
+    crowd.frame = wire::masked(&mut Random::new(2), 0x82, &vec![7; 65_536]);
+    crowd.unread = crowd.ids.iter().map(|&id| (id, 0)).collect();
+    crowd.deliver(CROWD as u64 * (65_536 + 10));
+    let limits = crowd.broker.limits();
+    assert!(crowd.most_held <= limits.max_outbound + limits.max_outbound / 4, "{} bytes held", crowd.most_held);
+}
+
+#[test]
+fn a_mebibyte_for_a_thousand() {
+    let mut crowd = Crowd::gather();
+    crowd.broker.publish("/crowd", Message::binary(vec![7; 1 << 20]), None, None);
+    crowd.deliver((1 << 20) + 10);
+    assert!(crowd.most_held < (1 << 20) + 1000, "{} bytes held", crowd.most_held);
+}

@@ -1,0 +1,215 @@
+//! The peers and the kernel between them and the broker: no sockets, the same edges.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice};
+
+use slotcast::broker::Io;
+use slotcast::broker::event::ConnectionId;
+
+use crate::random::Random;
+use crate::wire::{Incoming, Item};
+
+/// How a peer reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// All that comes, at once.
+    Eager,
+    /// So many bytes, and then nothing until it finds the time.
+    Slow(usize),
+    /// What fits into the buffers, and nothing more.
+    Stalled,
+}
+
+/// How a peer leaves, behind all that it has said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    Eof,
+    Reset,
+}
+
+/// What a read comes to: so many bytes and whether that was all, nothing, the end, an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    Bytes(usize, bool),
+    Empty,
+    End,
+    Broken,
+}
+
+/// One peer and its socket.
+pub struct Peer {
+    pub id: ConnectionId,
+    /// What it has said and has not arrived.
+    pub wire: VecDeque<u8>,
+    /// What has arrived and was not read.
+    pub arrived: VecDeque<u8>,
+    pub ending: Option<Ending>,
+    pub ended: Option<Ending>,
+    /// Something is to be told by the next wake-up: readable, read-closed.
+    pub readable: bool,
+    pub reader: Reader,
+    /// It has been eager all its life.
+    pub eager: bool,
+    pub room: usize,
+    /// A write was refused: one edge is owed once there is room.
+    pub refused: bool,
+    pub shut: bool,
+    /// It has sent something illegal or a Close: what comes behind that does not count.
+    pub poisoned: bool,
+    incoming: Incoming,
+    pub inbox: Vec<Item>,
+    /// Messages that it has sent whole, and that the embedder has not been told of.
+    pub sent: VecDeque<(bool, Vec<u8>)>,
+    pub pings: VecDeque<Vec<u8>>,
+    /// The loop's part of it.
+    pub ready: bool,
+    pub read_closed: bool,
+}
+
+impl Peer {
+    pub fn new(id: ConnectionId, reader: Reader, room: usize) -> Peer {
+        Peer {
+            id,
+            wire: VecDeque::new(),
+            arrived: VecDeque::new(),
+            ending: None,
+            ended: None,
+            readable: false,
+            reader,
+            eager: reader == Reader::Eager,
+            room,
+            refused: false,
+            shut: false,
+            poisoned: false,
+            incoming: Incoming::default(),
+            inbox: Vec::new(),
+            sent: VecDeque::new(),
+            pings: VecDeque::new(),
+            ready: false,
+            read_closed: false,
+        }
+    }
+
+    /// Lets at most `most` bytes arrive, and the end behind the last.
+    pub fn arrive(&mut self, most: usize) {
+        let count = most.min(self.wire.len());
+        self.arrived.extend(self.wire.drain(..count));
+        self.readable |= count > 0;
+        if self.wire.is_empty() && self.ended.is_none() && self.ending.is_some() {
+            self.ended = self.ending;
+            self.readable = true;
+        }
+    }
+
+    /// The peer reads what the kernel has for it.
+    pub fn drain(&mut self) {
+        self.room = match self.reader {
+            Reader::Eager => usize::MAX,
+            Reader::Slow(bytes) => bytes,
+            Reader::Stalled => self.room,
+        };
+    }
+
+    /// The writable edge: once after each refusal.
+    pub fn take_edge(&mut self) -> bool {
+        let edge = self.refused && (self.room > 0 || self.ended == Some(Ending::Reset));
+        self.refused &= !edge;
+        edge
+    }
+
+    pub fn read(&mut self, buffer: &mut [u8]) -> Read {
+        if self.ended == Some(Ending::Reset) {
+            return Read::Broken;
+        }
+        let count = self.arrived.len().min(buffer.len());
+        if count == 0 {
+            return if self.ended.is_some() { Read::End } else { Read::Empty };
+        }
+        for (place, byte) in buffer.iter_mut().zip(self.arrived.drain(..count)) {
+            *place = byte;
+        }
+        Read::Bytes(count, count < buffer.len() && !self.read_closed)
+    }
+
+    fn write(&mut self, slices: &[&[u8]], random: &mut Random) -> io::Result<usize> {
+        assert!(!self.refused, "{}: written to again without an edge", self.id);
+        assert!(!self.shut, "{}: written to behind the end of the stream", self.id);
+        let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+        assert!(offered > 0, "{}: an empty write", self.id);
+        if self.ended == Some(Ending::Reset) {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        if random.one_in(60) {
+            return Err(ErrorKind::Interrupted.into());
+        }
+        if self.reader != Reader::Eager && random.one_in(10) {
+            self.room = self.room.min(random.below(offered + 1));
+        }
+        let taken = offered.min(self.room);
+        self.room -= if self.reader == Reader::Eager { 0 } else { taken };
+        self.refused = taken < offered;
+        let mut left = taken;
+        for slice in slices {
+            let part = &slice[..left.min(slice.len())];
+            if !part.is_empty() {
+                self.incoming.feed(part, &mut self.inbox);
+            }
+            left -= part.len();
+        }
+        if taken == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+    }
+}
+
+/// All sockets, by slot.
+pub struct Kernel {
+    pub peers: Vec<Option<Peer>>,
+    pub random: Random,
+}
+
+/// The slot of an id, as it is printed.
+pub fn slot_of(id: ConnectionId) -> usize {
+    id.to_string().split('.').next().and_then(|slot| slot.parse().ok()).expect("an id shows its slot")
+}
+
+impl Kernel {
+    pub fn get(&mut self, id: ConnectionId) -> Option<&mut Peer> {
+        self.peers.get_mut(slot_of(id))?.as_mut().filter(|peer| peer.id == id)
+    }
+
+    pub fn place(&mut self, peer: Peer) {
+        let slot = slot_of(peer.id);
+        if slot >= self.peers.len() {
+            self.peers.resize_with(slot + 1, || None);
+        }
+        assert!(self.peers[slot].is_none(), "slot {slot} is given to two");
+        self.peers[slot] = Some(peer);
+    }
+
+    pub fn all(&mut self) -> impl Iterator<Item = &mut Peer> {
+        self.peers.iter_mut().flatten()
+    }
+
+    fn at(&mut self, slot: u32) -> (&mut Peer, &mut Random) {
+        let peer = self.peers[slot as usize].as_mut().expect("written to a slot that is free");
+        (peer, &mut self.random)
+    }
+}
+
+impl Io for Kernel {
+    fn write(&mut self, slot: u32, bytes: &[u8]) -> io::Result<usize> {
+        let (peer, random) = self.at(slot);
+        peer.write(&[bytes], random)
+    }
+
+    fn write_vectored(&mut self, slot: u32, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let (peer, random) = self.at(slot);
+        let slices: Vec<&[u8]> = slices.iter().map(|slice| &**slice).collect();
+        peer.write(&slices, random)
+    }
+
+    fn shutdown(&mut self, slot: u32) {
+        let (peer, _) = self.at(slot);
+        assert!(!peer.shut, "shut down twice");
+        peer.shut = true;
+    }
+}

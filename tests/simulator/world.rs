@@ -1,0 +1,294 @@
+//! The fake loop: what `src/server/turn.rs` does, with simulated sockets and a simulated clock.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use slotcast::broker::Broker;
+use slotcast::broker::event::ConnectionId;
+use slotcast::broker::timers::Now;
+use slotcast::limits::Limits;
+use slotcast::proto::origin::OriginRules;
+
+use crate::embedder::Embedder;
+use crate::oracle::{Behind, Oracle};
+use crate::peer::{Ending, Kernel, Peer, Read, Reader};
+use crate::random::Random;
+use crate::wire::Item;
+
+/// What lies in the scratch buffer.
+struct Reading {
+    id: ConnectionId,
+    start: usize,
+    end: usize,
+    frames: usize,
+    more: bool,
+}
+
+pub struct World {
+    pub broker: Broker,
+    pub kernel: Kernel,
+    pub oracle: Oracle,
+    pub embedder: Embedder,
+    pub random: Random,
+    pub now: Now,
+    scratch: Vec<u8>,
+    max_frames: usize,
+    ready: Vec<ConnectionId>,
+    turn: VecDeque<ConnectionId>,
+    reading: Option<Reading>,
+    /// Nothing is done but what follows from what was done before.
+    quiet: bool,
+}
+
+impl World {
+    pub fn new(seed: u64, limits: Limits) -> World {
+        limits.validate().expect("limits of the simulator");
+        let mut random = Random::new(seed);
+        let now = Now { instant: Instant::now(), unix_ms: 1_700_000_000_000 };
+        let rules = OriginRules::new(&[], &[]).expect("no rules");
+        let scratch = random.pick(&[7, 64, 1000, 8192, 65_536, 65_536]);
+        World {
+            oracle: Oracle::new((limits.history_messages, limits.history_bytes)),
+            broker: Broker::new(limits, rules, seed, now),
+            kernel: Kernel { peers: Vec::new(), random: Random::new(!seed) },
+            embedder: Embedder::default(),
+            now,
+            scratch: vec![0; scratch],
+            max_frames: random.pick(&[1, 3, 256]),
+            random,
+            ready: Vec::new(),
+            turn: VecDeque::new(),
+            reading: None,
+            quiet: false,
+        }
+    }
+
+    /// A new connection; None if there are too many.
+    pub fn connect(&mut self, reader: Reader, room: usize) -> Option<&mut Peer> {
+        let address = ([10, 0, 0, self.random.below(3) as u8], 1024);
+        let id = self.broker.open(address.into(), false)?;
+        self.kernel.place(Peer::new(id, reader, room));
+        self.kernel.get(id)
+    }
+
+    /// One turn, after the clock went on.
+    pub fn turn(&mut self, step: Duration) {
+        self.now.instant += step;
+        self.now.unix_ms += step.as_millis() as u64;
+        self.broker.advance(self.now);
+        self.begin_turn();
+        self.after_step();
+        while self.read_next() {
+            self.after_step();
+        }
+        self.broker.expire();
+        self.after_step();
+        self.broker.flush(&mut self.kernel);
+        self.broker.assert_flushed();
+        self.look_at_what_arrived();
+        self.oracle.flushed();
+        self.reap();
+        self.after_step();
+        assert_eq!(self.broker.channel_count(), self.oracle.channels(), "channels");
+        for id in self.broker.take_resumed() {
+            self.make_ready(id, false);
+        }
+    }
+
+    /// From now on only what was begun is finished, in large steps.
+    pub fn calm_down(&mut self) {
+        self.quiet = true;
+        self.scratch.resize(65_536, 0);
+        self.max_frames = 256;
+    }
+
+    /// Whether another turn would do something without any help.
+    pub fn has_work(&self) -> bool {
+        !self.ready.is_empty() || !self.turn.is_empty() || self.broker.has_work()
+    }
+
+    fn after_step(&mut self) {
+        self.broker.assert_invariants();
+        self.handle_events();
+        if !self.quiet && self.random.one_in(4) {
+            self.act();
+            self.handle_events();
+            self.broker.assert_invariants();
+        }
+    }
+
+    fn begin_turn(&mut self) {
+        let mut edges = Vec::new();
+        for peer in self.kernel.all() {
+            let readable = std::mem::take(&mut peer.readable);
+            edges.push((peer.id, peer.take_edge(), readable, peer.ended.is_some()));
+        }
+        for (id, writable, readable, closed) in edges {
+            // Where one edge is told, the other state is told along.
+            let room = self.kernel.get(id).is_some_and(|peer| peer.room > 0 && !peer.refused);
+            if writable || readable && room {
+                self.broker.writable(id);
+            }
+            if readable {
+                self.make_ready(id, closed);
+            }
+        }
+        self.turn.extend(self.ready.drain(..));
+    }
+
+    fn make_ready(&mut self, id: ConnectionId, read_closed: bool) {
+        if !self.broker.is_live(id) {
+            return;
+        }
+        let Some(peer) = self.kernel.get(id) else { return };
+        peer.read_closed |= read_closed;
+        if !peer.ready {
+            peer.ready = true;
+            self.ready.push(id);
+        }
+    }
+
+    fn read_next(&mut self) -> bool {
+        if self.broker.wants_flush() {
+            let waiting: Vec<ConnectionId> = self.turn.drain(..).collect();
+            waiting.iter().for_each(|&id| self.broker.excuse(id));
+            let newly = std::mem::replace(&mut self.ready, waiting);
+            self.ready.extend(newly);
+            if let Some(reading) = self.reading.take() {
+                self.set_aside(&reading);
+            }
+            return false;
+        }
+        if self.reading.is_some() {
+            self.feed();
+            return true;
+        }
+        let Some(id) = self.turn.pop_front() else { return false };
+        if !self.broker.is_live(id) {
+            return true;
+        }
+        let Some(peer) = self.kernel.get(id) else { return true };
+        peer.ready = false;
+        if !self.broker.wants_input(id) {
+            return true;
+        }
+        let stash = self.broker.take_stash(id);
+        if !stash.is_empty() {
+            self.scratch[..stash.len()].copy_from_slice(&stash);
+            self.reading = Some(Reading { id, start: 0, end: stash.len(), frames: 0, more: true });
+            return true;
+        }
+        match peer.read(&mut self.scratch) {
+            Read::Bytes(count, drained) => {
+                self.reading = Some(Reading { id, start: 0, end: count, frames: 0, more: !drained });
+            }
+            Read::Empty => {}
+            Read::End => self.broker.eof(id),
+            Read::Broken => self.broker.broken(id),
+        }
+        true
+    }
+
+    fn feed(&mut self) {
+        let Some(mut reading) = self.reading.take() else { return };
+        while reading.start < reading.end && reading.frames < self.max_frames {
+            let taken = self.broker.receive(reading.id, &self.scratch[reading.start..reading.end]);
+            assert!(taken <= reading.end - reading.start, "more is taken than there is");
+            if taken == 0 {
+                break;
+            }
+            reading.start += taken;
+            reading.frames += 1;
+            if self.broker.has_events() || self.broker.wants_flush() {
+                self.reading = Some(reading);
+                return;
+            }
+        }
+        self.set_aside(&reading);
+    }
+
+    fn set_aside(&mut self, reading: &Reading) {
+        let rest = &self.scratch[reading.start..reading.end];
+        if !rest.is_empty() {
+            self.broker.stash(reading.id, rest);
+        }
+        if reading.more || !rest.is_empty() {
+            self.make_ready(reading.id, false);
+        }
+    }
+
+    fn reap(&mut self) {
+        let (kernel, oracle) = (&mut self.kernel, &self.oracle);
+        let mut gone = Vec::new();
+        self.broker.reap(|slot| gone.extend(kernel.peers[slot as usize].take()));
+        for peer in gone {
+            self.embedder.gone.push(peer.id);
+            // A peer that reads everything, behaves and does not leave is told why it is left.
+            let roomy = self.broker.limits().max_inbound_total > 300_000 && !self.broker.is_draining();
+            if peer.eager && !peer.poisoned && peer.ending.is_none() && roomy {
+                self.embedder.owed_close.push((peer.id, oracle.is_closed(peer.id)));
+            }
+        }
+    }
+
+    fn look_at_what_arrived(&mut self) {
+        for peer in self.kernel.peers.iter_mut().flatten() {
+            for item in peer.inbox.drain(..) {
+                match item {
+                    Item::Switched(position) => self.embedder.check_switched(peer.id, position),
+                    Item::Response(_) => self.embedder.check_response(peer.id),
+                    Item::Data(text, payload) => self.oracle.received(peer.id, &(text, payload)),
+                    Item::Ping => {}
+                    Item::Pong(payload) => {
+                        // One that had to wait overtakes those that are queued, also pongs.
+                        let found = peer.pings.iter().position(|ping| *ping == payload);
+                        peer.pings.remove(found.expect("a pong without a ping"));
+                    }
+                    Item::Close(code) => self.oracle.received_close(peer.id, code),
+                }
+            }
+        }
+    }
+
+    /// All has been read and written that can be: whoever is open has everything.
+    pub fn assert_quiet(&mut self) {
+        let ids: Vec<ConnectionId> = self.kernel.all().map(|peer| peer.id).collect();
+        for id in ids {
+            if !self.embedder.is_open(id) {
+                continue;
+            }
+            let Some(peer) = self.kernel.get(id) else { continue };
+            if peer.refused || peer.ended.is_some() {
+                continue;
+            }
+            assert_eq!(self.broker.unsent(id), 0, "{id}: unsent, but nobody is waited for");
+            self.oracle.assert_complete(id, Behind::All);
+            assert!(peer.arrived.is_empty() && peer.wire.is_empty(), "{id}: not read from");
+            assert!(peer.sent.is_empty(), "{id}: {} messages of it are missing", peer.sent.len());
+            assert!(!peer.poisoned, "{id}: is open in spite of what it sent");
+        }
+    }
+
+    /// Everybody leaves; nothing may be left of them.
+    pub fn assert_nothing_is_left(&mut self) {
+        for peer in self.kernel.peers.iter_mut().flatten() {
+            if peer.ending.is_none() {
+                peer.ending = Some(if self.random.one_in(2) { Ending::Eof } else { Ending::Reset });
+            }
+        }
+        for _ in 0..300 {
+            if self.broker.connection_count() == 0 && !self.has_work() {
+                break;
+            }
+            self.kernel.all().for_each(|peer| peer.arrive(usize::MAX));
+            let due = self.broker.next_deadline().map(|due| due.saturating_duration_since(self.now.instant));
+            self.turn(due.filter(|_| !self.has_work()).unwrap_or(Duration::from_millis(1)));
+        }
+        assert_eq!(self.broker.connection_count(), 0, "connections are left");
+        assert_eq!(self.broker.outbound_held(), 0, "outbound bytes are left");
+        assert_eq!(self.broker.inbound_held(), 0, "inbound bytes are left");
+        assert_eq!(self.broker.channel_count(), 0, "channels are left");
+        assert!(!self.broker.has_events());
+        self.embedder.assert_all_told();
+    }
+}
