@@ -8,7 +8,7 @@ use crate::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use crate::channel::log::From;
 use crate::channel::name::{ChannelName, NameError};
 use crate::page;
-use crate::proto::http::{Refusal, Request, Response, Status};
+use crate::proto::http::{METHODS, Refusal, Request, Response, Status, answer_options};
 use crate::proto::message::{Kind, Message};
 use crate::proto::target::bad_parameter;
 use crate::proto::text::{escape_for_log, push_json_string};
@@ -147,6 +147,9 @@ impl Relay {
     fn route(&self, exchange: &Exchange) -> Result<Route, Refusal> {
         let request = exchange.request();
         let get = matches!(request.method(), "GET" | "HEAD");
+        if request.method() == "OPTIONS" {
+            return Ok(Route::Answer(answer_options(request)));
+        }
         match request.path() {
             path if is_no_channel(path) => return Ok(Route::Answer(Response::not_found())),
             "/-/health" | "/-/healthy" | "/-/ready" if get => {
@@ -169,7 +172,7 @@ impl Relay {
                 "Join this channel by WebSocket, publish to it by POST, or open it in a browser.",
             )),
             "POST" | "PUT" => Ok(Route::Publish(channel, message_of(exchange)?)),
-            _ => Err(Refusal::method_not_allowed("GET, HEAD, POST, PUT")),
+            _ => Err(Refusal::method_not_allowed(METHODS)),
         }
     }
 }

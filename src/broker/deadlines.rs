@@ -84,7 +84,7 @@ impl Broker {
         }
         if cold.connection.is_connecting() {
             if now.is_past(cold.due) {
-                self.end(slot, Cause::HandshakeTimeout);
+                self.end_waiting(slot, now);
             }
         } else if cold.connection.is_asked() {
             if now.is_past(cold.due) {
@@ -96,8 +96,25 @@ impl Broker {
         } else if cold.connection.is_open() {
             self.check_open(slot, now);
         } else if now.is_past(cold.due) {
-            self.end(slot, Cause::PeerVanished);
+            if cold.cause == Some(Cause::Answered) && !hot.outbound.is_empty() {
+                // It still takes its answer: that is the write timeout's business.
+                cold.due = now.after(self.limits.close_timeout);
+            } else {
+                self.end(slot, Cause::PeerVanished);
+            }
         }
+    }
+
+    /// The time for a request, or for the next one to begin, is over.
+    fn end_waiting(&mut self, slot: u32, now: Tick) {
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        let idle = cold.is_idle();
+        if hot.has(flag::CHOKED) || (idle && !hot.outbound.is_empty()) {
+            // It was not read from, or still takes the last answer: its time has not begun.
+            cold.due = now.after(self.limits.keep_alive_timeout);
+            return;
+        }
+        self.end(slot, if idle { Cause::KeepAliveTimeout } else { Cause::HandshakeTimeout });
     }
 
     fn check_open(&mut self, slot: u32, now: Tick) {

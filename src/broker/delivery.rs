@@ -182,9 +182,12 @@ impl Broker {
             match write_queue(self.slots.hot(slot), slot, &self.batches, io) {
                 Ok((taken, offered)) => {
                     self.counters.bytes_sent += taken as u64;
-                    let hot = self.slots.hot(slot);
+                    let Some((hot, cold)) = self.slots.both(slot) else { return false };
                     hot.outbound.advance(taken, &mut self.batches);
-                    hot.clear(flag::UNSWITCHED);
+                    // On a kept connection the answers to earlier requests may stand before the 101.
+                    if !cold.kept || hot.outbound.is_empty() {
+                        hot.clear(flag::UNSWITCHED);
+                    }
                     if taken < offered {
                         self.block(slot, taken > 0);
                         self.weigh(slot);
@@ -210,10 +213,13 @@ impl Broker {
     fn drained(&mut self, slot: u32, io: &mut impl Io) {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         hot.clear(flag::STALLED);
+        if !cold.connection.is_draining() {
+            return;
+        }
         if hot.has(flag::EOF) {
             return self.end(slot, Cause::PeerVanished);
         }
-        if cold.connection.is_draining() && !hot.has(flag::SHUT) {
+        if !hot.has(flag::SHUT) {
             hot.set(flag::SHUT);
             io.shutdown(slot);
         }

@@ -12,7 +12,7 @@ use crate::proto::close::CloseCode;
 use crate::proto::connection::Input;
 use crate::proto::frame::{Failure, Opcode, write_header};
 use crate::proto::handshake::{Upgrade, upgrade};
-use crate::proto::http::{Framing, Refusal, Request, Status, framing};
+use crate::proto::http::{BodyReader, Refusal, Request, Response, Status, framing};
 use crate::proto::text::escape_for_log;
 
 /// See `--max-connections` and `--max-connections-per-ip`.
@@ -21,8 +21,8 @@ pub const TOO_MANY_CONNECTIONS: &str = "too_many_connections";
 /// What a request asks for.
 enum Asks {
     WebSocket(Upgrade),
-    /// An HTTP exchange, with a body of that many bytes.
-    Http(usize),
+    /// An HTTP exchange, with the body that this reads.
+    Http(BodyReader),
 }
 
 impl Broker {
@@ -32,9 +32,11 @@ impl Broker {
         let half = self.limits.max_outbound as u64 / 2;
         let Some((hot, cold)) = self.slots.both(slot) else { return false };
         if cold.connection.is_asked() {
+            hot.set(flag::HELD);
             return false;
         }
-        if cold.connection.is_open() && hot.outbound.pending() > half {
+        let answers = cold.connection.is_open() || cold.connection.is_connecting();
+        if answers && hot.outbound.pending() > half {
             hot.set(flag::CHOKED);
         }
         !hot.has(flag::CHOKED)
@@ -56,7 +58,13 @@ impl Broker {
         hot.heard = now;
         let was_pinged = hot.has(flag::PINGED);
         hot.clear(flag::PINGED);
+        let idle = cold.is_idle();
         let (taken, came) = cold.connection.receive(input, &self.limits);
+        let begun = idle && !cold.connection.is_silent();
+        if begun {
+            // As from accept on: until the end of the whole request.
+            cold.due = now.after(self.limits.handshake_timeout);
+        }
         self.counters.bytes_received += taken as u64;
         match came {
             Input::Nothing => {}
@@ -80,7 +88,7 @@ impl Broker {
                 return input.len();
             }
         }
-        if was_pinged {
+        if was_pinged || begun {
             // The next ping may be due before the pong was.
             self.rearm(slot);
         }
@@ -113,9 +121,12 @@ impl Broker {
         let id = self.slots.id(slot);
         let due = self.timers.now().after(self.limits.answer_timeout);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
-        let (peer, loopback) = (cold.peer(), hot.has(flag::LOOPBACK));
-        match self.judge_request(peer, loopback, &request) {
-            Err(refusal) => self.answer_problem(slot, Cause::Refused, &refusal),
+        let (peer, loopback, kept) = (cold.peer(), hot.has(flag::LOOPBACK), cold.kept);
+        match self.judge_request(peer, loopback, kept, &request) {
+            Err(refusal) => {
+                let response = Response::problem(&refusal).closing().with_cors(self.rules.cors_origin(&request));
+                self.answer(slot, Cause::Refused, &response.encode_for(&request));
+            }
             Ok(Asks::WebSocket(upgrade)) => {
                 if let Some(cold) = self.slots.cold(slot) {
                     cold.due = due;
@@ -123,8 +134,8 @@ impl Broker {
                 self.rearm(slot);
                 self.events.push_back(Event::Handshake(Handshake { id, peer, request, upgrade }));
             }
-            Ok(Asks::Http(0)) => self.exchange(slot, request, Bytes::new()),
-            Ok(Asks::Http(length)) => self.await_body(slot, request, length),
+            Ok(Asks::Http(body)) if body.is_complete() => self.exchange(slot, request, body.finish()),
+            Ok(Asks::Http(body)) => self.await_body(slot, request, body),
         }
     }
 
@@ -138,20 +149,26 @@ impl Broker {
         self.events.push_back(Event::Http(Exchange { id, peer, request, body }));
     }
 
-    /// The deadline stays: it counts from accept to the end of the whole request.
-    fn await_body(&mut self, slot: u32, request: Box<Request>, length: usize) {
-        let expects = request.has_token("expect", "100-continue");
+    /// The deadline stays: it counts from accept, or the first byte, to the end of the whole request.
+    fn await_body(&mut self, slot: u32, request: Box<Request>, body: BodyReader) {
+        let expects = !request.is_http10() && request.has_token("expect", "100-continue");
         let Some((hot, cold)) = self.slots.both(slot) else { return };
-        cold.connection.await_body(request, length);
+        cold.connection.await_body(request, body);
         if expects {
-            // RFC 9110 §10.1.1
+            // RFC 9110 §10.1.1; whoever is refused gets that instead.
             hot.outbound
                 .push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
             self.mark_dirty(slot);
         }
     }
 
-    fn judge_request(&mut self, peer: SocketAddr, loopback: bool, request: &Request) -> Result<Asks, Refusal> {
+    fn judge_request(
+        &mut self,
+        peer: SocketAddr,
+        loopback: bool,
+        kept: bool,
+        request: &Request,
+    ) -> Result<Asks, Refusal> {
         let verdict = self.rules.check(request, loopback);
         let what = if request.has_token("upgrade", "websocket") { "ws" } else { request.method() };
         let refused = |why: &str| {
@@ -161,7 +178,8 @@ impl Broker {
             refused(&refusal.mend);
             return Err(refusal.refusal);
         }
-        let full = match (self.draining.is_some(), self.is_crowded(peer)) {
+        // Who was let in before stays in.
+        let full = match (self.draining.is_some(), !kept && self.is_crowded(peer)) {
             (true, _) => Some((Cause::ShuttingDown.as_str(), "The broker shuts down; try again later.")),
             (_, true) => {
                 Some((TOO_MANY_CONNECTIONS, "The broker has as many connections as it may have; try again later."))
@@ -176,18 +194,8 @@ impl Broker {
         if let Some(upgrade) = upgrade(request).inspect_err(|refusal| refused(&refusal.to_string()))? {
             return Ok(Asks::WebSocket(upgrade));
         }
-        match framing(request).inspect_err(|refusal| refused(&refusal.to_string()))? {
-            Framing::None => Ok(Asks::Http(0)),
-            Framing::Length(length) if length > self.limits.max_message as u64 => {
-                refused("a body longer than --max-message");
-                let detail = "Send a body that is no longer than the broker's --max-message.";
-                Err(Refusal::new(Status(413), "message_too_big", detail))
-            }
-            Framing::Length(length) => Ok(Asks::Http(usize::try_from(length).unwrap_or(usize::MAX))),
-            Framing::Chunked => {
-                Err(Refusal::new(Status(411), "length_required", "Send the body with a Content-Length."))
-            }
-        }
+        let body = framing(request).and_then(|framing| BodyReader::new(framing, &self.limits));
+        body.map(Asks::Http).inspect_err(|refusal| refused(&refusal.to_string()))
     }
 
     fn ping(&mut self, slot: u32, payload: Vec<u8>) {

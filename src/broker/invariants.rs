@@ -52,6 +52,8 @@ impl Broker {
             let members = cold.memberships.as_slice();
             assert!(members.is_empty() || cold.connection.is_open(), "slot {slot}: a member that is not open");
             assert!(!cold.connection.is_open() || hot.has(flag::ACCEPTED), "slot {slot}: open, but its Close is told");
+            let asked = cold.connection.is_asked() || hot.has(flag::ENDED);
+            assert!(asked || !hot.has(flag::HELD), "slot {slot}: held back, and no request waits for its answer");
             if !hot.has(flag::ENDED) {
                 // One that is choked has no deadline until what chokes it was offered to the kernel.
                 let waits = hot.has(flag::CHOKED) && hot.has(flag::DIRTY) && !hot.has(flag::BLOCKED);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use super::reason::{Cause, CloseReason};
-use super::slots::flag;
+use super::slots::{Cold, Hot, flag};
 use super::timers::{Tick, ticks};
 use super::{Broker, Joined};
 use crate::proto::close::CloseCode;
@@ -104,6 +104,7 @@ impl Broker {
             hot.set(flag::UNSWITCHED);
             cold.connection.open();
             hot.heard = now;
+            hot.clear(flag::HELD);
         }
         self.rearm(slot);
         self.mark_dirty(slot);
@@ -144,15 +145,42 @@ impl Broker {
         }
     }
 
-    /// Answers an HTTP request. The connection is closed behind the response.
+    /// Answers an HTTP request. The connection is kept for the next one unless the request or the response wants it
+    /// closed, or the broker shuts down. A page of another origin that is allowed is let read the response.
     pub fn respond(&mut self, exchange: Exchange, response: Response) {
-        if let Some(slot) = self.asked_slot(exchange.id) {
-            let bytes = match exchange.request.method() {
-                "HEAD" => response.closing().encode_for_head(),
-                _ => response.closing().encode(),
-            };
-            self.answer(slot, Cause::Answered, &bytes);
+        let Some(slot) = self.asked_slot(exchange.id) else { return };
+        let request = &exchange.request;
+        let keep = !request.wants_close() && !response.is_closing() && self.may_ask_again(slot);
+        let response = response.with_cors(self.rules.cors_origin(request));
+        if keep {
+            self.answer_and_keep(slot, &response.encode_for(request));
+        } else {
+            self.answer(slot, Cause::Answered, &response.closing().encode_for(request));
         }
+    }
+
+    /// Whether another request may come from it. One that has ended its side has all its requests here already.
+    fn may_ask_again(&self, slot: u32) -> bool {
+        let ends = |(hot, cold): (&Hot, &Cold)| hot.has(flag::EOF) && cold.stash_len() == 0;
+        self.draining.is_none() && !self.slots.get(slot).is_none_or(ends)
+    }
+
+    fn answer_and_keep(&mut self, slot: u32, response: &[u8]) {
+        let due = self.timers.now().after(self.limits.keep_alive_timeout);
+        let id = self.slots.id(slot);
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        cold.connection.answered(true);
+        cold.due = due;
+        cold.kept = true;
+        hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(response));
+        // A turn has only so much to write, whoever it is for.
+        self.open_bytes += response.len();
+        if hot.has(flag::HELD) {
+            hot.clear(flag::HELD);
+            self.resumed.push(id);
+        }
+        self.mark_dirty(slot);
+        self.rearm(slot);
     }
 
     /// Closes an open connection with a Close frame behind all that was published to it before. Returns false if the id
@@ -209,8 +237,23 @@ impl Broker {
             self.settle_all(slot);
             self.say_close(slot, Cause::ShuttingDown, code, Cause::ShuttingDown.as_str());
         } else if cold.connection.is_connecting() {
-            self.end(slot, Cause::ShuttingDown);
+            self.end_behind_answers(slot, Cause::ShuttingDown);
         }
+    }
+
+    /// Ends a connection that waits for a request, as soon as what it is owed is written.
+    fn end_behind_answers(&mut self, slot: u32, cause: Cause) {
+        let due = self.timers.now().after(self.limits.close_timeout);
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        if hot.outbound.is_empty() {
+            return self.end(slot, cause);
+        }
+        cold.connection.drain();
+        cold.due = due;
+        self.count_inbound(slot);
+        self.farewell(slot, CloseReason::new(cause, None, ""));
+        self.mark_dirty(slot);
+        self.rearm(slot);
     }
 
     /// Closes from our side: CLOSING until the peer answers. What it is owed was queued before.
@@ -282,6 +325,7 @@ impl Broker {
         if let Some((hot, cold)) = self.slots.both(slot) {
             cold.connection.drain();
             cold.due = due;
+            hot.clear(flag::HELD);
             hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(response));
         }
         self.farewell(slot, CloseReason::new(cause, None, ""));
@@ -309,13 +353,16 @@ impl Broker {
         }
     }
 
-    /// The peer has ended its side of the stream.
+    /// The peer has ended its side of the stream. If a request waits for its answer this is to be said again once all
+    /// that was stashed is received.
     pub fn eof(&mut self, id: ConnectionId) {
         let Some(slot) = self.slots.live(id) else { return };
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         hot.set(flag::EOF);
         if cold.connection.is_connecting() {
-            return self.end(slot, Cause::PeerVanished);
+            let done = cold.is_idle();
+            let cause = if done { Cause::Answered } else { Cause::PeerVanished };
+            return self.end_behind_answers(slot, cause);
         }
         if cold.connection.is_asked() {
             // A complete request is answered, also to a peer that says no more.

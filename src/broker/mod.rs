@@ -12,6 +12,11 @@ mod lifecycle;
 mod pressure;
 pub mod reason;
 mod slots;
+#[cfg(test)]
+mod tests {
+    mod keep_alive;
+    mod rig;
+}
 pub mod timers;
 
 use core::net::IpAddr;

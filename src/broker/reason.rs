@@ -57,11 +57,13 @@ causes! {
     PongTimeout = "pong_timeout",
     /// The request was not complete within `handshake_timeout`.
     HandshakeTimeout = "handshake_timeout",
+    /// No further request within `keep_alive_timeout`.
+    KeepAliveTimeout = "keep_alive_timeout",
     /// The embedder did not answer within `answer_timeout`.
     AnswerTimeout = "answer_timeout",
     /// The request was refused, by the broker or the embedder.
     Refused = "refused",
-    /// An HTTP request was answered.
+    /// HTTP requests were answered, and then one of the two sides wanted no more.
     Answered = "answered",
     /// There are as many channels as `max_channels` allows.
     TooManyChannels = "too_many_channels",

@@ -43,6 +43,8 @@ pub mod flag {
     pub const UNSWITCHED: u16 = 1 << 13;
     /// Was blocked and has not been drained since: `Hot::write_due` goes on unless there is progress.
     pub const STALLED: u16 = 1 << 14;
+    /// Was not read from while a request waited for its answer: something may have arrived meanwhile.
+    pub const HELD: u16 = 1 << 15;
 }
 
 /// What a delivery touches: one cache line.
@@ -106,6 +108,8 @@ pub struct Cold {
     pub inbound: u32,
     /// The embedder's own.
     pub tag: u32,
+    /// Whether an HTTP request was answered and the connection kept for the next.
+    pub kept: bool,
     /// Why it ends, once that is known.
     pub cause: Option<Cause>,
 }
@@ -138,8 +142,14 @@ impl Cold {
             armed: now,
             inbound: 0,
             tag: 0,
+            kept: false,
             cause: None,
         }
+    }
+
+    /// Whether it waits between two requests.
+    pub fn is_idle(&self) -> bool {
+        self.kept && self.connection.is_silent()
     }
 
     /// The peer's address.

@@ -4,10 +4,11 @@
 //! | state | leaves by | to |
 //! | --- | --- | --- |
 //! | CONNECTING, head | a complete request head (`receive`) | CONNECTING, asked |
-//! | CONNECTING, head | a refusal (`receive`) | CLOSED, draining |
 //! | CONNECTING, asked | the request has a body (`await_body`) | CONNECTING, body |
 //! | CONNECTING, body | the whole body (`receive`) | CONNECTING, asked |
-//! | CONNECTING, asked | the answer: 101 (`open`) or any other (`drain`) | OPEN; CLOSED, draining |
+//! | CONNECTING, head or body | a refusal (`receive`) | CLOSED, draining |
+//! | CONNECTING, asked | the answer 101 (`open`) | OPEN |
+//! | CONNECTING, asked | any other answer (`answered`) | CONNECTING, head; CLOSED, draining |
 //! | OPEN | the peer's Close, or a failure (`receive`) | CLOSED, draining |
 //! | OPEN | our Close (`close`) | CLOSING |
 //! | CLOSING | the peer's Close, or a failure (`receive`) | CLOSED, draining |
@@ -18,9 +19,9 @@
 use bytes::Bytes;
 
 use super::close::{self, CloseCode};
-use super::decoder::{Decoder, RESERVE_AHEAD, Step};
+use super::decoder::{Decoder, Step};
 use super::frame::Failure;
-use super::http::{HeadScan, Refusal, Request};
+use super::http::{BodyReader, HeadScan, Refusal, Request};
 use super::message::Message;
 use crate::limits::Limits;
 
@@ -81,8 +82,7 @@ struct Head {
 #[derive(Debug)]
 struct Body {
     request: Box<Request>,
-    left: usize,
-    bytes: Vec<u8>,
+    reader: BodyReader,
 }
 
 impl Default for Connection {
@@ -102,23 +102,17 @@ impl Connection {
                     self.state = State::Asked;
                     (taken, Input::Request(request))
                 }
-                Err(refusal) => {
-                    self.drain();
-                    (input.len(), Input::Refused(Box::new(refusal)))
-                }
+                Err(refusal) => self.refuse(input.len(), refusal),
             },
             State::Asked => (0, Input::Nothing),
-            State::Body(body) => {
-                let taken = body.left.min(input.len());
-                body.take(input.get(..taken).unwrap_or_default());
-                if body.left > 0 {
-                    return (taken, Input::Nothing);
-                }
-                match std::mem::replace(&mut self.state, State::Asked) {
-                    State::Body(body) => (taken, Input::Body(body.request, Bytes::from(body.bytes))),
+            State::Body(body) => match body.reader.take(input, limits) {
+                Ok((taken, false)) => (taken, Input::Nothing),
+                Ok((taken, true)) => match std::mem::replace(&mut self.state, State::Asked) {
+                    State::Body(body) => (taken, Input::Body(body.request, body.reader.finish())),
                     _ => (taken, Input::Nothing),
-                }
-            }
+                },
+                Err(refusal) => self.refuse(input.len(), refusal),
+            },
             State::Open(decoder) => match decoder.decode(input, limits) {
                 Ok((taken, step)) => (taken, self.tell(step)),
                 Err(failure) => self.fail(input.len(), failure),
@@ -150,10 +144,20 @@ impl Connection {
         self.state = State::Open(Decoder::default());
     }
 
-    /// The request that was told has a body of that many bytes, more than 0; it is told again with the body.
-    pub fn await_body(&mut self, request: Box<Request>, length: usize) {
-        debug_assert!(matches!(self.state, State::Asked) && length > 0);
-        self.state = State::Body(Box::new(Body { request, left: length, bytes: Vec::new() }));
+    /// The request that was told has a body, which is not complete; it is told again with it.
+    pub fn await_body(&mut self, request: Box<Request>, reader: BodyReader) {
+        debug_assert!(matches!(self.state, State::Asked) && !reader.is_complete());
+        self.state = State::Body(Box::new(Body { request, reader }));
+    }
+
+    /// The request was answered, and not with 101: the next one follows if the connection is kept, and its end if not.
+    pub fn answered(&mut self, keep: bool) {
+        debug_assert!(matches!(self.state, State::Asked));
+        if keep {
+            self.state = State::Head(None);
+        } else {
+            self.drain();
+        }
     }
 
     /// Our Close frame is queued: CLOSING.
@@ -170,7 +174,7 @@ impl Connection {
         }
     }
 
-    /// Whether it waits for the whole request.
+    /// Whether it waits for a request, or for the rest of one.
     pub fn is_connecting(&self) -> bool {
         matches!(self.state, State::Head(_) | State::Body(_))
     }
@@ -195,16 +199,16 @@ impl Connection {
         matches!(&self.state, State::Open(decoder) if decoder.is_unfinished())
     }
 
-    /// Whether not one byte of a request has arrived.
+    /// Whether it waits for a request of which not one byte has arrived: an empty line before it does not count.
     pub fn is_silent(&self) -> bool {
-        matches!(&self.state, State::Head(None))
+        matches!(&self.state, State::Head(head) if head.as_ref().is_none_or(|head| !head.scan.has_begun()))
     }
 
     /// Bytes of heap memory held for what is unfinished.
     pub fn held(&self) -> usize {
         match &self.state {
             State::Head(Some(head)) => size_of::<Head>() + head.bytes.capacity(),
-            State::Body(body) => size_of::<Body>() + body.bytes.capacity(),
+            State::Body(body) => size_of::<Body>() + body.reader.held(),
             State::Open(decoder) | State::Closing(decoder) => decoder.held(),
             _ => 0,
         }
@@ -226,19 +230,14 @@ impl Connection {
         }
     }
 
+    fn refuse(&mut self, taken: usize, refusal: Refusal) -> (usize, Input) {
+        self.drain();
+        (taken, Input::Refused(Box::new(refusal)))
+    }
+
     fn fail(&mut self, taken: usize, failure: Failure) -> (usize, Input) {
         self.drain();
         (taken, Input::Failed(failure))
-    }
-}
-
-impl Body {
-    fn take(&mut self, input: &[u8]) {
-        self.left -= input.len();
-        if self.bytes.capacity() - self.bytes.len() < input.len() {
-            self.bytes.reserve_exact(input.len() + self.left.min(RESERVE_AHEAD));
-        }
-        self.bytes.extend_from_slice(input);
     }
 }
 

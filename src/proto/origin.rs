@@ -95,17 +95,21 @@ impl OriginRules {
         if self.allows(sent, target) { Ok(()) } else { Err(origin_not_allowed(sent)) }
     }
 
-    /// The origin to name in `Access-Control-Allow-Origin`, if the request has one that [`check`](Self::check) allows.
+    /// The origin to name in `Access-Control-Allow-Origin`, if the request has one that [`check`](Self::check) allows
+    /// and that is not its own: host and port of which are those of the request.
     ///
     /// It is written anew from what was understood, so no other byte of the request can come along. It equals what a
     /// browser sent, because browsers serialize origins the same way.
     pub fn cors_origin(&self, request: &Request) -> Option<String> {
         let mut fields = request.headers("origin");
         let sent = fields.next()?;
-        if fields.next().is_some() || !self.allows(sent, request.authority()) {
+        let target = request.authority();
+        if fields.next().is_some() || !self.allows(sent, target) {
             return None;
         }
-        Some(Origin::parse(sent).map_or_else(|| "null".to_owned(), |origin| origin.serialize()))
+        let Some(origin) = Origin::parse(sent) else { return Some("null".to_owned()) };
+        let same = target.is_some_and(|target| origin.is_at(target));
+        (!same).then(|| origin.serialize())
     }
 
     fn check_host(&self, target: Authority<'_>) -> Result<(), OriginRefusal> {
@@ -131,12 +135,10 @@ impl OriginRules {
         let Some(origin) = Origin::parse(sent) else {
             return sent == b"null" && self.origins.iter().any(|listed| listed == "null");
         };
-        if let Some(target) = target {
-            let page = origin.authority;
-            let same_port = page.port_or_default(origin.scheme) == target.port_or_default(origin.scheme);
-            if page.host == target.host && same_port || page.host.is_loopback() && target.host.is_loopback() {
-                return true;
-            }
+        if let Some(target) = target
+            && (origin.is_at(target) || origin.authority.host.is_loopback() && target.host.is_loopback())
+        {
+            return true;
         }
         !self.origins.is_empty() && self.origins.contains(&origin.serialize())
     }
@@ -180,6 +182,13 @@ impl<'a> Origin<'a> {
             return None;
         }
         Some(Origin { scheme, authority: Authority::parse(authority.as_bytes())? })
+    }
+
+    /// Whether host and port are those of a request: then it is the request's own origin, as far as we can tell, since
+    /// TLS may end before us.
+    fn is_at(&self, target: Authority<'_>) -> bool {
+        let (ours, theirs) = (self.authority.port_or_default(self.scheme), target.port_or_default(self.scheme));
+        self.authority.host == target.host && ours == theirs
     }
 
     /// RFC 6454 §6.2
@@ -259,7 +268,9 @@ mod tests {
             let request = from(host, origin);
             let checked = none.check(&request, false);
             assert_eq!(checked.is_ok(), allowed, "{host} {origin}");
-            assert_eq!(none.cors_origin(&request).is_some(), allowed, "{host} {origin}");
+            // What is allowed elsewhere than on this machine is the request's own origin.
+            let cross = allowed && Authority::parse(host.as_bytes()).unwrap().host.is_loopback();
+            assert_eq!(none.cors_origin(&request).is_some(), cross, "{host} {origin}");
             if let Err(refused) = checked {
                 assert_eq!((refused.refusal.status.0, refused.refusal.code), (403, "origin_not_allowed"));
             }

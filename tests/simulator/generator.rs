@@ -86,6 +86,7 @@ fn limits(random: &mut Random) -> Limits {
     limits.ping_interval = Duration::from_secs(random.pick(&[1, 25]) as u64);
     limits.pong_timeout = Duration::from_secs(random.pick(&[1, 20]) as u64);
     limits.close_timeout = Duration::from_secs(random.pick(&[1, 5]) as u64);
+    limits.keep_alive_timeout = Duration::from_secs(random.pick(&[1, 60]) as u64);
     limits.answer_timeout = Duration::from_secs(random.pick(&[1, 30]) as u64);
     limits
 }
@@ -112,8 +113,11 @@ fn connect(world: &mut World, random: &mut Random) {
     let room = if reader == Reader::Eager { usize::MAX } else { random.pick(&[300, 1000, 50_000]) };
     let Some(peer) = world.connect(reader, room) else { return };
     if random.one_in(8) {
-        let length = random.below(200);
-        peer.wire.extend(wire::request(random, &vec![b'x'; length]));
+        // Often more than one, behind each other: the connection is kept.
+        for _ in 0..1 + random.below(4) {
+            let length = random.below(200);
+            peer.wire.extend(wire::request(random, &vec![b'x'; length]));
+        }
         peer.poisoned = true;
     } else if !random.one_in(20) {
         peer.wire.extend(wire::handshake(random, CHANNELS[1]));
@@ -131,7 +135,8 @@ fn talk(world: &mut World, id: slotcast::broker::event::ConnectionId, random: &m
     let Some(peer) = world.kernel.get(id).filter(|peer| peer.ending.is_none()) else { return };
     if peer.poisoned {
         if random.one_in(3) {
-            peer.wire.extend((0..random.below(50)).map(|i| i as u8));
+            let silent = random.one_in(2);
+            peer.wire.extend((0..if silent { 0 } else { random.below(50) }).map(|i| i as u8));
         }
     } else {
         match random.below(30) {

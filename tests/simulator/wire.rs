@@ -31,12 +31,12 @@ pub struct Incoming {
 
 impl Incoming {
     pub fn feed(&mut self, bytes: &[u8], items: &mut Vec<Item>) {
-        assert!(!self.over, "{} bytes behind the Close frame or the response", bytes.len());
+        assert!(!self.over, "{} bytes behind the Close frame or the last response", bytes.len());
         self.bytes.extend_from_slice(bytes);
         let mut at = 0;
         while let Some((length, item)) = self.next(at) {
             at += length;
-            self.over |= matches!(item, Some(Item::Close(_) | Item::Response(_)));
+            self.over |= matches!(item, Some(Item::Close(_)));
             assert!(!self.over || at == self.bytes.len(), "bytes behind the end");
             items.extend(item);
         }
@@ -67,7 +67,9 @@ impl Incoming {
             }
             _ => {
                 let length: usize = field("Content-Length: ").map_or(0, |text| text.parse().expect(head));
-                (bytes.len() >= end + length).then_some((end + length, Some(Item::Response(status))))
+                let whole = bytes.len() >= end + length;
+                self.over |= whole && field("Connection: ").is_some_and(|text| text.ends_with("close"));
+                whole.then_some((end + length, Some(Item::Response(status))))
             }
         }
     }
@@ -134,11 +136,22 @@ pub fn handshake(random: &mut Random, channel: &str) -> Vec<u8> {
 pub fn request(random: &mut Random, body: &[u8]) -> Vec<u8> {
     let expect = random.pick(&["", "Expect: 100-continue\r\n"]);
     let length = body.len();
-    let head = match random.below(6) {
+    let head = match random.below(8) {
         0 => "GET / HTTP/1.1\r\nHost: sim.example\r\n\r\n".to_owned(),
         1 => "HEAD /a HTTP/1.0\r\n\r\n".to_owned(),
         2 => "GET / HTTP/1.1\r\nHost: sim.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n".to_owned(),
         3 => "\u{16}\u{3}nonsense\r\n\r\n".to_owned(),
+        4 => {
+            let (one, two) = body.split_at(random.below(length + 1));
+            let mut bytes =
+                format!("PUT /a HTTP/1.1\r\nHost: sim.example\r\n{expect}Transfer-Encoding: chunked\r\n\r\n")
+                    .into_bytes();
+            for part in [one, two].into_iter().filter(|part| !part.is_empty()) {
+                bytes.extend(format!("{:x};sim\r\n", part.len()).bytes().chain(part.iter().copied()).chain(*b"\r\n"));
+            }
+            bytes.extend(b"0\r\nTrailer: sim\r\n\r\n");
+            return bytes;
+        }
         _ => format!("POST /a HTTP/1.1\r\nHost: sim.example\r\n{expect}Content-Length: {length}\r\n\r\n"),
     };
     [head.as_bytes(), if head.starts_with("POST") { body } else { b"" }].concat()

@@ -17,7 +17,7 @@ pub enum Framing {
 ///
 /// # Errors
 /// 400 (`bad_transfer_encoding`, `bad_content_length`, `conflicting_framing`) and, for a length beyond 64 bits, 413
-/// (`body_too_large`). The connection has to be closed behind the answer.
+/// (`message_too_big`). The connection has to be closed behind the answer.
 pub fn framing(request: &Request) -> Result<Framing, Refusal> {
     let mut lengths = request.headers("content-length");
     let length = lengths.next();
@@ -54,7 +54,7 @@ fn content_length(value: &[u8]) -> Result<u64, Refusal> {
     value
         .iter()
         .try_fold(0_u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
-        .ok_or_else(|| Refusal::new(Status::CONTENT_TOO_LARGE, "body_too_large", "Send a smaller body."))
+        .ok_or_else(|| Refusal::new(Status::CONTENT_TOO_LARGE, "message_too_big", "Send a smaller body."))
 }
 
 fn bad_content_length() -> Refusal {

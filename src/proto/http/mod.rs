@@ -1,26 +1,45 @@
 //! HTTP/1.1 as a server reads and writes it (RFC 9112), strict where leniency is how requests are smuggled.
 //!
 //! [`HeadScan`] finds the end of a request head while it arrives and refuses what is wrong at the first byte that shows
-//! it; [`Request`] owns a complete head; [`framing()`] says how its body is delimited; [`Response`] is an answer with a
-//! known length, [`Refusal`] one that says no. After a refusal by the scan, by [`Request::parse`] or by [`framing()`] the
-//! connection has to be closed: nobody knows where the next request would begin.
+//! it; [`Request`] owns a complete head; [`framing()`] says how its body is delimited, and [`BodyReader`] collects it;
+//! [`Response`] is an answer with a known length, [`Refusal`] one that says no. After a refusal by the scan, by
+//! [`Request::parse`], by [`framing()`] or by the [`BodyReader`] the connection has to be closed: nobody knows where the
+//! next request would begin.
+//!
+//! What a request asks for is read by [`representation`], [`start()`], [`wait`], [`is_unmodified`] and
+//! [`answer_options`].
 
 mod authority;
+mod body;
+#[cfg(test)]
+mod body_tests;
+mod cors;
+mod etag;
 mod framing;
+mod negotiate;
 mod refusal;
 mod request;
 mod response;
 mod scan;
+mod start;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub(crate) use authority::default_port;
 pub use authority::{Authority, Host};
+pub use body::BodyReader;
+pub use cors::answer_options;
+pub use etag::{etag_of, is_unmodified};
 pub use framing::{Framing, framing};
+pub use negotiate::{Representation, representation};
 pub use refusal::{Refusal, Status};
 pub use request::Request;
 pub use response::Response;
 pub use scan::HeadScan;
+pub use start::{MAX_WAIT, Start, start, wait};
+
+/// The methods that work on a channel, as `Allow` names them.
+pub const METHODS: &str = "GET, HEAD, POST, PUT, OPTIONS";
 
 /// What a request head may measure whatever `max_head` says, in bytes: positions inside a [`Request`] are 16 bits wide.
 pub const MAX_HEAD: usize = u16::MAX as usize;
@@ -53,4 +72,25 @@ fn trim_ows(mut bytes: &[u8]) -> &[u8] {
         bytes = rest;
     }
     bytes
+}
+
+/// The parts between separators, without the optional whitespace around them; a separator in a quoted string (RFC 9110
+/// §5.6.4) separates nothing.
+fn split_outside_quotes(value: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(value);
+    core::iter::from_fn(move || {
+        let bytes = rest?;
+        let (mut quoted, mut escaped) = (false, false);
+        let end = bytes.iter().position(|&byte| {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' if quoted => escaped = true,
+                b'"' => quoted = !quoted,
+                _ => return !quoted && byte == separator,
+            }
+            false
+        });
+        rest = end.and_then(|end| bytes.get(end + 1..));
+        Some(trim_ows(bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default()))
+    })
 }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{Authority, HeadScan, Refusal, trim_ows};
+use super::{Authority, HeadScan, METHODS, Refusal, trim_ows};
 use crate::limits::Limits;
 use crate::proto::target::Query;
 
@@ -11,9 +11,6 @@ const FIELDS_ON_STACK: usize = 64;
 
 /// Fields that must not come twice: two recipients could each believe another one (RFC 9112 §3.2, RFC 6455 §11.3).
 const ONCE: [&str; 3] = ["host", "sec-websocket-key", "sec-websocket-version"];
-
-/// The methods that are worth naming to a peer that used one that cannot work.
-const METHODS: &str = "GET, HEAD, POST, PUT, OPTIONS";
 
 /// A request head: one copy of its bytes, and where in them its parts are.
 ///

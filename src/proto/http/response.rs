@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::{Refusal, Status, is_field_value, is_token};
+use super::{Refusal, Request, Status, is_field_value, is_token};
 use crate::proto::text::push_json_string;
 
 /// What every answer carries: representations differ by these fields, types are not guessed, paths do not leak.
@@ -93,6 +93,11 @@ impl Response {
         self.closing()
     }
 
+    /// Whether the connection is to end behind it.
+    pub fn is_closing(&self) -> bool {
+        self.close
+    }
+
     /// The status.
     pub fn status(&self) -> Status {
         self.status
@@ -105,6 +110,11 @@ impl Response {
             out.extend_from_slice(&self.body);
         }
         out
+    }
+
+    /// The answer to this request: the whole, but to HEAD.
+    pub fn encode_for(&self, request: &Request) -> Vec<u8> {
+        if request.method() == "HEAD" { self.encode_for_head() } else { self.encode() }
     }
 
     /// The answer to HEAD: the same `Content-Length`, no body (RFC 9110 §9.3.2).

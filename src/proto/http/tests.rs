@@ -315,7 +315,7 @@ fn bodies_are_framed_one_way_only() {
         ("Content-Length: \t007 \r\n", Ok(Framing::Length(7))),
         ("Content-Length: 18446744073709551615\r\n", Ok(Framing::Length(u64::MAX))),
         ("Transfer-Encoding: Chunked\r\n", Ok(Framing::Chunked)),
-        ("Content-Length: 18446744073709551616\r\n", Err((413, "body_too_large"))),
+        ("Content-Length: 18446744073709551616\r\n", Err((413, "message_too_big"))),
         ("Content-Length:\r\n", Err((400, "bad_content_length"))),
         ("Content-Length: +5\r\n", Err((400, "bad_content_length"))),
         ("Content-Length: -5\r\n", Err((400, "bad_content_length"))),

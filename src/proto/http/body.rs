@@ -1,0 +1,222 @@
+//! A request's body, collected while it arrives (RFC 9112 §6 and §7.1).
+
+use bytes::Bytes;
+
+use super::{Framing, MAX_HEAD, Refusal, Status, is_field_value_byte, is_token_byte};
+use crate::limits::Limits;
+use crate::proto::decoder::RESERVE_AHEAD;
+
+/// Most digits of a chunk's size; more than these can only be leading zeros, of which nobody needs as many.
+const MAX_SIZE_DIGITS: u8 = 16;
+
+/// Collects one body. What a peer claims reserves at most `RESERVE_AHEAD` bytes ahead of what has arrived.
+///
+/// Of a chunked body every byte that is not data is looked at once, and refused at the first one about which two
+/// recipients could differ: what is accepted does not depend on how the bytes were cut into reads. Chunk extensions
+/// and trailers are read over; together they may be as long as a head, and trailers as many as its fields.
+#[derive(Debug)]
+pub struct BodyReader {
+    state: State,
+    bytes: Vec<u8>,
+    /// Bytes of data still to come, of the chunk or of the whole. Invariant: at most the limit at the time it was read.
+    left: usize,
+    digits: u8,
+    trailers: u32,
+    /// Bytes of chunk extensions and trailers so far. Invariant: at most `MAX_HEAD`.
+    aside: u32,
+}
+
+/// What the next byte belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The data of a body without chunks.
+    Whole,
+    Size,
+    /// Whitespace behind the size, which only an extension may follow.
+    Space,
+    Extension,
+    /// After the CR of a chunk's header.
+    SizeEnd,
+    Data,
+    /// After a chunk's data.
+    DataCr,
+    DataLf,
+    TrailerStart,
+    TrailerName,
+    TrailerValue,
+    /// After the CR of a trailer.
+    TrailerEnd,
+    /// After the CR of the empty line that ends the body.
+    End,
+    Complete,
+}
+
+impl BodyReader {
+    /// For a body that is delimited so. One without a byte is complete at once.
+    ///
+    /// # Errors
+    /// 413 `message_too_big` for a length beyond `max_message`, before anything of it is read.
+    pub fn new(framing: Framing, limits: &Limits) -> Result<BodyReader, Refusal> {
+        let (state, left) = match framing {
+            Framing::None | Framing::Length(0) => (State::Complete, 0),
+            Framing::Length(length) => {
+                let length = usize::try_from(length).ok().filter(|&length| length <= limits.max_message);
+                (State::Whole, length.ok_or_else(too_big)?)
+            }
+            Framing::Chunked => (State::Size, 0),
+        };
+        Ok(BodyReader { state, bytes: Vec::new(), left, digits: 0, trailers: 0, aside: 0 })
+    }
+
+    /// Takes bytes, at most up to the end of the body; returns how many, and whether the body is complete.
+    ///
+    /// # Errors
+    /// 413 (`message_too_big`), 400 (`bad_chunk`, `bad_trailer`) and 431 (`head_too_large`, `too_many_fields`). The
+    /// connection has to be closed behind the answer: nobody knows where the next request would begin.
+    pub fn take(&mut self, input: &[u8], limits: &Limits) -> Result<(usize, bool), Refusal> {
+        let mut taken = 0;
+        while self.state != State::Complete {
+            let rest = input.get(taken..).unwrap_or_default();
+            let Some(&byte) = rest.first() else { break };
+            if matches!(self.state, State::Whole | State::Data) {
+                taken += self.copy(rest);
+            } else {
+                self.state = self.step(byte, limits)?;
+                taken += 1;
+            }
+        }
+        Ok((taken, self.is_complete()))
+    }
+
+    /// Whether nothing more belongs to it.
+    pub fn is_complete(&self) -> bool {
+        self.state == State::Complete
+    }
+
+    /// Bytes of heap memory held.
+    pub fn held(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// The body; of one that is not complete, what has arrived. It holds no more memory than it is long.
+    pub fn finish(self) -> Bytes {
+        Bytes::from(self.bytes.into_boxed_slice())
+    }
+
+    fn copy(&mut self, input: &[u8]) -> usize {
+        let data = input.get(..self.left.min(input.len())).unwrap_or_default();
+        self.left -= data.len();
+        if self.bytes.capacity() - self.bytes.len() < data.len() {
+            // Many small chunks would otherwise move the buffer with each of them.
+            let ahead = self.left.max(self.bytes.len()).min(RESERVE_AHEAD);
+            self.bytes.reserve_exact(data.len() + ahead);
+        }
+        self.bytes.extend_from_slice(data);
+        if self.left == 0 {
+            self.state = if self.state == State::Whole { State::Complete } else { State::DataCr };
+        }
+        data.len()
+    }
+
+    fn step(&mut self, byte: u8, limits: &Limits) -> Result<State, Refusal> {
+        match self.state {
+            State::Size => self.size(byte, limits),
+            State::Space | State::Extension => self.extension(byte, limits),
+            State::SizeEnd if byte != b'\n' => Err(bad_chunk()),
+            State::SizeEnd if self.left == 0 => Ok(State::TrailerStart),
+            State::SizeEnd => Ok(State::Data),
+            State::DataCr => expect(byte, b'\r', State::DataLf, bad_chunk),
+            State::DataLf => {
+                self.digits = 0;
+                expect(byte, b'\n', State::Size, bad_chunk)
+            }
+            State::TrailerStart | State::TrailerName | State::TrailerValue => self.trailer(byte, limits),
+            State::TrailerEnd => expect(byte, b'\n', State::TrailerStart, bad_trailer),
+            State::End => expect(byte, b'\n', State::Complete, bad_trailer),
+            State::Whole | State::Data | State::Complete => Ok(self.state),
+        }
+    }
+
+    /// RFC 9112 §7.1: hexadecimal digits and nothing else, neither a sign nor `0x`.
+    fn size(&mut self, byte: u8, limits: &Limits) -> Result<State, Refusal> {
+        let Some(digit) = char::from(byte).to_digit(16) else {
+            return match byte {
+                _ if self.digits == 0 => Err(bad_chunk()),
+                b'\r' => Ok(State::SizeEnd),
+                b' ' | b'\t' => self.set_aside(State::Space, limits),
+                b';' => self.set_aside(State::Extension, limits),
+                _ => Err(bad_chunk()),
+            };
+        };
+        if self.digits >= MAX_SIZE_DIGITS {
+            return Err(bad_chunk());
+        }
+        let room = limits.max_message.saturating_sub(self.bytes.len());
+        let size = self.left.checked_mul(16).and_then(|size| size.checked_add(digit as usize));
+        self.left = size.filter(|&size| size <= room).ok_or_else(too_big)?;
+        self.digits += 1;
+        Ok(State::Size)
+    }
+
+    /// RFC 9112 §7.1.1: unknown extensions are ignored. A bare CR or LF in one is where recipients differ.
+    fn extension(&mut self, byte: u8, limits: &Limits) -> Result<State, Refusal> {
+        match (self.state, byte) {
+            (State::Space, b' ' | b'\t') => self.set_aside(State::Space, limits),
+            (State::Space, b';') => self.set_aside(State::Extension, limits),
+            (State::Extension, b'\r') => Ok(State::SizeEnd),
+            (State::Extension, _) if is_field_value_byte(byte) => self.set_aside(State::Extension, limits),
+            _ => Err(bad_chunk()),
+        }
+    }
+
+    /// RFC 9112 §7.1.2: trailers are discarded, and never become fields of the request.
+    fn trailer(&mut self, byte: u8, limits: &Limits) -> Result<State, Refusal> {
+        match (self.state, byte) {
+            (State::TrailerStart, b'\r') => Ok(State::End),
+            (State::TrailerStart, _) if is_token_byte(byte) => {
+                self.trailers += 1;
+                if self.trailers as usize > limits.max_head_fields {
+                    let detail = format!("The body has more than {} trailers; send fewer.", limits.max_head_fields);
+                    return Err(Refusal::new(Status(431), "too_many_fields", detail));
+                }
+                self.set_aside(State::TrailerName, limits)
+            }
+            (State::TrailerName, b':') => self.set_aside(State::TrailerValue, limits),
+            (State::TrailerName, _) if is_token_byte(byte) => self.set_aside(State::TrailerName, limits),
+            (State::TrailerValue, b'\r') => Ok(State::TrailerEnd),
+            (State::TrailerValue, _) if is_field_value_byte(byte) => self.set_aside(State::TrailerValue, limits),
+            _ => Err(bad_trailer()),
+        }
+    }
+
+    /// Counts a byte that is read over.
+    fn set_aside(&mut self, next: State, limits: &Limits) -> Result<State, Refusal> {
+        let most = limits.max_head.min(MAX_HEAD);
+        if self.aside as usize >= most {
+            let detail = format!("The chunk extensions and trailers are longer than {most} bytes; send fewer.");
+            return Err(Refusal::new(Status(431), "head_too_large", detail));
+        }
+        self.aside += 1;
+        Ok(next)
+    }
+}
+
+fn expect(byte: u8, expected: u8, next: State, refusal: fn() -> Refusal) -> Result<State, Refusal> {
+    if byte == expected { Ok(next) } else { Err(refusal()) }
+}
+
+fn too_big() -> Refusal {
+    let detail = "Send a body that is no longer than the broker's --max-message.";
+    Refusal::new(Status::CONTENT_TOO_LARGE, "message_too_big", detail)
+}
+
+fn bad_chunk() -> Refusal {
+    Refusal::bad_request(
+        "bad_chunk",
+        "A chunk is not its size in hexadecimal digits, CRLF, so many bytes, CRLF; send it so, or send Content-Length.",
+    )
+}
+
+fn bad_trailer() -> Refusal {
+    Refusal::bad_request("bad_trailer", "Behind the last chunk send NAME: VALUE lines or none, and then an empty line.")
+}

@@ -1,0 +1,195 @@
+//! Where a follower begins, and how long it waits.
+
+use core::str::FromStr;
+use core::time::Duration;
+
+use super::{Refusal, Request, split_outside_quotes};
+use crate::proto::target::bad_parameter;
+
+/// The longest that a request waits for a message, whatever it asks for.
+pub const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// Where a follower wants to begin. `P` is the type of positions, which this floor does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start<P> {
+    /// Nothing was said: it depends on the representation.
+    Unspecified,
+    /// Behind this position.
+    Position(P),
+    /// With all that is kept.
+    All,
+    /// With so many of the newest messages.
+    Last(u64),
+    /// Behind a position that we cannot have told: everything kept follows, and what is lost is unknown.
+    UnknownEpoch,
+}
+
+/// What the request says; the first of these that is there counts: the header `Last-Event-ID`, the parameters
+/// `lastEventID`, `since` and `last`. What comes behind it is not looked at, so that an `EventSource` can resume under
+/// whatever URL it was opened with.
+///
+/// `lastEventID` stands in for the header where a script cannot set one, and is judged like it: one that is no position
+/// is of an unknown epoch, since an `EventSource` does not come back from an error. Empty ones are as good as none.
+///
+/// # Errors
+/// 400 `bad_parameter` for a `since` that is neither a position nor `all`, and for a `last` that is no number.
+pub fn start<P: FromStr>(request: &Request) -> Result<Start<P>, Refusal> {
+    let query = request.query();
+    let header = request.header("last-event-id").filter(|id| !id.is_empty());
+    if let Some(id) = header {
+        return Ok(resume(str::from_utf8(id).ok()));
+    }
+    match query.get("lastEventID") {
+        Ok(id) if id.as_deref().is_none_or(str::is_empty) => {}
+        id => return Ok(resume(id.ok().flatten().as_deref())),
+    }
+    if let Some(since) = query.get("since")? {
+        return match &*since {
+            "all" => Ok(Start::All),
+            text => text.parse().map(Start::Position).map_err(|_| bad_parameter("since", "a position, or all")),
+        };
+    }
+    let Some(last) = query.get("last")? else { return Ok(Start::Unspecified) };
+    // `parse` alone would accept a plus sign.
+    let digits = Some(&*last).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let count = digits.and_then(|text| text.parse().ok());
+    count.map(Start::Last).ok_or_else(|| bad_parameter("last", "a number of messages"))
+}
+
+fn resume<P: FromStr>(id: Option<&str>) -> Start<P> {
+    id.and_then(|id| id.parse().ok()).map_or(Start::UnknownEpoch, Start::Position)
+}
+
+/// How long the request wants to wait for a message if there is none: the parameter `wait` in seconds, decimals
+/// allowed, else `Prefer: wait=N` (RFC 7240 §4.3); at most [`MAX_WAIT`]. `None` if it does not say.
+///
+/// # Errors
+/// 400 `bad_parameter` for a parameter that is no such number. A preference that is none is ignored, as RFC 7240 §2
+/// demands.
+pub fn wait(request: &Request) -> Result<Option<Duration>, Refusal> {
+    if let Some(text) = request.query().get("wait")? {
+        let wait = seconds(text.as_bytes(), true);
+        return wait.map(Some).ok_or_else(|| bad_parameter("wait", "a number of seconds, such as 25"));
+    }
+    // RFC 7240 §2: where a preference comes twice the first counts.
+    let preferred = request.headers("prefer").flat_map(|value| split_outside_quotes(value, b',')).find_map(|text| {
+        let preference = split_outside_quotes(text, b';').next()?;
+        let equals = preference.iter().position(|&byte| byte == b'=')?;
+        let (name, value) = (preference.get(..equals)?.trim_ascii(), preference.get(equals + 1..)?.trim_ascii());
+        name.eq_ignore_ascii_case(b"wait").then(|| unquoted(value))
+    });
+    Ok(preferred.and_then(|value| seconds(value, false)))
+}
+
+/// RFC 7240 §2: a value may be quoted (RFC 9110 §5.6.4). An escaped digit is not worth reading.
+fn unquoted(value: &[u8]) -> &[u8] {
+    value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value)
+}
+
+fn seconds(text: &[u8], decimals: bool) -> Option<Duration> {
+    if !text.iter().all(|&byte| byte.is_ascii_digit() || (decimals && byte == b'.')) {
+        return None;
+    }
+    // Digits alone are never negative nor NaN, and what is infinite is cut like all that is too long.
+    let seconds: f64 = str::from_utf8(text).ok()?.parse().ok()?;
+    Some(Duration::from_secs_f64(seconds.min(MAX_WAIT.as_secs_f64())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Start::{All, Last, Position, UnknownEpoch, Unspecified};
+    use super::*;
+    use crate::proto::http::tests::request;
+
+    fn asked(query: &str, fields: &str) -> Request {
+        request(&format!("GET /chat?{query} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"))
+    }
+
+    /// Positions are numbers here; what they look like is not this floor's business.
+    #[test]
+    fn the_first_that_is_there_counts() {
+        for (query, fields, expected) in [
+            ("", "", Unspecified),
+            ("x=1", "", Unspecified),
+            ("since=7", "", Position(7)),
+            ("since=%37", "", Position(7)),
+            ("since=all", "", All),
+            ("last=3", "", Last(3)),
+            ("last=0", "", Last(0)),
+            ("last=18446744073709551615", "", Last(u64::MAX)),
+            ("last=3&since=7", "", Position(7)),
+            ("last=bad&since=7", "", Position(7)),
+            ("lastEventID=9&since=7&last=3", "", Position(9)),
+            ("lastEventID=bad&since=7", "", UnknownEpoch),
+            ("lastEventID=%zz&since=7", "", UnknownEpoch),
+            ("lastEventID=&since=7", "", Position(7)),
+            ("lastEventID", "", Unspecified),
+            ("lastEventID=9&since=bad", "Last-Event-ID: 11\r\n", Position(11)),
+            ("since=all", "last-event-id: \t11 \r\n", Position(11)),
+            ("since=7", "Last-Event-ID: bad\r\n", UnknownEpoch),
+            ("since=7", "Last-Event-ID: all\r\n", UnknownEpoch),
+            ("since=7", "Last-Event-ID:\r\n", Position(7)),
+            ("", "Last-Event-ID: 1\r\nLast-Event-ID: 2\r\n", Position(1)),
+        ] {
+            assert_eq!(start::<u8>(&asked(query, fields)), Ok(expected), "{query} {fields}");
+        }
+        for query in [
+            "since",
+            "since=",
+            "since=ALL",
+            "since=256",
+            "since=%zz",
+            "last",
+            "last=",
+            "last=-1",
+            "last=+1",
+            "last=1.5",
+            "last=all",
+            "last=18446744073709551616",
+        ] {
+            let refusal = start::<u8>(&asked(query, "")).unwrap_err();
+            assert_eq!((refusal.status.0, refusal.code), (400, "bad_parameter"), "{query}");
+        }
+        let latin1 = b"GET / HTTP/1.1\r\nHost: a\r\nLast-Event-ID: \xff\r\n\r\n";
+        let latin1 = Request::parse(latin1, &crate::limits::Limits::default()).unwrap();
+        assert_eq!(start::<u8>(&latin1), Ok(UnknownEpoch));
+    }
+
+    /// RFC 7240 §2 and §4.3
+    #[test]
+    fn how_long_to_wait() {
+        for (query, fields, expected) in [
+            ("", "", None),
+            ("wait=25", "", Some(25_000)),
+            ("wait=0", "", Some(0)),
+            ("wait=0.5", "", Some(500)),
+            ("wait=.25", "", Some(250)),
+            ("wait=007", "", Some(7000)),
+            ("wait=60", "", Some(60_000)),
+            ("wait=61", "", Some(60_000)),
+            ("wait=99999999999999999999999", "", Some(60_000)),
+            ("wait=1", "Prefer: wait=9\r\n", Some(1000)),
+            ("", "Prefer: wait=9\r\n", Some(9000)),
+            ("", "prefer: respond-async, Wait = 9\r\n", Some(9000)),
+            ("", "Prefer: wait=\"9\"; a=b\r\n", Some(9000)),
+            ("", "Prefer: respond-async\r\nPrefer: wait=100\r\n", Some(60_000)),
+            ("", "Prefer: wait=1, wait=2\r\n", Some(1000)),
+            ("", "Prefer: a=\"x, wait=9\"\r\n", None),
+            ("", "Prefer: wait, wait=\r\n", None),
+            ("", "Prefer: wait=1.5\r\n", None),
+            ("", "Prefer: wait=-1\r\n", None),
+            ("", "Prefer: waits=1\r\n", None),
+        ] {
+            let expected = expected.map(Duration::from_millis);
+            assert_eq!(wait(&asked(query, fields)), Ok(expected), "{query} {fields}");
+        }
+        let digits = "9".repeat(400);
+        assert_eq!(wait(&asked(&format!("wait={digits}"), "")), Ok(Some(MAX_WAIT)));
+        for query in
+            ["wait", "wait=", "wait=.", "wait=-1", "wait=%2B1", "wait=1e1", "wait=inf", "wait=nan", "wait=1.2.3"]
+        {
+            let refusal = wait(&asked(query, "Prefer: wait=1\r\n")).unwrap_err();
+            assert_eq!((refusal.status.0, refusal.code), (400, "bad_parameter"), "{query}");
+        }
+    }
+}
