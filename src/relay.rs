@@ -148,7 +148,7 @@ impl Relay {
         let request = exchange.request();
         let get = matches!(request.method(), "GET" | "HEAD");
         match request.path() {
-            "/favicon.ico" | "/robots.txt" => return Ok(Route::Answer(Response::not_found())),
+            path if is_no_channel(path) => return Ok(Route::Answer(Response::not_found())),
             "/-/health" | "/-/healthy" | "/-/ready" if get => {
                 let ok = Response::new(Status::OK).with_body("text/plain; charset=utf-8", "ok\n");
                 return Ok(Route::Answer(ok.with_header("Cache-Control", "no-store")));
@@ -179,7 +179,15 @@ enum Route {
     Publish(ChannelName, Message),
 }
 
+fn is_no_channel(path: &str) -> bool {
+    matches!(path, "/favicon.ico" | "/robots.txt")
+}
+
 fn read_handshake(handshake: Handshake) -> Intent {
+    if is_no_channel(handshake.path()) {
+        let detail = "Choose another path: browsers ask for this one by themselves.";
+        return Intent::Refuse(handshake, Refusal::new(Status(404), "not_found", detail));
+    }
     let parsed = ChannelName::from_path(handshake.path()).map_err(Refusal::from).and_then(|channel| {
         let query = handshake.request().query();
         let echo = query.boolean("echo")?.unwrap_or(true);

@@ -21,7 +21,7 @@ use crate::broker::reason::Counters;
 use crate::broker::{Broker, JoinError, Joined, Published};
 use crate::channel::log::From;
 use crate::config::Config;
-use crate::handle::Handle;
+use crate::handle::{Command, Handle};
 use crate::limits::Limits;
 use crate::net::listener::Listener;
 use crate::proto::close::CloseCode;
@@ -54,6 +54,8 @@ pub struct Server {
     listeners: Vec<Listening>,
     handle: Handle,
     woken: bool,
+    /// Commands of other threads that wait for the next flush.
+    commands: VecDeque<Command>,
     io_ready: VecDeque<usize>,
     /// Connections that may be readable, for the next turn. Invariant: each stands in `ready` or `turn` once.
     ready: Vec<ConnectionId>,
@@ -109,6 +111,7 @@ impl Server {
             listeners,
             handle,
             woken: false,
+            commands: VecDeque::new(),
             io_ready: VecDeque::new(),
             ready: Vec::new(),
             turn: VecDeque::new(),

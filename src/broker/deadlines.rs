@@ -70,12 +70,12 @@ impl Broker {
     fn check_open(&mut self, slot: u32, now: Tick) {
         let pong_timeout = self.limits.pong_timeout;
         let Some((hot, cold)) = self.slots.both(slot) else { return };
-        if hot.has(flag::CHOKED) {
-            return;
-        }
-        if hot.has(flag::UNFINISHED) && now.is_past(cold.message_due) {
+        if hot.has(flag::UNFINISHED) && !hot.has(flag::CHOKED) && now.is_past(cold.message_due) {
             let what = "message not finished within --message-timeout";
             return self.fail(slot, Cause::MessageTimeout, &Failure { code: CloseCode::POLICY, what });
+        }
+        if hot.has(flag::CHOKED | flag::BLOCKED) {
+            return;
         }
         if hot.has(flag::PINGED) {
             if now.is_past(cold.due) {
@@ -99,7 +99,8 @@ fn is_armed(timer: &Timer, hot: &Hot, cold: &Cold) -> bool {
 fn deadline(hot: &Hot, cold: &Cold, limits: &Limits) -> Option<Tick> {
     let state = if !cold.connection.is_open() {
         Some(cold.due)
-    } else if hot.has(flag::CHOKED) {
+    } else if hot.has(flag::CHOKED | flag::BLOCKED) {
+        // A ping would wait behind what is queued; the write deadline tells whether the peer is alive.
         None
     } else if hot.has(flag::PINGED) {
         Some(cold.due)

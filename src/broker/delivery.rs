@@ -147,7 +147,7 @@ impl Broker {
         for (slot, wrote) in troubled {
             match wrote {
                 Wrote::Broken => self.end(slot, Cause::Reset),
-                _ => self.block(slot),
+                _ => self.block(slot, true),
             }
         }
         self.remove_if_empty(key);
@@ -158,19 +158,20 @@ impl Broker {
             return self.weigh(slot);
         }
         self.push_pong(slot);
-        if !self.write_all(slot, io) {
-            return;
-        }
         match self.catch_up(slot) {
             // The next chunk is the next flush's.
             Ok(true) => self.mark_dirty(slot),
-            Ok(false) if self.slots.hot(slot).has(flag::PONG) => self.mark_dirty(slot),
             Ok(false) => {}
             Err(()) => return self.lose(slot),
         }
         if self.write_all(slot, io) {
+            if self.slots.hot(slot).has(flag::PONG) {
+                // It had to wait for the 101.
+                self.mark_dirty(slot);
+            }
             self.drained(slot, io);
         }
+        self.unchoke(slot);
     }
 
     /// Writes what is queued. Returns false if some of it has to wait, or the connection is broken.
@@ -183,14 +184,14 @@ impl Broker {
                     hot.outbound.advance(taken, &mut self.batches);
                     hot.clear(flag::UNSWITCHED);
                     if taken < offered {
-                        self.block(slot);
+                        self.block(slot, taken > 0);
                         self.weigh(slot);
                         return false;
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.block(slot);
+                    self.block(slot, false);
                     self.weigh(slot);
                     return false;
                 }
@@ -205,8 +206,8 @@ impl Broker {
 
     /// Nothing is owed any more: what waited for that goes on.
     fn drained(&mut self, slot: u32, io: &mut impl Io) {
-        self.unchoke(slot);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
+        hot.clear(flag::STALLED);
         if hot.has(flag::EOF) {
             return self.end(slot, Cause::PeerVanished);
         }
@@ -280,6 +281,14 @@ impl Broker {
     pub(super) fn forget_chunks(&mut self, channel: Option<u32>) {
         for (_, chunk) in self.chunks.extract_if(|&(key, ..), _| channel.is_none_or(|channel| channel == key)) {
             self.batches.release(chunk.batch);
+        }
+    }
+
+    /// Queues the first chunk at once for one who has just joined: what it was told to get may be evicted by the next
+    /// publish.
+    pub(super) fn take_first_chunk(&mut self, slot: u32) {
+        if matches!(self.catch_up(slot), Ok(true)) {
+            self.mark_dirty(slot);
         }
     }
 

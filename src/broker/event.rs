@@ -43,7 +43,8 @@ impl fmt::Debug for ConnectionId {
     }
 }
 
-/// Something that happened. What is not answered or not of interest may be dropped.
+/// Something that happened. What is not of interest may be dropped; a handshake or an exchange that is dropped without an
+/// answer gets 503 when `answer_timeout` has passed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {

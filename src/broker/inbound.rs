@@ -15,6 +15,9 @@ use crate::proto::handshake::{Upgrade, upgrade};
 use crate::proto::http::{Framing, Refusal, Request, Status, framing};
 use crate::proto::text::escape_for_log;
 
+/// See `--max-connections` and `--max-connections-per-ip`.
+pub const TOO_MANY_CONNECTIONS: &str = "too_many_connections";
+
 /// What a request asks for.
 enum Asks {
     WebSocket(Upgrade),
@@ -153,11 +156,17 @@ impl Broker {
             refused(&refusal.mend);
             return Err(refusal.refusal);
         }
-        if self.draining.is_some() || self.is_crowded(peer) {
-            refused("too many connections; see --max-connections and --max-connections-per-ip");
-            let detail = "The broker has as many connections as it may have; try again later.";
+        let full = match (self.draining.is_some(), self.is_crowded(peer)) {
+            (true, _) => Some((Cause::ShuttingDown.as_str(), "The broker shuts down; try again later.")),
+            (_, true) => {
+                Some((TOO_MANY_CONNECTIONS, "The broker has as many connections as it may have; try again later."))
+            }
+            _ => None,
+        };
+        if let Some((code, detail)) = full {
+            refused(code);
             let seconds = self.jittered_seconds().to_string();
-            return Err(Refusal::new(Status(503), "too_many_connections", detail).with_header("Retry-After", seconds));
+            return Err(Refusal::new(Status(503), code, detail).with_header("Retry-After", seconds));
         }
         if let Some(upgrade) = upgrade(request).inspect_err(|refusal| refused(refusal.code))? {
             return Ok(Asks::WebSocket(upgrade));

@@ -107,6 +107,7 @@ impl Broker {
         self.rearm(slot);
         self.mark_dirty(slot);
         self.resumed.push(id);
+        self.take_first_chunk(slot);
         id
     }
 
@@ -125,13 +126,18 @@ impl Broker {
     }
 
     fn refuse_join(&mut self, slot: u32, error: JoinError) {
-        log::warn!("refused ws: {error:?}; see --max-channels and --max-channels-per-connection");
-        let refusal = Refusal::new(
-            Status(503),
-            Cause::TooManyChannels.as_str(),
-            "The broker has as many channels as it may have; try again later.",
-        );
-        self.answer_problem(slot, Cause::TooManyChannels, &refusal);
+        let (cause, detail) = match error {
+            JoinError::TooManyMemberships => (
+                Cause::TooManyMemberships,
+                "A connection may not be in that many channels; see --max-channels-per-connection.",
+            ),
+            _ => (Cause::TooManyChannels, "The broker has as many channels as it may have; try again later."),
+        };
+        let peer = self.slots.cold(slot).map(|cold| cold.peer().to_string()).unwrap_or_default();
+        log::warn!("refused ws from {peer}: {cause}; see --max-channels and --max-channels-per-connection");
+        let seconds = self.jittered_seconds().to_string();
+        let refusal = Refusal::new(Status(503), cause.as_str(), detail).with_header("Retry-After", seconds);
+        self.answer_problem(slot, cause, &refusal);
     }
 
     /// Answers a handshake with an error response.
@@ -294,10 +300,15 @@ impl Broker {
     /// The peer's socket takes bytes again.
     pub fn writable(&mut self, id: ConnectionId) {
         let Some(slot) = self.slots.live(id) else { return };
+        let now = self.timers.now();
         let hot = self.slots.hot(slot);
         if hot.has(flag::BLOCKED) {
             hot.clear(flag::BLOCKED);
+            // What takes bytes is alive, and a ping could not have passed what was queued.
+            hot.heard = now;
+            hot.clear(flag::PINGED);
             self.mark_dirty(slot);
+            self.rearm(slot);
         }
     }
 
@@ -339,6 +350,9 @@ impl Broker {
     /// be dropped.
     pub fn reap(&mut self, mut drop_socket: impl FnMut(u32)) {
         for slot in std::mem::take(&mut self.ended) {
+            if self.slots.hot(slot).has(flag::DIRTY) {
+                self.dirty.retain(|&dirty| dirty != slot);
+            }
             if let Some(cold) = self.slots.remove(slot) {
                 self.inbound -= cold.inbound as usize;
                 self.discount_address(cold.peer().ip());

@@ -218,7 +218,8 @@ impl Broker {
         Published::Done { position, receivers: members - usize::from(except.is_some()) }
     }
 
-    /// Sends to one connection alone, behind all that was published to it before. Returns false if the id is stale, the
+    /// Sends to one connection alone, behind all that was published to it before, but for what one who catches up has
+    /// not taken from the log yet. Returns false if the id is stale, the
     /// connection is not open, or the message is longer than `max_message`.
     pub fn send(&mut self, id: ConnectionId, message: &Message) -> bool {
         let Some(slot) = self.open_slot(id) else { return false };
@@ -246,7 +247,9 @@ impl Broker {
     /// See `JoinError`.
     pub fn join(&mut self, id: ConnectionId, channel: &str, from: From) -> Result<Joined, JoinError> {
         let slot = self.open_slot(id).ok_or(JoinError::Gone)?;
-        self.join_slot(slot, channel, from)
+        let joined = self.join_slot(slot, channel, from)?;
+        self.take_first_chunk(slot);
+        Ok(joined)
     }
 
     /// Leaves a channel. What was published to it before still arrives. Returns false if it was no member.

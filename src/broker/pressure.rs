@@ -16,8 +16,20 @@ impl Broker {
                 self.close_slow(slot, Cause::SlowConsumer);
             }
         }
-        while self.batches.held() > self.limits.max_outbound_total {
-            let Some(slot) = self.holder_of_the_oldest() else { break };
+        if self.batches.held() > self.limits.max_outbound_total {
+            self.shed();
+        }
+    }
+
+    /// All together have too much unsent: whoever holds the oldest goes first, until the rest fits.
+    fn shed(&mut self) {
+        let ages = self.slots.iter().filter_map(|(slot, hot, _)| Some((hot.outbound.oldest(&self.batches)?, slot)));
+        let mut holders: Vec<(u64, u32)> = ages.collect();
+        holders.sort_unstable();
+        for (_, slot) in holders {
+            if self.batches.held() <= self.limits.max_outbound_total {
+                return;
+            }
             self.close_slow(slot, Cause::OutboundTotal);
         }
     }
@@ -29,12 +41,14 @@ impl Broker {
         }
     }
 
-    /// The kernel took less than was offered.
-    pub(super) fn block(&mut self, slot: u32) {
+    /// The kernel took less than was offered. Only progress gives it more time.
+    pub(super) fn block(&mut self, slot: u32, progress: bool) {
         let due = self.timers.now().after(self.limits.write_timeout);
         let hot = self.slots.hot(slot);
-        hot.set(flag::BLOCKED);
-        hot.write_due = due;
+        if progress || !hot.has(flag::STALLED) {
+            hot.write_due = due;
+        }
+        hot.set(flag::BLOCKED | flag::STALLED);
         self.rearm(slot);
     }
 
@@ -125,11 +139,6 @@ impl Broker {
             return self.end(slot, cause);
         }
         self.say_close(slot, cause, CloseCode::TRY_AGAIN, cause.as_str());
-    }
-
-    fn holder_of_the_oldest(&self) -> Option<u32> {
-        let ages = self.slots.iter().filter_map(|(slot, hot, _)| Some((hot.outbound.oldest(&self.batches)?, slot)));
-        ages.min().map(|(_, slot)| slot)
     }
 
     /// Bytes that all connections have unsent, shared ones counted once.

@@ -41,6 +41,8 @@ pub mod flag {
     pub const UNFINISHED: u16 = 1 << 12;
     /// The 101 is queued, and nothing of it was sent: until then the peer takes no frame for one.
     pub const UNSWITCHED: u16 = 1 << 13;
+    /// Was blocked and has not been drained since: `Hot::write_due` goes on unless there is progress.
+    pub const STALLED: u16 = 1 << 14;
 }
 
 /// What a delivery touches: one cache line.

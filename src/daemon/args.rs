@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, Command};
-use slotcast::limits::Limits;
+use slotcast::Limits;
 
 use super::{descriptors, units};
 
@@ -91,7 +91,7 @@ use Kind::{Count, Count32, List, Size, Switch, Text, Time};
 #[rustfmt::skip] // A table reads by rows.
 pub const FLAGS: &[Flag] = &[
     flag(LISTENING, "listen", List("ADDR", |v| &mut v.listen), "8080, :8080 (all interfaces) or HOST:PORT; repeatable"),
-    flag(LISTENING, "no-page", Switch(|v| &mut v.no_page), "Answer browsers with JSON instead of the page that joins the channel"),
+    flag(LISTENING, "no-page", Switch(|v| &mut v.no_page), "Do not serve the built-in page to browsers"),
     flag(SAFETY, "origin", List("ORIGIN", |v| &mut v.origins), "Let pages from there in, as in https://example.com; repeatable"),
     flag(SAFETY, "host", List("HOST", |v| &mut v.hosts), "Answer to this Host on loopback listeners; repeatable"),
     flag(LIMITS, "max-message", Size(|v| &mut v.limits.max_message), "Longest message; the next three rise with it"),

@@ -7,10 +7,7 @@ use log::{info, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level::signal_name;
 use signal_hook_mio::v1_0::Signals;
-use slotcast::Config;
-use slotcast::broker::event::Event;
-use slotcast::relay::Relay;
-use slotcast::server::Server;
+use slotcast::{Config, Event, Relay, Server};
 
 use super::Failure;
 use super::listen::Listen;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::ArgMatches;
 use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
-use slotcast::limits::Limits;
+use slotcast::Limits;
+use slotcast::proto::origin::OriginRules;
 
 use super::args::{FLAGS, Flag, Kind, PREFIX, Values};
 use super::listen::{Ipv6, Listen};
@@ -160,17 +161,13 @@ fn check(values: &Values, given: &Given, descriptors: usize) -> Result<(), Strin
     if values.shutdown_timeout > LONGEST_SHUTDOWN {
         return Err("--shutdown-timeout must be at most 366 days".to_owned());
     }
-    values.origins.iter().try_for_each(|origin| check_origin(origin))?;
+    if values.origins.iter().any(|origin| origin.trim().is_empty()) {
+        return Err("--origin must not be empty".to_owned());
+    }
     if values.hosts.iter().any(|host| host.trim().is_empty()) {
         return Err("--host must not be empty".to_owned());
     }
-    Ok(())
-}
-
-/// The place where an `--origin` is judged (`scheme://host[:port]` or `null`) once the module that compares origins is
-/// here.
-fn check_origin(origin: &str) -> Result<(), String> {
-    if origin.trim().is_empty() { Err("--origin must not be empty".to_owned()) } else { Ok(()) }
+    OriginRules::new(&values.origins, &values.hosts).map(|_| ())
 }
 
 fn resolve(texts: &[String], given: &Given) -> Result<Vec<Listen>, String> {

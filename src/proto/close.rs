@@ -38,7 +38,7 @@ impl CloseCode {
 /// The longest close reason: a control frame's 125 bytes less the code (RFC 6455 §5.5).
 pub const MAX_REASON: usize = 123;
 
-/// What is wrong with the payload of a Close frame, as the close code that it earns.
+/// Reads the payload of a Close frame; the error is the close code that it earns.
 ///
 /// # Errors
 /// 1002 for a payload of one byte and for a code that must not be sent; 1007 for a reason that is not UTF-8.

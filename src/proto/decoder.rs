@@ -65,7 +65,7 @@ struct Partial {
 
 impl Decoder {
     /// Takes bytes up to the end of at most one frame; returns how many, and what came of it. To be called again
-    /// with the rest, also with an empty one never.
+    /// with the rest, unless that is empty.
     ///
     /// # Errors
     /// The failure to close with: 1002, 1007, 1008 or 1009. The decoder is not to be used further.

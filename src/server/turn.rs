@@ -55,7 +55,12 @@ impl Server {
 
     fn timeout(&self) -> Option<Duration> {
         let accepting = self.accept_again.is_none() && self.listeners.iter().any(|listening| listening.ready);
-        if !self.ready.is_empty() || !self.turn.is_empty() || self.broker.has_work() || accepting {
+        if !self.ready.is_empty()
+            || !self.turn.is_empty()
+            || !self.commands.is_empty()
+            || self.broker.has_work()
+            || accepting
+        {
             return Some(Duration::ZERO);
         }
         let next = self.broker.next_deadline().into_iter().chain(self.accept_again).min()?;
@@ -104,10 +109,12 @@ impl Server {
 
     /// Does what other threads have asked for.
     fn obey(&mut self) {
-        if !std::mem::take(&mut self.woken) {
-            return;
+        if std::mem::take(&mut self.woken) {
+            self.commands.extend(self.handle.take());
         }
-        for command in self.handle.take() {
+        while !self.broker.wants_flush()
+            && let Some(command) = self.commands.pop_front()
+        {
             match command {
                 Command::Publish { channel, message } => {
                     self.broker.publish(&channel, message, None, None);

@@ -15,8 +15,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// Encodes a message: writes what is to be copied into `target`, and returns the payload if it is large enough to
-    /// follow by reference.
+    /// Encodes a message: writes what is to be copied into `target`; a payload that `by_reference` returns is left out.
     pub fn encode(self, entry: &Entry, target: &mut Vec<u8>) {
         match self {
             Encoding::Raw => raw::encode(entry, target),
