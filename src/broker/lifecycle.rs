@@ -360,8 +360,6 @@ impl Broker {
                 drop_socket(slot);
             }
         }
-        // Who was marked in the flush that ended it would leave its place in the list to the slot's next owner.
-        self.dirty.retain(|&slot| self.slots.hot(slot).has(flag::DIRTY));
     }
 
     /// The connections that may be read from again, although nothing new may have arrived.
