@@ -1,6 +1,6 @@
 //! The embedder: answers what it is asked, now, later or never, and does things of its own at any time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use slotcast::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use slotcast::broker::reason::{Cause, CloseReason};
@@ -26,6 +26,8 @@ pub struct Embedder {
     handshakes: Vec<Handshake>,
     exchanges: Vec<Exchange>,
     positions: Vec<Position>,
+    /// Who has joined the first channel, which nobody does twice: its empty messages look alike.
+    in_first: HashSet<ConnectionId>,
     /// Ids whose connections are gone.
     pub gone: Vec<ConnectionId>,
     /// Peers that read everything and were left: whether they got a Close frame.
@@ -180,6 +182,9 @@ impl World {
         self.embedder.accepted.insert(id, None);
         self.oracle.opened(id);
         let (from, channel) = (self.from(), self.random.pick(&CHANNELS));
+        if channel == CHANNELS[0] {
+            self.embedder.in_first.insert(id);
+        }
         if self.random.one_in(8) {
             assert_eq!(self.broker.accept(handshake, &Accept::plain()), id);
             self.embedder.switched.insert(id, None);
@@ -214,6 +219,9 @@ impl World {
 
     fn join(&mut self, id: ConnectionId) {
         let (from, channel) = (self.from(), self.random.pick(&CHANNELS));
+        if channel == CHANNELS[0] && !self.embedder.in_first.insert(id) {
+            return;
+        }
         let is_open = self.embedder.is_open(id);
         let expected = if !is_open {
             Some(JoinError::Gone)

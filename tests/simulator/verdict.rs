@@ -19,8 +19,7 @@ impl Oracle {
             return;
         }
         let owes = |s: &Stream| peek(lives, s, id).is_some_and(|(l, at)| lives[l].entries[at].data == *data);
-        // Empty messages look alike: one who may miss them comes second.
-        let found = streams.iter().position(|s| !s.may_miss && owes(s)).or(streams.iter().position(owes));
+        let found = streams.iter().position(owes);
         let Some(found) = found else { panic!("{id}: nobody owes it {}", brief(data)) };
         let (life, at) = peek(lives, &streams[found], id).expect("found");
         let entry = &lives[life].entries[at];
