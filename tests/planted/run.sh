@@ -53,7 +53,7 @@ plant() {
         verdict FAILED "$1" 'does not compile'
         sed 's/^/    /' "$log"
     else
-        (cd "$scratch/tree" && timeout 120 cargo test -q --test "$test") >"$log" 2>&1 || status=$?
+        (cd "$scratch/tree" && timeout 60 cargo test -q --test "$test") >"$log" 2>&1 || status=$?
         case $status in
             0) verdict FAILED "$1" "not noticed by $test" ;;
             124) verdict passed "$1" "$test hangs" $((SECONDS - begun)) ;;

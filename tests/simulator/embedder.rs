@@ -222,6 +222,10 @@ impl World {
         if channel == CHANNELS[0] && !self.embedder.in_first.insert(id) {
             return;
         }
+        self.join_from(id, channel, from);
+    }
+
+    fn join_from(&mut self, id: ConnectionId, channel: &str, from: From) {
         let is_open = self.embedder.is_open(id);
         let expected = if !is_open {
             Some(JoinError::Gone)
@@ -321,9 +325,28 @@ impl World {
                 }
             }
             (22, Some(id)) => self.try_stale(id),
+            (23, Some(id)) if channel != CHANNELS[0] && !open.is_empty() => self.begin_anew(id, channel, &open),
             _ => {}
         }
         assert_eq!(self.broker.members(channel), self.oracle.members(channel), "members of {channel}");
+    }
+
+    /// All leave a channel, and it comes into being again, in one turn.
+    fn begin_anew(&mut self, id: ConnectionId, channel: &str, open: &[ConnectionId]) {
+        self.join_from(id, channel, From::All);
+        for &member in open {
+            if self.oracle.is_member(member, channel) {
+                assert!(self.broker.leave(member, channel));
+                self.oracle.left(member, channel);
+            }
+        }
+        self.join_from(id, channel, From::Now);
+        for _ in 0..1 + self.random.below(3) {
+            let data = self.data(None);
+            self.publish(channel, data, None, None);
+        }
+        let other = open[self.random.below(open.len())];
+        self.join_from(other, channel, From::All);
     }
 
     /// A stale id names nothing, in every verb.
