@@ -1,6 +1,6 @@
 # Every target is one line; what it does stands in the script that it names.
 .DEFAULT_GOAL := help
-.PHONY: help run test rust-test websocat-test autobahn browser-test lint doc bench figures fuzz clean
+.PHONY: help run test rust-test planted websocat-test autobahn browser-test lint doc bench figures fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ autobahn: ## the Autobahn suite, groups 1-7, 9 and 10, strict
 
 browser-test: ## the page in a real Chromium
 	bash tests/run.sh browser
+
+planted: ## bugs put in on purpose, which the tests must notice (compiles each: minutes)
+	bash tests/planted/run.sh
 
 lint: ## format, clippy and documentation, warnings are errors
 	bash tests/run.sh lint

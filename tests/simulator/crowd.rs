@@ -67,18 +67,18 @@ struct Crowd {
 }
 
 impl Crowd {
-    fn gather() -> Crowd {
+    fn gather(count: usize, limits: Limits) -> Crowd {
         let now = Now { instant: Instant::now(), unix_ms: 0 };
-        let mut broker = Broker::new(Limits::default(), OriginRules::new(&[], &[]).expect("no rules"), 1, now);
+        let mut broker = Broker::new(limits, OriginRules::new(&[], &[]).expect("no rules"), 1, now);
         let head = wire::handshake(&mut Random::new(1), "/crowd");
         let mut ids = Vec::new();
-        for _ in 0..CROWD {
+        for _ in 0..count {
             let id = broker.open(([10, 0, 0, 1], 1).into(), false).expect("room");
             assert_eq!(broker.receive(id, &head), head.len());
             let Some(Event::Handshake(handshake)) = broker.next_event() else { panic!("no handshake") };
             ids.push(broker.accept(handshake, &Accept::join("/crowd", From::Now)));
         }
-        let sinks = Sinks(vec![Sink { room: WINDOW, ..Sink::default() }; CROWD]);
+        let sinks = Sinks(vec![Sink { room: WINDOW, ..Sink::default() }; count]);
         let mut crowd = Crowd {
             broker,
             sinks,
@@ -154,7 +154,7 @@ impl Crowd {
 
 #[test]
 fn a_thousand_publish_64_kib_in_one_turn() {
-    let mut crowd = Crowd::gather();
+    let mut crowd = Crowd::gather(CROWD, Limits::default());
     crowd.frame = wire::masked(&mut Random::new(2), 0x82, &vec![7; 65_536]);
     crowd.unread = crowd.ids.iter().map(|&id| (id, 0)).collect();
     crowd.deliver(CROWD as u64 * (65_536 + 10));
@@ -164,8 +164,57 @@ fn a_thousand_publish_64_kib_in_one_turn() {
 
 #[test]
 fn a_mebibyte_for_a_thousand() {
-    let mut crowd = Crowd::gather();
+    let mut crowd = Crowd::gather(CROWD, Limits::default());
     crowd.broker.publish("/crowd", Message::binary(vec![7; 1 << 20]), None, None);
     crowd.deliver((1 << 20) + 10);
     assert!(crowd.most_held < (1 << 20) + 1000, "{} bytes held", crowd.most_held);
+}
+
+/// A timer that fired while its connection was choked found nothing to look at later, and nobody ever pinged it again.
+#[test]
+fn who_was_choked_when_its_timer_fired_is_looked_at_again() {
+    let mut crowd = Crowd::gather(1, Limits::default());
+    let id = crowd.ids[0];
+    crowd.now.instant += crowd.broker.limits().ping_interval + Duration::from_millis(100);
+    crowd.broker.advance(crowd.now);
+    for _ in 0..5 {
+        assert!(crowd.broker.send(id, &Message::binary(vec![7; 1 << 20])));
+    }
+    assert!(!crowd.broker.wants_input(id), "over half of its limit is unsent");
+    crowd.broker.expire();
+    crowd.broker.assert_invariants();
+    crowd.sinks.0[0].room = usize::MAX;
+    crowd.broker.flush(&mut crowd.sinks);
+    crowd.broker.assert_flushed();
+    assert!(crowd.broker.wants_input(id) && crowd.broker.next_deadline().is_some());
+}
+
+/// One that was marked in the very flush that ended it left its place among the dirty to the slot's next owner.
+#[test]
+fn the_next_owner_of_a_slot_stands_among_the_dirty_once() {
+    let mut limits = Limits::default();
+    limits.max_message = 16 * 1024;
+    (limits.max_outbound, limits.max_outbound_total) = (140_000, 140_000);
+    let mut crowd = Crowd::gather(3, limits);
+    let (late, other) = (crowd.ids[0], crowd.ids[1]);
+    assert!(crowd.broker.leave(late, "/crowd"));
+    for _ in 0..12 {
+        crowd.broker.publish("/crowd", Message::binary(vec![7; 16 * 1024]), None, None);
+    }
+    crowd.sinks.0.iter_mut().for_each(|sink| sink.room = usize::MAX);
+    crowd.broker.flush(&mut crowd.sinks);
+    crowd.sinks.0.iter_mut().for_each(|sink| sink.room = 10);
+    assert!(crowd.broker.join(late, "/crowd", From::All).is_ok());
+    for _ in 0..2 {
+        assert!(crowd.broker.send(other, &Message::binary(vec![7; 10_000])));
+    }
+    crowd.broker.flush(&mut crowd.sinks);
+    crowd.broker.assert_flushed();
+    let mut gone = Vec::new();
+    crowd.broker.reap(|slot| gone.push(slot as usize));
+    assert_eq!(gone, [slot_of(late)], "who held the oldest, with a message half sent");
+    let next = crowd.broker.open(([10, 0, 0, 1], 1).into(), false).expect("room");
+    assert_eq!(slot_of(next), slot_of(late));
+    crowd.broker.receive(next, b"nonsense\0");
+    crowd.broker.assert_invariants();
 }

@@ -1,6 +1,6 @@
 //! The embedder: answers what it is asked, now, later or never, and does things of its own at any time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use slotcast::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use slotcast::broker::reason::{Cause, CloseReason};
@@ -26,6 +26,8 @@ pub struct Embedder {
     handshakes: Vec<Handshake>,
     exchanges: Vec<Exchange>,
     positions: Vec<Position>,
+    /// Who has joined the first channel, which nobody does twice: its empty messages look alike.
+    in_first: HashSet<ConnectionId>,
     /// Ids whose connections are gone.
     pub gone: Vec<ConnectionId>,
     /// Peers that read everything and were left: whether they got a Close frame.
@@ -180,6 +182,9 @@ impl World {
         self.embedder.accepted.insert(id, None);
         self.oracle.opened(id);
         let (from, channel) = (self.from(), self.random.pick(&CHANNELS));
+        if channel == CHANNELS[0] {
+            self.embedder.in_first.insert(id);
+        }
         if self.random.one_in(8) {
             assert_eq!(self.broker.accept(handshake, &Accept::plain()), id);
             self.embedder.switched.insert(id, None);
@@ -214,6 +219,13 @@ impl World {
 
     fn join(&mut self, id: ConnectionId) {
         let (from, channel) = (self.from(), self.random.pick(&CHANNELS));
+        if channel == CHANNELS[0] && !self.embedder.in_first.insert(id) {
+            return;
+        }
+        self.join_from(id, channel, from);
+    }
+
+    fn join_from(&mut self, id: ConnectionId, channel: &str, from: From) {
         let is_open = self.embedder.is_open(id);
         let expected = if !is_open {
             Some(JoinError::Gone)
@@ -313,9 +325,28 @@ impl World {
                 }
             }
             (22, Some(id)) => self.try_stale(id),
+            (23, Some(id)) if channel != CHANNELS[0] && !open.is_empty() => self.begin_anew(id, channel, &open),
             _ => {}
         }
         assert_eq!(self.broker.members(channel), self.oracle.members(channel), "members of {channel}");
+    }
+
+    /// All leave a channel, and it comes into being again, in one turn.
+    fn begin_anew(&mut self, id: ConnectionId, channel: &str, open: &[ConnectionId]) {
+        self.join_from(id, channel, From::All);
+        for &member in open {
+            if self.oracle.is_member(member, channel) {
+                assert!(self.broker.leave(member, channel));
+                self.oracle.left(member, channel);
+            }
+        }
+        self.join_from(id, channel, From::Now);
+        for _ in 0..1 + self.random.below(3) {
+            let data = self.data(None);
+            self.publish(channel, data, None, None);
+        }
+        let other = open[self.random.below(open.len())];
+        self.join_from(other, channel, From::All);
     }
 
     /// A stale id names nothing, in every verb.

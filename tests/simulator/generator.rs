@@ -110,7 +110,7 @@ fn connect(world: &mut World, random: &mut Random) {
         3 => Reader::Stalled,
         _ => Reader::Slow(random.pick(&[1, 30, 500, 20_000])),
     };
-    let room = if reader == Reader::Eager { usize::MAX } else { random.pick(&[300, 1000, 50_000]) };
+    let room = if reader == Reader::Eager { usize::MAX } else { random.pick(&[0, 0, 300, 1000, 50_000]) };
     let Some(peer) = world.connect(reader, room) else { return };
     if random.one_in(8) {
         // Often more than one, behind each other: the connection is kept.
