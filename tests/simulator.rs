@@ -77,7 +77,7 @@ fn any_life_of_a_broker() {
     let ended: Vec<(u64, &Cause)> = ended.into_iter().map(AtomicU64::into_inner).zip(Cause::ALL).collect();
     ended.iter().for_each(|(ended, cause)| println!("{ended:8} {cause}"));
     // What never happens is not tested. (Nobody is accepted into more channels than one here.)
-    let never = ended.iter().filter(|(ended, cause)| *ended == 0 && **cause != Cause::TooManyMemberships);
+    let never = ended.iter().filter(|(ended, _)| *ended == 0);
     let never: Vec<_> = never.filter(|_| count >= 1000).collect();
     assert!(never.is_empty(), "nobody ended for {never:?}");
 }
