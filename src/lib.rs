@@ -101,6 +101,8 @@
 //!
 //! The feature `daemon`, on by default, is only for the `slotcast` command: command line, signals, logging.
 
+#![forbid(unsafe_code)]
+
 pub mod broker;
 pub mod channel;
 pub mod config;

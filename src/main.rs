@@ -1,5 +1,7 @@
 //! The `slotcast` command: a WebSocket broker to run. All it does with messages is in the library.
 
+#![forbid(unsafe_code)]
+
 mod daemon;
 
 use std::process::ExitCode;

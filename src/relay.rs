@@ -126,7 +126,7 @@ impl Relay {
             },
             Intent::Refuse(handshake, refusal) => {
                 let path = escape_for_log(handshake.path().as_bytes());
-                log::warn!("refused ws {path} from {}: {}", handshake.peer(), refusal.code);
+                log::warn!("refused ws {path} from {}: {refusal}", handshake.peer());
                 server.refuse(handshake, &refusal);
             }
             Intent::Answer(exchange, response) => server.respond(exchange, response),

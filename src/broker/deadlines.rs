@@ -21,6 +21,7 @@ impl Broker {
             hot.clear(flag::ARMED);
             self.check_deadlines(timer.slot);
             self.rearm(timer.slot);
+            debug_assert!(!self.is_due(timer.slot), "a deadline passed, and nothing was done about it");
         }
         self.go_on_draining();
     }
@@ -36,11 +37,20 @@ impl Broker {
             hot.set(flag::ARMED);
             cold.armed = at;
             self.timers.arm(Timer { at, slot, serial: hot.serial });
-            let slots = &self.slots;
-            self.timers.sweep(slots.len(), |timer| {
-                slots.get(timer.slot).is_some_and(|(hot, cold)| is_armed(timer, hot, cold))
-            });
+            self.sweep_timers();
         }
+    }
+
+    fn is_due(&self, slot: u32) -> bool {
+        let armed = self.slots.get(slot).filter(|(hot, _)| hot.has(flag::ARMED) && !hot.has(flag::ENDED));
+        armed.is_some_and(|(_, cold)| self.timers.now().is_past(cold.armed))
+    }
+
+    /// Drops the timers of connections that have gone, if there are many.
+    pub(super) fn sweep_timers(&mut self) {
+        let slots = &self.slots;
+        let is_valid = |timer: &Timer| slots.get(timer.slot).is_some_and(|(hot, cold)| is_armed(timer, hot, cold));
+        self.timers.sweep(slots.len(), is_valid);
     }
 
     fn check_deadlines(&mut self, slot: u32) {
@@ -107,7 +117,9 @@ fn deadline(hot: &Hot, cold: &Cold, limits: &Limits) -> Option<Tick> {
     } else {
         Some(hot.heard.after(limits.ping_interval))
     };
-    let message = (hot.has(flag::UNFINISHED) && !hot.has(flag::CHOKED)).then_some(cold.message_due);
+    // Behind our Close nothing is done about it any more, so it must not stand here: the timer would look for ever.
+    let reads = cold.connection.is_open() && !hot.has(flag::CHOKED);
+    let message = (reads && hot.has(flag::UNFINISHED)).then_some(cold.message_due);
     let write = hot.has(flag::BLOCKED).then_some(hot.write_due);
     [state, message, write].into_iter().flatten().reduce(Tick::earliest)
 }

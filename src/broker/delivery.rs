@@ -7,9 +7,10 @@ use std::io::{self, ErrorKind, IoSlice};
 use super::reason::Cause;
 use super::slots::{Hot, flag};
 use super::{Broker, Io};
-use crate::channel::dialect::Encoding;
-use crate::channel::log::Entry;
+use crate::channel::Channel;
+use crate::channel::dialect::{Context, Encoding, Event};
 use crate::channel::members::{Group, Member, Open};
+use crate::channel::position::Position;
 use crate::proto::batch::{BatchKey, Batches};
 use crate::proto::frame::{Opcode, write_header};
 use crate::proto::outbound::{MAX_SLICES, Range};
@@ -257,7 +258,7 @@ impl Broker {
             let chunk = self
                 .chunks
                 .entry(shared)
-                .or_insert_with(|| encode_chunk(membership.encoding, channel.log.behind(cursor), batches));
+                .or_insert_with(|| encode_chunk(membership.encoding, channel, cursor, batches));
             last = chunk.last;
             let mut start = 0;
             for &(index, _) in chunk.excepts.iter().filter(|(_, except)| *except == id) {
@@ -322,14 +323,12 @@ fn owed(member: &Member, open: Open, batches: &Batches) -> Range {
     Range { batch: open.batch, start, end: batch.len() }
 }
 
-fn encode_chunk<'a>(
-    encoding: Encoding,
-    entries: impl Iterator<Item = (u64, &'a Entry)>,
-    batches: &mut Batches,
-) -> Chunk {
+fn encode_chunk(encoding: Encoding, channel: &Channel, cursor: u64, batches: &mut Batches) -> Chunk {
     let mut chunk = Chunk { batch: batches.open(), last: 0, excepts: Vec::new() };
-    for (index, (offset, entry)) in entries.enumerate() {
-        batches.append(chunk.batch, encoding.by_reference(entry), |bytes| encoding.encode(entry, bytes));
+    for (index, (offset, entry)) in channel.log.behind(cursor).enumerate() {
+        let position = Position { offset, ..channel.log.position() };
+        let event = Event::Message { context: Context { channel: channel.name(), position }, entry };
+        batches.append(chunk.batch, encoding.by_reference(entry), |bytes| encoding.encode(&event, bytes));
         chunk.excepts.extend(entry.except.map(|except| (index, except)));
         chunk.last = offset;
         if batches.get(chunk.batch).len() >= CHUNK {

@@ -54,6 +54,7 @@ impl Broker {
         let now = self.timers.now();
         let Some((hot, cold)) = self.slots.both(slot) else { return 0 };
         hot.heard = now;
+        let was_pinged = hot.has(flag::PINGED);
         hot.clear(flag::PINGED);
         let (taken, came) = cold.connection.receive(input, &self.limits);
         self.counters.bytes_received += taken as u64;
@@ -66,7 +67,7 @@ impl Broker {
             Input::Request(request) => self.request(slot, request),
             Input::Body(request, body) => self.exchange(slot, request, body),
             Input::Refused(refusal) => {
-                log::info!("refused {}: {}", cold.peer(), refusal.code);
+                log::info!("refused {}: {refusal}", cold.peer());
                 self.answer_problem(slot, Cause::Refused, &refusal);
             }
             Input::Ping(payload) => self.ping(slot, payload),
@@ -78,6 +79,10 @@ impl Broker {
                 self.end(slot, Cause::Reset);
                 return input.len();
             }
+        }
+        if was_pinged {
+            // The next ping may be due before the pong was.
+            self.rearm(slot);
         }
         self.account(slot);
         taken
@@ -168,10 +173,10 @@ impl Broker {
             let seconds = self.jittered_seconds().to_string();
             return Err(Refusal::new(Status(503), code, detail).with_header("Retry-After", seconds));
         }
-        if let Some(upgrade) = upgrade(request).inspect_err(|refusal| refused(refusal.code))? {
+        if let Some(upgrade) = upgrade(request).inspect_err(|refusal| refused(&refusal.to_string()))? {
             return Ok(Asks::WebSocket(upgrade));
         }
-        match framing(request).inspect_err(|refusal| refused(refusal.code))? {
+        match framing(request).inspect_err(|refusal| refused(&refusal.to_string()))? {
             Framing::None => Ok(Asks::Http(0)),
             Framing::Length(length) if length > self.limits.max_message as u64 => {
                 refused("a body longer than --max-message");

@@ -8,11 +8,12 @@ use super::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use super::reason::{Cause, CloseReason};
 use super::slots::flag;
 use super::timers::{Tick, ticks};
-use super::{Broker, JoinError, Joined};
+use super::{Broker, Joined};
 use crate::proto::close::CloseCode;
 use crate::proto::frame::write_close;
 use crate::proto::handshake::switching_protocols;
 use crate::proto::http::{Refusal, Response, Status};
+use crate::proto::text::escape_for_log;
 
 /// Connections past `max_connections` that are let in far enough to be told so.
 pub const REFUSING: usize = 16;
@@ -91,8 +92,8 @@ impl Broker {
             None => None,
             Some((channel, from)) => match self.join_slot(slot, channel, *from) {
                 Ok(joined) => Some(joined),
-                Err(error) => {
-                    self.refuse_join(slot, error);
+                Err(_) => {
+                    self.refuse_join(slot, &handshake);
                     return id;
                 }
             },
@@ -125,17 +126,13 @@ impl Broker {
         });
     }
 
-    fn refuse_join(&mut self, slot: u32, error: JoinError) {
-        let (cause, detail) = match error {
-            JoinError::TooManyMemberships => (
-                Cause::TooManyMemberships,
-                "A connection may not be in that many channels; see --max-channels-per-connection.",
-            ),
-            _ => (Cause::TooManyChannels, "The broker has as many channels as it may have; try again later."),
-        };
-        let peer = self.slots.cold(slot).map(|cold| cold.peer().to_string()).unwrap_or_default();
-        log::warn!("refused ws from {peer}: {cause}; see --max-channels and --max-channels-per-connection");
+    /// The only reason for which a new connection cannot join is that there are too many channels.
+    fn refuse_join(&mut self, slot: u32, handshake: &Handshake) {
+        let (path, peer) = (escape_for_log(handshake.path().as_bytes()), handshake.peer());
+        let cause = Cause::TooManyChannels;
+        log::warn!("refused ws {path} from {peer}: {cause}; see --max-channels");
         let seconds = self.jittered_seconds().to_string();
+        let detail = "The broker has as many channels as it may have; try again later.";
         let refusal = Refusal::new(Status(503), cause.as_str(), detail).with_header("Retry-After", seconds);
         self.answer_problem(slot, cause, &refusal);
     }
@@ -360,6 +357,7 @@ impl Broker {
                 drop_socket(slot);
             }
         }
+        self.sweep_timers();
     }
 
     /// The connections that may be read from again, although nothing new may have arrived.
@@ -372,7 +370,8 @@ impl Broker {
         self.slots.cold(slot)?.connection.is_asked().then_some(slot)
     }
 
-    pub(super) fn jittered_seconds(&mut self) -> u64 {
+    /// When to come again, for one who is sent away: not the same for all, or they would come together.
+    pub fn jittered_seconds(&mut self) -> u64 {
         1 + self.next_random() % 10
     }
 

@@ -21,7 +21,7 @@ use std::time::Instant;
 use slab::Slab;
 
 use crate::channel::Channel;
-use crate::channel::log::{Entry, From, Lost};
+use crate::channel::log::{Entry, From, Lost, MemberId};
 use crate::channel::members::{Member, Membership};
 use crate::channel::position::{Epoch, Position};
 use crate::limits::Limits;
@@ -204,7 +204,8 @@ impl Broker {
             self.settle_channel(key);
         }
         let unix_ms = self.timers.unix_ms();
-        let entry = Entry { unix_ms, message, from: from.map(|id| id.0), except: except.map(|id| id.0) };
+        let from = from.map(|id| MemberId(id.0));
+        let entry = Entry { unix_ms, message, from, name: None, except: except.map(|id| id.0) };
         let channel = &mut self.channels[key as usize];
         self.open_bytes += channel.publish(entry, &mut self.batches, &self.limits);
         if !channel.touched {

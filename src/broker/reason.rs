@@ -65,8 +65,6 @@ causes! {
     Answered = "answered",
     /// There are as many channels as `max_channels` allows.
     TooManyChannels = "too_many_channels",
-    /// The connection would be in more channels than `max_channels_per_connection` allows.
-    TooManyMemberships = "too_many_memberships",
     /// The broker shuts down.
     ShuttingDown = "shutting_down",
 }

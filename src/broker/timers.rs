@@ -20,6 +20,9 @@ const TICK: Duration = Duration::from_millis(16);
 /// or the embedder was: deadlines are moved by the gap, as nobody could have been heard meanwhile.
 const GAP: Duration = Duration::from_secs(5);
 
+/// So many entries more than a quarter too many are not worth a sweep.
+const FEW: usize = 64;
+
 /// A point in time in 16 ms since the broker began. It wraps after two years, and no two that are compared are further
 /// apart than half of that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -126,19 +129,18 @@ impl Timers {
         self.heap.push(timer);
     }
 
-    /// Drops the entries that `is_valid` says nothing about any more, if there are many for so many connections: those
-    /// of connections that have gone, or that got an earlier one, would otherwise stay until they are due.
-    pub fn sweep(&mut self, connections: usize, is_valid: impl FnMut(&Timer) -> bool) {
-        if self.heap.len() > connections + connections / 4 + 64 {
-            self.heap.retain(is_valid);
-        }
-    }
-
     /// The next entry that is due.
     pub fn pop_due(&mut self) -> Option<Timer> {
         let now = self.now();
         self.heap.peek().filter(|timer| now.is_past(timer.at))?;
         self.heap.pop()
+    }
+
+    /// Keeps only the entries that still mean something, once there are clearly more than connections.
+    pub fn sweep(&mut self, connections: usize, means_something: impl Fn(&Timer) -> bool) {
+        if self.heap.len() > connections + connections / 4 + FEW {
+            self.heap.retain(means_something);
+        }
     }
 
     /// When the next entry is due.

@@ -1,12 +1,14 @@
 //! A channel's log: what was published, in order, as far back as the limits keep it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+pub use super::member_id::MemberId;
 use super::position::{Epoch, MAX_OFFSET, Position};
 use crate::limits::Limits;
 use crate::proto::message::Message;
 
-/// The key of a member: whoever publishes or is left out. Opaque here; the broker gives it its meaning.
+/// The key of a member: whoever is left out. Opaque here; the broker gives it its meaning.
 pub type MemberKey = u64;
 
 /// One published message.
@@ -16,8 +18,10 @@ pub struct Entry {
     pub unix_ms: u64,
     /// What was published.
     pub message: Message,
-    /// Who published it; None if nobody who is connected.
-    pub from: Option<MemberKey>,
+    /// Who published it, as others may know it; None if nobody who is connected.
+    pub from: Option<MemberId>,
+    /// What the publisher calls itself.
+    pub name: Option<Arc<str>>,
     /// Who does not get it, although a member.
     pub except: Option<MemberKey>,
 }
@@ -146,7 +150,8 @@ mod tests {
     fn log(published: u64, limits: &Limits) -> Log {
         let mut log = Log::new(Epoch::from_random(7));
         for i in 1..=published {
-            let entry = Entry { unix_ms: i, message: Message::text(format!("{i:03}")), from: None, except: None };
+            let message = Message::text(format!("{i:03}"));
+            let entry = Entry { unix_ms: i, message, from: None, name: None, except: None };
             assert_eq!(log.append(entry, limits), i);
         }
         log

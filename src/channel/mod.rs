@@ -2,16 +2,17 @@
 
 pub mod dialect;
 pub mod log;
+pub mod member_id;
 pub mod members;
 pub mod name;
 pub mod position;
 
 use std::sync::Arc;
 
-use dialect::Encoding;
+use dialect::{Context, Encoding, Event};
 use log::{Entry, Log};
 use members::{Group, Member, Open};
-use position::Epoch;
+use position::{Epoch, MAX_OFFSET, Position};
 
 use crate::limits::Limits;
 use crate::proto::batch::{Batches, MAX_BATCH};
@@ -64,13 +65,15 @@ impl Channel {
     /// many bytes the batches grew by.
     pub fn publish(&mut self, entry: Entry, batches: &mut Batches, limits: &Limits) -> usize {
         let (base, before) = (self.log.head(), batches.held());
+        let position = Position { offset: (base + 1).min(MAX_OFFSET), ..self.log.position() };
+        let event = Event::Message { context: Context { channel: &self.name, position }, entry: &entry };
         for group in &mut self.groups {
             if group.members.is_empty() && group.open.is_none() {
                 continue;
             }
             let open = group.open.get_or_insert_with(|| Open { batch: batches.open(), base });
-            batches
-                .append(open.batch, group.encoding.by_reference(&entry), |bytes| group.encoding.encode(&entry, bytes));
+            let by_reference = group.encoding.by_reference(&entry);
+            batches.append(open.batch, by_reference, |bytes| group.encoding.encode(&event, bytes));
         }
         self.log.append(entry, limits);
         batches.held() - before

@@ -169,15 +169,44 @@ impl Start {
 
 /// Appends the header of an unfragmented, unmasked frame, as a server sends it.
 pub fn write_header(target: &mut Vec<u8>, opcode: Opcode, length: usize) {
+    let (header, used) = server_header(opcode, length);
+    target.extend_from_slice(header.get(..used).unwrap_or_default());
+}
+
+/// Appends an unfragmented, unmasked frame whose payload `write` appends. `expected` guesses how long that will be: a
+/// wrong guess costs a move of the payload if the length has another form, and nothing else.
+pub fn write_frame(target: &mut Vec<u8>, opcode: Opcode, expected: usize, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = target.len();
+    let (header, room) = server_header(opcode, expected);
+    target.reserve(room + expected);
+    target.extend_from_slice(header.get(..room).unwrap_or_default());
+    write(target);
+    let end = target.len();
+    let length = end - start - room;
+    let (header, used) = server_header(opcode, length);
+    if used > room {
+        target.resize(end + used - room, 0);
+    }
+    if used != room {
+        target.copy_within(start + room..end, start + used);
+        target.truncate(start + used + length);
+    }
+    for (place, byte) in target.iter_mut().skip(start).zip(header.into_iter().take(used)) {
+        *place = byte;
+    }
+}
+
+/// The header of a frame, and how many of the bytes it takes (RFC 6455 §5.2).
+fn server_header(opcode: Opcode, length: usize) -> ([u8; 10], usize) {
     let first = 0x80 | opcode.bits();
     if length < 126 {
-        target.extend_from_slice(&[first, length as u8]);
+        ([first, length as u8, 0, 0, 0, 0, 0, 0, 0, 0], 2)
     } else if let Ok(length) = u16::try_from(length) {
         let [high, low] = length.to_be_bytes();
-        target.extend_from_slice(&[first, 126, high, low]);
+        ([first, 126, high, low, 0, 0, 0, 0, 0, 0], 4)
     } else {
-        target.extend_from_slice(&[first, 127]);
-        target.extend_from_slice(&(length as u64).to_be_bytes());
+        let [a, b, c, d, e, f, g, h] = (length as u64).to_be_bytes();
+        ([first, 127, a, b, c, d, e, f, g, h], 10)
     }
 }
 
@@ -215,6 +244,22 @@ mod tests {
             assert_eq!(start.header_length(), bytes.len());
             let header = start.finish(&bytes).unwrap();
             assert_eq!(header, Header { fin: true, opcode: Opcode::Binary, length: length as u64, mask: [1, 2, 3, 4] });
+        }
+    }
+
+    #[test]
+    fn a_frame_is_the_same_whatever_length_was_expected() {
+        let lengths = [0, 1, 124, 125, 126, 127, 65_534, 65_535, 65_536, 70_000];
+        for length in lengths {
+            let payload: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+            let mut expected = b"before".to_vec();
+            write_header(&mut expected, Opcode::Text, length);
+            expected.extend_from_slice(&payload);
+            for guess in lengths {
+                let mut bytes = b"before".to_vec();
+                write_frame(&mut bytes, Opcode::Text, guess, |bytes| bytes.extend_from_slice(&payload));
+                assert!(bytes == expected, "{length} bytes, {guess} expected");
+            }
         }
     }
 

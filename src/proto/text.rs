@@ -53,25 +53,85 @@ fn push_within_limit(line: &mut String, piece: &str) -> bool {
     fits
 }
 
-/// Appends `text` as a JSON string, quotes included (RFC 8259 §7).
-///
-/// Only what must be escaped is, and in addition U+2028 and U+2029, which end a line in older JavaScript.
+/// Appends `text` as a JSON string, quotes included (RFC 8259 §7); see [`write_json_string`].
 pub fn push_json_string(out: &mut String, text: &str) {
     out.push('"');
-    for character in text.chars() {
-        match character {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\0'..='\u{1F}' | '\u{7F}' | '\u{2028}' | '\u{2029}' => {
-                let _ = write!(out, "\\u{:04x}", u32::from(character));
-            }
-            _ => out.push(character),
+    // Pieces of a text that are cut at ASCII or at a whole character are texts.
+    json_pieces(text.as_bytes(), |piece| out.push_str(core::str::from_utf8(piece).unwrap_or_default()));
+    out.push('"');
+}
+
+/// Appends UTF-8 as a JSON string, quotes included (RFC 8259 §7). Clean runs are copied as they are.
+///
+/// Only what must be escaped is, and in addition DEL, and U+2028 and U+2029, which end a line in older JavaScript.
+pub fn write_json_string(target: &mut Vec<u8>, text: &[u8]) {
+    target.push(b'"');
+    json_pieces(text, |piece| target.extend_from_slice(piece));
+    target.push(b'"');
+}
+
+/// Appends a number in decimal.
+pub fn write_decimal(target: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut used = 0;
+    for place in digits.iter_mut().rev() {
+        *place = b'0' + (number % 10) as u8;
+        number /= 10;
+        used += 1;
+        if number == 0 {
+            break;
         }
     }
-    out.push('"');
+    target.extend_from_slice(digits.get(digits.len() - used..).unwrap_or_default());
+}
+
+/// Where the first byte at or behind `from` stands that is looked for. Runs of 32 that hold none cost a few
+/// instructions.
+pub fn find_byte(bytes: &[u8], from: usize, wanted: impl Fn(u8) -> bool) -> Option<usize> {
+    let rest = bytes.get(from..)?;
+    let mut at = from;
+    for run in rest.chunks(32) {
+        // Not `any`: without an early exit this becomes vector instructions.
+        if run.iter().fold(false, |found, &byte| found | wanted(byte)) {
+            return run.iter().position(|&byte| wanted(byte)).map(|place| at + place);
+        }
+        at += run.len();
+    }
+    None
+}
+
+fn json_pieces(text: &[u8], mut push: impl FnMut(&[u8])) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    // 0xe2 begins U+2028 and U+2029, and much else.
+    let suspicious = |byte| byte < 0x20 || matches!(byte, b'"' | b'\\' | 0x7f | 0xe2);
+    let (mut clean, mut from) = (0, 0);
+    while let Some(at) = find_byte(text, from, suspicious) {
+        let rest = text.get(at..).unwrap_or_default();
+        let unicode;
+        let (escape, length): (&[u8], usize) = match rest {
+            [b'"', ..] => (b"\\\"", 1),
+            [b'\\', ..] => (b"\\\\", 1),
+            [b'\n', ..] => (b"\\n", 1),
+            [b'\r', ..] => (b"\\r", 1),
+            [b'\t', ..] => (b"\\t", 1),
+            [0x7f, ..] => (b"\\u007f", 1),
+            [0xe2, 0x80, 0xa8, ..] => (b"\\u2028", 3),
+            [0xe2, 0x80, 0xa9, ..] => (b"\\u2029", 3),
+            [control @ 0..0x20, ..] => {
+                unicode = [b'\\', b'u', b'0', b'0', HEX[usize::from(control >> 4)], HEX[usize::from(control & 15)]];
+                (&unicode, 1)
+            }
+            _ => {
+                from = at + 1;
+                continue;
+            }
+        };
+        push(text.get(clean..at).unwrap_or_default());
+        push(escape);
+        clean = at + length;
+        from = clean;
+    }
+    push(text.get(clean..).unwrap_or_default());
 }
 
 #[cfg(test)]
@@ -114,9 +174,47 @@ mod tests {
             ("\n\r\t\u{1}\u{1f}\u{7f}", r#""\n\r\t\u0001\u001f\u007f""#),
             ("ü🦀\u{2028}", "\"ü🦀\\u2028\""),
         ] {
-            let mut out = String::new();
+            let (mut out, mut bytes) = (String::new(), Vec::new());
             push_json_string(&mut out, text);
-            assert_eq!(out, expected);
+            write_json_string(&mut bytes, text.as_bytes());
+            assert_eq!((out.as_str(), bytes.as_slice()), (expected, expected.as_bytes()));
+        }
+    }
+
+    /// Every character that may need an escape, at every place of a run and across its borders.
+    #[test]
+    fn json_strings_are_read_back_by_another_reader() {
+        let characters: Vec<char> =
+            ('\0'..='\u{ff}').chain(['\u{2027}', '\u{2028}', '\u{2029}', '\u{202a}', '🦀']).collect();
+        for before in [0, 1, 29, 30, 31, 32, 33, 64] {
+            for &character in &characters {
+                let text = format!("{}{character}é{character}", "a".repeat(before));
+                let mut bytes = Vec::new();
+                write_json_string(&mut bytes, text.as_bytes());
+                assert_eq!(serde_json::from_slice::<String>(&bytes).unwrap(), text);
+                let bare = |byte: &u8| *byte < 0x20 || *byte == 0x7f;
+                assert!(!bytes.iter().any(bare));
+            }
+        }
+    }
+
+    #[test]
+    fn decimals_and_bytes() {
+        for number in [0, 1, 9, 10, 99, 100, u64::from(u32::MAX), u64::MAX] {
+            let mut bytes = b"x".to_vec();
+            write_decimal(&mut bytes, number);
+            assert_eq!(bytes, format!("x{number}").into_bytes());
+        }
+        for length in 0..70 {
+            let mut bytes = vec![b'a'; length];
+            assert_eq!(find_byte(&bytes, 0, |byte| byte == b'b'), None);
+            for at in 0..length {
+                bytes[at] = b'b';
+                for from in 0..=length + 1 {
+                    assert_eq!(find_byte(&bytes, from, |byte| byte == b'b'), (from <= at).then_some(at));
+                }
+                bytes[at] = b'a';
+            }
         }
     }
 }

@@ -41,7 +41,7 @@ impl Server {
 
     fn take_in(&mut self, mut transport: Transport, peer: SocketAddr, loopback: bool) {
         let Some(id) = self.broker.open(peer, loopback) else {
-            refuse_unseen(&mut transport);
+            refuse_unseen(&mut transport, self.broker.jittered_seconds());
             return;
         };
         let slot = id.slot() as usize;
@@ -65,7 +65,7 @@ impl Server {
         if self.reserve.take().is_some()
             && let Some(Ok((mut transport, _))) = self.listeners.get(listener).map(|l| l.listener.accept())
         {
-            refuse_unseen(&mut transport);
+            refuse_unseen(&mut transport, self.broker.jittered_seconds());
         }
         self.reserve = File::open("/dev/null").ok();
         self.accept_again = Some(Instant::now() + ACCEPT_PAUSE);
@@ -78,9 +78,10 @@ fn is_one_peers(error: &io::Error) -> bool {
 }
 
 /// Tells a peer that there is no room for it, if that can be done without waiting.
-fn refuse_unseen(transport: &mut Transport) {
+fn refuse_unseen(transport: &mut Transport, seconds: u64) {
     let detail = "The broker has as many connections as it may have; try again later.";
-    let refusal = Refusal::new(Status(503), "too_many_connections", detail).with_header("Retry-After", "5");
+    let refusal = Refusal::new(Status::SERVICE_UNAVAILABLE, "too_many_connections", detail)
+        .with_header("Retry-After", seconds.to_string());
     // Best effort: it may have gone already.
     let _ = transport.write(&Response::problem(&refusal).closing().encode());
     transport.shutdown();

@@ -1,24 +1,157 @@
 //! How a subscriber is told: one small file a dialect, which turns an event into bytes.
 
+pub mod command;
+#[cfg(test)]
+mod command_tests;
+#[cfg(test)]
+mod dialect_tests;
+mod fields;
+mod json;
+mod ndjson;
+mod object;
+pub mod poll;
 mod raw;
+pub mod sse;
+#[cfg(test)]
+mod sse_parser;
 
 use bytes::Bytes;
 
-use super::log::Entry;
+use super::log::{Entry, Lost};
+use super::member_id::MemberId;
+use super::position::Position;
 use crate::proto::batch::LARGE;
+use command::Ref;
 
 /// A dialect together with its compression: members of a channel that share an encoding get the same bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
 pub enum Encoding {
     /// WebSocket frames, the payload as it is, not compressed.
     Raw,
+    /// `v1.slotcast.json`: one JSON object a WebSocket text frame, not compressed.
+    Json,
+    /// Server-Sent Events.
+    Sse,
+    /// The objects of [`Encoding::Json`], one a line.
+    Ndjson,
+    /// The items of a JSON array, each with a comma before it; see [`poll`].
+    Poll,
+}
+
+/// Where a message stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The channel's name.
+    pub channel: &'a str,
+    /// The message's own position: behind it, the next one follows.
+    pub position: Position,
+}
+
+/// A member, as it is told to others.
+#[derive(Debug, Clone, Copy)]
+pub struct MemberName<'a> {
+    /// The connection's public id.
+    pub id: MemberId,
+    /// What it calls itself.
+    pub name: Option<&'a str>,
+}
+
+/// What a subscriber may be told. An encoding that has no words for an event writes nothing.
+#[derive(Debug, Clone, Copy)]
+pub enum Event<'a> {
+    /// A message of a channel.
+    Message {
+        /// Where it stands.
+        context: Context<'a>,
+        /// The message.
+        entry: &'a Entry,
+    },
+    /// A message that was sent to one connection alone: it is of no channel and has no position.
+    Direct {
+        /// The message.
+        entry: &'a Entry,
+    },
+    /// These came, in one turn.
+    Joined {
+        /// Where to.
+        channel: &'a str,
+        /// Who.
+        members: &'a [MemberName<'a>],
+    },
+    /// These went, in one turn.
+    Left {
+        /// Where from.
+        channel: &'a str,
+        /// Who.
+        members: &'a [MemberName<'a>],
+    },
+    /// Messages that this subscriber does not get.
+    Lost {
+        /// Of which channel.
+        channel: &'a str,
+        /// How many and why.
+        lost: Lost,
+        /// Behind which position everything follows.
+        position: Position,
+    },
+    /// The first event of a connection that joined the channel of its URL.
+    Welcome {
+        /// The connection's own id.
+        id: MemberId,
+        /// The channel.
+        channel: &'a str,
+        /// Behind which position everything follows.
+        position: Position,
+        /// How many members the channel has, this one included.
+        members: usize,
+    },
+    /// Who is in a channel: the answer to the command, or, without names, the notice of a crowded channel.
+    Members {
+        /// The channel.
+        channel: &'a str,
+        /// How many there are.
+        count: usize,
+        /// Who they are; None if there are more than are told.
+        members: Option<&'a [MemberName<'a>]>,
+        /// The command's `ref`.
+        reference: Option<&'a Ref>,
+    },
+    /// A command was carried out.
+    Ack {
+        /// The command's `ref`.
+        reference: &'a Ref,
+        /// The channel that the command was about, if it was about one.
+        channel: Option<&'a str>,
+        /// To `publish`: the message's position. To `subscribe`: behind which position everything follows.
+        position: Option<Position>,
+        /// To `subscribe`: what was lost already.
+        lost: Option<Lost>,
+    },
+    /// A command was not carried out.
+    Error {
+        /// The command's `ref`, if it was readable.
+        reference: Option<&'a Ref>,
+        /// A stable name.
+        code: &'a str,
+        /// A sentence that says what to do.
+        message: &'a str,
+    },
+    /// Nothing happened, and the stream lives.
+    Heartbeat,
 }
 
 impl Encoding {
-    /// Encodes a message: writes what is to be copied into `target`; a payload that `by_reference` returns is left out.
-    pub fn encode(self, entry: &Entry, target: &mut Vec<u8>) {
+    /// Appends an event to `target`; nothing if this encoding has no words for it.
+    ///
+    /// Whoever has a [`by_reference`](Self::by_reference) for a message must send it right behind.
+    pub fn encode(self, event: &Event<'_>, target: &mut Vec<u8>) {
         match self {
-            Encoding::Raw => raw::encode(entry, target),
+            Encoding::Raw => raw::encode(event, target),
+            Encoding::Json => json::encode(event, target),
+            Encoding::Sse => sse::encode(event, target),
+            Encoding::Ndjson => ndjson::encode(event, target),
+            Encoding::Poll => poll::encode(event, target),
         }
     }
 
@@ -26,6 +159,17 @@ impl Encoding {
     pub fn by_reference(self, entry: &Entry) -> Option<Bytes> {
         match self {
             Encoding::Raw => (entry.message.payload().len() >= LARGE).then(|| entry.message.payload().clone()),
+            Encoding::Json | Encoding::Sse | Encoding::Ndjson | Encoding::Poll => None,
         }
+    }
+
+    /// Whether this encoding has words for who joins and leaves.
+    pub fn tells_presence(self) -> bool {
+        matches!(self, Encoding::Json | Encoding::Sse | Encoding::Ndjson)
+    }
+
+    /// Whether this encoding has words, in band, for what was lost. An answer to a poll tells it in its first field.
+    pub fn tells_lost(self) -> bool {
+        matches!(self, Encoding::Json | Encoding::Sse | Encoding::Ndjson)
     }
 }

@@ -1,12 +1,13 @@
 //! Dialect *raw*: the payload is the message and nothing else (RFC 6455 §5.2).
 
-use crate::channel::log::Entry;
+use super::Event;
 use crate::proto::batch::LARGE;
 use crate::proto::frame::{Opcode, write_header};
 use crate::proto::message::Kind;
 
 /// One frame; a large payload is left to follow by reference.
-pub(super) fn encode(entry: &Entry, target: &mut Vec<u8>) {
+pub(super) fn encode(event: &Event<'_>, target: &mut Vec<u8>) {
+    let (Event::Message { entry, .. } | Event::Direct { entry }) = event else { return };
     let payload = entry.message.payload();
     let opcode = match entry.message.kind() {
         Kind::Text => Opcode::Text,

@@ -1,0 +1,274 @@
+//! The JSON objects that all dialects but *raw* are made of, written field by field.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::command::Ref;
+use super::{Event, MemberName};
+use crate::channel::log::{Entry, Lost, LostReason};
+use crate::channel::member_id::MemberId;
+use crate::channel::position::Position;
+use crate::proto::message::Kind;
+use crate::proto::text::{write_decimal, write_json_string};
+
+/// Bytes of a message's object beside the channel, the name and the data, about.
+const AROUND: usize = 144;
+
+/// A JSON object that is being written: a comma comes before each field but the first. Keys are the program's own.
+pub(super) struct Object<'t> {
+    target: &'t mut Vec<u8>,
+    empty: bool,
+}
+
+impl<'t> Object<'t> {
+    pub(super) fn open(target: &'t mut Vec<u8>) -> Object<'t> {
+        target.push(b'{');
+        Object { target, empty: true }
+    }
+
+    /// An object whose first field says what it is.
+    fn typed(target: &'t mut Vec<u8>, kind: &str) -> Object<'t> {
+        let mut object = Object::open(target);
+        object.text("type", kind);
+        object
+    }
+
+    pub(super) fn close(self) {
+        self.target.push(b'}');
+    }
+
+    /// Writes the key and returns where the value goes.
+    fn key(&mut self, key: &str) -> &mut Vec<u8> {
+        self.target.extend_from_slice(if self.empty { b"\"" } else { b",\"" });
+        self.empty = false;
+        self.target.extend_from_slice(key.as_bytes());
+        self.target.extend_from_slice(b"\":");
+        self.target
+    }
+
+    pub(super) fn text(&mut self, key: &str, text: &str) {
+        write_json_string(self.key(key), text.as_bytes());
+    }
+
+    fn number(&mut self, key: &str, number: u64) {
+        write_decimal(self.key(key), number);
+    }
+
+    pub(super) fn position(&mut self, position: Position) {
+        let target = self.key("position");
+        target.push(b'"');
+        write_position(target, position);
+        target.push(b'"');
+    }
+
+    fn id(&mut self, key: &str, id: MemberId) {
+        let target = self.key(key);
+        target.push(b'"');
+        id.write(target);
+        target.push(b'"');
+    }
+
+    /// `{"count":…,"reason":…}`, or null.
+    pub(super) fn lost(&mut self, lost: Option<Lost>) {
+        let target = self.key("lost");
+        match lost {
+            None => target.extend_from_slice(b"null"),
+            Some(lost) => {
+                let mut object = Object::open(target);
+                object.lost_fields(lost);
+                object.close();
+            }
+        }
+    }
+
+    fn lost_fields(&mut self, lost: Lost) {
+        match lost.count {
+            Some(count) => self.number("count", count),
+            None => self.key("count").extend_from_slice(b"null"),
+        }
+        self.text(
+            "reason",
+            match lost.reason {
+                LostReason::Expired => "expired",
+                LostReason::Epoch => "epoch",
+                LostReason::Slow => "slow",
+            },
+        );
+    }
+
+    fn reference(&mut self, reference: Option<&Ref>) {
+        match reference {
+            None => {}
+            Some(Ref::Text(text)) => self.text("ref", text),
+            Some(Ref::Number(number)) => {
+                let target = self.key("ref");
+                if *number < 0 {
+                    target.push(b'-');
+                }
+                write_decimal(target, number.unsigned_abs());
+            }
+        }
+    }
+
+    fn member(&mut self, member: &MemberName<'_>) {
+        self.id("id", member.id);
+        if let Some(name) = member.name {
+            self.text("name", name);
+        }
+    }
+
+    fn members(&mut self, members: &[MemberName<'_>]) {
+        let target = self.key("members");
+        target.push(b'[');
+        for (index, member) in members.iter().enumerate() {
+            if index > 0 {
+                target.push(b',');
+            }
+            let mut object = Object::open(target);
+            object.member(member);
+            object.close();
+        }
+        target.push(b']');
+    }
+
+    /// What a message says of itself: when, who, and exactly one of `data` and `data_base64`.
+    pub(super) fn entry(&mut self, entry: &Entry) {
+        self.number("time", entry.unix_ms);
+        if let Some(from) = entry.from {
+            self.id("from", from);
+        }
+        if let Some(name) = &entry.name {
+            self.text("name", name);
+        }
+        let payload = entry.message.payload();
+        match entry.message.kind() {
+            Kind::Text => write_json_string(self.key("data"), payload),
+            Kind::Binary => {
+                let target = self.key("data_base64");
+                target.push(b'"');
+                write_base64(target, payload);
+                target.push(b'"');
+            }
+        }
+    }
+}
+
+/// How long an event's object will be, about: enough for one allocation and the right form of a frame's length.
+pub(super) fn expected_length(event: &Event<'_>) -> usize {
+    let of_entry = |entry: &Entry| {
+        let payload = entry.message.payload().len();
+        AROUND + if entry.message.kind() == Kind::Text { payload } else { payload / 3 * 4 }
+    };
+    match event {
+        Event::Message { context, entry } => context.channel.len() + of_entry(entry),
+        Event::Direct { entry } => of_entry(entry),
+        Event::Joined { members, .. } | Event::Left { members, .. } | Event::Members { members: Some(members), .. } => {
+            AROUND + members.len() * 48
+        }
+        _ => AROUND,
+    }
+}
+
+/// Writes an event as one object, without a line break; nothing for a heartbeat.
+pub(super) fn write_event(target: &mut Vec<u8>, event: &Event<'_>) {
+    match *event {
+        Event::Message { context, entry } => {
+            let mut object = Object::typed(target, "message");
+            object.text("channel", context.channel);
+            object.position(context.position);
+            object.entry(entry);
+            object.close();
+        }
+        Event::Direct { entry } => {
+            let mut object = Object::typed(target, "message");
+            object.entry(entry);
+            object.close();
+        }
+        Event::Joined { channel, members } => write_presence(target, "join", channel, members),
+        Event::Left { channel, members } => write_presence(target, "leave", channel, members),
+        Event::Lost { channel, lost, position } => {
+            let mut object = Object::typed(target, "lost");
+            object.text("channel", channel);
+            object.position(position);
+            object.lost_fields(lost);
+            object.close();
+        }
+        Event::Welcome { .. } | Event::Members { .. } | Event::Ack { .. } | Event::Error { .. } => {
+            write_answer(target, event);
+        }
+        Event::Heartbeat => {}
+    }
+}
+
+/// What is told to one connection alone.
+fn write_answer(target: &mut Vec<u8>, event: &Event<'_>) {
+    match *event {
+        Event::Welcome { id, channel, position, members } => {
+            let mut object = Object::typed(target, "welcome");
+            object.id("id", id);
+            object.text("channel", channel);
+            object.position(position);
+            object.number("members", members as u64);
+            object.close();
+        }
+        Event::Members { channel, count, members, reference } => {
+            let mut object = Object::typed(target, "members");
+            object.reference(reference);
+            object.text("channel", channel);
+            object.number("count", count as u64);
+            if let Some(members) = members {
+                object.members(members);
+            }
+            object.close();
+        }
+        Event::Ack { reference, channel, position, lost } => {
+            let mut object = Object::typed(target, "ack");
+            object.reference(Some(reference));
+            if let Some(channel) = channel {
+                object.text("channel", channel);
+            }
+            if let Some(position) = position {
+                object.position(position);
+            }
+            if lost.is_some() {
+                object.lost(lost);
+            }
+            object.close();
+        }
+        Event::Error { reference, code, message } => {
+            let mut object = Object::typed(target, "error");
+            object.reference(reference);
+            object.text("code", code);
+            object.text("message", message);
+            object.close();
+        }
+        _ => {}
+    }
+}
+
+/// `members` is always there; who is alone in it is told beside it too.
+fn write_presence(target: &mut Vec<u8>, kind: &str, channel: &str, members: &[MemberName<'_>]) {
+    let mut object = Object::typed(target, kind);
+    object.text("channel", channel);
+    if let [member] = members {
+        object.member(member);
+    }
+    object.members(members);
+    object.close();
+}
+
+/// `EPOCH.OFFSET`, which needs no escaping anywhere.
+pub(super) fn write_position(target: &mut Vec<u8>, position: Position) {
+    target.extend_from_slice(position.epoch.as_str().as_bytes());
+    target.push(b'.');
+    write_decimal(target, position.offset);
+}
+
+/// Base64 in the standard alphabet, padded (RFC 4648 §4), without a buffer of its own.
+pub(super) fn write_base64(target: &mut Vec<u8>, bytes: &[u8]) {
+    let start = target.len();
+    target.resize(start + bytes.len().div_ceil(3) * 4, 0);
+    let room = target.get_mut(start..).unwrap_or_default();
+    let written = STANDARD.encode_slice(bytes, room);
+    debug_assert!(written.is_ok_and(|written| start + written == target.len()));
+}

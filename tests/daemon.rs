@@ -1,0 +1,237 @@
+//! The daemon as a child process, with peers: how it stops, what it logs, and what it does without descriptors.
+#![cfg(feature = "daemon")]
+
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+
+use common::{Answer, Peer, TEXT, ask, upgrade_request};
+
+/// A daemon that does not outlive its test, and its log.
+struct Daemon {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    address: SocketAddr,
+}
+
+impl Daemon {
+    fn start(arguments: &[&str]) -> Daemon {
+        Daemon::of(Command::new(env!("CARGO_BIN_EXE_slotcast")).args(arguments))
+    }
+
+    /// With that many descriptors at the most, in all.
+    fn start_limited(descriptors: usize, arguments: &[&str]) -> Daemon {
+        let script = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
+        let binary = env!("CARGO_BIN_EXE_slotcast");
+        Daemon::of(Command::new("sh").args(["-c", &script, binary]).args(arguments))
+    }
+
+    fn of(command: &mut Command) -> Daemon {
+        let command = command.env_clear().args(["--listen", "127.0.0.1:0"]);
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let mut daemon = Daemon { child, log, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let line = daemon.wait_for_line("listening on http://127.0.0.1:");
+        let port = line.split("127.0.0.1:").nth(1).unwrap().split_whitespace().next().unwrap();
+        daemon.address.set_port(port.parse().unwrap());
+        daemon
+    }
+
+    /// The next line of the log with that in it.
+    #[track_caller]
+    fn wait_for_line(&mut self, needle: &str) -> String {
+        let mut before = String::new();
+        loop {
+            let mut line = String::new();
+            assert!(self.log.read_line(&mut line).unwrap() > 0, "the log ends without {needle:?}:\n{before}");
+            if line.contains(needle) {
+                return line.trim_end().to_owned();
+            }
+            before.push_str(&line);
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    /// Waits for the end; returns how it ended and what else was logged.
+    fn wait(&mut self) -> (ExitStatus, String) {
+        let mut rest = String::new();
+        self.log.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap(), rest)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_signal_drains_every_connection() {
+    for signal in ["TERM", "INT"] {
+        let mut daemon = Daemon::start(&[]);
+        let mut silent = Peer::connect(daemon.address);
+        let mut peers: Vec<Peer> = (0..20).map(|_| Peer::join(daemon.address, "/chat")).collect();
+        daemon.signal(signal);
+        for peer in &mut peers {
+            assert_eq!(peer.expect_close(1001), "shutting_down");
+        }
+        drop(peers);
+        silent.expect_gone();
+        let (status, log) = daemon.wait();
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert!(log.contains(&format!("stopping at SIG{signal}")) && log.contains("stopped"), "{log}");
+        // Somebody else can have the port at once.
+        TcpListener::bind(daemon.address).unwrap();
+    }
+}
+
+#[test]
+fn a_second_signal_does_not_wait() {
+    let mut daemon = Daemon::start(&["--close-timeout", "1h", "--shutdown-timeout", "1h"]);
+    let mut peer = Peer::join(daemon.address, "/chat");
+    daemon.signal("TERM");
+    // It has its Close and does not answer it.
+    peer.expect_close(1001);
+    daemon.signal("INT");
+    let (status, log) = daemon.wait();
+    assert_eq!(status.code(), Some(130), "{log}");
+}
+
+#[test]
+fn a_shutdown_ends_in_its_time() {
+    let mut daemon = Daemon::start(&["--close-timeout", "1h", "--shutdown-timeout", "200ms"]);
+    let mut peer = Peer::join(daemon.address, "/chat");
+    daemon.signal("TERM");
+    peer.expect_close(1001);
+    let (status, log) = daemon.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+}
+
+#[test]
+fn a_port_that_another_daemon_has() {
+    let first = Daemon::start(&[]);
+    let address = first.address.to_string();
+    let second =
+        Command::new(env!("CARGO_BIN_EXE_slotcast")).env_clear().args(["--listen", &address]).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let log = String::from_utf8(second.stderr).unwrap();
+    let said: Vec<&str> = log.lines().filter(|line| line.starts_with("slotcast: ")).collect();
+    let line = format!("slotcast: cannot listen on {address}: address already in use; choose another with --listen");
+    assert_eq!(said, [line], "{log}");
+}
+
+/// Browsers hide refusals from scripts, so that the log is where one looks: who, what, why, and the mend.
+#[test]
+fn the_log_names_who_and_what_and_why_and_the_mend() {
+    let mut daemon = Daemon::start(&["--max-channels", "1", "--max-message", "1k"]);
+    let mut logged = |request: &str, status: u16, needles: &[&str]| {
+        let mut peer = Peer::connect(daemon.address);
+        peer.write(request.as_bytes());
+        let from = peer.stream.local_addr().unwrap().to_string();
+        assert_eq!(Answer::read(&mut peer).status, status, "{request}");
+        let line = daemon.wait_for_line("refused");
+        for needle in [&[&*from][..], needles].concat() {
+            assert!(line.contains(needle), "{needle:?} is not in {line:?}");
+        }
+        assert!(!line.contains("secret"), "{line}");
+    };
+    let query = "/ch%0Aat?token=secret";
+    let origin = upgrade_request(query, "Origin: http://x:5173\r\n");
+    let mend = "origin http://x:5173 not allowed; start with --origin http://x:5173";
+    logged(&origin, 403, &["WARN", "ws /ch%0Aat", mend]);
+    let host = upgrade_request("/chat", "").replace("Host: 127.0.0.1", "Host: box.lan");
+    logged(&host, 421, &["ws /chat", "host box.lan not allowed; start with --host box.lan"]);
+    logged(&upgrade_request(query, ""), 400, &["ws /ch%0Aat", "name_hidden_character", "must not"]);
+    let old = upgrade_request("/chat", "").replace("Version: 13", "Version: 8");
+    logged(&old, 426, &["ws /chat", "websocket_version: Send Sec-WebSocket-Version: 13"]);
+    logged("GET / HTTP/1.1\nHost: a\n\n", 400, &["bad_request_line", "CRLF"]);
+    let long = "POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000\r\n\r\n";
+    logged(long, 413, &["POST /chat", "--max-message"]);
+    let mut peer = Peer::join(daemon.address, "/only?token=secret");
+    let mut logged = |request: &str, status: u16, needles: &[&str]| {
+        assert_eq!(ask(daemon.address, request).status, status, "{request}");
+        let line = daemon.wait_for_line("refused");
+        assert!(needles.iter().all(|needle| line.contains(needle)), "{line}");
+    };
+    logged(&upgrade_request("/more", ""), 503, &["ws /more", "127.0.0.1:", "--max-channels"]);
+    peer.send(TEXT, &[b'x'; 1025]);
+    peer.expect_close(1009);
+    let line = daemon.wait_for_line("closed with 1009");
+    let from = peer.stream.local_addr().unwrap().to_string();
+    assert!(line.contains(&from) && line.contains("message_too_big") && line.contains("--max-message"), "{line}");
+}
+
+/// The time that a process has computed, in ticks of the kernel.
+#[cfg(target_os = "linux")]
+fn computed(process: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    // utime and stime; the fields are counted from behind the name.
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// The default of --max-connections leaves room for twenty of forty descriptors, and sixteen more may wait to be
+/// refused; together with the daemon's own that is more than there are.
+#[cfg(target_os = "linux")]
+#[test]
+fn out_of_descriptors_accepting_pauses_and_comes_back() {
+    let mut daemon = Daemon::start_limited(40, &["--handshake-timeout", "1h"]);
+    let (mut ann, mut bob) = (Peer::join(daemon.address, "/chat"), Peer::join(daemon.address, "/chat"));
+    let silent: Vec<Peer> = (0..60).map(|_| Peer::connect(daemon.address)).collect();
+    daemon.wait_for_line("cannot accept: Too many open files");
+    let before = computed(daemon.child.id());
+    // One line for each pause of 100 ms: it waits, and does not spin.
+    for i in 0..5 {
+        let text = format!("{i} is served");
+        ann.send(TEXT, text.as_bytes());
+        ann.expect_text(&text);
+        bob.expect_text(&text);
+        daemon.wait_for_line("trying again in 100 ms; see ulimit -n");
+    }
+    // Half a second and more has passed, of which a spinning loop would have taken all: fifty ticks.
+    let ticks = computed(daemon.child.id()) - before;
+    assert!(ticks <= 15, "{ticks} ticks in 500 ms");
+    // With each pause the reserve descriptor is given up for a moment, to tell one of them.
+    let told = silent.iter().filter(|peer| {
+        peer.stream.set_nonblocking(true).unwrap();
+        let mut start = [0; 12];
+        matches!(peer.stream.peek(&mut start), Ok(12)) && start == *b"HTTP/1.1 503"
+    });
+    assert!(told.count() >= 4);
+    drop(silent);
+    // Those that still waited in the backlog are accepted and found gone; then there is room.
+    let mut again = 0;
+    let mut carl = loop {
+        let mut peer = Peer::connect(daemon.address);
+        let request = upgrade_request("/chat", "");
+        let _ = std::io::Write::write_all(&mut peer.stream, request.as_bytes());
+        let head = peer.read_head();
+        if head.starts_with("HTTP/1.1 101 ") {
+            break peer;
+        }
+        assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+        again += 1;
+        assert!(again < 1000, "there is no room again");
+    };
+    carl.send(TEXT, b"room");
+    for peer in [&mut ann, &mut bob, &mut carl] {
+        peer.expect_text("room");
+    }
+    daemon.signal("TERM");
+    for peer in [ann, bob, carl] {
+        let mut peer = peer;
+        peer.expect_close(1001);
+    }
+    let (status, log) = daemon.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+}

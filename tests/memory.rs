@@ -1,0 +1,182 @@
+//! What a connection at rest costs, and that all of it comes back: counted by the allocator and the kernel.
+#![cfg(target_os = "linux")]
+#![allow(unsafe_code, reason = "a global allocator is unsafe by its trait; this one only counts")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicIsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use slotcast::Config;
+use slotcast::relay::Relay;
+use slotcast::server::Server;
+
+/// Most bytes of live heap that an idle connection may cost.
+const MOST_EACH: isize = 400;
+
+/// Both ends of each connection are descriptors of this process, of which there may be few.
+const CONNECTIONS: usize = 8000;
+
+const HEAD: &[u8] = b"GET /idle HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+/// Code 1000, masking key 0.
+const CLOSE: &[u8] = b"\x88\x82\x00\x00\x00\x00\x03\xe8";
+
+struct Counting;
+
+static LIVE: AtomicIsize = AtomicIsize::new(0);
+static PEAK: AtomicIsize = AtomicIsize::new(0);
+
+fn count(bytes: isize) {
+    let live = LIVE.fetch_add(bytes, Relaxed) + bytes;
+    PEAK.fetch_max(live, Relaxed);
+}
+
+// SAFETY: every call goes to the system's allocator as it came; the counting beside it allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        unsafe { System.dealloc(place, layout) }
+    }
+
+    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(size as isize - layout.size() as isize);
+        unsafe { System.realloc(place, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Connections from this side: their storage is there before anything is counted, and reading uses the stack.
+struct Crowd {
+    address: SocketAddr,
+    streams: Vec<TcpStream>,
+}
+
+impl Crowd {
+    fn come(&mut self, count: usize) {
+        while self.streams.len() < count {
+            let first = self.streams.len();
+            // Fewer at a time than the backlog holds.
+            for _ in first..count.min(first + 500) {
+                let mut stream = TcpStream::connect(self.address).unwrap();
+                stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+                stream.write_all(HEAD).unwrap();
+                self.streams.push(stream);
+            }
+            for stream in &mut self.streams[first..] {
+                let mut head = [0; 512];
+                let count = stream.read(&mut head).unwrap();
+                assert!(head.starts_with(b"HTTP/1.1 101 ") && head[..count].ends_with(b"\r\n\r\n"));
+            }
+        }
+    }
+
+    /// Every other one closes, the rest just go.
+    fn leave(&mut self) {
+        for stream in self.streams.iter_mut().step_by(2) {
+            stream.write_all(CLOSE).unwrap();
+        }
+        for stream in self.streams.iter_mut().step_by(2) {
+            let mut frame = [0; 16];
+            let mut length = 0;
+            while length < frame.len() {
+                match stream.read(&mut frame[length..]).unwrap() {
+                    0 => break,
+                    count => length += count,
+                }
+            }
+            assert_eq!(frame[..length], [0x88, 2, 0x03, 0xe8]);
+        }
+        self.streams.clear();
+    }
+}
+
+/// A request and its whole answer: the broker has done by then what it had to do before.
+fn round_trip(address: SocketAddr) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(b"GET /-/health HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let (mut answer, mut length) = ([0; 512], 0);
+    loop {
+        match stream.read(&mut answer[length..]).unwrap() {
+            0 => break,
+            count => length += count,
+        }
+    }
+    assert!(answer[..length].ends_with(b"\r\n\r\nok\n"));
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// How many connections the descriptors allow.
+fn affordable() -> usize {
+    #[cfg(feature = "daemon")]
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let soft = line.split_whitespace().nth(3).and_then(|number| number.parse().ok()).unwrap_or(usize::MAX);
+    (soft.saturating_sub(100) / 2).min(CONNECTIONS)
+}
+
+#[test]
+fn a_connection_at_rest_costs_little_and_all_of_it_comes_back() {
+    let count = affordable();
+    let mut config = Config::default();
+    config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+    config.limits.max_connections = count + 10;
+    let mut server = Server::bind(config).unwrap();
+    let (address, handle) = (server.local_addrs()[0], server.handle());
+    let mut crowd = Crowd { address, streams: Vec::with_capacity(count) };
+    let thread = std::thread::spawn(move || {
+        let relay = Relay::default();
+        while let Some(event) = server.poll().unwrap() {
+            relay.handle(&mut server, event);
+        }
+    });
+    round_trip(address);
+    let (rest, before) = (LIVE.load(Relaxed), descriptors());
+    let mut waves = [Wave::default(); 2];
+    for wave in &mut waves {
+        PEAK.store(0, Relaxed);
+        crowd.come(count);
+        round_trip(address);
+        wave.here = LIVE.load(Relaxed) - rest;
+        crowd.leave();
+        let mut round_trips = 0;
+        while descriptors() > before {
+            round_trip(address);
+            round_trips += 1;
+            assert!(round_trips < 1000, "{} descriptors are left over", descriptors() - before);
+        }
+        wave.peak = PEAK.load(Relaxed) - rest;
+        wave.gone = LIVE.load(Relaxed) - rest;
+    }
+    handle.shutdown(Duration::ZERO).unwrap();
+    thread.join().unwrap();
+    let [first, second] = waves;
+    let each = first.here / count as isize;
+    println!("{count} connections: {each} B each at rest; {first:?}, then {second:?}");
+    assert!(each <= MOST_EACH, "{each} B each");
+    assert!(second.peak <= first.peak + first.peak / 100, "a second wave costs more: {waves:?}");
+    assert!(second.gone <= first.gone + first.gone / 100, "more is kept after a second wave: {waves:?}");
+}
+
+/// Bytes of live heap beyond those of a server without connections.
+#[derive(Debug, Clone, Copy, Default)]
+struct Wave {
+    /// While all are there.
+    here: isize,
+    /// The most at any time.
+    peak: isize,
+    /// When all have gone: the capacity that is kept for the next.
+    gone: isize,
+}

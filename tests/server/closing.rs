@@ -1,0 +1,154 @@
+//! Ends, good and bad.
+
+use crate::common::{
+    BINARY, Broker, CLOSE, FIN, Peer, TEXT, close_payload, frame, pattern, post, shown, upgrade_request,
+};
+
+/// RFC 6455 §5.5.1, §7.1.2 and §7.4: the code comes back, then the stream ends in good order.
+#[test]
+fn the_closing_handshake_echoes_the_code() {
+    let broker = Broker::start(|_| {});
+    let long = "x".repeat(123);
+    for (code, reason) in [(1000, ""), (1001, "going"), (1011, "ü"), (3000, ""), (4999, long.as_str())] {
+        let mut peer = broker.join("/chat");
+        peer.send(CLOSE, &close_payload(code, reason));
+        assert_eq!(peer.expect_close(code), "");
+        peer.expect_end();
+        let (_, told) = broker.closes.recv_timeout(crate::common::DEADLINE).unwrap();
+        assert_eq!(
+            (told.cause.as_str(), told.code.map(|code| code.0), &*told.text),
+            ("peer_closed", Some(code), reason)
+        );
+    }
+    let mut peer = broker.join("/chat");
+    peer.send(CLOSE, b"");
+    assert!(peer.read_frame().payload.len() <= 2);
+    peer.expect_end();
+    assert_eq!(broker.next_cause(), "peer_closed");
+}
+
+/// RFC 6455 §5.5.1, §7.4: what a Close frame may not say, and other frames that are failures.
+#[test]
+fn failures_are_told_and_the_stream_ends_in_good_order() {
+    let broker = Broker::start(|config| config.limits.max_message = 1000);
+    let masked_by_nobody = [FIN | TEXT, 2, b'h', b'i'].to_vec();
+    let too_big = frame(FIN | BINARY, &[7; 1001])[..500].to_vec();
+    for (bytes, code) in [
+        (frame(FIN | CLOSE, b"\x03"), 1002),
+        (frame(FIN | CLOSE, &close_payload(1005, "")), 1002),
+        (frame(FIN | CLOSE, &close_payload(999, "")), 1002),
+        (frame(FIN | CLOSE, b"\x03\xe8\xff"), 1007),
+        (masked_by_nobody, 1002),
+        (frame(FIN | TEXT, b"\xce\xba\xe1\xbd\xb9\xcf\x83\xed\xa0\x80"), 1007),
+        (frame(FIN, b"continuation of nothing"), 1002),
+        (too_big, 1009),
+    ] {
+        let mut peer = broker.join("/chat");
+        peer.write(&bytes);
+        peer.expect_close(code);
+        peer.expect_end();
+    }
+}
+
+/// Closing a socket that holds unread input answers with a reset, which can swallow the Close frame before it is read.
+#[test]
+fn the_close_frame_is_readable_also_when_more_was_sent_behind_it() {
+    let broker = Broker::start(|_| {});
+    let behind = frame(FIN | BINARY, &pattern(1, 60_000));
+    for bytes in [frame(FIN | CLOSE, &close_payload(1000, "")), frame(FIN | 0x4, b"")] {
+        let mut peer = broker.join("/chat");
+        peer.write(&[bytes, behind.clone()].concat());
+        let code = peer.read_frame();
+        assert_eq!(code.opcode, CLOSE, "{}", shown(&code.payload));
+        peer.expect_end();
+    }
+    let mut peer = Peer::connect(broker.address);
+    peer.write(&[b"GET /chat HTTP/1.1\nHost: localhost\n\n", &behind[..]].concat());
+    let head = peer.read_head();
+    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+    peer.read_to_end();
+}
+
+/// A peer that floods instead of ending its side is dropped: nobody is discarded for ever.
+#[test]
+fn who_goes_on_sending_behind_a_close_is_dropped() {
+    let broker = Broker::start(|_| {});
+    let mut peer = broker.join("/chat");
+    peer.send(CLOSE, &close_payload(1000, ""));
+    peer.expect_close(1000);
+    let flood = pattern(1, 64 * 1024);
+    let mut writes = 0;
+    while std::io::Write::write_all(&mut peer.stream, &flood).is_ok() {
+        writes += 1;
+        assert!(writes < 1000, "64 MB were taken");
+    }
+}
+
+/// The end of the stream without a Close frame is an end; what is owed already is still written.
+#[test]
+fn a_peer_that_ends_its_side_without_close() {
+    let broker = Broker::start(|_| {});
+    let (mut ann, mut bob) = (broker.join("/chat"), broker.join("/chat"));
+    let big = pattern(2, 1 << 20);
+    ann.send(BINARY, &big);
+    ann.send(TEXT, b"the end");
+    ann.shut();
+    for peer in [&mut ann, &mut bob] {
+        peer.expect(BINARY, &big);
+        peer.expect_text("the end");
+    }
+    ann.expect_end();
+    assert_eq!(broker.next_cause(), "peer_vanished");
+    let told = post(broker.address, "/chat", "", b"after").text();
+    assert!(told.contains("\"receivers\":1"), "{told}");
+    bob.expect_text("after");
+}
+
+/// A complete request is answered, also to a peer that says no more.
+#[test]
+fn a_half_close_right_behind_a_request() {
+    let broker = Broker::start(|_| {});
+    let mut peer = Peer::connect(broker.address);
+    peer.write(b"GET /-/health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    peer.shut();
+    let answer = peer.read_to_end();
+    assert!(answer.ends_with(b"\r\n\r\nok\n"), "{}", shown(&answer));
+    let mut peer = Peer::connect(broker.address);
+    peer.write(upgrade_request("/chat", "").as_bytes());
+    peer.write(&frame(FIN | TEXT, b"said"));
+    peer.shut();
+    let head = peer.read_head();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    peer.expect_text("said");
+    peer.expect_end();
+    // Half a request is none.
+    let mut peer = Peer::connect(broker.address);
+    peer.write(b"GET /chat HTTP/1.1\r\nHost: loc");
+    peer.shut();
+    peer.expect_end();
+}
+
+#[test]
+fn a_reset_in_the_middle_of_a_frame() {
+    let broker = Broker::start(|_| {});
+    let mut other = broker.join("/chat");
+    for cut in [1, 5, 700] {
+        let mut peer = broker.join("/chat");
+        peer.write(&frame(FIN | TEXT, &[b'x'; 1000])[..cut]);
+        // The broker has read as far as this, if it reads in order.
+        other.send(TEXT, b"sync");
+        other.expect_text("sync");
+        peer.expect_text("sync");
+        peer.reset();
+        let cause = broker.next_cause();
+        assert!(matches!(cause, "connection_reset" | "peer_vanished"), "{cause}");
+        let told = post(broker.address, "/chat", "", b"x").text();
+        assert!(told.contains("\"receivers\":1"), "{told}");
+        other.expect_text("x");
+    }
+    let mut peer = Peer::connect(broker.address);
+    peer.write(b"GET /cha");
+    peer.reset();
+    other.send(TEXT, b"still here");
+    other.expect_text("still here");
+}

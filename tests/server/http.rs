@@ -1,0 +1,230 @@
+//! Requests: who may ask, what is malformed, and what HTTP gets on a channel's URL.
+
+use std::net::SocketAddr;
+
+use crate::common::{BINARY, Broker, KEY, Peer, TEXT, ask, pattern, post, prose, shown, upgrade_request};
+
+fn get(target: &str, headers: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
+}
+
+/// THREATS: whatever two recipients could read differently is refused, and the connection ends. A request that is
+/// smuggled behind it is not looked at.
+#[test]
+fn malformed_requests_are_refused_and_the_connection_is_closed() {
+    let broker = Broker::start(|_| {});
+    let mut witness = broker.join("/chat");
+    let upgrade = upgrade_request("/chat", "");
+    let with = |more: &str| upgrade_request("/chat", more);
+    let body = |headers: &str, body: &str| format!("POST /chat HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n{body}");
+    let long = "x".repeat(5000);
+    let table: Vec<(String, u16, &str)> = vec![
+        (upgrade.replace("\r\n", "\n"), 400, "bad_request_line"),
+        (upgrade.replace("13\r\n", "13\n"), 400, "bad_line_ending"),
+        (upgrade.replace("13\r\n", "13\r"), 400, "bad_line_ending"),
+        (with("X: a\r\n b\r\n"), 400, "folded_field"),
+        (with("X : a\r\n"), 400, "bad_field_name"),
+        (with("no colon\r\n"), 400, "bad_field_name"),
+        (with("X: \0\r\n"), 400, "bad_field_value"),
+        (upgrade.replace("Host: 127.0.0.1\r\n", ""), 400, "bad_host"),
+        (with("Host: 127.0.0.1\r\n"), 400, "repeated_field"),
+        (with(&format!("Sec-WebSocket-Key: {KEY}\r\n")), 400, "repeated_field"),
+        (with("Sec-WebSocket-Version: 13\r\n"), 400, "repeated_field"),
+        (upgrade.replace(KEY, "c2hvcnQ="), 400, "bad_websocket_key"),
+        (upgrade.replace("Version: 13", "Version: 12"), 426, "websocket_version"),
+        (upgrade.replace("Version: 13", "Version: 8, 13"), 426, "websocket_version"),
+        (upgrade.replace("Connection: Upgrade\r\n", ""), 426, "upgrade_required"),
+        (upgrade.replace("GET", "POST"), 405, "method_not_allowed"),
+        (upgrade.replace("HTTP/1.1", "HTTP/1.0"), 400, "http_version"),
+        (upgrade.replace("HTTP/1.1", "HTTP/2.0"), 505, "version_not_supported"),
+        (with("Content-Length: 5\r\n") + "hello", 400, "body_on_upgrade"),
+        (with("Transfer-Encoding: chunked\r\n") + "0\r\n\r\n", 400, "body_on_upgrade"),
+        (body("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"), 400, "conflicting_framing"),
+        (body("Content-Length: 3\r\nContent-Length: 5\r\n", "abcde"), 400, "bad_content_length"),
+        (body("Content-Length: 3, 3\r\n", "abc"), 400, "bad_content_length"),
+        (body("Content-Length: +3\r\n", "abc"), 400, "bad_content_length"),
+        (body("Content-Length: 0x3\r\n", "abc"), 400, "bad_content_length"),
+        (body("Content-Length: 99999999999999999999999\r\n", ""), 413, "body_too_large"),
+        (body("Content-Length: 18446744073709551615\r\n", ""), 413, "message_too_big"),
+        (body("Transfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n"), 400, "bad_transfer_encoding"),
+        (body("Transfer-Encoding: xchunked\r\n", "0\r\n\r\n"), 400, "bad_transfer_encoding"),
+        (body("Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n"), 411, "length_required"),
+        (upgrade_request(&format!("/{long}"), ""), 414, "target_too_long"),
+        (with(&format!("X: {long}\r\nY: {long}\r\n")), 431, "head_too_large"),
+        (with(&"X: y\r\n".repeat(60)), 431, "too_many_fields"),
+        (upgrade_request("/a/../b", ""), 400, "name_dot_segment"),
+        (upgrade_request("/a%2fb", ""), 400, "name_encoded_slash"),
+        (upgrade_request("/chat?echo=maybe", ""), 400, "bad_parameter"),
+        (upgrade_request("/chat?since=yesterday", ""), 400, "bad_parameter"),
+        (upgrade_request("http//", ""), 400, "bad_target"),
+        ("\x16\x03\x01\x02".to_owned(), 400, "not_http"),
+    ];
+    for (request, status, code) in &table {
+        let smuggled = "POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\n\r\nsmuggled";
+        for behind in ["", smuggled] {
+            let answer = ask(broker.address, format!("{request}{behind}"));
+            assert!(
+                answer.is_problem(*status, code),
+                "{}\n{answer:?} {}",
+                shown(request.as_bytes()),
+                shown(&answer.body)
+            );
+            let close = answer.header("connection").unwrap_or_default();
+            assert!(close.split(", ").any(|option| option == "close"), "{answer:?}");
+        }
+        if *status == 426 {
+            let answer = ask(broker.address, request);
+            assert_eq!(answer.header("upgrade"), Some("websocket"));
+            let version = answer.header("sec-websocket-version");
+            assert_eq!(version, (*code == "websocket_version").then_some("13"), "{answer:?}");
+        }
+    }
+    witness.send(TEXT, b"only this");
+    witness.expect_text("only this");
+}
+
+#[test]
+fn origins_and_hosts() {
+    let broker = Broker::start(|config| {
+        config.origins = vec!["https://listed.example".to_owned()];
+        config.hosts = vec!["box.lan".to_owned()];
+    });
+    let port = broker.address.port();
+    let own = format!("http://127.0.0.1:{port}");
+    for (host, origin, status) in [
+        ("127.0.0.1", "", 101),
+        ("127.0.0.1", "Origin: https://listed.example\r\n", 101),
+        (&format!("127.0.0.1:{port}"), &format!("Origin: {own}\r\n"), 101),
+        ("localhost:8080", "Origin: http://localhost:5173\r\n", 101),
+        ("box.lan", "Origin: http://box.lan\r\n", 101),
+        ("127.0.0.1", "Origin: https://evil.example\r\n", 403),
+        ("127.0.0.1", "Origin: https://listed.example.evil.example\r\n", 403),
+        ("127.0.0.1", "Origin: null\r\n", 403),
+        ("127.0.0.1", "Origin: \r\n", 403),
+        ("127.0.0.1", "Origin: https://listed.example\r\nOrigin: https://evil.example\r\n", 400),
+        ("rebound.example", "", 421),
+        ("rebound.example", "Origin: http://rebound.example\r\n", 421),
+        ("localhost.evil.example", "", 421),
+    ] {
+        let request = upgrade_request("/chat", origin).replace("Host: 127.0.0.1", &format!("Host: {host}"));
+        let mut peer = Peer::connect(broker.address);
+        peer.write(request.as_bytes());
+        let head = peer.read_head();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{request}{head}");
+        if status == 101 {
+            continue;
+        }
+        // The same for every method: a page may send a POST without asking first.
+        let request = format!("POST /chat HTTP/1.1\r\nHost: {host}\r\n{origin}Content-Length: 1\r\n\r\nx");
+        assert_eq!(ask(broker.address, &request).status, status, "{request}");
+    }
+    // Only a loopback listener can be rebound.
+    let open = Broker::start(|config| config.listen = vec![SocketAddr::from(([0, 0, 0, 0], 0))]);
+    let address = SocketAddr::from(([127, 0, 0, 1], open.address.port()));
+    let request = "GET /-/health HTTP/1.1\r\nHost: any.example\r\n\r\n";
+    assert_eq!(ask(address, request).status, 200);
+}
+
+#[test]
+fn the_page_and_other_answers() {
+    let broker = Broker::start(|_| {});
+    let page = ask(broker.address, get("/chat", "Accept: text/html,application/xhtml+xml;q=0.9,*/*;q=0.8\r\n"));
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")), "{}", page.head);
+    assert_eq!(page.text(), slotcast::page::HTML);
+    for (name, value) in [
+        ("content-security-policy", slotcast::page::CONTENT_SECURITY_POLICY),
+        ("cache-control", "no-store"),
+        ("vary", "Accept, Origin"),
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+        ("connection", "close"),
+    ] {
+        assert_eq!(page.header(name), Some(value), "{name}");
+    }
+    let head = ask(broker.address, get("/chat", "Accept: text/html\r\n").replace("GET", "HEAD"));
+    assert_eq!((head.status, head.body.len(), &head.head), (200, 0, &page.head));
+    let moved = ask(broker.address, get("/a%20b/?last=1", ""));
+    assert_eq!((moved.status, moved.header("location")), (308, Some("/a%20b?last=1")));
+    for (target, headers, status) in [
+        ("/-/health", "", 200),
+        ("/-/ready", "", 200),
+        ("/favicon.ico", "", 404),
+        ("/robots.txt", "", 404),
+        ("/-/metrics", "", 404),
+        ("/$internal", "", 400),
+        ("/a//b", "", 400),
+    ] {
+        assert_eq!(ask(broker.address, get(target, headers)).status, status, "{target}");
+    }
+    let deleted = ask(broker.address, get("/chat", "").replace("GET", "DELETE"));
+    assert_eq!((deleted.status, deleted.header("allow")), (405, Some("GET, HEAD, POST, PUT")));
+}
+
+/// What is posted arrives byte for byte, as what its type says.
+#[test]
+fn posts_are_published_byte_for_byte() {
+    let broker = Broker::start(|_| {});
+    let mut peer = broker.join("/größe".replace('ö', "%C3%B6").replace('ß', "%C3%9F").as_str());
+    let target = "/gr%C3%B6%C3%9Fe";
+    let big = prose(9, 1 << 20);
+    let raw = pattern(10, 1 << 20);
+    let table: [(&str, &str, &[u8], u8); 9] = [
+        ("POST", "", "hällo\r\n\n".as_bytes(), TEXT),
+        ("PUT", "Content-Type: text/plain\r\n", b" a ", TEXT),
+        ("POST", "Content-Type: application/json\r\n", b"{\"a\": 1}", TEXT),
+        ("POST", "Content-Type: application/x-www-form-urlencoded\r\n", b"a=%41+b", TEXT),
+        ("POST", "", b"\xff\xfe", BINARY),
+        ("POST", "Content-Type: application/octet-stream\r\n", b"ascii", BINARY),
+        ("POST", "", b"", TEXT),
+        ("POST", "Content-Type: text/plain; charset=utf-8\r\n", big.as_bytes(), TEXT),
+        ("POST", "Content-Type: image/png\r\n", &raw, BINARY),
+    ];
+    for (i, (method, headers, body, opcode)) in table.into_iter().enumerate() {
+        let length = body.len();
+        let head =
+            format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {length}\r\n\r\n");
+        let answer = ask(broker.address, [head.as_bytes(), body].concat());
+        assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")), "{answer:?}");
+        let position = answer.header("slotcast-position").unwrap();
+        assert!(position.ends_with(&format!(".{}", i + 1)), "{position}");
+        let told = format!("{{\"channel\":\"/größe\",\"position\":\"{position}\",\"receivers\":1}}\n");
+        assert_eq!(answer.text(), told);
+        peer.expect(opcode, body);
+    }
+}
+
+#[test]
+fn posts_that_are_not_published() {
+    let broker = Broker::start(|config| config.limits.max_message = 1000);
+    let mut peer = broker.join("/chat");
+    for (headers, body, status, code) in [
+        ("Content-Type: text/plain\r\n", &b"\xff"[..], 400, "invalid_payload"),
+        ("Content-Encoding: gzip\r\n", b"x", 415, "unsupported_media_type"),
+        ("Content-Type: multipart/form-data; boundary=x\r\n", b"x", 415, "unsupported_media_type"),
+        ("", &[b'x'; 1001], 413, "message_too_big"),
+    ] {
+        let answer = post(broker.address, "/chat", headers, body);
+        assert!(answer.is_problem(status, code), "{answer:?} {}", answer.text());
+    }
+    assert_eq!(post(broker.address, "/chat", "", &[b'x'; 1000]).status, 200);
+    peer.expect(TEXT, &[b'x'; 1000]);
+}
+
+/// RFC 9110 §10.1.1
+#[test]
+fn who_expects_100_continue_is_told_to_go_on() {
+    let broker = Broker::start(|_| {});
+    let mut peer = broker.join("/chat");
+    let mut posting = Peer::connect(broker.address);
+    posting.write(b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(posting.read_head(), "HTTP/1.1 100 Continue\r\n\r\n");
+    posting.write(b"hello");
+    let head = posting.read_head();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    peer.expect_text("hello");
+    let refused = ask(
+        broker.address,
+        "POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\nExpect: 100-continue\r\n\r\n",
+    );
+    assert!(refused.is_problem(413, "message_too_big"), "{refused:?}");
+}

@@ -1,0 +1,329 @@
+//! What a peer cannot do to the broker, and what it is told. Limits are small, so that the tests reach them.
+
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use slotcast::Config;
+use slotcast::broker::event::{Accept, Event};
+use slotcast::proto::close::CloseCode;
+
+use crate::common::{
+    Answer, BINARY, Broker, CLOSE, CONTINUATION, DEADLINE, FIN, PING, PONG, Peer, TEXT, bind, frame, pattern, post,
+    prose, upgrade_request,
+};
+
+const SHORT: Duration = Duration::from_millis(200);
+
+/// Writes one of `bytes` after the other, with as little in between as a read that finds nothing takes, until the
+/// broker ends the stream. Returns how many it wrote.
+fn dribble(peer: &mut Peer, mut bytes: impl Iterator<Item = u8>) -> usize {
+    peer.stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+    let mut written = 0;
+    loop {
+        match peer.stream.read(&mut [0; 1024]) {
+            Ok(0) => return written,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return written,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            other => panic!("{other:?} after {written} bytes"),
+        }
+        // A failure to write is told by the next read.
+        if peer.stream.write_all(&[bytes.next().expect("it goes on for ever")]).is_ok() {
+            written += 1;
+        }
+    }
+}
+
+/// The deadline counts from accept to the end of the whole request; bytes do not extend it.
+#[test]
+fn slow_requests_are_cut_off() {
+    let broker = Broker::start(|config| config.limits.handshake_timeout = SHORT);
+    let mut silent = Peer::connect(broker.address);
+    let mut other = broker.join("/chat");
+    for start in ["", "GET /chat HTTP/1.1\r\nHost: localhost\r\nX: ", "POST /chat HTTP/1.1\r\nHost: localhost\r\nX: "] {
+        let mut peer = Peer::connect(broker.address);
+        peer.write(start.as_bytes());
+        let padding = (0..100_000).map(|_| b'a');
+        dribble(&mut peer, padding);
+    }
+    let mut posting = Peer::connect(broker.address);
+    posting.write(b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n");
+    dribble(&mut posting, (0..100_000).map(|_| b'a'));
+    silent.expect_end();
+    // It is long past its own deadline, which was met.
+    other.send(TEXT, b"here");
+    other.expect_text("here");
+}
+
+/// RFC 6455 does not limit how long a message may take; we do.
+#[test]
+fn slow_messages_are_cut_off() {
+    let broker = Broker::start(|config| config.limits.message_timeout = SHORT);
+    let mut fragments = broker.join("/chat");
+    fragments.write(&frame(TEXT, b"to be continued"));
+    fragments.write(&frame(CONTINUATION, b"still"));
+    let reason = fragments.expect_close(1008);
+    assert!(reason.starts_with("message_timeout: "), "{reason}");
+    fragments.expect_end();
+    let mut half = broker.join("/chat");
+    half.write(&frame(FIN | TEXT, b"half")[..5]);
+    half.expect_close(1008);
+    half.expect_end();
+}
+
+/// Once the broker hung here: the deadline of the unfinished message passed again and again behind the Close.
+#[test]
+fn a_message_that_is_unfinished_when_the_broker_closes() {
+    let mut server = bind(|config| {
+        config.limits.message_timeout = Duration::from_millis(50);
+        config.limits.close_timeout = SHORT;
+    });
+    let address = server.local_addrs()[0];
+    let peers = std::thread::spawn(move || {
+        let mut peer = Peer::join(address, "/chat");
+        peer.write(&[frame(FIN | TEXT, b"close me"), frame(TEXT, b"half")].concat());
+        peer.expect_close(4000);
+        // It answers no Close, so that its message is due first, and then the Close.
+        peer.expect_gone();
+    });
+    while let Some(event) = server.poll().unwrap() {
+        match event {
+            Event::Handshake(handshake) => {
+                server.accept(handshake, &Accept::plain());
+            }
+            Event::Message(id, _) => assert!(server.close(id, CloseCode(4000), "")),
+            Event::Close(..) => server.shutdown(DEADLINE),
+            _ => {}
+        }
+    }
+    peers.join().unwrap();
+}
+
+/// Small enough that a peer that does not read is found out after some megabytes, which is what kernels buffer.
+fn narrow(config: &mut Config) {
+    config.limits.max_message = 16 << 10;
+    config.limits.max_outbound = 128 << 10;
+}
+
+/// Publishes to one who reads and one who does not until the broker ends a connection. Returns how many messages there
+/// were, and the cause.
+fn flood(broker: &Broker, sender: &mut Peer, reader: &mut Peer) -> (u64, &'static str) {
+    for i in 0..10_000 {
+        let message = pattern(i, 15_000);
+        sender.send(BINARY, &message);
+        reader.expect(BINARY, &message);
+        if let Ok((_, reason)) = broker.closes.try_recv() {
+            return (i + 1, reason.cause.as_str());
+        }
+    }
+    panic!("150 MB were published to one who does not read");
+}
+
+#[test]
+fn a_peer_that_never_reads_is_closed_with_1013_while_others_go_on() {
+    let broker = Broker::start(narrow);
+    let (mut sender, mut reader) = (broker.join("/chat?echo=0"), broker.join("/chat"));
+    let mut slow = Peer::connect_narrow(broker.address).joined("/chat");
+    let (sent, cause) = flood(&broker, &mut sender, &mut reader);
+    assert_eq!(cause, "slow_consumer");
+    // What it reads after all: the messages in order up to a border, and why there are no more.
+    let mut got = 0;
+    let reason = loop {
+        let next = slow.read_frame();
+        if next.opcode == CLOSE {
+            assert_eq!(next.payload[..2], 1013_u16.to_be_bytes());
+            break String::from_utf8(next.payload[2..].to_vec()).unwrap();
+        }
+        assert!(next.fin && next.payload == pattern(got, 15_000), "message {got}");
+        got += 1;
+    };
+    assert_eq!(reason, "slow_consumer");
+    assert!(got > 0 && got < sent, "{got} of {sent}");
+    slow.send(CLOSE, &1013_u16.to_be_bytes());
+    slow.expect_end();
+    sender.send(TEXT, b"next");
+    reader.expect_text("next");
+}
+
+#[test]
+fn a_peer_that_takes_nothing_for_the_write_timeout_is_dropped() {
+    let broker = Broker::start(|config| config.limits.write_timeout = SHORT);
+    let (mut sender, mut reader) = (broker.join("/chat?echo=0"), broker.join("/chat"));
+    let slow = Peer::connect_narrow(broker.address).joined("/chat");
+    let message = pattern(1, 1 << 20);
+    for _ in 0..6 {
+        // Six are below the limit of eight, and more than the kernel takes for one who does not read.
+        sender.send(BINARY, &message);
+        reader.expect(BINARY, &message);
+    }
+    assert_eq!(broker.next_cause(), "write_timeout");
+    sender.send(TEXT, b"next");
+    reader.expect_text("next");
+    drop(slow);
+}
+
+#[test]
+fn a_flood_of_pings_is_abuse() {
+    let broker = Broker::start(|config| config.limits.max_control_rate = 10);
+    let mut peer = broker.join("/chat");
+    peer.write(&frame(FIN | PING, b"ping").repeat(200));
+    let mut pongs = 0;
+    let reason = loop {
+        let next = peer.read_frame();
+        if next.opcode == CLOSE {
+            assert_eq!(next.payload[..2], 1008_u16.to_be_bytes());
+            break String::from_utf8(next.payload[2..].to_vec()).unwrap();
+        }
+        assert_eq!((next.opcode, &next.payload[..]), (PONG, &b"ping"[..]));
+        pongs += 1;
+    };
+    assert!(reason.starts_with("control_rate: "), "{reason}");
+    // A second may have begun in between, not more.
+    assert!((1..=20).contains(&pongs), "{pongs} pongs");
+    peer.expect_end();
+}
+
+/// A pong timeout that is longer than the interval does not stretch the interval.
+#[test]
+fn silence_is_answered_with_pings() {
+    let broker = Broker::start(|config| {
+        config.limits.ping_interval = Duration::from_millis(50);
+        config.limits.pong_timeout = Duration::from_secs(3600);
+    });
+    let mut peer = broker.join("/chat");
+    for _ in 0..5 {
+        peer.expect(PING, b"");
+        peer.send(PONG, b"");
+    }
+    peer.close();
+}
+
+#[test]
+fn a_ping_that_is_not_answered_is_the_end() {
+    let broker = Broker::start(|config| {
+        config.limits.ping_interval = Duration::from_millis(50);
+        config.limits.pong_timeout = Duration::from_millis(100);
+    });
+    let mut peer = broker.join("/chat");
+    peer.expect(PING, b"");
+    peer.expect_end();
+    assert_eq!(broker.next_cause(), "pong_timeout");
+}
+
+#[test]
+fn too_many_fragments_and_too_big_a_message() {
+    let broker = Broker::start(|config| {
+        config.limits.max_fragments = 100;
+        config.limits.max_message = 5000;
+    });
+    let mut peer = broker.join("/chat");
+    peer.write(&[frame(TEXT, b""), frame(CONTINUATION, b"").repeat(100)].concat());
+    let reason = peer.expect_close(1008);
+    assert!(reason.starts_with("too_many_fragments: "), "{reason}");
+    peer.expect_end();
+    let mut peer = broker.join("/chat");
+    let most = prose(1, 5000);
+    peer.send(TEXT, most.as_bytes());
+    peer.expect_text(&most);
+    let (first, rest) = most.as_bytes().split_at(4000);
+    peer.write(&[frame(TEXT, first), frame(FIN | CONTINUATION, &[rest, b"!!!!"].concat())].concat());
+    let reason = peer.expect_close(1009);
+    assert!(reason.starts_with("message_too_big: "), "{reason}");
+    peer.expect_end();
+}
+
+fn retry_after(answer: &Answer) -> u32 {
+    assert!(answer.is_problem(503, "too_many_connections"), "{answer:?}");
+    answer.header("retry-after").unwrap().parse().unwrap()
+}
+
+/// All who come too late learn when to come again, also those beyond the few that are let in to be told; and not all
+/// of them the same, or they would come again together.
+#[test]
+fn connections_past_the_limit_are_sent_away_until_there_is_room() {
+    let broker = Broker::start(|config| config.limits.max_connections = 4);
+    let mut inside: Vec<Peer> = (0..4).map(|_| broker.join("/chat")).collect();
+    let mut late: Vec<Peer> = (0..36).map(|_| Peer::connect(broker.address)).collect();
+    let mut seconds = [BTreeSet::new(), BTreeSet::new()];
+    for (i, peer) in late.iter_mut().enumerate() {
+        // Sixteen are heard; the others are told without being heard.
+        if i < 16 {
+            peer.write(upgrade_request("/chat", "").as_bytes());
+        }
+        seconds[usize::from(i >= 16)].insert(retry_after(&Answer::read(peer)));
+    }
+    for seconds in &seconds {
+        assert!(seconds.len() > 1 && seconds.iter().all(|s| (1..=60).contains(s)), "{seconds:?}");
+    }
+    drop(late);
+    inside.truncate(2);
+    // The broker hears of it in its own time.
+    let mut again = 0;
+    let mut peer = loop {
+        let mut peer = Peer::connect(broker.address);
+        // One that was refused unheard may be reset before this is written; it is read from all the same.
+        let _ = peer.stream.write_all(upgrade_request("/chat", "").as_bytes());
+        let head = peer.read_head();
+        if head.starts_with("HTTP/1.1 101 ") {
+            break peer;
+        }
+        assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+        again += 1;
+        assert!(again < 10_000, "there is no room again");
+    };
+    peer.send(TEXT, b"room");
+    inside[1].expect_text("room");
+}
+
+#[test]
+fn connections_of_one_address_are_limited() {
+    let broker = Broker::start(|config| {
+        config.limits.max_connections_per_ip = 2;
+        config.listen = vec![SocketAddr::from(([0, 0, 0, 0], 0))];
+    });
+    let port = broker.address.port();
+    let here = SocketAddr::from(([127, 0, 0, 1], port));
+    let (mut ann, _bob) = (Peer::join(here, "/chat"), Peer::join(here, "/chat"));
+    let mut third = Peer::connect(here);
+    third.write(upgrade_request("/chat", "").as_bytes());
+    retry_after(&Answer::read(&mut third));
+    let mut other = Peer::connect_from(Ipv4Addr::new(127, 0, 0, 2).into(), here).joined("/chat");
+    other.send(TEXT, b"from elsewhere");
+    ann.expect_text("from elsewhere");
+}
+
+#[test]
+fn channels_are_limited() {
+    let broker = Broker::start(|config| config.limits.max_channels = 2);
+    let (_one, two) = (broker.join("/1"), broker.join("/2"));
+    let mut third = Peer::connect(broker.address);
+    third.write(upgrade_request("/3", "").as_bytes());
+    let answer = Answer::read(&mut third);
+    assert!(answer.is_problem(503, "too_many_channels"), "{answer:?}");
+    two.close();
+    // The channel went with its last member, before that member's stream ended.
+    broker.join("/3").close();
+}
+
+/// Unfinished requests and messages of all together; whoever holds the most goes first.
+#[test]
+fn unfinished_messages_have_a_common_budget() {
+    let broker = Broker::start(|config| {
+        config.limits.max_message = 64 << 10;
+        config.limits.max_inbound_total = 256 << 10;
+    });
+    let mut small = broker.join("/chat");
+    small.write(&frame(TEXT, &[b's'; 1000]));
+    let mut peers: Vec<Peer> = (0..8).map(|_| broker.join("/chat")).collect();
+    for (i, peer) in peers.iter_mut().enumerate() {
+        peer.write(&frame(BINARY, &vec![b'b'; 60_000 - i]));
+    }
+    let (_, reason) = broker.closes.recv_timeout(DEADLINE).unwrap();
+    assert_eq!((reason.cause.as_str(), reason.code.map(|code| code.0)), ("inbound_total", Some(1009)));
+    let told = post(broker.address, "/chat", "", b"posted").text();
+    assert!(told.contains("receivers"), "{told}");
+    small.write(&frame(FIN | CONTINUATION, b"done"));
+    small.expect_text("posted");
+    small.expect_text(&format!("{}done", "s".repeat(1000)));
+}

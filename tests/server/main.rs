@@ -1,0 +1,12 @@
+//! The server over real sockets: what a simulator cannot show, because the kernel has its own idea of it.
+
+#[allow(dead_code, reason = "each test binary uses its part")]
+#[path = "../common/mod.rs"]
+mod common;
+
+mod closing;
+mod embedding;
+mod herd;
+mod http;
+mod limits;
+mod messages;
