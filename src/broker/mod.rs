@@ -4,14 +4,16 @@
 mod deadlines;
 mod delivery;
 pub mod event;
-#[cfg(test)]
-mod history_tests;
 mod inbound;
 mod invariants;
 mod lifecycle;
 mod pressure;
 pub mod reason;
 mod slots;
+#[cfg(test)]
+mod tests {
+    mod history;
+}
 pub mod timers;
 
 use core::net::IpAddr;
