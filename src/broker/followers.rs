@@ -157,7 +157,8 @@ impl Broker {
     pub fn hold(&mut self, exchange: Exchange, channel: &str, from: From, timeout: Duration) {
         let Some(slot) = self.asked_slot(exchange.id) else { return };
         let kept = self.read_json(channel, from);
-        if kept.messages > 0 || kept.lost.is_some() {
+        // A complete request is answered, also to a peer that says no more, but it does not wait.
+        if kept.messages > 0 || kept.lost.is_some() || self.slots.hot(slot).has(flag::HUNG_UP) {
             return self.respond(exchange, kept.response().with_header("Cache-Control", "no-store"));
         }
         let due = self.timers.now().after(timeout);
@@ -252,9 +253,12 @@ impl Broker {
         }
     }
 
-    /// The peer has ended its side: nobody waits for the answer to a held request any more.
+    /// The peer has ended its side, although there may be something to read before that: nobody waits for the answer to
+    /// a held request any more.
     pub fn hung_up(&mut self, id: ConnectionId) {
-        if let Some(slot) = self.slots.live(id).filter(|&slot| self.is_held(slot)) {
+        let Some(slot) = self.slots.live(id) else { return };
+        self.slots.hot(slot).set(flag::HUNG_UP);
+        if self.is_held(slot) {
             self.end(slot, Cause::PeerVanished);
         }
     }

@@ -87,7 +87,7 @@ impl Broker {
         let mut memberships = 0;
         for (key, channel) in self.channels.iter() {
             assert_eq!(channel.touched, self.touched.contains(&key), "flag and list of the touched differ");
-            memberships += channel.members();
+            memberships += channel.subscribers();
             for member in channel.groups.iter().flat_map(|group| &group.members) {
                 assert!(member.cursor <= channel.log.head(), "a cursor beyond the head");
             }

@@ -6,8 +6,6 @@ mod deadlines;
 mod delivery;
 pub mod event;
 pub mod followers;
-#[cfg(test)]
-mod history_tests;
 mod inbound;
 mod invariants;
 mod lifecycle;
@@ -17,6 +15,7 @@ pub mod reason;
 mod slots;
 #[cfg(test)]
 mod tests {
+    mod history;
     mod keep_alive;
     mod rig;
 }

@@ -52,7 +52,7 @@ impl Broker {
             channel.touched = true;
             self.touched.push(key);
         }
-        let (position, members) = (channel.log.position(), channel.members());
+        let (position, members) = (channel.log.position(), channel.subscribers());
         if let Some(id) = except {
             self.skip_newest(id.slot(), key);
         }

@@ -14,37 +14,39 @@ use crate::proto::outbound::Outbound;
 /// Bits of `Hot::flags`.
 pub mod flag {
     /// Stands in the list of connections to flush.
-    pub const DIRTY: u16 = 1;
+    pub const DIRTY: u32 = 1;
     /// The kernel took less than was offered: nothing is written until its writable edge.
-    pub const BLOCKED: u16 = 1 << 1;
+    pub const BLOCKED: u32 = 1 << 1;
     /// A member of more than one channel, or still catching up: not written to from the fan-out.
-    pub const SLOW_PATH: u16 = 1 << 2;
+    pub const SLOW_PATH: u32 = 1 << 2;
     /// A pong waits for a message border; its payload is in the extras.
-    pub const PONG: u16 = 1 << 3;
+    pub const PONG: u32 = 1 << 3;
     /// Not read from, because too much is queued towards it.
-    pub const CHOKED: u16 = 1 << 4;
+    pub const CHOKED: u32 = 1 << 4;
     /// A ping is out, and nothing has arrived since.
-    pub const PINGED: u16 = 1 << 5;
+    pub const PINGED: u32 = 1 << 5;
     /// A timer's entry stands in the heap at `Cold::armed`.
-    pub const ARMED: u16 = 1 << 6;
+    pub const ARMED: u32 = 1 << 6;
     /// The embedder accepted it and has not been told of its end.
-    pub const ACCEPTED: u16 = 1 << 7;
+    pub const ACCEPTED: u32 = 1 << 7;
     /// The peer has ended its side of the stream.
-    pub const EOF: u16 = 1 << 8;
+    pub const EOF: u32 = 1 << 8;
     /// Our side of the stream is ended.
-    pub const SHUT: u16 = 1 << 9;
+    pub const SHUT: u32 = 1 << 9;
     /// Stands in the list of connections to be reaped; nothing else is done with it.
-    pub const ENDED: u16 = 1 << 10;
+    pub const ENDED: u32 = 1 << 10;
     /// Arrived by a listener that only this machine reaches.
-    pub const LOOPBACK: u16 = 1 << 11;
+    pub const LOOPBACK: u32 = 1 << 11;
     /// A message is under way, and `Cold::message_due` holds.
-    pub const UNFINISHED: u16 = 1 << 12;
+    pub const UNFINISHED: u32 = 1 << 12;
     /// The 101 is queued, and nothing of it was sent: until then the peer takes no frame for one.
-    pub const UNSWITCHED: u16 = 1 << 13;
+    pub const UNSWITCHED: u32 = 1 << 13;
     /// Was blocked and has not been drained since: `Hot::write_due` goes on unless there is progress.
-    pub const STALLED: u16 = 1 << 14;
+    pub const STALLED: u32 = 1 << 14;
     /// Was not read from while a request waited for its answer: something may have arrived meanwhile.
-    pub const HELD: u16 = 1 << 15;
+    pub const HELD: u32 = 1 << 15;
+    /// The poll said that the peer has ended its side; there may be something to read before that.
+    pub const HUNG_UP: u32 = 1 << 16;
 }
 
 /// What a delivery touches: one cache line.
@@ -59,25 +61,25 @@ pub struct Hot {
     /// When something arrived last.
     pub heard: Tick,
     /// See `flag`.
-    pub flags: u16,
+    pub flags: u32,
 }
 
 impl Hot {
     /// Whether a flag is set.
     #[inline]
-    pub fn has(&self, flag: u16) -> bool {
+    pub fn has(&self, flag: u32) -> bool {
         self.flags & flag != 0
     }
 
     /// Sets a flag.
     #[inline]
-    pub fn set(&mut self, flag: u16) {
+    pub fn set(&mut self, flag: u32) {
         self.flags |= flag;
     }
 
     /// Clears a flag.
     #[inline]
-    pub fn clear(&mut self, flag: u16) {
+    pub fn clear(&mut self, flag: u32) {
         self.flags &= !flag;
     }
 }

@@ -46,9 +46,15 @@ impl Channel {
         &self.name
     }
 
-    /// How many members it has.
-    pub fn members(&self) -> usize {
+    /// How many subscribers it has, of whatever kind.
+    pub fn subscribers(&self) -> usize {
         self.groups.iter().map(|group| group.members.len()).sum()
+    }
+
+    /// How many members it has: those who poll are none.
+    pub fn members(&self) -> usize {
+        let members = self.groups.iter().filter(|group| group.encoding != Encoding::Poll);
+        members.map(|group| group.members.len()).sum()
     }
 
     /// The group of that encoding.

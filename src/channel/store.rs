@@ -183,7 +183,7 @@ impl Store {
     /// that may have become so, and after each `hold`.
     pub fn release_if_idle(&mut self, key: u32, now: u64, limits: &Limits) {
         let Some(channel) = self.get_mut(key) else { return };
-        if channel.touched || channel.members() > 0 {
+        if channel.touched || channel.subscribers() > 0 {
             return;
         }
         debug_assert!(!channel.has_open_batches(), "{} has open batches and is not touched", channel.name());
@@ -357,7 +357,7 @@ impl Store {
             channel.log.assert_invariants();
             assert_eq!(channel.name(), name);
             assert_eq!(channel.log.position().epoch, Epoch::from_random(slot.seed), "{name}: an epoch from elsewhere");
-            let (kept, members) = (channel.log.kept() > 0, channel.members() > 0);
+            let (kept, members) = (channel.log.kept() > 0, channel.subscribers() > 0);
             assert!(kept || members || channel.touched, "{name} is empty and awake");
             assert_eq!(slot.links.is_in(), kept, "{name}: recent iff it has history");
             assert_eq!(awake.idle.is_in(), !members && !channel.touched, "{name}: idle iff nobody is in it");

@@ -6,6 +6,7 @@ mod common;
 
 mod closing;
 mod embedding;
+mod followers;
 mod herd;
 mod http;
 mod limits;

@@ -3,9 +3,9 @@
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
-use super::event::{Accept, ConnectionId, Event};
-use super::timers::Now;
-use super::{Broker, Io, Published};
+use crate::broker::event::{Accept, ConnectionId, Event};
+use crate::broker::timers::Now;
+use crate::broker::{Broker, Io, Published};
 use crate::channel::log::{From, Lost, LostReason};
 use crate::channel::position::Position;
 use crate::limits::Limits;

@@ -1,0 +1,217 @@
+//! Subscribers by HTTP: Server-Sent Events, NDJSON, polling and long polling, on the same URL as everybody else.
+
+use std::time::Duration;
+
+use crate::common::{Answer, BINARY, Broker, Peer, TEXT, ask, post};
+
+fn get(target: &str, headers: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
+}
+
+/// A stream of that kind, past its head.
+#[track_caller]
+fn follow(broker: &Broker, target: &str, accept: &str, headers: &str) -> (Peer, String) {
+    let mut peer = Peer::connect(broker.address);
+    peer.write(get(target, &format!("Accept: {accept}\r\n{headers}")).as_bytes());
+    let head = peer.read_head();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    (peer, head)
+}
+
+/// The next block of an event stream, or line of NDJSON, whichever `end` says.
+#[track_caller]
+fn block(peer: &mut Peer, end: &str) -> String {
+    let mut text = String::new();
+    while !text.ends_with(end) {
+        text.push(char::from(peer.read_exact(1)[0]));
+    }
+    text
+}
+
+fn value<'a>(json: &'a str, name: &str) -> &'a str {
+    let start =
+        json.find(&format!("\"{name}\":")).unwrap_or_else(|| panic!("{name} is not in {json}")) + name.len() + 3;
+    let end = json[start..].find([',', '}']).unwrap() + start;
+    json[start..end].trim_matches('"')
+}
+
+#[test]
+fn every_kind_of_follower_gets_what_every_door_publishes() {
+    let broker = Broker::start(|_| {});
+    let mut raw = broker.join("/chat");
+    let (mut sse, head) = follow(&broker, "/chat", "text/event-stream", "");
+    for field in
+        ["Cache-Control: no-store, no-transform", "X-Accel-Buffering: no", "Connection: close", "Slotcast-Position: "]
+    {
+        assert!(head.contains(field), "{head}");
+    }
+    let (mut lines, _) = follow(&broker, "/chat", "application/x-ndjson", "");
+    let opening = block(&mut sse, "\n\n");
+    assert!(opening.starts_with("retry: ") && opening.contains("\nid: ") && !opening.contains("data"), "{opening}");
+    assert!(block(&mut lines, "\n").starts_with("{\"type\":\"welcome\""));
+
+    let posted = post(broker.address, "/chat?name=Ann", "", b"by POST");
+    assert_eq!(value(&posted.text(), "receivers"), "3", "{}", posted.text());
+    raw.expect_text("by POST");
+    raw.send(TEXT, b"two\nlines");
+    raw.expect_text("two\nlines");
+    raw.send(BINARY, &[0, 255]);
+    raw.expect(BINARY, &[0, 255]);
+    let epoch = value(&posted.text(), "position").split_once('.').unwrap().0.to_owned();
+    assert_eq!(block(&mut sse, "\n\n"), format!("id: {epoch}.1\ndata: by POST\n\n"));
+    assert_eq!(block(&mut sse, "\n\n"), format!("id: {epoch}.2\ndata: two\ndata: lines\n\n"));
+    assert_eq!(block(&mut sse, "\n\n"), format!("event: binary\nid: {epoch}.3\ndata: AP8=\n\n"));
+    let first = block(&mut lines, "\n");
+    assert_eq!((value(&first, "name"), value(&first, "data")), ("Ann", "by POST"), "{first}");
+    assert_eq!(value(&block(&mut lines, "\n"), "data"), "two\\nlines");
+    assert_eq!(value(&block(&mut lines, "\n"), "data_base64"), "AP8=");
+    let kept = ask(broker.address, get("/chat", ""));
+    assert_eq!(kept.header("slotcast-position"), Some(&*format!("{epoch}.3")));
+    assert_eq!(kept.text().matches("\"time\":").count(), 3, "{}", kept.text());
+}
+
+#[test]
+fn a_follower_resumes_behind_what_it_has() {
+    let broker = Broker::start(|config| config.limits.history_messages = 3);
+    let mut positions = Vec::new();
+    for text in ["a", "b", "c", "d", "e"] {
+        positions.push(value(&post(broker.address, "/chat", "", text.as_bytes()).text(), "position").to_owned());
+    }
+    let resume = |from: &str| follow(&broker, "/chat", "text/event-stream", &format!("Last-Event-ID: {from}\r\n"));
+    let (mut peer, head) = resume(&positions[3]);
+    assert!(!head.contains("Slotcast-Lost"), "{head}");
+    block(&mut peer, "\n\n");
+    assert_eq!(block(&mut peer, "\n\n"), format!("id: {}\ndata: e\n\n", positions[4]));
+    // Two are kept no more behind the first; after a restart nobody knows how many.
+    for (from, header, count) in
+        [(positions[0].as_str(), "1", "1"), ("zzzzzzzz.3", "unknown", "null"), ("?", "unknown", "null")]
+    {
+        let (mut peer, head) = resume(from);
+        assert!(head.contains(&format!("Slotcast-Lost: {header}\r\n")), "{head}");
+        block(&mut peer, "\n\n");
+        let lost = block(&mut peer, "\n\n");
+        assert!(lost.starts_with("event: lost\n") && lost.contains(&format!("\"count\":{count}")), "{lost}");
+        assert!(block(&mut peer, "\n\n").ends_with("data: c\n\n"));
+    }
+    let behind = ask(broker.address, get(&format!("/chat?since={}", positions[2]), ""));
+    assert!(behind.text().contains("\"d\"") && !behind.text().contains("\"c\""), "{}", behind.text());
+    assert_eq!(ask(broker.address, get("/chat?since=yesterday", "")).status, 400);
+    let unchanged = format!("If-None-Match: {}\r\n", behind.header("etag").unwrap());
+    assert_eq!(ask(broker.address, get(&format!("/chat?since={}", positions[2]), &unchanged)).status, 304);
+    assert_eq!(ask(broker.address, get("/chat", &unchanged)).status, 200);
+}
+
+#[test]
+fn a_long_poll_is_answered_by_the_next_message_and_the_connection_goes_on() {
+    let broker = Broker::start(|_| {});
+    let mut poller = Peer::connect(broker.address);
+    let mut since = "0.0".to_owned();
+    for text in ["one", "two", "three"] {
+        poller.write(get(&format!("/chat?since={since}&wait=30"), "").as_bytes());
+        assert_eq!(post(broker.address, "/chat", "", text.as_bytes()).status, 200);
+        let answer = Answer::read(&mut poller);
+        assert_eq!((answer.status, value(&answer.text(), "data")), (200, text), "{}", answer.text());
+        assert_eq!(answer.header("slotcast-position"), Some(value(&answer.text(), "position")));
+        since = value(&answer.text(), "position").to_owned();
+    }
+    // Past its time it is answered with none; a channel is not made by asking.
+    poller.write(get(&format!("/chat?since={since}&wait=0.05"), "").as_bytes());
+    let nothing = Answer::read(&mut poller);
+    assert_eq!((nothing.status, value(&nothing.text(), "messages")), (200, "[]"), "{}", nothing.text());
+    assert_eq!(value(&nothing.text(), "position"), since);
+    poller.write(get("/nobody?wait=0.05", "").as_bytes());
+    assert_eq!(value(&Answer::read(&mut poller).text(), "position"), "0.0");
+    for wrong in ["soon", "-1"] {
+        assert_eq!(ask(broker.address, get(&format!("/chat?wait={wrong}"), "")).status, 400, "{wrong}");
+    }
+}
+
+#[test]
+fn many_long_polls_are_answered_by_one_publish() {
+    let broker = Broker::start(|_| {});
+    let position = value(&post(broker.address, "/chat", "", b"first").text(), "position").to_owned();
+    let mut pollers: Vec<Peer> = (0..200).map(|_| Peer::connect(broker.address)).collect();
+    for poller in &mut pollers {
+        poller.write(get(&format!("/chat?since={position}&wait=30"), "").as_bytes());
+    }
+    let big = vec![b'x'; 100_000];
+    post(broker.address, "/chat", "", &big);
+    for poller in &mut pollers {
+        assert_eq!(value(&Answer::read(poller).text(), "data").len(), big.len());
+    }
+}
+
+#[test]
+fn lines_are_published_all_or_none() {
+    let broker = Broker::start(|_| {});
+    let ndjson = "Content-Type: application/x-ndjson\r\n";
+    let answer = post(broker.address, "/chat", ndjson, b"{\"a\":1}\n\n  two \r\nthree");
+    let text = answer.text();
+    assert_eq!((value(&text, "count"), value(&text, "receivers")), ("3", "0"), "{text}");
+    assert!(value(&text, "first").ends_with(".1") && value(&text, "position").ends_with(".3"), "{text}");
+    assert!(post(broker.address, "/chat", ndjson, b"fine\n\xff\n").is_problem(400, "invalid_payload"));
+    assert!(post(broker.address, "/chat", ndjson, b"\n\n").is_problem(400, "no_messages"));
+    let kept = ask(broker.address, get("/chat", "")).text();
+    assert!(kept.contains("\"data\":\"  two \"") && !kept.contains("fine"), "{kept}");
+}
+
+#[test]
+fn what_peers_choose_stays_data() {
+    let broker = Broker::start(|_| {});
+    let (mut peer, _) = follow(&broker, "/chat", "text/event-stream", "");
+    block(&mut peer, "\n\n");
+    post(broker.address, "/chat", "", b"a\r\nid: 9\rretry: 1\n\nevent: x");
+    let text = block(&mut peer, "\n\n");
+    let lines: Vec<&str> = text.lines().skip(1).collect();
+    assert_eq!(lines, ["data: a", "data: id: 9", "data: retry: 1", "data: ", "data: event: x", ""], "{text}");
+    for name in ["%0A", "a%0Db", "%E2%80%AE", ""] {
+        let refused = post(broker.address, &format!("/chat?name={name}"), "", b"x");
+        assert!(refused.is_problem(400, "bad_parameter"), "{name}");
+    }
+}
+
+#[test]
+fn a_stream_shows_that_it_lives_and_ends_with_its_peer() {
+    let broker = Broker::start(|config| config.limits.ping_interval = Duration::from_millis(50));
+    let (mut sse, _) = follow(&broker, "/chat", "text/event-stream", "");
+    block(&mut sse, "\n\n");
+    assert_eq!(block(&mut sse, "\n\n"), ":\n\n");
+    sse.shut();
+    assert_eq!(broker.next_cause(), "peer_vanished");
+    let (mut lines, _) = follow(&broker, "/chat", "application/x-ndjson", "");
+    lines.write(&vec![b'x'; 5000]);
+    assert_eq!(broker.next_cause(), "connection_reset");
+    let mut poller = Peer::connect(broker.address);
+    poller.write(get("/chat?wait=30", "").as_bytes());
+    poller.shut();
+    poller.read_to_end();
+}
+
+#[test]
+fn a_shutdown_ends_streams_and_answers_those_who_wait() {
+    let broker = Broker::start(|_| {});
+    let (mut sse, _) = follow(&broker, "/chat", "text/event-stream", "");
+    let position = value(&post(broker.address, "/chat", "", b"last").text(), "position").to_owned();
+    let mut poller = Peer::connect(broker.address);
+    poller.write(get(&format!("/chat?since={position}&wait=30"), "").as_bytes());
+    // Answered on the same connection order: the broker has read the poll before this.
+    ask(broker.address, get("/-/health", ""));
+    broker.handle.shutdown(Duration::from_secs(5)).unwrap();
+    let rest = String::from_utf8(sse.read_to_end()).unwrap();
+    assert!(rest.ends_with("data: last\n\n"), "{rest}");
+    let answer = Answer::read(&mut poller);
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")), "{answer:?}");
+}
+
+#[test]
+fn a_head_request_follows_nothing() {
+    let broker = Broker::start(|_| {});
+    for accept in ["text/event-stream", "application/x-ndjson"] {
+        let head = ask(
+            broker.address,
+            format!("HEAD /chat HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAccept: {accept}\r\n\r\n"),
+        );
+        assert_eq!((head.status, head.body.len()), (200, 0), "{accept}");
+        assert!(head.header("content-type").unwrap().starts_with(accept));
+    }
+}
