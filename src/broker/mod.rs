@@ -280,20 +280,10 @@ impl Broker {
     }
 
     fn join_slot(&mut self, slot: u32, channel: &str, encoding: Encoding, from: From) -> Result<Joined, JoinError> {
+        // Before another makes way for a channel that is not joined after all.
+        self.may_join(slot, channel)?;
         let key = self.hold_channel(channel).map_err(|TooManyChannels| JoinError::TooManyChannels)?;
-        let joined = self.join_held(slot, key, encoding, from);
-        self.release_if_idle(key);
-        joined
-    }
-
-    fn join_held(&mut self, slot: u32, key: u32, encoding: Encoding, from: From) -> Result<Joined, JoinError> {
         let Some((hot, cold)) = self.slots.both(slot) else { return Err(JoinError::Gone) };
-        if cold.memberships.in_channel(key).is_some() {
-            return Err(JoinError::AlreadyMember);
-        }
-        if cold.memberships.as_slice().len() >= self.limits.max_channels_per_connection {
-            return Err(JoinError::TooManyMemberships);
-        }
         let channel = &mut self.channels[key as usize];
         let (cursor, lost) = channel.log.resolve(from);
         let catching_up = cursor < channel.log.head();
@@ -309,7 +299,18 @@ impl Broker {
         Ok(Joined { position, lost })
     }
 
-    /// The key of a channel that is made or woken up if need be; `release_if_idle` must follow.
+    fn may_join(&mut self, slot: u32, channel: &str) -> Result<(), JoinError> {
+        let memberships = &self.slots.cold(slot).ok_or(JoinError::Gone)?.memberships;
+        let is_member = self.channels.find(channel).is_some_and(|key| memberships.in_channel(key).is_some());
+        let is_full = memberships.as_slice().len() >= self.limits.max_channels_per_connection;
+        match (is_member, is_full) {
+            (true, _) => Err(JoinError::AlreadyMember),
+            (_, true) => Err(JoinError::TooManyMemberships),
+            _ => Ok(()),
+        }
+    }
+
+    /// The key of a channel that is made or woken up if need be; a member or `release_if_idle` must follow.
     fn hold_channel(&mut self, name: &str) -> Result<u32, TooManyChannels> {
         let (seed, now) = (self.next_random(), self.timers.milliseconds());
         self.channels.hold(name, seed, now, &self.limits)

@@ -1,6 +1,7 @@
 //! The embedder: answers what it is asked, now, later or never, and does things of its own at any time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
 
 use slotcast::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use slotcast::broker::reason::{Cause, CloseReason};
@@ -21,8 +22,12 @@ pub const CHANNELS: [&str; 4] = ["/", "/a", "/b", "/c"];
 pub struct Embedder {
     /// Every id that was accepted, and what ended it.
     accepted: HashMap<ConnectionId, Option<Cause>>,
-    /// The offset that the 101 is to carry.
-    switched: HashMap<ConnectionId, Option<u64>>,
+    /// The position that the 101 is to carry, and the loss.
+    switched: HashMap<ConnectionId, (Option<String>, Option<String>)>,
+    /// Whose address is whose.
+    pub peers: HashMap<SocketAddr, ConnectionId>,
+    /// The bodies that were given to `respond`, and have not arrived.
+    answers: HashMap<ConnectionId, VecDeque<Vec<u8>>>,
     handshakes: Vec<Handshake>,
     exchanges: Vec<Exchange>,
     positions: Vec<Position>,
@@ -46,12 +51,17 @@ impl Embedder {
         open
     }
 
-    pub fn check_switched(&mut self, id: ConnectionId, position: Option<u64>) {
-        assert_eq!(self.switched.remove(&id), Some(position), "{id}: the position in the 101");
+    pub fn check_switched(&mut self, id: ConnectionId, told: (Option<String>, Option<String>)) {
+        assert_eq!(self.switched.remove(&id), Some(told), "{id}: the position in the 101, and what is lost");
     }
 
-    pub fn check_response(&mut self, id: ConnectionId) {
-        assert!(!self.is_open(id), "{id}: a response to one who is open");
+    pub fn check_response(&mut self, id: ConnectionId, status: u16, body: &[u8]) {
+        // The responses to what it asked before may still be on their way.
+        assert!(!self.was_open(id), "{id}: a response behind the 101");
+        if status == 200 {
+            let answer = self.answers.get_mut(&id).and_then(VecDeque::pop_front);
+            assert_eq!(answer.as_deref(), Some(body), "{id}: another response than the next");
+        }
     }
 
     pub fn assert_all_told(&self) {
@@ -98,18 +108,21 @@ impl World {
     /// Looks at all events first, so that the oracle knows who has left, and then acts on them.
     pub fn handle_events(&mut self) {
         while self.broker.has_events() {
-            let events: Vec<Event> = std::iter::from_fn(|| self.broker.next_event()).collect();
-            for event in &events {
-                match event {
-                    Event::Close(id, reason) => self.note_close(*id, reason),
-                    Event::Message(id, message) => self.note_message(*id, message),
-                    _ => {}
-                }
-            }
-            for event in events {
-                self.answer(event);
+            let events = self.note_events();
+            events.into_iter().for_each(|event| self.answer(event));
+        }
+    }
+
+    pub fn note_events(&mut self) -> Vec<Event> {
+        let events: Vec<Event> = std::iter::from_fn(|| self.broker.next_event()).collect();
+        for event in &events {
+            match event {
+                Event::Close(id, reason) => self.note_close(*id, reason),
+                Event::Message(id, message) => self.note_message(*id, message),
+                _ => {}
             }
         }
+        events
     }
 
     fn note_close(&mut self, id: ConnectionId, reason: &CloseReason) {
@@ -130,7 +143,7 @@ impl World {
         assert!(sent.0 == (message.kind() == Kind::Text) && sent.1 == **message.payload(), "{id}: not as it was sent");
     }
 
-    fn answer(&mut self, event: Event) {
+    pub fn answer(&mut self, event: Event) {
         match event {
             Event::Handshake(handshake) => match self.random.below(12) {
                 0 => self.broker.refuse(handshake, &Refusal::new(Status::FORBIDDEN, "no", "Not here.")),
@@ -163,6 +176,7 @@ impl World {
     fn respond(&mut self, exchange: Exchange) {
         let length = self.random.below(3000);
         let body = self.embedder.payload(false, length);
+        self.embedder.answers.entry(self.embedder.peers[&exchange.peer()]).or_default().push_back(body.clone());
         self.broker.respond(exchange, Response::new(Status::OK).with_body("application/octet-stream", body));
     }
 
@@ -185,20 +199,23 @@ impl World {
         if channel == CHANNELS[0] {
             self.embedder.in_first.insert(id);
         }
+        let mut told = (None, None);
         if self.random.one_in(8) {
             assert_eq!(self.broker.accept(handshake, &Accept::plain()), id);
-            self.embedder.switched.insert(id, None);
+            self.embedder.switched.insert(id, told);
             return;
         }
         assert_eq!(self.broker.accept(handshake, &Accept::join(channel, from)), id);
         if self.broker.channels_of(id).next().is_some() {
-            let offset = self.oracle.joined(id, channel, from);
-            self.embedder.switched.insert(id, Some(offset));
+            let (offset, lost) = self.joined(id, channel, from);
+            let epoch = self.broker.position_of(channel).epoch;
+            told.0 = Some(Position { epoch, offset }.to_string());
+            told.1 = lost.map(|count| count.map_or_else(|| "unknown".to_owned(), |count| count.to_string()));
         } else {
-            self.embedder.switched.insert(id, None);
-            let full = self.oracle.channels() >= self.broker.limits().max_channels && self.oracle.members(channel) == 0;
+            let full = self.oracle.is_full_for(channel);
             assert!(full || self.broker.has_events(), "{id}: accepted, and did not join {channel}");
         }
+        self.embedder.switched.insert(id, told);
         for _ in 0..self.random.below(4).saturating_sub(1) {
             self.handle_closes();
             self.join(id);
@@ -231,21 +248,41 @@ impl World {
             Some(JoinError::Gone)
         } else if self.oracle.is_member(id, channel) {
             Some(JoinError::AlreadyMember)
-        } else if !self.oracle.exists(channel) && self.oracle.channels() >= self.broker.limits().max_channels {
-            Some(JoinError::TooManyChannels)
         } else if self.oracle.memberships(id) >= self.broker.limits().max_channels_per_connection {
             Some(JoinError::TooManyMemberships)
+        } else if self.oracle.is_full_for(channel) {
+            Some(JoinError::TooManyChannels)
         } else {
             None
         };
         match self.broker.join(id, channel, from) {
             Ok(joined) => {
                 assert_eq!(expected, None, "{id} joined {channel}");
-                assert_eq!(joined.position.offset, self.oracle.joined(id, channel, from), "{id} joined {channel}");
+                let told = (joined.position.offset, joined.lost.map(|lost| lost.count));
+                assert_eq!(told, self.joined(id, channel, from), "{id} joined {channel}");
                 self.oracle.learned(channel, joined.position.epoch);
                 self.embedder.positions.push(joined.position);
             }
             Err(error) => assert_eq!(Some(error), expected, "{id} did not join {channel}"),
+        }
+    }
+
+    fn joined(&mut self, id: ConnectionId, channel: &str, from: From) -> (u64, Option<Option<u64>>) {
+        let broker = &self.broker;
+        self.oracle.joined(id, channel, from, |name| broker.position_of(name) != Position::NONE)
+    }
+
+    /// Asks, and does not join.
+    fn read(&mut self, channel: &str) {
+        let from = self.from();
+        let (start, expected) = self.oracle.read(channel, from);
+        let reading = self.broker.read(channel, from);
+        assert_eq!((reading.start, reading.lost.map(|lost| lost.count)), start, "read {channel}");
+        let kept: Vec<_> = reading.entries().map(|(offset, entry)| (offset, entry.message.clone())).collect();
+        assert_eq!(kept.len(), expected.len(), "read {channel}: so many messages");
+        for ((offset, message), (at, data)) in kept.iter().zip((start.0 + 1..).zip(expected)) {
+            assert_eq!(*offset, at);
+            assert!((message.kind() == Kind::Text) == data.0 && **message.payload() == data.1[..], "read {channel}");
         }
     }
 
@@ -256,15 +293,18 @@ impl World {
         from: Option<ConnectionId>,
         except: Option<ConnectionId>,
     ) {
-        match self.broker.publish(channel, message_of(&data), from, except) {
-            Published::Done { position, receivers } => match self.oracle.published(channel, data, except) {
-                Some((members, offset)) => {
-                    assert_eq!((receivers, position.offset), (members, offset), "published to {channel}");
+        let broker = &mut self.broker;
+        match broker.publish(channel, message_of(&data), from, except) {
+            Published::Done { position, receivers } => {
+                let is_there = |name: &str| broker.position_of(name) != Position::NONE;
+                let (members, offset) = self.oracle.published(channel, data, except, is_there);
+                assert_eq!((receivers, position.offset), (members, offset), "published to {channel}");
+                if self.oracle.exists(channel) {
                     self.oracle.learned(channel, position.epoch);
-                    self.embedder.positions.push(position);
                 }
-                None => assert_eq!((receivers, position), (0, Position::NONE)),
-            },
+                self.embedder.positions.push(position);
+            }
+            Published::TooManyChannels => assert!(self.oracle.is_full_for(channel), "no place for {channel}"),
             _ => assert!(data.1.len() > self.broker.limits().max_message),
         }
     }
@@ -288,7 +328,7 @@ impl World {
             count => Some(open[self.random.below(count)]),
         };
         let channel = self.random.pick(&CHANNELS);
-        match (self.random.below(24), anyone) {
+        match (self.random.below(26), anyone) {
             (0..12, _) => {
                 let except = anyone.filter(|_| self.random.one_in(4));
                 for _ in 0..1 + self.random.below(4) {
@@ -325,13 +365,14 @@ impl World {
                 }
             }
             (22, Some(id)) => self.try_stale(id),
+            (24, _) => self.read(channel),
             (23, Some(id)) if channel != CHANNELS[0] && !open.is_empty() => self.begin_anew(id, channel, &open),
             _ => {}
         }
         assert_eq!(self.broker.members(channel), self.oracle.members(channel), "members of {channel}");
     }
 
-    /// All leave a channel, and it comes into being again, in one turn.
+    /// All leave a channel, and it, or another that takes its place, is published to and joined, in one turn.
     fn begin_anew(&mut self, id: ConnectionId, channel: &str, open: &[ConnectionId]) {
         self.join_from(id, channel, From::All);
         for &member in open {
@@ -340,13 +381,16 @@ impl World {
                 self.oracle.left(member, channel);
             }
         }
-        self.join_from(id, channel, From::Now);
+        let next = if self.random.one_in(2) { channel } else { self.random.pick(&CHANNELS[1..]) };
+        if self.random.one_in(2) {
+            self.join_from(id, next, From::Now);
+        }
         for _ in 0..1 + self.random.below(3) {
             let data = self.data(None);
-            self.publish(channel, data, None, None);
+            self.publish(next, data, None, None);
         }
         let other = open[self.random.below(open.len())];
-        self.join_from(other, channel, From::All);
+        self.join_from(other, next, From::All);
     }
 
     /// A stale id names nothing, in every verb.

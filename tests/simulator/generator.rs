@@ -75,8 +75,15 @@ fn limits(random: &mut Random) -> Limits {
     limits.max_inbound_total =
         (limits.max_message * random.pick(&[1, 3, 1000])).max(random.pick(&[500, 2000, 100_000]));
     limits.history_messages = random.pick(&[0, 1, 5, 5, 100]);
-    limits.history_bytes = random.pick(&[0, 300, 100_000, 256 * 1024]);
-    limits.max_channels = random.pick(&[1, 3, 100]);
+    limits.history_bytes = random.pick(&[0, 300, 2000, 100_000, 256 * 1024]);
+    limits.history_age = Duration::from_millis(random.pick(&[0, 50, 1000, 600_000, 600_000]));
+    limits.history_total = limits.history_bytes + random.pick(&[0, 500, 1500, 64 << 20]);
+    limits.position_age = Duration::from_millis(random.pick(&[0, 200, 5000, 86_400_000, 86_400_000]));
+    if limits.position_age.is_zero() {
+        // What leaves for the total would be gone like one that made way.
+        limits.history_total = 64 << 20;
+    }
+    limits.max_channels = random.pick(&[1, 2, 3, 100]);
     limits.max_channels_per_connection = random.pick(&[1, 2, 128]);
     limits.max_control_rate = random.pick(&[2, 10, 100, 100]);
     limits.max_connections = random.pick(&[2, 8, 100, 100]);
@@ -118,8 +125,10 @@ fn connect(world: &mut World, random: &mut Random) {
             let length = random.below(200);
             peer.wire.extend(wire::request(random, &vec![b'x'; length]));
         }
-        peer.poisoned = true;
-    } else if !random.one_in(20) {
+        // What is asked there may be a WebSocket in the end.
+        peer.poisoned = random.one_in(2);
+    }
+    if !peer.poisoned && !random.one_in(20) {
         peer.wire.extend(wire::handshake(random, CHANNELS[1]));
     }
 }

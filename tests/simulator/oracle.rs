@@ -1,5 +1,7 @@
 //! What every peer must receive, said again in the plainest way: a list per channel, and a cursor per membership.
 
+#[path = "keeping.rs"]
+mod keeping;
 #[path = "verdict.rs"]
 mod verdict;
 
@@ -8,23 +10,28 @@ use std::collections::{HashMap, VecDeque};
 use slotcast::broker::event::ConnectionId;
 use slotcast::channel::log::From;
 use slotcast::channel::position::Epoch;
+use slotcast::limits::Limits;
 
+use keeping::{Start, State};
 use verdict::peek;
 
-/// A message: whether it is text, its payload, who does not get it, and when it was handed to the broker.
+/// A message: whether it is text, its payload, who does not get it, and when it was handed to the broker: in
+/// milliseconds, in order, and in turns.
 pub struct Entry {
     data: (bool, Vec<u8>),
     except: Option<ConnectionId>,
+    at: u64,
     time: u64,
     turn: u64,
 }
 
-/// A channel from its first member to its last. `tail` is behind what is not kept.
+/// A channel from its first member or message until it is forgotten. `tail` is behind what is not kept.
 #[derive(Default)]
 struct Life {
     entries: Vec<Entry>,
     tail: usize,
     touched: bool,
+    state: State,
     epoch: Option<Epoch>,
 }
 
@@ -60,13 +67,16 @@ pub struct Oracle {
     views: HashMap<ConnectionId, View>,
     time: u64,
     turn: u64,
-    /// Messages and bytes that a history keeps.
-    pub keep: (usize, usize),
+    /// In milliseconds.
+    pub now: u64,
+    sweep_at: u64,
+    limits: Limits,
 }
 
 impl Oracle {
-    pub fn new(keep: (usize, usize)) -> Oracle {
-        Oracle { lives: Vec::new(), current: HashMap::new(), views: HashMap::new(), time: 0, turn: 0, keep }
+    pub fn new(limits: Limits) -> Oracle {
+        let (lives, current, views) = (Vec::new(), HashMap::new(), HashMap::new());
+        Oracle { lives, current, views, time: 0, turn: 0, now: 0, sweep_at: 0, limits }
     }
 
     pub fn members(&self, channel: &str) -> usize {
@@ -76,10 +86,6 @@ impl Oracle {
     fn members_of(&self, life: usize) -> usize {
         let is_in = |view: &&View| view.streams.iter().any(|stream| stream.life == life && stream.end.is_none());
         self.views.values().filter(is_in).count()
-    }
-
-    pub fn channels(&self) -> usize {
-        self.current.len()
     }
 
     pub fn exists(&self, channel: &str) -> bool {
@@ -99,52 +105,43 @@ impl Oracle {
         self.views.entry(id).or_default();
     }
 
-    /// Returns the offset behind which everything follows.
-    pub fn joined(&mut self, id: ConnectionId, channel: &str, from: From) -> u64 {
-        let life = *self.current.entry(channel.to_owned()).or_insert_with(|| {
-            self.lives.push(Life::default());
-            self.lives.len() - 1
-        });
-        let (head, tail) = (self.lives[life].entries.len(), self.lives[life].tail);
-        let next = match from {
-            From::Now => head,
-            From::Last(count) => head.saturating_sub(count as usize).max(tail),
-            From::Position(p) if Some(p.epoch) == self.lives[life].epoch => (p.offset as usize).clamp(tail, head),
-            _ => tail,
-        };
-        let stream = Stream { life, next, end: None, behind: next < head, may_miss: false };
+    /// Returns the offset behind which everything follows, and what is lost. `is_there` is asked who made way.
+    pub fn joined(&mut self, id: ConnectionId, channel: &str, from: From, is_there: impl Fn(&str) -> bool) -> Start {
+        let life = self.hold(channel, is_there);
+        let start = self.lives[life].resolve(from);
+        let next = start.0 as usize;
+        let behind = next < self.lives[life].entries.len();
+        let stream = Stream { life, next, end: None, behind, may_miss: false };
         self.views.get_mut(&id).expect("open").streams.push(stream);
-        next as u64
+        start
     }
 
-    pub fn learned(&mut self, channel: &str, epoch: Epoch) {
-        let life = self.current[channel];
-        assert!(self.lives.iter().enumerate().all(|(i, other)| i == life || other.epoch != Some(epoch)));
-        assert_eq!(*self.lives[life].epoch.get_or_insert(epoch), epoch, "{channel} has changed its epoch");
-    }
-
-    /// Returns how many get it, and the offset; None if the channel does not exist.
+    /// Returns how many get it, and the offset.
     pub fn published(
         &mut self,
         channel: &str,
         data: (bool, Vec<u8>),
         except: Option<ConnectionId>,
-    ) -> Option<(usize, u64)> {
+        is_there: impl Fn(&str) -> bool,
+    ) -> (usize, u64) {
         let except = except.filter(|&id| self.is_member(id, channel));
         let members = self.members(channel);
-        let life = &mut self.lives[*self.current.get(channel)?];
+        let life = self.hold(channel, is_there);
+        let entry = self.entry(data, except);
+        self.lives[life].entries.push(entry);
+        self.lives[life].touched |= members > 0;
+        self.keep(life);
+        self.rest(life);
+        (members - usize::from(except.is_some()), self.lives[life].entries.len() as u64)
+    }
+
+    fn entry(&mut self, data: (bool, Vec<u8>), except: Option<ConnectionId>) -> Entry {
         self.time += 1;
-        life.entries.push(Entry { data, except, time: self.time, turn: self.turn });
-        let bytes = |from: usize| life.entries[from..].iter().map(|entry| entry.data.1.len()).sum::<usize>();
-        let kept = |&tail: &usize| life.entries.len() - tail <= self.keep.0 && bytes(tail) <= self.keep.1;
-        life.tail = (life.tail..=life.entries.len()).find(kept).expect("nothing always fits");
-        life.touched = true;
-        Some((members - usize::from(except.is_some()), life.entries.len() as u64))
+        Entry { data, except, at: self.now, time: self.time, turn: self.turn }
     }
 
     pub fn sent(&mut self, id: ConnectionId, data: (bool, Vec<u8>)) {
-        self.time += 1;
-        let entry = Entry { data, except: None, time: self.time, turn: self.turn };
+        let entry = self.entry(data, None);
         self.views.get_mut(&id).expect("open").directs.push_back(entry);
     }
 
@@ -160,25 +157,23 @@ impl Oracle {
 
     fn end(&mut self, id: ConnectionId, which: impl Fn(&Stream) -> bool) {
         let view = self.views.get_mut(&id).expect("open");
+        let mut left = Vec::new();
         for stream in view.streams.iter_mut().filter(|stream| stream.end.is_none() && which(stream)) {
             let life = &self.lives[stream.life];
             stream.end = Some(life.entries.len());
             stream.may_miss = stream.behind && stream.next < life.tail;
+            left.push(stream.life);
         }
-        self.retire(|life| !life.touched);
-    }
-
-    /// A channel without members is gone.
-    fn retire(&mut self, which: impl Fn(&Life) -> bool) {
-        let gone = |(_, life): &(&String, &usize)| self.members_of(**life) == 0 && which(&self.lives[**life]);
-        let gone: Vec<String> = self.current.iter().filter(gone).map(|(name, _)| name.clone()).collect();
-        gone.iter().for_each(|name| _ = self.current.remove(name));
+        left.into_iter().for_each(|life| self.rest(life));
     }
 
     pub fn flushed(&mut self) {
         self.turn += 1;
-        self.lives.iter_mut().for_each(|life| life.touched = false);
-        self.retire(|_| true);
+        for life in 0..self.lives.len() {
+            if std::mem::take(&mut self.lives[life].touched) {
+                self.rest(life);
+            }
+        }
         for (&id, view) in &mut self.views {
             for stream in &mut view.streams {
                 stream.behind &= peek(&self.lives, stream, id).is_some();

@@ -9,10 +9,10 @@ const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 /// What a peer reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
-    /// A response other than 101, whole: its status.
-    Response(u16),
-    /// The 101: the offset in its `Slotcast-Position`.
-    Switched(Option<u64>),
+    /// A response other than 101, whole: its status and body.
+    Response(u16, Vec<u8>),
+    /// The 101: its `Slotcast-Position` and `Slotcast-Lost`.
+    Switched(Option<String>, Option<String>),
     /// A message: whether it is text, and the payload.
     Data(bool, Vec<u8>),
     Ping,
@@ -62,14 +62,15 @@ impl Incoming {
             101 => {
                 assert_eq!(field("Sec-WebSocket-Accept: "), Some(ACCEPT));
                 self.switched = true;
-                let position = field("Slotcast-Position: ").and_then(|text| text.rsplit('.').next()?.parse().ok());
-                Some((end, Some(Item::Switched(position))))
+                let [position, lost] =
+                    ["Slotcast-Position: ", "Slotcast-Lost: "].map(|name| field(name).map(str::to_owned));
+                Some((end, Some(Item::Switched(position, lost))))
             }
             _ => {
                 let length: usize = field("Content-Length: ").map_or(0, |text| text.parse().expect(head));
                 let whole = bytes.len() >= end + length;
                 self.over |= whole && field("Connection: ").is_some_and(|text| text.ends_with("close"));
-                whole.then_some((end + length, Some(Item::Response(status))))
+                whole.then(|| (end + length, Some(Item::Response(status, bytes[end..end + length].to_vec()))))
             }
         }
     }

@@ -9,7 +9,7 @@ use slotcast::broker::timers::Now;
 use slotcast::limits::Limits;
 use slotcast::proto::origin::OriginRules;
 
-use crate::embedder::Embedder;
+use crate::embedder::{CHANNELS, Embedder};
 use crate::oracle::{Behind, Oracle};
 use crate::peer::{Ending, Kernel, Peer, Read, Reader};
 use crate::random::Random;
@@ -31,6 +31,7 @@ pub struct World {
     pub embedder: Embedder,
     pub random: Random,
     pub now: Now,
+    start: Instant,
     scratch: Vec<u8>,
     max_frames: usize,
     ready: Vec<ConnectionId>,
@@ -48,11 +49,12 @@ impl World {
         let rules = OriginRules::new(&[], &[]).expect("no rules");
         let scratch = random.pick(&[7, 64, 1000, 8192, 65_536, 65_536]);
         World {
-            oracle: Oracle::new((limits.history_messages, limits.history_bytes)),
+            oracle: Oracle::new(limits.clone()),
             broker: Broker::new(limits, rules, seed, now),
             kernel: Kernel { peers: Vec::new(), random: Random::new(!seed) },
             embedder: Embedder::default(),
             now,
+            start: now.instant,
             scratch: vec![0; scratch],
             max_frames: random.pick(&[1, 3, 256]),
             random,
@@ -65,8 +67,10 @@ impl World {
 
     /// A new connection; None if there are too many.
     pub fn connect(&mut self, reader: Reader, room: usize) -> Option<&mut Peer> {
-        let address = ([10, 0, 0, self.random.below(3) as u8], 1024);
-        let id = self.broker.open(address.into(), false)?;
+        let port = 1024 + self.embedder.peers.len() as u16;
+        let address = ([10, 0, 0, self.random.below(3) as u8], port).into();
+        let id = self.broker.open(address, false)?;
+        self.embedder.peers.insert(address, id);
         self.kernel.place(Peer::new(id, reader, room));
         self.kernel.get(id)
     }
@@ -76,12 +80,16 @@ impl World {
         self.now.instant += step;
         self.now.unix_ms += step.as_millis() as u64;
         self.broker.advance(self.now);
+        self.oracle.now = (self.now.instant - self.start).as_millis() as u64;
         self.begin_turn();
         self.after_step();
         while self.read_next() {
             self.after_step();
         }
         self.broker.expire();
+        let events = self.note_events();
+        self.oracle.sweep();
+        events.into_iter().for_each(|event| self.answer(event));
         self.after_step();
         self.broker.flush(&mut self.kernel);
         self.broker.assert_flushed();
@@ -89,7 +97,6 @@ impl World {
         self.oracle.flushed();
         self.reap();
         self.after_step();
-        assert_eq!(self.broker.channel_count(), self.oracle.channels(), "channels");
         for id in self.broker.take_resumed() {
             self.make_ready(id, false);
         }
@@ -110,10 +117,20 @@ impl World {
     fn after_step(&mut self) {
         self.broker.assert_invariants();
         self.handle_events();
+        self.compare_channels();
         if !self.quiet && self.random.one_in(4) {
             self.act();
             self.handle_events();
             self.broker.assert_invariants();
+            self.compare_channels();
+        }
+    }
+
+    fn compare_channels(&mut self) {
+        let kept = (self.broker.channel_count(), self.broker.stub_count(), self.broker.history_held());
+        assert_eq!(kept, self.oracle.kept(), "channels, stubs, and what the histories hold");
+        for channel in CHANNELS {
+            self.oracle.assert_position(channel, self.broker.position_of(channel));
         }
     }
 
@@ -235,8 +252,8 @@ impl World {
         for peer in self.kernel.peers.iter_mut().flatten() {
             for item in peer.inbox.drain(..) {
                 match item {
-                    Item::Switched(position) => self.embedder.check_switched(peer.id, position),
-                    Item::Response(_) => self.embedder.check_response(peer.id),
+                    Item::Switched(position, lost) => self.embedder.check_switched(peer.id, (position, lost)),
+                    Item::Response(status, body) => self.embedder.check_response(peer.id, status, &body),
                     Item::Data(text, payload) => self.oracle.received(peer.id, &(text, payload)),
                     Item::Ping => {}
                     Item::Pong(payload) => {
@@ -287,7 +304,13 @@ impl World {
         assert_eq!(self.broker.connection_count(), 0, "connections are left");
         assert_eq!(self.broker.outbound_held(), 0, "outbound bytes are left");
         assert_eq!(self.broker.inbound_held(), 0, "inbound bytes are left");
+        let limits = self.broker.limits();
+        for age in [limits.history_age, limits.position_age] {
+            self.turn(age + Duration::from_millis(1001));
+        }
         assert_eq!(self.broker.channel_count(), 0, "channels are left");
+        assert_eq!(self.broker.stub_count(), 0, "stubs are left");
+        assert_eq!(self.broker.history_held(), 0, "history is left");
         assert!(!self.broker.has_events());
         self.embedder.assert_all_told();
     }

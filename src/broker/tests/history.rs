@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::broker::event::{Accept, ConnectionId, Event};
 use crate::broker::timers::Now;
-use crate::broker::{Broker, Io, Published};
+use crate::broker::{Broker, Io, JoinError, Published};
 use crate::channel::log::{From, Lost, LostReason};
 use crate::channel::position::Position;
 use crate::limits::Limits;
@@ -163,6 +163,17 @@ fn one_channel_too_many() {
     assert!(world.turn(2).contains("text"));
     assert_eq!(world.publish("/c", "text").offset, 1);
     assert_eq!((world.broker.position_of("/b"), world.broker.channel_count()), (Position::NONE, 2));
+}
+
+/// One who was in as many channels as it may be once made another's history go by trying.
+#[test]
+fn who_may_not_join_makes_nobody_go() {
+    let mut world = World::new(Limits { max_channels: 2, max_channels_per_connection: 1, ..limits() });
+    let id = world.open("/a", From::Now);
+    let position = world.publish("/b", "text");
+    assert_eq!(world.broker.join(id, "/c", From::Now), Err(JoinError::TooManyMemberships));
+    assert_eq!(world.broker.join(id, "/a", From::Now), Err(JoinError::AlreadyMember));
+    assert_eq!(world.broker.position_of("/b"), position);
 }
 
 /// A key that was given to another channel within a turn once led to what the first one's log was encoded to.

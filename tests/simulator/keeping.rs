@@ -1,0 +1,183 @@
+//! What stays of channels, said again in the plainest way: histories, positions, and who makes way. Only which of
+//! several that came to rest in the same millisecond makes way is not said: that the broker tells.
+
+use std::time::Duration;
+
+use slotcast::channel::log::From;
+use slotcast::channel::position::{Epoch, Position};
+
+use super::{Entry, Life, Oracle};
+
+/// What a channel is up to: since when, in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum State {
+    #[default]
+    Busy,
+    Idle(u64),
+    Asleep(u64),
+}
+
+/// Where one begins, and what it has lost: how many, or None if nobody knows.
+pub type Start = (u64, Option<Option<u64>>);
+
+impl Life {
+    fn kept(&self) -> &[Entry] {
+        &self.entries[self.tail..]
+    }
+
+    fn cost(&self) -> usize {
+        let cost = |entry: &Entry| 64 + entry.data.1.len();
+        if self.kept().is_empty() { 0 } else { 256 + self.kept().iter().map(cost).sum::<usize>() }
+    }
+
+    pub(super) fn resolve(&self, from: From) -> Start {
+        let (head, tail) = (self.entries.len() as u64, self.tail as u64);
+        match from {
+            From::Now => (head, None),
+            From::Last(count) => (head.saturating_sub(count).max(tail), None),
+            From::Position(p) if p == Position::NONE => (tail, None),
+            From::Position(p) if Some(p.epoch) != self.epoch => (tail, Some(None)),
+            From::Position(p) if p.offset < tail => (tail, Some(Some(tail - p.offset))),
+            From::Position(p) => (p.offset, None),
+            _ => (tail, None),
+        }
+    }
+}
+
+impl Oracle {
+    /// Channels that are awake, stubs, and what the histories hold.
+    pub fn kept(&self) -> (usize, usize, usize) {
+        let lives = || self.current.values().map(|&life| &self.lives[life]);
+        let stubs = lives().filter(|life| matches!(life.state, State::Asleep(_))).count();
+        (self.current.len() - stubs, stubs, lives().map(Life::cost).sum())
+    }
+
+    /// The position of a channel, whose epoch is whatever the broker said first.
+    pub fn assert_position(&mut self, channel: &str, position: Position) {
+        let Some(&life) = self.current.get(channel) else {
+            return assert_eq!(position, Position::NONE, "{channel} does not exist");
+        };
+        self.learned(channel, position.epoch);
+        assert_eq!(position.offset, self.lives[life].entries.len() as u64, "{channel}: the offset");
+    }
+
+    pub fn learned(&mut self, channel: &str, epoch: Epoch) {
+        let life = self.current[channel];
+        assert_ne!(epoch, Epoch::NONE, "{channel} is gone");
+        assert!(self.lives.iter().enumerate().all(|(i, other)| i == life || other.epoch != Some(epoch)));
+        assert_eq!(*self.lives[life].epoch.get_or_insert(epoch), epoch, "{channel} has changed its epoch");
+    }
+
+    /// Whether there is no place for a channel.
+    pub fn is_full_for(&self, channel: &str) -> bool {
+        !self.exists(channel) && self.current.len() >= self.limits.max_channels && self.make_way().is_empty()
+    }
+
+    /// What somebody finds who asks and does not join.
+    pub fn read(&mut self, channel: &str, from: From) -> (Start, Vec<&(bool, Vec<u8>)>) {
+        if let Some(&life) = self.current.get(channel) {
+            self.expire(life);
+        }
+        let Some(&life) = self.current.get(channel) else {
+            return (Life::default().resolve(from), Vec::new());
+        };
+        let start = self.lives[life].resolve(from);
+        (start, self.lives[life].entries[start.0 as usize..].iter().map(|entry| &entry.data).collect())
+    }
+
+    /// Those of which one makes way: the coldest stubs, or else the coldest that are idle.
+    fn make_way(&self) -> Vec<String> {
+        let since = |state| match state {
+            State::Asleep(at) => Some((0, at)),
+            State::Idle(at) => Some((1, at)),
+            State::Busy => None,
+        };
+        let coldest = self.current.values().filter_map(|&life| since(self.lives[life].state)).min();
+        let all = self.current.iter().filter(|(_, life)| since(self.lives[**life].state) == coldest);
+        let mut all: Vec<String> = all.filter(|_| coldest.is_some()).map(|(name, _)| name.clone()).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// A channel for one who joins or publishes.
+    pub(super) fn hold(&mut self, channel: &str, is_there: impl Fn(&str) -> bool) -> usize {
+        if let Some(&life) = self.current.get(channel) {
+            self.lives[life].state = State::Busy;
+            self.expire(life);
+            return life;
+        }
+        if self.current.len() >= self.limits.max_channels {
+            let gone = self.make_way().into_iter().find(|name| !is_there(name));
+            self.current.remove(&gone.expect("the coldest makes way"));
+        }
+        self.lives.push(Life::default());
+        self.current.insert(channel.to_owned(), self.lives.len() - 1);
+        self.lives.len() - 1
+    }
+
+    /// Lets go what the limits do not keep of a channel that was published to, and then of the coldest.
+    pub(super) fn keep(&mut self, life: usize) {
+        let limits = &self.limits;
+        let of = &mut self.lives[life];
+        let bytes = |from: usize| of.entries[from..].iter().map(|entry| entry.data.1.len()).sum::<usize>();
+        let never = limits.history_messages == 0 || limits.history_age.is_zero();
+        let kept =
+            |&tail: &usize| of.entries.len() - tail <= limits.history_messages && bytes(tail) <= limits.history_bytes;
+        let tail = (of.tail..=of.entries.len()).find(kept).expect("nothing always fits");
+        of.tail = if never { of.entries.len() } else { tail };
+        self.expire(life);
+        while self.kept().2 > self.limits.history_total {
+            let with_history = self.current.values().filter(|&&life| self.lives[life].cost() > 0);
+            let coldest = with_history.min_by_key(|&&life| self.lives[life].entries.last().map(|last| last.time));
+            let coldest = *coldest.expect("what is held is held by somebody");
+            self.lives[coldest].tail += 1;
+            self.fall_asleep(coldest);
+        }
+    }
+
+    fn is_over(&self, at: u64, age: Duration) -> bool {
+        u128::from(self.now - at) > age.as_millis()
+    }
+
+    fn expire(&mut self, life: usize) {
+        while self.lives[life].kept().first().is_some_and(|oldest| self.is_over(oldest.at, self.limits.history_age)) {
+            self.lives[life].tail += 1;
+        }
+        self.fall_asleep(life);
+    }
+
+    /// One without members that owes nobody anything comes to rest.
+    pub(super) fn rest(&mut self, life: usize) {
+        if self.members_of(life) == 0 && !self.lives[life].touched {
+            self.lives[life].state = State::Idle(self.now);
+            self.expire(life);
+        }
+    }
+
+    fn fall_asleep(&mut self, life: usize) {
+        let of = &mut self.lives[life];
+        if !matches!(of.state, State::Idle(_)) || !of.kept().is_empty() {
+            return;
+        }
+        of.state = State::Asleep(self.now);
+        if of.entries.is_empty() || self.limits.position_age.is_zero() {
+            self.current.retain(|_, other| *other != life);
+        }
+    }
+
+    /// What the broker does once a second, if there is something to do.
+    pub fn sweep(&mut self) {
+        let newest = |life: &usize| self.lives[*life].kept().last().map(|last| last.at);
+        let old = |life: &usize| newest(life).is_some_and(|at| self.is_over(at, self.limits.history_age));
+        let forgotten = |life: &usize| matches!(self.lives[*life].state, State::Asleep(at) if self.is_over(at, self.limits.position_age));
+        let (old, gone): (Vec<usize>, Vec<usize>) = (
+            self.current.values().copied().filter(old).collect(),
+            self.current.values().copied().filter(forgotten).collect(),
+        );
+        if self.now >= self.sweep_at && old.len() + gone.len() > 0 {
+            self.sweep_at = self.now + 1000;
+            old.into_iter().for_each(|life| self.expire(life));
+            self.current.retain(|_, life| !gone.contains(life));
+        }
+    }
+}
