@@ -12,11 +12,13 @@ use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token, Waker, event::Source};
 
 use crate::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
+use crate::broker::followers::{Kept, StreamFormat};
 use crate::broker::reason::Counters;
 use crate::broker::{Broker, JoinError, Joined, Published};
 use crate::channel::log::From;
@@ -216,6 +218,35 @@ impl Server {
         self.broker.publish(channel, message.into(), from, except)
     }
 
+    /// As `publish_from`, with what the sender calls itself.
+    pub fn publish_as(
+        &mut self,
+        channel: &str,
+        message: impl Into<Message>,
+        from: Option<ConnectionId>,
+        name: Option<Arc<str>>,
+        except: Option<ConnectionId>,
+    ) -> Published {
+        self.broker.publish_as(channel, message.into(), from, name, except)
+    }
+
+    /// Answers a request with a stream of a channel's messages: a subscriber like any other. The id's Close event
+    /// follows in any case.
+    pub fn stream(&mut self, exchange: Exchange, format: StreamFormat, channel: &str, from: From) -> ConnectionId {
+        self.broker.stream(exchange, format, channel, from)
+    }
+
+    /// Answers a request with what a channel has behind `from`; if that is nothing, as soon as there is something, or
+    /// after `timeout` with nothing.
+    pub fn hold(&mut self, exchange: Exchange, channel: &str, from: From, timeout: Duration) {
+        self.broker.hold(exchange, channel, from, timeout);
+    }
+
+    /// What is kept of a channel, as the JSON answer to a GET. The channel is not made by asking.
+    pub fn read_json(&mut self, channel: &str, from: From) -> Kept {
+        self.broker.read_json(channel, from)
+    }
+
     /// Sends to one connection alone, behind all that was published to it before. Returns false if the id is stale, the
     /// connection is not open, or the message is longer than `max_message`.
     pub fn send(&mut self, id: ConnectionId, message: impl Into<Message>) -> bool {
@@ -254,7 +285,7 @@ impl Server {
     }
 
     /// The channels that a connection is a member of, in the order of joining.
-    pub fn channels_of(&self, id: ConnectionId) -> impl Iterator<Item = &std::sync::Arc<str>> {
+    pub fn channels_of(&self, id: ConnectionId) -> impl Iterator<Item = &Arc<str>> {
         self.broker.channels_of(id)
     }
 

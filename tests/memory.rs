@@ -102,7 +102,7 @@ impl Crowd {
 /// A request and its whole answer: the broker has done by then what it had to do before.
 fn round_trip(address: SocketAddr) {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.write_all(b"GET /-/health HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    stream.write_all(b"GET /-/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let (mut answer, mut length) = ([0; 512], 0);
     loop {
         match stream.read(&mut answer[length..]).unwrap() {

@@ -77,7 +77,7 @@ impl Broker {
     }
 
     fn check_deadlines(&mut self, slot: u32) {
-        let now = self.timers.now();
+        let (now, held) = (self.timers.now(), self.is_held(slot));
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         if hot.has(flag::BLOCKED) && now.is_past(hot.write_due) {
             return self.end(slot, Cause::WriteTimeout);
@@ -87,7 +87,9 @@ impl Broker {
                 self.end_waiting(slot, now);
             }
         } else if cold.connection.is_asked() {
-            if now.is_past(cold.due) {
+            if now.is_past(cold.due) && held {
+                self.answer_held(slot);
+            } else if now.is_past(cold.due) {
                 log::warn!("{} was not answered within --answer-timeout", cold.peer());
                 let detail = "The application did not answer in time; try again later.";
                 let refusal = Refusal::new(Status(503), Cause::AnswerTimeout.as_str(), detail);
@@ -95,6 +97,8 @@ impl Broker {
             }
         } else if cold.connection.is_open() {
             self.check_open(slot, now);
+        } else if cold.connection.is_streaming() {
+            self.beat(slot, now);
         } else if now.is_past(cold.due) {
             if cold.cause == Some(Cause::Answered) && !hot.outbound.is_empty() {
                 // It still takes its answer: that is the write timeout's business.
@@ -147,7 +151,7 @@ fn is_armed(timer: &Timer, hot: &Hot, cold: &Cold) -> bool {
 
 /// The next deadline that a connection has.
 fn deadline(hot: &Hot, cold: &Cold, limits: &Limits) -> Option<Tick> {
-    let state = if !cold.connection.is_open() {
+    let state = if !cold.connection.is_subscribed() {
         Some(cold.due)
     } else if hot.has(flag::CHOKED | flag::BLOCKED) {
         // A ping would wait behind what is queued; the write deadline tells whether the peer is alive.

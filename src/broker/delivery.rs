@@ -1,36 +1,16 @@
 //! The way from a publish to the peers. Messages are encoded when they are published, once an encoding, into the open
 //! batch of the turn; here the ranges of it that each member is owed are queued or written.
 
-use std::collections::HashMap;
 use std::io::{self, ErrorKind, IoSlice};
 
 use super::reason::Cause;
 use super::slots::{Hot, flag};
 use super::{Broker, Io};
-use crate::channel::Channel;
-use crate::channel::dialect::{Context, Encoding, Event};
+use crate::channel::dialect::Encoding;
 use crate::channel::members::{Group, Member, Open};
-use crate::channel::position::Position;
-use crate::proto::batch::{BatchKey, Batches};
+use crate::proto::batch::Batches;
 use crate::proto::frame::{Opcode, write_header};
 use crate::proto::outbound::{MAX_SLICES, Range};
-
-/// How much encoded log one who catches up takes at a time, in bytes.
-const CHUNK: u32 = 64 * 1024;
-
-/// Encoded log, by channel, encoding and the position behind which it begins: shared by all at the same position. The
-/// epoch is in it because another channel may get the key within a turn.
-pub(super) type Chunks = HashMap<(u32, Encoding, Position), Chunk>;
-
-/// A piece of a channel's log, encoded in this flush.
-#[derive(Debug, Clone)]
-pub(super) struct Chunk {
-    batch: BatchKey,
-    /// The offset of its last message.
-    last: u64,
-    /// The messages that somebody is not to get: their index, and who.
-    excepts: Vec<(usize, u64)>,
-}
 
 /// What came of writing a range to one connection.
 enum Wrote {
@@ -72,6 +52,10 @@ impl Broker {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         let before = hot.outbound.pending();
         for membership in cold.memberships.as_slice() {
+            if membership.encoding == Encoding::Poll {
+                // It is owed an answer, not a range.
+                continue;
+            }
             let channel = &mut self.channels[membership.channel as usize];
             let head = channel.log.head();
             let group = channel.group_mut(membership.encoding);
@@ -99,6 +83,7 @@ impl Broker {
 
     /// Queues what a channel's open batches owe to each member, and closes the batches: they are full.
     pub(super) fn settle_channel(&mut self, key: u32) {
+        self.answer_polls(key);
         let groups = &self.channels[key as usize].groups;
         let slots: Vec<u32> = groups.iter().flat_map(|group| group.members.iter().map(|member| member.slot)).collect();
         for slot in slots {
@@ -125,6 +110,7 @@ impl Broker {
 
     /// Writes a channel's open batches to all members at once, and forgets them.
     fn fan_out(&mut self, key: u32, io: &mut impl Io) {
+        self.answer_polls(key);
         let channel = &mut self.channels[key as usize];
         channel.touched = false;
         let head = channel.log.head();
@@ -225,86 +211,6 @@ impl Broker {
         }
     }
 
-    /// Queues the next chunk of log for the first membership that catches up. Ok(false) if none does; Err if what those
-    /// that do have not seen is not kept any more.
-    fn catch_up(&mut self, slot: u32) -> Result<bool, ()> {
-        let id = self.slots.id(slot).0;
-        let Some((hot, cold)) = self.slots.both(slot) else { return Ok(false) };
-        if !hot.has(flag::SLOW_PATH) {
-            return Ok(false);
-        }
-        let memberships = cold.memberships.as_slice();
-        let (mut found, mut lost) = (None, false);
-        for membership in memberships {
-            let channel = &mut self.channels[membership.channel as usize];
-            let tail = channel.log.tail();
-            let member = channel.group_mut(membership.encoding).members.get(membership.index as usize);
-            let Some(member) = member.filter(|member| member.catching_up) else { continue };
-            if member.cursor >= tail {
-                found = Some((*membership, member.cursor));
-                break;
-            }
-            // The others still get what is kept for them.
-            lost = true;
-        }
-        let Some((membership, cursor)) = found else {
-            if lost {
-                return Err(());
-            }
-            if memberships.len() < 2 {
-                hot.clear(flag::SLOW_PATH);
-            }
-            return Ok(false);
-        };
-        let channel = &mut self.channels[membership.channel as usize];
-        let head = channel.log.head();
-        let mut last = cursor;
-        if cursor < head {
-            let behind = Position { offset: cursor, ..channel.log.position() };
-            let shared = (membership.channel, membership.encoding, behind);
-            let batches = &mut self.batches;
-            let chunk = self
-                .chunks
-                .entry(shared)
-                .or_insert_with(|| encode_chunk(membership.encoding, channel, cursor, batches));
-            last = chunk.last;
-            let mut start = 0;
-            for &(index, _) in chunk.excepts.iter().filter(|(_, except)| *except == id) {
-                let batch = batches.get(chunk.batch);
-                let (end, next) = (batch.start_of(index), batch.start_of(index + 1));
-                hot.outbound.push(Range { batch: chunk.batch, start, end }, batches);
-                start = next;
-            }
-            let end = batches.get(chunk.batch).len();
-            hot.outbound.push(Range { batch: chunk.batch, start, end }, batches);
-            self.counters.messages_sent += last - cursor;
-        }
-        if let Some(member) = channel.group_mut(membership.encoding).members.get_mut(membership.index as usize) {
-            member.cursor = last;
-            member.catching_up = last < head;
-        }
-        Ok(true)
-    }
-
-    /// Lets go of the chunks of a channel that is gone, whose key may be another's before the flush; None for all.
-    pub(super) fn forget_chunks(&mut self, channel: Option<u32>) {
-        for (_, chunk) in self.chunks.extract_if(|&(key, ..), _| channel.is_none_or(|channel| channel == key)) {
-            self.batches.release(chunk.batch);
-        }
-    }
-
-    /// Queues the first chunk at once for one who has just joined: what it was told to get may be evicted by the next
-    /// publish.
-    pub(super) fn take_first_chunk(&mut self, slot: u32) {
-        if matches!(self.catch_up(slot), Ok(true)) {
-            self.mark_dirty(slot);
-        }
-    }
-
-    pub(super) fn chunks_holding(&self, batch: BatchKey) -> usize {
-        self.chunks.values().filter(|chunk| chunk.batch == batch).count()
-    }
-
     fn push_pong(&mut self, slot: u32) {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         if !hot.has(flag::PONG) || hot.has(flag::UNSWITCHED) {
@@ -329,21 +235,6 @@ fn owed(member: &Member, open: Open, batches: &Batches) -> Range {
         Some(seen) => batch.start_of(usize::try_from(seen).unwrap_or(usize::MAX)),
     };
     Range { batch: open.batch, start, end: batch.len() }
-}
-
-fn encode_chunk(encoding: Encoding, channel: &Channel, cursor: u64, batches: &mut Batches) -> Chunk {
-    let mut chunk = Chunk { batch: batches.open(), last: 0, excepts: Vec::new() };
-    for (index, (offset, entry)) in channel.log.behind(cursor).enumerate() {
-        let position = Position { offset, ..channel.log.position() };
-        let event = Event::Message { context: Context { channel: channel.name(), position }, entry };
-        batches.append(chunk.batch, encoding.by_reference(entry), |bytes| encoding.encode(&event, bytes));
-        chunk.excepts.extend(entry.except.map(|except| (index, except)));
-        chunk.last = offset;
-        if batches.get(chunk.batch).len() >= CHUNK {
-            break;
-        }
-    }
-    chunk
 }
 
 fn write_queue(hot: &Hot, slot: u32, batches: &Batches, io: &mut impl Io) -> io::Result<(usize, usize)> {

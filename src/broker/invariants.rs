@@ -49,8 +49,15 @@ impl Broker {
             let sum: u64 = hot.outbound.ranges().map(|range| u64::from(range.end - range.start)).sum();
             assert_eq!(hot.outbound.pending(), sum, "slot {slot}: pending is not the sum of its ranges");
             inbound += cold.inbound as usize;
+            let held = cold.connection.held() + cold.stash_len();
+            assert_eq!(cold.inbound as usize, held, "slot {slot}: holds other than what it counts for");
+            let unfinished = cold.connection.is_unfinished();
+            assert_eq!(hot.has(flag::UNFINISHED), unfinished, "slot {slot}: a message's deadline without a message");
             let members = cold.memberships.as_slice();
-            assert!(members.is_empty() || cold.connection.is_open(), "slot {slot}: a member that is not open");
+            assert!(
+                members.is_empty() || cold.connection.is_subscribed() || self.is_held(slot),
+                "slot {slot}: a member that is not open"
+            );
             assert!(!cold.connection.is_open() || hot.has(flag::ACCEPTED), "slot {slot}: open, but its Close is told");
             let asked = cold.connection.is_asked() || hot.has(flag::ENDED);
             assert!(asked || !hot.has(flag::HELD), "slot {slot}: held back, and no request waits for its answer");

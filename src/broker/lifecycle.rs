@@ -9,6 +9,7 @@ use super::reason::{Cause, CloseReason};
 use super::slots::{Cold, Hot, flag};
 use super::timers::{Tick, ticks};
 use super::{Broker, Joined};
+use crate::channel::dialect::Encoding;
 use crate::proto::close::CloseCode;
 use crate::proto::frame::write_close;
 use crate::proto::handshake::switching_protocols;
@@ -90,7 +91,7 @@ impl Broker {
         self.slots.hot(slot).set(flag::ACCEPTED);
         let joined = match &accept.join {
             None => None,
-            Some((channel, from)) => match self.join_slot(slot, channel, *from) {
+            Some((channel, from)) => match self.join_slot(slot, channel, Encoding::Raw, *from) {
                 Ok(joined) => Some(joined),
                 Err(_) => {
                     self.refuse_join(slot, &handshake);
@@ -160,12 +161,12 @@ impl Broker {
     }
 
     /// Whether another request may come from it. One that has ended its side has all its requests here already.
-    fn may_ask_again(&self, slot: u32) -> bool {
+    pub(super) fn may_ask_again(&self, slot: u32) -> bool {
         let ends = |(hot, cold): (&Hot, &Cold)| hot.has(flag::EOF) && cold.stash_len() == 0;
         self.draining.is_none() && !self.slots.get(slot).is_none_or(ends)
     }
 
-    fn answer_and_keep(&mut self, slot: u32, response: &[u8]) {
+    pub(super) fn answer_and_keep(&mut self, slot: u32, response: &[u8]) {
         let due = self.timers.now().after(self.limits.keep_alive_timeout);
         let id = self.slots.id(slot);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
@@ -186,6 +187,12 @@ impl Broker {
     /// Closes an open connection with a Close frame behind all that was published to it before. Returns false if the id
     /// is stale or the connection is not open any more.
     pub fn close(&mut self, id: ConnectionId, code: CloseCode, reason: &str) -> bool {
+        let streaming = self.slots.live(id).filter(|&slot| self.is_streaming(slot));
+        if let Some(slot) = streaming {
+            self.settle_all(slot);
+            self.end_stream(slot, Cause::Application);
+            return true;
+        }
         let Some(slot) = self.open_slot(id) else { return false };
         debug_assert!(code == CloseCode::NO_STATUS || code.is_sendable(), "{code:?} must not stand in a Close frame");
         self.settle_all(slot);
@@ -232,10 +239,16 @@ impl Broker {
     }
 
     fn send_away(&mut self, slot: u32, code: CloseCode) {
+        let held = self.is_held(slot);
         let Some(cold) = self.slots.cold(slot) else { return };
         if cold.connection.is_open() {
             self.settle_all(slot);
             self.say_close(slot, Cause::ShuttingDown, code, Cause::ShuttingDown.as_str());
+        } else if cold.connection.is_streaming() {
+            self.settle_all(slot);
+            self.end_stream(slot, Cause::ShuttingDown);
+        } else if held {
+            self.answer_held(slot);
         } else if cold.connection.is_connecting() {
             self.end_behind_answers(slot, Cause::ShuttingDown);
         }
@@ -370,7 +383,7 @@ impl Broker {
         }
         // An end without Close is an end; what is owed already is still written.
         let due = self.timers.now().after(self.limits.close_timeout);
-        if cold.connection.is_open() {
+        if cold.connection.is_subscribed() {
             self.settle(slot);
         }
         if let Some(cold) = self.slots.cold(slot) {
@@ -412,7 +425,7 @@ impl Broker {
         std::mem::take(&mut self.resumed)
     }
 
-    fn asked_slot(&mut self, id: ConnectionId) -> Option<u32> {
+    pub(super) fn asked_slot(&mut self, id: ConnectionId) -> Option<u32> {
         let slot = self.slots.live(id)?;
         self.slots.cold(slot)?.connection.is_asked().then_some(slot)
     }

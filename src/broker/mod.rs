@@ -1,15 +1,18 @@
 //! Floor 1: all connections, all channels and every policy, pure. The loop feeds it bytes and time, takes events out,
 //! and hands it a way to write when it flushes; so everything that can be wrong here runs in a simulator.
 
+mod catching_up;
 mod deadlines;
 mod delivery;
 pub mod event;
+pub mod followers;
 #[cfg(test)]
 mod history_tests;
 mod inbound;
 mod invariants;
 mod lifecycle;
 mod pressure;
+mod publish;
 pub mod reason;
 mod slots;
 #[cfg(test)]
@@ -26,17 +29,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::channel::Channel;
-use crate::channel::log::{Entry, From, Lost, MemberId};
+use crate::channel::dialect::Encoding;
+use crate::channel::log::{From, Lost};
 use crate::channel::members::{Member, Membership};
 use crate::channel::position::Position;
-use crate::channel::store::{Reading, Store, TooManyChannels};
+use crate::channel::store::{Store, TooManyChannels};
 use crate::limits::Limits;
 use crate::proto::batch::Batches;
-use crate::proto::frame::{Opcode, write_header};
-use crate::proto::message::{Kind, Message};
 use crate::proto::origin::OriginRules;
 
-use delivery::Chunks;
+use catching_up::Chunks;
 use event::{ConnectionId, Event};
 use lifecycle::Draining;
 use reason::Counters;
@@ -195,88 +197,13 @@ impl Broker {
         self.timers.next().into_iter().chain(paced).chain(self.next_sweep()).min()
     }
 
-    /// Publishes to a channel: to all its members, but for `except`. A channel that does not exist comes into being: its
-    /// history is for whoever comes later, and its position remembers it for `position_age` at least.
-    pub fn publish(
-        &mut self,
-        channel: &str,
-        message: Message,
-        from: Option<ConnectionId>,
-        except: Option<ConnectionId>,
-    ) -> Published {
-        if message.payload().len() > self.limits.max_message {
-            return Published::TooBig;
-        }
-        let Ok(key) = self.hold_channel(channel) else { return Published::TooManyChannels };
-        let except = except.filter(|&id| self.is_member(id, key));
-        if let Some(id) = except {
-            self.settle(id.slot());
-        }
-        if !self.channels[key as usize].has_room(message.payload().len() + 64, &self.batches) {
-            self.settle_channel(key);
-        }
-        let (now, unix_ms) = (self.timers.milliseconds(), self.timers.unix_ms());
-        let from = from.map(|id| self.member_id(id));
-        let entry = Entry { unix_ms, message, from, name: None, except: except.map(|id| id.0) };
-        self.open_bytes += self.channels.publish(key, entry, now, &mut self.batches, &self.limits);
-        let channel = &mut self.channels[key as usize];
-        if !channel.touched && channel.has_open_batches() {
-            channel.touched = true;
-            self.touched.push(key);
-        }
-        let (position, members) = (channel.log.position(), channel.members());
-        if let Some(id) = except {
-            self.skip_newest(id.slot(), key);
-        }
-        self.release_if_idle(key);
-        Published::Done { position, receivers: members - usize::from(except.is_some()) }
-    }
-
-    /// The position of a channel, which is not made by asking: `0.0` if it does not exist.
-    pub fn position_of(&self, channel: &str) -> Position {
-        self.channels.position_of(channel)
-    }
-
-    /// What is kept of a channel, which is not made by asking.
-    pub fn read(&mut self, channel: &str, from: From) -> Reading<'_> {
-        self.channels.read(channel, from, self.timers.milliseconds(), &self.limits)
-    }
-
-    /// A connection's id as everybody may know it.
-    pub fn member_id(&self, id: ConnectionId) -> MemberId {
-        MemberId(scrambled(id.0 ^ self.secret))
-    }
-
-    /// Sends to one connection alone, behind all that was published to it before, but for what one who catches up has
-    /// not taken from the log yet. Returns false if the id is stale, the
-    /// connection is not open, or the message is longer than `max_message`.
-    pub fn send(&mut self, id: ConnectionId, message: &Message) -> bool {
-        let Some(slot) = self.open_slot(id) else { return false };
-        if message.payload().len() > self.limits.max_message {
-            return false;
-        }
-        self.settle(slot);
-        let opcode = match message.kind() {
-            Kind::Text => Opcode::Text,
-            Kind::Binary => Opcode::Binary,
-        };
-        let payload = message.payload();
-        self.slots.hot(slot).outbound.push_bytes(&mut self.batches, |bytes| {
-            write_header(bytes, opcode, payload.len());
-            bytes.extend_from_slice(payload);
-        });
-        self.counters.messages_sent += 1;
-        self.mark_dirty(slot);
-        true
-    }
-
     /// Joins a channel, which comes into being if it does not exist.
     ///
     /// # Errors
     /// See `JoinError`.
     pub fn join(&mut self, id: ConnectionId, channel: &str, from: From) -> Result<Joined, JoinError> {
         let slot = self.open_slot(id).ok_or(JoinError::Gone)?;
-        let joined = self.join_slot(slot, channel, from)?;
+        let joined = self.join_slot(slot, channel, Encoding::Raw, from)?;
         self.take_first_chunk(slot);
         Ok(joined)
     }
@@ -353,7 +280,7 @@ impl Broker {
         &self.limits
     }
 
-    pub(crate) fn join_slot(&mut self, slot: u32, channel: &str, from: From) -> Result<Joined, JoinError> {
+    fn join_slot(&mut self, slot: u32, channel: &str, encoding: Encoding, from: From) -> Result<Joined, JoinError> {
         // Before another makes way for a channel that is not joined after all.
         self.may_join(slot, channel)?;
         let key = self.hold_channel(channel).map_err(|TooManyChannels| JoinError::TooManyChannels)?;
@@ -361,7 +288,6 @@ impl Broker {
         let channel = &mut self.channels[key as usize];
         let (cursor, lost) = channel.log.resolve(from);
         let catching_up = cursor < channel.log.head();
-        let encoding = crate::channel::dialect::Encoding::Raw;
         let index = channel.insert(encoding, Member { cursor, slot, catching_up });
         cold.memberships.push(Membership { channel: key, index, encoding });
         if catching_up || cold.memberships.as_slice().len() > 1 {

@@ -4,7 +4,7 @@ use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use slab::Slab;
 
-use super::event::ConnectionId;
+use super::event::{ConnectionId, Exchange};
 use super::reason::Cause;
 use super::timers::Tick;
 use crate::channel::members::Memberships;
@@ -121,6 +121,8 @@ pub struct Extras {
     pub pong: Option<Vec<u8>>,
     /// Bytes that were read and not looked at yet.
     pub stash: Vec<u8>,
+    /// The request that waits for the next message.
+    pub held: Option<Exchange>,
 }
 
 impl Cold {
@@ -164,7 +166,11 @@ impl Cold {
 
     /// Frees the extras when nothing is in them.
     pub fn tidy(&mut self) {
-        if self.extras.as_ref().is_some_and(|extras| extras.pong.is_none() && extras.stash.is_empty()) {
+        if self
+            .extras
+            .as_ref()
+            .is_some_and(|extras| extras.pong.is_none() && extras.stash.is_empty() && extras.held.is_none())
+        {
             self.extras = None;
         }
     }

@@ -61,6 +61,9 @@ pub struct Position {
 impl Position {
     /// `0.0`, the position of a channel that does not exist.
     pub const NONE: Position = Position { epoch: Epoch::NONE, offset: 0 };
+
+    /// A position of no log: one that was told by somebody else, or a long time ago.
+    pub const UNKNOWN: Position = Position { epoch: Epoch::NONE, offset: 1 };
 }
 
 impl fmt::Display for Position {

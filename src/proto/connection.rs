@@ -9,6 +9,8 @@
 //! | CONNECTING, head or body | a refusal (`receive`) | CLOSED, draining |
 //! | CONNECTING, asked | the answer 101 (`open`) | OPEN |
 //! | CONNECTING, asked | any other answer (`answered`) | CONNECTING, head; CLOSED, draining |
+//! | CONNECTING, asked | the answer is a stream without end (`stream`) | STREAMING |
+//! | STREAMING | the broker ends it, or the peer goes (`drain`) | CLOSED, draining |
 //! | OPEN | the peer's Close, or a failure (`receive`) | CLOSED, draining |
 //! | OPEN | our Close (`close`) | CLOSING |
 //! | CLOSING | the peer's Close, or a failure (`receive`) | CLOSED, draining |
@@ -27,6 +29,9 @@ use crate::limits::Limits;
 
 /// How much is discarded behind the end of a connection, in bytes, before it is dropped.
 pub const MAX_DRAIN: u32 = 64 * 1024;
+
+/// How much a peer may send behind a request that is answered with a stream, in bytes: it is discarded.
+pub const MAX_BEHIND_STREAM: u32 = 4 * 1024;
 
 /// What received bytes came to.
 #[derive(Debug)]
@@ -68,6 +73,7 @@ enum State {
     Body(Box<Body>),
     Open(Decoder),
     Closing(Decoder),
+    Streaming { left: u32 },
     Draining { left: u32 },
 }
 
@@ -128,7 +134,7 @@ impl Connection {
                     (input.len(), Input::CloseAnswered)
                 }
             },
-            State::Draining { left } => match left.checked_sub(input.len() as u32) {
+            State::Streaming { left } | State::Draining { left } => match left.checked_sub(input.len() as u32) {
                 Some(rest) => {
                     *left = rest;
                     (input.len(), Input::Nothing)
@@ -160,6 +166,12 @@ impl Connection {
         }
     }
 
+    /// The request is answered with a stream that ends with the connection: STREAMING.
+    pub fn stream(&mut self) {
+        debug_assert!(matches!(self.state, State::Asked));
+        self.state = State::Streaming { left: MAX_BEHIND_STREAM };
+    }
+
     /// Our Close frame is queued: CLOSING.
     pub fn close(&mut self) {
         if let State::Open(decoder) = &mut self.state {
@@ -187,6 +199,16 @@ impl Connection {
     /// Whether messages may pass both ways.
     pub fn is_open(&self) -> bool {
         matches!(self.state, State::Open(_))
+    }
+
+    /// Whether it is a stream of HTTP.
+    pub fn is_streaming(&self) -> bool {
+        matches!(self.state, State::Streaming { .. })
+    }
+
+    /// Whether messages may pass to the peer.
+    pub fn is_subscribed(&self) -> bool {
+        self.is_open() || self.is_streaming()
     }
 
     /// Whether all that arrives is discarded.

@@ -77,6 +77,9 @@ impl Server {
                     if event.is_writable() {
                         self.broker.writable(id);
                     }
+                    if event.is_read_closed() {
+                        self.broker.hung_up(id);
+                    }
                     if event.is_readable() || event.is_read_closed() || event.is_error() {
                         self.make_ready(id, event.is_read_closed() || event.is_error());
                     }

@@ -225,6 +225,18 @@ impl Peer {
         assert!(rest.is_empty(), "{}", shown(&rest));
     }
 
+    #[track_caller]
+    pub fn read_exactly(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = self.read.split_off(self.taken);
+        let behind = bytes.split_off(bytes.len().min(length));
+        let arrived = bytes.len();
+        bytes.resize(length, 0);
+        self.stream.read_exact(&mut bytes[arrived..]).unwrap();
+        self.read = behind;
+        self.taken = 0;
+        bytes
+    }
+
     /// All up to the end of the stream. A reset is no end.
     #[track_caller]
     pub fn read_to_end(&mut self) -> Vec<u8> {
@@ -303,7 +315,15 @@ impl Answer {
     pub fn read(peer: &mut Peer) -> Answer {
         let head = peer.read_head();
         let status = head.get(9..12).and_then(|digits| digits.parse().ok());
-        Answer { status: status.unwrap_or_else(|| panic!("{head}")), body: peer.read_to_end(), head }
+        let status = status.unwrap_or_else(|| panic!("{head}"));
+        let mut answer = Answer { status, head, body: Vec::new() };
+        let closes = answer.header("connection").is_some_and(|options| options.contains("close"));
+        answer.body = match answer.header("content-length") {
+            // Kept open for the next request.
+            Some(length) if !closes => peer.read_exactly(length.parse().unwrap()),
+            _ => peer.read_to_end(),
+        };
+        answer
     }
 
     /// The value of a header.

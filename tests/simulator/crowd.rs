@@ -218,3 +218,22 @@ fn the_next_owner_of_a_slot_stands_among_the_dirty_once() {
     crowd.broker.receive(next, b"nonsense\0");
     crowd.broker.assert_invariants();
 }
+
+/// A slow consumer that has not even taken its 101 would have read the Close frame as the response.
+#[test]
+fn no_close_frame_instead_of_the_101() {
+    let mut crowd = Crowd::gather(1, Limits::default());
+    crowd.sinks.0.push(Sink::default());
+    let id = crowd.broker.open(([10, 0, 0, 1], 1).into(), false).expect("room");
+    crowd.broker.receive(id, &wire::handshake(&mut Random::new(1), "/crowd"));
+    let Some(Event::Handshake(handshake)) = crowd.broker.next_event() else { panic!("no handshake") };
+    assert_eq!(crowd.broker.accept(handshake, &Accept::plain()), id);
+    for _ in 0..9 {
+        assert!(crowd.broker.send(id, &Message::binary(vec![7; 1 << 20])));
+    }
+    crowd.broker.flush(&mut crowd.sinks);
+    let mut gone = Vec::new();
+    crowd.broker.reap(|slot| gone.push(slot as usize));
+    assert_eq!(gone, [slot_of(id)]);
+    assert!(matches!(crowd.broker.next_event(), Some(Event::Close(closed, _)) if closed == id));
+}

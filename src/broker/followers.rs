@@ -1,0 +1,328 @@
+//! Subscribers by HTTP: streams that last, and requests that are held until there is something to tell. A held request
+//! is a subscriber that ends after its first answer.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::event::{ConnectionId, Event, Exchange};
+use super::reason::{Cause, CloseReason};
+use super::slots::flag;
+use super::timers::Tick;
+use super::{Broker, JoinError, Joined};
+use crate::channel::dialect::{self, Context, Encoding, poll, sse};
+use crate::channel::log::{From, Lost};
+use crate::channel::position::Position;
+use crate::proto::batch::BatchKey;
+use crate::proto::http::{Refusal, Response, Status};
+use crate::proto::outbound::Range;
+
+/// In which form a stream tells its messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamFormat {
+    /// Server-Sent Events.
+    Sse,
+    /// The events of the JSON dialect, one a line.
+    Ndjson,
+}
+
+impl StreamFormat {
+    fn encoding(self) -> Encoding {
+        match self {
+            StreamFormat::Sse => Encoding::Sse,
+            StreamFormat::Ndjson => Encoding::Ndjson,
+        }
+    }
+
+    pub(crate) fn media_type(self) -> &'static str {
+        match self {
+            StreamFormat::Sse => "text/event-stream; charset=utf-8",
+            StreamFormat::Ndjson => "application/x-ndjson",
+        }
+    }
+}
+
+/// What is kept of a channel, as the JSON answer to a GET.
+#[derive(Debug)]
+pub struct Kept {
+    /// The channel's position.
+    pub position: Position,
+    /// Behind which offset it begins.
+    pub start: u64,
+    /// What was asked for and is not kept.
+    pub lost: Option<Lost>,
+    /// How many messages it has.
+    pub messages: usize,
+    /// The answer's body.
+    pub body: Bytes,
+}
+
+/// The value of the header `Slotcast-Lost`.
+pub fn lost_header(lost: Lost) -> String {
+    lost.count.map_or_else(|| "unknown".to_owned(), |count| count.to_string())
+}
+
+impl Broker {
+    /// What is kept of a channel, as the JSON answer to a GET. The channel is not made by asking.
+    pub fn read_json(&mut self, channel: &str, from: From) -> Kept {
+        let reading = self.read(channel, from);
+        let mut items = Vec::new();
+        let mut messages = 0;
+        for (offset, entry) in reading.entries() {
+            let context = Context { channel, position: Position { offset, ..reading.position } };
+            Encoding::Poll.encode(&dialect::Event::Message { context, entry }, &mut items);
+            messages += 1;
+        }
+        let body = answer_of(channel, reading.position, reading.lost, &items);
+        Kept { position: reading.position, start: reading.start, lost: reading.lost, messages, body }
+    }
+
+    /// Answers a request with a stream of a channel's messages. The id's Close event follows in any case.
+    pub fn stream(&mut self, exchange: Exchange, format: StreamFormat, channel: &str, from: From) -> ConnectionId {
+        let id = exchange.id;
+        let Some(slot) = self.asked_slot(id) else {
+            self.events.push_back(Event::Close(id, CloseReason::new(Cause::PeerVanished, None, "")));
+            return id;
+        };
+        self.slots.hot(slot).set(flag::ACCEPTED);
+        match self.join_slot(slot, channel, format.encoding(), from) {
+            Ok(joined) => self.open_stream(slot, &exchange, format, channel, joined),
+            Err(_) => self.refuse_follower(slot, format),
+        }
+        id
+    }
+
+    fn open_stream(&mut self, slot: u32, exchange: &Exchange, format: StreamFormat, channel: &str, joined: Joined) {
+        let (retry_ms, members) = (self.retry_ms(), self.members(channel));
+        let id = self.member_id(exchange.id);
+        let response = stream_head(format)
+            .with_header("Slotcast-Position", joined.position.to_string())
+            .with_cors(self.rules.cors_origin(&exchange.request));
+        let response = match joined.lost {
+            Some(lost) => response.with_header("Slotcast-Lost", lost_header(lost)),
+            None => response,
+        };
+        let mut bytes = response.encode_for(&exchange.request);
+        let encoding = format.encoding();
+        match format {
+            StreamFormat::Sse => sse::opening(&mut bytes, retry_ms, Some(joined.position)),
+            StreamFormat::Ndjson => {
+                let welcome = dialect::Event::Welcome { id, channel, position: joined.position, members };
+                encoding.encode(&welcome, &mut bytes);
+            }
+        }
+        if let Some(lost) = joined.lost {
+            encoding.encode(&dialect::Event::Lost { channel, lost, position: joined.position }, &mut bytes);
+        }
+        let now = self.timers.now();
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        hot.heard = now;
+        cold.connection.stream();
+        hot.outbound.push_bytes(&mut self.batches, |target| target.extend_from_slice(&bytes));
+        self.mark_dirty(slot);
+        self.rearm(slot);
+        self.resumed.push(exchange.id);
+        self.take_first_chunk(slot);
+    }
+
+    /// EventSource never comes back from another status than 200: it is told when to try again, and the stream ends.
+    pub(super) fn refuse_follower(&mut self, slot: u32, format: StreamFormat) {
+        let cause = Cause::TooManyChannels;
+        let response = match format {
+            StreamFormat::Sse => self.try_again_later(),
+            StreamFormat::Ndjson => {
+                let detail = "The broker has as many channels as it may have; try again later.";
+                let seconds = self.jittered_seconds().to_string();
+                let refusal = Refusal::new(Status(503), cause.as_str(), detail).with_header("Retry-After", seconds);
+                Response::problem(&refusal).closing().encode()
+            }
+        };
+        self.answer(slot, cause, &response);
+    }
+
+    /// The whole answer to an EventSource that there is no room for.
+    pub(super) fn try_again_later(&mut self) -> Vec<u8> {
+        let retry_ms = self.retry_ms() * 3;
+        let mut bytes = stream_head(StreamFormat::Sse).encode();
+        sse::opening(&mut bytes, retry_ms, None);
+        bytes
+    }
+
+    fn retry_ms(&mut self) -> u32 {
+        1000 + (self.next_random() % 3000) as u32
+    }
+
+    /// Answers a request with what there is behind `from`; if there is nothing, holds it until there is, at most for
+    /// `timeout`, past which it is answered with nothing.
+    pub fn hold(&mut self, exchange: Exchange, channel: &str, from: From, timeout: Duration) {
+        let Some(slot) = self.asked_slot(exchange.id) else { return };
+        let kept = self.read_json(channel, from);
+        if kept.messages > 0 || kept.lost.is_some() {
+            return self.respond(exchange, kept.response().with_header("Cache-Control", "no-store"));
+        }
+        let due = self.timers.now().after(timeout);
+        match self.join_slot(slot, channel, Encoding::Poll, From::Now) {
+            Ok(_) => {
+                if let Some(cold) = self.slots.cold(slot) {
+                    cold.due = due;
+                    cold.extras.get_or_insert_default().held = Some(exchange);
+                }
+                self.rearm(slot);
+            }
+            Err(JoinError::TooManyChannels) => self.refuse_follower(slot, StreamFormat::Ndjson),
+            Err(_) => {}
+        }
+    }
+
+    /// Answers those who are held for this channel with what this turn has added.
+    pub(super) fn answer_polls(&mut self, key: u32) {
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        let (name, position) = (channel.name().clone(), channel.log.position());
+        let Some(group) = channel.groups.iter_mut().find(|group| group.encoding == Encoding::Poll) else { return };
+        let Some(open) = group.open.take() else { return };
+        let waiting: Vec<(u32, u64)> = group.members.iter().map(|member| (member.slot, member.cursor)).collect();
+        let mut bodies: Vec<(u64, Bytes, BatchKey)> = Vec::new();
+        for (slot, cursor) in waiting {
+            let seen = cursor.max(open.base);
+            if seen == position.offset {
+                continue;
+            }
+            let index = match bodies.iter().position(|(from, ..)| *from == seen) {
+                Some(index) => index,
+                None => {
+                    let batch = self.batches.get(open.batch);
+                    let start = batch.start_of((seen - open.base) as usize) as usize;
+                    let items = batch.contiguous().and_then(|bytes| bytes.get(start..)).unwrap_or_default();
+                    let body = answer_of(&name, position, None, items);
+                    let shared = self.batches.open();
+                    self.batches.append(shared, Some(body.clone()), |_| {});
+                    bodies.push((seen, body, shared));
+                    bodies.len() - 1
+                }
+            };
+            if let Some((_, body, shared)) = bodies.get(index) {
+                self.finish_poll(slot, key, position, body.clone(), *shared);
+            }
+        }
+        for (_, _, shared) in bodies {
+            self.batches.release(shared);
+        }
+        self.batches.release(open.batch);
+    }
+
+    /// Its time is over: it is answered with nothing, and the position that it waits behind.
+    pub(super) fn answer_held(&mut self, slot: u32) {
+        let Some(membership) = self.slots.cold(slot).and_then(|cold| cold.memberships.as_slice().first().copied())
+        else {
+            return;
+        };
+        let Some(channel) = self.channels.get_mut(membership.channel) else { return };
+        let (name, position) = (channel.name().clone(), channel.log.position());
+        let member = channel.group_mut(membership.encoding).members.get(membership.index as usize);
+        let offset = member.map_or(position.offset, |member| member.cursor);
+        // A channel that nothing was published to does not exist for those who only ask.
+        let position = if offset == 0 { Position::NONE } else { Position { offset, ..position } };
+        let body = answer_of(&name, position, None, &[]);
+        let shared = self.batches.open();
+        self.batches.append(shared, Some(body.clone()), |_| {});
+        self.finish_poll(slot, membership.channel, position, body, shared);
+        self.batches.release(shared);
+    }
+
+    /// Answers a held request: a head of its own, and a body that it shares.
+    fn finish_poll(&mut self, slot: u32, key: u32, position: Position, body: Bytes, shared: BatchKey) {
+        self.remove_member(slot, key);
+        let Some(cold) = self.slots.cold(slot) else { return };
+        let Some(exchange) = cold.extras.as_mut().and_then(|extras| extras.held.take()) else { return };
+        cold.tidy();
+        let request = &exchange.request;
+        let keep = !request.wants_close() && self.may_ask_again(slot);
+        let response = poll_response(position, None, body)
+            .with_header("Cache-Control", "no-store")
+            .with_cors(self.rules.cors_origin(request));
+        if keep {
+            self.answer_and_keep(slot, &response.encode_for_head());
+        } else {
+            self.answer(slot, Cause::Answered, &response.closing().encode_for_head());
+        }
+        if request.method() != "HEAD" {
+            let end = self.batches.get(shared).len();
+            let hot = self.slots.hot(slot);
+            hot.outbound.push(Range { batch: shared, start: 0, end }, &mut self.batches);
+        }
+    }
+
+    /// The peer has ended its side: nobody waits for the answer to a held request any more.
+    pub fn hung_up(&mut self, id: ConnectionId) {
+        if let Some(slot) = self.slots.live(id).filter(|&slot| self.is_held(slot)) {
+            self.end(slot, Cause::PeerVanished);
+        }
+    }
+
+    /// A stream on which nothing came for a while shows that it lives.
+    pub(super) fn beat(&mut self, slot: u32, now: Tick) {
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        if hot.has(flag::BLOCKED) || !now.is_past(hot.heard.after(self.limits.ping_interval)) {
+            return;
+        }
+        hot.heard = now;
+        let Some(membership) = cold.memberships.as_slice().first() else { return };
+        hot.outbound
+            .push_bytes(&mut self.batches, |bytes| membership.encoding.encode(&dialect::Event::Heartbeat, bytes));
+        self.mark_dirty(slot);
+    }
+
+    /// Ends a stream behind what is queued: it has no other end than that of the connection.
+    pub(super) fn end_stream(&mut self, slot: u32, cause: Cause) {
+        let due = self.timers.now().after(self.limits.close_timeout);
+        if let Some(cold) = self.slots.cold(slot) {
+            cold.connection.drain();
+            cold.due = due;
+        }
+        self.farewell(slot, CloseReason::new(cause, None, ""));
+        self.mark_dirty(slot);
+        self.rearm(slot);
+    }
+
+    pub(super) fn is_streaming(&self, slot: u32) -> bool {
+        self.slots.get(slot).is_some_and(|(_, cold)| cold.connection.is_streaming())
+    }
+
+    pub(super) fn is_held(&self, slot: u32) -> bool {
+        let extras = self.slots.get(slot).and_then(|(_, cold)| cold.extras.as_ref());
+        extras.is_some_and(|extras| extras.held.is_some())
+    }
+}
+
+impl Kept {
+    /// The answer to a GET that does not wait, or need not.
+    pub fn response(self) -> Response {
+        poll_response(self.position, self.lost, self.body)
+    }
+}
+
+fn poll_response(position: Position, lost: Option<Lost>, body: Bytes) -> Response {
+    let response = Response::new(Status::OK)
+        .with_body("application/json", body)
+        .with_header("Slotcast-Position", position.to_string());
+    match lost {
+        Some(lost) => response.with_header("Slotcast-Lost", lost_header(lost)),
+        None => response,
+    }
+}
+
+fn stream_head(format: StreamFormat) -> Response {
+    Response::new(Status::OK)
+        .with_body(format.media_type(), Bytes::new())
+        .with_header("Cache-Control", "no-store, no-transform")
+        .with_header("X-Accel-Buffering", "no")
+        .until_close()
+}
+
+/// The body: the items come with a comma before each.
+fn answer_of(channel: &str, position: Position, lost: Option<Lost>, items: &[u8]) -> Bytes {
+    let mut body = poll::prefix(channel, position, lost);
+    body.extend_from_slice(items.get(1..).unwrap_or_default());
+    body.extend_from_slice(poll::SUFFIX);
+    Bytes::from(body)
+}

@@ -1,0 +1,100 @@
+//! What is said: to a channel, or to one connection alone.
+
+use std::sync::Arc;
+
+use super::event::ConnectionId;
+use super::{Broker, Published, scrambled};
+use crate::channel::log::{Entry, From, MemberId};
+use crate::channel::position::Position;
+use crate::channel::store::Reading;
+use crate::proto::frame::{Opcode, write_header};
+use crate::proto::message::{Kind, Message};
+
+impl Broker {
+    /// Publishes to a channel: to all its members, but for `except`. A channel that does not exist comes into being: its
+    /// history is for whoever comes later, and its position remembers it for `position_age` at least.
+    pub fn publish(
+        &mut self,
+        channel: &str,
+        message: Message,
+        from: Option<ConnectionId>,
+        except: Option<ConnectionId>,
+    ) -> Published {
+        self.publish_as(channel, message, from, None, except)
+    }
+
+    /// As `publish`, with what the sender calls itself.
+    pub fn publish_as(
+        &mut self,
+        channel: &str,
+        message: Message,
+        from: Option<ConnectionId>,
+        name: Option<Arc<str>>,
+        except: Option<ConnectionId>,
+    ) -> Published {
+        if message.payload().len() > self.limits.max_message {
+            return Published::TooBig;
+        }
+        let Ok(key) = self.hold_channel(channel) else { return Published::TooManyChannels };
+        let except = except.filter(|&id| self.is_member(id, key));
+        if let Some(id) = except {
+            self.settle(id.slot());
+        }
+        if !self.channels[key as usize].has_room(message.payload().len() + 64, &self.batches) {
+            self.settle_channel(key);
+        }
+        let (now, unix_ms) = (self.timers.milliseconds(), self.timers.unix_ms());
+        let from = from.map(|id| self.member_id(id));
+        let entry = Entry { unix_ms, message, from, name, except: except.map(|id| id.0) };
+        self.open_bytes += self.channels.publish(key, entry, now, &mut self.batches, &self.limits);
+        let channel = &mut self.channels[key as usize];
+        if !channel.touched && channel.has_open_batches() {
+            channel.touched = true;
+            self.touched.push(key);
+        }
+        let (position, members) = (channel.log.position(), channel.members());
+        if let Some(id) = except {
+            self.skip_newest(id.slot(), key);
+        }
+        self.release_if_idle(key);
+        Published::Done { position, receivers: members - usize::from(except.is_some()) }
+    }
+
+    /// The position of a channel, which is not made by asking: `0.0` if it does not exist.
+    pub fn position_of(&self, channel: &str) -> Position {
+        self.channels.position_of(channel)
+    }
+
+    /// What is kept of a channel, which is not made by asking.
+    pub fn read(&mut self, channel: &str, from: From) -> Reading<'_> {
+        self.channels.read(channel, from, self.timers.milliseconds(), &self.limits)
+    }
+
+    /// A connection's id as everybody may know it.
+    pub fn member_id(&self, id: ConnectionId) -> MemberId {
+        MemberId(scrambled(id.0 ^ self.secret))
+    }
+
+    /// Sends to one connection alone, behind all that was published to it before, but for what one who catches up has
+    /// not taken from the log yet. Returns false if the id is stale, the connection is not open, or the message is longer
+    /// than `max_message`.
+    pub fn send(&mut self, id: ConnectionId, message: &Message) -> bool {
+        let Some(slot) = self.open_slot(id) else { return false };
+        if message.payload().len() > self.limits.max_message {
+            return false;
+        }
+        self.settle(slot);
+        let opcode = match message.kind() {
+            Kind::Text => Opcode::Text,
+            Kind::Binary => Opcode::Binary,
+        };
+        let payload = message.payload();
+        self.slots.hot(slot).outbound.push_bytes(&mut self.batches, |bytes| {
+            write_header(bytes, opcode, payload.len());
+            bytes.extend_from_slice(payload);
+        });
+        self.counters.messages_sent += 1;
+        self.mark_dirty(slot);
+        true
+    }
+}

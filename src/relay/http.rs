@@ -1,0 +1,232 @@
+//! The doors that HTTP has to a channel: which request means what, and how it is answered.
+
+use std::sync::Arc;
+
+use super::{Door, Intent, is_no_channel};
+use crate::broker::Published;
+use crate::broker::event::Exchange;
+use crate::broker::followers::{Kept, StreamFormat, lost_header};
+use crate::channel::log::From;
+use crate::channel::name::{ChannelName, NameError};
+use crate::channel::position::Position;
+use crate::page;
+use crate::proto::http::{
+    METHODS, Refusal, Representation, Request, Response, Start, Status, answer_options, etag_of, is_unmodified,
+    representation, start, wait,
+};
+use crate::proto::message::{Kind, Message};
+use crate::proto::target::bad_parameter;
+use crate::proto::text::{is_hidden, push_json_string};
+
+/// The longest name that a sender may give itself, in bytes.
+const MAX_NAME: usize = 64;
+
+/// What a request wants.
+pub(super) fn read(exchange: Exchange, page: bool) -> Intent {
+    match own_answer(exchange.request()) {
+        Some(response) => Intent::Answer(exchange, response),
+        None => channel_intent(exchange, page),
+    }
+}
+
+/// What is no channel's business.
+fn own_answer(request: &Request) -> Option<Response> {
+    if request.method() == "OPTIONS" {
+        return Some(answer_options(request));
+    }
+    match request.path() {
+        path if is_no_channel(path) => Some(Response::not_found()),
+        "/-/health" | "/-/healthy" | "/-/ready" if is_get(request) => {
+            let ok = Response::new(Status::OK).with_body("text/plain; charset=utf-8", "ok\n");
+            Some(ok.with_header("Cache-Control", "no-store"))
+        }
+        path if path == "/-" || path.starts_with("/-/") => Some(Response::not_found()),
+        _ => None,
+    }
+}
+
+fn is_get(request: &Request) -> bool {
+    matches!(request.method(), "GET" | "HEAD")
+}
+
+fn channel_intent(exchange: Exchange, page: bool) -> Intent {
+    let request = exchange.request();
+    let channel = match ChannelName::from_path(request.path()) {
+        Ok(channel) => channel,
+        Err(NameError::TrailingSlash(name)) if is_get(request) => {
+            let response = without_slash(&name, request);
+            return Intent::Answer(exchange, response);
+        }
+        Err(error) => return Intent::Answer(exchange, Response::problem(&error.into())),
+    };
+    let read = match request.method() {
+        "GET" | "HEAD" => get(request, page),
+        "POST" | "PUT" => return publish(exchange, channel),
+        _ => Err(Refusal::method_not_allowed(METHODS)),
+    };
+    match read {
+        Ok(Get::Answer(response)) => Intent::Answer(exchange, response),
+        Ok(Get::Follow(format, from)) => Intent::Follow { exchange, format, channel, from },
+        Ok(Get::Read(from, wait)) => Intent::Read { exchange, channel, from, wait },
+        Err(refusal) => Intent::Answer(exchange, Response::problem(&refusal)),
+    }
+}
+
+enum Get {
+    Answer(Response),
+    Follow(StreamFormat, From),
+    Read(From, Option<std::time::Duration>),
+}
+
+fn get(request: &Request, page_allowed: bool) -> Result<Get, Refusal> {
+    let follow = |format: StreamFormat| {
+        let from = from(request)?.unwrap_or(From::Now);
+        if request.method() == "HEAD" {
+            return Ok(Get::Answer(Response::new(Status::OK).with_body(format.media_type(), "")));
+        }
+        Ok(Get::Follow(format, from))
+    };
+    match representation(request, page_allowed)? {
+        Representation::Page => Ok(Get::Answer(page())),
+        Representation::Sse => follow(StreamFormat::Sse),
+        Representation::Ndjson => follow(StreamFormat::Ndjson),
+        Representation::Json => {
+            let wait = wait(request)?;
+            let start = if wait.is_some() { From::Now } else { From::All };
+            Ok(Get::Read(from(request)?.unwrap_or(start), wait))
+        }
+    }
+}
+
+/// Where a follower starts; None if it does not say.
+pub(super) fn from(request: &Request) -> Result<Option<From>, Refusal> {
+    Ok(match start::<Position>(request)? {
+        Start::Unspecified => None,
+        Start::Position(position) => Some(From::Position(position)),
+        Start::All => Some(From::All),
+        Start::Last(count) => Some(From::Last(count)),
+        Start::UnknownEpoch => Some(From::Position(Position::UNKNOWN)),
+    })
+}
+
+/// What is kept, for one who does not wait: not again, if it has that already.
+pub(super) fn kept(exchange: &Exchange, kept: Kept) -> Response {
+    let lost = kept.lost.map(lost_header).unwrap_or_default();
+    let etag = etag_of(&kept.position.to_string(), &format!("{}-{lost}", kept.start));
+    if is_unmodified(exchange.request(), &etag) {
+        return Response::not_modified(&etag).with_header("Cache-Control", "private, no-cache");
+    }
+    kept.response().with_header("Cache-Control", "private, no-cache").with_header("ETag", etag)
+}
+
+fn without_slash(name: &ChannelName, request: &Request) -> Response {
+    let mut location = name.to_path();
+    let query = request.query().encoded();
+    if !query.is_empty() {
+        location.push('?');
+        location.push_str(&query);
+    }
+    Response::new(Status::PERMANENT_REDIRECT).with_header("Location", location)
+}
+
+fn page() -> Response {
+    Response::new(Status::OK)
+        .with_body("text/html; charset=utf-8", page::HTML)
+        .with_header("Content-Security-Policy", page::CONTENT_SECURITY_POLICY)
+        .with_header("Cache-Control", "no-store")
+}
+
+fn publish(exchange: Exchange, channel: ChannelName) -> Intent {
+    match messages_of(&exchange).and_then(|messages| Ok((messages, sender_name(exchange.request())?))) {
+        Ok(((message, more), name)) => {
+            Intent::Publish { door: Door::Http(exchange), channel, message, more, name, except: None }
+        }
+        Err(refusal) => Intent::Answer(exchange, Response::problem(&refusal)),
+    }
+}
+
+/// What the sender calls itself: a claim, not a proof.
+fn sender_name(request: &Request) -> Result<Option<Arc<str>>, Refusal> {
+    let Some(name) = request.query().get("name")? else { return Ok(None) };
+    if name.len() > MAX_NAME || name.is_empty() || name.chars().any(is_hidden) {
+        return Err(bad_parameter("name", "1 to 64 bytes of visible text"));
+    }
+    Ok(Some(Arc::from(&*name)))
+}
+
+/// The messages that a request publishes: its body, byte for byte, or each line of it. The type decides what they are.
+fn messages_of(exchange: &Exchange) -> Result<(Message, Vec<Message>), Refusal> {
+    let request = exchange.request();
+    let unsupported = |detail: &'static str| Refusal::new(Status(415), "unsupported_media_type", detail);
+    if request.header("content-encoding").is_some() {
+        return Err(unsupported("Send the body without a Content-Encoding."));
+    }
+    let full = request.header_str("content-type").unwrap_or_default().to_ascii_lowercase();
+    let media = full.split(';').next().unwrap_or_default().trim();
+    if media.starts_with("multipart/") {
+        return Err(unsupported("Send the message itself as the body, not as multipart."));
+    }
+    if media == "application/x-ndjson" {
+        return lines_of(exchange);
+    }
+    let says_text = media.starts_with("text/") || media == "application/json" || media.ends_with("+json");
+    let maybe_text = says_text || media.is_empty() || media == "application/x-www-form-urlencoded";
+    let body = exchange.body().clone();
+    match (maybe_text, Message::from_bytes(Kind::Text, body.clone())) {
+        (true, Some(text)) => Ok((text, Vec::new())),
+        (true, None) if says_text => Err(not_utf8()),
+        _ => Ok((Message::binary(body), Vec::new())),
+    }
+}
+
+/// Each line that is not empty is one text message, verbatim; all of them or none.
+fn lines_of(exchange: &Exchange) -> Result<(Message, Vec<Message>), Refusal> {
+    let body = exchange.body();
+    let lines = body.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let messages = lines.filter(|line| !line.is_empty());
+    let mut messages = messages.map(|line| Message::from_bytes(Kind::Text, body.slice_ref(line)).ok_or_else(not_utf8));
+    let empty = || Refusal::bad_request("no_messages", "Send at least one line that is not empty.");
+    let first = messages.next().ok_or_else(empty)??;
+    Ok((first, messages.collect::<Result<_, _>>()?))
+}
+
+fn not_utf8() -> Refusal {
+    Refusal::bad_request("invalid_payload", "Send text as UTF-8, or another Content-Type for binary data.")
+}
+
+/// The answer to a publish: of one message, or of the lines of an NDJSON body.
+pub(super) fn told(
+    exchange: &Exchange,
+    channel: &ChannelName,
+    first: Published,
+    last: Published,
+    count: usize,
+) -> Response {
+    let (Published::Done { position: first, .. }, Published::Done { position, receivers }) = (first, last) else {
+        return not_published(first);
+    };
+    let mut body = String::from("{\"channel\":");
+    push_json_string(&mut body, channel);
+    let lines = exchange.request().header_str("content-type").unwrap_or_default();
+    if lines.to_ascii_lowercase().starts_with("application/x-ndjson") {
+        body.push_str(&format!(",\"first\":\"{first}\",\"position\":\"{position}\",\"count\":{count}"));
+    } else {
+        body.push_str(&format!(",\"position\":\"{position}\""));
+    }
+    body.push_str(&format!(",\"receivers\":{receivers}}}\n"));
+    Response::new(Status::OK).with_body("application/json", body).with_header("Slotcast-Position", position.to_string())
+}
+
+fn not_published(published: Published) -> Response {
+    let refusal = match published {
+        Published::TooManyChannels => {
+            let detail = "The broker has as many channels as it may have; try again later.";
+            Refusal::new(Status(503), "too_many_channels", detail)
+        }
+        _ => {
+            let detail = "Send a message that is no longer than the broker's --max-message.";
+            Refusal::new(Status(413), "message_too_big", detail)
+        }
+    };
+    Response::problem(&refusal)
+}
