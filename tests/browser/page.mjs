@@ -131,6 +131,7 @@ const tests = {
     assert.equal(url, base.replace('http', 'ws') + '/chat?last=20&name=Ann')
     assert.match(await page.locator('#websocat').textContent(), /^websocat 'ws:.*\/chat\?last=20&name=Ann'$/)
     assert.doesNotMatch(await page.locator('#curl').textContent(), /last=/)
+    assert.match(await page.locator('#follow').textContent(), / '?http:.*\/chat\?last=20'?$/)
   },
 
   async 'the commands can be copied'(browser, base) {
@@ -140,6 +141,7 @@ const tests = {
     for (const [name, command] of [
       ['Copy the websocat command', `websocat ws://${host}/chat`],
       ['Copy the curl command', `curl -d 'hello' http://${host}/chat`],
+      ['Copy the follow command', `curl -N -H 'Accept: text/event-stream' http://${host}/chat`],
     ]) {
       await page.getByRole('button', { name }).click()
       await until(name, async () => (await page.evaluate(() => navigator.clipboard.readText())) === command)
@@ -159,6 +161,25 @@ const tests = {
     await promisify(execFile)('sh', ['-c', command.replace(/^curl/, 'curl -sS --noproxy "*" --max-time 10')], { cwd: '/' })
     await sees(page, 'hello')
     assert.equal(await page.locator('h1').textContent(), decodeURIComponent(odd))
+  },
+
+  async 'the follow command follows, whatever the channel'(browser, base) {
+    const page = await open(browser, base + '/' + encodeURIComponent("it's {a} $(b) привет") + '?last=5&name=Ann')
+    await say(page, 'kept')
+    await sees(page, 'kept')
+    const command = (await page.locator('#follow').textContent()).replace(/^curl/, 'exec curl -sS --noproxy "*" --max-time 30')
+    const curl = spawn('sh', ['-c', command], { stdio: ['ignore', 'pipe', 'inherit'], cwd: '/' })
+    const ended = new Promise(resolve => curl.once('close', resolve))
+    try {
+      let heard = ''
+      curl.stdout.setEncoding('utf8').on('data', chunk => { heard += chunk })
+      await until('what is kept', () => /^data: kept\n\n/m.test(heard))
+      await say(page, 'live')
+      await until('what comes', () => /^data: live\n\n/m.test(heard))
+    } finally {
+      curl.kill()
+      await ended
+    }
   },
 
   async 'the JavaScript snippet joins and sends'(browser, base) {
