@@ -20,7 +20,7 @@ websocat-test: ## the real websocat against the real broker
 autobahn: ## the Autobahn suite, groups 1-7, 9 and 10, strict
 	bash tests/run.sh autobahn
 
-browser-test: ## the page in a real Chromium
+browser-test: ## the page and followers in a real Chromium
 	bash tests/run.sh browser
 
 planted: ## bugs put in on purpose, which the tests must notice (compiles each: minutes)

@@ -206,6 +206,8 @@ suite_browser() {
     else
         export CHROMIUM
         run_counted browser "$began" 600 indented node tests/browser/page.mjs
+        began=$SECONDS
+        run_counted 'browser followers' "$began" 300 indented node tests/browser/followers.mjs
     fi
 }
 
