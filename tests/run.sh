@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests, and first installs whatever they need.
 #
-#   tests/run.sh [SUITE...]     rust lint websocat autobahn browser
+#   tests/run.sh [SUITE...]     rust lint websocat autobahn browser clients
 #
 # Without arguments: all of them (lint only with CI=true). What cannot be installed is skipped, loudly;
 # with CI=true a skipped suite counts as failed. Tools go to .tools/, which git ignores.
@@ -17,6 +17,7 @@ set -euo pipefail
 websocat_version=1.14.1
 autobahn_cases=(--exclude '12.*,13.*')
 autobahn_flags=(--max-message 16MiB --max-outbound 128MiB --max-fragments 65536 --max-control-rate 100000)
+clients_flags=(--history-messages 1000 --history-bytes 8MiB)
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
@@ -36,11 +37,11 @@ main() {
     if ((${#suites[@]} == 0)); then
         suites=(rust)
         ! $ci || suites+=(lint)
-        suites+=(autobahn browser websocat) # the last one is being installed behind the other two
+        suites+=(autobahn browser clients websocat) # the last one is being installed behind the others
     fi
     command -v cargo >/dev/null || usage 'cargo is missing; install Rust from https://rustup.rs'
     for suite in "${suites[@]}"; do
-        [[ $suite =~ ^(rust|lint|autobahn|browser|websocat)$ ]] || usage "no suite '$suite'; there are: rust lint autobahn browser websocat"
+        [[ $suite =~ ^(rust|lint|autobahn|browser|clients|websocat)$ ]] || usage "no suite '$suite'; there are: rust lint autobahn browser clients websocat"
     done
     mkdir -p "$tools"
     local built=''
@@ -157,7 +158,7 @@ suite_websocat() {
 
 suite_autobahn() {
     local began=$SECONDS python cases
-    if ! python=$(python_for_autobahn); then
+    if ! python=$(python_with_venv); then
         skip autobahn 'no Python 3.11 or newer with venv'
         return
     fi
@@ -206,7 +207,28 @@ suite_browser() {
     else
         export CHROMIUM
         run_counted browser "$began" 600 indented node tests/browser/page.mjs
+        began=$SECONDS
+        run_counted 'browser followers' "$began" 300 indented node tests/browser/followers.mjs
     fi
+}
+
+suite_clients() {
+    local began=$SECONDS python
+    if ! python=$(python_with_venv); then
+        skip clients 'no Python 3.11 or newer with venv'
+        return
+    fi
+    if ! clients_venv_ready "$python"; then
+        skip clients 'could not make its Python environment'
+        return
+    fi
+    if ! start_broker "${clients_flags[@]}"; then
+        row clients 0 1 0 $((SECONDS - began))
+        return
+    fi
+    run_counted clients "$began" 200 indented \
+        "$tools/clients-venv/bin/python" tests/clients/clients.py "http://127.0.0.1:$broker_port"
+    stop_broker || row 'clients: broker ends' 0 1 0 0
 }
 
 # ------------------------------------------------------------------ set-up
@@ -247,7 +269,7 @@ websocat_installed() {
     "$tools/bin/websocat" --version 2>/dev/null | grep -qx "websocat $websocat_version"
 }
 
-python_for_autobahn() {
+python_with_venv() {
     local python
     for python in ${AUTOBAHN_PYTHON:-} python3 python3.13 python3.12 python3.11; do
         if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
@@ -257,6 +279,24 @@ python_for_autobahn() {
         fi
     done
     return 1
+}
+
+clients_venv_ready() {
+    local venv=$tools/clients-venv pins=tests/clients/pins.txt
+    ! cmp -s "$pins" "$venv/pins.txt" || return 0
+    echo '  making the Python environment of clients'
+    run_logged "$scratch/clients-venv.log" 300 quiet make_venv "$1" "$venv" "$pins" && return
+    tail -n 15 "$scratch/clients-venv.log" | sed 's/^/    /'
+    return 1
+}
+
+# make_venv PYTHON VENV PINS
+make_venv() {
+    # --no-deps: the pins name everything
+    rm -rf "$2" &&
+        "$1" -m venv "$2" &&
+        PIP_DISABLE_PIP_VERSION_CHECK=1 "$2/bin/python" -m pip install --quiet --no-deps -r "$3" &&
+        cp "$3" "$2/pins.txt"
 }
 
 find_chromium() {

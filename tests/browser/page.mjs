@@ -11,17 +11,11 @@ import { execFile, spawn } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { chromium } from 'playwright-core'
+import { BIN, DEADLINE, finish, launch, runAll, startBroker, until } from './harness.mjs'
 
-const DEADLINE = 10_000
 const RECONNECT_DEADLINE = 30_000
 const MAX_LINES = 1000
 const SCREENSHOTS = fileURLToPath(new URL('../../.screenshots/', import.meta.url))
-const BIN = process.env.SLOTCAST_BIN
-const only = process.env.ONLY
-
-let passed = 0
-let failed = 0
 
 // ---------------------------------------------------------------- tests
 
@@ -137,6 +131,7 @@ const tests = {
     assert.equal(url, base.replace('http', 'ws') + '/chat?last=20&name=Ann')
     assert.match(await page.locator('#websocat').textContent(), /^websocat 'ws:.*\/chat\?last=20&name=Ann'$/)
     assert.doesNotMatch(await page.locator('#curl').textContent(), /last=/)
+    assert.match(await page.locator('#follow').textContent(), / '?http:.*\/chat\?last=20'?$/)
   },
 
   async 'the commands can be copied'(browser, base) {
@@ -146,6 +141,7 @@ const tests = {
     for (const [name, command] of [
       ['Copy the websocat command', `websocat ws://${host}/chat`],
       ['Copy the curl command', `curl -d 'hello' http://${host}/chat`],
+      ['Copy the follow command', `curl -N -H 'Accept: text/event-stream' http://${host}/chat`],
     ]) {
       await page.getByRole('button', { name }).click()
       await until(name, async () => (await page.evaluate(() => navigator.clipboard.readText())) === command)
@@ -165,6 +161,25 @@ const tests = {
     await promisify(execFile)('sh', ['-c', command.replace(/^curl/, 'curl -sS --noproxy "*" --max-time 10')], { cwd: '/' })
     await sees(page, 'hello')
     assert.equal(await page.locator('h1').textContent(), decodeURIComponent(odd))
+  },
+
+  async 'the follow command follows, whatever the channel'(browser, base) {
+    const page = await open(browser, base + '/' + encodeURIComponent("it's {a} $(b) привет") + '?last=5&name=Ann')
+    await say(page, 'kept')
+    await sees(page, 'kept')
+    const command = (await page.locator('#follow').textContent()).replace(/^curl/, 'exec curl -sS --noproxy "*" --max-time 30')
+    const curl = spawn('sh', ['-c', command], { stdio: ['ignore', 'pipe', 'inherit'], cwd: '/' })
+    const ended = new Promise(resolve => curl.once('close', resolve))
+    try {
+      let heard = ''
+      curl.stdout.setEncoding('utf8').on('data', chunk => { heard += chunk })
+      await until('what is kept', () => /^data: kept\n\n/m.test(heard))
+      await say(page, 'live')
+      await until('what comes', () => /^data: live\n\n/m.test(heard))
+    } finally {
+      curl.kill()
+      await ended
+    }
   },
 
   async 'the JavaScript snippet joins and sends'(browser, base) {
@@ -369,44 +384,6 @@ async function shoot(page, name) {
   await page.screenshot({ path: `${SCREENSHOTS}${name}.png` })
 }
 
-/** Polls a condition until it holds; past the deadline it fails, naming what it waited for. */
-async function until(what, condition, deadline = DEADLINE) {
-  const end = performance.now() + deadline
-  while (!(await condition())) {
-    if (performance.now() > end) throw new Error(`waited ${deadline} ms for ${what}`)
-    await new Promise(resolve => setTimeout(resolve, 20))
-  }
-}
-
-// ---------------------------------------------------------------- the broker, as a child process
-
-async function startBroker(port = 0) {
-  // SLOTCAST_* would configure it.
-  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('SLOTCAST_') && name !== 'PORT'))
-  const child = spawn(BIN, ['--listen', `127.0.0.1:${port}`], { stdio: ['ignore', 'ignore', 'pipe'], env })
-  let log = ''
-  let ended = false
-  const gone = new Promise(resolve => child.once('close', resolve)).then(() => { ended = true })
-  child.once('error', error => { log += error; ended = true })
-  child.stderr.setEncoding('utf8').on('data', chunk => { log = (log + chunk).slice(-20_000) })
-  const stop = async () => {
-    if (!ended) child.kill('SIGKILL')
-    await gone
-  }
-  let url
-  try {
-    await until('the listening line', () => {
-      assert.ok(!ended, `the broker ended:\n${log}`)
-      url = log.match(/listening on (http:\/\/\S+:\d+)/)?.[1]
-      return url
-    })
-  } catch (error) {
-    if (!ended) await stop()
-    throw error
-  }
-  return { url, port: new URL(url).port, stop }
-}
-
 // ---------------------------------------------------------------- running
 
 async function main() {
@@ -415,39 +392,12 @@ async function main() {
   const base = broker?.url ?? process.env.SLOTCAST_URL.replace(/\/+$/, '')
   let browser
   try {
-    browser = await chromium.launch({
-      executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
-      args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-        '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-    })
-    for (const [name, body] of Object.entries(tests)) if (!only || name.includes(only)) await run(name, body, browser, base)
+    browser = await launch()
+    await runAll(tests, browser, base)
   } finally {
     await browser?.close()
     await broker?.stop()
   }
 }
 
-async function run(name, body, browser, base) {
-  browser.opened = []
-  browser.complaints = []
-  try {
-    const skipped = await body(browser, base)
-    assert.deepEqual(browser.complaints, [], 'the browser complained')
-    if (skipped) return console.log(`skip  ${name}: ${skipped}`)
-    passed++
-    console.log(`ok    ${name}`)
-  } catch (error) {
-    failed++
-    console.log(`FAIL  ${name}\n${error.stack}`)
-    if (browser.complaints.length) console.log(browser.complaints.join('\n'))
-  } finally {
-    for (const context of browser.opened) await context.close()
-  }
-}
-
-await main().catch(error => {
-  failed++
-  console.log(error.stack)
-})
-console.log(`${passed} passed, ${failed} failed`)
-process.exitCode = failed || !passed ? 1 : 0
+await finish(main)
