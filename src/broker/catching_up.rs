@@ -92,8 +92,8 @@ impl Broker {
     }
 
     /// Lets go of the chunks of a channel that is gone, whose key may be another's before the flush; None for all.
-    pub(super) fn forget_chunks(&mut self, channel: Option<u32>) {
-        for (_, chunk) in self.chunks.extract_if(|&(key, ..), _| channel.is_none_or(|channel| channel == key)) {
+    pub(super) fn forget_chunks(&mut self) {
+        for (_, chunk) in self.chunks.drain() {
             self.batches.release(chunk.batch);
         }
     }

@@ -42,7 +42,7 @@ impl Broker {
         if self.dirty.is_empty() {
             self.dirty = dirty;
         }
-        self.forget_chunks(None);
+        self.forget_chunks();
         self.open_bytes = 0;
         self.judge();
     }
