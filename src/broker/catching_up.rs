@@ -91,7 +91,7 @@ impl Broker {
         Ok(true)
     }
 
-    /// Lets go of the chunks of a channel that is gone, whose key may be another's before the flush; None for all.
+    /// Lets go of the encoded log: it is shared within one flush.
     pub(super) fn forget_chunks(&mut self) {
         for (_, chunk) in self.chunks.drain() {
             self.batches.release(chunk.batch);
