@@ -14,7 +14,7 @@ use crate::channel::dialect::{self, Context, Encoding, poll, sse};
 use crate::channel::log::{From, Lost};
 use crate::channel::position::Position;
 use crate::proto::batch::BatchKey;
-use crate::proto::http::{Refusal, Response, Status};
+use crate::proto::http::{Refusal, Request, Response, Status};
 use crate::proto::outbound::Range;
 
 /// In which form a stream tells its messages.
@@ -87,7 +87,7 @@ impl Broker {
         self.slots.hot(slot).set(flag::ACCEPTED);
         match self.join_slot(slot, channel, format.encoding(), from) {
             Ok(joined) => self.open_stream(slot, &exchange, format, channel, joined),
-            Err(_) => self.refuse_follower(slot, format),
+            Err(_) => self.refuse_follower(slot, &exchange, format),
         }
         id
     }
@@ -125,25 +125,26 @@ impl Broker {
         self.take_first_chunk(slot);
     }
 
-    /// EventSource never comes back from another status than 200: it is told when to try again, and the stream ends.
-    pub(super) fn refuse_follower(&mut self, slot: u32, format: StreamFormat) {
+    fn refuse_follower(&mut self, slot: u32, exchange: &Exchange, format: StreamFormat) {
         let cause = Cause::TooManyChannels;
         let response = match format {
-            StreamFormat::Sse => self.try_again_later(),
+            StreamFormat::Sse => self.try_again_later(&exchange.request),
             StreamFormat::Ndjson => {
                 let detail = "The broker has as many channels as it may have; try again later.";
                 let seconds = self.jittered_seconds().to_string();
                 let refusal = Refusal::new(Status(503), cause.as_str(), detail).with_header("Retry-After", seconds);
-                Response::problem(&refusal).closing().encode()
+                let cors = self.rules.cors_origin(&exchange.request);
+                Response::problem(&refusal).closing().with_cors(cors).encode_for(&exchange.request)
             }
         };
         self.answer(slot, cause, &response);
     }
 
-    /// The whole answer to an EventSource that there is no room for.
-    pub(super) fn try_again_later(&mut self) -> Vec<u8> {
+    /// The whole answer to an EventSource that there is no room for. It never comes back from another status than 200:
+    /// so it is told when to try again, and the stream ends.
+    pub(super) fn try_again_later(&mut self, request: &Request) -> Vec<u8> {
         let retry_ms = self.retry_ms() * 3;
-        let mut bytes = stream_head(StreamFormat::Sse).encode();
+        let mut bytes = stream_head(StreamFormat::Sse).with_cors(self.rules.cors_origin(request)).encode();
         sse::opening(&mut bytes, retry_ms, None);
         bytes
     }
@@ -170,7 +171,7 @@ impl Broker {
                 }
                 self.rearm(slot);
             }
-            Err(JoinError::TooManyChannels) => self.refuse_follower(slot, StreamFormat::Ndjson),
+            Err(JoinError::TooManyChannels) => self.refuse_follower(slot, &exchange, StreamFormat::Ndjson),
             Err(_) => {}
         }
     }

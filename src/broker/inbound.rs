@@ -12,7 +12,7 @@ use crate::proto::close::CloseCode;
 use crate::proto::connection::Input;
 use crate::proto::frame::{Failure, Opcode, write_header};
 use crate::proto::handshake::{Upgrade, upgrade};
-use crate::proto::http::{BodyReader, Refusal, Request, Response, Status, framing};
+use crate::proto::http::{BodyReader, Refusal, Representation, Request, Response, Status, framing, representation};
 use crate::proto::text::escape_for_log;
 
 /// See `--max-connections` and `--max-connections-per-ip`.
@@ -123,6 +123,10 @@ impl Broker {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         let (peer, loopback, kept) = (cold.peer(), hot.has(flag::LOOPBACK), cold.kept);
         match self.judge_request(peer, loopback, kept, &request) {
+            Err(refusal) if refusal.status == Status(503) && is_event_source(&request) => {
+                let response = self.try_again_later(&request);
+                self.answer(slot, Cause::Refused, &response);
+            }
             Err(refusal) => {
                 let response = Response::problem(&refusal).closing().with_cors(self.rules.cors_origin(&request));
                 self.answer(slot, Cause::Refused, &response.encode_for(&request));
@@ -255,4 +259,8 @@ impl Broker {
         self.queue_close(slot, failure.code, &reason);
         self.farewell(slot, CloseReason::new(cause, Some(failure.code), &reason));
     }
+}
+
+fn is_event_source(request: &Request) -> bool {
+    request.method() == "GET" && representation(request, false) == Ok(Representation::Sse)
 }

@@ -215,3 +215,23 @@ fn a_head_request_follows_nothing() {
         assert!(head.header("content-type").unwrap().starts_with(accept));
     }
 }
+
+/// From another status than 200 an EventSource never comes back.
+#[test]
+fn an_event_source_without_room_is_told_to_come_back() {
+    let broker = Broker::start(|config| {
+        config.limits.max_connections = 3;
+        config.limits.max_channels = 1;
+    });
+    let inside = broker.join("/chat");
+    let (mut channel, _) = follow(&broker, "/other", "text/event-stream", "");
+    let _second = broker.join("/chat");
+    let (mut connection, _) = follow(&broker, "/chat", "text/event-stream", "");
+    for peer in [&mut channel, &mut connection] {
+        let rest = String::from_utf8(peer.read_to_end()).unwrap();
+        assert!(rest.starts_with("retry: ") && rest.ends_with("\n\n") && !rest.contains("id:"), "{rest}");
+    }
+    let refused = ask(broker.address, get("/chat", "Accept: application/x-ndjson\r\n"));
+    assert!(refused.is_problem(503, "too_many_connections"), "{refused:?}");
+    inside.close();
+}
