@@ -18,6 +18,9 @@ use crate::limits::Limits;
 pub struct Config {
     /// Where to listen. Default: port 8080 of 127.0.0.1.
     pub listen: Vec<SocketAddr>,
+    /// Where to listen for operators: what comes in there has `Exchange::is_admin`, has places of its own when the
+    /// broker is full, and is heard until a shutdown has sent everybody else away. Default: nowhere.
+    pub admin_listen: Vec<SocketAddr>,
     /// The limits.
     pub limits: Limits,
     /// Origins that are allowed besides the server's own: `https://example.com`, or `null`.
@@ -30,6 +33,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            admin_listen: Vec::new(),
             limits: Limits::default(),
             origins: Vec::new(),
             hosts: Vec::new(),

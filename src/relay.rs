@@ -4,6 +4,7 @@
 //! authorizes, rewrites or vetoes does it in between, so that no door is forgotten.
 
 mod http;
+mod own;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,7 +124,7 @@ impl Relay {
     pub fn read(&self, server: &Server, event: Event) -> Intent {
         match event {
             Event::Handshake(handshake) => read_handshake(handshake),
-            Event::Http(exchange) => http::read(exchange, self.page),
+            Event::Http(exchange) => http::read(server, exchange, self.page),
             Event::Message(id, message) => {
                 let Some(name) = server.channels_of(id).next() else { return Intent::Nothing };
                 let except = (server.tag(id) == NO_ECHO).then_some(id);
@@ -191,6 +192,10 @@ fn is_no_channel(path: &str) -> bool {
 }
 
 fn read_handshake(handshake: Handshake) -> Intent {
+    if handshake.is_admin() {
+        let detail = "There are no channels here; join on the address that the broker serves everybody on.";
+        return Intent::Refuse(handshake, Refusal::new(Status(404), "not_found", detail));
+    }
     if is_no_channel(handshake.path()) {
         let detail = "Choose another path: browsers ask for this one by themselves.";
         return Intent::Refuse(handshake, Refusal::new(Status(404), "not_found", detail));

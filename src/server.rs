@@ -53,7 +53,11 @@ pub struct Server {
     events: Events,
     broker: Broker,
     sockets: Sockets,
+    /// Those for operators first, which outlive the others.
     listeners: Vec<Listening>,
+    /// How many are for operators.
+    admin_listeners: usize,
+    private: bool,
     handle: Handle,
     woken: bool,
     /// Commands of other threads that wait for the next flush.
@@ -84,6 +88,7 @@ enum Phase {
 struct Listening {
     listener: Listener,
     ready: bool,
+    admin: bool,
 }
 
 impl Server {
@@ -99,11 +104,15 @@ impl Server {
         let poll = Poll::new()?;
         let handle = Handle::new(Waker::new(poll.registry(), WAKER)?);
         let mut listeners = Vec::new();
-        for (i, address) in config.listen.iter().enumerate() {
+        let admins = config.admin_listen.iter().map(|address| (address, true));
+        for (address, admin) in admins.chain(config.listen.iter().map(|address| (address, false))) {
             let mut listener = Listener::bind(*address)?;
-            listener.register(poll.registry(), Token(LISTENERS | i))?;
-            listeners.push(Listening { listener, ready: false });
+            listener.register(poll.registry(), Token(LISTENERS | listeners.len()))?;
+            listeners.push(Listening { listener, ready: false, admin });
         }
+        let private = listeners.iter().all(|listening| listening.listener.is_loopback())
+            && config.origins.is_empty()
+            && config.hosts.is_empty();
         let seed = RandomState::new().hash_one(std::process::id());
         Ok(Server {
             broker: Broker::new(config.limits, rules, seed, clock()),
@@ -111,6 +120,8 @@ impl Server {
             events: Events::with_capacity(EVENTS),
             sockets: Sockets::default(),
             listeners,
+            admin_listeners: config.admin_listen.len(),
+            private,
             handle,
             woken: false,
             commands: VecDeque::new(),
@@ -128,7 +139,38 @@ impl Server {
 
     /// Where it listens, in the order of `Config::listen`.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().map(|listening| listening.listener.address()).collect()
+        self.addresses(false)
+    }
+
+    /// Where it listens for operators, in the order of `Config::admin_listen`.
+    pub fn admin_addrs(&self) -> Vec<SocketAddr> {
+        self.addresses(true)
+    }
+
+    fn addresses(&self, admin: bool) -> Vec<SocketAddr> {
+        let listeners = self.listeners.iter().filter(|listening| listening.admin == admin);
+        listeners.map(|listening| listening.listener.address()).collect()
+    }
+
+    /// Whether there are listeners for operators.
+    pub fn has_admin_listeners(&self) -> bool {
+        self.admin_listeners > 0
+    }
+
+    /// Whether it is for this machine alone: all listeners are loopback ones, and no origin and no host is allowed
+    /// besides its own.
+    pub fn is_private(&self) -> bool {
+        self.private
+    }
+
+    /// Whether a shutdown is under way.
+    pub fn is_draining(&self) -> bool {
+        self.broker.is_draining()
+    }
+
+    /// How many connections count for `max_connections`, in whatever state: all but those of operators.
+    pub fn counted_connections(&self) -> usize {
+        self.broker.counted_connections()
     }
 
     /// Waits for the next event. None: it was shut down, and every connection is gone.
@@ -273,13 +315,14 @@ impl Server {
     }
 
     /// Begins to shut down: no new connections; every open one gets a Close frame with 1001, in paced batches; after
-    /// `timeout` whoever is left is dropped. `poll` returns None when all are gone.
+    /// `timeout` whoever is left is dropped. `poll` returns None when all are gone. Listeners for operators still listen
+    /// until everybody else has gone.
     pub fn shutdown(&mut self, timeout: Duration) {
         self.shutdown_with(CloseCode::GOING_AWAY, timeout);
     }
 
     fn shutdown_with(&mut self, code: CloseCode, timeout: Duration) {
-        self.listeners.clear();
+        self.listeners.truncate(self.admin_listeners);
         self.accept_again = None;
         self.broker.shutdown(code, timeout);
     }

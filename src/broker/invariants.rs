@@ -41,6 +41,8 @@ impl Broker {
         assert_eq!(flagged, listed.count(), "flags and list of the dirty differ");
         let ended = self.slots.iter().filter(|(_, hot, _)| hot.has(flag::ENDED)).count();
         assert_eq!(ended, self.ended.len(), "flags and list of the ended differ");
+        let admins = self.slots.iter().filter(|(.., cold)| cold.admin).count();
+        assert_eq!(admins, self.admins, "flags and number of the operators differ");
     }
 
     fn assert_connections(&self) {

@@ -19,49 +19,60 @@ use crate::proto::text::escape_for_log;
 /// Connections past `max_connections` that are let in far enough to be told so.
 pub const REFUSING: usize = 16;
 
-/// How many connections a shutdown closes at a time, and how long it waits in between: a herd that reconnects at once
-/// helps nobody.
-const DRAIN_BATCH: usize = 500;
-const DRAIN_PAUSE: Duration = Duration::from_millis(10);
-
-/// A shutdown under way.
-#[derive(Debug)]
-pub(super) struct Draining {
-    code: CloseCode,
-    /// The slots below this one are told.
-    reached: u32,
-    /// When the next are.
-    pub(super) next: Tick,
-    deadline: Tick,
-}
+/// Most connections of operators at once: these do not count for `max_connections`.
+pub const MOST_ADMINS: usize = 16;
 
 impl Broker {
     /// Takes a new connection in; None if there are too many even to be told so. `loopback` says that its listener can
     /// be reached from this machine alone.
     pub fn open(&mut self, peer: SocketAddr, loopback: bool) -> Option<ConnectionId> {
-        if self.slots.len() >= self.limits.max_connections + REFUSING {
+        if self.counted_connections() >= self.limits.max_connections + REFUSING {
             return None;
         }
-        let now = self.timers.now();
-        let id = self.slots.insert(peer, now);
-        let (hot, cold) = self.slots.both(id.slot())?;
-        cold.due = now.after(self.limits.handshake_timeout);
-        if loopback {
-            hot.set(flag::LOOPBACK);
-        }
-        self.counters.connections += 1;
+        let id = self.take_in(peer, loopback);
         self.count_address(peer.ip().to_canonical());
-        self.rearm(id.slot());
         Some(id)
     }
 
+    /// As `open`, by a listener for operators. They have places of their own, so that they can look when it is full;
+    /// None if all of these are taken.
+    pub fn open_admin(&mut self, peer: SocketAddr, loopback: bool) -> Option<ConnectionId> {
+        if self.admins >= MOST_ADMINS {
+            return None;
+        }
+        let id = self.take_in(peer, loopback);
+        self.slots.cold(id.slot())?.admin = true;
+        self.admins += 1;
+        Some(id)
+    }
+
+    fn take_in(&mut self, peer: SocketAddr, loopback: bool) -> ConnectionId {
+        let now = self.timers.now();
+        let id = self.slots.insert(peer, now);
+        if let Some((hot, cold)) = self.slots.both(id.slot()) {
+            cold.due = now.after(self.limits.handshake_timeout);
+            if loopback {
+                hot.set(flag::LOOPBACK);
+            }
+        }
+        self.counters.connections += 1;
+        self.rearm(id.slot());
+        id
+    }
+
+    /// How many connections count for `max_connections`: all but those of operators.
+    pub fn counted_connections(&self) -> usize {
+        self.slots.len() - self.admins
+    }
+
     /// Whether this connection is one too many.
-    pub(super) fn is_crowded(&self, peer: SocketAddr) -> bool {
-        if self.slots.len() > self.limits.max_connections {
+    pub(super) fn is_crowded(&self, slot: u32) -> bool {
+        if self.counted_connections() > self.limits.max_connections {
             return true;
         }
         let most = self.limits.max_connections_per_ip;
-        most > 0 && self.addresses.get(&peer.ip()).is_some_and(|&count| count as usize > most)
+        let count = self.slots.get(slot).and_then(|(_, cold)| self.addresses.get(&cold.peer().ip()));
+        most > 0 && count.is_some_and(|&count| count as usize > most)
     }
 
     /// Counts connections by address, only where that is limited: it is a map entry for each.
@@ -162,7 +173,7 @@ impl Broker {
 
     /// Whether another request may come from it. One that has ended its side has all its requests here already.
     pub(super) fn may_ask_again(&self, slot: u32) -> bool {
-        let ends = |(hot, cold): (&Hot, &Cold)| hot.has(flag::EOF) && cold.stash_len() == 0;
+        let ends = |(hot, cold): (&Hot, &Cold)| hot.has(flag::LAST) || (hot.has(flag::EOF) && cold.stash_len() == 0);
         self.draining.is_none() && !self.slots.get(slot).is_none_or(ends)
     }
 
@@ -200,62 +211,8 @@ impl Broker {
         true
     }
 
-    /// Begins to shut down: every open connection gets a Close frame with that code, batch by batch; after `timeout`
-    /// whoever is left is dropped.
-    pub fn shutdown(&mut self, code: CloseCode, timeout: Duration) {
-        let now = self.timers.now();
-        let deadline = now.after(timeout);
-        self.draining = Some(Draining { code, reached: 0, next: now, deadline });
-    }
-
-    /// Whether a shutdown is under way.
-    pub fn is_draining(&self) -> bool {
-        self.draining.is_some()
-    }
-
-    pub(super) fn go_on_draining(&mut self) {
-        let now = self.timers.now();
-        let Some(draining) = &mut self.draining else { return };
-        if !now.is_past(draining.next) {
-            return;
-        }
-        let code = draining.code;
-        if now.is_past(draining.deadline) {
-            draining.next = now.after(DRAIN_PAUSE);
-            for slot in self.slots.iter().map(|(slot, ..)| slot).collect::<Vec<_>>() {
-                self.end(slot, Cause::ShuttingDown);
-            }
-            return;
-        }
-        let behind = self.slots.iter().map(|(slot, ..)| slot).filter(|&slot| slot >= draining.reached);
-        let told: Vec<u32> = behind.take(DRAIN_BATCH).collect();
-        // Behind the last one it starts again: whoever came meanwhile or was asked is told then.
-        let (reached, pause) = told.last().map_or((0, DRAIN_PAUSE * 10), |last| (last + 1, DRAIN_PAUSE));
-        draining.reached = reached;
-        draining.next = now.after(pause).earliest(draining.deadline);
-        for slot in told {
-            self.send_away(slot, code);
-        }
-    }
-
-    fn send_away(&mut self, slot: u32, code: CloseCode) {
-        let held = self.is_held(slot);
-        let Some(cold) = self.slots.cold(slot) else { return };
-        if cold.connection.is_open() {
-            self.settle_all(slot);
-            self.say_close(slot, Cause::ShuttingDown, code, Cause::ShuttingDown.as_str());
-        } else if cold.connection.is_streaming() {
-            self.settle_all(slot);
-            self.end_stream(slot, Cause::ShuttingDown);
-        } else if held {
-            self.answer_held(slot);
-        } else if cold.connection.is_connecting() {
-            self.end_behind_answers(slot, Cause::ShuttingDown);
-        }
-    }
-
     /// Ends a connection that waits for a request, as soon as what it is owed is written.
-    fn end_behind_answers(&mut self, slot: u32, cause: Cause) {
+    pub(super) fn end_behind_answers(&mut self, slot: u32, cause: Cause) {
         let due = self.timers.now().after(self.limits.close_timeout);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         if hot.outbound.is_empty() {
@@ -412,7 +369,10 @@ impl Broker {
             }
             if let Some(cold) = self.slots.remove(slot) {
                 self.inbound -= cold.inbound as usize;
-                self.discount_address(cold.peer().ip());
+                self.admins -= usize::from(cold.admin);
+                if !cold.admin {
+                    self.discount_address(cold.peer().ip());
+                }
                 self.counters.count_closed(cold.cause.unwrap_or(Cause::PeerVanished));
                 drop_socket(slot);
             }

@@ -4,6 +4,7 @@
 mod catching_up;
 mod deadlines;
 mod delivery;
+mod draining;
 pub mod event;
 pub mod followers;
 mod inbound;
@@ -38,8 +39,8 @@ use crate::proto::batch::Batches;
 use crate::proto::origin::OriginRules;
 
 use catching_up::Chunks;
+use draining::Draining;
 use event::{ConnectionId, Event};
-use lifecycle::Draining;
 use reason::Counters;
 use slots::{Slots, flag};
 use timers::{Now, Timers};
@@ -137,6 +138,8 @@ pub struct Broker {
     secret: u64,
     /// When the channels are swept next, at the earliest, in monotonic milliseconds.
     sweep_at: u64,
+    /// Connections by listeners for operators: those with `Cold::admin`.
+    admins: usize,
     draining: Option<Draining>,
 }
 
@@ -164,6 +167,7 @@ impl Broker {
             random: seed | 1,
             secret: 0,
             sweep_at: 0,
+            admins: 0,
             draining: None,
         };
         broker.secret = broker.next_random();

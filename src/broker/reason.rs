@@ -5,6 +5,9 @@ use std::fmt;
 use crate::proto::close::CloseCode;
 use crate::proto::frame::Failure;
 
+/// Why a request is refused past `max_connections` and `max_connections_per_ip`.
+pub const TOO_MANY_CONNECTIONS: &str = "too_many_connections";
+
 macro_rules! causes {
     ($($(#[$doc:meta])* $name:ident = $code:literal,)*) => {
         /// Why a connection ended. `as_str` is stable: it stands in Close frames, log lines and metrics.

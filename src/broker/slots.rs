@@ -47,6 +47,8 @@ pub mod flag {
     pub const HELD: u32 = 1 << 15;
     /// The poll said that the peer has ended its side; there may be something to read before that.
     pub const HUNG_UP: u32 = 1 << 16;
+    /// One too many, and let in only to ask whether the broker is well: no other request follows.
+    pub const LAST: u32 = 1 << 17;
 }
 
 /// What a delivery touches: one cache line.
@@ -112,6 +114,8 @@ pub struct Cold {
     pub tag: u32,
     /// Whether an HTTP request was answered and the connection kept for the next.
     pub kept: bool,
+    /// Whether it arrived by a listener for operators.
+    pub admin: bool,
     /// Why it ends, once that is known.
     pub cause: Option<Cause>,
 }
@@ -147,6 +151,7 @@ impl Cold {
             inbound: 0,
             tag: 0,
             kept: false,
+            admin: false,
             cause: None,
         }
     }

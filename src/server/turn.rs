@@ -32,6 +32,9 @@ pub(super) fn clock() -> Now {
 
 impl Server {
     pub(super) fn is_finished(&mut self) -> bool {
+        if self.broker.is_draining() && self.broker.only_admins_left() {
+            self.listeners.clear();
+        }
         self.finished |= self.broker.is_draining() && self.broker.connection_count() == 0 && !self.broker.has_events();
         self.finished
     }

@@ -11,3 +11,4 @@ mod herd;
 mod http;
 mod limits;
 mod messages;
+mod operators;

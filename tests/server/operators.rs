@@ -1,0 +1,147 @@
+//! What is for operators: how the broker is, and what goes on in it, told to those whom it concerns.
+
+use std::net::{SocketAddr, TcpStream};
+
+use slotcast::Config;
+
+use crate::common::{Answer, Broker, CLOSE, DEADLINE, Peer, TEXT, ask, bind, close_payload, upgrade_request};
+
+fn get(path: &str, headers: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
+}
+
+/// A broker with a listener for operators, and where that is.
+fn start_with_admin(configure: impl FnOnce(&mut Config)) -> (Broker, SocketAddr) {
+    let server = bind(|config| {
+        config.admin_listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        configure(config);
+    });
+    let admin = server.admin_addrs()[0];
+    assert_ne!(server.local_addrs(), [admin]);
+    (Broker::of(server), admin)
+}
+
+#[test]
+fn how_it_is_may_be_asked_everywhere() {
+    let (broker, admin) = start_with_admin(|_| {});
+    for address in [broker.address, admin] {
+        for path in ["/-/health", "/-/healthy", "/-/ready", "/-/health?x=1"] {
+            let answer = ask(address, get(path, "X-Forwarded-For: 192.0.2.1\r\n"));
+            assert_eq!((answer.status, answer.text().as_str()), (200, "ok\n"), "{path}");
+            assert_eq!(answer.header("cache-control"), Some("no-store"));
+            let head = ask(address, get(path, "Connection: close\r\n").replace("GET", "HEAD"));
+            assert_eq!((head.status, head.header("content-length"), head.body.len()), (200, Some("3"), 0));
+            for method in ["POST", "DELETE", "OPTIONS", "get"] {
+                let answer = ask(address, get(path, "").replace("GET", method));
+                assert!(answer.is_problem(405, "method_not_allowed"), "{method} {answer:?}");
+                assert_eq!(answer.header("allow"), Some("GET, HEAD"));
+            }
+        }
+        for path in ["/-", "/-/", "/-/nothing", "/-/health/", "/-/healthz"] {
+            assert!(ask(address, get(path, "")).is_problem(404, "not_found"), "{path}");
+        }
+    }
+}
+
+/// Whoever guards the channels with a proxy has not left another door open.
+#[test]
+fn the_listener_for_operators_has_no_channels() {
+    let (broker, admin) = start_with_admin(|_| {});
+    let mut peer = broker.join("/chat");
+    for request in [
+        get("/chat", ""),
+        get("/", "Accept: text/html\r\n"),
+        get("/chat?wait=1", ""),
+        get("/chat", "Accept: text/event-stream\r\n"),
+        get("/chat", "").replace("GET", "OPTIONS"),
+        "POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi".to_owned(),
+        upgrade_request("/chat", ""),
+        upgrade_request("/-/health", ""),
+    ] {
+        assert!(ask(admin, &request).is_problem(404, "not_found"), "{request}");
+    }
+    peer.send(TEXT, b"mine");
+    peer.expect_text("mine");
+}
+
+/// A balancer is to take a full broker out of its list, and nobody is to restart it for being full.
+#[test]
+fn a_full_broker_is_well_and_not_ready() {
+    let (broker, admin) = start_with_admin(|config| config.limits.max_connections = 2);
+    let mut peers = [broker.join("/chat"), broker.join("/chat")];
+    assert!(ask(broker.address, get("/chat", "")).is_problem(503, "too_many_connections"));
+    let mut asking = Peer::connect(broker.address);
+    // What is pipelined behind the question is not answered: that would be a way in.
+    asking.write([get("/-/health", ""), upgrade_request("/chat", "")].concat().as_bytes());
+    let health = Answer::read(&mut asking);
+    assert_eq!((health.status, health.header("connection")), (200, Some("close")), "{health:?}");
+    assert_eq!(health.text(), "ok\n");
+    drop(asking);
+    let ready = ask(broker.address, get("/-/ready", ""));
+    assert!(ready.is_problem(503, "too_many_connections"), "{ready:?}");
+    // Operators have places of their own, and take none away.
+    let mut inside = Peer::connect(admin);
+    for (path, status) in [("/-/health", 200), ("/-/ready", 503), ("/-/health", 200)] {
+        inside.write(get(path, "").as_bytes());
+        let answer = Answer::read(&mut inside);
+        assert_eq!((answer.status, answer.header("connection")), (status, None), "{path} {answer:?}");
+    }
+    peers[0].send(TEXT, b"here");
+    for peer in &mut peers {
+        peer.expect_text("here");
+    }
+    let [peer, other] = peers;
+    peer.close();
+    // Whoever asks needs a place only while it asks.
+    while Answer::read(&mut asked(broker.address, "/-/ready")).status != 200 {}
+    other.close();
+}
+
+#[test]
+fn operators_have_sixteen_places() {
+    let (broker, admin) = start_with_admin(|config| config.limits.max_connections = 1);
+    let mut inside: Vec<Peer> = (0..16).map(|_| Peer::connect(admin)).collect();
+    for peer in &mut inside {
+        peer.write(get("/-/health", "").as_bytes());
+        assert_eq!(Answer::read(peer).status, 200);
+    }
+    assert_eq!(Answer::read(&mut Peer::connect(admin)).status, 503);
+    drop(inside.pop().unwrap());
+    // The place is free as soon as the broker has seen that.
+    while Answer::read(&mut asked(admin, "/-/health")).status != 200 {}
+    broker.join("/chat").close();
+}
+
+fn asked(address: SocketAddr, path: &str) -> Peer {
+    let mut peer = Peer::connect(address);
+    // It may have been refused and gone already.
+    let _ = std::io::Write::write_all(&mut peer.stream, get(path, "").as_bytes());
+    peer
+}
+
+/// While the others are sent away operators may look, and the end does not wait for them.
+#[test]
+fn a_broker_that_shuts_down_is_well_and_not_ready() {
+    let (broker, admin) = start_with_admin(|_| {});
+    let mut idle = Peer::connect(admin);
+    idle.write(get("/-/ready", "").as_bytes());
+    assert_eq!(Answer::read(&mut idle).status, 200);
+    let mut peer = broker.join("/chat");
+    broker.handle.shutdown(DEADLINE).unwrap();
+    assert_eq!(peer.expect_close(1001), "shutting_down");
+    assert!(TcpStream::connect(broker.address).is_err(), "it still listens");
+    for mut operator in [idle, Peer::connect(admin)] {
+        operator.write(get("/-/ready", "").as_bytes());
+        let ready = Answer::read(&mut operator);
+        assert!(ready.is_problem(503, "shutting_down"), "{ready:?}");
+        assert_eq!(ready.header("connection"), Some("close"));
+    }
+    assert_eq!(ask(admin, get("/-/health", "")).text(), "ok\n");
+    let mut silent = Peer::connect(admin);
+    peer.send(CLOSE, &close_payload(1001, ""));
+    peer.expect_end();
+    drop(peer);
+    silent.expect_gone();
+    drop(broker);
+    assert!(TcpStream::connect(admin).is_err(), "it still listens for operators");
+}
