@@ -12,6 +12,8 @@ use super::{descriptors, units};
 pub struct Values {
     /// `--listen`, as written.
     pub listen: Vec<String>,
+    /// `--admin-listen`, as written.
+    pub admin_listen: Vec<String>,
     /// `--no-page`.
     pub no_page: bool,
     /// `--origin`.
@@ -35,6 +37,7 @@ impl Values {
         limits.max_connections = descriptors::derived(descriptors);
         Values {
             listen: vec!["localhost:8080".to_owned()],
+            admin_listen: Vec::new(),
             no_page: false,
             origins: Vec::new(),
             hosts: Vec::new(),
@@ -91,6 +94,7 @@ use Kind::{Count, Count32, List, Size, Switch, Text, Time};
 #[rustfmt::skip] // A table reads by rows.
 pub const FLAGS: &[Flag] = &[
     flag(LISTENING, "listen", List("ADDR", |v| &mut v.listen), "8080, :8080 (all interfaces) or HOST:PORT; repeatable"),
+    flag(LISTENING, "admin-listen", List("ADDR", |v| &mut v.admin_listen), "For operators only: /-/metrics and /-/channels; repeatable"),
     flag(LISTENING, "no-page", Switch(|v| &mut v.no_page), "Do not serve the built-in page to browsers"),
     flag(SAFETY, "origin", List("ORIGIN", |v| &mut v.origins), "Let pages from there in, as in https://example.com; repeatable"),
     flag(SAFETY, "host", List("HOST", |v| &mut v.hosts), "Answer to this Host on loopback listeners; repeatable"),

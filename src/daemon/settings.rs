@@ -19,6 +19,8 @@ use super::{Failure, args, descriptors, listen, logging};
 pub struct Settings {
     /// Where to listen; never empty, and no address twice.
     pub listen: Vec<Listen>,
+    /// Where to listen for operators; no address twice, and none of `listen`.
+    pub admin_listen: Vec<Listen>,
     /// Validated.
     pub limits: Limits,
     /// Origins whose pages may connect, as written.
@@ -98,8 +100,10 @@ fn settle(
     }
     follow(&mut values.limits, &given);
     check(values, &given, descriptors)?;
+    let (listen, admin_listen) = listens(values, &given)?;
     Ok(Settings {
-        listen: resolve(&values.listen, &given)?,
+        listen,
+        admin_listen,
         limits: values.limits.clone(),
         origins: values.origins.clone(),
         hosts: values.hosts.clone(),
@@ -176,15 +180,27 @@ fn check(values: &Values, given: &Given, descriptors: usize) -> Result<(), Strin
     OriginRules::new(&values.origins, &values.hosts).map(|_| ())
 }
 
-fn resolve(texts: &[String], given: &Given) -> Result<Vec<Listen>, String> {
+/// Where to listen, for everybody and for operators.
+fn listens(values: &Values, given: &Given) -> Result<(Vec<Listen>, Vec<Listen>), String> {
     let ipv6 = Ipv6::probe();
-    let source = given.get("listen").map_or("--listen", String::as_str);
-    let listens = texts.iter().map(|text| listen::resolve(text, ipv6)).collect::<Result<Vec<_>, _>>();
-    let listens = listens.map_err(|error| format!("{source}: {error}"))?;
-    if listens.is_empty() {
-        return Err(format!("{source}: it names no address"));
+    let resolve = |name: &'static str, texts: &[String]| {
+        let listens = texts.iter().map(|text| listen::resolve(text, ipv6)).collect::<Result<Vec<_>, _>>();
+        let source = given.get(name).cloned().unwrap_or_else(|| format!("--{name}"));
+        match listens {
+            Ok(listens) if listens.is_empty() && given.contains_key(name) => {
+                Err(format!("{source}: it names no address"))
+            }
+            Ok(listens) => Ok(listen::without_overlaps(listens)),
+            Err(error) => Err(format!("{source}: {error}")),
+        }
+    };
+    let (everybody, operators) = (resolve("listen", &values.listen)?, resolve("admin-listen", &values.admin_listen)?);
+    if let Some((operators, everybody)) = listen::clash(&operators, &everybody) {
+        return Err(format!(
+            "--admin-listen {operators} and --listen {everybody} have an address in common; choose another port"
+        ));
     }
-    Ok(listen::without_overlaps(listens))
+    Ok((everybody, operators))
 }
 
 fn log_filter(values: &Values, given: &Given, environment: &Environment) -> Result<Option<String>, String> {

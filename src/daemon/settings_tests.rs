@@ -68,6 +68,9 @@ fn lists_are_repeated_or_split_on_commas() {
     assert_eq!(from_flags.origins, ["https://d.example", "null"], "flags replace the variable");
     let listens = settings("", &[("SLOTCAST_LISTEN", "9001,127.0.0.1:9002")]);
     assert_eq!(listen_texts(&listens), ["localhost:9001", "127.0.0.1:9002"]);
+    let listens = settings("--admin-listen 9001 --admin-listen 127.0.0.2:9002", &[("SLOTCAST_ADMIN_LISTEN", "1")]);
+    let admin: Vec<_> = listens.admin_listen.iter().map(|listen| listen.text.as_str()).collect();
+    assert_eq!((admin, listens.listen.len()), (vec!["localhost:9001", "127.0.0.2:9002"], 1));
 }
 
 #[test]
@@ -149,6 +152,8 @@ fn contradictions_and_bad_values_are_refused() {
         ("--max-message 10x", "--max-message: \"10x\" is not a size"),
         ("--max-channels 1k", "--max-channels: \"1k\" is not a whole number"),
         ("--close-timeout soon", "--close-timeout: \"soon\" is not a time"),
+        ("--admin-listen nowhere", "--admin-listen: \"nowhere\" is not an address"),
+        ("--listen 9000 --admin-listen :9000", "--admin-listen :9000 and --listen localhost:9000 have an address in"),
         ("--listen nowhere", "--listen: \"nowhere\" is not an address"),
         ("--origin=", "--origin must not be empty"),
         ("--host=", "--host must not be empty"),
@@ -164,8 +169,9 @@ fn contradictions_and_bad_values_are_refused() {
     assert_eq!(settings("--max-connections 4032", &[]).limits.max_connections, 4032);
     let said = refusal("", &[("SLOTCAST_MAX_MESSAGE", "ten")]);
     assert!(said.starts_with("SLOTCAST_MAX_MESSAGE: \"ten\" is not a size"), "{said}");
-    let said = refusal("", &[("SLOTCAST_LISTEN", ",")]);
-    assert!(said.starts_with("SLOTCAST_LISTEN: "), "{said}");
+    for name in ["SLOTCAST_LISTEN", "SLOTCAST_ADMIN_LISTEN"] {
+        assert_eq!(refusal("", &[(name, ",")]), format!("{name}: it names no address"));
+    }
 }
 
 #[test]
