@@ -4,6 +4,7 @@
 //! authorizes, rewrites or vetoes does it in between, so that no door is forgotten.
 
 mod http;
+pub mod metrics;
 mod own;
 
 use std::sync::Arc;
@@ -98,11 +99,12 @@ pub enum Door {
 #[derive(Debug, Clone)]
 pub struct Relay {
     page: bool,
+    more_metrics: Option<fn(&mut String)>,
 }
 
 impl Default for Relay {
     fn default() -> Self {
-        Relay { page: true }
+        Relay { page: true, more_metrics: None }
     }
 }
 
@@ -111,6 +113,14 @@ impl Relay {
     #[must_use]
     pub fn page(mut self, page: bool) -> Relay {
         self.page = page;
+        self
+    }
+
+    /// What `/-/metrics` tells besides what the server counts: appends to the text, see `metrics::write`. Everybody
+    /// waits while it runs.
+    #[must_use]
+    pub fn more_metrics(mut self, write: fn(&mut String)) -> Relay {
+        self.more_metrics = Some(write);
         self
     }
 
@@ -124,7 +134,7 @@ impl Relay {
     pub fn read(&self, server: &Server, event: Event) -> Intent {
         match event {
             Event::Handshake(handshake) => read_handshake(handshake),
-            Event::Http(exchange) => http::read(server, exchange, self.page),
+            Event::Http(exchange) => http::read(self, server, exchange),
             Event::Message(id, message) => {
                 let Some(name) = server.channels_of(id).next() else { return Intent::Nothing };
                 let except = (server.tag(id) == NO_ECHO).then_some(id);

@@ -6,6 +6,7 @@
 mod accept;
 mod sockets;
 mod turn;
+pub mod turns;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -33,6 +34,7 @@ use crate::proto::origin::OriginRules;
 
 use sockets::Sockets;
 use turn::{Reading, clock};
+use turns::Turns;
 
 /// The one buffer that everything is read into, in bytes: also the most that one connection is read per turn.
 const SCRATCH: usize = 64 * 1024;
@@ -74,6 +76,9 @@ pub struct Server {
     reserve: Option<File>,
     accept_again: Option<Instant>,
     finished: bool,
+    /// When this turn began; None before the first.
+    woke: Option<Instant>,
+    turns: Turns,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +139,8 @@ impl Server {
             reserve: File::open("/dev/null").ok(),
             accept_again: None,
             finished: false,
+            woke: None,
+            turns: Turns::default(),
         })
     }
 
@@ -350,6 +357,36 @@ impl Server {
     /// What was counted since the start.
     pub fn counters(&self) -> &Counters {
         self.broker.counters()
+    }
+
+    /// How long turns have taken.
+    pub fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    /// How many connections there are, in whatever state.
+    pub fn connections(&self) -> usize {
+        self.broker.connection_count()
+    }
+
+    /// How many channels have members or history.
+    pub fn channels(&self) -> usize {
+        self.broker.channel_count()
+    }
+
+    /// Unsent bytes of all connections, as `max_outbound_total` counts them.
+    pub fn outbound_held(&self) -> usize {
+        self.broker.outbound_held()
+    }
+
+    /// Bytes in unfinished requests and messages, as `max_inbound_total` counts them.
+    pub fn inbound_held(&self) -> usize {
+        self.broker.inbound_held()
+    }
+
+    /// What the histories of all channels hold, as `history_total` counts it.
+    pub fn history_held(&self) -> usize {
+        self.broker.history_held()
     }
 
     /// The limits in force.

@@ -117,6 +117,8 @@ pub struct Counters {
     pub messages_received: u64,
     /// Messages that were handed to the kernel or queued, one a subscriber.
     pub messages_sent: u64,
+    /// Messages that a subscriber was owed and did not get, because it was too slow, one a subscriber.
+    pub messages_lost: u64,
     /// Bytes that were read.
     pub bytes_received: u64,
     /// Bytes that the kernel took.

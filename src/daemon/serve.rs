@@ -9,9 +9,9 @@ use signal_hook::low_level::signal_name;
 use signal_hook_mio::v1_0::Signals;
 use slotcast::{Config, Event, Relay, Server};
 
-use super::Failure;
 use super::listen::Listen;
 use super::settings::Settings;
+use super::{Failure, process};
 
 /// The token under which signals wake the loop.
 const SIGNALS: usize = 1;
@@ -34,7 +34,7 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
     server.register(&mut signals, SIGNALS)?;
     announce(settings, &server);
 
-    let relay = Relay::default().page(settings.page);
+    let relay = Relay::default().page(settings.page).more_metrics(process::write_metrics);
     let mut is_stopping = false;
     while let Some(event) = server.poll()? {
         match event {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Door, Intent, is_no_channel, own};
+use super::{Door, Intent, Relay, is_no_channel, own};
 use crate::broker::Published;
 use crate::broker::event::Exchange;
 use crate::broker::followers::{Kept, StreamFormat, lost_header};
@@ -23,8 +23,8 @@ use crate::server::Server;
 const MAX_NAME: usize = 64;
 
 /// What a request wants.
-pub(super) fn read(server: &Server, exchange: Exchange, page: bool) -> Intent {
-    if let Some(response) = own::answer(server, &exchange) {
+pub(super) fn read(relay: &Relay, server: &Server, exchange: Exchange) -> Intent {
+    if let Some(response) = own::answer(relay, server, &exchange) {
         return Intent::Answer(exchange, response);
     }
     let request = exchange.request();
@@ -35,7 +35,7 @@ pub(super) fn read(server: &Server, exchange: Exchange, page: bool) -> Intent {
     if is_no_channel(request.path()) {
         return Intent::Answer(exchange, Response::not_found());
     }
-    channel_intent(exchange, page)
+    channel_intent(exchange, relay.page)
 }
 
 fn is_get(request: &Request) -> bool {
