@@ -5,31 +5,26 @@
 
 mod accept;
 mod sockets;
+mod state;
 mod turn;
 pub mod turns;
+mod verbs;
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token, Waker, event::Source};
 
-use crate::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
-use crate::broker::followers::{Kept, StreamFormat};
-use crate::broker::reason::Counters;
-use crate::broker::{Broker, JoinError, Joined, Published};
-use crate::channel::log::From;
+use crate::broker::Broker;
+use crate::broker::event::{ConnectionId, Event};
 use crate::config::Config;
 use crate::handle::{Command, Handle};
-use crate::limits::Limits;
 use crate::net::listener::Listener;
 use crate::proto::close::CloseCode;
-use crate::proto::http::{Refusal, Response};
-use crate::proto::message::Message;
 use crate::proto::origin::OriginRules;
 
 use sockets::Sockets;
@@ -159,27 +154,6 @@ impl Server {
         listeners.map(|listening| listening.listener.address()).collect()
     }
 
-    /// Whether there are listeners for operators.
-    pub fn has_admin_listeners(&self) -> bool {
-        self.admin_listeners > 0
-    }
-
-    /// Whether it is for this machine alone: all listeners are loopback ones, and no origin and no host is allowed
-    /// besides its own.
-    pub fn is_private(&self) -> bool {
-        self.private
-    }
-
-    /// Whether a shutdown is under way.
-    pub fn is_draining(&self) -> bool {
-        self.broker.is_draining()
-    }
-
-    /// How many connections count for `max_connections`, in whatever state: all but those of operators.
-    pub fn counted_connections(&self) -> usize {
-        self.broker.counted_connections()
-    }
-
     /// Waits for the next event. None: it was shut down, and every connection is gone.
     ///
     /// # Errors
@@ -235,92 +209,6 @@ impl Server {
         self.handle.clone()
     }
 
-    /// Answers a handshake with 101, and joins a channel in the same step. The id's Close event follows in any case,
-    /// also if the peer has gone meanwhile or the channel cannot be made, which answers 503.
-    pub fn accept(&mut self, handshake: Handshake, accept: &Accept) -> ConnectionId {
-        self.broker.accept(handshake, accept)
-    }
-
-    /// Answers a handshake with an error.
-    pub fn refuse(&mut self, handshake: Handshake, refusal: &Refusal) {
-        self.broker.refuse(handshake, refusal);
-    }
-
-    /// Answers an HTTP request.
-    pub fn respond(&mut self, exchange: Exchange, response: Response) {
-        self.broker.respond(exchange, response);
-    }
-
-    /// Publishes to all members of a channel.
-    pub fn publish(&mut self, channel: &str, message: impl Into<Message>) -> Published {
-        self.broker.publish(channel, message.into(), None, None)
-    }
-
-    /// Publishes on behalf of a connection, and not to `except`.
-    pub fn publish_from(
-        &mut self,
-        channel: &str,
-        message: impl Into<Message>,
-        from: Option<ConnectionId>,
-        except: Option<ConnectionId>,
-    ) -> Published {
-        self.broker.publish(channel, message.into(), from, except)
-    }
-
-    /// As `publish_from`, with what the sender calls itself.
-    pub fn publish_as(
-        &mut self,
-        channel: &str,
-        message: impl Into<Message>,
-        from: Option<ConnectionId>,
-        name: Option<Arc<str>>,
-        except: Option<ConnectionId>,
-    ) -> Published {
-        self.broker.publish_as(channel, message.into(), from, name, except)
-    }
-
-    /// Answers a request with a stream of a channel's messages: a subscriber like any other. The id's Close event
-    /// follows in any case.
-    pub fn stream(&mut self, exchange: Exchange, format: StreamFormat, channel: &str, from: From) -> ConnectionId {
-        self.broker.stream(exchange, format, channel, from)
-    }
-
-    /// Answers a request with what a channel has behind `from`; if that is nothing, as soon as there is something, or
-    /// after `timeout` with nothing.
-    pub fn hold(&mut self, exchange: Exchange, channel: &str, from: From, timeout: Duration) {
-        self.broker.hold(exchange, channel, from, timeout);
-    }
-
-    /// What is kept of a channel, as the JSON answer to a GET. The channel is not made by asking.
-    pub fn read_json(&mut self, channel: &str, from: From) -> Kept {
-        self.broker.read_json(channel, from)
-    }
-
-    /// Sends to one connection alone, behind all that was published to it before. Returns false if the id is stale, the
-    /// connection is not open, or the message is longer than `max_message`.
-    pub fn send(&mut self, id: ConnectionId, message: impl Into<Message>) -> bool {
-        self.broker.send(id, &message.into())
-    }
-
-    /// Joins a channel, which comes into being if it does not exist.
-    ///
-    /// # Errors
-    /// See `JoinError`.
-    pub fn join(&mut self, id: ConnectionId, channel: &str, from: From) -> Result<Joined, JoinError> {
-        self.broker.join(id, channel, from)
-    }
-
-    /// Leaves a channel. What was published to it before still arrives. Returns false if it was no member.
-    pub fn leave(&mut self, id: ConnectionId, channel: &str) -> bool {
-        self.broker.leave(id, channel)
-    }
-
-    /// Closes a connection with a Close frame, behind all that was published to it before. Returns false if the id is
-    /// stale or the connection is not open any more.
-    pub fn close(&mut self, id: ConnectionId, code: CloseCode, reason: &str) -> bool {
-        self.broker.close(id, code, reason)
-    }
-
     /// Begins to shut down: no new connections; every open one gets a Close frame with 1001, in paced batches; after
     /// `timeout` whoever is left is dropped. `poll` returns None when all are gone. Listeners for operators still listen
     /// until everybody else has gone.
@@ -332,66 +220,6 @@ impl Server {
         self.listeners.truncate(self.admin_listeners);
         self.accept_again = None;
         self.broker.shutdown(code, timeout);
-    }
-
-    /// The channels that a connection is a member of, in the order of joining.
-    pub fn channels_of(&self, id: ConnectionId) -> impl Iterator<Item = &Arc<str>> {
-        self.broker.channels_of(id)
-    }
-
-    /// How many members a channel has.
-    pub fn members(&self, channel: &str) -> usize {
-        self.broker.members(channel)
-    }
-
-    /// The embedder's own number for a connection; 0 until it is set.
-    pub fn tag(&self, id: ConnectionId) -> u32 {
-        self.broker.tag(id)
-    }
-
-    /// Sets the embedder's own number for a connection.
-    pub fn set_tag(&mut self, id: ConnectionId, tag: u32) {
-        self.broker.set_tag(id, tag);
-    }
-
-    /// What was counted since the start.
-    pub fn counters(&self) -> &Counters {
-        self.broker.counters()
-    }
-
-    /// How long turns have taken.
-    pub fn turns(&self) -> &Turns {
-        &self.turns
-    }
-
-    /// How many connections there are, in whatever state.
-    pub fn connections(&self) -> usize {
-        self.broker.connection_count()
-    }
-
-    /// How many channels have members or history.
-    pub fn channels(&self) -> usize {
-        self.broker.channel_count()
-    }
-
-    /// Unsent bytes of all connections, as `max_outbound_total` counts them.
-    pub fn outbound_held(&self) -> usize {
-        self.broker.outbound_held()
-    }
-
-    /// Bytes in unfinished requests and messages, as `max_inbound_total` counts them.
-    pub fn inbound_held(&self) -> usize {
-        self.broker.inbound_held()
-    }
-
-    /// What the histories of all channels hold, as `history_total` counts it.
-    pub fn history_held(&self) -> usize {
-        self.broker.history_held()
-    }
-
-    /// The limits in force.
-    pub fn limits(&self) -> &Limits {
-        self.broker.limits()
     }
 }
 

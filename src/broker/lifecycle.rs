@@ -9,7 +9,7 @@ use super::reason::{Cause, CloseReason};
 use super::slots::{Cold, Hot, flag};
 use super::timers::{Tick, ticks};
 use super::{Broker, Joined};
-use crate::channel::dialect::Encoding;
+use crate::channel::dialect::{self, Encoding};
 use crate::proto::close::CloseCode;
 use crate::proto::frame::write_close;
 use crate::proto::handshake::switching_protocols;
@@ -100,9 +100,12 @@ impl Broker {
             return id;
         };
         self.slots.hot(slot).set(flag::ACCEPTED);
+        if let Some(cold) = self.slots.cold(slot) {
+            (cold.encoding, cold.name) = (accept.encoding, accept.name.clone());
+        }
         let joined = match &accept.join {
             None => None,
-            Some((channel, from)) => match self.join_slot(slot, channel, Encoding::Raw, *from) {
+            Some((channel, from)) => match self.join_slot(slot, channel, accept.encoding, *from) {
                 Ok(joined) => Some(joined),
                 Err(_) => {
                     self.refuse_join(slot, &handshake);
@@ -137,6 +140,19 @@ impl Broker {
         hot.outbound.push_bytes(&mut self.batches, |bytes| {
             switching_protocols(&handshake.upgrade, protocol, &headers, bytes);
         });
+        if let (Encoding::Json, Some((channel, _)), Some(joined)) = (accept.encoding, &accept.join, joined) {
+            self.welcome(slot, channel, joined);
+        }
+    }
+
+    /// The first event of one who has words for it: where it is, and what it has lost already.
+    pub(super) fn welcome(&mut self, slot: u32, channel: &str, joined: Joined) {
+        let (id, members) = (self.member_id(self.slots.id(slot)), self.members(channel));
+        let position = joined.position;
+        self.tell_slot(slot, &dialect::Event::Welcome { id, channel, position, members });
+        if let Some(lost) = joined.lost {
+            self.tell_slot(slot, &dialect::Event::Lost { channel, lost, position });
+        }
     }
 
     /// The only reason for which a new connection cannot join is that there are too many channels.
