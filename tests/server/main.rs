@@ -12,4 +12,5 @@ mod herd;
 mod http;
 mod limits;
 mod messages;
+mod metrics;
 mod operators;

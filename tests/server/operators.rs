@@ -6,6 +6,9 @@ use slotcast::Config;
 
 use crate::common::{Answer, Broker, CLOSE, DEADLINE, Peer, TEXT, ask, bind, close_payload, upgrade_request};
 
+/// What only operators get to see.
+const OPERATORS_PATHS: [&str; 1] = ["/-/metrics"];
+
 fn get(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
 }
@@ -144,4 +147,82 @@ fn a_broker_that_shuts_down_is_well_and_not_ready() {
     silent.expect_gone();
     drop(broker);
     assert!(TcpStream::connect(admin).is_err(), "it still listens for operators");
+}
+
+/// What goes on in the broker is told to those who run it.
+#[test]
+fn who_gets_to_see_what_goes_on() {
+    let private = Broker::start(|_| {});
+    let (with_admin, admin) = start_with_admin(|_| {});
+    let (with_origin, origin_admin) =
+        start_with_admin(|config| config.origins = vec!["https://listed.example".to_owned()]);
+    let listed = Broker::start(|config| config.origins = vec!["https://listed.example".to_owned()]);
+    let named = Broker::start(|config| config.hosts = vec!["box.lan".to_owned()]);
+    let open = Broker::start(|config| config.listen = vec![SocketAddr::from(([0, 0, 0, 0], 0))]);
+    let half_open = Broker::start(|config| config.listen.push(SocketAddr::from(([0, 0, 0, 0], 0))));
+    let at = |broker: &Broker| SocketAddr::from(([127, 0, 0, 1], broker.address.port()));
+    for path in OPERATORS_PATHS {
+        for (address, status) in [
+            (at(&private), 200),
+            (admin, 200),
+            (origin_admin, 200),
+            (at(&with_admin), 404),
+            (at(&with_origin), 404),
+            (at(&listed), 404),
+            (at(&named), 404),
+            (at(&open), 404),
+            (at(&half_open), 404),
+        ] {
+            let answer = ask(address, get(path, ""));
+            assert_eq!(answer.status, status, "{path} {answer:?}");
+            assert!(status == 200 || answer.is_problem(404, "not_found"), "{answer:?}");
+            let posted = ask(address, get(path, "").replace("GET", "POST"));
+            assert_eq!(posted.status, if status == 200 { 405 } else { 404 }, "{path}");
+        }
+        // A proxy in front makes everybody look like this machine.
+        for header in [
+            "Forwarded: for=192.0.2.1",
+            "X-Forwarded-For: 192.0.2.1",
+            "x-forwarded-for:",
+            "X-Forwarded-Host: example.com",
+            "X-Forwarded-Anything: x",
+            "X-Real-IP: 192.0.2.1",
+            "VIA: 1.1 proxy",
+        ] {
+            let request = get(path, &format!("{header}\r\n"));
+            assert!(ask(at(&private), &request).is_problem(404, "not_found"), "{path} {header}");
+            assert_eq!(ask(admin, &request).status, 200, "whoever puts one before that listener means it");
+        }
+        for header in ["X-Real-IPs: 1", "X-Forwarded: 1", "Viaduct: 1", "X-Forwarde: 1"] {
+            assert_eq!(ask(at(&private), get(path, &format!("{header}\r\n"))).status, 200, "{path} {header}");
+        }
+    }
+}
+
+/// THREATS: cross-site requests and DNS rebinding. A page that may use the channels is no operator.
+#[test]
+fn no_page_from_elsewhere_gets_to_see_what_goes_on() {
+    let private = Broker::start(|_| {});
+    let (_broker, admin) = start_with_admin(|config| config.origins = vec!["https://listed.example".to_owned()]);
+    for address in [private.address, admin] {
+        let port = address.port();
+        for path in OPERATORS_PATHS {
+            for (host, origin, status) in [
+                (format!("127.0.0.1:{port}"), format!("http://127.0.0.1:{port}"), 200),
+                (format!("localhost:{port}"), format!("http://localhost:{port}"), 200),
+                (format!("localhost:{port}"), "http://localhost:5173".to_owned(), 403),
+                (format!("localhost:{port}"), format!("http://127.0.0.1:{port}"), 403),
+                (format!("localhost:{port}"), "https://listed.example".to_owned(), 403),
+                (format!("localhost:{port}"), "null".to_owned(), 403),
+                (format!("localhost:{port}"), String::new(), 403),
+                ("rebound.example".to_owned(), "http://rebound.example".to_owned(), 421),
+            ] {
+                let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\n\r\n");
+                let answer = ask(address, &request);
+                assert_eq!(answer.status, status, "{request}{answer:?}");
+                let code = if status == 403 { "origin_not_allowed" } else { "host_not_allowed" };
+                assert!(status == 200 || answer.is_problem(status, code), "{answer:?}");
+            }
+        }
+    }
 }
