@@ -5,6 +5,7 @@
 
 mod commands;
 mod http;
+mod listing;
 pub mod metrics;
 mod own;
 

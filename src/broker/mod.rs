@@ -11,6 +11,7 @@ pub mod followers;
 mod inbound;
 mod invariants;
 mod lifecycle;
+pub mod listing;
 mod presence;
 mod pressure;
 mod publish;
@@ -20,7 +21,7 @@ mod slots;
 mod tests {
     mod history;
     mod keep_alive;
-    mod rig;
+    pub(super) mod rig;
 }
 pub mod timers;
 

@@ -4,7 +4,7 @@
 //! is none, on one that only this machine reaches, and only as long as nothing suggests that others reach it through a
 //! proxy or that pages of other origins may use it.
 
-use super::{Relay, metrics};
+use super::{Relay, listing, metrics};
 use crate::broker::event::Exchange;
 use crate::broker::reason::{Cause, TOO_MANY_CONNECTIONS};
 use crate::channel::name::is_own_path;
@@ -29,7 +29,11 @@ pub(super) fn answer(relay: &Relay, server: &Server, exchange: &Exchange) -> Opt
         // A page that is allowed to use the channels is no operator, and neither is whatever else runs here.
         _ if !is_same_origin(request) => Err(foreign_page()),
         "/-/metrics" => Ok(metrics(relay, server)),
-        _ => return Some(Response::not_found()),
+        "/-/channels" => listing::channels(server, request),
+        path => match path.strip_prefix("/-/channels").filter(|name| name.starts_with('/')) {
+            Some(name) => listing::channel(server, name),
+            None => return Some(Response::not_found()),
+        },
     };
     let is_read = matches!(request.method(), "GET" | "HEAD");
     let found = if is_read { found } else { Err(Refusal::method_not_allowed(METHODS)) };

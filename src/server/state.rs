@@ -2,6 +2,7 @@
 
 use super::Server;
 use super::turns::Turns;
+use crate::broker::listing::ChannelState;
 
 impl Server {
     /// Whether there are listeners for operators, see `Config::admin_listen`.
@@ -38,6 +39,22 @@ impl Server {
     /// How many channels have members or history.
     pub fn channels(&self) -> usize {
         self.broker.channel_count()
+    }
+
+    /// How many channels there are of which only the position is known.
+    pub fn stubs(&self) -> usize {
+        self.broker.stub_count()
+    }
+
+    /// The first channels by name behind `after`, at most `most`: those that have members or history. Everybody waits
+    /// while it looks at every name, which takes about 9 ms where there are 100,000.
+    pub fn channels_behind(&self, after: &str, most: usize) -> Vec<ChannelState> {
+        self.broker.channels_behind(after, most)
+    }
+
+    /// What a channel is like; None if it does not exist. One of which only the position is known has nothing else.
+    pub fn channel_state(&self, name: &str) -> Option<ChannelState> {
+        self.broker.channel_state(name)
     }
 
     /// Unsent bytes of all connections, as `max_outbound_total` counts them.

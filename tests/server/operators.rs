@@ -4,10 +4,10 @@ use std::net::{SocketAddr, TcpStream};
 
 use slotcast::Config;
 
-use crate::common::{Answer, Broker, CLOSE, DEADLINE, Peer, TEXT, ask, bind, close_payload, upgrade_request};
+use crate::common::{Answer, Broker, CLOSE, DEADLINE, Peer, TEXT, ask, bind, close_payload, post, upgrade_request};
 
 /// What only operators get to see.
-const OPERATORS_PATHS: [&str; 1] = ["/-/metrics"];
+const OPERATORS_PATHS: [&str; 3] = ["/-/metrics", "/-/channels", "/-/channels/chat"];
 
 fn get(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
@@ -160,6 +160,9 @@ fn who_gets_to_see_what_goes_on() {
     let named = Broker::start(|config| config.hosts = vec!["box.lan".to_owned()]);
     let open = Broker::start(|config| config.listen = vec![SocketAddr::from(([0, 0, 0, 0], 0))]);
     let half_open = Broker::start(|config| config.listen.push(SocketAddr::from(([0, 0, 0, 0], 0))));
+    for broker in [&private, &with_admin, &with_origin] {
+        assert_eq!(post(broker.address, "/chat", "", b"hi").status, 200);
+    }
     let at = |broker: &Broker| SocketAddr::from(([127, 0, 0, 1], broker.address.port()));
     for path in OPERATORS_PATHS {
         for (address, status) in [
@@ -203,7 +206,10 @@ fn who_gets_to_see_what_goes_on() {
 #[test]
 fn no_page_from_elsewhere_gets_to_see_what_goes_on() {
     let private = Broker::start(|_| {});
-    let (_broker, admin) = start_with_admin(|config| config.origins = vec!["https://listed.example".to_owned()]);
+    let (broker, admin) = start_with_admin(|config| config.origins = vec!["https://listed.example".to_owned()]);
+    for broker in [&private, &broker] {
+        assert_eq!(post(broker.address, "/chat", "", b"hi").status, 200);
+    }
     for address in [private.address, admin] {
         let port = address.port();
         for path in OPERATORS_PATHS {
@@ -225,4 +231,103 @@ fn no_page_from_elsewhere_gets_to_see_what_goes_on() {
             }
         }
     }
+}
+
+#[test]
+fn the_channels_page_by_page() {
+    let broker = Broker::start(|config| {
+        config.limits.history_messages = 2;
+        config.limits.max_channels = 3000;
+    });
+    let list = |query: &str| {
+        let answer = ask(broker.address, get(&format!("/-/channels{query}"), ""));
+        assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")), "{answer:?}");
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+        answer.text()
+    };
+    assert_eq!(list(""), "{\"channels\":[],\"count\":0,\"stubs\":0,\"next\":null}\n");
+    let mut peers = [broker.join("/b%22%20%C3%B6"), broker.join("/b%22%20%C3%B6")];
+    peers[0].send(TEXT, b"123");
+    let head = peers.each_mut().map(|peer| peer.expect_text("123"));
+    assert_eq!(head, [(), ()]);
+    let mut polling = Peer::connect(broker.address);
+    polling.write(get("/b%22%20%C3%B6?wait=60&last=0", "").as_bytes());
+    let position = |path: &str| post(broker.address, path, "", b"45").header("slotcast-position").unwrap().to_owned();
+    let (a, c) = (position("/a"), position("/c"));
+    let state = |name: &str, position: &str, rest: &str| {
+        format!("{{\"channel\":\"{name}\",\"position\":\"{position}\",{rest}}}")
+    };
+    let alone = "\"members\":0,\"subscribers\":0,\"messages\":1,\"bytes\":2";
+    let (a, c) = (state("/a", &a, alone), state("/c", &c, alone));
+    // The poll may not have arrived yet.
+    let all = loop {
+        let all = list("");
+        if all.contains("\"subscribers\":3") {
+            break all;
+        }
+    };
+    let b_position = all.split("/b").nth(1).unwrap().split('"').nth(5).unwrap();
+    let b = "\"members\":2,\"subscribers\":3,\"messages\":1,\"bytes\":3";
+    let b = state("/b\\\" ö", b_position, b);
+    assert!(b_position.ends_with(".1"), "{all}");
+    assert_eq!(all, format!("{{\"channels\":[{a},{b},{c}],\"count\":3,\"stubs\":0,\"next\":null}}\n"));
+    let first = format!("{{\"channels\":[{a}],\"count\":3,\"stubs\":0,\"next\":\"/a\"}}\n");
+    assert_eq!(list("?limit=1"), first);
+    let rest = format!("{{\"channels\":[{b},{c}],\"count\":3,\"stubs\":0,\"next\":null}}\n");
+    assert_eq!((list("?after=/a&limit=2"), list("?after=%2Fa")), (rest.clone(), rest));
+    assert_eq!(list("?after=/c"), "{\"channels\":[],\"count\":3,\"stubs\":0,\"next\":null}\n");
+    for bad in ["0", "1001", "-1", "+1", "", "many", "99999999999999999999"] {
+        let answer = ask(broker.address, get(&format!("/-/channels?limit={bad}"), ""));
+        assert!(answer.is_problem(400, "bad_parameter"), "{bad} {answer:?}");
+    }
+    for i in 0..1000 {
+        broker.handle.publish(&format!("/d{i:03}"), "x").unwrap();
+    }
+    while !list("?limit=1").contains("\"count\":1003") {}
+    let page = list("");
+    assert_eq!(page.matches("\"channel\":").count(), 1000, "so many at the most");
+    assert!(page.ends_with("\"count\":1003,\"stubs\":0,\"next\":\"/d996\"}\n"), "{}", &page[page.len() - 100..]);
+    assert_eq!(list("?after=/d996").matches("\"channel\":").count(), 3);
+}
+
+#[test]
+fn one_channel_and_who_is_in_it() {
+    let broker = Broker::start(|config| {
+        config.limits.max_presence = 3;
+        config.limits.history_messages = 0;
+    });
+    let describe = |path: &str| ask(broker.address, get(&format!("/-/channels{path}"), ""));
+    for path in ["/chat", "/", "/-/x", "/chat/", "//", "/a%2fb", "/*"] {
+        let answer = describe(path);
+        let status = if ["/chat", "/"].contains(&path) { 404 } else { 400 };
+        assert_eq!(answer.status, status, "{path} {answer:?}");
+        assert!(status == 400 || answer.is_problem(404, "no_such_channel"), "{path} {answer:?}");
+    }
+    assert!(describe("x").is_problem(404, "not_found"));
+    let mut peers = vec![broker.join("/chat?name=Zo%C3%AB"), broker.join("/chat"), broker.join("/chat?name=%22Ann")];
+    let text = describe("/chat").text();
+    let (state, who) = text.split_once(",\"who\":").unwrap();
+    let epoch = state.split('"').nth(7).unwrap().strip_suffix(".0").unwrap();
+    let alike = "\"members\":3,\"subscribers\":3,\"messages\":0,\"bytes\":0";
+    assert_eq!(state, format!("{{\"channel\":\"/chat\",\"position\":\"{epoch}.0\",{alike}"));
+    let ids: Vec<&str> = who.split("\"id\":\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    let [ann, zoe, nobody] = ids[..] else { panic!("{who}") };
+    let named = format!("{{\"id\":\"{ann}\",\"name\":\"\\\"Ann\"}},{{\"id\":\"{zoe}\",\"name\":\"Zoë\"}}");
+    assert_eq!(who, format!("[{named},{{\"id\":\"{nobody}\"}}]}}\n"));
+    // One more than --max-presence, and only the number is told.
+    peers.push(broker.join("/chat"));
+    let crowded = describe("/chat").text();
+    assert!(crowded.contains("\"members\":4,") && crowded.ends_with(",\"who\":null}\n"), "{crowded}");
+    // Of one that nobody is in any more and that was published to, the position is known.
+    assert_eq!(post(broker.address, "/quiet", "", b"x").status, 200);
+    let quiet = describe("/quiet").text();
+    let none = "\"members\":0,\"subscribers\":0,\"messages\":0,\"bytes\":0,\"who\":[]}\n";
+    assert!(quiet.ends_with(&format!(".1\",{none}")), "{quiet}");
+    let listed = ask(broker.address, get("/-/channels", "")).text();
+    assert!(listed.contains("\"count\":1,\"stubs\":1,") && !listed.contains("/quiet"), "{listed}");
+    assert_eq!(describe("/").status, 404);
+    let root = broker.join("/");
+    assert!(describe("/").text().starts_with("{\"channel\":\"/\","));
+    root.close();
+    peers.into_iter().for_each(Peer::close);
 }
