@@ -258,6 +258,14 @@ impl Broker {
         self.farewell(slot, CloseReason::new(Cause::PeerClosed, Some(code), reason));
     }
 
+    /// Closes a connection with 1008 because of something that it did: what it sent behind that is not looked at. Returns
+    /// false if the id is stale or the connection is not open any more.
+    pub fn expel(&mut self, id: ConnectionId, cause: Cause, what: &'static str) -> bool {
+        let Some(slot) = self.open_slot(id) else { return false };
+        self.fail(slot, cause, &Failure { code: CloseCode::POLICY, what });
+        true
+    }
+
     /// Fails the connection (RFC 6455 §7.1.7): the Close frame leaves behind all that was published before.
     pub(super) fn fail(&mut self, slot: u32, cause: Cause, failure: &Failure) {
         self.settle(slot);

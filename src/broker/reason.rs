@@ -68,6 +68,8 @@ causes! {
     Refused = "refused",
     /// HTTP requests were answered, and then one of the two sides wanted no more.
     Answered = "answered",
+    /// It did what it needs a token for, and had shown none.
+    Unauthorized = "unauthorized",
     /// There are as many channels as `max_channels` allows.
     TooManyChannels = "too_many_channels",
     /// The broker shuts down.

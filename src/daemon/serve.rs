@@ -34,7 +34,8 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
     server.register(&mut signals, SIGNALS)?;
     announce(settings, &server);
 
-    let relay = Relay::default().page(settings.page).more_metrics(process::write_metrics);
+    let relay = Relay::default().page(settings.page).publish_token(settings.publish_token.clone());
+    let relay = relay.more_metrics(process::write_metrics);
     let mut is_stopping = false;
     while let Some(event) = server.poll()? {
         match event {
@@ -64,7 +65,8 @@ fn announce(settings: &Settings, server: &Server) {
     for url in urls(&settings.admin_listen, &server.admin_addrs()) {
         info!("listening for operators on {url}/-/channels and {url}/-/metrics");
     }
-    for warning in exposure(&settings.listen, &settings.admin_listen) {
+    let guarded = settings.publish_token.is_some();
+    for warning in exposure(&settings.listen, guarded, &settings.admin_listen) {
         warn!("{warning}");
     }
 }
@@ -77,13 +79,15 @@ fn urls(listens: &[Listen], bound: &[SocketAddr]) -> Vec<String> {
     listens.iter().map(|listen| listen.url(port(listen).unwrap_or_default())).collect()
 }
 
-/// One warning for all that other machines can reach, and one for what only operators should.
-fn exposure(listens: &[Listen], admin_listens: &[Listen]) -> Vec<String> {
+/// One warning for all that other machines can reach, unless a token guards it, and one for what only operators should.
+fn exposure(listens: &[Listen], guarded: bool, admin_listens: &[Listen]) -> Vec<String> {
     let open = |listens: &[Listen]| {
         let open: Vec<_> = listens.iter().filter(|listen| !listen.is_loopback()).map(Listen::to_string).collect();
         Some(open.join(" and ")).filter(|open| !open.is_empty())
     };
-    let everybody = open(listens).map(|open| format!("other machines can reach {open}: anybody who does may publish"));
+    let everybody = open(if guarded { &[] } else { listens });
+    let everybody = everybody
+        .map(|open| format!("other machines can reach {open}: anybody who does may publish; see --publish-token"));
     let operators = open(admin_listens)
         .map(|open| format!("other machines can reach {open}: anybody who does may see all channels"));
     everybody.into_iter().chain(operators).collect()
@@ -129,14 +133,18 @@ mod tests {
         ];
         for (texts, start) in table {
             let all = listens(texts);
-            for (said, end) in [(exposure(&all, &[]), "publish"), (exposure(&[], &all), "see all channels")] {
+            for (said, end) in [
+                (exposure(&all, false, &[]), "publish; see --publish-token"),
+                (exposure(&all, true, &all), "see all channels"),
+            ] {
                 assert_eq!(
                     said,
                     start.map(|start| format!("{start}{end}")).into_iter().collect::<Vec<_>>(),
                     "{texts:?}"
                 );
             }
-            assert_eq!(exposure(&all, &all).len(), if start.is_some() { 2 } else { 0 });
+            assert_eq!(exposure(&all, false, &all).len(), if start.is_some() { 2 } else { 0 });
+            assert!(exposure(&all, true, &[]).is_empty());
         }
     }
 

@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
 use std::time::Duration;
 
 use clap::ArgMatches;
 use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
-use slotcast::Limits;
 use slotcast::proto::origin::OriginRules;
+use slotcast::relay::token::MAX_TOKEN;
+use slotcast::{Limits, PublishToken};
 
 use super::args::{FLAGS, Flag, Kind, PREFIX, Values};
 use super::listen::{Ipv6, Listen};
@@ -27,6 +30,8 @@ pub struct Settings {
     pub origins: Vec<String>,
     /// Further names that loopback listeners answer to, as written.
     pub hosts: Vec<String>,
+    /// What whoever publishes has to show.
+    pub publish_token: Option<PublishToken>,
     /// Whether browsers are answered with the page that joins a channel.
     pub page: bool,
     /// How long a shutdown may wait for peers.
@@ -107,6 +112,7 @@ fn settle(
         limits: values.limits.clone(),
         origins: values.origins.clone(),
         hosts: values.hosts.clone(),
+        publish_token: publish_token(values, &given)?,
         page: !values.no_page,
         shutdown_timeout: values.shutdown_timeout,
         log: log_filter(values, &given, environment)?,
@@ -201,6 +207,31 @@ fn listens(values: &Values, given: &Given) -> Result<(Vec<Listen>, Vec<Listen>),
         ));
     }
     Ok((everybody, operators))
+}
+
+/// The token itself or the file that it is in: what comes from the command line wins over the environment.
+fn publish_token(values: &Values, given: &Given) -> Result<Option<PublishToken>, String> {
+    let (itself, file) = (given.get("publish-token"), given.get("publish-token-file"));
+    let is_flag = |source: Option<&String>| source.is_some_and(|source| source.starts_with("--"));
+    match (itself, file, &values.publish_token_file) {
+        (Some(itself), Some(file), _) if is_flag(Some(itself)) == is_flag(Some(file)) => {
+            Err(format!("{itself} and {file} are both given; choose one"))
+        }
+        (itself, Some(source), Some(path)) if !is_flag(itself) => {
+            let token = read_token(path).map_err(|error| format!("{source}: {path:?}: {error}"))?;
+            Ok(Some(token))
+        }
+        _ => Ok(values.publish_token.clone()),
+    }
+}
+
+/// The text of a file, but for a line end behind it.
+fn read_token(path: &str) -> Result<PublishToken, String> {
+    let mut text = String::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    file.take(MAX_TOKEN as u64 + 3).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(PublishToken::new(line.strip_suffix('\r').unwrap_or(line))?)
 }
 
 fn log_filter(values: &Values, given: &Given, environment: &Environment) -> Result<Option<String>, String> {

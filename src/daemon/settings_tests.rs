@@ -174,6 +174,98 @@ fn contradictions_and_bad_values_are_refused() {
     }
 }
 
+/// A file with that in it, which goes with the test.
+struct TokenFile(std::path::PathBuf);
+
+impl TokenFile {
+    fn new(name: &str, text: &[u8]) -> TokenFile {
+        let path = std::env::temp_dir().join(format!("slotcast-{}-{name}", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        TokenFile(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for TokenFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn the_token_has_four_sources() {
+    let file = TokenFile::new("sources", b"from-file\n");
+    let flag = format!("--publish-token-file {}", file.path());
+    let token = |text| Some(slotcast::PublishToken::new(text).unwrap());
+    let variable = ("SLOTCAST_PUBLISH_TOKEN", "from-env");
+    let file_variable = ("SLOTCAST_PUBLISH_TOKEN_FILE", file.path());
+    for (arguments, env, expected) in [
+        ("", vec![], None),
+        ("--publish-token from-flag", vec![], token("from-flag")),
+        ("--publish-token=-x", vec![], token("-x")),
+        ("--publish-token --x", vec![], token("--x")),
+        (&flag, vec![], token("from-file")),
+        ("", vec![variable], token("from-env")),
+        ("", vec![file_variable], token("from-file")),
+        ("--publish-token from-flag", vec![variable], token("from-flag")),
+        ("--publish-token from-flag", vec![file_variable], token("from-flag")),
+        (&flag, vec![variable], token("from-file")),
+        (&flag, vec![("SLOTCAST_PUBLISH_TOKEN_FILE", "nowhere")], token("from-file")),
+    ] {
+        let settings = settings(arguments, &env);
+        assert!(settings.publish_token == expected, "{arguments} {env:?}");
+        let shown = format!("{settings:?}");
+        assert!(!shown.contains("from-flag") && !shown.contains("from-env"), "{shown}");
+    }
+    let said = refusal(&format!("--publish-token x {flag}"), &[]);
+    assert_eq!(said, "--publish-token and --publish-token-file are both given; choose one");
+    let said = refusal("", &[variable, file_variable]);
+    assert_eq!(said, "SLOTCAST_PUBLISH_TOKEN and SLOTCAST_PUBLISH_TOKEN_FILE are both given; choose one");
+}
+
+#[test]
+fn tokens_that_are_none_are_refused_and_not_repeated() {
+    for (text, good) in [
+        (&b"good"[..], true),
+        (b"good\r\n", true),
+        (b"s3cret\n\n", false),
+        (b" s3cret", false),
+        (b"s3cret\nmore", false),
+        (b"", false),
+        (b"\n", false),
+        (b"s3cret\xff", false),
+        (&[b'x'; 1024], true),
+        (&[b'x'; 1_000_000], false),
+    ] {
+        let file = TokenFile::new("none", text);
+        let arguments = format!("--publish-token-file {}", file.path());
+        if good {
+            assert!(settings(&arguments, &[]).publish_token.is_some());
+        } else {
+            let said = refusal(&arguments, &[]);
+            assert!(said.starts_with("--publish-token-file: ") && said.contains(file.path()), "{said}");
+            assert!(!said.contains("s3cret") && !said.contains("xxx"), "{said}");
+        }
+    }
+    let said = refusal("--publish-token-file nowhere/at-all", &[]);
+    assert!(said.starts_with("--publish-token-file: \"nowhere/at-all\": ") && said.contains("os error"), "{said}");
+    let endless = refusal("", &[("SLOTCAST_PUBLISH_TOKEN_FILE", "/dev/zero")]);
+    assert!(endless.starts_with("SLOTCAST_PUBLISH_TOKEN_FILE: \"/dev/zero\": a token has"), "{endless}");
+    for (arguments, env) in [
+        ("--publish-token=s3cr\u{e9}t", vec![]),
+        ("", vec![("SLOTCAST_PUBLISH_TOKEN", "s3cret twice")]),
+        ("--publish-token=", vec![]),
+        ("--publish-tokn=s3cret", vec![]),
+        ("--publish-tokn s3cret", vec![]),
+    ] {
+        let said = refusal(arguments, &env);
+        assert!(!said.contains("s3cr"), "{said}");
+    }
+}
+
 #[test]
 fn unknown_variables_warn() {
     let env = [

@@ -14,3 +14,4 @@ mod limits;
 mod messages;
 mod metrics;
 mod operators;
+mod tokens;
