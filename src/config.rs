@@ -27,6 +27,9 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Names that a `Host` field may have on a loopback listener, besides loopback names and addresses.
     pub hosts: Vec<String>,
+    /// Proxies whose `X-Forwarded-For` is believed: networks such as `10.0.0.0/8`, or addresses. Who they ask for is whom
+    /// `peer` and the log name, and who counts for `max_connections_per_ip`.
+    pub trusted_proxies: Vec<String>,
 }
 
 impl Default for Config {
@@ -37,6 +40,7 @@ impl Default for Config {
             limits: Limits::default(),
             origins: Vec::new(),
             hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::handle::{Command, Handle};
 use crate::net::listener::Listener;
 use crate::proto::close::CloseCode;
+use crate::proto::forwarded::TrustedProxies;
 use crate::proto::origin::OriginRules;
 
 use sockets::Sockets;
@@ -95,12 +96,13 @@ impl Server {
     /// Listens, and is ready to be polled.
     ///
     /// # Errors
-    /// `InvalidInput` for limits that contradict each other or an origin that is none; otherwise the system's, such as
+    /// `InvalidInput` for limits that contradict each other, an origin or a proxy that is none; otherwise the system's, such as
     /// an address that is taken.
     pub fn bind(config: Config) -> io::Result<Server> {
         let invalid = |error: String| io::Error::new(ErrorKind::InvalidInput, error);
         config.limits.validate().map_err(|error| invalid(error.to_string()))?;
         let rules = OriginRules::new(&config.origins, &config.hosts).map_err(invalid)?;
+        let proxies = TrustedProxies::new(&config.trusted_proxies).map_err(invalid)?;
         let poll = Poll::new()?;
         let handle = Handle::new(Waker::new(poll.registry(), WAKER)?);
         let mut listeners = Vec::new();
@@ -114,8 +116,10 @@ impl Server {
             && config.origins.is_empty()
             && config.hosts.is_empty();
         let seed = RandomState::new().hash_one(std::process::id());
+        let mut broker = Broker::new(config.limits, rules, seed, clock());
+        broker.trust(proxies);
         Ok(Server {
-            broker: Broker::new(config.limits, rules, seed, clock()),
+            broker,
             poll,
             events: Events::with_capacity(EVENTS),
             sockets: Sockets::default(),

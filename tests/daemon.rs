@@ -170,6 +170,19 @@ fn the_log_names_who_and_what_and_why_and_the_mend() {
     assert!(line.contains(&from) && line.contains("message_too_big") && line.contains("--max-message"), "{line}");
 }
 
+/// The log names whom a trusted proxy asks for.
+#[test]
+fn whom_a_proxy_asks_for_is_whom_the_log_names() {
+    let refused = |trusted: &str| {
+        let mut daemon = Daemon::start(&["--trusted-proxy", trusted]);
+        let forged = "Origin: http://x:5173\r\nX-Forwarded-For: 198.51.100.1, 203.0.113.7\r\n";
+        assert_eq!(ask(daemon.address, upgrade_request("/chat", forged)).status, 403);
+        daemon.wait_for_line("refused")
+    };
+    assert!(refused("127.0.0.0/8").contains("ws /chat from 203.0.113.7:0: origin"));
+    assert!(refused("10.0.0.0/8").contains("ws /chat from 127.0.0.1:"));
+}
+
 /// THREATS: never a query, Authorization or a token in the log, at whatever level and whatever is wrong.
 #[test]
 fn no_secret_is_ever_logged() {

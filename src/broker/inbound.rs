@@ -126,6 +126,7 @@ impl Broker {
     }
 
     fn request(&mut self, slot: u32, request: Box<Request>) {
+        self.identify(slot, &request);
         let asks = match self.judge_request(slot, &request) {
             Ok(asks) => asks,
             Err(Refused { refusal, why }) => {
@@ -185,12 +186,10 @@ impl Broker {
 
     fn judge_request(&mut self, slot: u32, request: &Request) -> Result<Asks, Refused> {
         let loopback = self.slots.hot(slot).has(flag::LOOPBACK);
-        let inside = self.slots.cold(slot).is_some_and(|cold| cold.kept || cold.admin);
         let verdict = self.rules.check(request, loopback);
         verdict.map_err(|error| Refused { refusal: error.refusal, why: error.mend })?;
         let is_websocket = request.has_token("upgrade", "websocket");
-        // Who was let in before stays in, and operators have places of their own.
-        let crowded = !inside && self.is_crowded(slot);
+        let crowded = self.is_crowded(slot);
         if is_own_path(request.path()) && !is_websocket {
             // Whoever looks after the broker is told the truth also when it is full or shuts down, and only that.
             if crowded {

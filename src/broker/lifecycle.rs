@@ -1,7 +1,6 @@
 //! How connections come and go: from accept to reap, with exactly one end for each.
 
-use core::net::{IpAddr, SocketAddr};
-use std::collections::hash_map::Entry;
+use core::net::SocketAddr;
 use std::time::Duration;
 
 use super::event::{Accept, ConnectionId, Event, Exchange, Handshake};
@@ -30,7 +29,12 @@ impl Broker {
             return None;
         }
         let id = self.take_in(peer, loopback);
-        self.count_address(peer.ip().to_canonical());
+        if self.proxies.contains(peer.ip()) {
+            // Whom to count, each of its requests tells.
+            self.slots.hot(id.slot()).set(flag::PROXIED);
+        } else {
+            self.count_address(id.slot());
+        }
         Some(id)
     }
 
@@ -63,32 +67,6 @@ impl Broker {
     /// How many connections count for `max_connections`: all but those of operators.
     pub fn counted_connections(&self) -> usize {
         self.slots.len() - self.admins
-    }
-
-    /// Whether this connection is one too many.
-    pub(super) fn is_crowded(&self, slot: u32) -> bool {
-        if self.counted_connections() > self.limits.max_connections {
-            return true;
-        }
-        let most = self.limits.max_connections_per_ip;
-        let count = self.slots.get(slot).and_then(|(_, cold)| self.addresses.get(&cold.peer().ip()));
-        most > 0 && count.is_some_and(|&count| count as usize > most)
-    }
-
-    /// Counts connections by address, only where that is limited: it is a map entry for each.
-    fn count_address(&mut self, address: IpAddr) {
-        if self.limits.max_connections_per_ip > 0 {
-            *self.addresses.entry(address).or_default() += 1;
-        }
-    }
-
-    fn discount_address(&mut self, address: IpAddr) {
-        if let Entry::Occupied(mut count) = self.addresses.entry(address) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
     }
 
     /// Answers a handshake with 101, and joins a channel in the same step. The id's Close event follows in any case,
@@ -196,6 +174,10 @@ impl Broker {
     pub(super) fn answer_and_keep(&mut self, slot: u32, response: &[u8]) {
         let due = self.timers.now().after(self.limits.keep_alive_timeout);
         let id = self.slots.id(slot);
+        if self.slots.hot(slot).has(flag::PROXIED) {
+            // The next request may be another's.
+            self.uncount(slot);
+        }
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         cold.connection.answered(true);
         cold.due = due;
@@ -386,7 +368,7 @@ impl Broker {
             if let Some(cold) = self.slots.remove(slot) {
                 self.inbound -= cold.inbound as usize;
                 self.admins -= usize::from(cold.admin);
-                if !cold.admin {
+                if cold.counted {
                     self.discount_address(cold.peer().ip());
                 }
                 self.counters.count_closed(cold.cause.unwrap_or(Cause::PeerVanished));

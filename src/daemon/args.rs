@@ -20,6 +20,8 @@ pub struct Values {
     pub origins: Vec<String>,
     /// `--host`.
     pub hosts: Vec<String>,
+    /// `--trusted-proxy`.
+    pub trusted_proxies: Vec<String>,
     /// `--publish-token`.
     pub publish_token: Option<PublishToken>,
     /// `--publish-token-file`.
@@ -45,6 +47,7 @@ impl Values {
             no_page: false,
             origins: Vec::new(),
             hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
             publish_token: None,
             publish_token_file: None,
             limits,
@@ -108,6 +111,7 @@ pub const FLAGS: &[Flag] = &[
     flag(SAFETY, "host", List("HOST", |v| &mut v.hosts), "Answer to this Host on loopback listeners; repeatable"),
     flag(SAFETY, "publish-token", Token(|v| &mut v.publish_token), "Whoever publishes must show it; better in a file"),
     flag(SAFETY, "publish-token-file", Text("FILE", |v| &mut v.publish_token_file), "The same, from a file"),
+    flag(SAFETY, "trusted-proxy", List("CIDR", |v| &mut v.trusted_proxies), "Believe the X-Forwarded-For of proxies there; repeatable"),
     flag(LIMITS, "max-message", Size(|v| &mut v.limits.max_message), "Longest message; the next three rise with it"),
     flag(LIMITS, "max-outbound", Size(|v| &mut v.limits.max_outbound), "Unsent, one connection; at least 8 x --max-message"),
     flag(LIMITS, "max-outbound-total", Size(|v| &mut v.limits.max_outbound_total), "Unsent, all connections together"),

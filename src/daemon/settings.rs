@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
+use slotcast::proto::forwarded::TrustedProxies;
 use slotcast::proto::origin::OriginRules;
 use slotcast::relay::token::MAX_TOKEN;
 use slotcast::{Limits, PublishToken};
@@ -30,6 +31,8 @@ pub struct Settings {
     pub origins: Vec<String>,
     /// Further names that loopback listeners answer to, as written.
     pub hosts: Vec<String>,
+    /// Proxies that are believed, as written.
+    pub trusted_proxies: Vec<String>,
     /// What whoever publishes has to show.
     pub publish_token: Option<PublishToken>,
     /// Whether browsers are answered with the page that joins a channel.
@@ -112,6 +115,7 @@ fn settle(
         limits: values.limits.clone(),
         origins: values.origins.clone(),
         hosts: values.hosts.clone(),
+        trusted_proxies: values.trusted_proxies.clone(),
         publish_token: publish_token(values, &given)?,
         page: !values.no_page,
         shutdown_timeout: values.shutdown_timeout,
@@ -183,6 +187,7 @@ fn check(values: &Values, given: &Given, descriptors: usize) -> Result<(), Strin
     if values.hosts.iter().any(|host| host.trim().is_empty()) {
         return Err("--host must not be empty".to_owned());
     }
+    TrustedProxies::new(&values.trusted_proxies)?;
     OriginRules::new(&values.origins, &values.hosts).map(|_| ())
 }
 

@@ -66,6 +66,8 @@ fn lists_are_repeated_or_split_on_commas() {
     assert_eq!(from_env.hosts, ["c.example"]);
     let from_flags = settings("--origin https://d.example --origin null", &env);
     assert_eq!(from_flags.origins, ["https://d.example", "null"], "flags replace the variable");
+    let proxies = settings("", &[("SLOTCAST_TRUSTED_PROXY", "10.0.0.0/8, ::1")]).trusted_proxies;
+    assert_eq!(proxies, ["10.0.0.0/8", "::1"]);
     let listens = settings("", &[("SLOTCAST_LISTEN", "9001,127.0.0.1:9002")]);
     assert_eq!(listen_texts(&listens), ["localhost:9001", "127.0.0.1:9002"]);
     let listens = settings("--admin-listen 9001 --admin-listen 127.0.0.2:9002", &[("SLOTCAST_ADMIN_LISTEN", "1")]);
@@ -156,6 +158,9 @@ fn contradictions_and_bad_values_are_refused() {
         ("--listen 9000 --admin-listen :9000", "--admin-listen :9000 and --listen localhost:9000 have an address in"),
         ("--listen nowhere", "--listen: \"nowhere\" is not an address"),
         ("--origin=", "--origin must not be empty"),
+        ("--trusted-proxy 10.0.0.1/8", "--trusted-proxy 10.0.0.1/8 must have no bits behind its prefix, such as 10.0"),
+        ("--trusted-proxy proxy", "--trusted-proxy proxy must be a network or an address"),
+        ("--trusted-proxy=", "--trusted-proxy  must be a network or an address"),
         ("--host=", "--host must not be empty"),
         ("8080", "unexpected argument '8080' found; slotcast takes flags only; see slotcast --help"),
         ("--max-mesage 1", "unexpected argument '--max-mesage' found; a similar argument exists: '--max-message'"),
