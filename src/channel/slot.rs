@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -29,7 +28,7 @@ pub(super) struct Slot {
 /// The name is kept once: shared while the channel is awake, and without counters while it sleeps.
 #[derive(Debug)]
 pub(super) enum State {
-    Stub { name: Box<str>, epoch: OwnEpoch, offset: NonZeroU64 },
+    Stub { name: Box<str>, epoch: OwnEpoch, offset: u64 },
     Awake(Box<Awake>),
 }
 
@@ -42,7 +41,7 @@ pub(super) struct Awake {
 
 impl Slot {
     pub(super) fn awake(name: &str, log: Log, now: u64) -> Slot {
-        Slot { state: State::awake(name, log), links: Links::OUT, at: now }
+        Slot { state: State::awake(name, log, false), links: Links::OUT, at: now }
     }
 
     /// The channel's name.
@@ -56,7 +55,7 @@ impl Slot {
     /// The position behind the newest message.
     pub(super) fn position(&self) -> Position {
         match &self.state {
-            State::Stub { epoch, offset, .. } => Position { epoch: (*epoch).into(), offset: offset.get() },
+            State::Stub { epoch, offset, .. } => Position { epoch: (*epoch).into(), offset: *offset },
             State::Awake(awake) => awake.channel.log.position(),
         }
     }
@@ -64,15 +63,17 @@ impl Slot {
     /// Wakes a stub up; returns false if it was none.
     pub(super) fn wake_up(&mut self) -> bool {
         let State::Stub { name, .. } = &self.state else { return false };
-        self.state = State::awake(name, Log::resumed(self.position()));
+        self.state = State::awake(name, Log::resumed(self.position()), true);
         true
     }
 
-    /// Leaves a stub of a channel that was published to; returns false if it was not, or sleeps already.
+    /// Leaves a stub of a channel whose position somebody knows; returns false if nobody does, or it sleeps already.
     pub(super) fn fall_asleep(&mut self, now: u64) -> bool {
         let State::Awake(awake) = &self.state else { return false };
+        if !awake.channel.is_known() {
+            return false;
+        }
         let Position { epoch, offset } = awake.channel.log.position();
-        let Some(offset) = NonZeroU64::new(offset) else { return false };
         self.state = State::Stub { name: awake.channel.name().as_ref().into(), epoch: epoch.into(), offset };
         self.at = now;
         true
@@ -80,8 +81,8 @@ impl Slot {
 }
 
 impl State {
-    fn awake(name: &str, log: Log) -> State {
-        State::Awake(Box::new(Awake { channel: Channel::new(Arc::from(name), log), idle: Links::OUT }))
+    fn awake(name: &str, log: Log, known: bool) -> State {
+        State::Awake(Box::new(Awake { channel: Channel::new(Arc::from(name), log, known), idle: Links::OUT }))
     }
 }
 

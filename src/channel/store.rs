@@ -1,9 +1,9 @@
 //! All channels, by name: how many there are, what their histories hold together, and what stays of one that is empty.
 //!
 //! A channel is *awake* while it has members or history, or this turn's messages for it are not told yet. One that has
-//! none of these and was published to falls asleep: a *stub* stays, which knows the name, the epoch and the offset, so
-//! that a follower who comes back after a quiet hour is not told of a loss that never was. One that was never published
-//! to leaves nothing.
+//! none of these falls asleep: a *stub* stays, which knows the name, the epoch and the offset, so that a follower who
+//! comes back after a quiet hour is not told of a loss that never was. One whose position nobody was told, since it was
+//! only polled, leaves nothing.
 //!
 //! Times are monotonic milliseconds, and never go back. Nothing here walks over all channels but `assert_invariants`:
 //! whoever has to go stands at the cold end of a list.
@@ -148,7 +148,7 @@ impl Store {
     }
 
     /// Lets a channel go that nobody is in and that owes nobody anything: if it has history it stays until another needs
-    /// its place; if it has none and was published to, a stub stays; else nothing does. To be called whenever one of
+    /// its place; if it has none and somebody knows its position, a stub stays; else nothing does. To be called whenever one of
     /// that may have become so, and after each `hold`.
     pub fn release_if_idle(&mut self, key: u32, now: u64, limits: &Limits) {
         let Some(channel) = self.get_mut(key) else { return };

@@ -168,6 +168,10 @@ impl Batches {
             batch.segments.push(Segment { start: batch.len + added as u32, before: already, payload: payload.clone() });
             added += payload.len();
         }
+        if added == 0 {
+            // Nothing was to be said in these words.
+            return;
+        }
         batch.len += added as u32;
         batch.ends.push(batch.len);
         self.held += added;
