@@ -111,6 +111,12 @@ impl Store {
         self.slots.iter().filter_map(|(key, _)| Some((key as u32, self.get(key as u32)?)))
     }
 
+    /// The names of the channels that are awake, with their keys, in no order.
+    pub fn awake(&self) -> impl Iterator<Item = (&str, u32)> {
+        let awake = self.slots.iter().filter(|(_, slot)| matches!(slot.state, State::Awake(_)));
+        awake.map(|(key, slot)| (&*slot.name, key as u32))
+    }
+
     /// All channels that count for `max_channels`.
     pub fn len(&self) -> usize {
         self.slots.len()

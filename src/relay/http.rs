@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Door, Intent, is_no_channel};
+use super::{Door, Intent, Relay, is_no_channel, own};
 use crate::broker::Published;
 use crate::broker::event::Exchange;
 use crate::broker::followers::{Kept, StreamFormat, lost_header};
@@ -26,27 +26,19 @@ use crate::server::Server;
 const MAX_NAME: usize = 64;
 
 /// What a request wants.
-pub(super) fn read(server: &Server, exchange: Exchange, page: bool) -> Intent {
-    match own_answer(exchange.request()) {
-        Some(response) => Intent::Answer(exchange, response),
-        None => channel_intent(server, exchange, page),
+pub(super) fn read(relay: &Relay, server: &Server, exchange: Exchange) -> Intent {
+    if let Some(response) = own::answer(relay, server, &exchange) {
+        return Intent::Answer(exchange, response);
     }
-}
-
-/// What is no channel's business.
-fn own_answer(request: &Request) -> Option<Response> {
+    let request = exchange.request();
     if request.method() == "OPTIONS" {
-        return Some(answer_options(request));
+        let response = answer_options(request);
+        return Intent::Answer(exchange, response);
     }
-    match request.path() {
-        path if is_no_channel(path) => Some(Response::not_found()),
-        "/-/health" | "/-/healthy" | "/-/ready" if is_get(request) => {
-            let ok = Response::new(Status::OK).with_body("text/plain; charset=utf-8", "ok\n");
-            Some(ok.with_header("Cache-Control", "no-store"))
-        }
-        path if path == "/-" || path.starts_with("/-/") => Some(Response::not_found()),
-        _ => None,
+    if is_no_channel(request.path()) {
+        return Intent::Answer(exchange, Response::not_found());
     }
+    channel_intent(server, exchange, relay.page)
 }
 
 fn is_get(request: &Request) -> bool {
