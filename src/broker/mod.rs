@@ -18,6 +18,7 @@ pub mod reason;
 mod slots;
 #[cfg(test)]
 mod tests {
+    mod followers;
     mod history;
     mod keep_alive;
     mod rig;
