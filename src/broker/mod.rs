@@ -21,6 +21,7 @@ pub mod reason;
 mod slots;
 #[cfg(test)]
 mod tests {
+    mod followers;
     mod history;
     mod keep_alive;
     mod proxies;

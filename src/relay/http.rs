@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{Door, Intent, Relay, is_no_channel, own};
 use crate::broker::Published;
 use crate::broker::event::Exchange;
@@ -10,6 +12,7 @@ use crate::channel::log::{From, MemberId};
 use crate::channel::name::{ChannelName, NameError};
 use crate::channel::position::Position;
 use crate::page;
+use crate::proto::batch::LARGE;
 use crate::proto::http::{
     METHODS, Refusal, Representation, Request, Response, Start, Status, answer_options, etag_of, is_unmodified,
     representation, start, wait,
@@ -185,8 +188,10 @@ fn messages_of(exchange: &Exchange) -> Result<(Message, Vec<Message>), Refusal> 
 fn lines_of(exchange: &Exchange) -> Result<(Message, Vec<Message>), Refusal> {
     let body = exchange.body();
     let lines = body.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    // A history keeps a large payload by reference, and one line must not keep all of the body.
+    let part = |line: &[u8]| if line.len() < LARGE { body.slice_ref(line) } else { Bytes::copy_from_slice(line) };
     let messages = lines.filter(|line| !line.is_empty());
-    let mut messages = messages.map(|line| Message::from_bytes(Kind::Text, body.slice_ref(line)).ok_or_else(not_utf8));
+    let mut messages = messages.map(|line| Message::from_bytes(Kind::Text, part(line)).ok_or_else(not_utf8));
     let empty = || Refusal::bad_request("no_messages", "Send at least one line that is not empty.");
     let first = messages.next().ok_or_else(empty)??;
     Ok((first, messages.collect::<Result<_, _>>()?))

@@ -278,7 +278,7 @@ impl World {
         let (start, expected) = self.oracle.read(channel, from);
         let reading = self.broker.read(channel, from);
         assert_eq!((reading.start, reading.lost.map(|lost| lost.count)), start, "read {channel}");
-        let kept: Vec<_> = reading.entries().map(|(offset, entry)| (offset, entry.message.clone())).collect();
+        let kept: Vec<_> = reading.entries().map(|(offset, entry)| (offset, entry.message())).collect();
         assert_eq!(kept.len(), expected.len(), "read {channel}: so many messages");
         for ((offset, message), (at, data)) in kept.iter().zip((start.0 + 1..).zip(expected)) {
             assert_eq!(*offset, at);
