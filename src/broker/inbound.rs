@@ -274,10 +274,11 @@ impl Broker {
     pub(super) fn fail(&mut self, slot: u32, cause: Cause, failure: &Failure) {
         self.settle(slot);
         let reason = format!("{cause}: {}", failure.what);
+        if let Some(peer) = self.slots.cold(slot).map(|cold| cold.peer()) {
+            self.complain(Level::Info, || format!("{peer} closed with {}: {reason}", failure.code.0));
+        }
         if let Some(cold) = self.slots.cold(slot) {
             cold.connection.drain();
-            let peer = cold.peer();
-            self.complain(Level::Info, || format!("{peer} closed with {}: {reason}", failure.code.0));
         }
         self.count_inbound(slot);
         self.queue_close(slot, failure.code, &reason);
