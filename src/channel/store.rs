@@ -114,7 +114,7 @@ impl Store {
     /// The names of the channels that are awake, with their keys, in no order.
     pub fn awake(&self) -> impl Iterator<Item = (&str, u32)> {
         let awake = self.slots.iter().filter(|(_, slot)| matches!(slot.state, State::Awake(_)));
-        awake.map(|(key, slot)| (&*slot.name, key as u32))
+        awake.map(|(key, slot)| (slot.name(), key as u32))
     }
 
     /// All channels that count for `max_channels`.
