@@ -52,7 +52,8 @@ impl fmt::Debug for ConnectionId {
 pub enum Event {
     /// A peer asks to open a WebSocket; to be answered with `accept` or `refuse`, now or within `answer_timeout`.
     Handshake(Handshake),
-    /// A peer sent an HTTP request that asks for no WebSocket; to be answered with `respond`, likewise.
+    /// A peer sent an HTTP request that asks for no WebSocket; to be answered with `respond`, likewise. Requests for paths
+    /// under `/-/` come also of connections past `max_connections`, and while a shutdown is under way.
     Http(Exchange),
     /// A message arrived.
     Message(ConnectionId, Message),
@@ -67,6 +68,7 @@ pub enum Event {
 pub struct Handshake {
     pub(crate) id: ConnectionId,
     pub(crate) peer: SocketAddr,
+    pub(crate) admin: bool,
     pub(crate) request: Box<Request>,
     pub(crate) upgrade: Upgrade,
 }
@@ -87,6 +89,11 @@ impl Handshake {
         self.peer
     }
 
+    /// Whether it came in by a listener for operators, see `Config::admin_listen`.
+    pub fn is_admin(&self) -> bool {
+        self.admin
+    }
+
     /// The subprotocols that the peer offers, the preferred one first.
     pub fn protocols(&self) -> impl Iterator<Item = &str> {
         self.upgrade.protocols()
@@ -103,6 +110,7 @@ impl Handshake {
 pub struct Exchange {
     pub(crate) id: ConnectionId,
     pub(crate) peer: SocketAddr,
+    pub(crate) admin: bool,
     pub(crate) request: Box<Request>,
     pub(crate) body: Bytes,
 }
@@ -126,6 +134,11 @@ impl Exchange {
     /// The whole request.
     pub fn request(&self) -> &Request {
         &self.request
+    }
+
+    /// Whether it came in by a listener for operators, see `Config::admin_listen`.
+    pub fn is_admin(&self) -> bool {
+        self.admin
     }
 
     /// The peer's address.

@@ -1,8 +1,10 @@
 //! Floor 1: all connections, all channels and every policy, pure. The loop feeds it bytes and time, takes events out,
 //! and hands it a way to write when it flushes; so everything that can be wrong here runs in a simulator.
 
+mod addresses;
 mod answers;
 mod catching_up;
+mod complaints;
 mod deadlines;
 mod delivery;
 mod draining;
@@ -11,6 +13,7 @@ pub mod followers;
 mod inbound;
 mod invariants;
 mod lifecycle;
+pub mod listing;
 mod presence;
 mod pressure;
 mod publish;
@@ -18,9 +21,11 @@ pub mod reason;
 mod slots;
 #[cfg(test)]
 mod tests {
+    mod followers;
     mod history;
     mod keep_alive;
-    mod rig;
+    mod proxies;
+    pub(super) mod rig;
 }
 pub mod timers;
 
@@ -39,9 +44,11 @@ use crate::channel::position::Position;
 use crate::channel::store::{Store, TooManyChannels};
 use crate::limits::Limits;
 use crate::proto::batch::Batches;
+use crate::proto::forwarded::TrustedProxies;
 use crate::proto::origin::OriginRules;
 
 use catching_up::Chunks;
+use complaints::Complaints;
 use draining::Draining;
 use event::{ConnectionId, Event};
 use reason::Counters;
@@ -112,6 +119,7 @@ pub struct Joined {
 pub struct Broker {
     limits: Limits,
     rules: OriginRules,
+    proxies: TrustedProxies,
     slots: Slots,
     channels: Store,
     batches: Batches,
@@ -143,6 +151,9 @@ pub struct Broker {
     presence_due: BinaryHeap<Reverse<(u64, u32)>>,
     /// When the channels are swept next, at the earliest, in monotonic milliseconds.
     sweep_at: u64,
+    /// Connections by listeners for operators: those with `Cold::admin`.
+    admins: usize,
+    complaints: Complaints,
     draining: Option<Draining>,
 }
 
@@ -152,6 +163,7 @@ impl Broker {
         let mut broker = Broker {
             limits,
             rules,
+            proxies: TrustedProxies::default(),
             slots: Slots::default(),
             channels: Store::default(),
             batches: Batches::default(),
@@ -171,10 +183,17 @@ impl Broker {
             secret: 0,
             presence_due: BinaryHeap::new(),
             sweep_at: 0,
+            admins: 0,
+            complaints: Complaints::default(),
             draining: None,
         };
         broker.secret = broker.next_random();
         broker
+    }
+
+    /// Believes these proxies from now on, as far as new connections are concerned.
+    pub fn trust(&mut self, proxies: TrustedProxies) {
+        self.proxies = proxies;
     }
 
     /// Takes note of the time: once when the loop wakes up.
@@ -200,7 +219,8 @@ impl Broker {
     /// When time alone gives the broker something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         let paced = self.draining.as_ref().map(|draining| self.timers.instant_of(draining.next));
-        self.timers.next().into_iter().chain(paced).chain(self.next_sweep()).chain(self.next_presence()).min()
+        let told = self.next_presence().into_iter().chain(self.next_complaint());
+        self.timers.next().into_iter().chain(paced).chain(self.next_sweep()).chain(told).min()
     }
 
     /// Joins a channel, which comes into being if it does not exist.

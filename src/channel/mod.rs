@@ -1,6 +1,7 @@
 //! Floor 1: one channel, pure: its log, its members, and how they are told.
 
 pub mod dialect;
+pub mod entry;
 pub mod log;
 mod lru;
 pub mod member_id;
@@ -8,6 +9,7 @@ pub mod members;
 pub mod name;
 pub mod position;
 pub mod presence;
+mod slot;
 pub mod store;
 #[cfg(test)]
 mod store_property_tests;
@@ -105,13 +107,13 @@ impl Channel {
     pub(super) fn publish(&mut self, entry: Entry, now: u64, batches: &mut Batches, limits: &Limits) -> usize {
         let (base, before) = (self.log.head(), batches.held());
         let position = Position { offset: (base + 1).min(MAX_OFFSET), ..self.log.position() };
-        let event = Event::Message { context: Context { channel: &self.name, position }, entry: &entry };
+        let event = Event::Message { context: Context { channel: &self.name, position }, entry: entry.view() };
         for group in &mut self.groups {
             if group.members.is_empty() && group.open.is_none() {
                 continue;
             }
             let open = group.open.get_or_insert_with(|| Open { batch: batches.open(), base });
-            let by_reference = group.encoding.by_reference(&entry);
+            let by_reference = group.encoding.by_reference(entry.view());
             batches.append(open.batch, by_reference, |bytes| group.encoding.encode(&event, bytes));
         }
         self.log.append(entry, now, limits);

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod descriptors;
 mod listen;
 mod logging;
+mod process;
 mod serve;
 pub mod settings;
 #[cfg(test)]

@@ -12,3 +12,6 @@ mod herd;
 mod http;
 mod limits;
 mod messages;
+mod metrics;
+mod operators;
+mod tokens;
