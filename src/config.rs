@@ -24,6 +24,8 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Names that a `Host` field may have on a loopback listener, besides loopback names and addresses.
     pub hosts: Vec<String>,
+    /// Whether permessage-deflate is agreed to with WebSockets that offer it (RFC 7692). Default: it is.
+    pub compression: bool,
 }
 
 impl Default for Config {
@@ -33,6 +35,7 @@ impl Default for Config {
             limits: Limits::default(),
             origins: Vec::new(),
             hosts: Vec::new(),
+            compression: true,
         }
     }
 }

@@ -99,8 +99,10 @@ impl Server {
             listeners.push(Listening { listener, ready: false });
         }
         let seed = RandomState::new().hash_one(std::process::id());
+        let mut broker = Broker::new(config.limits, rules, seed, clock());
+        broker.set_compression(config.compression);
         Ok(Server {
-            broker: Broker::new(config.limits, rules, seed, clock()),
+            broker,
             poll,
             events: Events::with_capacity(EVENTS),
             sockets: Sockets::default(),

@@ -33,12 +33,14 @@ use std::time::Instant;
 
 use crate::channel::Channel;
 use crate::channel::dialect::Encoding;
+use crate::channel::dialect::deflated::Encoder;
 use crate::channel::log::{From, Lost};
 use crate::channel::members::{Member, Membership};
 use crate::channel::position::Position;
 use crate::channel::store::{Store, TooManyChannels};
 use crate::limits::Limits;
 use crate::proto::batch::Batches;
+use crate::proto::deflate::{Inflater, Stats};
 use crate::proto::origin::OriginRules;
 
 use catching_up::Chunks;
@@ -129,6 +131,13 @@ pub struct Broker {
     resumed: Vec<ConnectionId>,
     /// Log that was encoded in this flush for those who catch up.
     chunks: Chunks,
+    /// Whether permessage-deflate is agreed to.
+    compression: bool,
+    encoder: Encoder,
+    /// For peers that begin each message anew.
+    inflater: Inflater,
+    /// How many peers have an inflater of their own.
+    takeovers: usize,
     /// Bytes in open batches.
     open_bytes: usize,
     /// Bytes in unfinished heads, messages and stashes.
@@ -150,6 +159,10 @@ impl Broker {
     /// A broker without connections. `seed` is random: epochs come from it.
     pub fn new(limits: Limits, rules: OriginRules, seed: u64, now: Now) -> Broker {
         let mut broker = Broker {
+            compression: true,
+            encoder: Encoder::new(limits.compress_min),
+            inflater: Inflater::default(),
+            takeovers: 0,
             limits,
             rules,
             slots: Slots::default(),
@@ -175,6 +188,11 @@ impl Broker {
         };
         broker.secret = broker.next_random();
         broker
+    }
+
+    /// Whether permessage-deflate is agreed to with WebSockets that offer it (RFC 7692); it is until this says otherwise.
+    pub fn set_compression(&mut self, compression: bool) {
+        self.compression = compression;
     }
 
     /// Takes note of the time: once when the loop wakes up.
@@ -276,6 +294,11 @@ impl Broker {
     /// What was counted.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// What compression did.
+    pub fn compression(&self) -> Stats {
+        self.encoder.deflater().stats()
     }
 
     /// The limits in force.

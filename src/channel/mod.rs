@@ -16,6 +16,7 @@ mod store_tests;
 
 use std::sync::Arc;
 
+use dialect::deflated::Encoder;
 use dialect::{Context, Encoding, Event};
 use log::{Entry, Log};
 use members::{Group, Member, Open};
@@ -102,7 +103,14 @@ impl Channel {
 
     /// Appends a message to the log, and, encoded, to the open batch of every encoding that has members. Returns how
     /// many bytes the batches grew by. Only the store calls this, which counts what the log holds.
-    pub(super) fn publish(&mut self, entry: Entry, now: u64, batches: &mut Batches, limits: &Limits) -> usize {
+    pub(super) fn publish(
+        &mut self,
+        entry: Entry,
+        now: u64,
+        batches: &mut Batches,
+        encoder: &mut Encoder,
+        limits: &Limits,
+    ) -> usize {
         let (base, before) = (self.log.head(), batches.held());
         let position = Position { offset: (base + 1).min(MAX_OFFSET), ..self.log.position() };
         let event = Event::Message { context: Context { channel: &self.name, position }, entry: &entry };
@@ -111,8 +119,7 @@ impl Channel {
                 continue;
             }
             let open = group.open.get_or_insert_with(|| Open { batch: batches.open(), base });
-            let by_reference = group.encoding.by_reference(&entry);
-            batches.append(open.batch, by_reference, |bytes| group.encoding.encode(&event, bytes));
+            encoder.append(group.encoding, &event, &entry, batches, open.batch);
         }
         self.log.append(entry, now, limits);
         batches.held() - before

@@ -28,6 +28,7 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
     config.listen = settings.listen.iter().flat_map(|listen| listen.addrs.clone()).collect();
     config.origins = settings.origins.clone();
     config.hosts = settings.hosts.clone();
+    config.compression = settings.compression;
     let mut server = Server::bind(config).map_err(|error| cannot_listen(&settings.listen, &error))?;
     server.register(&mut signals, SIGNALS)?;
     announce(settings, &server.local_addrs());

@@ -27,6 +27,8 @@ pub struct Settings {
     pub hosts: Vec<String>,
     /// Whether browsers are answered with the page that joins a channel.
     pub page: bool,
+    /// Whether permessage-deflate is agreed to.
+    pub compression: bool,
     /// How long a shutdown may wait for peers.
     pub shutdown_timeout: Duration,
     /// A filter that `logging::check` accepted.
@@ -104,6 +106,7 @@ fn settle(
         origins: values.origins.clone(),
         hosts: values.hosts.clone(),
         page: !values.no_page,
+        compression: !values.no_compression,
         shutdown_timeout: values.shutdown_timeout,
         log: log_filter(values, &given, environment)?,
         warnings: environment.warnings(),
