@@ -1,6 +1,7 @@
 //! Floor 1: all connections, all channels and every policy, pure. The loop feeds it bytes and time, takes events out,
 //! and hands it a way to write when it flushes; so everything that can be wrong here runs in a simulator.
 
+mod addresses;
 mod answers;
 mod catching_up;
 mod deadlines;
@@ -11,6 +12,7 @@ pub mod followers;
 mod inbound;
 mod invariants;
 mod lifecycle;
+pub mod listing;
 mod presence;
 mod pressure;
 mod publish;
@@ -18,9 +20,11 @@ pub mod reason;
 mod slots;
 #[cfg(test)]
 mod tests {
+    mod followers;
     mod history;
     mod keep_alive;
-    mod rig;
+    mod proxies;
+    pub(super) mod rig;
 }
 pub mod timers;
 
@@ -41,6 +45,7 @@ use crate::channel::store::{Store, TooManyChannels};
 use crate::limits::Limits;
 use crate::proto::batch::Batches;
 use crate::proto::deflate::{Inflater, Stats};
+use crate::proto::forwarded::TrustedProxies;
 use crate::proto::origin::OriginRules;
 
 use catching_up::Chunks;
@@ -114,6 +119,7 @@ pub struct Joined {
 pub struct Broker {
     limits: Limits,
     rules: OriginRules,
+    proxies: TrustedProxies,
     slots: Slots,
     channels: Store,
     batches: Batches,
@@ -152,6 +158,8 @@ pub struct Broker {
     presence_due: BinaryHeap<Reverse<(u64, u32)>>,
     /// When the channels are swept next, at the earliest, in monotonic milliseconds.
     sweep_at: u64,
+    /// Connections by listeners for operators: those with `Cold::admin`.
+    admins: usize,
     draining: Option<Draining>,
 }
 
@@ -165,6 +173,7 @@ impl Broker {
             takeovers: 0,
             limits,
             rules,
+            proxies: TrustedProxies::default(),
             slots: Slots::default(),
             channels: Store::default(),
             batches: Batches::default(),
@@ -184,6 +193,7 @@ impl Broker {
             secret: 0,
             presence_due: BinaryHeap::new(),
             sweep_at: 0,
+            admins: 0,
             draining: None,
         };
         broker.secret = broker.next_random();
@@ -193,6 +203,11 @@ impl Broker {
     /// Whether permessage-deflate is agreed to with WebSockets that offer it (RFC 7692); it is until this says otherwise.
     pub fn set_compression(&mut self, compression: bool) {
         self.compression = compression;
+    }
+
+    /// Believes these proxies from now on, as far as new connections are concerned.
+    pub fn trust(&mut self, proxies: TrustedProxies) {
+        self.proxies = proxies;
     }
 
     /// Takes note of the time: once when the loop wakes up.

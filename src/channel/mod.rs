@@ -1,6 +1,7 @@
 //! Floor 1: one channel, pure: its log, its members, and how they are told.
 
 pub mod dialect;
+pub mod entry;
 pub mod log;
 mod lru;
 pub mod member_id;
@@ -8,6 +9,7 @@ pub mod members;
 pub mod name;
 pub mod position;
 pub mod presence;
+mod slot;
 pub mod store;
 #[cfg(test)]
 mod store_property_tests;
@@ -113,13 +115,13 @@ impl Channel {
     ) -> usize {
         let (base, before) = (self.log.head(), batches.held());
         let position = Position { offset: (base + 1).min(MAX_OFFSET), ..self.log.position() };
-        let event = Event::Message { context: Context { channel: &self.name, position }, entry: &entry };
+        let event = Event::Message { context: Context { channel: &self.name, position }, entry: entry.view() };
         for group in &mut self.groups {
             if group.members.is_empty() && group.open.is_none() {
                 continue;
             }
             let open = group.open.get_or_insert_with(|| Open { batch: batches.open(), base });
-            encoder.append(group.encoding, &event, &entry, batches, open.batch);
+            encoder.append(group.encoding, &event, entry.view(), batches, open.batch);
         }
         self.log.append(entry, now, limits);
         batches.held() - before

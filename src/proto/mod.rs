@@ -6,6 +6,7 @@ pub mod connection;
 pub mod decoder;
 pub mod deflate;
 pub mod extension;
+pub mod forwarded;
 pub mod frame;
 pub mod handshake;
 pub mod http;

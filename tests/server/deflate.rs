@@ -141,7 +141,7 @@ fn what_is_too_long_corrupt_or_out_of_place_ends_that_peer_alone() {
         ("the compressed one is far too long", frame(FIN | RSV1 | BINARY, &vec![0; 100_000 + 65_537]), 1009),
         ("not DEFLATE", frame(FIN | RSV1 | BINARY, b"\xff\xff\xff"), 1007),
         ("not UTF-8", frame(FIN | RSV1 | TEXT, &deflated(&mut fresh(), b"ok \xff")), 1007),
-        ("RSV1 on a continuation", [frame(RSV1 | TEXT, &whole), frame(FIN | RSV1 | 0, b"")].concat(), 1002),
+        ("RSV1 on a continuation", [frame(RSV1 | TEXT, &whole), frame(FIN | RSV1 | CONTINUATION, b"")].concat(), 1002),
         ("RSV1 on a ping", frame(FIN | RSV1 | 0x9, b""), 1002),
     ];
     for (what, bytes, code) in cases {

@@ -13,3 +13,6 @@ mod herd;
 mod http;
 mod limits;
 mod messages;
+mod metrics;
+mod operators;
+mod tokens;

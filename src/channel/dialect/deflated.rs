@@ -1,7 +1,7 @@
 //! Messages into batches, compressed where the encoding says so: once for all members that share it.
 
 use super::{Encoding, Event, object};
-use crate::channel::log::Entry;
+use crate::channel::log::EntryRef;
 use crate::proto::batch::{BatchKey, Batches};
 use crate::proto::deflate::Deflater;
 use crate::proto::frame::{Opcode, write_compressed_header};
@@ -34,7 +34,7 @@ impl Encoder {
         &mut self,
         encoding: Encoding,
         event: &Event<'_>,
-        entry: &Entry,
+        entry: EntryRef<'_>,
         batches: &mut Batches,
         key: BatchKey,
     ) {
@@ -48,7 +48,7 @@ impl Encoder {
         &mut self,
         encoding: Encoding,
         event: &Event<'_>,
-        entry: &Entry,
+        entry: EntryRef<'_>,
         batches: &mut Batches,
         key: BatchKey,
     ) -> Option<()> {
@@ -59,8 +59,8 @@ impl Encoder {
                 object::write_event(&mut self.text, event);
                 (Opcode::Text, self.text.as_slice())
             }
-            _ if entry.message.kind() == Kind::Text => (Opcode::Text, &**entry.message.payload()),
-            _ => (Opcode::Binary, &**entry.message.payload()),
+            _ if entry.kind == Kind::Text => (Opcode::Text, entry.payload),
+            _ => (Opcode::Binary, entry.payload),
         };
         let compressed = if payload.len() < self.least { None } else { self.deflater.deflate(window, payload) };
         let appended = compressed.map(|compressed| {
