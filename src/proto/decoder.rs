@@ -299,3 +299,7 @@ mod tests;
 #[cfg(test)]
 #[path = "decoder_property_tests.rs"]
 mod property_tests;
+
+#[cfg(test)]
+#[path = "decoder_compressed_tests.rs"]
+mod compressed_tests;

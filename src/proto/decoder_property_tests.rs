@@ -29,13 +29,7 @@ fn oracle(bytes: &[u8], limits: &Limits, deflates: bool) -> (Vec<Step>, Option<u
             _ => 0,
         };
         let Some(header) = bytes.get(at..at + 2 + wide + 4) else { break };
-        let mut length = u128::from(second - 0x80);
-        if wide > 0 {
-            length = header[2..2 + wide].iter().fold(0, |sum, byte| sum * 256 + u128::from(*byte));
-            if length < if wide == 2 { 126 } else { 65_536 } || length >= 1 << 63 {
-                return (items, Some(1002));
-            }
-        }
+        let Some(length) = length_of(second - 0x80, &header[2..2 + wide]) else { return (items, Some(1002)) };
         let so_far = message.as_ref().map_or(0, |message| message.len());
         if opcode < 8 && opcode > 0 {
             compressed = rsv1;
@@ -74,17 +68,26 @@ fn oracle(bytes: &[u8], limits: &Limits, deflates: bool) -> (Vec<Step>, Option<u
             (false, _) => {}
             (true, false) => items.push(Step::Fragment),
             (true, true) => {
-                let kind = if is_text { Kind::Text } else { Kind::Binary };
-                items.push(match compressed {
-                    true => Step::Compressed(kind, text),
-                    false if is_text => Step::Message(Message::text(said.unwrap())),
-                    false => Step::Message(Message::binary(text)),
+                items.push(match (compressed, is_text) {
+                    (true, is_text) => Step::Compressed(if is_text { Kind::Text } else { Kind::Binary }, text),
+                    (false, true) => Step::Message(Message::text(said.unwrap())),
+                    (false, false) => Step::Message(Message::binary(text)),
                 });
                 message = None;
             }
         }
     }
     (items, None)
+}
+
+/// None if it is not in its shortest form, or too long.
+fn length_of(short: u8, wide: &[u8]) -> Option<u128> {
+    if wide.is_empty() {
+        return Some(u128::from(short));
+    }
+    let length = wide.iter().fold(0, |sum, byte| sum * 256 + u128::from(*byte));
+    let least = if wide.len() == 2 { 126 } else { 65_536 };
+    (length >= least && length < 1 << 63).then_some(length)
 }
 
 fn random_text(random: &mut Random, length: usize) -> Vec<u8> {
