@@ -9,8 +9,7 @@ use crate::proto::testing::{Random, client_frame};
 fn oracle(bytes: &[u8], limits: &Limits, deflates: bool) -> (Vec<Step>, Option<u16>) {
     let mut items = Vec::new();
     let (mut message, mut is_text, mut fragments): (Option<Vec<u8>>, _, _) = (None, false, 0);
-    let mut compressed = false;
-    let mut at = 0;
+    let (mut at, mut compressed) = (0, false);
     while at < bytes.len() {
         let (fin, opcode) = (bytes[at] >= 0x80, bytes[at] % 16);
         let rsv1 = bytes[at] & 0x40 > 0;
@@ -31,9 +30,7 @@ fn oracle(bytes: &[u8], limits: &Limits, deflates: bool) -> (Vec<Step>, Option<u
         let Some(header) = bytes.get(at..at + 2 + wide + 4) else { break };
         let Some(length) = length_of(second - 0x80, &header[2..2 + wide]) else { return (items, Some(1002)) };
         let so_far = message.as_ref().map_or(0, |message| message.len());
-        if opcode < 8 && opcode > 0 {
-            compressed = rsv1;
-        }
+        compressed = if [1, 2].contains(&opcode) { rsv1 } else { compressed };
         let most = limits.max_message + if compressed { 65_536 } else { 0 };
         if opcode < 8 && so_far as u128 + length > most as u128 {
             return (items, Some(1009));
