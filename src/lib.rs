@@ -122,7 +122,7 @@ pub use channel::name::{ChannelName, NameError};
 pub use channel::position::{Epoch, Position};
 pub use config::Config;
 pub use handle::{Handle, HandleError};
-pub use limits::{Limits, LimitsError};
+pub use limits::{Limits, LimitsError, SlowConsumer};
 pub use proto::close::CloseCode;
 pub use proto::http::{Refusal, Request, Response, Status};
 pub use proto::message::{Kind, Message};

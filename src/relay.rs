@@ -34,6 +34,8 @@ pub enum Intent {
         from: From,
         /// Whether its own messages come back to it.
         echo: bool,
+        /// Whether it agrees to lose messages when it is slow, as `Limits::slow_consumer` says.
+        lossy: bool,
     },
     /// A message is to be published.
     Publish {
@@ -144,9 +146,10 @@ impl Relay {
     /// Carries an intent out.
     pub fn perform(&self, server: &mut Server, intent: Intent) {
         match intent {
-            Intent::Join { handshake, channel, from, echo } => {
+            Intent::Join { handshake, channel, from, echo, lossy } => {
                 warn_of_foreign_protocols(&handshake, &channel);
-                let id = server.accept(handshake, &Accept::join(&channel, from));
+                let accept = Accept::join(&channel, from);
+                let id = server.accept(handshake, &if lossy { accept.lossy() } else { accept });
                 if !echo {
                     server.set_tag(id, NO_ECHO);
                 }
@@ -196,12 +199,14 @@ fn read_handshake(handshake: Handshake) -> Intent {
         return Intent::Refuse(handshake, Refusal::new(Status(404), "not_found", detail));
     }
     let parsed = ChannelName::from_path(handshake.path()).map_err(Refusal::from).and_then(|channel| {
-        let echo = handshake.request().query().boolean("echo")?.unwrap_or(true);
+        let query = handshake.request().query();
+        let echo = query.boolean("echo")?.unwrap_or(true);
+        let lossy = query.boolean("lossy")?.unwrap_or(false);
         let from = http::from(handshake.request())?.unwrap_or(From::Now);
-        Ok((channel, from, echo))
+        Ok((channel, from, echo, lossy))
     });
     match parsed {
-        Ok((channel, from, echo)) => Intent::Join { handshake, channel, from, echo },
+        Ok((channel, from, echo, lossy)) => Intent::Join { handshake, channel, from, echo, lossy },
         Err(refusal) => Intent::Refuse(handshake, refusal),
     }
 }

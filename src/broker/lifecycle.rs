@@ -88,7 +88,7 @@ impl Broker {
             self.events.push_back(Event::Close(id, CloseReason::new(Cause::PeerVanished, None, "")));
             return id;
         };
-        self.slots.hot(slot).set(flag::ACCEPTED);
+        self.slots.hot(slot).set(if accept.lossy { flag::ACCEPTED | flag::LOSSY } else { flag::ACCEPTED });
         let joined = match &accept.join {
             None => None,
             Some((channel, from)) => match self.join_slot(slot, channel, Encoding::Raw, *from) {

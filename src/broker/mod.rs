@@ -18,6 +18,7 @@ mod tests {
     mod history;
     mod keep_alive;
     mod rig;
+    mod slow;
 }
 pub mod timers;
 

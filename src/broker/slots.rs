@@ -47,6 +47,8 @@ pub mod flag {
     pub const HELD: u32 = 1 << 15;
     /// The poll said that the peer has ended its side; there may be something to read before that.
     pub const HUNG_UP: u32 = 1 << 16;
+    /// Agreed to lose messages when it is slow, although it cannot be told.
+    pub const LOSSY: u32 = 1 << 17;
 }
 
 /// What a delivery touches: one cache line.

@@ -21,7 +21,7 @@ use members::{Group, Member, Open};
 use position::{MAX_OFFSET, Position};
 
 use crate::limits::Limits;
-use crate::proto::batch::{Batches, MAX_BATCH};
+use crate::proto::batch::{Batches, MAX_BATCH, Source};
 
 /// A channel: a URL, its log and its members.
 #[derive(Debug)]
@@ -88,9 +88,15 @@ impl Channel {
             if group.members.is_empty() && group.open.is_none() {
                 continue;
             }
-            let open = group.open.get_or_insert_with(|| Open { batch: batches.open(), base });
+            let source = || Source {
+                channel: self.name.clone(),
+                epoch: position.epoch.to_bytes(),
+                encoding: group.encoding as u8,
+                offset: base,
+            };
+            let open = group.open.get_or_insert_with(|| Open { batch: batches.open_for(source()), base });
             let by_reference = group.encoding.by_reference(&entry);
-            batches.append(open.batch, by_reference, |bytes| group.encoding.encode(&event, bytes));
+            batches.append_logged(open.batch, by_reference, |bytes| group.encoding.encode(&event, bytes));
         }
         self.log.append(entry, now, limits);
         batches.held() - before

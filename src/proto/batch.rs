@@ -1,6 +1,8 @@
 //! Batches: encoded bytes that many connections may owe a part of, with plain reference counts.
 
 use std::io::IoSlice;
+use std::ops;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use slab::Slab;
@@ -28,14 +30,48 @@ struct Segment {
     payload: Bytes,
 }
 
+/// Which channel a batch is of, so that whoever drops some of its messages can say what is lost.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The channel's name.
+    pub channel: Arc<str>,
+    /// Which life of the channel's log; opaque here.
+    pub epoch: [u8; 16],
+    /// How its messages are told; opaque here.
+    pub encoding: u8,
+    /// The offset before the first message; of what is lost, the offset of the last.
+    pub offset: u64,
+}
+
+impl Source {
+    /// What two batches of one life of a channel have in common, and no others that are alive. The name's place in
+    /// memory will do, since their channel has it from its first day, and costs less than the name.
+    pub fn key(&self) -> (usize, [u8; 16]) {
+        (Arc::as_ptr(&self.channel).cast::<u8>() as usize, self.epoch)
+    }
+}
+
+/// What a batch begins with. Whatever stands behind that concerns nobody but those who are owed it, and is never dropped.
+#[derive(Debug, Default)]
+enum Content {
+    /// Nothing of the kind.
+    #[default]
+    Private,
+    /// So many messages of a channel's log, one behind another.
+    Messages(Source, u32),
+    /// One entry, which says that so many messages of a channel are lost.
+    Loss(Source, u64),
+}
+
 /// Encoded messages in a row. Positions count its bytes as a peer sees them, segments included.
 ///
-/// Invariant: `ends` rises, and its last is `len`.
+/// Invariant: `ends` rises, and its last is `len`; `content` counts no more entries than there are.
 #[derive(Debug, Default)]
 pub struct Batch {
     bytes: Vec<u8>,
     segments: Vec<Segment>,
     ends: Vec<u32>,
+    content: Content,
     len: u32,
     references: u32,
     age: u64,
@@ -63,6 +99,21 @@ impl Batch {
             None => 0,
             Some(before) => self.ends.get(before).copied().unwrap_or(self.len),
         }
+    }
+
+    /// The messages of a channel's log that lie whole between two positions: where they come from, and their indices.
+    pub fn messages_within(&self, start: u32, end: u32) -> Option<(&Source, ops::Range<usize>)> {
+        let Content::Messages(source, count) = &self.content else { return None };
+        let first = if start == 0 { 0 } else { self.ends.partition_point(|&end| end < start) + 1 };
+        let behind = self.ends.partition_point(|&place| place <= end).min(*count as usize);
+        (first < behind).then_some((source, first..behind))
+    }
+
+    /// The entry that tells a loss, if it lies whole between two positions: of what, how many, and where it ends.
+    pub fn loss_within(&self, start: u32, end: u32) -> Option<(&Source, u64, u32)> {
+        let Content::Loss(source, count) = &self.content else { return None };
+        let behind = self.start_of(1);
+        (start == 0 && behind <= end).then_some((source, *count, behind))
     }
 
     /// How many batches were made before this one.
@@ -139,9 +190,26 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// A new, empty batch with one reference.
+    /// A new, empty batch with one reference, whose entries are never dropped.
     pub fn open(&mut self) -> BatchKey {
+        self.open_with(Content::Private)
+    }
+
+    /// As `open`, for messages of a channel's log.
+    pub fn open_for(&mut self, source: Source) -> BatchKey {
+        self.open_with(Content::Messages(source, 0))
+    }
+
+    /// As `open`, with what `encode` writes to tell that so many messages of a channel are lost.
+    pub fn open_loss(&mut self, source: Source, count: u64, encode: impl FnOnce(&Source, &mut Vec<u8>)) -> BatchKey {
+        let key = self.open_with(Content::Loss(source.clone(), count));
+        self.append(key, None, |bytes| encode(&source, bytes));
+        key
+    }
+
+    fn open_with(&mut self, content: Content) -> BatchKey {
         let mut batch = self.spare.pop().unwrap_or_default();
+        batch.content = content;
         batch.references = 1;
         batch.age = self.made;
         self.made += 1;
@@ -150,11 +218,28 @@ impl Batches {
 
     /// The batch; an empty one for a key that names none, which a holder of a reference never sees.
     pub fn get(&self, key: BatchKey) -> &Batch {
-        static EMPTY: Batch =
-            Batch { bytes: Vec::new(), segments: Vec::new(), ends: Vec::new(), len: 0, references: 0, age: 0 };
+        static EMPTY: Batch = Batch {
+            bytes: Vec::new(),
+            segments: Vec::new(),
+            ends: Vec::new(),
+            content: Content::Private,
+            len: 0,
+            references: 0,
+            age: 0,
+        };
         let batch = self.slab.get(key as usize);
         debug_assert!(batch.is_some(), "batch {key} is gone while somebody owes it");
         batch.unwrap_or(&EMPTY)
+    }
+
+    /// As `append`, for the next message of the channel's log that the batch was opened for. Nothing else may have been
+    /// appended before.
+    pub fn append_logged(&mut self, key: BatchKey, payload: Option<Bytes>, encode: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(Batch { content: Content::Messages(_, count), ends, .. }) = self.slab.get_mut(key as usize) {
+            debug_assert_eq!(*count as usize, ends.len(), "batch {key}: a message behind what is none");
+            *count += 1;
+        }
+        self.append(key, payload, encode);
     }
 
     /// Appends one message: `encode` writes what is to be copied, and `payload`, if there is one, follows by reference.
@@ -193,6 +278,7 @@ impl Batches {
             batch.bytes.clear();
             batch.ends.clear();
             batch.segments = Vec::new();
+            batch.content = Content::Private;
             batch.len = 0;
             self.spare.push(batch);
         }

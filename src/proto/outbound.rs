@@ -1,5 +1,7 @@
 //! What one connection owes its peer: ranges of batches, in order, from the first unsent byte.
 
+mod prune;
+
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
@@ -202,6 +204,8 @@ impl Outbound {
     }
 }
 
+#[cfg(test)]
+mod prune_tests;
 #[cfg(test)]
 #[path = "outbound_tests.rs"]
 mod tests;
