@@ -114,6 +114,11 @@ pub struct Limits {
     pub max_channels: usize,
     /// Most channels that one connection may be a member of. Default 128.
     pub max_channels_per_connection: usize,
+    /// Most members of a channel that are told by name; past it only how many there are, once a second. Default 1,000.
+    pub max_presence: usize,
+    /// How long the leaving of a member with a name is held back, so that one who comes back under the same name meanwhile
+    /// has not left; 0 tells it at once. Default 0.
+    pub leave_grace: Duration,
 }
 
 impl Default for Limits {
@@ -148,6 +153,8 @@ impl Default for Limits {
             position_age: Duration::from_secs(24 * 3600),
             max_channels: 100_000,
             max_channels_per_connection: 128,
+            max_presence: 1000,
+            leave_grace: Duration::ZERO,
         }
     }
 }
@@ -179,6 +186,9 @@ const MOST_CONNECTIONS: usize = (1 << 24) - 1024;
 /// Keys of channels have 32 bits, and a few values mean something else.
 const MOST_CHANNELS: usize = u32::MAX as usize - 1024;
 
+/// Notices of one turn are looked through for whoever goes again.
+const MOST_PRESENCE: usize = 65_536;
+
 impl Limits {
     /// Checks the configuration as a whole.
     ///
@@ -191,7 +201,11 @@ impl Limits {
                 return Err(LimitsError(format!("{flag} must be more than 0")));
             }
         }
-        let ages = [("--history-age", self.history_age), ("--position-age", self.position_age)];
+        let ages = [
+            ("--history-age", self.history_age),
+            ("--position-age", self.position_age),
+            ("--leave-grace", self.leave_grace),
+        ];
         for (flag, timeout) in self.timeouts().into_iter().chain(ages) {
             if timeout > LONGEST_TIMEOUT {
                 return Err(LimitsError(format!("{flag} must be at most 366 days")));
@@ -257,6 +271,7 @@ impl Limits {
             ("--max-head", self.max_head, MOST_HEAD),
             ("--max-connections", self.max_connections, MOST_CONNECTIONS),
             ("--max-channels", self.max_channels, MOST_CHANNELS),
+            ("--max-presence", self.max_presence, MOST_PRESENCE),
         ] {
             if value > most {
                 return Err(LimitsError(format!("{flag} must be at most {most}, not {value}")));
@@ -299,7 +314,7 @@ mod tests {
     #[test]
     fn contradictions_name_both_flags() {
         type Change = fn(&mut Limits);
-        let cases: [(Change, &str); 9] = [
+        let cases: [(Change, &str); 11] = [
             (
                 |l| l.max_outbound = l.max_message,
                 "--max-outbound is 1048576 bytes, but must be at least 8 x --max-message",
@@ -311,6 +326,8 @@ mod tests {
             (|l| l.history_age = LONGEST_TIMEOUT + Duration::from_secs(1), "--history-age must be at most"),
             (|l| l.position_age = LONGEST_TIMEOUT + Duration::from_secs(1), "--position-age must be at most"),
             (|l| l.max_channels = MOST_CHANNELS + 1, "--max-channels must be at most"),
+            (|l| l.max_presence = MOST_PRESENCE + 1, "--max-presence must be at most"),
+            (|l| l.leave_grace = LONGEST_TIMEOUT + Duration::from_secs(1), "--leave-grace must be at most"),
             (|l| l.ping_interval = Duration::ZERO, "--ping-interval must be more than 0"),
         ];
         for (change, start) in cases {

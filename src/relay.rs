@@ -3,6 +3,7 @@
 //! `read` turns an event into an intent, whatever door it came through, and `perform` carries the intent out. Whoever
 //! authorizes, rewrites or vetoes does it in between, so that no door is forgotten.
 
+mod commands;
 mod http;
 
 use std::sync::Arc;
@@ -10,7 +11,9 @@ use std::time::Duration;
 
 use crate::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use crate::broker::followers::StreamFormat;
-use crate::channel::log::From;
+use crate::channel::dialect::command::{CommandError, Ref};
+use crate::channel::dialect::{Encoding, JSON_DIALECT};
+use crate::channel::log::{From, MemberId};
 use crate::channel::name::ChannelName;
 use crate::proto::http::{Refusal, Response, Status};
 use crate::proto::message::Message;
@@ -34,6 +37,10 @@ pub enum Intent {
         from: From,
         /// Whether its own messages come back to it.
         echo: bool,
+        /// What it calls itself.
+        name: Option<Arc<str>>,
+        /// Whether it speaks `v1.slotcast.json`.
+        json_dialect: bool,
         /// Whether it agrees to lose messages when it is slow, as `Limits::slow_consumer` says.
         lossy: bool,
     },
@@ -47,7 +54,7 @@ pub enum Intent {
         message: Message,
         /// What follows it, in the same turn.
         more: Vec<Message>,
-        /// What the sender calls itself.
+        /// What the sender calls itself; a connection has its own name for that.
         name: Option<Arc<str>>,
         /// Who is left out.
         except: Option<ConnectionId>,
@@ -62,6 +69,8 @@ pub enum Intent {
         channel: ChannelName,
         /// From where on.
         from: From,
+        /// What it calls itself.
+        name: Option<Arc<str>>,
     },
     /// A request asks for a channel's messages.
     Read {
@@ -73,6 +82,55 @@ pub enum Intent {
         from: From,
         /// How long it waits if there is nothing.
         wait: Option<Duration>,
+    },
+    /// A connection wants to get one more channel.
+    Subscribe {
+        /// Who asks.
+        id: ConnectionId,
+        /// Its name for the command.
+        reference: Option<Ref>,
+        /// Which channel.
+        channel: ChannelName,
+        /// From where on.
+        from: From,
+    },
+    /// A connection wants to get a channel no more.
+    Unsubscribe {
+        /// Who asks.
+        id: ConnectionId,
+        /// Its name for the command.
+        reference: Option<Ref>,
+        /// Which channel.
+        channel: ChannelName,
+    },
+    /// A connection wants to know who is in a channel.
+    Members {
+        /// Who asks.
+        id: ConnectionId,
+        /// Its name for the command.
+        reference: Option<Ref>,
+        /// Which channel.
+        channel: ChannelName,
+    },
+    /// A message is for one connection alone.
+    Send {
+        /// Who asks.
+        id: ConnectionId,
+        /// Its name for the command.
+        reference: Option<Ref>,
+        /// For whom.
+        to: MemberId,
+        /// What.
+        message: Message,
+    },
+    /// A connection's command is not carried out.
+    Reject {
+        /// Who asked.
+        id: ConnectionId,
+        /// Its name for the command.
+        reference: Option<Ref>,
+        /// Why.
+        error: CommandError,
     },
     /// A handshake is to be refused.
     Refuse(Handshake, Refusal),
@@ -91,6 +149,8 @@ pub enum Intent {
 pub enum Door {
     /// A WebSocket message.
     WebSocket(ConnectionId),
+    /// A command of `v1.slotcast.json`, which is answered by its `ref`.
+    Command(ConnectionId, Option<Ref>),
     /// An HTTP request, which is answered with what became of it.
     Http(Exchange),
 }
@@ -125,10 +185,13 @@ impl Relay {
     pub fn read(&self, server: &Server, event: Event) -> Intent {
         match event {
             Event::Handshake(handshake) => read_handshake(handshake),
-            Event::Http(exchange) => http::read(exchange, self.page),
+            Event::Http(exchange) => http::read(server, exchange, self.page),
+            Event::Message(id, message) if server.encoding(id) == Some(Encoding::Json) => {
+                commands::read(server, id, &message)
+            }
             Event::Message(id, message) => {
                 let Some(name) = server.channels_of(id).next() else { return Intent::Nothing };
-                let except = (server.tag(id) == NO_ECHO).then_some(id);
+                let except = (server.tag(id) & NO_ECHO != 0).then_some(id);
                 Intent::Publish {
                     door: Door::WebSocket(id),
                     channel: ChannelName::trusted(name),
@@ -146,17 +209,23 @@ impl Relay {
     /// Carries an intent out.
     pub fn perform(&self, server: &mut Server, intent: Intent) {
         match intent {
-            Intent::Join { handshake, channel, from, echo, lossy } => {
-                warn_of_foreign_protocols(&handshake, &channel);
-                let accept = Accept::join(&channel, from);
-                let id = server.accept(handshake, &if lossy { accept.lossy() } else { accept });
+            Intent::Join { handshake, channel, from, echo, name, json_dialect, lossy } => {
+                let accept = Accept::join(&channel, from).name(name);
+                let accept = if lossy { accept.lossy() } else { accept };
+                let accept = if json_dialect {
+                    accept.json_dialect()
+                } else {
+                    warn_of_foreign_protocols(&handshake, &channel);
+                    accept
+                };
+                let id = server.accept(handshake, &accept);
                 if !echo {
                     server.set_tag(id, NO_ECHO);
                 }
             }
             Intent::Publish { door, channel, message, more, name, except } => {
                 let from = match &door {
-                    Door::WebSocket(id) => Some(*id),
+                    Door::WebSocket(id) | Door::Command(id, _) => Some(*id),
                     Door::Http(_) => None,
                 };
                 let count = 1 + more.len();
@@ -165,12 +234,26 @@ impl Relay {
                 for message in more {
                     published = server.publish_as(&channel, message, from, name.clone(), except);
                 }
-                if let Door::Http(exchange) = door {
-                    let response = http::told(&exchange, &channel, first, published, count);
-                    server.respond(exchange, response);
+                match door {
+                    Door::WebSocket(_) => {}
+                    Door::Command(id, reference) => commands::told(server, id, reference, &channel, published),
+                    Door::Http(exchange) => {
+                        let response = http::told(&exchange, &channel, first, published, count);
+                        server.respond(exchange, response);
+                    }
                 }
             }
-            Intent::Follow { exchange, format, channel, from } => {
+            Intent::Subscribe { id, reference, channel, from } => {
+                commands::subscribe(server, id, reference, &channel, from);
+            }
+            Intent::Unsubscribe { id, reference, channel } => commands::unsubscribe(server, id, reference, &channel),
+            Intent::Members { id, reference, channel } => {
+                server.tell_members(id, &channel, reference.as_ref());
+            }
+            Intent::Send { id, reference, to, message } => commands::send(server, id, reference, to, message),
+            Intent::Reject { id, reference, error } => commands::reject(server, id, reference, &error),
+            Intent::Follow { exchange, format, channel, from, name } => {
+                server.set_name(exchange.id(), name);
                 server.stream(exchange, format, &channel, from);
             }
             Intent::Read { exchange, channel, from, wait: Some(wait) } => server.hold(exchange, &channel, from, wait),
@@ -203,10 +286,14 @@ fn read_handshake(handshake: Handshake) -> Intent {
         let echo = query.boolean("echo")?.unwrap_or(true);
         let lossy = query.boolean("lossy")?.unwrap_or(false);
         let from = http::from(handshake.request())?.unwrap_or(From::Now);
-        Ok((channel, from, echo, lossy))
+        let name = http::sender_name(handshake.request())?;
+        Ok((channel, from, echo, lossy, name))
     });
     match parsed {
-        Ok((channel, from, echo, lossy)) => Intent::Join { handshake, channel, from, echo, lossy },
+        Ok((channel, from, echo, lossy, name)) => {
+            let json_dialect = handshake.protocols().any(|protocol| protocol == JSON_DIALECT);
+            Intent::Join { handshake, channel, from, echo, name, json_dialect, lossy }
+        }
         Err(refusal) => Intent::Refuse(handshake, refusal),
     }
 }
@@ -217,7 +304,7 @@ fn warn_of_foreign_protocols(handshake: &Handshake, channel: &ChannelName) {
         let offered: Vec<&str> = handshake.protocols().collect();
         let offered = escape_for_log(offered.join(", ").as_bytes());
         log::warn!(
-            "ws {channel}: none of the offered subprotocols ({offered}) is known here; browsers will disconnect; offer none"
+            "ws {channel}: none of the offered subprotocols ({offered}) is known here; browsers will disconnect; offer none, or {JSON_DIALECT}"
         );
     }
 }

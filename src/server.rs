@@ -6,29 +6,23 @@
 mod accept;
 mod sockets;
 mod turn;
+mod verbs;
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token, Waker, event::Source};
 
-use crate::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
-use crate::broker::followers::{Kept, StreamFormat};
-use crate::broker::reason::Counters;
-use crate::broker::{Broker, JoinError, Joined, Published};
-use crate::channel::log::From;
+use crate::broker::Broker;
+use crate::broker::event::{ConnectionId, Event};
 use crate::config::Config;
 use crate::handle::{Command, Handle};
-use crate::limits::Limits;
 use crate::net::listener::Listener;
 use crate::proto::close::CloseCode;
-use crate::proto::http::{Refusal, Response};
-use crate::proto::message::Message;
 use crate::proto::origin::OriginRules;
 
 use sockets::Sockets;
@@ -186,92 +180,6 @@ impl Server {
         self.handle.clone()
     }
 
-    /// Answers a handshake with 101, and joins a channel in the same step. The id's Close event follows in any case,
-    /// also if the peer has gone meanwhile or the channel cannot be made, which answers 503.
-    pub fn accept(&mut self, handshake: Handshake, accept: &Accept) -> ConnectionId {
-        self.broker.accept(handshake, accept)
-    }
-
-    /// Answers a handshake with an error.
-    pub fn refuse(&mut self, handshake: Handshake, refusal: &Refusal) {
-        self.broker.refuse(handshake, refusal);
-    }
-
-    /// Answers an HTTP request.
-    pub fn respond(&mut self, exchange: Exchange, response: Response) {
-        self.broker.respond(exchange, response);
-    }
-
-    /// Publishes to all members of a channel.
-    pub fn publish(&mut self, channel: &str, message: impl Into<Message>) -> Published {
-        self.broker.publish(channel, message.into(), None, None)
-    }
-
-    /// Publishes on behalf of a connection, and not to `except`.
-    pub fn publish_from(
-        &mut self,
-        channel: &str,
-        message: impl Into<Message>,
-        from: Option<ConnectionId>,
-        except: Option<ConnectionId>,
-    ) -> Published {
-        self.broker.publish(channel, message.into(), from, except)
-    }
-
-    /// As `publish_from`, with what the sender calls itself.
-    pub fn publish_as(
-        &mut self,
-        channel: &str,
-        message: impl Into<Message>,
-        from: Option<ConnectionId>,
-        name: Option<Arc<str>>,
-        except: Option<ConnectionId>,
-    ) -> Published {
-        self.broker.publish_as(channel, message.into(), from, name, except)
-    }
-
-    /// Answers a request with a stream of a channel's messages: a subscriber like any other. The id's Close event
-    /// follows in any case.
-    pub fn stream(&mut self, exchange: Exchange, format: StreamFormat, channel: &str, from: From) -> ConnectionId {
-        self.broker.stream(exchange, format, channel, from)
-    }
-
-    /// Answers a request with what a channel has behind `from`; if that is nothing, as soon as there is something, or
-    /// after `timeout` with nothing.
-    pub fn hold(&mut self, exchange: Exchange, channel: &str, from: From, timeout: Duration) {
-        self.broker.hold(exchange, channel, from, timeout);
-    }
-
-    /// What is kept of a channel, as the JSON answer to a GET. The channel is not made by asking.
-    pub fn read_json(&mut self, channel: &str, from: From) -> Kept {
-        self.broker.read_json(channel, from)
-    }
-
-    /// Sends to one connection alone, behind all that was published to it before. Returns false if the id is stale, the
-    /// connection is not open, or the message is longer than `max_message`.
-    pub fn send(&mut self, id: ConnectionId, message: impl Into<Message>) -> bool {
-        self.broker.send(id, &message.into())
-    }
-
-    /// Joins a channel, which comes into being if it does not exist.
-    ///
-    /// # Errors
-    /// See `JoinError`.
-    pub fn join(&mut self, id: ConnectionId, channel: &str, from: From) -> Result<Joined, JoinError> {
-        self.broker.join(id, channel, from)
-    }
-
-    /// Leaves a channel. What was published to it before still arrives. Returns false if it was no member.
-    pub fn leave(&mut self, id: ConnectionId, channel: &str) -> bool {
-        self.broker.leave(id, channel)
-    }
-
-    /// Closes a connection with a Close frame, behind all that was published to it before. Returns false if the id is
-    /// stale or the connection is not open any more.
-    pub fn close(&mut self, id: ConnectionId, code: CloseCode, reason: &str) -> bool {
-        self.broker.close(id, code, reason)
-    }
-
     /// Begins to shut down: no new connections; every open one gets a Close frame with 1001, in paced batches; after
     /// `timeout` whoever is left is dropped. `poll` returns None when all are gone.
     pub fn shutdown(&mut self, timeout: Duration) {
@@ -282,36 +190,6 @@ impl Server {
         self.listeners.clear();
         self.accept_again = None;
         self.broker.shutdown(code, timeout);
-    }
-
-    /// The channels that a connection is a member of, in the order of joining.
-    pub fn channels_of(&self, id: ConnectionId) -> impl Iterator<Item = &Arc<str>> {
-        self.broker.channels_of(id)
-    }
-
-    /// How many members a channel has.
-    pub fn members(&self, channel: &str) -> usize {
-        self.broker.members(channel)
-    }
-
-    /// The embedder's own number for a connection; 0 until it is set.
-    pub fn tag(&self, id: ConnectionId) -> u32 {
-        self.broker.tag(id)
-    }
-
-    /// Sets the embedder's own number for a connection.
-    pub fn set_tag(&mut self, id: ConnectionId, tag: u32) {
-        self.broker.set_tag(id, tag);
-    }
-
-    /// What was counted since the start.
-    pub fn counters(&self) -> &Counters {
-        self.broker.counters()
-    }
-
-    /// The limits in force.
-    pub fn limits(&self) -> &Limits {
-        self.broker.limits()
     }
 }
 

@@ -32,6 +32,7 @@ impl Broker {
         }
         self.go_on_draining();
         self.sweep_channels();
+        self.expire_presence();
     }
 
     /// Lets go what of the channels is too old, once a second, or each turn while there is much.

@@ -111,6 +111,7 @@ impl Broker {
     /// Writes a channel's open batches to all members at once, and forgets them.
     fn fan_out(&mut self, key: u32, io: &mut impl Io) {
         self.answer_polls(key);
+        self.append_notices(key);
         let tolerated = self.tolerated();
         let channel = &mut self.channels[key as usize];
         channel.touched = false;
@@ -269,12 +270,16 @@ impl FanOut<'_> {
         io: &mut impl Io,
         troubled: &mut Vec<(u32, Wrote)>,
     ) {
-        for member in group.members.iter().filter(|member| !member.catching_up) {
-            let range = owed(member, self.open, self.batches);
+        for member in &group.members {
+            let range = if member.catching_up {
+                self.notices()
+            } else {
+                self.sent += self.head - member.cursor.max(self.open.base);
+                owed(member, self.open, self.batches)
+            };
             if range.start == range.end {
                 continue;
             }
-            self.sent += self.head - member.cursor.max(self.open.base);
             let Some(hot) = hot.get_mut(member.slot as usize) else { continue };
             let waits = flag::DIRTY | flag::BLOCKED | flag::SLOW_PATH | flag::PONG;
             if hot.has(waits) || !hot.outbound.is_empty() {
@@ -306,6 +311,13 @@ impl FanOut<'_> {
                 Wrote::Broken => troubled.push((member.slot, Wrote::Broken)),
             }
         }
+    }
+
+    /// What stands behind the messages: one who catches up takes those from the log.
+    fn notices(&self) -> Range {
+        let batch = self.batches.get(self.open.batch);
+        let messages = usize::try_from(self.head - self.open.base).unwrap_or(usize::MAX);
+        Range { batch: self.open.batch, start: batch.start_of(messages), end: batch.len() }
     }
 
     /// A reference to the batch is kept only now, that something of it is unsent.

@@ -2,10 +2,12 @@
 
 use core::net::SocketAddr;
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::reason::CloseReason;
+use crate::channel::dialect::{Encoding, JSON_DIALECT};
 use crate::channel::log::From;
 use crate::proto::handshake::Upgrade;
 use crate::proto::http::Request;
@@ -106,6 +108,11 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// The connection that it came by.
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
     /// The request's body, whole.
     pub fn body(&self) -> &Bytes {
         &self.body
@@ -127,11 +134,13 @@ impl Exchange {
     }
 }
 
-/// How a handshake is accepted: into which channel, from where, under which subprotocol.
+/// How a handshake is accepted: into which channel, from where, under which subprotocol and name.
 #[derive(Debug, Clone, Default)]
 pub struct Accept {
     pub(crate) join: Option<(Box<str>, From)>,
     pub(crate) protocol: Option<&'static str>,
+    pub(crate) encoding: Encoding,
+    pub(crate) name: Option<Arc<str>>,
     pub(crate) lossy: bool,
 }
 
@@ -158,6 +167,22 @@ impl Accept {
     #[must_use]
     pub fn protocol(mut self, protocol: &'static str) -> Accept {
         self.protocol = Some(protocol);
+        self
+    }
+
+    /// Speaks [`JSON_DIALECT`], under which everything comes as an event: `welcome` first, then messages with their
+    /// positions, and who joins and leaves. What arrives are commands, for
+    /// [`command::read`](crate::channel::dialect::command::read).
+    #[must_use]
+    pub fn json_dialect(mut self) -> Accept {
+        (self.protocol, self.encoding) = (Some(JSON_DIALECT), Encoding::Json);
+        self
+    }
+
+    /// What the connection is called in the list of members and in what it publishes: a claim, not a proof.
+    #[must_use]
+    pub fn name(mut self, name: Option<Arc<str>>) -> Accept {
+        self.name = name;
         self
     }
 }

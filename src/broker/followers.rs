@@ -85,6 +85,9 @@ impl Broker {
             return id;
         };
         self.slots.hot(slot).set(flag::ACCEPTED);
+        if let Some(cold) = self.slots.cold(slot) {
+            cold.encoding = format.encoding();
+        }
         match self.join_slot(slot, channel, format.encoding(), from) {
             Ok(joined) => self.open_stream(slot, &exchange, format, channel, joined),
             Err(_) => self.refuse_follower(slot, &exchange, format),
@@ -93,8 +96,7 @@ impl Broker {
     }
 
     fn open_stream(&mut self, slot: u32, exchange: &Exchange, format: StreamFormat, channel: &str, joined: Joined) {
-        let (retry_ms, members) = (self.retry_ms(), self.members(channel));
-        let id = self.member_id(exchange.id);
+        let retry_ms = self.retry_ms();
         let response = stream_head(format)
             .with_header("Slotcast-Position", joined.position.to_string())
             .with_cors(self.rules.cors_origin(&exchange.request));
@@ -103,23 +105,15 @@ impl Broker {
             None => response,
         };
         let mut bytes = response.encode_for(&exchange.request);
-        let encoding = format.encoding();
-        match format {
-            StreamFormat::Sse => sse::opening(&mut bytes, retry_ms, Some(joined.position)),
-            StreamFormat::Ndjson => {
-                let welcome = dialect::Event::Welcome { id, channel, position: joined.position, members };
-                encoding.encode(&welcome, &mut bytes);
-            }
-        }
-        if let Some(lost) = joined.lost {
-            encoding.encode(&dialect::Event::Lost { channel, lost, position: joined.position }, &mut bytes);
+        if format == StreamFormat::Sse {
+            sse::opening(&mut bytes, retry_ms, Some(joined.position));
         }
         let now = self.timers.now();
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         hot.heard = now;
         cold.connection.stream();
         hot.outbound.push_bytes(&mut self.batches, |target| target.extend_from_slice(&bytes));
-        self.mark_dirty(slot);
+        self.welcome(slot, channel, joined);
         self.rearm(slot);
         self.resumed.push(exchange.id);
         self.take_first_chunk(slot);

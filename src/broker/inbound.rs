@@ -222,7 +222,8 @@ impl Broker {
         self.mark_dirty(slot);
     }
 
-    fn count_control(&mut self, slot: u32) {
+    /// Counts a control frame, or a command that was an error, which is answered just as cheaply asked.
+    pub(super) fn count_control(&mut self, slot: u32) {
         let now = self.timers.now();
         let most = self.limits.max_control_rate;
         let over = match self.slots.cold(slot).map(|cold| cold.control_window) {
@@ -235,7 +236,7 @@ impl Broker {
         }
         cold.controls = cold.controls.saturating_add(1);
         if u32::from(cold.controls) > most && cold.connection.is_open() {
-            let what = "more control frames a second than --max-control-rate";
+            let what = "more control frames or bad commands a second than --max-control-rate";
             self.fail(slot, Cause::ControlRate, &Failure { code: CloseCode::POLICY, what });
         }
     }

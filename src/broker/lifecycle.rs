@@ -9,7 +9,7 @@ use super::reason::{Cause, CloseReason};
 use super::slots::{Cold, Hot, flag};
 use super::timers::{Tick, ticks};
 use super::{Broker, Joined};
-use crate::channel::dialect::Encoding;
+use crate::channel::dialect::{self, Encoding};
 use crate::proto::close::CloseCode;
 use crate::proto::frame::write_close;
 use crate::proto::handshake::switching_protocols;
@@ -18,22 +18,6 @@ use crate::proto::text::escape_for_log;
 
 /// Connections past `max_connections` that are let in far enough to be told so.
 pub const REFUSING: usize = 16;
-
-/// How many connections a shutdown closes at a time, and how long it waits in between: a herd that reconnects at once
-/// helps nobody.
-const DRAIN_BATCH: usize = 500;
-const DRAIN_PAUSE: Duration = Duration::from_millis(10);
-
-/// A shutdown under way.
-#[derive(Debug)]
-pub(super) struct Draining {
-    code: CloseCode,
-    /// The slots below this one are told.
-    reached: u32,
-    /// When the next are.
-    pub(super) next: Tick,
-    deadline: Tick,
-}
 
 impl Broker {
     /// Takes a new connection in; None if there are too many even to be told so. `loopback` says that its listener can
@@ -89,9 +73,12 @@ impl Broker {
             return id;
         };
         self.slots.hot(slot).set(if accept.lossy { flag::ACCEPTED | flag::LOSSY } else { flag::ACCEPTED });
+        if let Some(cold) = self.slots.cold(slot) {
+            (cold.encoding, cold.name) = (accept.encoding, accept.name.clone());
+        }
         let joined = match &accept.join {
             None => None,
-            Some((channel, from)) => match self.join_slot(slot, channel, Encoding::Raw, *from) {
+            Some((channel, from)) => match self.join_slot(slot, channel, accept.encoding, *from) {
                 Ok(joined) => Some(joined),
                 Err(_) => {
                     self.refuse_join(slot, &handshake);
@@ -126,6 +113,19 @@ impl Broker {
         hot.outbound.push_bytes(&mut self.batches, |bytes| {
             switching_protocols(&handshake.upgrade, protocol, &headers, bytes);
         });
+        if let (Encoding::Json, Some((channel, _)), Some(joined)) = (accept.encoding, &accept.join, joined) {
+            self.welcome(slot, channel, joined);
+        }
+    }
+
+    /// The first event of one who has words for it: where it is, and what it has lost already.
+    pub(super) fn welcome(&mut self, slot: u32, channel: &str, joined: Joined) {
+        let (id, members) = (self.member_id(self.slots.id(slot)), self.members(channel));
+        let position = joined.position;
+        self.tell_slot(slot, &dialect::Event::Welcome { id, channel, position, members });
+        if let Some(lost) = joined.lost {
+            self.tell_slot(slot, &dialect::Event::Lost { channel, lost, position });
+        }
     }
 
     /// The only reason for which a new connection cannot join is that there are too many channels.
@@ -200,62 +200,8 @@ impl Broker {
         true
     }
 
-    /// Begins to shut down: every open connection gets a Close frame with that code, batch by batch; after `timeout`
-    /// whoever is left is dropped.
-    pub fn shutdown(&mut self, code: CloseCode, timeout: Duration) {
-        let now = self.timers.now();
-        let deadline = now.after(timeout);
-        self.draining = Some(Draining { code, reached: 0, next: now, deadline });
-    }
-
-    /// Whether a shutdown is under way.
-    pub fn is_draining(&self) -> bool {
-        self.draining.is_some()
-    }
-
-    pub(super) fn go_on_draining(&mut self) {
-        let now = self.timers.now();
-        let Some(draining) = &mut self.draining else { return };
-        if !now.is_past(draining.next) {
-            return;
-        }
-        let code = draining.code;
-        if now.is_past(draining.deadline) {
-            draining.next = now.after(DRAIN_PAUSE);
-            for slot in self.slots.iter().map(|(slot, ..)| slot).collect::<Vec<_>>() {
-                self.end(slot, Cause::ShuttingDown);
-            }
-            return;
-        }
-        let behind = self.slots.iter().map(|(slot, ..)| slot).filter(|&slot| slot >= draining.reached);
-        let told: Vec<u32> = behind.take(DRAIN_BATCH).collect();
-        // Behind the last one it starts again: whoever came meanwhile or was asked is told then.
-        let (reached, pause) = told.last().map_or((0, DRAIN_PAUSE * 10), |last| (last + 1, DRAIN_PAUSE));
-        draining.reached = reached;
-        draining.next = now.after(pause).earliest(draining.deadline);
-        for slot in told {
-            self.send_away(slot, code);
-        }
-    }
-
-    fn send_away(&mut self, slot: u32, code: CloseCode) {
-        let held = self.is_held(slot);
-        let Some(cold) = self.slots.cold(slot) else { return };
-        if cold.connection.is_open() {
-            self.settle_all(slot);
-            self.say_close(slot, Cause::ShuttingDown, code, Cause::ShuttingDown.as_str());
-        } else if cold.connection.is_streaming() {
-            self.settle_all(slot);
-            self.end_stream(slot, Cause::ShuttingDown);
-        } else if held {
-            self.answer_held(slot);
-        } else if cold.connection.is_connecting() {
-            self.end_behind_answers(slot, Cause::ShuttingDown);
-        }
-    }
-
     /// Ends a connection that waits for a request, as soon as what it is owed is written.
-    fn end_behind_answers(&mut self, slot: u32, cause: Cause) {
+    pub(super) fn end_behind_answers(&mut self, slot: u32, cause: Cause) {
         let due = self.timers.now().after(self.limits.close_timeout);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         if hot.outbound.is_empty() {

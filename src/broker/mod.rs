@@ -1,14 +1,17 @@
 //! Floor 1: all connections, all channels and every policy, pure. The loop feeds it bytes and time, takes events out,
 //! and hands it a way to write when it flushes; so everything that can be wrong here runs in a simulator.
 
+mod answers;
 mod catching_up;
 mod deadlines;
 mod delivery;
+mod draining;
 pub mod event;
 pub mod followers;
 mod inbound;
 mod invariants;
 mod lifecycle;
+mod presence;
 mod pressure;
 mod publish;
 pub mod reason;
@@ -23,7 +26,8 @@ mod tests {
 pub mod timers;
 
 use core::net::IpAddr;
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Instant;
@@ -39,8 +43,8 @@ use crate::proto::batch::Batches;
 use crate::proto::origin::OriginRules;
 
 use catching_up::Chunks;
+use draining::Draining;
 use event::{ConnectionId, Event};
-use lifecycle::Draining;
 use reason::Counters;
 use slots::{Slots, flag};
 use timers::{Now, Timers};
@@ -136,6 +140,8 @@ pub struct Broker {
     random: u64,
     /// Scrambles ids.
     secret: u64,
+    /// When of which channel something is to be told although nobody comes or goes, in monotonic milliseconds.
+    presence_due: BinaryHeap<Reverse<(u64, u32)>>,
     /// When the channels are swept next, at the earliest, in monotonic milliseconds.
     sweep_at: u64,
     draining: Option<Draining>,
@@ -164,6 +170,7 @@ impl Broker {
             addresses: HashMap::new(),
             random: seed | 1,
             secret: 0,
+            presence_due: BinaryHeap::new(),
             sweep_at: 0,
             draining: None,
         };
@@ -194,7 +201,7 @@ impl Broker {
     /// When time alone gives the broker something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         let paced = self.draining.as_ref().map(|draining| self.timers.instant_of(draining.next));
-        self.timers.next().into_iter().chain(paced).chain(self.next_sweep()).min()
+        self.timers.next().into_iter().chain(paced).chain(self.next_sweep()).chain(self.next_presence()).min()
     }
 
     /// Joins a channel, which comes into being if it does not exist.
@@ -202,10 +209,7 @@ impl Broker {
     /// # Errors
     /// See `JoinError`.
     pub fn join(&mut self, id: ConnectionId, channel: &str, from: From) -> Result<Joined, JoinError> {
-        let slot = self.open_slot(id).ok_or(JoinError::Gone)?;
-        let joined = self.join_slot(slot, channel, Encoding::Raw, from)?;
-        self.take_first_chunk(slot);
-        Ok(joined)
+        self.subscribe(id, channel, from, None)
     }
 
     /// Leaves a channel. What was published to it before still arrives. Returns false if it was no member.
@@ -297,6 +301,9 @@ impl Broker {
         if catching_up {
             self.mark_dirty(slot);
         }
+        if encoding != Encoding::Poll {
+            self.note_join(slot, key);
+        }
         Ok(Joined { position, lost })
     }
 
@@ -337,6 +344,9 @@ impl Broker {
                 }
             }
         }
+        if membership.encoding != Encoding::Poll {
+            self.note_leave(slot, key);
+        }
         self.release_if_idle(key);
     }
 
@@ -349,6 +359,15 @@ impl Broker {
     fn open_slot(&mut self, id: ConnectionId) -> Option<u32> {
         let slot = self.slots.live(id)?;
         self.slots.cold(slot)?.connection.is_open().then_some(slot)
+    }
+
+    /// Sees to it that the next flush looks at a channel.
+    fn touch(&mut self, key: u32) {
+        let channel = &mut self.channels[key as usize];
+        if !channel.touched {
+            channel.touched = true;
+            self.touched.push(key);
+        }
     }
 
     fn mark_dirty(&mut self, slot: u32) {
@@ -371,4 +390,26 @@ fn scrambled(mut number: u64) -> u64 {
     number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     number ^ (number >> 31)
+}
+
+/// What `scrambled` made that number of.
+fn unscrambled(mut number: u64) -> u64 {
+    number = (number ^ (number >> 31) ^ (number >> 62)).wrapping_mul(0x3196_42b2_d24d_8ec3);
+    number = (number ^ (number >> 27) ^ (number >> 54)).wrapping_mul(0x96de_1b17_3f11_9089);
+    number ^ (number >> 30) ^ (number >> 60)
+}
+
+#[cfg(test)]
+mod scramble_tests {
+    use super::{scrambled, unscrambled};
+
+    #[test]
+    fn there_and_back() {
+        let mut number = 1_u64;
+        for _ in 0..1000 {
+            assert_eq!(unscrambled(scrambled(number)), number);
+            assert_eq!(scrambled(unscrambled(number)), number);
+            number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! What is said: to a channel, or to one connection alone.
+//! What is said to a channel, and what is kept of it.
 
 use std::sync::Arc;
 
@@ -7,8 +7,7 @@ use super::{Broker, Published, scrambled};
 use crate::channel::log::{Entry, From, MemberId};
 use crate::channel::position::Position;
 use crate::channel::store::Reading;
-use crate::proto::frame::{Opcode, write_header};
-use crate::proto::message::{Kind, Message};
+use crate::proto::message::Message;
 
 impl Broker {
     /// Publishes to a channel: to all its members, but for `except`. A channel that does not exist comes into being: its
@@ -23,7 +22,7 @@ impl Broker {
         self.publish_as(channel, message, from, None, except)
     }
 
-    /// As `publish`, with what the sender calls itself.
+    /// As `publish`, with what the sender calls itself; a connection has its own name for that.
     pub fn publish_as(
         &mut self,
         channel: &str,
@@ -44,14 +43,14 @@ impl Broker {
             self.settle_channel(key);
         }
         let (now, unix_ms) = (self.timers.milliseconds(), self.timers.unix_ms());
+        let name = name.or_else(|| from.and_then(|id| self.name(id)).cloned());
         let from = from.map(|id| self.member_id(id));
         let entry = Entry { unix_ms, message, from, name, except: except.map(|id| id.0) };
         self.open_bytes += self.channels.publish(key, entry, now, &mut self.batches, &self.limits);
-        let channel = &mut self.channels[key as usize];
-        if !channel.touched && channel.has_open_batches() {
-            channel.touched = true;
-            self.touched.push(key);
+        if self.channels[key as usize].has_open_batches() {
+            self.touch(key);
         }
+        let channel = &self.channels[key as usize];
         let (position, members) = (channel.log.position(), channel.subscribers());
         if let Some(id) = except {
             self.skip_newest(id.slot(), key);
@@ -73,28 +72,5 @@ impl Broker {
     /// A connection's id as everybody may know it.
     pub fn member_id(&self, id: ConnectionId) -> MemberId {
         MemberId(scrambled(id.0 ^ self.secret))
-    }
-
-    /// Sends to one connection alone, behind all that was published to it before, but for what one who catches up has
-    /// not taken from the log yet. Returns false if the id is stale, the connection is not open, or the message is longer
-    /// than `max_message`.
-    pub fn send(&mut self, id: ConnectionId, message: &Message) -> bool {
-        let Some(slot) = self.open_slot(id) else { return false };
-        if message.payload().len() > self.limits.max_message {
-            return false;
-        }
-        self.settle(slot);
-        let opcode = match message.kind() {
-            Kind::Text => Opcode::Text,
-            Kind::Binary => Opcode::Binary,
-        };
-        let payload = message.payload();
-        self.slots.hot(slot).outbound.push_bytes(&mut self.batches, |bytes| {
-            write_header(bytes, opcode, payload.len());
-            bytes.extend_from_slice(payload);
-        });
-        self.counters.messages_sent += 1;
-        self.mark_dirty(slot);
-        true
     }
 }

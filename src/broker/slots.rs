@@ -1,12 +1,14 @@
 //! The slab of connections: what every delivery touches apart from what it does not.
 
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use slab::Slab;
 
 use super::event::{ConnectionId, Exchange};
 use super::reason::Cause;
 use super::timers::Tick;
+use crate::channel::dialect::Encoding;
 use crate::channel::members::Memberships;
 use crate::proto::connection::Connection;
 use crate::proto::outbound::Outbound;
@@ -95,6 +97,8 @@ pub struct Cold {
     pub memberships: Memberships,
     /// What few connections have, and only for a while.
     pub extras: Option<Box<Extras>>,
+    /// What it calls itself: a claim, not a proof.
+    pub name: Option<Arc<str>>,
     /// The peer's address: IPv4 as mapped.
     ip: [u8; 16],
     port: u16,
@@ -114,6 +118,8 @@ pub struct Cold {
     pub tag: u32,
     /// Whether an HTTP request was answered and the connection kept for the next.
     pub kept: bool,
+    /// How it is told what it is told alone, and what it joins.
+    pub encoding: Encoding,
     /// Why it ends, once that is known.
     pub cause: Option<Cause>,
 }
@@ -139,6 +145,7 @@ impl Cold {
             connection: Connection::default(),
             memberships: Memberships::None,
             extras: None,
+            name: None,
             ip: ip.octets(),
             port: peer.port(),
             controls: 0,
@@ -149,6 +156,7 @@ impl Cold {
             inbound: 0,
             tag: 0,
             kept: false,
+            encoding: Encoding::Raw,
             cause: None,
         }
     }

@@ -7,6 +7,7 @@ pub mod member_id;
 pub mod members;
 pub mod name;
 pub mod position;
+pub mod presence;
 pub mod store;
 #[cfg(test)]
 mod store_property_tests;
@@ -19,6 +20,7 @@ use dialect::{Context, Encoding, Event};
 use log::{Entry, Log};
 use members::{Group, Member, Open};
 use position::{MAX_OFFSET, Position};
+use presence::Presence;
 
 use crate::limits::Limits;
 use crate::proto::batch::{Batches, MAX_BATCH, Source};
@@ -33,12 +35,16 @@ pub struct Channel {
     pub groups: Vec<Group>,
     /// Whether it stands in the list of channels that this turn published to.
     pub touched: bool,
+    /// Whether somebody joined, and so was told the position.
+    known: bool,
+    /// What of its members is still to be told; None if nothing is.
+    pub presence: Option<Box<Presence>>,
 }
 
 impl Channel {
-    /// A channel without members.
-    pub fn new(name: Arc<str>, log: Log) -> Channel {
-        Channel { name, log, groups: Vec::new(), touched: false }
+    /// A channel without members. `known` says whether anybody was told a position of its that is to hold.
+    pub fn new(name: Arc<str>, log: Log, known: bool) -> Channel {
+        Channel { name, log, groups: Vec::new(), touched: false, known, presence: None }
     }
 
     /// Its name, the leading slash included.
@@ -55,6 +61,22 @@ impl Channel {
     pub fn members(&self) -> usize {
         let members = self.groups.iter().filter(|group| group.encoding != Encoding::Poll);
         members.map(|group| group.members.len()).sum()
+    }
+
+    /// The slots of its members, in no order.
+    pub fn slots_of_members(&self) -> impl Iterator<Item = u32> {
+        let members = self.groups.iter().filter(|group| group.encoding != Encoding::Poll);
+        members.flat_map(|group| group.members.iter().map(|member| member.slot))
+    }
+
+    /// Whether anybody in it is told who joins and leaves.
+    pub fn tells_presence(&self) -> bool {
+        self.groups.iter().any(|group| group.encoding.tells_presence() && !group.members.is_empty())
+    }
+
+    /// Whether anybody was told a position of its that is to hold.
+    pub fn is_known(&self) -> bool {
+        self.known || self.log.head() > 0
     }
 
     /// The group of that encoding.
@@ -104,6 +126,8 @@ impl Channel {
 
     /// Puts a member into a group; returns its index.
     pub fn insert(&mut self, encoding: Encoding, member: Member) -> u32 {
+        // Those who poll are told `0.0` of a channel that was never published to.
+        self.known |= encoding != Encoding::Poll;
         let members = &mut self.group_mut(encoding).members;
         members.push(member);
         (members.len() - 1) as u32

@@ -1,9 +1,9 @@
 //! All channels, by name: how many there are, what their histories hold together, and what stays of one that is empty.
 //!
 //! A channel is *awake* while it has members or history, or this turn's messages for it are not told yet. One that has
-//! none of these and was published to falls asleep: a *stub* stays, which knows the name, the epoch and the offset, so
-//! that a follower who comes back after a quiet hour is not told of a loss that never was. One that was never published
-//! to leaves nothing.
+//! none of these falls asleep: a *stub* stays, which knows the name, the epoch and the offset, so that a follower who
+//! comes back after a quiet hour is not told of a loss that never was. One whose position nobody was told, since it was
+//! only polled, leaves nothing.
 //!
 //! Times are monotonic milliseconds, and never go back. Nothing here walks over all channels but `assert_invariants`:
 //! whoever has to go stands at the cold end of a list.
@@ -171,7 +171,7 @@ impl Store {
         {
             let (name, position) = (slot.name.clone(), stub_position(slot.seed, offset));
             self.stubs.remove(&mut self.slots, key);
-            self.slots[key as usize].state = State::awake(name, Log::resumed(position));
+            self.slots[key as usize].state = State::awake(name, Log::resumed(position), true);
         }
         self.idle.remove(&mut self.slots, key);
         self.expire(key, now, limits, usize::MAX);
@@ -179,7 +179,7 @@ impl Store {
     }
 
     /// Lets a channel go that nobody is in and that owes nobody anything: if it has history it stays until another needs
-    /// its place; if it has none and was published to, a stub stays; else nothing does. To be called whenever one of
+    /// its place; if it has none and somebody knows its position, a stub stays; else nothing does. To be called whenever one of
     /// that may have become so, and after each `hold`.
     pub fn release_if_idle(&mut self, key: u32, now: u64, limits: &Limits) {
         let Some(channel) = self.get_mut(key) else { return };
@@ -284,7 +284,7 @@ impl Store {
         }
         let name: Arc<str> = name.into();
         let log = Log::new(Epoch::from_random(seed));
-        let state = State::awake(name.clone(), log);
+        let state = State::awake(name.clone(), log, false);
         let key = self.slots.insert(Slot { name: name.clone(), seed, state, links: Links::OUT, at: now }) as u32;
         self.names.insert(name, key);
         Ok(key)
@@ -316,8 +316,10 @@ impl Store {
 
     /// What is left of a channel without members and history.
     fn fall_asleep(&mut self, key: u32, now: u64, limits: &Limits) {
-        let Some(offset) = self.get(key).map(|channel| channel.log.head()) else { return };
-        if offset == 0 || limits.position_age.is_zero() {
+        let Some((offset, known)) = self.get(key).map(|channel| (channel.log.head(), channel.is_known())) else {
+            return;
+        };
+        if !known || limits.position_age.is_zero() {
             return self.forget(key);
         }
         self.idle.remove(&mut self.slots, key);
@@ -372,15 +374,15 @@ impl Store {
             recent.iter().chain(&self.idle.walk(&self.slots)).all(|&key| self.get(key).is_some()),
             "a stub is listed"
         );
-        let sleeping = self.slots.iter().filter(|(_, slot)| matches!(slot.state, State::Stub { offset: 1.. }));
-        assert_eq!(sleeping.count(), stubs.len(), "a stub that is not listed, or was never published to");
+        let sleeping = self.slots.iter().filter(|(_, slot)| matches!(slot.state, State::Stub { .. }));
+        assert_eq!(sleeping.count(), stubs.len(), "a stub that is not listed");
         assert_eq!(self.iter().count() + stubs.len(), self.len(), "neither awake nor a stub");
     }
 }
 
 impl State {
-    fn awake(name: Arc<str>, log: Log) -> State {
-        State::Awake(Box::new(Awake { channel: Channel::new(name, log), idle: Links::OUT }))
+    fn awake(name: Arc<str>, log: Log, known: bool) -> State {
+        State::Awake(Box::new(Awake { channel: Channel::new(name, log, known), idle: Links::OUT }))
     }
 }
 
@@ -426,6 +428,6 @@ mod tests {
         assert_eq!((slot, name, place), (56, 32, 29));
         assert!(slot + name + place <= 128);
         // All of a channel that has history, but for its entries, its stub and its members.
-        assert!(size_of::<Awake>() <= 128, "{}", size_of::<Awake>());
+        assert!(size_of::<Awake>() <= 136, "{}", size_of::<Awake>());
     }
 }

@@ -17,6 +17,8 @@ struct Naive {
     /// Offset, time, size.
     kept: Vec<(u64, u64, usize)>,
     members: usize,
+    /// Whether anybody ever joined.
+    joined: bool,
     touched: Option<u64>,
     /// When it was published to last.
     published: (u64, u64),
@@ -65,7 +67,7 @@ impl Oracle {
         let Some(channel) = self.channels.get_mut(name) else { return };
         if channel.idle.is_some() && channel.kept.is_empty() {
             (channel.idle, channel.asleep) = (None, Some((self.now, number)));
-            if channel.head == 0 || self.limits.position_age.is_zero() {
+            if (!channel.joined && channel.head == 0) || self.limits.position_age.is_zero() {
                 self.channels.remove(name);
             }
         }
@@ -84,7 +86,8 @@ impl Oracle {
         }
         let epoch = Epoch::from_random(seed);
         let (head, kept, members, touched) = (0, Vec::new(), 0, None);
-        let new = Naive { epoch, head, kept, members, touched, published: (0, 0), idle: None, asleep: None };
+        let new =
+            Naive { epoch, head, kept, members, joined: false, touched, published: (0, 0), idle: None, asleep: None };
         self.channels.insert(name.to_owned(), new);
         Ok(())
     }
@@ -220,6 +223,7 @@ fn step(world: &mut World, oracle: &mut Oracle, known: &mut Vec<Position>, rando
             assert_eq!(joined, expected, "{random}: {from:?}");
             if let Some(channel) = oracle.channels.get_mut(&name).filter(|_| held.is_ok()) {
                 channel.members += 1;
+                channel.joined = true;
             }
         }
         7 if members > 0 => {

@@ -122,12 +122,17 @@ fn expired(count: u64) -> Option<Lost> {
 const UNKNOWN: Option<Lost> = Some(Lost { count: None, reason: LostReason::Epoch });
 
 #[test]
-fn never_published_to_leaves_nothing() {
+fn never_published_to_leaves_its_position_if_somebody_joined() {
     let mut world = World::new(limits());
     let (position, lost) = world.join("/a", From::Now).unwrap();
     assert_eq!((position.offset, lost, world.counts()), (0, None, (1, 0, 0)));
     assert_eq!(world.store.position_of("/a"), position);
     world.leave("/a");
+    assert_eq!((world.counts(), world.store.position_of("/a")), ((0, 1, 0), position));
+    assert_eq!(world.join("/a", From::Position(position)).unwrap(), (position, None));
+    world.leave("/a");
+    world.now += 1001;
+    world.sweep(9);
     assert_eq!((world.counts(), world.store.position_of("/a")), ((0, 0, 0), Position::NONE));
 }
 

@@ -235,11 +235,11 @@ impl Batches {
     /// As `append`, for the next message of the channel's log that the batch was opened for. Nothing else may have been
     /// appended before.
     pub fn append_logged(&mut self, key: BatchKey, payload: Option<Bytes>, encode: impl FnOnce(&mut Vec<u8>)) {
-        if let Some(Batch { content: Content::Messages(_, count), ends, .. }) = self.slab.get_mut(key as usize) {
-            debug_assert_eq!(*count as usize, ends.len(), "batch {key}: a message behind what is none");
-            *count += 1;
-        }
         self.append(key, payload, encode);
+        if let Some(Batch { content: Content::Messages(_, count), ends, .. }) = self.slab.get_mut(key as usize) {
+            *count += 1;
+            debug_assert_eq!(*count as usize, ends.len(), "batch {key}: a message behind what is none");
+        }
     }
 
     /// Appends one message: `encode` writes what is to be copied, and `payload`, if there is one, follows by reference.
@@ -252,6 +252,10 @@ impl Batches {
             let already = batch.segments.last().map_or(0, |last| last.before + last.payload.len() as u32);
             batch.segments.push(Segment { start: batch.len + added as u32, before: already, payload: payload.clone() });
             added += payload.len();
+        }
+        if added == 0 {
+            // Nothing was to be said in these words.
+            return;
         }
         batch.len += added as u32;
         batch.ends.push(batch.len);

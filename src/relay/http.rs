@@ -6,7 +6,7 @@ use super::{Door, Intent, is_no_channel};
 use crate::broker::Published;
 use crate::broker::event::Exchange;
 use crate::broker::followers::{Kept, StreamFormat, lost_header};
-use crate::channel::log::From;
+use crate::channel::log::{From, MemberId};
 use crate::channel::name::{ChannelName, NameError};
 use crate::channel::position::Position;
 use crate::page;
@@ -17,15 +17,16 @@ use crate::proto::http::{
 use crate::proto::message::{Kind, Message};
 use crate::proto::target::bad_parameter;
 use crate::proto::text::{is_hidden, push_json_string};
+use crate::server::Server;
 
 /// The longest name that a sender may give itself, in bytes.
 const MAX_NAME: usize = 64;
 
 /// What a request wants.
-pub(super) fn read(exchange: Exchange, page: bool) -> Intent {
+pub(super) fn read(server: &Server, exchange: Exchange, page: bool) -> Intent {
     match own_answer(exchange.request()) {
         Some(response) => Intent::Answer(exchange, response),
-        None => channel_intent(exchange, page),
+        None => channel_intent(server, exchange, page),
     }
 }
 
@@ -49,7 +50,7 @@ fn is_get(request: &Request) -> bool {
     matches!(request.method(), "GET" | "HEAD")
 }
 
-fn channel_intent(exchange: Exchange, page: bool) -> Intent {
+fn channel_intent(server: &Server, exchange: Exchange, page: bool) -> Intent {
     let request = exchange.request();
     let channel = match ChannelName::from_path(request.path()) {
         Ok(channel) => channel,
@@ -61,12 +62,12 @@ fn channel_intent(exchange: Exchange, page: bool) -> Intent {
     };
     let read = match request.method() {
         "GET" | "HEAD" => get(request, page),
-        "POST" | "PUT" => return publish(exchange, channel),
+        "POST" | "PUT" => return publish(server, exchange, channel),
         _ => Err(Refusal::method_not_allowed(METHODS)),
     };
     match read {
         Ok(Get::Answer(response)) => Intent::Answer(exchange, response),
-        Ok(Get::Follow(format, from)) => Intent::Follow { exchange, format, channel, from },
+        Ok(Get::Follow(format, from, name)) => Intent::Follow { exchange, format, channel, from, name },
         Ok(Get::Read(from, wait)) => Intent::Read { exchange, channel, from, wait },
         Err(refusal) => Intent::Answer(exchange, Response::problem(&refusal)),
     }
@@ -74,7 +75,7 @@ fn channel_intent(exchange: Exchange, page: bool) -> Intent {
 
 enum Get {
     Answer(Response),
-    Follow(StreamFormat, From),
+    Follow(StreamFormat, From, Option<Arc<str>>),
     Read(From, Option<std::time::Duration>),
 }
 
@@ -84,7 +85,7 @@ fn get(request: &Request, page_allowed: bool) -> Result<Get, Refusal> {
         if request.method() == "HEAD" {
             return Ok(Get::Answer(Response::new(Status::OK).with_body(format.media_type(), "")));
         }
-        Ok(Get::Follow(format, from))
+        Ok(Get::Follow(format, from, sender_name(request)?))
     };
     match representation(request, page_allowed)? {
         Representation::Page => Ok(Get::Answer(page())),
@@ -136,17 +137,26 @@ fn page() -> Response {
         .with_header("Cache-Control", "no-store")
 }
 
-fn publish(exchange: Exchange, channel: ChannelName) -> Intent {
-    match messages_of(&exchange).and_then(|messages| Ok((messages, sender_name(exchange.request())?))) {
-        Ok(((message, more), name)) => {
-            Intent::Publish { door: Door::Http(exchange), channel, message, more, name, except: None }
+fn publish(server: &Server, exchange: Exchange, channel: ChannelName) -> Intent {
+    let parsed = messages_of(&exchange)
+        .and_then(|messages| Ok((messages, sender_name(exchange.request())?, left_out(exchange.request())?)));
+    match parsed {
+        Ok(((message, more), name, except)) => {
+            let except = except.and_then(|member| server.connection_of(member));
+            Intent::Publish { door: Door::Http(exchange), channel, message, more, name, except }
         }
         Err(refusal) => Intent::Answer(exchange, Response::problem(&refusal)),
     }
 }
 
+/// Who does not get what is published. One who has gone is left out already.
+fn left_out(request: &Request) -> Result<Option<MemberId>, Refusal> {
+    let Some(id) = request.query().get("except")? else { return Ok(None) };
+    id.parse().map(Some).map_err(|_| bad_parameter("except", "the id of a connection, as the broker told it"))
+}
+
 /// What the sender calls itself: a claim, not a proof.
-fn sender_name(request: &Request) -> Result<Option<Arc<str>>, Refusal> {
+pub(super) fn sender_name(request: &Request) -> Result<Option<Arc<str>>, Refusal> {
     let Some(name) = request.query().get("name")? else { return Ok(None) };
     if name.len() > MAX_NAME || name.is_empty() || name.chars().any(is_hidden) {
         return Err(bad_parameter("name", "1 to 64 bytes of visible text"));

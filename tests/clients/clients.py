@@ -67,6 +67,8 @@ def follow_events(self, channel, dice):
                 assert source.response.status_code == 200, source.response
                 self.ready.set()
                 for event in source.iter_sse():
+                    if event.event in ("join", "leave"):
+                        continue
                     assert event.event in ("message", "binary"), event
                     position = event.id
                     # httpx-sse hands out the opening too, which has no data; a browser would not.

@@ -18,9 +18,20 @@ fn follow(broker: &Broker, target: &str, accept: &str, headers: &str) -> (Peer, 
     (peer, head)
 }
 
-/// The next block of an event stream, or line of NDJSON, whichever `end` says.
+/// The next block of an event stream, or line of NDJSON, whichever `end` says, but for who joins and leaves.
 #[track_caller]
 fn block(peer: &mut Peer, end: &str) -> String {
+    loop {
+        let text = any_block(peer, end);
+        let presence = ["event: join\n", "event: leave\n", "{\"type\":\"join\"", "{\"type\":\"leave\""];
+        if !presence.iter().any(|start| text.starts_with(start)) {
+            return text;
+        }
+    }
+}
+
+#[track_caller]
+fn any_block(peer: &mut Peer, end: &str) -> String {
     let mut text = String::new();
     while !text.ends_with(end) {
         text.push(char::from(peer.read_exact(1)[0]));

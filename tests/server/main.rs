@@ -5,6 +5,7 @@
 mod common;
 
 mod closing;
+mod dialect;
 mod embedding;
 mod followers;
 mod herd;

@@ -160,7 +160,8 @@ impl Oracle {
             return;
         }
         of.state = State::Asleep(self.now);
-        if of.entries.is_empty() || self.limits.position_age.is_zero() {
+        // Whoever joined was told the position, whether anything was ever published or not.
+        if self.limits.position_age.is_zero() {
             self.current.retain(|_, other| *other != life);
         }
     }

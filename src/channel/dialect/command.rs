@@ -112,6 +112,12 @@ errors! {
     AMBIGUOUS_START "ambiguous_start" "Give either since or last."
     MISSING_TO "missing_to" "This command needs to, the id of a connection."
     BAD_TO "bad_to" "to is the id of a connection as the broker told it."
+    MESSAGE_TOO_BIG "message_too_big" "Send a message that is no longer than the broker's --max-message."
+    TOO_MANY_CHANNELS "too_many_channels" "The broker has as many channels as it may have; try again later."
+    TOO_MANY_SUBSCRIPTIONS "too_many_subscriptions" "Unsubscribe from another channel first; see --max-channels-per-connection."
+    ALREADY_SUBSCRIBED "already_subscribed" "You get this channel already; unsubscribe first to start elsewhere."
+    NOT_SUBSCRIBED "not_subscribed" "You do not get this channel."
+    UNKNOWN_RECEIVER "unknown_receiver" "Send only to one who is in a channel with you now."
 }
 
 /// Reads a message of a client as a command. Never costs more than a few times the message's own length.

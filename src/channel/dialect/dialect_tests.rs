@@ -156,8 +156,8 @@ fn messages_in_every_encoding() {
 
 #[test]
 fn members_in_every_encoding() {
-    let ann = MemberName { id: id("x7qd2m"), name: Some("Ann") };
-    let nameless = MemberName { id: id("z"), name: None };
+    let ann = MemberName { id: id("x7qd2m"), name: Some("Ann"), was: None };
+    let nameless = MemberName { id: id("z"), name: None, was: None };
     let reference = Ref::Text("r\"1".into());
     golden(&[
         (
@@ -299,7 +299,7 @@ fn normalized(text: &str) -> String {
 fn hostile_fields_stay_where_they_are() {
     for hostile in HOSTILE {
         let message = entry(Message::text(hostile), Some("x"), Some(hostile));
-        let members = [MemberName { id: id("x"), name: Some(hostile) }];
+        let members = [MemberName { id: id("x"), name: Some(hostile), was: None }];
         let lost = Lost { count: None, reason: LostReason::Slow };
         let reference = Ref::Text(hostile.into());
         let cases = [

@@ -23,11 +23,15 @@ use super::position::Position;
 use crate::proto::batch::LARGE;
 use command::Ref;
 
+/// The subprotocol that stands for [`Encoding::Json`].
+pub const JSON_DIALECT: &str = "v1.slotcast.json";
+
 /// A dialect together with its compression: members of a channel that share an encoding get the same bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Encoding {
     /// WebSocket frames, the payload as it is, not compressed.
+    #[default]
     Raw,
     /// `v1.slotcast.json`: one JSON object a WebSocket text frame, not compressed.
     Json,
@@ -55,6 +59,8 @@ pub struct MemberName<'a> {
     pub id: MemberId,
     /// What it calls itself.
     pub name: Option<&'a str>,
+    /// The id that it had before it came back.
+    pub was: Option<MemberId>,
 }
 
 /// What a subscriber may be told. An encoding that has no words for an event writes nothing.
@@ -84,6 +90,13 @@ pub enum Event<'a> {
         /// Where from.
         channel: &'a str,
         /// Who.
+        members: &'a [MemberName<'a>],
+    },
+    /// These left and came back under the same name before their leaving was told, in one turn.
+    Rejoined {
+        /// Where to.
+        channel: &'a str,
+        /// Who, and who they were.
         members: &'a [MemberName<'a>],
     },
     /// Messages that this subscriber does not get.

@@ -115,6 +115,9 @@ impl<'t> Object<'t> {
         if let Some(name) = member.name {
             self.text("name", name);
         }
+        if let Some(was) = member.was {
+            self.id("was", was);
+        }
     }
 
     fn members(&mut self, members: &[MemberName<'_>]) {
@@ -162,9 +165,10 @@ pub(super) fn expected_length(event: &Event<'_>) -> usize {
     match event {
         Event::Message { context, entry } => context.channel.len() + of_entry(entry),
         Event::Direct { entry } => of_entry(entry),
-        Event::Joined { members, .. } | Event::Left { members, .. } | Event::Members { members: Some(members), .. } => {
-            AROUND + members.len() * 48
-        }
+        Event::Joined { members, .. }
+        | Event::Left { members, .. }
+        | Event::Rejoined { members, .. }
+        | Event::Members { members: Some(members), .. } => AROUND + members.len() * 48,
         _ => AROUND,
     }
 }
@@ -186,6 +190,7 @@ pub(super) fn write_event(target: &mut Vec<u8>, event: &Event<'_>) {
         }
         Event::Joined { channel, members } => write_presence(target, "join", channel, members),
         Event::Left { channel, members } => write_presence(target, "leave", channel, members),
+        Event::Rejoined { channel, members } => write_presence(target, "rejoin", channel, members),
         Event::Lost { channel, lost, position } => {
             let mut object = Object::typed(target, "lost");
             object.text("channel", channel);

@@ -25,6 +25,7 @@ pub(super) fn encode(event: &Event<'_>, target: &mut Vec<u8>) {
         Event::Direct { entry } => write_message(target, None, entry),
         Event::Joined { .. } => write_object(target, "join", None, event),
         Event::Left { .. } => write_object(target, "leave", None, event),
+        Event::Rejoined { .. } => write_object(target, "rejoin", None, event),
         Event::Lost { position, .. } => write_object(target, "lost", Some(position), event),
         Event::Members { .. } => write_object(target, "members", None, event),
         Event::Heartbeat => target.extend_from_slice(b":\n\n"),

@@ -1,0 +1,129 @@
+//! What one connection is told alone, in its own dialect: answers to its commands, and messages of others to it.
+
+use super::event::ConnectionId;
+use super::slots::flag;
+use super::{Broker, JoinError, Joined, unscrambled};
+use crate::channel::dialect::command::{CommandError, Ref};
+use crate::channel::dialect::{Encoding, Event, MemberName};
+use crate::channel::log::{Entry, From, MemberId};
+use crate::channel::presence::Named;
+use crate::proto::message::Message;
+
+impl Broker {
+    /// How a connection is told; None if the id is stale.
+    pub fn encoding(&self, id: ConnectionId) -> Option<Encoding> {
+        let slot = self.slots.live(id)?;
+        self.slots.get(slot).map(|(_, cold)| cold.encoding)
+    }
+
+    /// Tells one connection something, in its own dialect, behind all that was published to it before, but for what one
+    /// who catches up has not taken from the log yet. Returns false if it is not open, or no more.
+    pub fn tell(&mut self, id: ConnectionId, event: &Event<'_>) -> bool {
+        let Some(slot) = self.subscribed_slot(id) else { return false };
+        self.settle(slot);
+        self.tell_slot(slot, event);
+        true
+    }
+
+    pub(super) fn tell_slot(&mut self, slot: u32, event: &Event<'_>) {
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        hot.outbound.push_bytes(&mut self.batches, |bytes| {
+            cold.encoding.encode(event, bytes);
+            if let Event::Direct { entry } = event
+                && let Some(payload) = cold.encoding.by_reference(entry)
+            {
+                bytes.extend_from_slice(&payload);
+            }
+        });
+        self.mark_dirty(slot);
+    }
+
+    /// As `join`; and in the same step, before the channel's first event, an `ack` if there is a `reference`. Without
+    /// one, only what is lost already is told.
+    ///
+    /// # Errors
+    /// See `JoinError`.
+    pub fn subscribe(
+        &mut self,
+        id: ConnectionId,
+        channel: &str,
+        from: From,
+        reference: Option<&Ref>,
+    ) -> Result<Joined, JoinError> {
+        let slot = self.open_slot(id).ok_or(JoinError::Gone)?;
+        let encoding = self.encoding(id).unwrap_or_default();
+        self.settle(slot);
+        let joined = self.join_slot(slot, channel, encoding, from)?;
+        let position = joined.position;
+        if let Some(reference) = reference {
+            let (channel, position) = (Some(channel), Some(position));
+            self.tell_slot(slot, &Event::Ack { reference, channel, position, lost: joined.lost });
+        } else if let Some(lost) = joined.lost.filter(|_| encoding.tells_lost()) {
+            self.tell_slot(slot, &Event::Lost { channel, lost, position });
+        }
+        self.take_first_chunk(slot);
+        Ok(joined)
+    }
+
+    /// Tells one connection who is in a channel; only how many, if they are more than `max_presence`. Returns false if
+    /// it is not open, or no more.
+    pub fn tell_members(&mut self, id: ConnectionId, channel: &str, reference: Option<&Ref>) -> bool {
+        let (count, named) = (self.members(channel), self.members_named(channel));
+        let names: Option<Vec<MemberName<'_>>> =
+            named.as_ref().map(|named| named.iter().map(Named::as_member).collect());
+        self.tell(id, &Event::Members { channel, count, members: names.as_deref(), reference })
+    }
+
+    /// Tells one connection that a command of its was not carried out. More of these in a second than control frames are
+    /// allowed close it with 1008.
+    pub fn tell_error(&mut self, id: ConnectionId, reference: Option<&Ref>, error: &CommandError) -> bool {
+        let told = self.tell(id, &Event::Error { reference, code: error.code, message: &error.message });
+        if let Some(slot) = self.open_slot(id) {
+            self.count_control(slot);
+        }
+        told
+    }
+
+    /// Sends to one connection alone, behind all that was published to it before, but for what one who catches up has
+    /// not taken from the log yet. Returns false if the id is stale, the connection is not open, or the message is longer
+    /// than `max_message`.
+    pub fn send(&mut self, id: ConnectionId, message: &Message) -> bool {
+        self.send_from(id, message, None)
+    }
+
+    /// As `send`, on behalf of another connection.
+    pub fn send_from(&mut self, id: ConnectionId, message: &Message, from: Option<ConnectionId>) -> bool {
+        if message.payload().len() > self.limits.max_message {
+            return false;
+        }
+        let name = from.and_then(|id| self.name(id)).cloned();
+        let from = from.map(|id| self.member_id(id));
+        let entry = Entry { unix_ms: self.timers.unix_ms(), message: message.clone(), from, name, except: None };
+        let told = self.tell(id, &Event::Direct { entry: &entry });
+        self.counters.messages_sent += u64::from(told);
+        told
+    }
+
+    /// The connection of that public id, if it is open.
+    pub fn connection_of(&self, member: MemberId) -> Option<ConnectionId> {
+        let id = ConnectionId(unscrambled(member.0) ^ self.secret);
+        let slot = self.slots.live(id)?;
+        let (hot, cold) = self.slots.get(slot)?;
+        (cold.connection.is_subscribed() && !hot.has(flag::ENDED)).then_some(id)
+    }
+
+    /// Whether two connections are members of a channel that is the same.
+    pub fn share_a_channel(&self, one: ConnectionId, other: ConnectionId) -> bool {
+        let memberships = |id| {
+            let cold = self.slots.live(id).and_then(|slot| self.slots.get(slot)).map(|(_, cold)| cold);
+            cold.map(|cold| cold.memberships.as_slice()).unwrap_or_default()
+        };
+        memberships(one).iter().any(|ours| memberships(other).iter().any(|theirs| theirs.channel == ours.channel))
+    }
+
+    /// The slot of a connection that is told things: an open WebSocket or a stream.
+    fn subscribed_slot(&mut self, id: ConnectionId) -> Option<u32> {
+        let slot = self.slots.live(id)?;
+        self.slots.cold(slot)?.connection.is_subscribed().then_some(slot)
+    }
+}

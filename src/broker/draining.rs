@@ -1,0 +1,80 @@
+//! A shutdown: everybody is told, batch by batch, and whoever does not go in time is dropped.
+
+use std::time::Duration;
+
+use super::Broker;
+use super::reason::Cause;
+use super::timers::Tick;
+use crate::proto::close::CloseCode;
+
+/// How many connections a shutdown closes at a time, and how long it waits in between: a herd that reconnects at once
+/// helps nobody.
+const DRAIN_BATCH: usize = 500;
+const DRAIN_PAUSE: Duration = Duration::from_millis(10);
+
+/// A shutdown under way.
+#[derive(Debug)]
+pub(super) struct Draining {
+    code: CloseCode,
+    /// The slots below this one are told.
+    reached: u32,
+    /// When the next are.
+    pub(super) next: Tick,
+    deadline: Tick,
+}
+
+impl Broker {
+    /// Begins to shut down: every open connection gets a Close frame with that code, batch by batch; after `timeout`
+    /// whoever is left is dropped.
+    pub fn shutdown(&mut self, code: CloseCode, timeout: Duration) {
+        let now = self.timers.now();
+        let deadline = now.after(timeout);
+        self.draining = Some(Draining { code, reached: 0, next: now, deadline });
+    }
+
+    /// Whether a shutdown is under way.
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_some()
+    }
+
+    pub(super) fn go_on_draining(&mut self) {
+        let now = self.timers.now();
+        let Some(draining) = &mut self.draining else { return };
+        if !now.is_past(draining.next) {
+            return;
+        }
+        let code = draining.code;
+        if now.is_past(draining.deadline) {
+            draining.next = now.after(DRAIN_PAUSE);
+            for slot in self.slots.iter().map(|(slot, ..)| slot).collect::<Vec<_>>() {
+                self.end(slot, Cause::ShuttingDown);
+            }
+            return;
+        }
+        let behind = self.slots.iter().map(|(slot, ..)| slot).filter(|&slot| slot >= draining.reached);
+        let told: Vec<u32> = behind.take(DRAIN_BATCH).collect();
+        // Behind the last one it starts again: whoever came meanwhile or was asked is told then.
+        let (reached, pause) = told.last().map_or((0, DRAIN_PAUSE * 10), |last| (last + 1, DRAIN_PAUSE));
+        draining.reached = reached;
+        draining.next = now.after(pause).earliest(draining.deadline);
+        for slot in told {
+            self.send_away(slot, code);
+        }
+    }
+
+    fn send_away(&mut self, slot: u32, code: CloseCode) {
+        let held = self.is_held(slot);
+        let Some(cold) = self.slots.cold(slot) else { return };
+        if cold.connection.is_open() {
+            self.settle_all(slot);
+            self.say_close(slot, Cause::ShuttingDown, code, Cause::ShuttingDown.as_str());
+        } else if cold.connection.is_streaming() {
+            self.settle_all(slot);
+            self.end_stream(slot, Cause::ShuttingDown);
+        } else if held {
+            self.answer_held(slot);
+        } else if cold.connection.is_connecting() {
+            self.end_behind_answers(slot, Cause::ShuttingDown);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The door that the dialect `v1.slotcast.json` has to a channel: commands in, answers out, in their order.
+
+use super::{Door, Intent, NO_ECHO};
+use crate::broker::event::ConnectionId;
+use crate::broker::{JoinError, Published};
+use crate::channel::dialect::Event;
+use crate::channel::dialect::command::{self, Command, CommandError, Ref};
+use crate::channel::log::{From, MemberId};
+use crate::channel::position::Position;
+use crate::proto::message::Message;
+use crate::server::Server;
+
+/// What a message of one who speaks the dialect wants.
+pub(super) fn read(server: &Server, id: ConnectionId, message: &Message) -> Intent {
+    match command::read(message) {
+        Err((reference, error)) => Intent::Reject { id, reference, error },
+        Ok((reference, Command::Publish { channel, message })) => Intent::Publish {
+            door: Door::Command(id, reference),
+            channel,
+            message,
+            more: Vec::new(),
+            name: None,
+            except: (server.tag(id) & NO_ECHO != 0).then_some(id),
+        },
+        Ok((reference, Command::Subscribe { channel, from })) => Intent::Subscribe { id, reference, channel, from },
+        Ok((reference, Command::Unsubscribe { channel })) => Intent::Unsubscribe { id, reference, channel },
+        Ok((reference, Command::Members { channel })) => Intent::Members { id, reference, channel },
+        Ok((reference, Command::Send { to, message })) => Intent::Send { id, reference, to, message },
+    }
+}
+
+/// Answers a publish by its `ref`; an error in any case.
+pub(super) fn told(server: &mut Server, id: ConnectionId, reference: Option<Ref>, channel: &str, published: Published) {
+    match (published, reference) {
+        (Published::Done { position, .. }, reference) => ack(server, id, reference, Some(channel), Some(position)),
+        (Published::TooBig, reference) => reject(server, id, reference, &CommandError::MESSAGE_TOO_BIG),
+        (Published::TooManyChannels, reference) => reject(server, id, reference, &CommandError::TOO_MANY_CHANNELS),
+    }
+}
+
+pub(super) fn subscribe(server: &mut Server, id: ConnectionId, reference: Option<Ref>, channel: &str, from: From) {
+    let error = match server.subscribe(id, channel, from, reference.as_ref()) {
+        // The broker has told it, before the channel's first event.
+        Ok(_) | Err(JoinError::Gone) => return,
+        Err(JoinError::AlreadyMember) => CommandError::ALREADY_SUBSCRIBED,
+        Err(JoinError::TooManyMemberships) => CommandError::TOO_MANY_SUBSCRIPTIONS,
+        Err(JoinError::TooManyChannels) => CommandError::TOO_MANY_CHANNELS,
+    };
+    reject(server, id, reference, &error);
+}
+
+pub(super) fn unsubscribe(server: &mut Server, id: ConnectionId, reference: Option<Ref>, channel: &str) {
+    if server.leave(id, channel) {
+        ack(server, id, reference, Some(channel), None);
+    } else {
+        reject(server, id, reference, &CommandError::NOT_SUBSCRIBED);
+    }
+}
+
+/// Sends to one connection alone. Whoever shares no channel with the sender is as good as nobody: nothing is told of it.
+pub(super) fn send(server: &mut Server, id: ConnectionId, reference: Option<Ref>, to: MemberId, message: Message) {
+    let receiver = server.connection_of(to).filter(|&receiver| server.share_a_channel(id, receiver));
+    let big = message.payload().len() > server.limits().max_message;
+    match receiver {
+        _ if big => reject(server, id, reference, &CommandError::MESSAGE_TOO_BIG),
+        Some(receiver) if server.send_from(receiver, message, Some(id)) => ack(server, id, reference, None, None),
+        _ => reject(server, id, reference, &CommandError::UNKNOWN_RECEIVER),
+    }
+}
+
+pub(super) fn reject(server: &mut Server, id: ConnectionId, reference: Option<Ref>, error: &CommandError) {
+    server.tell_error(id, reference.as_ref(), error);
+}
+
+fn ack(
+    server: &mut Server,
+    id: ConnectionId,
+    reference: Option<Ref>,
+    channel: Option<&str>,
+    position: Option<Position>,
+) {
+    if let Some(reference) = &reference {
+        server.tell(id, &Event::Ack { reference, channel, position, lost: None });
+    }
+}

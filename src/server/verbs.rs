@@ -1,0 +1,207 @@
+//! What an embedder says to the broker, between two events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Server;
+use crate::broker::event::{Accept, ConnectionId, Exchange, Handshake};
+use crate::broker::followers::{Kept, StreamFormat};
+use crate::broker::reason::Counters;
+use crate::broker::{JoinError, Joined, Published};
+use crate::channel::dialect::command::{CommandError, Ref};
+use crate::channel::dialect::{self, Encoding};
+use crate::channel::log::{From, MemberId};
+use crate::channel::presence::Named;
+use crate::limits::Limits;
+use crate::proto::close::CloseCode;
+use crate::proto::http::{Refusal, Response};
+use crate::proto::message::Message;
+
+impl Server {
+    /// Answers a handshake with 101, and joins a channel in the same step. The id's Close event follows in any case,
+    /// also if the peer has gone meanwhile or the channel cannot be made, which answers 503.
+    pub fn accept(&mut self, handshake: Handshake, accept: &Accept) -> ConnectionId {
+        self.broker.accept(handshake, accept)
+    }
+
+    /// Answers a handshake with an error.
+    pub fn refuse(&mut self, handshake: Handshake, refusal: &Refusal) {
+        self.broker.refuse(handshake, refusal);
+    }
+
+    /// Answers an HTTP request.
+    pub fn respond(&mut self, exchange: Exchange, response: Response) {
+        self.broker.respond(exchange, response);
+    }
+
+    /// Publishes to all members of a channel.
+    pub fn publish(&mut self, channel: &str, message: impl Into<Message>) -> Published {
+        self.broker.publish(channel, message.into(), None, None)
+    }
+
+    /// Publishes on behalf of a connection, and not to `except`.
+    pub fn publish_from(
+        &mut self,
+        channel: &str,
+        message: impl Into<Message>,
+        from: Option<ConnectionId>,
+        except: Option<ConnectionId>,
+    ) -> Published {
+        self.broker.publish(channel, message.into(), from, except)
+    }
+
+    /// As `publish_from`, with what the sender calls itself.
+    pub fn publish_as(
+        &mut self,
+        channel: &str,
+        message: impl Into<Message>,
+        from: Option<ConnectionId>,
+        name: Option<Arc<str>>,
+        except: Option<ConnectionId>,
+    ) -> Published {
+        self.broker.publish_as(channel, message.into(), from, name, except)
+    }
+
+    /// Answers a request with a stream of a channel's messages: a subscriber like any other. The id's Close event
+    /// follows in any case.
+    pub fn stream(&mut self, exchange: Exchange, format: StreamFormat, channel: &str, from: From) -> ConnectionId {
+        self.broker.stream(exchange, format, channel, from)
+    }
+
+    /// Answers a request with what a channel has behind `from`; if that is nothing, as soon as there is something, or
+    /// after `timeout` with nothing.
+    pub fn hold(&mut self, exchange: Exchange, channel: &str, from: From, timeout: Duration) {
+        self.broker.hold(exchange, channel, from, timeout);
+    }
+
+    /// What is kept of a channel, as the JSON answer to a GET. The channel is not made by asking.
+    pub fn read_json(&mut self, channel: &str, from: From) -> Kept {
+        self.broker.read_json(channel, from)
+    }
+
+    /// Tells one connection something in its own dialect, behind all that was published to it before. Returns false if
+    /// it is not open, or no more.
+    pub fn tell(&mut self, id: ConnectionId, event: &dialect::Event<'_>) -> bool {
+        self.broker.tell(id, event)
+    }
+
+    /// Tells one connection that a command of its was not carried out. More of these in a second than
+    /// `max_control_rate` close it with 1008.
+    pub fn tell_error(&mut self, id: ConnectionId, reference: Option<&Ref>, error: &CommandError) -> bool {
+        self.broker.tell_error(id, reference, error)
+    }
+
+    /// Tells one connection who is in a channel; only how many, if they are more than `max_presence`.
+    pub fn tell_members(&mut self, id: ConnectionId, channel: &str, reference: Option<&Ref>) -> bool {
+        self.broker.tell_members(id, channel, reference)
+    }
+
+    /// As `send`, on behalf of another connection.
+    pub fn send_from(&mut self, id: ConnectionId, message: impl Into<Message>, from: Option<ConnectionId>) -> bool {
+        self.broker.send_from(id, &message.into(), from)
+    }
+
+    /// The connection of that public id, if it is open.
+    pub fn connection_of(&self, member: MemberId) -> Option<ConnectionId> {
+        self.broker.connection_of(member)
+    }
+
+    /// A connection's id as everybody may know it.
+    pub fn member_id(&self, id: ConnectionId) -> MemberId {
+        self.broker.member_id(id)
+    }
+
+    /// Whether two connections are members of a channel that is the same.
+    pub fn share_a_channel(&self, one: ConnectionId, other: ConnectionId) -> bool {
+        self.broker.share_a_channel(one, other)
+    }
+
+    /// How a connection is told; None if the id is stale.
+    pub fn encoding(&self, id: ConnectionId) -> Option<Encoding> {
+        self.broker.encoding(id)
+    }
+
+    /// What a connection calls itself.
+    pub fn name(&self, id: ConnectionId) -> Option<&Arc<str>> {
+        self.broker.name(id)
+    }
+
+    /// Sets what a connection calls itself. To be called before it joins: others have been told by then.
+    pub fn set_name(&mut self, id: ConnectionId, name: Option<Arc<str>>) {
+        self.broker.set_name(id, name);
+    }
+
+    /// The members of a channel as they are told to others, in no order; None if there are more than `max_presence`.
+    pub fn members_named(&self, channel: &str) -> Option<Vec<Named>> {
+        self.broker.members_named(channel)
+    }
+
+    /// Sends to one connection alone, behind all that was published to it before. Returns false if the id is stale, the
+    /// connection is not open, or the message is longer than `max_message`.
+    pub fn send(&mut self, id: ConnectionId, message: impl Into<Message>) -> bool {
+        self.broker.send(id, &message.into())
+    }
+
+    /// Joins a channel, which comes into being if it does not exist.
+    ///
+    /// # Errors
+    /// See `JoinError`.
+    pub fn join(&mut self, id: ConnectionId, channel: &str, from: From) -> Result<Joined, JoinError> {
+        self.broker.join(id, channel, from)
+    }
+
+    /// As `join`; and in the same step, before the channel's first event, an `ack` if there is a `reference`.
+    ///
+    /// # Errors
+    /// See `JoinError`.
+    pub fn subscribe(
+        &mut self,
+        id: ConnectionId,
+        channel: &str,
+        from: From,
+        reference: Option<&Ref>,
+    ) -> Result<Joined, JoinError> {
+        self.broker.subscribe(id, channel, from, reference)
+    }
+
+    /// Leaves a channel. What was published to it before still arrives. Returns false if it was no member.
+    pub fn leave(&mut self, id: ConnectionId, channel: &str) -> bool {
+        self.broker.leave(id, channel)
+    }
+
+    /// Closes a connection with a Close frame, behind all that was published to it before. Returns false if the id is
+    /// stale or the connection is not open any more.
+    pub fn close(&mut self, id: ConnectionId, code: CloseCode, reason: &str) -> bool {
+        self.broker.close(id, code, reason)
+    }
+
+    /// The channels that a connection is a member of, in the order of joining.
+    pub fn channels_of(&self, id: ConnectionId) -> impl Iterator<Item = &Arc<str>> {
+        self.broker.channels_of(id)
+    }
+
+    /// How many members a channel has.
+    pub fn members(&self, channel: &str) -> usize {
+        self.broker.members(channel)
+    }
+
+    /// The embedder's own number for a connection; 0 until it is set.
+    pub fn tag(&self, id: ConnectionId) -> u32 {
+        self.broker.tag(id)
+    }
+
+    /// Sets the embedder's own number for a connection.
+    pub fn set_tag(&mut self, id: ConnectionId, tag: u32) {
+        self.broker.set_tag(id, tag);
+    }
+
+    /// What was counted since the start.
+    pub fn counters(&self) -> &Counters {
+        self.broker.counters()
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &Limits {
+        self.broker.limits()
+    }
+}
