@@ -140,7 +140,9 @@ impl Broker {
 }
 
 fn encode_chunk(encoding: Encoding, channel: &Channel, cursor: u64, batches: &mut Batches) -> Chunk {
-    let mut chunk = Chunk { batch: batches.open(), last: 0, excepts: Vec::new() };
+    // Who asks for history gets what is kept of it, under any policy.
+    let batch = batches.open_kept(channel.source(encoding, cursor));
+    let mut chunk = Chunk { batch, last: 0, excepts: Vec::new() };
     for (index, (offset, entry)) in channel.log.behind(cursor).enumerate() {
         let position = Position { offset, ..channel.log.position() };
         let event = Event::Message { context: Context { channel: channel.name(), position }, entry };

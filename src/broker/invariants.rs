@@ -25,7 +25,9 @@ impl Broker {
     /// If it does not hold.
     pub fn assert_flushed(&self) {
         self.assert_invariants();
-        assert!(self.touched.is_empty(), "a channel is touched after the flush");
+        // Who was closed in the end may have left something to be told of its channels, but nothing that was published.
+        let owing = self.touched.iter().filter(|&&key| self.channels[key as usize].has_open_batches());
+        assert_eq!(owing.count(), 0, "a channel's batch is open after the flush");
         assert!(self.chunks.is_empty(), "chunks outlive the flush");
         for (slot, hot, cold) in self.slots.iter() {
             let pending = hot.outbound.pending();

@@ -63,6 +63,11 @@ impl Channel {
         members.map(|group| group.members.len()).sum()
     }
 
+    /// What a batch is of that begins behind that offset.
+    pub fn source(&self, encoding: Encoding, offset: u64) -> Source {
+        source(&self.name, Position { offset, ..self.log.position() }, encoding)
+    }
+
     /// The slots of its members, in no order.
     pub fn slots_of_members(&self) -> impl Iterator<Item = u32> {
         let members = self.groups.iter().filter(|group| group.encoding != Encoding::Poll);
@@ -110,13 +115,10 @@ impl Channel {
             if group.members.is_empty() && group.open.is_none() {
                 continue;
             }
-            let source = || Source {
-                channel: self.name.clone(),
-                epoch: position.epoch.to_bytes(),
-                encoding: group.encoding as u8,
-                offset: base,
-            };
-            let open = group.open.get_or_insert_with(|| Open { batch: batches.open_for(source()), base });
+            let open = group.open.get_or_insert_with(|| {
+                let source = source(&self.name, self.log.position(), group.encoding);
+                Open { batch: batches.open_for(source), base }
+            });
             let by_reference = group.encoding.by_reference(&entry);
             batches.append_logged(open.batch, by_reference, |bytes| group.encoding.encode(&event, bytes));
         }
@@ -143,4 +145,9 @@ impl Channel {
         }
         members.get(index as usize).map(|member| member.slot)
     }
+}
+
+fn source(name: &Arc<str>, position: Position, encoding: Encoding) -> Source {
+    let (epoch, offset) = (position.epoch.to_bytes(), position.offset);
+    Source { channel: name.clone(), epoch, encoding: encoding as u8, offset }
 }

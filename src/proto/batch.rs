@@ -51,14 +51,16 @@ impl Source {
     }
 }
 
-/// What a batch begins with. Whatever stands behind that concerns nobody but those who are owed it, and is never dropped.
+/// What a batch begins with. Whatever stands behind that is never dropped.
 #[derive(Debug, Default)]
 enum Content {
     /// Nothing of the kind.
     #[default]
     Private,
-    /// So many messages of a channel's log, one behind another.
+    /// So many messages of a channel's log, one behind another, which may be dropped.
     Messages(Source, u32),
+    /// Messages of a channel's log that are not to be dropped.
+    Kept(Source),
     /// One entry, which says that so many messages of a channel are lost.
     Loss(Source, u64),
 }
@@ -107,6 +109,14 @@ impl Batch {
         let first = if start == 0 { 0 } else { self.ends.partition_point(|&end| end < start) + 1 };
         let behind = self.ends.partition_point(|&place| place <= end).min(*count as usize);
         (first < behind).then_some((source, first..behind))
+    }
+
+    /// Where its messages come from, if they are of a channel's log and are not to be dropped.
+    pub fn kept_source(&self) -> Option<&Source> {
+        match &self.content {
+            Content::Kept(source) => Some(source),
+            _ => None,
+        }
     }
 
     /// The entry that tells a loss, if it lies whole between two positions: of what, how many, and where it ends.
@@ -195,9 +205,14 @@ impl Batches {
         self.open_with(Content::Private)
     }
 
-    /// As `open`, for messages of a channel's log.
+    /// As `open`, for messages of a channel's log that `append_logged` appends: these may be dropped.
     pub fn open_for(&mut self, source: Source) -> BatchKey {
         self.open_with(Content::Messages(source, 0))
+    }
+
+    /// As `open`, for messages of a channel's log that are not to be dropped either.
+    pub fn open_kept(&mut self, source: Source) -> BatchKey {
+        self.open_with(Content::Kept(source))
     }
 
     /// As `open`, with what `encode` writes to tell that so many messages of a channel are lost.

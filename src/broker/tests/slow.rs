@@ -131,17 +131,18 @@ impl World {
 
 /// What an SSE stream tells, in short: the offset of a message, and of a loss how many and up to where.
 fn told(stream: &str) -> String {
-    let (mut told, mut offset) = (Vec::new(), "");
-    for line in stream.lines() {
-        if let Some(id) = line.strip_prefix("id: ") {
-            offset = id.split_once('.').unwrap().1;
-        } else if let Some(loss) = line.strip_prefix("data: {") {
-            let count = loss.split_once("\"count\":").unwrap().1.split(',').next().unwrap();
-            assert!(loss.contains("\"reason\":\"slow\"") && loss.contains(&format!(".{offset}\"")), "{loss}");
+    let mut told = Vec::new();
+    for block in stream.split("\n\n") {
+        let field = |name| block.lines().find_map(|line| line.strip_prefix(name));
+        let (Some(id), Some(data)) = (field("id: "), field("data: ")) else { continue };
+        let offset = id.split_once('.').unwrap().1;
+        if field("event: ") == Some("lost") {
+            let count = data.split_once("\"count\":").unwrap().1.split(',').next().unwrap();
+            assert!(data.contains("\"reason\":\"slow\"") && data.contains(&format!("\"{id}\"")), "{data}");
             told.push(format!("{count}>{offset}"));
-        } else if let Some(text) = line.strip_prefix("data: ") {
-            assert_eq!(text, offset, "a message under another position");
-            told.push(text.to_owned());
+        } else {
+            assert_eq!(data, offset, "a message under another position");
+            told.push(offset.to_owned());
         }
     }
     told.join(" ")

@@ -53,6 +53,9 @@ impl Outbound {
                 }
                 pruned.keep(Range { start: kept, ..range });
             } else {
+                if let Some(source) = batch.kept_source() {
+                    pruned.untold.remove(&source.key());
+                }
                 pruned.keep(range);
             }
         }

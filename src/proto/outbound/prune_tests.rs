@@ -14,7 +14,9 @@ enum Item {
     Message(usize, u64, usize),
     /// Of that life so many are lost, the last of them at that offset.
     Loss(usize, u64, u64),
-    /// What is never dropped.
+    /// A message of that life that is never dropped.
+    Kept(usize, u64),
+    /// What is of no channel, and never dropped.
     Private(u64),
 }
 
@@ -23,13 +25,14 @@ impl Item {
         match self {
             Item::Message(life, offset, padding) => format!("m{life}.{offset}{};", " ".repeat(*padding)),
             Item::Loss(life, offset, count) => format!("lost{life}.{offset}x{count};"),
+            Item::Kept(life, number) => format!("k{life}.{number};"),
             Item::Private(number) => format!("p{number};"),
         }
     }
 
     fn life(&self) -> Option<usize> {
         match *self {
-            Item::Message(life, ..) | Item::Loss(life, ..) => Some(life),
+            Item::Message(life, ..) | Item::Loss(life, ..) | Item::Kept(life, _) => Some(life),
             Item::Private(_) => None,
         }
     }
@@ -82,18 +85,25 @@ fn owed(outbound: &Outbound, batches: &Batches) -> String {
 }
 
 /// Queues what the text says, each word in a batch of its own, but for those that a `+` joins: `a` and `b` are messages
-/// of the first and the third life, whose offsets go on; `p` is for this peer alone.
+/// of the first and the third life, whose offsets go on; `k` is one of the first that is not to be dropped, and `p` is
+/// for this peer alone.
 fn enqueue(text: &str, outbound: &mut Outbound, batches: &mut Batches, lives: &[Source], offsets: &mut [u64; 3]) {
     for word in text.split_whitespace() {
         let life = if word.starts_with('b') { 2 } else { 0 };
         let source = Source { offset: offsets[life], ..lives[life].clone() };
-        let key = if word.starts_with('p') { batches.open() } else { batches.open_for(source) };
+        let key = match &word[..1] {
+            "p" => batches.open(),
+            "k" => batches.open_kept(source),
+            _ => batches.open_for(source),
+        };
         for kind in word.split('+') {
             if kind == "p" {
                 append(batches, key, Item::Private(0));
             } else {
                 offsets[life] += 1;
-                append(batches, key, Item::Message(life, offsets[life], 0));
+                let kept = kind == "k";
+                let offset = offsets[life];
+                append(batches, key, if kept { Item::Kept(life, offset) } else { Item::Message(life, offset, 0) });
             }
         }
         outbound.push(Range { batch: key, start: 0, end: batches.get(key).len() }, batches);
@@ -105,7 +115,7 @@ fn enqueue(text: &str, outbound: &mut Outbound, batches: &mut Batches, lives: &[
 fn by_hand() {
     // What is queued, how many bytes are sent, how many go of each run, and what is owed then; again and again.
     type Step = (&'static str, usize, &'static [usize], &'static str);
-    let cases: [&[Step]; 16] = [
+    let cases: [&[Step]; 17] = [
         &[("a", 0, &[1], "lost0.1x1;")],
         &[("a", 0, &[0], "m0.1;")],
         &[("a", 1, &[], "0.1;")],
@@ -124,6 +134,7 @@ fn by_hand() {
         // What was sent, or begun, was told.
         &[("a+a a", 0, &[2, 0], "lost0.2x2;m0.3;"), ("a", 3, &[1, 0], "t0.2x2;lost0.3x1;m0.4;")],
         // What is kept in between stands in between.
+        &[("a k a a", 0, &[1, 1, 0], "lost0.1x1;k0.2;lost0.3x1;m0.4;")],
         &[("a+a+a", 0, &[2], "lost0.2x2;m0.3;"), ("a a", 0, &[0, 1, 0], "lost0.2x2;m0.3;lost0.4x1;m0.5;")],
     ];
     for steps in cases {
@@ -247,13 +258,18 @@ impl World {
     fn publish(&mut self, random: &mut Random) {
         let life = random.below(3);
         let source = Source { offset: self.offsets[life], ..self.lives[life].clone() };
-        let key = self.batches.open_for(source);
+        let kept = random.one_in(8);
+        let key = if kept { self.batches.open_kept(source) } else { self.batches.open_for(source) };
         let mut items = Vec::new();
         for _ in 0..random.below(6) {
             self.offsets[life] += 1;
+            if kept {
+                items.push(Item::Kept(life, self.offsets[life]));
+                continue;
+            }
             items.push(Item::Message(life, self.offsets[life], if random.one_in(4) { random.below(60) } else { 0 }));
         }
-        for _ in 0..random.below(3) {
+        for _ in 0..if kept { 0 } else { random.below(3) } {
             let private = self.private();
             items.push(private);
         }
