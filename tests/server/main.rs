@@ -12,3 +12,4 @@ mod herd;
 mod http;
 mod limits;
 mod messages;
+mod slow;
