@@ -202,7 +202,7 @@ suite_browser() {
         skip browser 'no node or npm'
     elif ! find_chromium; then
         skip browser 'no chromium'
-    elif ! node_modules_ready; then
+    elif ! node_modules_ready tests/browser; then
         skip browser 'npm ci failed'
     else
         export CHROMIUM
@@ -226,8 +226,16 @@ suite_clients() {
         row clients 0 1 0 $((SECONDS - began))
         return
     fi
-    run_counted clients "$began" 200 indented \
+    run_counted 'clients python' "$began" 200 indented \
         "$tools/clients-venv/bin/python" tests/clients/clients.py "http://127.0.0.1:$broker_port"
+    began=$SECONDS
+    if ! have_or_install node nodejs || ! have_or_install npm npm; then
+        skip 'clients node' 'no node or npm'
+    elif ! node_modules_ready tests/clients; then
+        skip 'clients node' 'npm ci failed'
+    else
+        run_counted 'clients node' "$began" 200 indented node tests/clients/clients.mjs "http://127.0.0.1:$broker_port"
+    fi
     stop_broker || row 'clients: broker ends' 0 1 0 0
 }
 
@@ -321,7 +329,7 @@ apt_install() {
 }
 
 node_modules_ready() {
-    local here=tests/browser
+    local here=$1
     [[ -f $here/package-lock.json ]] || return 0
     [[ $here/node_modules/.package-lock.json -nt $here/package-lock.json ]] && return
     echo '  npm ci'
