@@ -141,7 +141,7 @@ impl Broker {
 
 fn encode_chunk(encoding: Encoding, channel: &Channel, cursor: u64, batches: &mut Batches) -> Chunk {
     // Who asks for history gets what is kept of it, under any policy.
-    let batch = batches.open_kept(channel.source(encoding, cursor));
+    let batch = batches.open_kept(channel.source(cursor));
     let mut chunk = Chunk { batch, last: 0, excepts: Vec::new() };
     for (index, (offset, entry)) in channel.log.behind(cursor).enumerate() {
         let position = Position { offset, ..channel.log.position() };

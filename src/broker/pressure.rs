@@ -6,8 +6,8 @@ use std::ops;
 use super::Broker;
 use super::event::ConnectionId;
 use super::reason::Cause;
-use super::slots::flag;
-use crate::channel::dialect::{Encoding, Event};
+use super::slots::{Cold, Hot, flag};
+use crate::channel::dialect::Event;
 use crate::channel::log::{Lost, LostReason};
 use crate::channel::position::{Epoch, Position};
 use crate::limits::SlowConsumer;
@@ -44,6 +44,9 @@ impl Broker {
     /// Drops what the policy lets go of messages that one who is slow has not been sent.
     fn thin(&mut self, slot: u32) {
         let most = self.limits.max_outbound as u64;
+        if !self.slots.get(slot).is_some_and(|(hot, cold)| may_lose(hot, cold)) {
+            return;
+        }
         match self.limits.slow_consumer {
             SlowConsumer::Close => return,
             SlowConsumer::DropOldest => {}
@@ -94,18 +97,15 @@ impl Broker {
         });
     }
 
-    /// Drops of what may be dropped as many of the oldest of each run as `choose` says, and tells those who can be told.
-    fn drop_messages(&mut self, slot: u32, mut choose: impl FnMut(&Source, &Batch, ops::Range<usize>) -> usize) {
-        let hot = self.slots.hot(slot);
-        let lossy = hot.has(flag::LOSSY);
-        let choose = |source: &Source, batch: &Batch, messages: ops::Range<usize>| {
-            if lossy || Encoding::from_number(source.encoding).tells_lost() {
-                choose(source, batch, messages)
-            } else {
-                0
-            }
+    /// Drops as many of the oldest of each run as `choose` says, and tells it whom it can be told.
+    fn drop_messages(&mut self, slot: u32, choose: impl FnMut(&Source, &Batch, ops::Range<usize>) -> usize) {
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        let tell = |source: &Source, count, bytes: &mut Vec<u8>| {
+            let position = Position { epoch: Epoch::from_bytes(source.epoch), offset: source.offset };
+            let lost = Lost { count: Some(count), reason: LostReason::Slow };
+            cold.encoding.encode(&Event::Lost { channel: &source.channel, lost, position }, bytes);
         };
-        self.counters.messages_lost += hot.outbound.prune(&mut self.batches, choose, tell_lost);
+        self.counters.messages_lost += hot.outbound.prune(&mut self.batches, choose, tell);
     }
 
     /// All together have too much unsent: whoever holds the oldest goes first, until the rest fits.
@@ -256,14 +256,7 @@ impl Broker {
     }
 }
 
-/// Whether messages of a channel may be dropped: whoever is owed them can be told, or has agreed.
-pub(super) fn may_lose(source: &Source, lossy: bool) -> bool {
-    lossy || Encoding::from_number(source.encoding).tells_lost()
-}
-
-fn tell_lost(source: &Source, count: u64, bytes: &mut Vec<u8>) {
-    let position = Position { epoch: Epoch::from_bytes(source.epoch), offset: source.offset };
-    let lost = Lost { count: Some(count), reason: LostReason::Slow };
-    let event = Event::Lost { channel: &source.channel, lost, position };
-    Encoding::from_number(source.encoding).encode(&event, bytes);
+/// Whether published messages may be dropped from what a connection is owed: it can be told, or has agreed.
+pub(super) fn may_lose(hot: &Hot, cold: &Cold) -> bool {
+    hot.has(flag::LOSSY) || cold.encoding.tells_lost()
 }

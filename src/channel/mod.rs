@@ -64,8 +64,8 @@ impl Channel {
     }
 
     /// What a batch is of that begins behind that offset.
-    pub fn source(&self, encoding: Encoding, offset: u64) -> Source {
-        source(&self.name, Position { offset, ..self.log.position() }, encoding)
+    pub fn source(&self, offset: u64) -> Source {
+        source(&self.name, Position { offset, ..self.log.position() })
     }
 
     /// The slots of its members, in no order.
@@ -116,7 +116,7 @@ impl Channel {
                 continue;
             }
             let open = group.open.get_or_insert_with(|| {
-                let source = source(&self.name, self.log.position(), group.encoding);
+                let source = source(&self.name, self.log.position());
                 Open { batch: batches.open_for(source), base }
             });
             let by_reference = group.encoding.by_reference(&entry);
@@ -147,7 +147,6 @@ impl Channel {
     }
 }
 
-fn source(name: &Arc<str>, position: Position, encoding: Encoding) -> Source {
-    let (epoch, offset) = (position.epoch.to_bytes(), position.offset);
-    Source { channel: name.clone(), epoch, encoding: encoding as u8, offset }
+fn source(name: &Arc<str>, position: Position) -> Source {
+    Source { channel: name.clone(), epoch: position.epoch.to_bytes(), offset: position.offset }
 }

@@ -37,8 +37,6 @@ pub struct Source {
     pub channel: Arc<str>,
     /// Which life of the channel's log; opaque here.
     pub epoch: [u8; 16],
-    /// How its messages are told; opaque here.
-    pub encoding: u8,
     /// The offset before the first message; of what is lost, the offset of the last.
     pub offset: u64,
 }
@@ -126,7 +124,12 @@ impl Batch {
         (start == 0 && behind <= end).then_some((source, *count, behind))
     }
 
-    /// How many batches were made before this one.
+    /// How many hold it.
+    pub fn references(&self) -> u32 {
+        self.references
+    }
+
+    /// How many batches were made before this one, or before what was copied into it.
     pub fn age(&self) -> u64 {
         self.age
     }
@@ -275,6 +278,31 @@ impl Batches {
         batch.len += added as u32;
         batch.ends.push(batch.len);
         self.held += added;
+    }
+
+    /// Appends a copy of what stands in another batch between two borders. `logged` says that these are messages, as
+    /// `append_logged` takes them.
+    pub fn copy(&mut self, from: BatchKey, start: u32, end: u32, to: BatchKey, logged: bool) {
+        if from == to {
+            return;
+        }
+        let Some((from, to)) = self.slab.get2_mut(from as usize, to as usize) else { return };
+        let mut at = start;
+        let first = from.ends.partition_point(|&behind| behind <= start);
+        for &behind in from.ends.iter().skip(first).take_while(|&&behind| behind <= end) {
+            while at < behind {
+                let slice = from.slice(at, behind);
+                to.bytes.extend_from_slice(slice);
+                at += slice.len() as u32;
+                to.len += slice.len() as u32;
+                self.held += slice.len();
+            }
+            to.ends.push(to.len);
+            if let (true, Content::Messages(_, count)) = (logged, &mut to.content) {
+                *count += 1;
+            }
+        }
+        to.age = to.age.min(from.age);
     }
 
     /// One more reference.

@@ -68,6 +68,10 @@ impl Outbound {
         head.into_iter().chain(self.more.iter().flat_map(|more| more.iter()))
     }
 
+    fn last(&self) -> Option<Range> {
+        self.more.as_ref().and_then(|more| more.back()).copied().or((self.pending > 0).then_some(self.head))
+    }
+
     /// The age of the oldest batch that is held; None if nothing is.
     pub fn oldest(&self, batches: &Batches) -> Option<u64> {
         self.ranges().map(|range| batches.get(range.batch).age()).min()

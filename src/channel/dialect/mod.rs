@@ -155,12 +155,6 @@ pub enum Event<'a> {
 }
 
 impl Encoding {
-    /// The encoding that has this number (`encoding as u8`); the first for a number that none has.
-    pub fn from_number(number: u8) -> Encoding {
-        let all = [Encoding::Raw, Encoding::Json, Encoding::Sse, Encoding::Ndjson, Encoding::Poll];
-        all.into_iter().find(|&encoding| encoding as u8 == number).unwrap_or(Encoding::Raw)
-    }
-
     /// Appends an event to `target`; nothing if this encoding has no words for it.
     ///
     /// Whoever has a [`by_reference`](Self::by_reference) for a message must send it right behind.

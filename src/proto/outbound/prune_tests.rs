@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use super::prune::SCATTERED;
 use super::*;
 use crate::proto::batch::{Batch, Source};
 use crate::proto::testing::Random;
@@ -43,7 +44,6 @@ fn lives() -> [Source; 3] {
     [("/a", 0), ("/a", 1), ("/b", 2)].map(|(channel, life)| Source {
         channel: Arc::from(channel),
         epoch: [life; 16],
-        encoding: 7,
         offset: 0,
     })
 }
@@ -53,7 +53,6 @@ fn life_of(source: &Source) -> usize {
 }
 
 fn tell(source: &Source, count: u64, bytes: &mut Vec<u8>) {
-    assert_eq!(source.encoding, 7);
     bytes.extend(Item::Loss(life_of(source), source.offset, count).text().bytes());
 }
 
@@ -356,5 +355,55 @@ fn nothing_is_told_where_there_are_no_words_for_it() {
     enqueue("a a+a p a", &mut outbound, &mut batches, &lives(), &mut [0; 3]);
     let dropped = outbound.prune(&mut batches, |_, _, messages| messages.len(), |_, _, _| {});
     assert_eq!((dropped, owed(&outbound, &batches).as_str(), batches.count()), (4, "p0;", 1));
+    outbound.clear(&mut batches);
+}
+
+#[test]
+fn the_newest_of_many_does_not_keep_them() {
+    // How many others hold the batch, and whether what stays is copied.
+    for (others, copied) in [(0, true), (20, true), (200, false)] {
+        let (mut batches, mut outbound) = (Batches::default(), Outbound::default());
+        let [source, ..] = lives();
+        let key = batches.open_for(source);
+        (1..=1000).for_each(|offset| append(&mut batches, key, Item::Message(0, offset, 0)));
+        outbound.push(Range { batch: key, start: 0, end: batches.get(key).len() }, &mut batches);
+        (0..others).for_each(|_| batches.hold(key));
+        batches.release(key);
+        outbound.prune(&mut batches, |_, _, messages| messages.len() - 2, tell);
+        assert_eq!(owed(&outbound, &batches), "lost0.998x998;m0.999;m0.1000;");
+        assert_eq!(batches.count(), 2 + usize::from(copied && others > 0), "{others}");
+        assert_eq!(batches.held() < 100, others == 0);
+        // They are messages still, and those of before.
+        outbound.advance(3, &mut batches);
+        outbound.prune(&mut batches, |_, _, _| 1, tell);
+        assert_eq!(owed(&outbound, &batches), "t0.998x998;lost0.999x1;m0.1000;");
+        (0..others).for_each(|_| batches.release(key));
+        outbound.clear(&mut batches);
+        assert_eq!((batches.count(), batches.held()), (0, 0), "{others}");
+    }
+}
+
+#[test]
+fn what_is_for_one_alone_does_not_stay_scattered() {
+    let (mut batches, mut outbound) = (Batches::default(), Outbound::default());
+    let mut expected = String::new();
+    let mut most = 0;
+    for number in 0..10_000 {
+        // As a notice is: many are owed it, and it stands behind messages, or alone.
+        let key = batches.open();
+        append(&mut batches, key, Item::Private(number));
+        outbound.push(Range { batch: key, start: 0, end: batches.get(key).len() }, &mut batches);
+        expected.push_str(&Item::Private(number).text());
+        assert_eq!(outbound.prune(&mut batches, |_, _, _| 0, tell), 0);
+        most = most.max(outbound.ranges().count());
+        batches.release(key);
+    }
+    assert!(most <= 2 * SCATTERED, "{most} ranges");
+    assert_eq!(owed(&outbound, &batches), expected);
+    assert_eq!(outbound.oldest(&batches), Some(0), "a copy is as old as what it is of");
+    // Borders are where they were.
+    outbound.advance(1, &mut batches);
+    outbound.truncate(&mut batches);
+    assert_eq!(owed(&outbound, &batches), "0;");
     outbound.clear(&mut batches);
 }
