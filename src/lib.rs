@@ -126,6 +126,7 @@ pub use limits::{Limits, LimitsError, SlowConsumer};
 pub use proto::close::CloseCode;
 pub use proto::http::{Refusal, Request, Response, Status};
 pub use proto::message::{Kind, Message};
+pub use relay::token::PublishToken;
 pub use relay::{Door, Intent, Relay};
 pub use server::Server;
 

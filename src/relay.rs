@@ -5,12 +5,17 @@
 
 mod commands;
 mod http;
+mod listing;
+pub mod metrics;
+mod own;
+pub mod token;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use crate::broker::followers::StreamFormat;
+use crate::broker::reason::Cause;
 use crate::channel::dialect::command::{CommandError, Ref};
 use crate::channel::dialect::{Encoding, JSON_DIALECT};
 use crate::channel::log::{From, MemberId};
@@ -20,8 +25,13 @@ use crate::proto::message::Message;
 use crate::proto::text::escape_for_log;
 use crate::server::Server;
 
+use token::PublishToken;
+
 /// The tag of connections that do not want their own messages back.
 const NO_ECHO: u32 = 1;
+
+/// The tag of connections that have shown the publish token, or need none.
+const MAY_PUBLISH: u32 = 2;
 
 /// What somebody wants, through whatever door.
 #[derive(Debug)]
@@ -132,6 +142,8 @@ pub enum Intent {
         /// Why.
         error: CommandError,
     },
+    /// A connection that speaks no dialect does what it may not: it is closed, since it cannot be told.
+    Expel(ConnectionId),
     /// A handshake is to be refused.
     Refuse(Handshake, Refusal),
     /// A request is to be answered.
@@ -159,11 +171,13 @@ pub enum Door {
 #[derive(Debug, Clone)]
 pub struct Relay {
     page: bool,
+    more_metrics: Option<fn(&mut String)>,
+    publish_token: Option<PublishToken>,
 }
 
 impl Default for Relay {
     fn default() -> Self {
-        Relay { page: true }
+        Relay { page: true, more_metrics: None, publish_token: None }
     }
 }
 
@@ -172,6 +186,21 @@ impl Relay {
     #[must_use]
     pub fn page(mut self, page: bool) -> Relay {
         self.page = page;
+        self
+    }
+
+    /// What whoever publishes has to show, by whatever door. Default: nothing.
+    #[must_use]
+    pub fn publish_token(mut self, token: Option<PublishToken>) -> Relay {
+        self.publish_token = token;
+        self
+    }
+
+    /// What `/-/metrics` tells besides what the server counts: appends to the text, see `metrics::write`. Everybody
+    /// waits while it runs.
+    #[must_use]
+    pub fn more_metrics(mut self, write: fn(&mut String)) -> Relay {
+        self.more_metrics = Some(write);
         self
     }
 
@@ -185,7 +214,7 @@ impl Relay {
     pub fn read(&self, server: &Server, event: Event) -> Intent {
         match event {
             Event::Handshake(handshake) => read_handshake(handshake),
-            Event::Http(exchange) => http::read(server, exchange, self.page),
+            Event::Http(exchange) => http::read(self, server, exchange),
             Event::Message(id, message) if server.encoding(id) == Some(Encoding::Json) => {
                 commands::read(server, id, &message)
             }
@@ -206,9 +235,9 @@ impl Relay {
         }
     }
 
-    /// Carries an intent out.
+    /// Carries an intent out, if the publish token allows it.
     pub fn perform(&self, server: &mut Server, intent: Intent) {
-        match intent {
+        match self.authorize(server, intent) {
             Intent::Join { handshake, channel, from, echo, name, json_dialect, lossy } => {
                 let accept = Accept::join(&channel, from).name(name);
                 let accept = if lossy { accept.lossy() } else { accept };
@@ -218,10 +247,9 @@ impl Relay {
                     warn_of_foreign_protocols(&handshake, &channel);
                     accept
                 };
+                let may_publish = if self.lets_publish(handshake.request()) { MAY_PUBLISH } else { 0 };
                 let id = server.accept(handshake, &accept);
-                if !echo {
-                    server.set_tag(id, NO_ECHO);
-                }
+                server.set_tag(id, may_publish | if echo { 0 } else { NO_ECHO });
             }
             Intent::Publish { door, channel, message, more, name, except } => {
                 let from = match &door {
@@ -251,6 +279,9 @@ impl Relay {
                 server.tell_members(id, &channel, reference.as_ref());
             }
             Intent::Send { id, reference, to, message } => commands::send(server, id, reference, to, message),
+            Intent::Expel(id) => {
+                server.expel(id, Cause::Unauthorized, "show the publish token as you connect, with ?token=TOKEN");
+            }
             Intent::Reject { id, reference, error } => commands::reject(server, id, reference, &error),
             Intent::Follow { exchange, format, channel, from, name } => {
                 server.set_name(exchange.id(), name);
@@ -277,6 +308,10 @@ fn is_no_channel(path: &str) -> bool {
 }
 
 fn read_handshake(handshake: Handshake) -> Intent {
+    if handshake.is_admin() {
+        let detail = "There are no channels here; join on the address that the broker serves everybody on.";
+        return Intent::Refuse(handshake, Refusal::new(Status(404), "not_found", detail));
+    }
     if is_no_channel(handshake.path()) {
         let detail = "Choose another path: browsers ask for this one by themselves.";
         return Intent::Refuse(handshake, Refusal::new(Status(404), "not_found", detail));

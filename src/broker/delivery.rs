@@ -29,7 +29,10 @@ impl Broker {
         for key in touched.drain(..) {
             self.fan_out(key, io);
         }
-        self.touched = touched;
+        // Who broke meanwhile has left: that is told in the next flush.
+        if self.touched.is_empty() {
+            self.touched = touched;
+        }
         let mut dirty = std::mem::take(&mut self.dirty);
         for slot in dirty.drain(..) {
             let hot = self.slots.hot(slot);

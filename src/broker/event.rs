@@ -67,6 +67,7 @@ pub enum Event {
 pub struct Handshake {
     pub(crate) id: ConnectionId,
     pub(crate) peer: SocketAddr,
+    pub(crate) admin: bool,
     pub(crate) request: Box<Request>,
     pub(crate) upgrade: Upgrade,
 }
@@ -87,6 +88,11 @@ impl Handshake {
         self.peer
     }
 
+    /// Whether it came in by a listener for operators, see `Config::admin_listen`.
+    pub fn is_admin(&self) -> bool {
+        self.admin
+    }
+
     /// The subprotocols that the peer offers, the preferred one first.
     pub fn protocols(&self) -> impl Iterator<Item = &str> {
         self.upgrade.protocols()
@@ -103,6 +109,7 @@ impl Handshake {
 pub struct Exchange {
     pub(crate) id: ConnectionId,
     pub(crate) peer: SocketAddr,
+    pub(crate) admin: bool,
     pub(crate) request: Box<Request>,
     pub(crate) body: Bytes,
 }
@@ -126,6 +133,11 @@ impl Exchange {
     /// The whole request.
     pub fn request(&self) -> &Request {
         &self.request
+    }
+
+    /// Whether it came in by a listener for operators, see `Config::admin_listen`.
+    pub fn is_admin(&self) -> bool {
+        self.admin
     }
 
     /// The peer's address.

@@ -25,9 +25,8 @@ impl Broker {
     /// If it does not hold.
     pub fn assert_flushed(&self) {
         self.assert_invariants();
-        // Who was closed in the end may have left something to be told of its channels, but nothing that was published.
-        let owing = self.touched.iter().filter(|&&key| self.channels[key as usize].has_open_batches());
-        assert_eq!(owing.count(), 0, "a channel's batch is open after the flush");
+        let owes = |key: &&u32| self.channels[**key as usize].has_open_batches();
+        assert_eq!(self.touched.iter().find(owes), None, "a batch is open after the flush");
         assert!(self.chunks.is_empty(), "chunks outlive the flush");
         for (slot, hot, cold) in self.slots.iter() {
             let pending = hot.outbound.pending();
@@ -44,7 +43,7 @@ impl Broker {
     fn assert_only_newest(&self, slot: u32, hot: &Hot) {
         let mut seen = HashSet::new();
         for (source, _, messages) in hot.outbound.unsent_messages(&self.batches) {
-            let older = messages.len() > 1 || !seen.insert(source.key());
+            let older = messages.len() > 1 || !seen.insert(source.life());
             assert!(!older, "slot {slot}: more than the newest message of {} is unsent", source.channel);
         }
     }
@@ -58,6 +57,13 @@ impl Broker {
         assert_eq!(flagged, listed.count(), "flags and list of the dirty differ");
         let ended = self.slots.iter().filter(|(_, hot, _)| hot.has(flag::ENDED)).count();
         assert_eq!(ended, self.ended.len(), "flags and list of the ended differ");
+        let admins = self.slots.iter().filter(|(.., cold)| cold.admin).count();
+        let mut addresses = std::collections::HashMap::new();
+        for (.., cold) in self.slots.iter().filter(|(.., cold)| cold.counted) {
+            *addresses.entry(cold.peer().ip()).or_insert(0) += 1;
+        }
+        assert_eq!(addresses, self.addresses, "addresses are not counted as they are");
+        assert_eq!(admins, self.admins, "flags and number of the operators differ");
     }
 
     fn assert_connections(&self) {

@@ -1,7 +1,6 @@
 //! How connections come and go: from accept to reap, with exactly one end for each.
 
-use core::net::{IpAddr, SocketAddr};
-use std::collections::hash_map::Entry;
+use core::net::SocketAddr;
 use std::time::Duration;
 
 use super::event::{Accept, ConnectionId, Event, Exchange, Handshake};
@@ -19,49 +18,55 @@ use crate::proto::text::escape_for_log;
 /// Connections past `max_connections` that are let in far enough to be told so.
 pub const REFUSING: usize = 16;
 
+/// Most connections of operators at once: these do not count for `max_connections`.
+pub const MOST_ADMINS: usize = 16;
+
 impl Broker {
     /// Takes a new connection in; None if there are too many even to be told so. `loopback` says that its listener can
     /// be reached from this machine alone.
     pub fn open(&mut self, peer: SocketAddr, loopback: bool) -> Option<ConnectionId> {
-        if self.slots.len() >= self.limits.max_connections + REFUSING {
+        if self.counted_connections() >= self.limits.max_connections + REFUSING {
             return None;
         }
-        let now = self.timers.now();
-        let id = self.slots.insert(peer, now);
-        let (hot, cold) = self.slots.both(id.slot())?;
-        cold.due = now.after(self.limits.handshake_timeout);
-        if loopback {
-            hot.set(flag::LOOPBACK);
+        let id = self.take_in(peer, loopback);
+        if self.proxies.contains(peer.ip()) {
+            // Whom to count, each of its requests tells.
+            self.slots.hot(id.slot()).set(flag::PROXIED);
+        } else {
+            self.count_address(id.slot());
         }
-        self.counters.connections += 1;
-        self.count_address(peer.ip().to_canonical());
-        self.rearm(id.slot());
         Some(id)
     }
 
-    /// Whether this connection is one too many.
-    pub(super) fn is_crowded(&self, peer: SocketAddr) -> bool {
-        if self.slots.len() > self.limits.max_connections {
-            return true;
+    /// As `open`, by a listener for operators. They have places of their own, so that they can look when it is full;
+    /// None if all of these are taken.
+    pub fn open_admin(&mut self, peer: SocketAddr, loopback: bool) -> Option<ConnectionId> {
+        if self.admins >= MOST_ADMINS {
+            return None;
         }
-        let most = self.limits.max_connections_per_ip;
-        most > 0 && self.addresses.get(&peer.ip()).is_some_and(|&count| count as usize > most)
+        let id = self.take_in(peer, loopback);
+        self.slots.cold(id.slot())?.admin = true;
+        self.admins += 1;
+        Some(id)
     }
 
-    /// Counts connections by address, only where that is limited: it is a map entry for each.
-    fn count_address(&mut self, address: IpAddr) {
-        if self.limits.max_connections_per_ip > 0 {
-            *self.addresses.entry(address).or_default() += 1;
-        }
-    }
-
-    fn discount_address(&mut self, address: IpAddr) {
-        if let Entry::Occupied(mut count) = self.addresses.entry(address) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
+    fn take_in(&mut self, peer: SocketAddr, loopback: bool) -> ConnectionId {
+        let now = self.timers.now();
+        let id = self.slots.insert(peer, now);
+        if let Some((hot, cold)) = self.slots.both(id.slot()) {
+            cold.due = now.after(self.limits.handshake_timeout);
+            if loopback {
+                hot.set(flag::LOOPBACK);
             }
         }
+        self.counters.connections += 1;
+        self.rearm(id.slot());
+        id
+    }
+
+    /// How many connections count for `max_connections`: all but those of operators.
+    pub fn counted_connections(&self) -> usize {
+        self.slots.len() - self.admins
     }
 
     /// Answers a handshake with 101, and joins a channel in the same step. The id's Close event follows in any case,
@@ -162,13 +167,17 @@ impl Broker {
 
     /// Whether another request may come from it. One that has ended its side has all its requests here already.
     pub(super) fn may_ask_again(&self, slot: u32) -> bool {
-        let ends = |(hot, cold): (&Hot, &Cold)| hot.has(flag::EOF) && cold.stash_len() == 0;
+        let ends = |(hot, cold): (&Hot, &Cold)| hot.has(flag::LAST) || (hot.has(flag::EOF) && cold.stash_len() == 0);
         self.draining.is_none() && !self.slots.get(slot).is_none_or(ends)
     }
 
     pub(super) fn answer_and_keep(&mut self, slot: u32, response: &[u8]) {
         let due = self.timers.now().after(self.limits.keep_alive_timeout);
         let id = self.slots.id(slot);
+        if self.slots.hot(slot).has(flag::PROXIED) {
+            // The next request may be another's.
+            self.uncount(slot);
+        }
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         cold.connection.answered(true);
         cold.due = due;
@@ -358,7 +367,10 @@ impl Broker {
             }
             if let Some(cold) = self.slots.remove(slot) {
                 self.inbound -= cold.inbound as usize;
-                self.discount_address(cold.peer().ip());
+                self.admins -= usize::from(cold.admin);
+                if cold.counted {
+                    self.discount_address(cold.peer().ip());
+                }
                 self.counters.count_closed(cold.cause.unwrap_or(Cause::PeerVanished));
                 drop_socket(slot);
             }

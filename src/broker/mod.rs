@@ -1,6 +1,7 @@
 //! Floor 1: all connections, all channels and every policy, pure. The loop feeds it bytes and time, takes events out,
 //! and hands it a way to write when it flushes; so everything that can be wrong here runs in a simulator.
 
+mod addresses;
 mod answers;
 mod catching_up;
 mod deadlines;
@@ -11,6 +12,7 @@ pub mod followers;
 mod inbound;
 mod invariants;
 mod lifecycle;
+pub mod listing;
 mod presence;
 mod pressure;
 mod publish;
@@ -18,9 +20,11 @@ pub mod reason;
 mod slots;
 #[cfg(test)]
 mod tests {
+    mod followers;
     mod history;
     mod keep_alive;
-    mod rig;
+    mod proxies;
+    pub(super) mod rig;
     mod slow;
 }
 pub mod timers;
@@ -40,6 +44,7 @@ use crate::channel::position::Position;
 use crate::channel::store::{Store, TooManyChannels};
 use crate::limits::Limits;
 use crate::proto::batch::Batches;
+use crate::proto::forwarded::TrustedProxies;
 use crate::proto::origin::OriginRules;
 
 use catching_up::Chunks;
@@ -113,6 +118,7 @@ pub struct Joined {
 pub struct Broker {
     limits: Limits,
     rules: OriginRules,
+    proxies: TrustedProxies,
     slots: Slots,
     channels: Store,
     batches: Batches,
@@ -144,6 +150,8 @@ pub struct Broker {
     presence_due: BinaryHeap<Reverse<(u64, u32)>>,
     /// When the channels are swept next, at the earliest, in monotonic milliseconds.
     sweep_at: u64,
+    /// Connections by listeners for operators: those with `Cold::admin`.
+    admins: usize,
     draining: Option<Draining>,
 }
 
@@ -153,6 +161,7 @@ impl Broker {
         let mut broker = Broker {
             limits,
             rules,
+            proxies: TrustedProxies::default(),
             slots: Slots::default(),
             channels: Store::default(),
             batches: Batches::default(),
@@ -172,10 +181,16 @@ impl Broker {
             secret: 0,
             presence_due: BinaryHeap::new(),
             sweep_at: 0,
+            admins: 0,
             draining: None,
         };
         broker.secret = broker.next_random();
         broker
+    }
+
+    /// Believes these proxies from now on, as far as new connections are concerned.
+    pub fn trust(&mut self, proxies: TrustedProxies) {
+        self.proxies = proxies;
     }
 
     /// Takes note of the time: once when the loop wakes up.

@@ -11,7 +11,7 @@ use crate::channel::dialect::Event;
 use crate::channel::log::{Lost, LostReason};
 use crate::channel::position::{Epoch, Position};
 use crate::limits::SlowConsumer;
-use crate::proto::batch::{Batch, Source};
+use crate::proto::batch::{Batch, Life, Source};
 use crate::proto::close::CloseCode;
 use crate::proto::frame::Failure;
 
@@ -64,11 +64,11 @@ impl Broker {
 
     /// Of each channel, only the newest unsent message stays.
     fn drop_all_but_newest(&mut self, slot: u32) {
-        let mut runs: HashMap<_, usize> = HashMap::new();
+        let mut runs: HashMap<Life, usize> = HashMap::new();
         for (source, ..) in self.slots.hot(slot).outbound.unsent_messages(&self.batches) {
-            *runs.entry(source.key()).or_default() += 1;
+            *runs.entry(source.life()).or_default() += 1;
         }
-        self.drop_messages(slot, |source, _, messages| match runs.get_mut(&source.key()) {
+        self.drop_messages(slot, |source, _, messages| match runs.get_mut(&source.life()) {
             Some(left @ 2..) => {
                 *left -= 1;
                 messages.len()

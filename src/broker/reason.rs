@@ -5,6 +5,9 @@ use std::fmt;
 use crate::proto::close::CloseCode;
 use crate::proto::frame::Failure;
 
+/// Why a request is refused past `max_connections` and `max_connections_per_ip`.
+pub const TOO_MANY_CONNECTIONS: &str = "too_many_connections";
+
 macro_rules! causes {
     ($($(#[$doc:meta])* $name:ident = $code:literal,)*) => {
         /// Why a connection ended. `as_str` is stable: it stands in Close frames, log lines and metrics.
@@ -65,6 +68,8 @@ causes! {
     Refused = "refused",
     /// HTTP requests were answered, and then one of the two sides wanted no more.
     Answered = "answered",
+    /// It did what it needs a token for, and had shown none.
+    Unauthorized = "unauthorized",
     /// There are as many channels as `max_channels` allows.
     TooManyChannels = "too_many_channels",
     /// The broker shuts down.

@@ -49,8 +49,12 @@ pub mod flag {
     pub const HELD: u32 = 1 << 15;
     /// The poll said that the peer has ended its side; there may be something to read before that.
     pub const HUNG_UP: u32 = 1 << 16;
+    /// One too many, and let in only to ask whether the broker is well: no other request follows.
+    pub const LAST: u32 = 1 << 17;
+    /// Of a proxy that is believed: its address is that of whom the proxy asks for.
+    pub const PROXIED: u32 = 1 << 18;
     /// Agreed to lose messages when it is slow, although it cannot be told.
-    pub const LOSSY: u32 = 1 << 17;
+    pub const LOSSY: u32 = 1 << 19;
 }
 
 /// What a delivery touches: one cache line.
@@ -118,6 +122,10 @@ pub struct Cold {
     pub tag: u32,
     /// Whether an HTTP request was answered and the connection kept for the next.
     pub kept: bool,
+    /// Whether it arrived by a listener for operators.
+    pub admin: bool,
+    /// Whether its address is counted.
+    pub counted: bool,
     /// How it is told what it is told alone, and what it joins.
     pub encoding: Encoding,
     /// Why it ends, once that is known.
@@ -137,16 +145,12 @@ pub struct Extras {
 
 impl Cold {
     fn new(peer: SocketAddr, now: Tick) -> Cold {
-        let ip = match peer.ip() {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-            IpAddr::V6(v6) => v6,
-        };
         Cold {
             connection: Connection::default(),
             memberships: Memberships::None,
             extras: None,
             name: None,
-            ip: ip.octets(),
+            ip: octets(peer.ip()),
             port: peer.port(),
             controls: 0,
             control_window: now,
@@ -156,6 +160,8 @@ impl Cold {
             inbound: 0,
             tag: 0,
             kept: false,
+            admin: false,
+            counted: false,
             encoding: Encoding::Raw,
             cause: None,
         }
@@ -169,6 +175,11 @@ impl Cold {
     /// The peer's address.
     pub fn peer(&self) -> SocketAddr {
         SocketAddr::new(Ipv6Addr::from(self.ip).to_canonical(), self.port)
+    }
+
+    /// Another address than that of the socket: a proxy has told on whose behalf it asks.
+    pub fn set_peer(&mut self, peer: SocketAddr) {
+        (self.ip, self.port) = (octets(peer.ip()), peer.port());
     }
 
     /// Bytes that were read and not looked at yet.
@@ -185,6 +196,13 @@ impl Cold {
         {
             self.extras = None;
         }
+    }
+}
+
+fn octets(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
     }
 }
 

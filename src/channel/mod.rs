@@ -1,6 +1,7 @@
 //! Floor 1: one channel, pure: its log, its members, and how they are told.
 
 pub mod dialect;
+pub mod entry;
 pub mod log;
 mod lru;
 pub mod member_id;
@@ -8,6 +9,7 @@ pub mod members;
 pub mod name;
 pub mod position;
 pub mod presence;
+mod slot;
 pub mod store;
 #[cfg(test)]
 mod store_property_tests;
@@ -110,7 +112,7 @@ impl Channel {
     pub(super) fn publish(&mut self, entry: Entry, now: u64, batches: &mut Batches, limits: &Limits) -> usize {
         let (base, before) = (self.log.head(), batches.held());
         let position = Position { offset: (base + 1).min(MAX_OFFSET), ..self.log.position() };
-        let event = Event::Message { context: Context { channel: &self.name, position }, entry: &entry };
+        let event = Event::Message { context: Context { channel: &self.name, position }, entry: entry.view() };
         for group in &mut self.groups {
             if group.members.is_empty() && group.open.is_none() {
                 continue;
@@ -119,7 +121,7 @@ impl Channel {
                 let source = source(&self.name, self.log.position());
                 Open { batch: batches.open_for(source), base }
             });
-            let by_reference = group.encoding.by_reference(&entry);
+            let by_reference = group.encoding.by_reference(entry.view());
             batches.append_logged(open.batch, by_reference, |bytes| group.encoding.encode(&event, bytes));
         }
         self.log.append(entry, now, limits);

@@ -54,6 +54,29 @@ impl Epoch {
     }
 }
 
+/// The epoch of a log: one that was made here, of eight characters, or that of what does not exist.
+///
+/// Invariant: as for [`Epoch`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OwnEpoch([u8; MIN_EPOCH]);
+
+impl From<Epoch> for OwnEpoch {
+    fn from(epoch: Epoch) -> OwnEpoch {
+        debug_assert!(usize::from(epoch.len) <= MIN_EPOCH, "{epoch:?} was not made here");
+        OwnEpoch(epoch.text.first_chunk().copied().unwrap_or_default())
+    }
+}
+
+impl From<OwnEpoch> for Epoch {
+    fn from(OwnEpoch(own): OwnEpoch) -> Epoch {
+        let mut text = [0; MAX_EPOCH];
+        for (place, byte) in text.iter_mut().zip(own) {
+            *place = byte;
+        }
+        Epoch { text, len: own.iter().take_while(|&&byte| byte != 0).count() as u8 }
+    }
+}
+
 impl fmt::Debug for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -145,6 +168,14 @@ mod tests {
         for epoch in [Epoch::NONE, Epoch::from_random(7), longest.epoch] {
             assert_eq!(Epoch::from_bytes(epoch.to_bytes()), epoch);
         }
+    }
+
+    #[test]
+    fn a_log_s_epoch_is_half_as_long() {
+        for epoch in [Epoch::NONE, Epoch::from_random(0), Epoch::from_random(u64::MAX)] {
+            assert_eq!(Epoch::from(OwnEpoch::from(epoch)), epoch);
+        }
+        assert_eq!(size_of::<OwnEpoch>(), 8);
     }
 
     #[test]

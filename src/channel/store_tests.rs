@@ -351,7 +351,7 @@ fn a_sweep_keeps_to_its_budget() {
     assert!(!world.sweep(3));
 }
 
-/// Issue 3: they stay inside the total, then only stubs remain, then nothing.
+/// They stay inside the total, then only stubs remain, then nothing.
 #[test]
 fn a_hundred_thousand_channels() {
     let mut world = World::new(Limits { history_total: 20 << 20, ..limits() });

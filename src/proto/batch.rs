@@ -42,12 +42,14 @@ pub struct Source {
 }
 
 impl Source {
-    /// What two batches of one life of a channel have in common, and no others that are alive. The name's place in
-    /// memory will do, since their channel has it from its first day, and costs less than the name.
-    pub fn key(&self) -> (usize, [u8; 16]) {
-        (Arc::as_ptr(&self.channel).cast::<u8>() as usize, self.epoch)
+    /// What all batches of one life of a channel have in common, and no others.
+    pub fn life(&self) -> Life {
+        (self.channel.clone(), self.epoch)
     }
 }
+
+/// A channel's name and its epoch.
+pub type Life = (Arc<str>, [u8; 16]);
 
 /// What a batch begins with. Whatever stands behind that is never dropped.
 #[derive(Debug, Default)]

@@ -235,7 +235,8 @@ impl Unfinished {
         if self.kind == Kind::Text && !self.text.is_complete() {
             return Err(invalid_text());
         }
-        Ok(Message::checked(self.kind, Bytes::from(self.buffer)))
+        // Whoever keeps the message pays for its length, and for no room that fragments were given.
+        Ok(Message::checked(self.kind, Bytes::from(self.buffer.into_boxed_slice())))
     }
 }
 

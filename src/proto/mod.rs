@@ -4,6 +4,7 @@ pub mod batch;
 pub mod close;
 pub mod connection;
 pub mod decoder;
+pub mod forwarded;
 pub mod frame;
 pub mod handshake;
 pub mod http;

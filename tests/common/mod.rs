@@ -369,11 +369,15 @@ impl Broker {
     }
 
     /// Runs a server that is bound already.
-    pub fn of(mut server: Server) -> Broker {
+    pub fn of(server: Server) -> Broker {
+        Broker::with(server, Relay::default())
+    }
+
+    /// As `of`, with a relay of the test's own.
+    pub fn with(mut server: Server, relay: Relay) -> Broker {
         let (address, handle) = (server.local_addrs()[0], server.handle());
         let (told, closes) = mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let relay = Relay::default();
             while let Some(event) = server.poll().unwrap() {
                 if let Event::Close(id, reason) = &event {
                     // Most tests do not listen.

@@ -12,4 +12,7 @@ mod herd;
 mod http;
 mod limits;
 mod messages;
+mod metrics;
+mod operators;
 mod slow;
+mod tokens;

@@ -17,10 +17,9 @@ mod sse_parser;
 
 use bytes::Bytes;
 
-use super::log::{Entry, Lost};
+use super::log::{EntryRef, Lost};
 use super::member_id::MemberId;
 use super::position::Position;
-use crate::proto::batch::LARGE;
 use command::Ref;
 
 /// The subprotocol that stands for [`Encoding::Json`].
@@ -71,12 +70,12 @@ pub enum Event<'a> {
         /// Where it stands.
         context: Context<'a>,
         /// The message.
-        entry: &'a Entry,
+        entry: EntryRef<'a>,
     },
     /// A message that was sent to one connection alone: it is of no channel and has no position.
     Direct {
         /// The message.
-        entry: &'a Entry,
+        entry: EntryRef<'a>,
     },
     /// These came, in one turn.
     Joined {
@@ -169,9 +168,9 @@ impl Encoding {
     }
 
     /// The payload, if this encoding sends it as it is and it is large enough to be sent from where it is.
-    pub fn by_reference(self, entry: &Entry) -> Option<Bytes> {
+    pub fn by_reference(self, entry: EntryRef<'_>) -> Option<Bytes> {
         match self {
-            Encoding::Raw => (entry.message.payload().len() >= LARGE).then(|| entry.message.payload().clone()),
+            Encoding::Raw => entry.large(),
             Encoding::Json | Encoding::Sse | Encoding::Ndjson | Encoding::Poll => None,
         }
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops;
 
 use super::{MAX_PRIVATE, Outbound, Range};
-use crate::proto::batch::{Batch, Batches, LARGE, Source};
+use crate::proto::batch::{Batch, Batches, LARGE, Life, Source};
 
 /// Pieces of at most this many bytes may be copied out of a batch, so that they do not keep all of it.
 const LITTLE: u64 = LARGE as u64 / 2;
@@ -58,12 +58,12 @@ impl Outbound {
                     dropped += gone as u64;
                 }
                 if gone < messages.len() {
-                    pruned.untold.remove(&source.key());
+                    pruned.untold.remove(&source.life());
                 }
                 pruned.keep(Place::Messages(Range { start: kept, end: behind, ..range }, messages.start + gone));
                 pruned.keep(Place::Alone(Range { start: behind, ..range }));
             } else if let Some(source) = batch.kept_source() {
-                pruned.untold.remove(&source.key());
+                pruned.untold.remove(&source.life());
                 pruned.keep(Place::Kept(range));
             } else if batch.end_of_cut_message(range.start).is_some() {
                 pruned.keep(Place::Kept(range));
@@ -156,7 +156,7 @@ enum Place {
 struct Pruned {
     places: Vec<Place>,
     /// Where the loss stands, and how many, behind which nothing of the same channel is kept yet.
-    untold: HashMap<(usize, [u8; 16]), (usize, u64)>,
+    untold: HashMap<Life, (usize, u64)>,
     /// Little pieces for this peer alone, each behind another.
     scattered: usize,
 }
@@ -175,7 +175,7 @@ impl Pruned {
     /// So many are lost here; `told` is the range that says so already.
     fn lose(&mut self, source: &Source, mut count: u64, told: Option<Range>) {
         let here = self.places.len();
-        let (at, already) = self.untold.entry(source.key()).or_insert((here, 0));
+        let (at, already) = self.untold.entry(source.life()).or_insert((here, 0));
         let place = match told {
             Some(range) if *already == 0 => Place::Kept(range),
             _ => {

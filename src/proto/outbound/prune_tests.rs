@@ -256,7 +256,11 @@ impl World {
     /// get it in pieces, some not all of it.
     fn publish(&mut self, random: &mut Random) {
         let life = random.below(3);
-        let source = Source { offset: self.offsets[life], ..self.lives[life].clone() };
+        let mut source = Source { offset: self.offsets[life], ..self.lives[life].clone() };
+        if random.one_in(2) {
+            // As of a channel that slept meanwhile.
+            source.channel = Arc::from(&*source.channel);
+        }
         let kept = random.one_in(8);
         let key = if kept { self.batches.open_kept(source) } else { self.batches.open_for(source) };
         let mut items = Vec::new();

@@ -1,0 +1,89 @@
+//! Followers of all kinds in one channel: what one of them does to the others.
+
+use std::collections::HashSet;
+use std::io::{self, ErrorKind, IoSlice};
+use std::time::Instant;
+
+use crate::broker::event::{Accept, ConnectionId, Event};
+use crate::broker::timers::Now;
+use crate::broker::{Broker, Io};
+use crate::channel::log::From;
+use crate::limits::Limits;
+use crate::proto::message::Message;
+use crate::proto::origin::OriginRules;
+
+/// What all peers were sent, in one heap, and whose socket is broken.
+#[derive(Default)]
+struct Wire {
+    sent: Vec<u8>,
+    broken: HashSet<u32>,
+}
+
+impl Io for Wire {
+    fn write(&mut self, slot: u32, bytes: &[u8]) -> io::Result<usize> {
+        if self.broken.contains(&slot) {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        self.sent.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn write_vectored(&mut self, slot: u32, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        slices.iter().map(|slice| self.write(slot, slice)).sum()
+    }
+
+    fn shutdown(&mut self, _: u32) {}
+}
+
+struct World {
+    broker: Broker,
+    wire: Wire,
+}
+
+impl World {
+    fn new(limits: Limits) -> World {
+        let now = Now { instant: Instant::now(), unix_ms: 0 };
+        World { broker: Broker::new(limits, OriginRules::default(), 7, now), wire: Wire::default() }
+    }
+
+    fn accept(&mut self, accept: &Accept) -> ConnectionId {
+        let id = self.broker.open(([127, 0, 0, 1], 9).into(), false).unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Protocol: v1.slotcast.json\r\nSec-WebSocket-Version: 13\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        assert_eq!(self.broker.receive(id, request), request.len());
+        let Some(Event::Handshake(handshake)) = self.broker.next_event() else { panic!("no handshake") };
+        self.broker.accept(handshake, accept)
+    }
+
+    fn publish(&mut self, text: &str) {
+        self.broker.publish("/chat", Message::text(text), None, None);
+    }
+
+    /// What this flush writes.
+    fn flush(&mut self) -> String {
+        self.broker.flush(&mut self.wire);
+        self.broker.assert_flushed();
+        String::from_utf8_lossy(&std::mem::take(&mut self.wire.sent)).into_owned()
+    }
+}
+
+/// The channel that somebody left because his socket broke in its fan-out was marked as one to be flushed, and forgotten:
+/// nobody in it got anything any more.
+#[test]
+fn a_channel_goes_on_when_a_socket_breaks_in_its_fan_out() {
+    let mut world = World::new(Limits::default());
+    world.accept(&Accept::join("/chat", From::Now).json_dialect());
+    let raw = world.accept(&Accept::join("/chat", From::Now));
+    world.flush();
+    world.wire.broken.insert(raw.slot());
+    world.publish("one");
+    assert!(world.flush().contains("one"));
+    assert!(world.broker.has_work(), "who has gone is still to be told");
+    let text = world.flush();
+    assert!(text.contains(r#""type":"leave""#), "{text}");
+    world.publish("two");
+    assert!(world.flush().contains("two"));
+    world.broker.reap(|slot| assert_eq!(slot, raw.slot()));
+    assert!(!world.broker.has_work());
+}
