@@ -13,6 +13,8 @@ pub mod token;
 use std::sync::Arc;
 use std::time::Duration;
 
+use log::Level;
+
 use crate::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use crate::broker::followers::StreamFormat;
 use crate::broker::reason::Cause;
@@ -51,6 +53,8 @@ pub enum Intent {
         name: Option<Arc<str>>,
         /// Whether it speaks `v1.slotcast.json`.
         json_dialect: bool,
+        /// Whether it agrees to lose messages when it is slow, as `Limits::slow_consumer` says.
+        lossy: bool,
     },
     /// A message is to be published.
     Publish {
@@ -236,12 +240,13 @@ impl Relay {
     /// Carries an intent out, if the publish token allows it.
     pub fn perform(&self, server: &mut Server, intent: Intent) {
         match self.authorize(server, intent) {
-            Intent::Join { handshake, channel, from, echo, name, json_dialect } => {
+            Intent::Join { handshake, channel, from, echo, name, json_dialect, lossy } => {
                 let accept = Accept::join(&channel, from).name(name);
+                let accept = if lossy { accept.lossy() } else { accept };
                 let accept = if json_dialect {
                     accept.json_dialect()
                 } else {
-                    warn_of_foreign_protocols(&handshake, &channel);
+                    warn_of_foreign_protocols(server, &handshake, &channel);
                     accept
                 };
                 let may_publish = if self.lets_publish(handshake.request()) { MAY_PUBLISH } else { 0 };
@@ -290,8 +295,10 @@ impl Relay {
                 server.respond(exchange, response);
             }
             Intent::Refuse(handshake, refusal) => {
-                let path = escape_for_log(handshake.path().as_bytes());
-                log::warn!("refused ws {path} from {}: {refusal}", handshake.peer());
+                server.complain(Level::Warn, || {
+                    let path = escape_for_log(handshake.path().as_bytes());
+                    format!("refused ws {path} from {}: {refusal}", handshake.peer())
+                });
                 server.refuse(handshake, &refusal);
             }
             Intent::Answer(exchange, response) => server.respond(exchange, response),
@@ -314,27 +321,31 @@ fn read_handshake(handshake: Handshake) -> Intent {
         return Intent::Refuse(handshake, Refusal::new(Status(404), "not_found", detail));
     }
     let parsed = ChannelName::from_path(handshake.path()).map_err(Refusal::from).and_then(|channel| {
-        let echo = handshake.request().query().boolean("echo")?.unwrap_or(true);
+        let query = handshake.request().query();
+        let echo = query.boolean("echo")?.unwrap_or(true);
+        let lossy = query.boolean("lossy")?.unwrap_or(false);
         let from = http::from(handshake.request())?.unwrap_or(From::Now);
         let name = http::sender_name(handshake.request())?;
-        Ok((channel, from, echo, name))
+        Ok((channel, from, echo, lossy, name))
     });
     match parsed {
-        Ok((channel, from, echo, name)) => {
+        Ok((channel, from, echo, lossy, name)) => {
             let json_dialect = handshake.protocols().any(|protocol| protocol == JSON_DIALECT);
-            Intent::Join { handshake, channel, from, echo, name, json_dialect }
+            Intent::Join { handshake, channel, from, echo, name, json_dialect, lossy }
         }
         Err(refusal) => Intent::Refuse(handshake, refusal),
     }
 }
 
 /// Browsers fail a connection that chose none of their subprotocols, and hide why.
-fn warn_of_foreign_protocols(handshake: &Handshake, channel: &ChannelName) {
+fn warn_of_foreign_protocols(server: &mut Server, handshake: &Handshake, channel: &ChannelName) {
     if handshake.protocols().next().is_some() {
-        let offered: Vec<&str> = handshake.protocols().collect();
-        let offered = escape_for_log(offered.join(", ").as_bytes());
-        log::warn!(
-            "ws {channel}: none of the offered subprotocols ({offered}) is known here; browsers will disconnect; offer none, or {JSON_DIALECT}"
-        );
+        server.complain(Level::Warn, || {
+            let offered: Vec<&str> = handshake.protocols().collect();
+            let offered = escape_for_log(offered.join(", ").as_bytes());
+            format!(
+                "ws {channel}: none of the offered subprotocols ({offered}) is known here; browsers will disconnect; offer none, or {JSON_DIALECT}"
+            )
+        });
     }
 }

@@ -55,6 +55,8 @@ pub mod flag {
     pub const LAST: u32 = 1 << 17;
     /// Of a proxy that is believed: its address is that of whom the proxy asks for.
     pub const PROXIED: u32 = 1 << 18;
+    /// Agreed to lose messages when it is slow, although it cannot be told.
+    pub const LOSSY: u32 = 1 << 19;
 }
 
 /// What a delivery touches: one cache line.

@@ -26,7 +26,7 @@ use position::{MAX_OFFSET, Position};
 use presence::Presence;
 
 use crate::limits::Limits;
-use crate::proto::batch::{Batches, MAX_BATCH};
+use crate::proto::batch::{Batches, MAX_BATCH, Source};
 
 /// A channel: a URL, its log and its members.
 #[derive(Debug)]
@@ -64,6 +64,11 @@ impl Channel {
     pub fn members(&self) -> usize {
         let members = self.groups.iter().filter(|group| group.encoding != Encoding::Poll);
         members.map(|group| group.members.len()).sum()
+    }
+
+    /// What a batch is of that begins behind that offset.
+    pub fn source(&self, offset: u64) -> Source {
+        source(&self.name, Position { offset, ..self.log.position() })
     }
 
     /// The slots of its members, in no order.
@@ -120,7 +125,10 @@ impl Channel {
             if group.members.is_empty() && group.open.is_none() {
                 continue;
             }
-            let open = group.open.get_or_insert_with(|| Open { batch: batches.open(), base });
+            let open = group.open.get_or_insert_with(|| {
+                let source = source(&self.name, self.log.position());
+                Open { batch: batches.open_for(source), base }
+            });
             encoder.append(group.encoding, &event, entry.view(), batches, open.batch);
         }
         self.log.append(entry, now, limits);
@@ -146,4 +154,8 @@ impl Channel {
         }
         members.get(index as usize).map(|member| member.slot)
     }
+}
+
+fn source(name: &Arc<str>, position: Position) -> Source {
+    Source { channel: name.clone(), epoch: position.epoch.to_bytes(), offset: position.offset }
 }

@@ -15,4 +15,5 @@ mod limits;
 mod messages;
 mod metrics;
 mod operators;
+mod slow;
 mod tokens;

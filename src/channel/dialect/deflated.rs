@@ -39,7 +39,7 @@ impl Encoder {
         key: BatchKey,
     ) {
         if self.append_compressed(encoding, event, entry, batches, key).is_none() {
-            batches.append(key, encoding.by_reference(entry), |bytes| encoding.encode(event, bytes));
+            batches.append_logged(key, encoding.by_reference(entry), |bytes| encoding.encode(event, bytes));
         }
     }
 
@@ -64,7 +64,7 @@ impl Encoder {
         };
         let compressed = if payload.len() < self.least { None } else { self.deflater.deflate(window, payload) };
         let appended = compressed.map(|compressed| {
-            batches.append(key, None, |bytes| {
+            batches.append_logged(key, None, |bytes| {
                 write_compressed_header(bytes, opcode, compressed.len());
                 bytes.extend_from_slice(compressed);
             });
