@@ -13,6 +13,8 @@ pub mod token;
 use std::sync::Arc;
 use std::time::Duration;
 
+use log::Level;
+
 use crate::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use crate::broker::followers::StreamFormat;
 use crate::broker::reason::Cause;
@@ -244,7 +246,7 @@ impl Relay {
                 let accept = if json_dialect {
                     accept.json_dialect()
                 } else {
-                    warn_of_foreign_protocols(&handshake, &channel);
+                    warn_of_foreign_protocols(server, &handshake, &channel);
                     accept
                 };
                 let may_publish = if self.lets_publish(handshake.request()) { MAY_PUBLISH } else { 0 };
@@ -293,8 +295,10 @@ impl Relay {
                 server.respond(exchange, response);
             }
             Intent::Refuse(handshake, refusal) => {
-                let path = escape_for_log(handshake.path().as_bytes());
-                log::warn!("refused ws {path} from {}: {refusal}", handshake.peer());
+                server.complain(Level::Warn, || {
+                    let path = escape_for_log(handshake.path().as_bytes());
+                    format!("refused ws {path} from {}: {refusal}", handshake.peer())
+                });
                 server.refuse(handshake, &refusal);
             }
             Intent::Answer(exchange, response) => server.respond(exchange, response),
@@ -334,12 +338,14 @@ fn read_handshake(handshake: Handshake) -> Intent {
 }
 
 /// Browsers fail a connection that chose none of their subprotocols, and hide why.
-fn warn_of_foreign_protocols(handshake: &Handshake, channel: &ChannelName) {
+fn warn_of_foreign_protocols(server: &mut Server, handshake: &Handshake, channel: &ChannelName) {
     if handshake.protocols().next().is_some() {
-        let offered: Vec<&str> = handshake.protocols().collect();
-        let offered = escape_for_log(offered.join(", ").as_bytes());
-        log::warn!(
-            "ws {channel}: none of the offered subprotocols ({offered}) is known here; browsers will disconnect; offer none, or {JSON_DIALECT}"
-        );
+        server.complain(Level::Warn, || {
+            let offered: Vec<&str> = handshake.protocols().collect();
+            let offered = escape_for_log(offered.join(", ").as_bytes());
+            format!(
+                "ws {channel}: none of the offered subprotocols ({offered}) is known here; browsers will disconnect; offer none, or {JSON_DIALECT}"
+            )
+        });
     }
 }

@@ -170,6 +170,34 @@ fn the_log_names_who_and_what_and_why_and_the_mend() {
     assert!(line.contains(&from) && line.contains("message_too_big") && line.contains("--max-message"), "{line}");
 }
 
+/// Whoever is refused again and again does not fill a disk with it, and nothing is hidden: the rest is counted.
+#[test]
+fn a_flood_of_refusals_is_a_few_lines() {
+    const REFUSALS: usize = 500;
+    let mut daemon = Daemon::start(&[]);
+    let request = upgrade_request("/chat", "Origin: http://x:5173\r\n");
+    for _ in 0..REFUSALS {
+        assert_eq!(ask(daemon.address, &request).status, 403);
+    }
+    // Nothing else happens, and still it is told.
+    let mut log = String::new();
+    let (mut told, mut left_out) = (0, 0);
+    while told + left_out < REFUSALS {
+        let mut line = String::new();
+        assert!(daemon.log.read_line(&mut line).unwrap() > 0, "{log}");
+        told += usize::from(line.contains("refused ws /chat from"));
+        if let Some((before, _)) = line.split_once(" more lines like these were left out") {
+            left_out += before.rsplit(' ').next().unwrap().parse::<usize>().unwrap();
+        }
+        log.push_str(&line);
+    }
+    assert_eq!(told + left_out, REFUSALS, "{log}");
+    assert!(told >= 10 && left_out > 0, "{log}");
+    daemon.signal("TERM");
+    let (_, rest) = daemon.wait();
+    assert!(!rest.contains("refused") && !rest.contains("left out"), "{rest}");
+}
+
 /// The log names whom a trusted proxy asks for.
 #[test]
 fn whom_a_proxy_asks_for_is_whom_the_log_names() {
@@ -188,9 +216,7 @@ fn whom_a_proxy_asks_for_is_whom_the_log_names() {
 fn no_secret_is_ever_logged() {
     const TOKEN: &str = "s3cret-token";
     let binary = env!("CARGO_BIN_EXE_slotcast");
-    let mut command = Command::new(binary);
-    command.args(["--log", "trace", "--publish-token", TOKEN, "--max-message", "1k", "--max-target", "200"]);
-    let mut daemon = Daemon::of(&mut command);
+    let flags = ["--log", "trace", "--publish-token", TOKEN, "--max-message", "1k", "--max-target", "200"];
     let bearer = "Authorization: Bearer s3cret-token\r\n";
     let wrong = "Authorization: Bearer wr0ng-token\r\n";
     let post = |target: &str, headers: &str| {
@@ -199,7 +225,7 @@ fn no_secret_is_ever_logged() {
     let get = |target: &str, headers: &str| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
     let long = "x".repeat(200);
     let origin = "Origin: http://evil.example\r\n";
-    for (request, status) in [
+    let requests = [
         (post("/chat?token=s3cret-token", ""), 200),
         (post("/chat", bearer), 200),
         (post("/chat?token=wr0ng-token", ""), 401),
@@ -221,21 +247,29 @@ fn no_secret_is_ever_logged() {
         (upgrade_request("/chat", wrong), 401),
         (upgrade_request("/chat?token=s3cret-token", bearer).replace("Version: 13", "Version: 8"), 426),
         (upgrade_request("/-/?token=s3cret-token", bearer), 400),
-    ] {
-        assert_eq!(ask(daemon.address, &request).status, status, "{request}");
+    ];
+    let mut log = String::new();
+    // Of more than ten lines in a second some would be left out.
+    for requests in requests.chunks(5) {
+        let mut daemon = Daemon::start(&flags);
+        for (request, status) in requests {
+            assert_eq!(ask(daemon.address, request).status, *status, "{request}");
+        }
+        for target in ["/chat", "/chat?token=s3cret-token"] {
+            let mut peer = Peer::join(daemon.address, target);
+            peer.send(TEXT, &[b'x'; 1025]);
+            peer.expect_close(1009);
+        }
+        let mut forbidden = Peer::join(daemon.address, "/chat");
+        forbidden.send(TEXT, b"s3cret-token");
+        forbidden.expect_close(1008);
+        drop(forbidden);
+        daemon.signal("TERM");
+        let (status, more) = daemon.wait();
+        assert_eq!(status.code(), Some(0), "{more}");
+        assert!(!more.contains("left out"), "{more}");
+        log.push_str(&more);
     }
-    for target in ["/chat", "/chat?token=s3cret-token"] {
-        let mut peer = Peer::join(daemon.address, target);
-        peer.send(TEXT, &[b'x'; 1025]);
-        peer.expect_close(1009);
-    }
-    let mut forbidden = Peer::join(daemon.address, "/chat");
-    forbidden.send(TEXT, b"s3cret-token");
-    forbidden.expect_close(1008);
-    drop(forbidden);
-    daemon.signal("TERM");
-    let (status, log) = daemon.wait();
-    assert_eq!(status.code(), Some(0), "{log}");
     // It did log what it should.
     for needle in ["refused ws /chat from", "refused GET /chat from", "unauthorized", "message_too_big", "DEBUG"] {
         assert!(log.contains(needle), "{needle}: {log}");

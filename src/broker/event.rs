@@ -52,7 +52,8 @@ impl fmt::Debug for ConnectionId {
 pub enum Event {
     /// A peer asks to open a WebSocket; to be answered with `accept` or `refuse`, now or within `answer_timeout`.
     Handshake(Handshake),
-    /// A peer sent an HTTP request that asks for no WebSocket; to be answered with `respond`, likewise.
+    /// A peer sent an HTTP request that asks for no WebSocket; to be answered with `respond`, likewise. Requests for paths
+    /// under `/-/` come also of connections past `max_connections`, and while a shutdown is under way.
     Http(Exchange),
     /// A message arrived.
     Message(ConnectionId, Message),

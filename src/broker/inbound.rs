@@ -1,6 +1,7 @@
 //! What arrives: bytes into the connection's state machine, and what they come to, into events and answers.
 
 use bytes::Bytes;
+use log::Level;
 
 use super::Broker;
 use super::event::{ConnectionId, Event, Exchange, Handshake};
@@ -83,7 +84,8 @@ impl Broker {
             Input::Request(request) => self.request(slot, request),
             Input::Body(request, body) => self.exchange(slot, request, body),
             Input::Refused(refusal) => {
-                log::info!("refused {}: {refusal}", cold.peer());
+                let peer = cold.peer();
+                self.complain(Level::Info, || format!("refused {peer}: {refusal}"));
                 self.answer_problem(slot, Cause::Refused, &refusal);
             }
             Input::Ping(payload) => self.ping(slot, payload),
@@ -156,9 +158,12 @@ impl Broker {
     }
 
     fn log_refused(&mut self, slot: u32, request: &Request, why: &str) {
-        let Some(cold) = self.slots.cold(slot) else { return };
-        let what = if request.has_token("upgrade", "websocket") { "ws" } else { request.method() };
-        log::warn!("refused {what} {} from {}: {why}", escape_for_log(request.path().as_bytes()), cold.peer());
+        let Some(peer) = self.slots.cold(slot).map(|cold| cold.peer()) else { return };
+        self.complain(Level::Warn, || {
+            let what = if request.has_token("upgrade", "websocket") { "ws" } else { request.method() };
+            let (what, path) = (escape_for_log(what.as_bytes()), escape_for_log(request.path().as_bytes()));
+            format!("refused {what} {path} from {peer}: {why}")
+        });
     }
 
     fn exchange(&mut self, slot: u32, request: Box<Request>, body: Bytes) {
@@ -269,8 +274,10 @@ impl Broker {
     pub(super) fn fail(&mut self, slot: u32, cause: Cause, failure: &Failure) {
         self.settle(slot);
         let reason = format!("{cause}: {}", failure.what);
+        if let Some(peer) = self.slots.cold(slot).map(|cold| cold.peer()) {
+            self.complain(Level::Info, || format!("{peer} closed with {}: {reason}", failure.code.0));
+        }
         if let Some(cold) = self.slots.cold(slot) {
-            log::info!("{} closed with {}: {reason}", cold.peer(), failure.code.0);
             cold.connection.drain();
         }
         self.count_inbound(slot);

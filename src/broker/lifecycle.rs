@@ -3,6 +3,8 @@
 use core::net::SocketAddr;
 use std::time::Duration;
 
+use log::Level;
+
 use super::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use super::reason::{Cause, CloseReason};
 use super::slots::{Cold, Hot, flag};
@@ -135,9 +137,11 @@ impl Broker {
 
     /// The only reason for which a new connection cannot join is that there are too many channels.
     fn refuse_join(&mut self, slot: u32, handshake: &Handshake) {
-        let (path, peer) = (escape_for_log(handshake.path().as_bytes()), handshake.peer());
         let cause = Cause::TooManyChannels;
-        log::warn!("refused ws {path} from {peer}: {cause}; see --max-channels");
+        self.complain(Level::Warn, || {
+            let path = escape_for_log(handshake.path().as_bytes());
+            format!("refused ws {path} from {}: {cause}; see --max-channels", handshake.peer())
+        });
         let seconds = self.jittered_seconds().to_string();
         let detail = "The broker has as many channels as it may have; try again later.";
         let refusal = Refusal::new(Status(503), cause.as_str(), detail).with_header("Retry-After", seconds);

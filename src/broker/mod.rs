@@ -4,6 +4,7 @@
 mod addresses;
 mod answers;
 mod catching_up;
+mod complaints;
 mod deadlines;
 mod delivery;
 mod draining;
@@ -48,6 +49,7 @@ use crate::proto::forwarded::TrustedProxies;
 use crate::proto::origin::OriginRules;
 
 use catching_up::Chunks;
+use complaints::Complaints;
 use draining::Draining;
 use event::{ConnectionId, Event};
 use reason::Counters;
@@ -152,6 +154,7 @@ pub struct Broker {
     sweep_at: u64,
     /// Connections by listeners for operators: those with `Cold::admin`.
     admins: usize,
+    complaints: Complaints,
     draining: Option<Draining>,
 }
 
@@ -182,6 +185,7 @@ impl Broker {
             presence_due: BinaryHeap::new(),
             sweep_at: 0,
             admins: 0,
+            complaints: Complaints::default(),
             draining: None,
         };
         broker.secret = broker.next_random();
@@ -216,7 +220,8 @@ impl Broker {
     /// When time alone gives the broker something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         let paced = self.draining.as_ref().map(|draining| self.timers.instant_of(draining.next));
-        self.timers.next().into_iter().chain(paced).chain(self.next_sweep()).chain(self.next_presence()).min()
+        let told = self.next_presence().into_iter().chain(self.next_complaint());
+        self.timers.next().into_iter().chain(paced).chain(self.next_sweep()).chain(told).min()
     }
 
     /// Joins a channel, which comes into being if it does not exist.

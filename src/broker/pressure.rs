@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::ops;
 
+use log::Level;
+
 use super::Broker;
 use super::event::ConnectionId;
 use super::reason::Cause;
@@ -225,8 +227,10 @@ impl Broker {
     /// Policy *close*: a Close frame with 1013 behind the half-sent message, and nothing else. For the total it is the
     /// end if a message is half-sent: the rest of it could hold a whole batch, and the budget is the budget.
     fn close_slow(&mut self, slot: u32, cause: Cause) {
+        let Some((hot, cold)) = self.slots.get(slot) else { return };
+        let (peer, unsent) = (cold.peer(), hot.outbound.pending());
+        self.complain(Level::Info, || format!("{peer} closed with 1013: {cause}, {unsent} bytes unsent"));
         let Some((hot, cold)) = self.slots.both(slot) else { return };
-        log::info!("{} closed with 1013: {cause}, {} bytes unsent", cold.peer(), hot.outbound.pending());
         // Without its 101 a peer would take a Close frame for a response.
         let unswitched = hot.has(flag::UNSWITCHED);
         hot.outbound.truncate(&mut self.batches);

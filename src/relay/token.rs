@@ -4,9 +4,12 @@ use std::fmt;
 use std::hint::black_box;
 use std::sync::Arc;
 
+use log::Level;
+
 use super::{Door, Intent, MAY_PUBLISH, Relay};
 use crate::channel::dialect::command::CommandError;
 use crate::proto::http::{Refusal, Request, Response, Status};
+use crate::proto::text::escape_for_log;
 use crate::server::Server;
 
 /// The longest token, in bytes: it has to fit into a request's target.
@@ -73,7 +76,7 @@ impl fmt::Debug for PublishToken {
 
 impl Relay {
     /// Turns an intent that the token does not allow into its refusal.
-    pub(super) fn authorize(&self, server: &Server, intent: Intent) -> Intent {
+    pub(super) fn authorize(&self, server: &mut Server, intent: Intent) -> Intent {
         let Some(token) = &self.publish_token else { return intent };
         let may_publish = |id| server.tag(id) & MAY_PUBLISH != 0;
         match intent {
@@ -81,7 +84,12 @@ impl Relay {
                 Intent::Refuse(handshake, unauthorized())
             }
             Intent::Publish { door: Door::Http(exchange), .. } if token.shown_in(exchange.request()) != Shown::Ours => {
-                Intent::Answer(exchange, Response::problem(&unauthorized()))
+                let refusal = unauthorized();
+                server.complain(Level::Warn, || {
+                    let path = escape_for_log(exchange.path().as_bytes());
+                    format!("refused {} {path} from {}: {refusal}", exchange.request().method(), exchange.peer())
+                });
+                Intent::Answer(exchange, Response::problem(&refusal))
             }
             Intent::Publish { door: Door::WebSocket(id), .. } if !may_publish(id) => Intent::Expel(id),
             Intent::Publish { door: Door::Command(id, reference), .. } | Intent::Send { id, reference, .. }

@@ -181,6 +181,12 @@ impl Server {
         self.broker.expel(id, cause, what)
     }
 
+    /// Logs a line that a peer has caused: at most ten of a level in a second, then one that says how many more there
+    /// were. The line is made only if it is told.
+    pub fn complain(&mut self, level: log::Level, line: impl FnOnce() -> String) {
+        self.broker.complain(level, line);
+    }
+
     /// The channels that a connection is a member of, in the order of joining.
     pub fn channels_of(&self, id: ConnectionId) -> impl Iterator<Item = &Arc<str>> {
         self.broker.channels_of(id)
