@@ -267,6 +267,7 @@ impl Broker {
             cold.extras = None;
         }
         self.count_inbound(slot);
+        self.uncount(slot);
         self.farewell(slot, CloseReason::new(cause, None, ""));
     }
 
@@ -372,9 +373,6 @@ impl Broker {
             if let Some(cold) = self.slots.remove(slot) {
                 self.inbound -= cold.inbound as usize;
                 self.admins -= usize::from(cold.admin);
-                if cold.counted {
-                    self.discount_address(cold.peer().ip());
-                }
                 self.counters.count_closed(cold.cause.unwrap_or(Cause::PeerVanished));
                 drop_socket(slot);
             }

@@ -53,6 +53,8 @@ pub mod flag {
     pub const LAST: u32 = 1 << 17;
     /// Of a proxy that is believed: its address is that of whom the proxy asks for.
     pub const PROXIED: u32 = 1 << 18;
+    /// Its address is counted.
+    pub const COUNTED: u32 = 1 << 19;
 }
 
 /// What a delivery touches: one cache line.
@@ -122,8 +124,6 @@ pub struct Cold {
     pub kept: bool,
     /// Whether it arrived by a listener for operators.
     pub admin: bool,
-    /// Whether its address is counted.
-    pub counted: bool,
     /// How it is told what it is told alone, and what it joins.
     pub encoding: Encoding,
     /// Why it ends, once that is known.
@@ -159,7 +159,6 @@ impl Cold {
             tag: 0,
             kept: false,
             admin: false,
-            counted: false,
             encoding: Encoding::Raw,
             cause: None,
         }
