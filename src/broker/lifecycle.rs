@@ -79,7 +79,7 @@ impl Broker {
             self.events.push_back(Event::Close(id, CloseReason::new(Cause::PeerVanished, None, "")));
             return id;
         };
-        self.slots.hot(slot).set(flag::ACCEPTED);
+        self.slots.hot(slot).set(if accept.lossy { flag::ACCEPTED | flag::LOSSY } else { flag::ACCEPTED });
         if let Some(cold) = self.slots.cold(slot) {
             (cold.encoding, cold.name) = (accept.encoding, accept.name.clone());
         }

@@ -26,6 +26,7 @@ mod tests {
     mod keep_alive;
     mod proxies;
     pub(super) mod rig;
+    mod slow;
 }
 pub mod timers;
 

@@ -53,8 +53,10 @@ pub mod flag {
     pub const LAST: u32 = 1 << 17;
     /// Of a proxy that is believed: its address is that of whom the proxy asks for.
     pub const PROXIED: u32 = 1 << 18;
+    /// Agreed to lose messages when it is slow, although it cannot be told.
+    pub const LOSSY: u32 = 1 << 19;
     /// Its address is counted.
-    pub const COUNTED: u32 = 1 << 19;
+    pub const COUNTED: u32 = 1 << 20;
 }
 
 /// What a delivery touches: one cache line.

@@ -25,7 +25,7 @@ use position::{MAX_OFFSET, Position};
 use presence::Presence;
 
 use crate::limits::Limits;
-use crate::proto::batch::{Batches, MAX_BATCH};
+use crate::proto::batch::{Batches, MAX_BATCH, Source};
 
 /// A channel: a URL, its log and its members.
 #[derive(Debug)]
@@ -63,6 +63,11 @@ impl Channel {
     pub fn members(&self) -> usize {
         let members = self.groups.iter().filter(|group| group.encoding != Encoding::Poll);
         members.map(|group| group.members.len()).sum()
+    }
+
+    /// What a batch is of that begins behind that offset.
+    pub fn source(&self, offset: u64) -> Source {
+        source(&self.name, Position { offset, ..self.log.position() })
     }
 
     /// The slots of its members, in no order.
@@ -112,9 +117,12 @@ impl Channel {
             if group.members.is_empty() && group.open.is_none() {
                 continue;
             }
-            let open = group.open.get_or_insert_with(|| Open { batch: batches.open(), base });
+            let open = group.open.get_or_insert_with(|| {
+                let source = source(&self.name, self.log.position());
+                Open { batch: batches.open_for(source), base }
+            });
             let by_reference = group.encoding.by_reference(entry.view());
-            batches.append(open.batch, by_reference, |bytes| group.encoding.encode(&event, bytes));
+            batches.append_logged(open.batch, by_reference, |bytes| group.encoding.encode(&event, bytes));
         }
         self.log.append(entry, now, limits);
         batches.held() - before
@@ -139,4 +147,8 @@ impl Channel {
         }
         members.get(index as usize).map(|member| member.slot)
     }
+}
+
+fn source(name: &Arc<str>, position: Position) -> Source {
+    Source { channel: name.clone(), epoch: position.epoch.to_bytes(), offset: position.offset }
 }

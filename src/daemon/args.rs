@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, Command};
-use slotcast::{Limits, PublishToken};
+use slotcast::{Limits, LimitsError, PublishToken, SlowConsumer};
 
 use super::{descriptors, units};
 
@@ -68,6 +68,8 @@ pub enum Kind {
     Count32(fn(&mut Values) -> &mut u32),
     /// A timeout or an interval.
     Time(fn(&mut Values) -> &mut Duration),
+    /// One of the policies.
+    Policy(fn(&mut Values) -> &mut SlowConsumer),
     /// Text under this name in the help, at most once.
     Text(&'static str, fn(&mut Values) -> &mut Option<String>),
     /// A token, which is never shown.
@@ -99,7 +101,7 @@ const fn flag(heading: &'static str, name: &'static str, kind: Kind, help: &'sta
     Flag { name, heading, help, kind }
 }
 
-use Kind::{Count, Count32, List, Size, Switch, Text, Time, Token};
+use Kind::{Count, Count32, List, Policy, Size, Switch, Text, Time, Token};
 
 /// Every flag there is, but `--help` and `--version`, in the order of the help.
 #[rustfmt::skip] // A table reads by rows.
@@ -114,6 +116,7 @@ pub const FLAGS: &[Flag] = &[
     flag(SAFETY, "trusted-proxy", List("CIDR", |v| &mut v.trusted_proxies), "Believe the X-Forwarded-For of proxies there; repeatable"),
     flag(LIMITS, "max-message", Size(|v| &mut v.limits.max_message), "Longest message; the next three rise with it"),
     flag(LIMITS, "max-outbound", Size(|v| &mut v.limits.max_outbound), "Unsent, one connection; at least 8 x --max-message"),
+    flag(LIMITS, "slow-consumer", Policy(|v| &mut v.limits.slow_consumer), "Past --max-outbound: close, drop-oldest or latest"),
     flag(LIMITS, "max-outbound-total", Size(|v| &mut v.limits.max_outbound_total), "Unsent, all connections together"),
     flag(LIMITS, "max-inbound-total", Size(|v| &mut v.limits.max_inbound_total), "Unfinished messages, all connections together"),
     flag(LIMITS, "max-connections", Count(|v| &mut v.limits.max_connections), "From the descriptor limit (ulimit -n)"),
@@ -165,6 +168,7 @@ impl Flag {
             Count(field) => *field(values) = units::parse_count(last)?,
             Count32(field) => *field(values) = units::parse_count(last)?,
             Time(field) => *field(values) = units::parse_time(last)?,
+            Policy(field) => *field(values) = last.parse().map_err(|error: LimitsError| error.to_string())?,
             Text(_, field) => *field(values) = Some(last.to_owned()),
             Token(field) => *field(values) = Some(PublishToken::new(last)?),
             List(_, field) => *field(values) = texts,
@@ -180,6 +184,7 @@ impl Flag {
             Count(field) => Some(field(values).to_string()),
             Count32(field) => Some(field(values).to_string()),
             Time(field) => Some(units::show_time(*field(values))),
+            Policy(field) => Some(field(values).to_string()),
             Text(_, field) => field(values).clone(),
             List(_, field) => Some(field(values).join(",")).filter(|list| !list.is_empty()),
             Token(_) | Switch(_) => None,
@@ -196,6 +201,7 @@ impl Flag {
             Size(_) => arg.value_name("SIZE"),
             Count(_) | Count32(_) => arg.value_name("N"),
             Time(_) => arg.value_name("TIME"),
+            Policy(_) => arg.value_name("POLICY"),
             Text(name, _) => arg.value_name(name),
             // One that begins with a dash is not to be told as an argument that nobody knows.
             Token(_) => arg.value_name("TOKEN").allow_hyphen_values(true),
@@ -270,11 +276,12 @@ mod tests {
             let flag = FLAGS.iter().find(|flag| flag.name == name.replace('_', "-"));
             let flag = flag.unwrap_or_else(|| panic!("{name} has no flag"));
             let mut after = before.clone();
-            flag.set(&mut after, vec!["77".to_owned()]).unwrap();
+            let value = if matches!(flag.kind, Policy(_)) { "latest" } else { "77" };
+            flag.set(&mut after, vec![value.to_owned()]).unwrap();
             let (old, new) = (fields(&before.limits), fields(&after.limits));
             let changed: Vec<_> = old.iter().zip(&new).filter(|(a, b)| a != b).map(|(a, _)| a.0.clone()).collect();
             assert_eq!(changed, [name], "--{}", flag.name);
-            assert!(flag.shown(&mut after).unwrap().starts_with("77"), "--{}", flag.name);
+            assert!(flag.shown(&mut after).unwrap().starts_with(value), "--{}", flag.name);
         }
     }
 

@@ -14,4 +14,5 @@ mod limits;
 mod messages;
 mod metrics;
 mod operators;
+mod slow;
 mod tokens;
