@@ -119,6 +119,11 @@ pub struct Limits {
     /// How long the leaving of a member with a name is held back, so that one who comes back under the same name meanwhile
     /// has not left; 0 tells it at once. Default 0.
     pub leave_grace: Duration,
+    /// Shortest message that is compressed, in bytes. Default 256.
+    pub compress_min: usize,
+    /// Most WebSockets whose messages may refer to those before them, which costs about 40 KiB each: the others are asked
+    /// to begin each message anew. Default 0.
+    pub client_takeover: usize,
 }
 
 impl Default for Limits {
@@ -155,6 +160,8 @@ impl Default for Limits {
             max_channels_per_connection: 128,
             max_presence: 1000,
             leave_grace: Duration::ZERO,
+            compress_min: 256,
+            client_takeover: 0,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::Broker;
 use super::slots::flag;
 use crate::channel::Channel;
+use crate::channel::dialect::deflated::Encoder;
 use crate::channel::dialect::{Context, Encoding, Event};
 use crate::channel::log::{Lost, LostReason};
 use crate::channel::position::Position;
@@ -68,11 +69,11 @@ impl Broker {
         if cursor < head {
             let behind = Position { offset: cursor, ..channel.log.position() };
             let shared = (membership.channel, membership.encoding, behind);
-            let batches = &mut self.batches;
+            let (batches, encoder) = (&mut self.batches, &mut self.encoder);
             let chunk = self
                 .chunks
                 .entry(shared)
-                .or_insert_with(|| encode_chunk(membership.encoding, channel, cursor, batches));
+                .or_insert_with(|| encode_chunk(membership.encoding, channel, cursor, batches, encoder));
             last = chunk.last;
             let mut start = 0;
             for &(index, _) in chunk.excepts.iter().filter(|(_, except)| *except == id) {
@@ -139,14 +140,20 @@ impl Broker {
     }
 }
 
-fn encode_chunk(encoding: Encoding, channel: &Channel, cursor: u64, batches: &mut Batches) -> Chunk {
+fn encode_chunk(
+    encoding: Encoding,
+    channel: &Channel,
+    cursor: u64,
+    batches: &mut Batches,
+    encoder: &mut Encoder,
+) -> Chunk {
     // Who asks for history gets what is kept of it, under any policy.
     let batch = batches.open_kept(channel.source(cursor));
     let mut chunk = Chunk { batch, last: 0, excepts: Vec::new() };
     for (index, (offset, entry)) in channel.log.behind(cursor).enumerate() {
         let position = Position { offset, ..channel.log.position() };
         let event = Event::Message { context: Context { channel: channel.name(), position }, entry };
-        batches.append(chunk.batch, encoding.by_reference(entry), |bytes| encoding.encode(&event, bytes));
+        encoder.append(encoding, &event, entry, batches, chunk.batch);
         chunk.excepts.extend(entry.except.map(|except| (index, except)));
         chunk.last = offset;
         if batches.get(chunk.batch).len() >= CHUNK {

@@ -214,6 +214,7 @@ impl Broker {
     }
 
     fn drop_inbound(&mut self, slot: u32) {
+        self.drop_inflater(slot);
         let Some(cold) = self.slots.cold(slot) else { return };
         cold.extras = None;
         if cold.connection.is_open() {

@@ -11,6 +11,8 @@ use super::timers::Tick;
 use crate::channel::dialect::Encoding;
 use crate::channel::members::Memberships;
 use crate::proto::connection::Connection;
+use crate::proto::deflate::Inflater;
+use crate::proto::extension::Window;
 use crate::proto::outbound::Outbound;
 
 /// Bits of `Hot::flags`.
@@ -128,6 +130,8 @@ pub struct Cold {
     pub admin: bool,
     /// How it is told what it is told alone, and what it joins.
     pub encoding: Encoding,
+    /// What its messages are compressed with, if they are.
+    pub window: Option<Window>,
     /// Why it ends, once that is known.
     pub cause: Option<Cause>,
 }
@@ -141,6 +145,8 @@ pub struct Extras {
     pub stash: Vec<u8>,
     /// The request that waits for the next message.
     pub held: Option<Exchange>,
+    /// For a peer whose messages refer to those before them.
+    pub inflater: Option<Box<Inflater>>,
 }
 
 impl Cold {
@@ -162,6 +168,7 @@ impl Cold {
             kept: false,
             admin: false,
             encoding: Encoding::Raw,
+            window: None,
             cause: None,
         }
     }
@@ -188,11 +195,9 @@ impl Cold {
 
     /// Frees the extras when nothing is in them.
     pub fn tidy(&mut self) {
-        if self
-            .extras
-            .as_ref()
-            .is_some_and(|extras| extras.pong.is_none() && extras.stash.is_empty() && extras.held.is_none())
-        {
+        if self.extras.as_ref().is_some_and(|extras| {
+            extras.pong.is_none() && extras.stash.is_empty() && extras.held.is_none() && extras.inflater.is_none()
+        }) {
             self.extras = None;
         }
     }

@@ -18,6 +18,7 @@ mod store_tests;
 
 use std::sync::Arc;
 
+use dialect::deflated::Encoder;
 use dialect::{Context, Encoding, Event};
 use log::{Entry, Log};
 use members::{Group, Member, Open};
@@ -109,7 +110,14 @@ impl Channel {
 
     /// Appends a message to the log, and, encoded, to the open batch of every encoding that has members. Returns how
     /// many bytes the batches grew by. Only the store calls this, which counts what the log holds.
-    pub(super) fn publish(&mut self, entry: Entry, now: u64, batches: &mut Batches, limits: &Limits) -> usize {
+    pub(super) fn publish(
+        &mut self,
+        entry: Entry,
+        now: u64,
+        batches: &mut Batches,
+        encoder: &mut Encoder,
+        limits: &Limits,
+    ) -> usize {
         let (base, before) = (self.log.head(), batches.held());
         let position = Position { offset: (base + 1).min(MAX_OFFSET), ..self.log.position() };
         let event = Event::Message { context: Context { channel: &self.name, position }, entry: entry.view() };
@@ -121,8 +129,7 @@ impl Channel {
                 let source = source(&self.name, self.log.position());
                 Open { batch: batches.open_for(source), base }
             });
-            let by_reference = group.encoding.by_reference(entry.view());
-            batches.append_logged(open.batch, by_reference, |bytes| group.encoding.encode(&event, bytes));
+            encoder.append(group.encoding, &event, entry.view(), batches, open.batch);
         }
         self.log.append(entry, now, limits);
         batches.held() - before

@@ -16,6 +16,8 @@ pub struct Values {
     pub admin_listen: Vec<String>,
     /// `--no-page`.
     pub no_page: bool,
+    /// `--no-compression`.
+    pub no_compression: bool,
     /// `--origin`.
     pub origins: Vec<String>,
     /// `--host`.
@@ -45,6 +47,7 @@ impl Values {
             listen: vec!["localhost:8080".to_owned()],
             admin_listen: Vec::new(),
             no_page: false,
+            no_compression: false,
             origins: Vec::new(),
             hosts: Vec::new(),
             trusted_proxies: Vec::new(),
@@ -109,6 +112,7 @@ pub const FLAGS: &[Flag] = &[
     flag(LISTENING, "listen", List("ADDR", |v| &mut v.listen), "8080, :8080 (all interfaces) or HOST:PORT; repeatable"),
     flag(LISTENING, "admin-listen", List("ADDR", |v| &mut v.admin_listen), "For operators only: /-/metrics and /-/channels; repeatable"),
     flag(LISTENING, "no-page", Switch(|v| &mut v.no_page), "Do not serve the built-in page to browsers"),
+    flag(LISTENING, "no-compression", Switch(|v| &mut v.no_compression), "Do not agree to permessage-deflate"),
     flag(SAFETY, "origin", List("ORIGIN", |v| &mut v.origins), "Let pages from there in, as in https://example.com; repeatable"),
     flag(SAFETY, "host", List("HOST", |v| &mut v.hosts), "Answer to this Host on loopback listeners; repeatable"),
     flag(SAFETY, "publish-token", Token(|v| &mut v.publish_token), "Whoever publishes must show it; better in a file"),
@@ -126,6 +130,8 @@ pub const FLAGS: &[Flag] = &[
     flag(LIMITS, "max-presence", Count(|v| &mut v.limits.max_presence), "Members told by name; past it only their number"),
     flag(LIMITS, "max-fragments", Count32(|v| &mut v.limits.max_fragments), "Fragments of one message"),
     flag(LIMITS, "max-control-rate", Count32(|v| &mut v.limits.max_control_rate), "Control frames a second from one peer"),
+    flag(LIMITS, "compress-min", Size(|v| &mut v.limits.compress_min), "Shortest message that is compressed"),
+    flag(LIMITS, "client-takeover", Count(|v| &mut v.limits.client_takeover), "Peers that may keep their window, 40 KiB each"),
     flag(LIMITS, "max-head", Size(|v| &mut v.limits.max_head), "Longest request head"),
     flag(LIMITS, "max-head-fields", Count(|v| &mut v.limits.max_head_fields), "Header fields of a request"),
     flag(LIMITS, "max-target", Size(|v| &mut v.limits.max_target), "Longest request target"),

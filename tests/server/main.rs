@@ -5,6 +5,7 @@
 mod common;
 
 mod closing;
+mod deflate;
 mod dialect;
 mod embedding;
 mod followers;
