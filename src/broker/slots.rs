@@ -11,6 +11,8 @@ use super::timers::Tick;
 use crate::channel::dialect::Encoding;
 use crate::channel::members::Memberships;
 use crate::proto::connection::Connection;
+use crate::proto::deflate::Inflater;
+use crate::proto::extension::Window;
 use crate::proto::outbound::Outbound;
 
 /// Bits of `Hot::flags`.
@@ -53,6 +55,10 @@ pub mod flag {
     pub const LAST: u32 = 1 << 17;
     /// Of a proxy that is believed: its address is that of whom the proxy asks for.
     pub const PROXIED: u32 = 1 << 18;
+    /// Agreed to lose messages when it is slow, although it cannot be told.
+    pub const LOSSY: u32 = 1 << 19;
+    /// Its address is counted.
+    pub const COUNTED: u32 = 1 << 20;
 }
 
 /// What a delivery touches: one cache line.
@@ -122,10 +128,10 @@ pub struct Cold {
     pub kept: bool,
     /// Whether it arrived by a listener for operators.
     pub admin: bool,
-    /// Whether its address is counted.
-    pub counted: bool,
     /// How it is told what it is told alone, and what it joins.
     pub encoding: Encoding,
+    /// What its messages are compressed with, if they are.
+    pub window: Option<Window>,
     /// Why it ends, once that is known.
     pub cause: Option<Cause>,
 }
@@ -139,6 +145,8 @@ pub struct Extras {
     pub stash: Vec<u8>,
     /// The request that waits for the next message.
     pub held: Option<Exchange>,
+    /// For a peer whose messages refer to those before them.
+    pub inflater: Option<Box<Inflater>>,
 }
 
 impl Cold {
@@ -159,8 +167,8 @@ impl Cold {
             tag: 0,
             kept: false,
             admin: false,
-            counted: false,
             encoding: Encoding::Raw,
+            window: None,
             cause: None,
         }
     }
@@ -187,11 +195,9 @@ impl Cold {
 
     /// Frees the extras when nothing is in them.
     pub fn tidy(&mut self) {
-        if self
-            .extras
-            .as_ref()
-            .is_some_and(|extras| extras.pong.is_none() && extras.stash.is_empty() && extras.held.is_none())
-        {
+        if self.extras.as_ref().is_some_and(|extras| {
+            extras.pong.is_none() && extras.stash.is_empty() && extras.held.is_none() && extras.inflater.is_none()
+        }) {
             self.extras = None;
         }
     }
