@@ -57,6 +57,8 @@ pub mod flag {
     pub const PROXIED: u32 = 1 << 18;
     /// Agreed to lose messages when it is slow, although it cannot be told.
     pub const LOSSY: u32 = 1 << 19;
+    /// Its address is counted.
+    pub const COUNTED: u32 = 1 << 20;
 }
 
 /// What a delivery touches: one cache line.
@@ -126,8 +128,6 @@ pub struct Cold {
     pub kept: bool,
     /// Whether it arrived by a listener for operators.
     pub admin: bool,
-    /// Whether its address is counted.
-    pub counted: bool,
     /// How it is told what it is told alone, and what it joins.
     pub encoding: Encoding,
     /// What its messages are compressed with, if they are.
@@ -167,7 +167,6 @@ impl Cold {
             tag: 0,
             kept: false,
             admin: false,
-            counted: false,
             encoding: Encoding::Raw,
             window: None,
             cause: None,
