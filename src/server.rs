@@ -4,11 +4,12 @@
 //! ended, and sleeps. Sockets are registered once for both edges; nothing is registered or changed per event.
 
 mod accept;
-mod polling;
+pub mod polling;
 mod sockets;
 mod state;
 mod turn;
 pub mod turns;
+mod values;
 mod verbs;
 
 use std::collections::VecDeque;
@@ -32,6 +33,7 @@ use crate::proto::origin::OriginRules;
 use sockets::Sockets;
 use turn::{Reading, clock};
 use turns::Turns;
+use values::Values;
 
 /// The one buffer that everything is read into, in bytes: also the most that one connection is read per turn.
 const SCRATCH: usize = 64 * 1024;
@@ -69,6 +71,7 @@ pub struct Server {
     scratch: Box<[u8]>,
     reading: Option<Reading>,
     phase: Phase,
+    values: Values,
     /// Given up to tell one peer that there are no more descriptors.
     reserve: Option<File>,
     accept_again: Option<Instant>,
@@ -124,7 +127,8 @@ impl Server {
         let poll = Poll::new()?;
         let handle = Handle::new(Waker::new(poll.registry(), WAKER)?);
         let mut listeners = Vec::new();
-        let admins = config.admin_listen.iter().map(|address| Listener::bind(*address).map(|listener| (listener, true)));
+        let admins =
+            config.admin_listen.iter().map(|address| Listener::bind(*address).map(|listener| (listener, true)));
         for listening in admins.chain(open.into_iter().map(|listener| Ok((listener, false)))) {
             let (mut listener, admin) = listening?;
             listener.register(poll.registry(), Token(LISTENERS | listeners.len()))?;
@@ -154,6 +158,7 @@ impl Server {
             scratch: vec![0; SCRATCH].into(),
             reading: None,
             phase: Phase::Sleep,
+            values: Values::default(),
             reserve: File::open("/dev/null").ok(),
             accept_again: None,
             finished: false,

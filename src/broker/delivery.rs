@@ -25,6 +25,7 @@ enum Wrote {
 impl Broker {
     /// Writes all that is owed: once a turn. Afterwards nobody who is open has more unsent than the limits allow.
     pub fn flush(&mut self, io: &mut impl Io) {
+        self.answer_dropped();
         let mut touched = std::mem::take(&mut self.touched);
         for key in touched.drain(..) {
             self.fan_out(key, io);

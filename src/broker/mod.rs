@@ -54,7 +54,7 @@ use crate::proto::origin::OriginRules;
 use catching_up::Chunks;
 use complaints::Complaints;
 use draining::Draining;
-use event::{ConnectionId, Event};
+use event::{ConnectionId, Dropped, Event};
 use reason::Counters;
 use scramble::{scrambled, unscrambled};
 use slots::{Slots, flag};
@@ -130,6 +130,7 @@ pub struct Broker {
     batches: Batches,
     timers: Timers,
     events: VecDeque<Event>,
+    dropped: Dropped,
     /// Connections to flush. Invariant: each stands here once, and has the flag `DIRTY`.
     dirty: Vec<u32>,
     /// Channels that were published to since the last flush.
@@ -185,6 +186,7 @@ impl Broker {
             batches: Batches::default(),
             timers: Timers::new(now),
             events: VecDeque::new(),
+            dropped: Dropped::default(),
             dirty: Vec::new(),
             touched: Vec::new(),
             over: Vec::new(),

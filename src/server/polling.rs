@@ -61,8 +61,12 @@ impl Server {
     }
 
     fn advance(&mut self, deadline: Option<Instant>) -> io::Result<Polled> {
+        self.values.tidy();
         loop {
             if let Some(event) = self.broker.next_event() {
+                if let Event::Close(id, _) = &event {
+                    self.values.is_closed(*id);
+                }
                 return Ok(Polled::Event(event));
             }
             if let Some(key) = self.io_ready.pop_front() {
