@@ -121,6 +121,9 @@ pub struct Counters {
     pub messages_sent: u64,
     /// Messages that a subscriber was owed and did not get, because it was too slow, one a subscriber.
     pub messages_lost: u64,
+    /// Messages that were turned into bytes, once for all who share an encoding: as they are published, and again for those
+    /// who catch up.
+    pub messages_encoded: u64,
     /// Bytes that were read.
     pub bytes_received: u64,
     /// Bytes that the kernel took.

@@ -53,6 +53,10 @@ pub mod flag {
     pub const LAST: u32 = 1 << 17;
     /// Of a proxy that is believed: its address is that of whom the proxy asks for.
     pub const PROXIED: u32 = 1 << 18;
+    /// Encoded log is queued, or more of it follows: it is written behind what is new to others.
+    pub const TAKES_LOG: u32 = 1 << 19;
+    /// Stands in the line of those who take log.
+    pub const IN_LINE: u32 = 1 << 20;
 }
 
 /// What a delivery touches: one cache line.
