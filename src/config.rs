@@ -27,6 +27,8 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Names that a `Host` field may have on a loopback listener, besides loopback names and addresses.
     pub hosts: Vec<String>,
+    /// Whether permessage-deflate is agreed to with WebSockets that offer it (RFC 7692). Default: it is.
+    pub compression: bool,
     /// Proxies whose `X-Forwarded-For` is believed: networks such as `10.0.0.0/8`, or addresses. Who they ask for is whom
     /// `peer` and the log name, and who counts for `max_connections_per_ip`.
     pub trusted_proxies: Vec<String>,
@@ -40,6 +42,7 @@ impl Default for Config {
             limits: Limits::default(),
             origins: Vec::new(),
             hosts: Vec::new(),
+            compression: true,
             trusted_proxies: Vec::new(),
         }
     }

@@ -53,6 +53,8 @@ pub enum Intent {
         name: Option<Arc<str>>,
         /// Whether it speaks `v1.slotcast.json`.
         json_dialect: bool,
+        /// Whether it agrees to lose messages when it is slow, as `Limits::slow_consumer` says.
+        lossy: bool,
     },
     /// A message is to be published.
     Publish {
@@ -238,8 +240,9 @@ impl Relay {
     /// Carries an intent out, if the publish token allows it.
     pub fn perform(&self, server: &mut Server, intent: Intent) {
         match self.authorize(server, intent) {
-            Intent::Join { handshake, channel, from, echo, name, json_dialect } => {
+            Intent::Join { handshake, channel, from, echo, name, json_dialect, lossy } => {
                 let accept = Accept::join(&channel, from).name(name);
+                let accept = if lossy { accept.lossy() } else { accept };
                 let accept = if json_dialect {
                     accept.json_dialect()
                 } else {
@@ -318,15 +321,17 @@ fn read_handshake(handshake: Handshake) -> Intent {
         return Intent::Refuse(handshake, Refusal::new(Status(404), "not_found", detail));
     }
     let parsed = ChannelName::from_path(handshake.path()).map_err(Refusal::from).and_then(|channel| {
-        let echo = handshake.request().query().boolean("echo")?.unwrap_or(true);
+        let query = handshake.request().query();
+        let echo = query.boolean("echo")?.unwrap_or(true);
+        let lossy = query.boolean("lossy")?.unwrap_or(false);
         let from = http::from(handshake.request())?.unwrap_or(From::Now);
         let name = http::sender_name(handshake.request())?;
-        Ok((channel, from, echo, name))
+        Ok((channel, from, echo, lossy, name))
     });
     match parsed {
-        Ok((channel, from, echo, name)) => {
+        Ok((channel, from, echo, lossy, name)) => {
             let json_dialect = handshake.protocols().any(|protocol| protocol == JSON_DIALECT);
-            Intent::Join { handshake, channel, from, echo, name, json_dialect }
+            Intent::Join { handshake, channel, from, echo, name, json_dialect, lossy }
         }
         Err(refusal) => Intent::Refuse(handshake, refusal),
     }

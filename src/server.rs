@@ -117,6 +117,7 @@ impl Server {
             && config.hosts.is_empty();
         let seed = RandomState::new().hash_one(std::process::id());
         let mut broker = Broker::new(config.limits, rules, seed, clock());
+        broker.set_compression(config.compression);
         broker.trust(proxies);
         Ok(Server {
             broker,

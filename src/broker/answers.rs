@@ -51,7 +51,8 @@ impl Broker {
         reference: Option<&Ref>,
     ) -> Result<Joined, JoinError> {
         let slot = self.open_slot(id).ok_or(JoinError::Gone)?;
-        let encoding = self.encoding(id).unwrap_or_default();
+        let window = self.slots.cold(slot).and_then(|cold| cold.window);
+        let encoding = self.encoding(id).unwrap_or_default().deflated(window);
         self.settle(slot);
         let joined = self.join_slot(slot, channel, encoding, from)?;
         let position = joined.position;

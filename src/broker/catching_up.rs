@@ -8,6 +8,7 @@ use super::{Broker, Io};
 use crate::channel::dialect::Event;
 use crate::channel::log::{Lost, LostReason};
 use crate::channel::position::Position;
+use crate::limits::SlowConsumer;
 use crate::proto::batch::BatchKey;
 use crate::proto::outbound::Range;
 
@@ -88,7 +89,7 @@ impl Broker {
             }
             let (now, batches) = (self.timers.milliseconds(), &mut self.batches);
             let shared = (membership.channel, membership.encoding);
-            let (chunk, encoded) = self.chunks.take(shared, channel, cursor, batches, now);
+            let (chunk, encoded) = self.chunks.take(shared, channel, cursor, now, batches, &mut self.encoder);
             self.counters.messages_encoded += encoded;
             last = chunk.last;
             let seen = (cursor - chunk.first) as usize;
@@ -136,19 +137,26 @@ impl Broker {
         self.chunks.holding(batch)
     }
 
-    /// What one who catches up has missed for good is told in band, where the dialect has words for it.
+    /// What one who catches up has missed for good is told in band, where the dialect has words for it. One who has
+    /// agreed to lose messages goes on without a word.
     fn tell_lost(&mut self, slot: u32) {
+        let drops = self.limits.slow_consumer != SlowConsumer::Close;
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         if !hot.has(flag::SLOW_PATH) {
             return;
         }
-        for membership in cold.memberships.as_slice().iter().filter(|membership| membership.encoding.tells_lost()) {
+        let agreed = drops && hot.has(flag::LOSSY);
+        for membership in cold.memberships.as_slice() {
+            if !membership.encoding.tells_lost() && !agreed {
+                continue;
+            }
             let channel = &mut self.channels[membership.channel as usize];
             let (name, tail) = (channel.name().clone(), channel.log.tail());
             let position = Position { offset: tail, ..channel.log.position() };
             let member = channel.group_mut(membership.encoding).members.get_mut(membership.index as usize);
             let Some(member) = member.filter(|member| member.catching_up && member.cursor < tail) else { continue };
             let lost = Lost { count: Some(tail - member.cursor), reason: LostReason::Slow };
+            self.counters.messages_lost += tail - member.cursor;
             member.cursor = tail;
             hot.outbound.push_bytes(&mut self.batches, |bytes| {
                 membership.encoding.encode(&Event::Lost { channel: &name, lost, position }, bytes);

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::channel::Channel;
+use crate::channel::dialect::deflated::Encoder;
 use crate::channel::dialect::{Context, Encoding, Event};
 use crate::channel::position::{Epoch, Position};
 use crate::proto::batch::{BatchKey, Batches};
@@ -13,6 +14,10 @@ const CHUNK: u32 = 64 * 1024;
 
 /// How long a chunk is kept of which nobody takes anything, in milliseconds.
 pub(super) const KEPT_FOR: u64 = 1000;
+
+/// After so many times that long a chunk is made anew, even if it is used: past the outbound budget whoever holds the
+/// oldest bytes goes first, and one who has just come must not look like that.
+const OLDEST: u8 = 4;
 
 /// The share of the outbound budget that chunks may have, beside what of them is owed to somebody: one in so many.
 pub(super) const SHARE: usize = 16;
@@ -29,6 +34,8 @@ pub(super) struct Chunk {
     pub(super) excepts: Vec<(usize, u64)>,
     /// Whether anybody took anything of it since `sweep` looked.
     used: bool,
+    /// How often it did.
+    age: u8,
 }
 
 /// The chunks of one channel in one encoding, by offset; no message is in two.
@@ -58,8 +65,9 @@ impl Chunks {
         (key, encoding): (u32, Encoding),
         channel: &Channel,
         cursor: u64,
-        batches: &mut Batches,
         now: u64,
+        batches: &mut Batches,
+        encoder: &mut Encoder,
     ) -> (&Chunk, u64) {
         self.due.get_or_insert(now + KEPT_FOR);
         let Position { epoch, offset: head } = channel.log.position();
@@ -77,29 +85,32 @@ impl Chunks {
         let index = match behind.checked_sub(1).filter(|&index| run.chunks.get(index).is_some_and(covers)) {
             Some(index) => index,
             None => {
-                let (batch, excepts) = (batches.open(), Vec::new());
-                run.chunks.insert(behind, Chunk { batch, first: cursor, last: cursor, excepts, used: true });
+                // Who asks for history gets what is kept of it, under any policy.
+                let (batch, excepts) = (batches.open_kept(channel.source(cursor)), Vec::new());
+                let new = Chunk { batch, first: cursor, last: cursor, excepts, used: true, age: 0 };
+                run.chunks.insert(behind, new);
                 behind
             }
         };
         let chunk = &mut run.chunks[index];
         chunk.used = true;
         let before = (chunk.last, batches.held());
-        chunk.grow(encoding, channel, until, batches);
+        chunk.grow(encoding, channel, until, batches, encoder);
         self.bytes += batches.held() - before.1;
         (chunk, chunk.last - before.0)
     }
 
-    /// Lets the chunks go of which nobody took anything since it was called last.
+    /// Lets the chunks go of which nobody took anything since it was called last, and those that are old.
     pub(super) fn sweep(&mut self, now: u64, batches: &mut Batches) {
         let bytes = &mut self.bytes;
         self.runs.retain(|_, run| {
             run.chunks.retain_mut(|chunk| {
-                let used = std::mem::take(&mut chunk.used);
-                if !used {
+                chunk.age += 1;
+                let stays = std::mem::take(&mut chunk.used) && chunk.age <= OLDEST;
+                if !stays {
                     *bytes -= release(chunk, batches);
                 }
-                used
+                stays
             });
             !run.chunks.is_empty()
         });
@@ -146,7 +157,14 @@ impl Chunks {
 
 impl Chunk {
     /// Encodes what follows, up to `until`, while there is room.
-    fn grow(&mut self, encoding: Encoding, channel: &Channel, until: u64, batches: &mut Batches) {
+    fn grow(
+        &mut self,
+        encoding: Encoding,
+        channel: &Channel,
+        until: u64,
+        batches: &mut Batches,
+        encoder: &mut Encoder,
+    ) {
         let room = |batches: &Batches| batches.get(self.batch).len() < CHUNK;
         for (offset, entry) in channel.log.behind(self.last) {
             if offset > until || !room(batches) {
@@ -154,7 +172,7 @@ impl Chunk {
             }
             let position = Position { offset, ..channel.log.position() };
             let event = Event::Message { context: Context { channel: channel.name(), position }, entry };
-            batches.append(self.batch, encoding.by_reference(entry), |bytes| encoding.encode(&event, bytes));
+            encoder.append(encoding, &event, entry, batches, self.batch);
             self.excepts.extend(entry.except.map(|except| ((offset - self.first - 1) as usize, except)));
             self.last = offset;
         }

@@ -154,6 +154,7 @@ pub struct Accept {
     pub(crate) protocol: Option<&'static str>,
     pub(crate) encoding: Encoding,
     pub(crate) name: Option<Arc<str>>,
+    pub(crate) lossy: bool,
 }
 
 impl Accept {
@@ -165,6 +166,14 @@ impl Accept {
     /// Accepts and joins in the same step, so that the 101 carries the position.
     pub fn join(channel: &str, from: From) -> Accept {
         Accept { join: Some((channel.into(), from)), ..Accept::default() }
+    }
+
+    /// What it does not take in time may be dropped, as `Limits::slow_consumer` says, although it cannot be told: without
+    /// this, one who gets nothing but messages is closed with 1013 instead.
+    #[must_use]
+    pub fn lossy(mut self) -> Accept {
+        self.lossy = true;
+        self
     }
 
     /// Answers with this subprotocol; it must be one of those that the peer offered.

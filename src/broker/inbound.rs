@@ -10,9 +10,11 @@ use super::slots::flag;
 use crate::channel::name::is_own_path;
 use crate::proto::close::CloseCode;
 use crate::proto::connection::Input;
+use crate::proto::decoder::invalid_text;
 use crate::proto::frame::{Failure, Opcode, write_header};
 use crate::proto::handshake::{Upgrade, upgrade};
 use crate::proto::http::{BodyReader, Refusal, Representation, Request, Response, Status, framing, representation};
+use crate::proto::message::{Kind, Message};
 use crate::proto::text::escape_for_log;
 
 /// What a request asks for.
@@ -81,6 +83,7 @@ impl Broker {
                 self.counters.messages_received += 1;
                 self.events.push_back(Event::Message(id, message));
             }
+            Input::Compressed(kind, payload) => self.inflate(slot, kind, &payload),
             Input::Request(request) => self.request(slot, request),
             Input::Body(request, body) => self.exchange(slot, request, body),
             Input::Refused(refusal) => {
@@ -104,6 +107,21 @@ impl Broker {
         }
         self.account(slot);
         taken
+    }
+
+    fn inflate(&mut self, slot: u32, kind: Kind, payload: &[u8]) {
+        let (id, limit) = (self.slots.id(slot), self.limits.max_message);
+        let Some(cold) = self.slots.cold(slot) else { return };
+        let own = cold.extras.as_mut().and_then(|extras| extras.inflater.as_deref_mut());
+        let inflated = own.unwrap_or(&mut self.inflater).inflate(payload, limit);
+        let message = inflated.and_then(|bytes| Message::from_bytes(kind, Bytes::from(bytes)).ok_or(invalid_text()));
+        match message {
+            Ok(message) => {
+                self.counters.messages_received += 1;
+                self.events.push_back(Event::Message(id, message));
+            }
+            Err(failure) => self.fail(slot, Cause::of(&failure), &failure),
+        }
     }
 
     /// Keeps bytes that were read and have to wait.

@@ -1,7 +1,11 @@
 //! What always holds between two calls, in one function: the simulator asks after every step.
 
-use super::slots::flag;
+use std::collections::HashSet;
+
+use super::pressure::may_lose;
+use super::slots::{Hot, flag};
 use super::{Broker, ConnectionId};
+use crate::limits::SlowConsumer;
 
 impl Broker {
     /// Panics, and says which, if an invariant of the broker does not hold. It looks at everything: for tests.
@@ -27,9 +31,20 @@ impl Broker {
             let pending = hot.outbound.pending();
             let over = cold.connection.is_open() && pending > self.limits.max_outbound as u64;
             assert!(!over, "slot {slot} is open with {pending} bytes unsent");
+            if self.limits.slow_consumer == SlowConsumer::Latest && hot.has(flag::BLOCKED) && may_lose(hot, cold) {
+                self.assert_only_newest(slot, hot);
+            }
         }
         let held = self.batches.held();
         assert!(held <= self.limits.max_outbound_total, "{held} bytes unsent in all");
+    }
+
+    fn assert_only_newest(&self, slot: u32, hot: &Hot) {
+        let mut seen = HashSet::new();
+        for (source, _, messages) in hot.outbound.unsent_messages(&self.batches) {
+            let older = messages.len() > 1 || !seen.insert(source.life());
+            assert!(!older, "slot {slot}: more than the newest message of {} is unsent", source.channel);
+        }
     }
 
     fn assert_lists(&self) {

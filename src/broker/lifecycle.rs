@@ -12,6 +12,8 @@ use super::timers::{Tick, ticks};
 use super::{Broker, Joined};
 use crate::channel::dialect::{self, Encoding};
 use crate::proto::close::CloseCode;
+use crate::proto::deflate::Inflater;
+use crate::proto::extension::Deflate;
 use crate::proto::frame::write_close;
 use crate::proto::handshake::switching_protocols;
 use crate::proto::http::{Refusal, Response, Status};
@@ -79,13 +81,15 @@ impl Broker {
             self.events.push_back(Event::Close(id, CloseReason::new(Cause::PeerVanished, None, "")));
             return id;
         };
-        self.slots.hot(slot).set(flag::ACCEPTED);
+        self.slots.hot(slot).set(if accept.lossy { flag::ACCEPTED | flag::LOSSY } else { flag::ACCEPTED });
+        let deflate = handshake.upgrade.deflate().filter(|_| self.compression);
+        let window = deflate.map(|deflate| deflate.window);
         if let Some(cold) = self.slots.cold(slot) {
-            (cold.encoding, cold.name) = (accept.encoding, accept.name.clone());
+            (cold.encoding, cold.window, cold.name) = (accept.encoding, window, accept.name.clone());
         }
         let joined = match &accept.join {
             None => None,
-            Some((channel, from)) => match self.join_slot(slot, channel, accept.encoding, *from) {
+            Some((channel, from)) => match self.join_slot(slot, channel, accept.encoding.deflated(window), *from) {
                 Ok(joined) => Some(joined),
                 Err(_) => {
                     self.refuse_join(slot, &handshake);
@@ -93,11 +97,12 @@ impl Broker {
                 }
             },
         };
-        self.switch_protocols(slot, &handshake, accept, joined);
+        let extensions = deflate.map(|deflate| self.agree_to_deflate(slot, deflate));
+        self.switch_protocols(slot, &handshake, accept, extensions.as_deref(), joined);
         let now = self.timers.now();
         if let Some((hot, cold)) = self.slots.both(slot) {
             hot.set(flag::UNSWITCHED);
-            cold.connection.open();
+            cold.connection.open(deflate.is_some());
             hot.heard = now;
             hot.clear(flag::HELD);
         }
@@ -108,12 +113,30 @@ impl Broker {
         id
     }
 
-    fn switch_protocols(&mut self, slot: u32, handshake: &Handshake, accept: &Accept, joined: Option<Joined>) {
+    /// Agrees to permessage-deflate; a peer may go on where its last message ended while there are inflaters for that.
+    fn agree_to_deflate(&mut self, slot: u32, deflate: Deflate) -> String {
+        let takes_over = !deflate.client_no_context_takeover && self.takeovers < self.limits.client_takeover;
+        if let Some(cold) = self.slots.cold(slot).filter(|_| takes_over) {
+            cold.extras.get_or_insert_default().inflater = Some(Box::new(Inflater::new(true)));
+            self.takeovers += 1;
+        }
+        deflate.answer(takes_over)
+    }
+
+    fn switch_protocols(
+        &mut self,
+        slot: u32,
+        handshake: &Handshake,
+        accept: &Accept,
+        extensions: Option<&str>,
+        joined: Option<Joined>,
+    ) {
         let protocol = accept.protocol.and_then(|ours| handshake.upgrade.choose(&[ours]));
         let position = joined.map(|joined| joined.position.to_string());
         let lost = joined.and_then(|joined| joined.lost);
         let lost = lost.map(|lost| lost.count.map_or_else(|| "unknown".to_owned(), |count| count.to_string()));
         let mut headers = Vec::new();
+        headers.extend(extensions.map(|extensions| ("Sec-WebSocket-Extensions", extensions)));
         headers.extend(position.as_deref().map(|position| ("Slotcast-Position", position)));
         headers.extend(lost.as_deref().map(|lost| ("Slotcast-Lost", lost)));
         let hot = self.slots.hot(slot);
@@ -262,6 +285,7 @@ impl Broker {
         hot.outbound.clear(&mut self.batches);
         self.ended.push(slot);
         // Until it is reaped it is neither open nor does it hold anything.
+        self.drop_inflater(slot);
         if let Some(cold) = self.slots.cold(slot) {
             cold.connection.drain();
             cold.extras = None;
@@ -275,6 +299,7 @@ impl Broker {
         while let Some(key) = self.first_membership(slot) {
             self.remove_member(slot, key);
         }
+        self.drop_inflater(slot);
         let id = self.slots.id(slot);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         if cold.cause.is_none() {
@@ -284,6 +309,15 @@ impl Broker {
         if hot.has(flag::ACCEPTED) {
             hot.clear(flag::ACCEPTED);
             self.events.push_back(Event::Close(id, reason));
+        }
+    }
+
+    /// Another peer may have an inflater of its own instead.
+    pub(super) fn drop_inflater(&mut self, slot: u32) {
+        let Some(cold) = self.slots.cold(slot) else { return };
+        if cold.extras.as_mut().is_some_and(|extras| extras.inflater.take().is_some()) {
+            self.takeovers -= 1;
+            cold.tidy();
         }
     }
 

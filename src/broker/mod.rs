@@ -19,6 +19,7 @@ mod presence;
 mod pressure;
 mod publish;
 pub mod reason;
+mod scramble;
 mod slots;
 #[cfg(test)]
 mod tests {
@@ -27,6 +28,7 @@ mod tests {
     mod keep_alive;
     mod proxies;
     pub(super) mod rig;
+    mod slow;
 }
 pub mod timers;
 
@@ -39,12 +41,14 @@ use std::time::Instant;
 
 use crate::channel::Channel;
 use crate::channel::dialect::Encoding;
+use crate::channel::dialect::deflated::Encoder;
 use crate::channel::log::{From, Lost};
 use crate::channel::members::{Member, Membership};
 use crate::channel::position::Position;
 use crate::channel::store::{Store, TooManyChannels};
 use crate::limits::Limits;
 use crate::proto::batch::Batches;
+use crate::proto::deflate::{Inflater, Stats};
 use crate::proto::forwarded::TrustedProxies;
 use crate::proto::origin::OriginRules;
 
@@ -53,6 +57,7 @@ use complaints::Complaints;
 use draining::Draining;
 use event::{ConnectionId, Event};
 use reason::Counters;
+use scramble::{scrambled, unscrambled};
 use slots::{Slots, flag};
 use timers::{Now, Timers};
 
@@ -140,6 +145,13 @@ pub struct Broker {
     resumed: Vec<ConnectionId>,
     /// Log that was encoded for those who catch up.
     chunks: Chunks,
+    /// Whether permessage-deflate is agreed to.
+    compression: bool,
+    encoder: Encoder,
+    /// For peers that begin each message anew.
+    inflater: Inflater,
+    /// How many peers have an inflater of their own.
+    takeovers: usize,
     /// Bytes in open batches.
     open_bytes: usize,
     /// Bytes in unfinished heads, messages and stashes.
@@ -164,6 +176,10 @@ impl Broker {
     /// A broker without connections. `seed` is random: epochs come from it.
     pub fn new(limits: Limits, rules: OriginRules, seed: u64, now: Now) -> Broker {
         let mut broker = Broker {
+            compression: true,
+            encoder: Encoder::new(limits.compress_min),
+            inflater: Inflater::default(),
+            takeovers: 0,
             limits,
             rules,
             proxies: TrustedProxies::default(),
@@ -193,6 +209,11 @@ impl Broker {
         };
         broker.secret = broker.next_random();
         broker
+    }
+
+    /// Whether permessage-deflate is agreed to with WebSockets that offer it (RFC 7692); it is until this says otherwise.
+    pub fn set_compression(&mut self, compression: bool) {
+        self.compression = compression;
     }
 
     /// Believes these proxies from now on, as far as new connections are concerned.
@@ -303,6 +324,11 @@ impl Broker {
         &self.counters
     }
 
+    /// What compression did.
+    pub fn compression(&self) -> Stats {
+        self.encoder.deflater().stats()
+    }
+
     /// The limits in force.
     pub fn limits(&self) -> &Limits {
         &self.limits
@@ -406,34 +432,5 @@ impl Broker {
         // SplitMix64: good enough for what only has to differ.
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         scrambled(self.random)
-    }
-}
-
-/// The last step of SplitMix64, which makes a different number of each.
-fn scrambled(mut number: u64) -> u64 {
-    number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    number ^ (number >> 31)
-}
-
-/// What `scrambled` made that number of.
-fn unscrambled(mut number: u64) -> u64 {
-    number = (number ^ (number >> 31) ^ (number >> 62)).wrapping_mul(0x3196_42b2_d24d_8ec3);
-    number = (number ^ (number >> 27) ^ (number >> 54)).wrapping_mul(0x96de_1b17_3f11_9089);
-    number ^ (number >> 30) ^ (number >> 60)
-}
-
-#[cfg(test)]
-mod scramble_tests {
-    use super::{scrambled, unscrambled};
-
-    #[test]
-    fn there_and_back() {
-        let mut number = 1_u64;
-        for _ in 0..1000 {
-            assert_eq!(unscrambled(scrambled(number)), number);
-            assert_eq!(scrambled(unscrambled(number)), number);
-            number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        }
     }
 }

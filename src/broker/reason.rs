@@ -119,7 +119,8 @@ pub struct Counters {
     pub messages_received: u64,
     /// Messages that were handed to the kernel or queued, one a subscriber.
     pub messages_sent: u64,
-    /// Messages that a subscriber was owed and did not get, because it was too slow, one a subscriber.
+    /// Messages that a subscriber did not get because it was slow, one a subscriber: dropped from what was queued to it,
+    /// or not kept any more when its turn came.
     pub messages_lost: u64,
     /// Messages that were turned into bytes, once for all who share an encoding: as they are published, and again for those
     /// who catch up.

@@ -11,6 +11,8 @@ use super::timers::Tick;
 use crate::channel::dialect::Encoding;
 use crate::channel::members::Memberships;
 use crate::proto::connection::Connection;
+use crate::proto::deflate::Inflater;
+use crate::proto::extension::Window;
 use crate::proto::outbound::Outbound;
 
 /// Bits of `Hot::flags`.
@@ -53,10 +55,12 @@ pub mod flag {
     pub const LAST: u32 = 1 << 17;
     /// Of a proxy that is believed: its address is that of whom the proxy asks for.
     pub const PROXIED: u32 = 1 << 18;
+    /// Agreed to lose messages when it is slow, although it cannot be told.
+    pub const LOSSY: u32 = 1 << 19;
     /// Encoded log is queued, or more of it follows: it is written behind what is new to others.
-    pub const TAKES_LOG: u32 = 1 << 19;
+    pub const TAKES_LOG: u32 = 1 << 20;
     /// Stands in the line of those who take log.
-    pub const IN_LINE: u32 = 1 << 20;
+    pub const IN_LINE: u32 = 1 << 21;
 }
 
 /// What a delivery touches: one cache line.
@@ -130,6 +134,8 @@ pub struct Cold {
     pub counted: bool,
     /// How it is told what it is told alone, and what it joins.
     pub encoding: Encoding,
+    /// What its messages are compressed with, if they are.
+    pub window: Option<Window>,
     /// Why it ends, once that is known.
     pub cause: Option<Cause>,
 }
@@ -143,6 +149,8 @@ pub struct Extras {
     pub stash: Vec<u8>,
     /// The request that waits for the next message.
     pub held: Option<Exchange>,
+    /// For a peer whose messages refer to those before them.
+    pub inflater: Option<Box<Inflater>>,
 }
 
 impl Cold {
@@ -165,6 +173,7 @@ impl Cold {
             admin: false,
             counted: false,
             encoding: Encoding::Raw,
+            window: None,
             cause: None,
         }
     }
@@ -191,11 +200,9 @@ impl Cold {
 
     /// Frees the extras when nothing is in them.
     pub fn tidy(&mut self) {
-        if self
-            .extras
-            .as_ref()
-            .is_some_and(|extras| extras.pong.is_none() && extras.stash.is_empty() && extras.held.is_none())
-        {
+        if self.extras.as_ref().is_some_and(|extras| {
+            extras.pong.is_none() && extras.stash.is_empty() && extras.held.is_none() && extras.inflater.is_none()
+        }) {
             self.extras = None;
         }
     }

@@ -37,6 +37,17 @@ impl Epoch {
         Epoch { text, len: MIN_EPOCH as u8 }
     }
 
+    /// The epoch as bytes, for those who have no use for it but to hand it back.
+    pub fn to_bytes(self) -> [u8; MAX_EPOCH] {
+        self.text
+    }
+
+    /// The epoch that these bytes are of.
+    pub fn from_bytes(text: [u8; MAX_EPOCH]) -> Epoch {
+        let len = text.iter().position(|&byte| byte == 0).unwrap_or(MAX_EPOCH);
+        Epoch { text, len: len as u8 }
+    }
+
     /// The epoch's text.
     pub fn as_str(&self) -> &str {
         self.text.get(..usize::from(self.len)).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
@@ -149,6 +160,14 @@ mod tests {
         }
         assert_eq!("0.0".parse(), Ok(Position::NONE));
         assert_eq!("k3f9a2c1abcdefgh.42".parse::<Position>().unwrap().to_string(), "k3f9a2c1abcdefgh.42");
+    }
+
+    #[test]
+    fn epochs_to_bytes_and_back() {
+        let longest: Position = "k3f9a2c1abcdefgh.1".parse().unwrap();
+        for epoch in [Epoch::NONE, Epoch::from_random(7), longest.epoch] {
+            assert_eq!(Epoch::from_bytes(epoch.to_bytes()), epoch);
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::ops;
 use slab::Slab;
 
 use super::Channel;
+use super::dialect::deflated::Encoder;
 use super::log::{Entry, EntryRef, From, Log, Lost, is_over};
 use super::lru::{Links, List};
 use super::position::{Epoch, Position};
@@ -176,10 +177,18 @@ impl Store {
     ///
     /// # Panics
     /// If the key is not that of a channel that is awake.
-    pub fn publish(&mut self, key: u32, entry: Entry, now: u64, batches: &mut Batches, limits: &Limits) -> usize {
+    pub fn publish(
+        &mut self,
+        key: u32,
+        entry: Entry,
+        now: u64,
+        batches: &mut Batches,
+        encoder: &mut Encoder,
+        limits: &Limits,
+    ) -> usize {
         let channel = &mut self[key as usize];
         let before = channel.log.cost();
-        let grown = channel.publish(entry, now, batches, limits);
+        let grown = channel.publish(entry, now, batches, encoder, limits);
         let after = channel.log.cost();
         self.held = self.held - before + after;
         if after > 0 {

@@ -29,6 +29,7 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
     config.admin_listen = settings.admin_listen.iter().flat_map(|listen| listen.addrs.clone()).collect();
     config.origins = settings.origins.clone();
     config.hosts = settings.hosts.clone();
+    config.compression = settings.compression;
     config.trusted_proxies = settings.trusted_proxies.clone();
     let mut server =
         Server::bind(config).map_err(|error| cannot_listen(&settings.listen, &settings.admin_listen, &error))?;

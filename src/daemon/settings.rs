@@ -37,6 +37,8 @@ pub struct Settings {
     pub publish_token: Option<PublishToken>,
     /// Whether browsers are answered with the page that joins a channel.
     pub page: bool,
+    /// Whether permessage-deflate is agreed to.
+    pub compression: bool,
     /// How long a shutdown may wait for peers.
     pub shutdown_timeout: Duration,
     /// A filter that `logging::check` accepted.
@@ -118,6 +120,7 @@ fn settle(
         trusted_proxies: values.trusted_proxies.clone(),
         publish_token: publish_token(values, &given)?,
         page: !values.no_page,
+        compression: !values.no_compression,
         shutdown_timeout: values.shutdown_timeout,
         log: log_filter(values, &given, environment)?,
         warnings: environment.warnings(),

@@ -4,6 +4,8 @@ pub mod batch;
 pub mod close;
 pub mod connection;
 pub mod decoder;
+pub mod deflate;
+pub mod extension;
 pub mod forwarded;
 pub mod frame;
 pub mod handshake;

@@ -14,6 +14,7 @@ use crate::channel::log::{From, MemberId};
 use crate::channel::presence::Named;
 use crate::limits::Limits;
 use crate::proto::close::CloseCode;
+use crate::proto::deflate::Stats;
 use crate::proto::http::{Refusal, Response};
 use crate::proto::message::Message;
 
@@ -210,6 +211,11 @@ impl Server {
     /// What was counted since the start.
     pub fn counters(&self) -> &Counters {
         self.broker.counters()
+    }
+
+    /// What compression did since the start.
+    pub fn compression(&self) -> Stats {
+        self.broker.compression()
     }
 
     /// The limits in force.

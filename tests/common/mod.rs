@@ -162,12 +162,18 @@ impl Peer {
     /// The next bytes up to the empty line, and that.
     #[track_caller]
     pub fn read_head(&mut self) -> String {
+        String::from_utf8(self.read_until(b"\r\n\r\n")).unwrap()
+    }
+
+    /// The next bytes up to these, and these.
+    #[track_caller]
+    pub fn read_until(&mut self, end: &[u8]) -> Vec<u8> {
         loop {
             let rest = &self.read[self.taken..];
-            if let Some(at) = rest.windows(4).position(|window| window == b"\r\n\r\n") {
-                let head = String::from_utf8(rest[..at + 4].to_vec()).unwrap();
-                self.taken += at + 4;
-                return head;
+            if let Some(at) = rest.windows(end.len()).position(|window| window == end) {
+                let bytes = rest[..at + end.len()].to_vec();
+                self.taken += bytes.len();
+                return bytes;
             }
             self.fill();
         }

@@ -5,6 +5,7 @@
 mod common;
 
 mod closing;
+mod deflate;
 mod dialect;
 mod embedding;
 mod followers;
@@ -14,4 +15,5 @@ mod limits;
 mod messages;
 mod metrics;
 mod operators;
+mod slow;
 mod tokens;

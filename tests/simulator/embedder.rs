@@ -194,18 +194,20 @@ impl World {
     fn accept(&mut self, handshake: Handshake) {
         let id = handshake.id();
         self.embedder.accepted.insert(id, None);
-        self.oracle.opened(id);
+        let agrees = self.random.one_in(3);
+        let lossy = |accept: Accept| if agrees { accept.lossy() } else { accept };
+        self.oracle.opened(id, agrees);
         let (from, channel) = (self.from(), self.random.pick(&CHANNELS));
         if channel == CHANNELS[0] {
             self.embedder.in_first.insert(id);
         }
         let mut told = (None, None);
         if self.random.one_in(8) {
-            assert_eq!(self.broker.accept(handshake, &Accept::plain()), id);
+            assert_eq!(self.broker.accept(handshake, &lossy(Accept::plain())), id);
             self.embedder.switched.insert(id, told);
             return;
         }
-        assert_eq!(self.broker.accept(handshake, &Accept::join(channel, from)), id);
+        assert_eq!(self.broker.accept(handshake, &lossy(Accept::join(channel, from))), id);
         if self.broker.channels_of(id).next().is_some() {
             let (offset, lost) = self.joined(id, channel, from);
             let epoch = self.broker.position_of(channel).epoch;

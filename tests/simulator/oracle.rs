@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use slotcast::broker::event::ConnectionId;
 use slotcast::channel::log::From;
 use slotcast::channel::position::Epoch;
-use slotcast::limits::Limits;
+use slotcast::limits::{Limits, SlowConsumer};
 
 use keeping::{Start, State};
 use verdict::peek;
@@ -59,6 +59,8 @@ struct View {
     directs: VecDeque<Entry>,
     bye: Option<(Option<u16>, Behind)>,
     closed: bool,
+    /// Published messages may be dropped, any and silently: what arrives is still in order.
+    lossy: bool,
 }
 
 pub struct Oracle {
@@ -101,8 +103,10 @@ impl Oracle {
         view.is_some_and(|view| view.streams.iter().any(|s| Some(&s.life) == life && s.end.is_none()))
     }
 
-    pub fn opened(&mut self, id: ConnectionId) {
-        self.views.entry(id).or_default();
+    /// `agrees` says whether it agrees to lose messages, if the policy is to drop any.
+    pub fn opened(&mut self, id: ConnectionId, agrees: bool) {
+        let lossy = agrees && self.limits.slow_consumer != SlowConsumer::Close;
+        self.views.insert(id, View { lossy, ..View::default() });
     }
 
     /// Returns the offset behind which everything follows, and what is lost. `is_there` is asked who made way.

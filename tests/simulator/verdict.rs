@@ -6,28 +6,40 @@ use super::{Behind, Entry, Life, Oracle, Stream, View};
 
 impl Oracle {
     pub fn received(&mut self, id: ConnectionId, data: &(bool, Vec<u8>)) {
-        let View { streams, directs, .. } = self.views.get_mut(&id).expect("open");
+        let View { streams, directs, lossy, .. } = self.views.get_mut(&id).expect("open");
         let lives = &self.lives;
-        let overtaken = |streams: &[Stream], is_before: &dyn Fn(&Entry) -> bool| {
-            let live = streams.iter().filter(|stream| !stream.behind);
-            live.filter_map(|stream| peek(lives, stream, id)).any(|at| is_before(&lives[at.0].entries[at.1]))
+        // What is published before something else comes before it, or was dropped.
+        let pass = |streams: &mut [Stream], is_before: &dyn Fn(&Entry) -> bool| {
+            let mut overtaken = false;
+            for stream in streams.iter_mut().filter(|stream| !stream.behind) {
+                while let Some((_, at)) =
+                    peek(lives, stream, id).filter(|&(life, at)| is_before(&lives[life].entries[at]))
+                {
+                    overtaken |= !*lossy;
+                    stream.next = at + 1;
+                }
+            }
+            overtaken
         };
         if directs.front().is_some_and(|direct| direct.data == *data)
             && let Some(direct) = directs.pop_front()
         {
-            assert!(!overtaken(streams, &|entry| entry.time < direct.time), "{id}: a send overtakes a publish");
+            assert!(!pass(streams, &|entry| entry.time < direct.time), "{id}: a send overtakes a publish");
             return;
         }
-        let owes = |s: &Stream| peek(lives, s, id).is_some_and(|(l, at)| lives[l].entries[at].data == *data);
-        let found = streams.iter().position(owes);
-        let Some(found) = found else { panic!("{id}: nobody owes it {}", brief(data)) };
-        let (life, at) = peek(lives, &streams[found], id).expect("found");
-        let entry = &lives[life].entries[at];
+        let owes = |s: &Stream| {
+            owed(lives, s, id)
+                .take(if *lossy { usize::MAX } else { 1 })
+                .find(|&at| lives[s.life].entries[at].data == *data)
+        };
+        let found = streams.iter().enumerate().find_map(|(index, stream)| Some((index, owes(stream)?)));
+        let Some((found, at)) = found else { panic!("{id}: nobody owes it {}", brief(data)) };
+        let entry = &lives[streams[found].life].entries[at];
         streams[found].next = at + 1;
         if !streams[found].behind {
             let early = directs.front().is_some_and(|direct| direct.time < entry.time);
             assert!(!early, "{id}: a publish overtakes a send");
-            assert!(!overtaken(streams, &|other| other.turn < entry.turn), "{id}: a turn overtakes the one before");
+            assert!(!pass(streams, &|other| other.turn < entry.turn), "{id}: a turn overtakes the one before");
         }
     }
 
@@ -46,8 +58,8 @@ impl Oracle {
     pub fn assert_complete(&self, id: ConnectionId, behind: Behind) {
         let Some(view) = self.views.get(&id).filter(|_| behind != Behind::Some) else { return };
         assert!(view.directs.is_empty(), "{id}: {} sent to it are missing", view.directs.len());
-        for stream in view.streams.iter().filter(|stream| !stream.may_miss && (behind == Behind::All || !stream.behind))
-        {
+        let surely = |stream: &&Stream| !view.lossy && !stream.may_miss && (behind == Behind::All || !stream.behind);
+        for stream in view.streams.iter().filter(surely) {
             let missing = peek(&self.lives, stream, id).map(|(life, at)| brief(&self.lives[life].entries[at].data));
             assert_eq!(
                 missing,
@@ -62,9 +74,14 @@ impl Oracle {
 
 /// The next message that a stream owes: its life and index.
 pub(super) fn peek(lives: &[Life], stream: &Stream, id: ConnectionId) -> Option<(usize, usize)> {
+    owed(lives, stream, id).next().map(|at| (stream.life, at))
+}
+
+/// The messages that a stream owes.
+fn owed(lives: &[Life], stream: &Stream, id: ConnectionId) -> impl Iterator<Item = usize> {
     let entries = &lives[stream.life].entries;
     let end = stream.end.unwrap_or(entries.len());
-    (stream.next..end).find(|&at| entries[at].except != Some(id)).map(|at| (stream.life, at))
+    (stream.next..end).filter(move |&at| entries[at].except != Some(id))
 }
 
 fn brief((text, payload): &(bool, Vec<u8>)) -> String {
