@@ -25,10 +25,10 @@ enum Wrote {
 impl Broker {
     /// Writes all that is owed: once a turn. Afterwards nobody who is open has more unsent than the limits allow.
     pub fn flush(&mut self, io: &mut impl Io) {
-        let (sent, mut told) = (self.counters.bytes_sent, 0);
+        let (sent, mut calls) = (self.counters.bytes_sent, 0);
         let mut touched = std::mem::take(&mut self.touched);
         for key in touched.drain(..) {
-            told += self.fan_out(key, io);
+            calls += self.fan_out(key, io);
         }
         // Who broke meanwhile has left: that is told in the next flush.
         if self.touched.is_empty() {
@@ -39,14 +39,14 @@ impl Broker {
             self.slots.hot(slot).clear(flag::DIRTY);
             if !self.stands_in_line(slot) {
                 self.flush_one(slot, io);
-                told += 1;
+                calls += 1;
             }
         }
         // What became dirty meanwhile waits for the next flush, in the other vector.
         if self.dirty.is_empty() {
             self.dirty = dirty;
         }
-        self.flush_line(self.counters.bytes_sent - sent, told, io);
+        self.flush_line(self.counters.bytes_sent - sent, calls, io);
         self.open_bytes = 0;
         self.judge();
     }
@@ -112,7 +112,7 @@ impl Broker {
         }
     }
 
-    /// Writes a channel's open batches to all members at once, and forgets them; returns how many members that are.
+    /// Writes a channel's open batches to all members at once, and forgets them; returns how many it wrote to.
     fn fan_out(&mut self, key: u32, io: &mut impl Io) -> u64 {
         self.answer_polls(key);
         self.append_notices(key);
@@ -120,10 +120,9 @@ impl Broker {
         let channel = &mut self.channels[key as usize];
         channel.touched = false;
         let head = channel.log.head();
-        let (mut troubled, mut told) = (Vec::new(), 0);
+        let (mut troubled, mut calls) = (Vec::new(), 0);
         for group in &mut channel.groups {
             let Some(open) = group.open.take() else { continue };
-            told += group.members.len() as u64;
             let mut walk = FanOut {
                 open,
                 head,
@@ -132,10 +131,12 @@ impl Broker {
                 over: &mut self.over,
                 sent: 0,
                 bytes: 0,
+                calls: 0,
             };
             walk.group(group, &mut self.slots.hot, tolerated, io, &mut troubled);
             self.counters.messages_sent += walk.sent;
             self.counters.bytes_sent += walk.bytes;
+            calls += walk.calls;
             self.batches.release(open.batch);
         }
         channel.groups.retain(|group| !group.members.is_empty());
@@ -146,7 +147,7 @@ impl Broker {
             }
         }
         self.release_if_idle(key);
-        told
+        calls
     }
 
     pub(super) fn flush_one(&mut self, slot: u32, io: &mut impl Io) {
@@ -267,6 +268,7 @@ struct FanOut<'a> {
     over: &'a mut Vec<u32>,
     sent: u64,
     bytes: u64,
+    calls: u64,
 }
 
 impl FanOut<'_> {
@@ -302,6 +304,7 @@ impl FanOut<'_> {
                 }
                 continue;
             }
+            self.calls += 1;
             match self.write(member.slot, range, io) {
                 Wrote::All => self.bytes += u64::from(range.end - range.start),
                 Wrote::Blocked(taken) => {

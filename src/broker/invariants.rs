@@ -61,7 +61,7 @@ impl Broker {
         assert_eq!(ended, self.ended.len(), "flags and list of the ended differ");
         let admins = self.slots.iter().filter(|(.., cold)| cold.admin).count();
         let mut addresses = std::collections::HashMap::new();
-        for (.., cold) in self.slots.iter().filter(|(.., cold)| cold.counted) {
+        for (.., cold) in self.slots.iter().filter(|(_, hot, _)| hot.has(flag::COUNTED)) {
             *addresses.entry(cold.peer().ip()).or_insert(0) += 1;
         }
         assert_eq!(addresses, self.addresses, "addresses are not counted as they are");

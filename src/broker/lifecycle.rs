@@ -291,6 +291,7 @@ impl Broker {
             cold.extras = None;
         }
         self.count_inbound(slot);
+        self.uncount(slot);
         self.farewell(slot, CloseReason::new(cause, None, ""));
     }
 
@@ -407,9 +408,6 @@ impl Broker {
             if let Some(cold) = self.slots.remove(slot) {
                 self.inbound -= cold.inbound as usize;
                 self.admins -= usize::from(cold.admin);
-                if cold.counted {
-                    self.discount_address(cold.peer().ip());
-                }
                 self.counters.count_closed(cold.cause.unwrap_or(Cause::PeerVanished));
                 drop_socket(slot);
             }

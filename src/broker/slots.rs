@@ -61,6 +61,8 @@ pub mod flag {
     pub const TAKES_LOG: u32 = 1 << 20;
     /// Stands in the line of those who take log.
     pub const IN_LINE: u32 = 1 << 21;
+    /// Its address is counted.
+    pub const COUNTED: u32 = 1 << 22;
 }
 
 /// What a delivery touches: one cache line.
@@ -130,8 +132,6 @@ pub struct Cold {
     pub kept: bool,
     /// Whether it arrived by a listener for operators.
     pub admin: bool,
-    /// Whether its address is counted.
-    pub counted: bool,
     /// How it is told what it is told alone, and what it joins.
     pub encoding: Encoding,
     /// What its messages are compressed with, if they are.
@@ -171,7 +171,6 @@ impl Cold {
             tag: 0,
             kept: false,
             admin: false,
-            counted: false,
             encoding: Encoding::Raw,
             window: None,
             cause: None,

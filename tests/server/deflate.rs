@@ -72,7 +72,7 @@ fn two_windows_and_none_in_one_channel() {
         }
     }
     // Once a message and window, whoever gets it: four of these were long enough.
-    let metrics = ask(broker.address, "GET /-/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned()).text();
+    let metrics = ask(broker.address, "GET /-/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").text();
     assert!(metrics.contains("\nslotcast_compressed_messages_total 8\n"), "{metrics}");
     // What does not shrink is sent as it is.
     let noise = crate::common::pattern(3, 5000);
