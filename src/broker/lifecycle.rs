@@ -412,10 +412,11 @@ impl Broker {
     /// The connections that have ended since the last call; their slots are free afterwards, and their sockets are to
     /// be dropped.
     pub fn reap(&mut self, mut drop_socket: impl FnMut(u32)) {
-        for slot in std::mem::take(&mut self.ended) {
-            if self.slots.hot(slot).has(flag::DIRTY) {
-                self.dirty.retain(|&dirty| dirty != slot);
-            }
+        let ended = std::mem::take(&mut self.ended);
+        if ended.iter().any(|&slot| self.slots.hot(slot).has(flag::DIRTY)) {
+            self.dirty.retain(|&slot| !self.slots.hot(slot).has(flag::ENDED));
+        }
+        for slot in ended {
             if let Some(cold) = self.slots.remove(slot) {
                 self.inbound -= cold.inbound as usize;
                 self.admins -= usize::from(cold.admin);
