@@ -59,9 +59,12 @@ pub struct Notices {
 const COUNT_INTERVAL: u64 = 1000;
 
 impl Presence {
-    /// Somebody came. Whoever left under the same name and is still held back has come back.
+    /// Somebody came. Whoever left under the same name and is still held back has come back, first of all one of the same
+    /// id: that one must not be told later to have left. It is told all the same: who came meanwhile does not know it.
     pub fn join(&mut self, mut member: Named) {
-        let before = self.held.iter().position(|(_, held)| held.name.is_some() && held.name == member.name);
+        let same = self.held.iter().position(|(_, held)| held.id == member.id);
+        let named = |(_, held): &(u64, Named)| held.name.is_some() && held.name == member.name;
+        let before = same.or_else(|| self.held.iter().position(named));
         match before.and_then(|index| self.held.remove(index)) {
             Some((_, held)) => {
                 member.was = Some(held.id);
@@ -82,6 +85,12 @@ impl Presence {
             // The others know it by the id that it had before.
             let returned = self.returned.swap_remove(index);
             member.id = returned.was.unwrap_or(member.id);
+            if let Some(index) = self.joined.iter().position(|joined| joined.id == member.id) {
+                // Who had that id before is back, too.
+                let was = Some(member.id);
+                self.returned.push(Named { was, ..self.joined.swap_remove(index) });
+                return;
+            }
         }
         match due.filter(|_| member.name.is_some() && self.held.len() < most) {
             Some(due) => self.held.push_back((due, member)),
@@ -194,6 +203,25 @@ mod tests {
         assert_eq!(presence.take(600, 5, 10).returned[0].was, Some(MemberId(1)));
         presence.leave(named(3, "Ann"), Some(900), 10);
         assert_eq!(ids(&presence.take(900, 5, 10).left), [3]);
+    }
+
+    /// Its leaving was held back still, and told of a member later.
+    #[test]
+    fn who_comes_back_as_itself_is_not_told_to_have_left() {
+        let mut presence = Presence::default();
+        presence.leave(named(1, "Ann"), Some(500), 10);
+        presence.leave(named(2, "Ann"), Some(500), 10);
+        presence.join(named(2, "Ann"));
+        let itself = |id| Notices {
+            returned: vec![Named { was: Some(MemberId(id)), ..named(id, "Ann") }],
+            ..Notices::default()
+        };
+        assert_eq!(presence.take(100, 5, 10), itself(2));
+        presence.join(named(3, "Ann"));
+        presence.join(named(1, "Ann"));
+        presence.leave(named(3, "Ann"), Some(600), 10);
+        assert_eq!(presence.take(200, 5, 10), itself(1));
+        assert!(presence.is_empty(200), "{presence:?}");
     }
 
     #[test]

@@ -2,32 +2,49 @@
 
 use slotcast::broker::event::ConnectionId;
 
-use super::{Behind, Entry, Life, Oracle, Stream, View};
+use super::{Behind, Entry, Life, Oracle, Said, Stream, View};
 
 impl Oracle {
-    pub fn received(&mut self, id: ConnectionId, data: &(bool, Vec<u8>)) {
-        let View { streams, directs, .. } = self.views.get_mut(&id).expect("open");
-        let lives = &self.lives;
-        let overtaken = |streams: &[Stream], is_before: &dyn Fn(&Entry) -> bool| {
-            let live = streams.iter().filter(|stream| !stream.behind);
-            live.filter_map(|stream| peek(lives, stream, id)).any(|at| is_before(&lives[at.0].entries[at.1]))
-        };
-        if directs.front().is_some_and(|direct| direct.data == *data)
-            && let Some(direct) = directs.pop_front()
-        {
-            assert!(!overtaken(streams, &|entry| entry.time < direct.time), "{id}: a send overtakes a publish");
+    /// A message has arrived that is nothing but its payload.
+    pub fn received(&mut self, id: ConnectionId, text: bool, payload: Vec<u8>) {
+        let said = Said::Data(text, payload);
+        if self.take_direct(id, &said).is_some() {
             return;
         }
-        let owes = |s: &Stream| peek(lives, s, id).is_some_and(|(l, at)| lives[l].entries[at].data == *data);
-        let found = streams.iter().position(owes);
-        let Some(found) = found else { panic!("{id}: nobody owes it {}", brief(data)) };
-        let (life, at) = peek(lives, &streams[found], id).expect("found");
+        let Said::Data(text, payload) = said else { return };
+        let data = (text, payload);
+        let (view, lives) = (&self.views[&id], &self.lives);
+        let owes = |s: &Stream| peek(lives, s, id).is_some_and(|(l, at)| lives[l].entries[at].data == data);
+        let found = view.streams.iter().position(owes);
+        let Some(found) = found else { panic!("{id}: nobody owes it {}", brief(&data)) };
+        self.take_published(id, found);
+    }
+
+    /// Takes it if it is the next of what is told to it alone; returns when that was, in order.
+    pub(super) fn take_direct(&mut self, id: ConnectionId, said: &Said) -> Option<u64> {
+        let View { streams, directs, .. } = self.views.get_mut(&id).expect("open");
+        let direct = directs.front().filter(|direct| direct.said == *said)?;
+        let time = direct.time;
+        directs.pop_front();
+        let is_before = |entry: &Entry| entry.time < time;
+        assert!(!overtaken(&self.lives, streams, id, is_before), "{id}: a send overtakes a publish");
+        Some(time)
+    }
+
+    /// The next message of that stream has arrived.
+    pub(super) fn take_published(&mut self, id: ConnectionId, index: usize) {
+        let View { streams, directs, .. } = self.views.get_mut(&id).expect("open");
+        let lives = &self.lives;
+        let (life, at) = peek(lives, &streams[index], id).expect("owed");
         let entry = &lives[life].entries[at];
-        streams[found].next = at + 1;
-        if !streams[found].behind {
+        streams[index].next = at + 1;
+        let first = directs.front().is_none_or(|direct| direct.time > streams[index].begins);
+        assert!(first, "{id}: a publish before it is told where it begins");
+        if !streams[index].behind {
             let early = directs.front().is_some_and(|direct| direct.time < entry.time);
             assert!(!early, "{id}: a publish overtakes a send");
-            assert!(!overtaken(streams, &|other| other.turn < entry.turn), "{id}: a turn overtakes the one before");
+            let is_before = |other: &Entry| other.turn < entry.turn;
+            assert!(!overtaken(lives, streams, id, is_before), "{id}: a turn overtakes the one before");
         }
     }
 
@@ -38,14 +55,29 @@ impl Oracle {
         self.views.get_mut(&id).expect("open").closed = true;
     }
 
+    /// A stream has ended from our side, behind all that was queued.
+    pub fn received_end(&mut self, id: ConnectionId) {
+        let Some(view) = self.views.get(&id).filter(|view| view.dialect.is_stream()) else { return };
+        let (_, behind) = view.bye.expect("an end that the embedder knows of");
+        self.assert_complete(id, behind);
+    }
+
     pub fn is_closed(&self, id: ConnectionId) -> bool {
         self.views.get(&id).is_some_and(|view| view.closed)
+    }
+
+    /// Whether nothing was unsent after a flush.
+    pub fn caught_up(&mut self, id: ConnectionId, is: bool) {
+        if let Some(view) = self.views.get_mut(&id) {
+            view.caught_up = is;
+        }
     }
 
     /// All that it is owed has arrived.
     pub fn assert_complete(&self, id: ConnectionId, behind: Behind) {
         let Some(view) = self.views.get(&id).filter(|_| behind != Behind::Some) else { return };
-        assert!(view.directs.is_empty(), "{id}: {} sent to it are missing", view.directs.len());
+        let next = view.directs.front().map(|direct| &direct.said);
+        assert_eq!(next, None, "{id}: {} told to it alone are missing", view.directs.len());
         for stream in view.streams.iter().filter(|stream| !stream.may_miss && (behind == Behind::All || !stream.behind))
         {
             let missing = peek(&self.lives, stream, id).map(|(life, at)| brief(&self.lives[life].entries[at].data));
@@ -58,6 +90,12 @@ impl Oracle {
             );
         }
     }
+}
+
+/// Whether something that should have come before has not.
+fn overtaken(lives: &[Life], streams: &[Stream], id: ConnectionId, is_before: impl Fn(&Entry) -> bool) -> bool {
+    let live = streams.iter().filter(|stream| !stream.behind);
+    live.filter_map(|stream| peek(lives, stream, id)).any(|at| is_before(&lives[at.0].entries[at.1]))
 }
 
 /// The next message that a stream owes: its life and index.
