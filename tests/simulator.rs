@@ -3,6 +3,8 @@
 
 #[path = "simulator/ask.rs"]
 mod ask;
+#[path = "simulator/commands.rs"]
+mod commands;
 #[path = "simulator/crowd.rs"]
 mod crowd;
 #[path = "simulator/doors.rs"]

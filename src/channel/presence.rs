@@ -34,6 +34,8 @@ pub struct Presence {
     left: Vec<Named>,
     /// Who left and came back under the same name before it was told.
     returned: Vec<Named>,
+    /// Whether somebody was told who is there since notices were taken: also of those whose coming was not told yet.
+    listed: bool,
     /// Leaves that are held back, with when they are due in monotonic milliseconds.
     held: VecDeque<(u64, Named)>,
     /// Whether the number of members changed while there were too many to be named.
@@ -74,14 +76,25 @@ impl Presence {
         }
     }
 
-    /// Somebody went. Of one whose coming was not told, neither is told. With `due` the leave is held back until then if
+    /// Somebody was told who is there.
+    pub fn list(&mut self) {
+        self.listed = true;
+    }
+
+    /// Somebody went. Of one whose coming was told to nobody, neither is told. With `due` the leave is held back until then if
     /// it has a name to be recognised by, and not more than `most` are held back already.
     pub fn leave(&mut self, mut member: Named, due: Option<u64>, most: usize) {
         if let Some(index) = self.joined.iter().position(|joined| joined.id == member.id) {
             self.joined.swap_remove(index);
+            if self.listed {
+                self.left.push(member);
+            }
             return;
         }
         if let Some(index) = self.returned.iter().position(|returned| returned.id == member.id) {
+            if self.listed {
+                self.left.push(member.clone());
+            }
             // The others know it by the id that it had before.
             let returned = self.returned.swap_remove(index);
             member.id = returned.was.unwrap_or(member.id);
@@ -113,6 +126,7 @@ impl Presence {
         if members > most && !(self.joined.is_empty() && self.left.is_empty() && self.returned.is_empty()) {
             self.change_count();
         }
+        self.listed = false;
         let recounts = self.recount && now >= self.next_count;
         if recounts {
             (self.recount, self.next_count) = (false, now + COUNT_INTERVAL);
@@ -190,6 +204,24 @@ mod tests {
         assert_eq!(told.returned, [Named { was: Some(MemberId(1)), ..named(4, "Ann") }]);
         assert_eq!(ids(&presence.take(600, 6, 10).left), [2]);
         assert!(presence.is_empty(600));
+    }
+
+    /// Whoever asked in between kept it in the list for ever.
+    #[test]
+    fn who_was_listed_between_coming_and_going_is_told_to_have_gone() {
+        let mut presence = Presence::default();
+        presence.leave(named(1, "Ann"), Some(500), 10);
+        presence.join(named(2, "Ann"));
+        presence.join(named(3, "Bob"));
+        presence.list();
+        presence.leave(named(2, "Ann"), Some(600), 10);
+        presence.leave(named(3, "Bob"), Some(600), 10);
+        let told = presence.take(100, 5, 10);
+        assert_eq!((ids(&told.left), told.joined.len(), told.returned.len()), (vec![2, 3], 0, 0));
+        presence.join(named(4, "Bob"));
+        presence.leave(named(4, "Bob"), Some(600), 10);
+        assert!(presence.take(200, 5, 10).is_empty());
+        assert_eq!(ids(&presence.take(600, 5, 10).left), [1]);
     }
 
     #[test]

@@ -3,13 +3,15 @@
 use slotcast::broker::JoinError;
 use slotcast::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use slotcast::broker::followers::StreamFormat;
+use slotcast::channel::dialect::command::CommandError;
 use slotcast::channel::log::From;
 use slotcast::channel::position::Position;
 use slotcast::proto::http::{Response, Status};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::ask::{Ask, Dialect};
+use crate::commands::Reference;
 use crate::embedder::CHANNELS;
 use crate::oracle::{Start, Who, position};
 use crate::random::Random;
@@ -63,7 +65,10 @@ impl World {
         if channel == CHANNELS[0] {
             self.embedder.in_first.insert(id);
         }
-        let named = |accept: Accept| accept.name(name.map(Into::into));
+        let named = |accept: Accept| {
+            let accept = accept.name(name.map(Into::into));
+            if dialect == Dialect::Json { accept.json_dialect() } else { accept }
+        };
         if self.random.one_in(8) {
             assert_eq!(self.broker.accept(handshake, &named(Accept::plain())), id);
             self.embedder.begun.insert(id, (None, None));
@@ -155,34 +160,53 @@ impl World {
         if channel == CHANNELS[0] && !self.embedder.in_first.insert(id) {
             return;
         }
-        self.join_from(id, channel, from);
+        self.join_from(id, channel, from, &Reference::default());
     }
 
-    pub fn join_from(&mut self, id: ConnectionId, channel: &str, from: From) {
+    /// Joins one more channel; with a `ref` it is answered.
+    pub fn join_from(&mut self, id: ConnectionId, channel: &str, from: From, reference: &Reference) {
         let is_open = self.embedder.is_open(id) && !self.is_stream(id);
         let expected = if !is_open {
-            Some(JoinError::Gone)
+            Some((JoinError::Gone, None))
         } else if self.oracle.is_member(id, channel) {
-            Some(JoinError::AlreadyMember)
+            Some((JoinError::AlreadyMember, Some(&CommandError::ALREADY_SUBSCRIBED)))
         } else if self.oracle.memberships(id) >= self.broker.limits().max_channels_per_connection {
-            Some(JoinError::TooManyMemberships)
+            Some((JoinError::TooManyMemberships, Some(&CommandError::TOO_MANY_SUBSCRIPTIONS)))
         } else if self.oracle.is_full_for(channel) {
-            Some(JoinError::TooManyChannels)
+            Some((JoinError::TooManyChannels, Some(&CommandError::TOO_MANY_CHANNELS)))
         } else {
             None
         };
-        match self.broker.join(id, channel, from) {
+        match self.broker.subscribe(id, channel, from, reference.read()) {
             Ok(joined) => {
                 assert_eq!(expected, None, "{id} joined {channel}");
                 let start = (joined.position.offset, joined.lost.map(|lost| lost.count));
                 assert_eq!(start, self.joined(id, channel, from), "{id} joined {channel}");
                 self.oracle.learned(channel, joined.position.epoch);
                 self.embedder.positions.push(joined.position);
-                self.say_lost(id, channel, start);
+                match reference.answer("ack") {
+                    Some(ack) => self.say_subscribed(id, channel, start, ack),
+                    None => self.say_lost(id, channel, start),
+                }
                 self.oracle.begins(id);
             }
-            Err(error) => assert_eq!(Some(error), expected, "{id} did not join {channel}"),
+            Err(error) => {
+                assert_eq!(Some(error), expected.map(|expected| expected.0), "{id} did not join {channel}");
+                if let Some((_, Some(error))) = expected.filter(|_| reference.answer("error").is_some()) {
+                    self.reject(id, reference, error);
+                }
+            }
         }
+    }
+
+    fn say_subscribed(&mut self, id: ConnectionId, channel: &str, start: Start, mut ack: Value) {
+        let at = position(self.broker.position_of(channel).epoch, start.0);
+        if let Some(count) = start.1 {
+            let lost = self.oracle.lost(channel, &at, count);
+            ack["lost"] = json!({ "count": count, "reason": lost["reason"] });
+        }
+        (ack["channel"], ack["position"]) = (channel.into(), at.into());
+        self.oracle.says(id, ack);
     }
 
     fn joined(&mut self, id: ConnectionId, channel: &str, from: From) -> Start {

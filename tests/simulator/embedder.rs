@@ -11,6 +11,8 @@ use slotcast::proto::close::CloseCode;
 use slotcast::proto::http::{Refusal, Status};
 use slotcast::proto::message::{Kind, Message};
 
+use crate::ask::Dialect;
+use crate::commands::Reference;
 use crate::incoming::Head;
 use crate::oracle::{Behind, Who};
 use crate::world::World;
@@ -156,6 +158,7 @@ impl World {
                 1 => drop(exchange),
                 _ => self.serve(exchange),
             },
+            Event::Message(id, message) if self.oracle.dialect(id) == Some(Dialect::Json) => self.obey(id, &message),
             Event::Message(id, message) => {
                 let text = message.kind() == Kind::Text;
                 let data = (text, message.into_payload().to_vec());
@@ -187,7 +190,7 @@ impl World {
         }
     }
 
-    /// Publishes on behalf of one that is open, or of somebody of that name.
+    /// Publishes on behalf of one that is open, or of somebody of that name. Returns the position, if it did.
     pub fn publish(
         &mut self,
         channel: &str,
@@ -195,7 +198,7 @@ impl World {
         from: Option<ConnectionId>,
         name: Option<&'static str>,
         except: Option<ConnectionId>,
-    ) {
+    ) -> Option<Position> {
         let mut who = from.map_or_else(Who::default, |id| self.oracle.who(id));
         who.name = name.or(who.name);
         let broker = &mut self.broker;
@@ -208,10 +211,12 @@ impl World {
                     self.oracle.learned(channel, position.epoch);
                 }
                 self.embedder.positions.push(position);
+                return Some(position);
             }
             Published::TooManyChannels => assert!(self.oracle.is_full_for(channel), "no place for {channel}"),
             _ => assert!(data.1.len() > self.broker.limits().max_message),
         }
+        None
     }
 
     fn send(&mut self, id: ConnectionId, data: (bool, Vec<u8>)) {
@@ -248,12 +253,7 @@ impl World {
             }
             (15..18, Some(id)) => self.join(id),
             (18, Some(id)) => {
-                // A stream gets one channel, to its end.
-                let may = self.oracle.is_member(id, channel) && !self.is_stream(id);
-                assert_eq!(self.broker.leave(id, channel), may, "{id} left {channel}");
-                if may {
-                    self.oracle.left(id, channel);
-                }
+                self.leave(id, channel);
             }
             (19, Some(id)) if self.random.one_in(4) => {
                 let code = CloseCode(self.random.pick(&[1000, 1005, 1011, 4000]));
@@ -273,15 +273,35 @@ impl World {
             }
             (22, Some(id)) => self.try_stale(id),
             (24, _) => self.read(channel),
+            (25, Some(id)) if self.oracle.dialect(id) == Some(Dialect::Json) && self.embedder.is_open(id) => {
+                // Somebody comes, is named, and goes.
+                let other = open[self.random.below(open.len())];
+                if channel != CHANNELS[0] {
+                    self.join_from(other, channel, From::Now, &Reference::default());
+                }
+                self.tell_members(id, channel, &Reference::number(-1));
+                if self.random.one_in(2) {
+                    self.leave(other, channel);
+                }
+            }
             (23, Some(id)) if channel != CHANNELS[0] && !open.is_empty() => self.begin_anew(id, channel, &open),
             _ => {}
         }
         assert_eq!(self.broker.members(channel), self.oracle.members(channel), "members of {channel}");
     }
 
+    fn leave(&mut self, id: ConnectionId, channel: &str) {
+        // A stream gets one channel, to its end.
+        let may = self.oracle.is_member(id, channel) && !self.is_stream(id);
+        assert_eq!(self.broker.leave(id, channel), may, "{id} left {channel}");
+        if may {
+            self.oracle.left(id, channel);
+        }
+    }
+
     /// All leave a channel, and it, or another that takes its place, is published to and joined, in one turn.
     fn begin_anew(&mut self, id: ConnectionId, channel: &str, open: &[ConnectionId]) {
-        self.join_from(id, channel, From::All);
+        self.join_from(id, channel, From::All, &Reference::default());
         for &member in open {
             if self.oracle.is_member(member, channel) && !self.is_stream(member) {
                 assert!(self.broker.leave(member, channel));
@@ -290,14 +310,14 @@ impl World {
         }
         let next = if self.random.one_in(2) { channel } else { self.random.pick(&CHANNELS[1..]) };
         if self.random.one_in(2) {
-            self.join_from(id, next, From::Now);
+            self.join_from(id, next, From::Now, &Reference::default());
         }
         for _ in 0..1 + self.random.below(3) {
             let data = self.data(None);
             self.publish(next, data, None, None, None);
         }
         let other = open[self.random.below(open.len())];
-        self.join_from(other, next, From::All);
+        self.join_from(other, next, From::All, &Reference::default());
     }
 
     /// A stale id names nothing, in every verb.

@@ -7,6 +7,7 @@ use slotcast::limits::Limits;
 use slotcast::proto::close::CloseCode;
 
 use crate::ask::Dialect;
+use crate::commands;
 use crate::peer::{Ending, Peer, Reader};
 use crate::random::Random;
 use crate::wire;
@@ -120,7 +121,8 @@ fn connect(world: &mut World, random: &mut Random) {
         _ => Reader::Slow(random.pick(&[1, 30, 500, 20_000])),
     };
     let room = if reader == Reader::Eager { usize::MAX } else { random.pick(&[0, 0, 300, 1000, 50_000]) };
-    let dialect = random.pick(&[Dialect::Raw, Dialect::Raw, Dialect::Sse, Dialect::Ndjson]);
+    let dialect =
+        random.pick(&[Dialect::Raw, Dialect::Raw, Dialect::Json, Dialect::Json, Dialect::Sse, Dialect::Ndjson]);
     let (number, ask) = world.ask(random, dialect);
     let Some(peer) = world.connect(reader, room) else { return };
     if random.one_in(8) {
@@ -146,6 +148,8 @@ fn talk(world: &mut World, id: slotcast::broker::event::ConnectionId, random: &m
     let length = length(random, max_message);
     let payload = world.embedder.payload(said.0, length);
     let ping = world.embedder.payload(false, 7);
+    let speaks = world.kernel.get(id).is_some_and(|peer| peer.dialect == Dialect::Json) && !random.one_in(20);
+    let to = if speaks { world.oracle.anybody(random) } else { None };
     let Some(peer) = world.kernel.get(id).filter(|peer| peer.ending.is_none()) else { return };
     if peer.dialect.is_stream() {
         if random.one_in(20) {
@@ -172,6 +176,13 @@ fn talk(world: &mut World, id: slotcast::broker::event::ConnectionId, random: &m
                 peer.pings.push_back(ping);
             }
             8 => peer.wire.extend(wire::masked(random, 0x8a, b"unasked")),
+            9..22 if speaks && !payload.is_empty() => {
+                peer.written += 1;
+                let (text, command) = commands::write(peer, random, (said.0, payload), to);
+                if command.len() <= max_message {
+                    message(peer, random, text, command, most);
+                }
+            }
             9..22 => message(peer, random, said.0, payload, most),
             _ => {}
         }

@@ -19,6 +19,7 @@ use slotcast::channel::position::Epoch;
 use slotcast::limits::Limits;
 
 use crate::ask::Dialect;
+use crate::random::Random;
 use keeping::State;
 pub use keeping::{Start, position};
 use presence::{Known, Stay};
@@ -71,6 +72,8 @@ struct Stream {
     next: usize,
     end: Option<usize>,
     behind: bool,
+    /// The end up to which it had everything that it is owed, when that was looked at last.
+    had_all: Option<usize>,
     may_miss: bool,
     /// It is told where it begins before anything else of it: in order.
     begins: u64,
@@ -166,6 +169,23 @@ impl Oracle {
         self.views.get(&id).map(|view| view.who.clone()).unwrap_or_default()
     }
 
+    /// Whoever is known by that id.
+    pub fn find(&self, id: &str) -> Option<ConnectionId> {
+        self.views.iter().find(|(_, view)| view.who.id.as_deref() == Some(id)).map(|(id, _)| *id)
+    }
+
+    pub fn share_a_channel(&self, one: ConnectionId, other: ConnectionId) -> bool {
+        let lives = |id| self.views[id].streams.iter().filter(|stream| stream.end.is_none()).map(|stream| stream.life);
+        lives(&one).any(|ours| lives(&other).any(|theirs| theirs == ours))
+    }
+
+    /// Anybody's id, of those who are or were there.
+    pub fn anybody(&self, random: &mut Random) -> Option<String> {
+        let mut all: Vec<&String> = self.views.values().filter_map(|view| view.who.id.as_ref()).collect();
+        all.sort_unstable();
+        (!all.is_empty()).then(|| all[random.below(all.len())].clone())
+    }
+
     /// Returns the offset behind which everything follows, and what is lost. `is_there` is asked who made way.
     pub fn joined(&mut self, id: ConnectionId, channel: &str, from: From, is_there: impl Fn(&str) -> bool) -> Start {
         let life = self.hold(channel, is_there);
@@ -175,7 +195,7 @@ impl Oracle {
         self.time += 1;
         self.lives[life].known = true;
         let known = self.came(life, id);
-        let stream = Stream { life, next, end: None, behind, may_miss: false, begins: 0, known };
+        let stream = Stream { life, next, end: None, behind, had_all: None, may_miss: false, begins: 0, known };
         self.views.get_mut(&id).expect("open").streams.push(stream);
         start
     }
@@ -266,8 +286,12 @@ impl Oracle {
             }
         }
         for (&id, view) in &mut self.views {
-            for stream in &mut view.streams {
-                stream.behind &= peek(&self.lives, stream, id).is_some();
+            for stream in view.streams.iter_mut().filter(|stream| stream.behind) {
+                let end = stream.end.unwrap_or(self.lives[stream.life].entries.len());
+                let has_all = peek(&self.lives, stream, id).is_none() && view.caught_up;
+                // What it is not to get may still be taken from the log: that takes a flush.
+                stream.behind = stream.next != end && !(has_all && stream.had_all == Some(end));
+                stream.had_all = has_all.then_some(end);
             }
         }
     }

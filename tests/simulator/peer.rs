@@ -62,6 +62,8 @@ pub struct Peer {
     /// What it has asked for last: how it is to be told, and of which channel.
     pub dialect: Dialect,
     pub channel: &'static str,
+    /// Commands that it has written.
+    pub written: u64,
     /// It got a 101.
     pub is_websocket: bool,
     /// The position that it has seen last.
@@ -95,6 +97,7 @@ impl Peer {
             poisoned: false,
             dialect: Dialect::Raw,
             channel: "/",
+            written: 0,
             is_websocket: false,
             seen: None,
             has_ended: false,

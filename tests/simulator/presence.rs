@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use slotcast::broker::event::ConnectionId;
 
 use super::verdict::peek;
@@ -18,6 +18,8 @@ pub(super) struct Stay {
     went: Option<(u64, u64)>,
     /// The others were told that it came, or never will be.
     pub(super) is_announced: bool,
+    /// It went before that.
+    is_secret: bool,
 }
 
 /// What a follower has made of what it was told.
@@ -65,7 +67,14 @@ impl Oracle {
         let names = there.map(|stay| (stay.who.id.clone().expect("accepted"), stay.who.name.map(str::to_owned)));
         let names = names.collect();
         let came = (self.time, self.now);
-        of.stays.push(Stay { id, who: who.clone(), came, went: None, is_announced: of.listeners == 0 });
+        of.stays.push(Stay {
+            id,
+            who: who.clone(),
+            came,
+            went: None,
+            is_announced: of.listeners == 0,
+            is_secret: false,
+        });
         self.changed(life);
         // What it was told of an earlier stay may still be under way.
         let sure = !again && self.lives[life].members() <= self.limits.max_presence;
@@ -77,7 +86,8 @@ impl Oracle {
         let of = &mut self.lives[life];
         of.listeners -= usize::from(self.views[&id].dialect.has_words());
         let stay = of.stays.iter_mut().find(|stay| stay.id == id && stay.went.is_none());
-        stay.expect("a member").went = Some((self.time, self.now));
+        let stay = stay.expect("a member");
+        (stay.went, stay.is_secret) = (Some((self.time, self.now)), !stay.is_announced);
         self.changed(life);
     }
 
@@ -103,8 +113,10 @@ impl Oracle {
         let channel = notice["channel"].as_str().expect("a channel");
         let stream = streams.iter_mut().rev().find(|stream| self.lives[stream.life].name == channel);
         let stream = stream.unwrap_or_else(|| panic!("{id}: {notice}, and it was never there"));
-        let first = directs.front().is_none_or(|direct| direct.time > stream.begins);
-        assert!(first, "{id}: {notice} before it is told where it begins");
+        if *caught_up {
+            let first = directs.front().is_none_or(|direct| direct.time > stream.begins);
+            assert!(first, "{id}: {notice} before it is told where it begins");
+        }
         if *caught_up && !stream.behind {
             let owed = peek(&self.lives, stream, id);
             assert_eq!(owed, None, "{id}: {notice} before the messages of its turn");
@@ -122,6 +134,22 @@ impl Oracle {
             Some("join") => named(notice).into_iter().for_each(|one| stream.known.join(of, one, grace)),
             Some("leave") => named(notice).into_iter().for_each(|one| stream.known.leave(of, one)),
             _ => named(notice).into_iter().for_each(|one| stream.known.rejoin(of, one)),
+        }
+    }
+
+    /// Completes the answer of who is in a channel.
+    pub fn name_members(&self, channel: &str, answer: &mut Value) {
+        let of = self.current.get(channel).map(|&life| &self.lives[life]);
+        let there: Vec<&Who> =
+            of.into_iter().flat_map(|of| &of.stays).filter(|stay| stay.went.is_none()).map(|stay| &stay.who).collect();
+        (answer["channel"], answer["count"]) = (channel.into(), there.len().into());
+        if there.len() <= self.limits.max_presence {
+            let named = |who: &&Who| match who.name {
+                Some(name) => json!({ "id": who.id, "name": name }),
+                None => json!({ "id": who.id }),
+            };
+            answer["members"] = there.iter().map(named).collect();
+            sort_members(answer);
         }
     }
 
@@ -206,11 +234,18 @@ impl Known {
         assert!(!twice, "{} is told twice to be in {}", one.id, of.name);
     }
 
-    /// Whether it left before one was told who is there.
+    /// Whether it left before one was told who is there, or only those knew of it who asked in the turn in which it came
+    /// and went.
     fn forgot(&self, of: &Life, id: &str) -> bool {
-        of.stays
-            .iter()
-            .any(|stay| stay.who.id.as_deref() == Some(id) && stay.went.is_some_and(|(time, _)| time < self.since))
+        let forgotten = |stay: &Stay| stay.is_secret || stay.went.is_some_and(|(time, _)| time < self.since);
+        of.stays.iter().any(|stay| stay.who.id.as_deref() == Some(id) && forgotten(stay))
+    }
+}
+
+/// Members stand in no order: in both that are compared, in this one.
+pub(super) fn sort_members(answer: &mut Value) {
+    if let Some(members) = answer.get_mut("members").and_then(Value::as_array_mut) {
+        members.sort_by_key(|member| member["id"].to_string());
     }
 }
 

@@ -6,8 +6,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use slotcast::broker::event::ConnectionId;
 
+use super::presence::sort_members;
 use super::verdict::peek;
-use super::{Life, Oracle, Said, Who, position};
+use super::{Life, Oracle, Said, Stream, Who, position};
 use crate::ask::Dialect;
 
 /// A message for one alone.
@@ -69,10 +70,7 @@ impl Oracle {
 
     /// Something has arrived in a dialect that has words.
     pub fn told(&mut self, id: ConnectionId, mut said: Value) {
-        if let Some(members) = said.get_mut("members").and_then(Value::as_array_mut) {
-            // They stand in no order.
-            members.sort_by_key(|member| member["id"].to_string());
-        }
+        sort_members(&mut said);
         let said = Said::Words(said);
         if let Some(at) = self.take_direct(id, &said) {
             let Said::Words(said) = said else { return };
@@ -118,8 +116,12 @@ impl Oracle {
         let missed = lost["count"].as_u64().expect("it is known how many") as usize;
         let is_of = |of: &Life| of.epoch.is_some_and(|known| known.as_str() == epoch);
         let lives = &self.lives;
-        let missing = view.streams.iter_mut().find(|stream| is_of(&lives[stream.life]) && stream.next < offset);
-        let stream = missing.unwrap_or_else(|| panic!("{id}: {lost}, but nothing is"));
+        let mut streams: Vec<&mut Stream> =
+            view.streams.iter_mut().filter(|stream| is_of(&lives[stream.life]) && stream.next < offset).collect();
+        // What it was not to get anyway can be lost, too.
+        let owes = streams.iter().position(|stream| peek(lives, stream, id).is_some());
+        let index = owes.or(streams.len().checked_sub(1)).unwrap_or_else(|| panic!("{id}: {lost}, but nothing is"));
+        let stream = &mut streams[index];
         let of = &lives[stream.life];
         assert!(lost["channel"] == *of.name && lost["reason"] == "slow", "{lost}");
         assert!(stream.behind, "{id}: {lost}, but it was not behind");
