@@ -82,7 +82,7 @@
 //!
 //! [`Limits`] bounds what peers may do, with defaults that are safe on the internet; [`Server::bind`] refuses limits
 //! that contradict each other. Nothing is sent before `poll` runs again, and what a slow peer has not taken is bounded:
-//! past `max_outbound` it is closed with 1013.
+//! past `max_outbound` it is closed with 1013, or loses messages, as [`SlowConsumer`] says.
 //!
 //! # Modules
 //!
@@ -122,10 +122,11 @@ pub use channel::name::{ChannelName, NameError};
 pub use channel::position::{Epoch, Position};
 pub use config::Config;
 pub use handle::{Handle, HandleError};
-pub use limits::{Limits, LimitsError};
+pub use limits::{Limits, LimitsError, SlowConsumer};
 pub use proto::close::CloseCode;
 pub use proto::http::{Refusal, Request, Response, Status};
 pub use proto::message::{Kind, Message};
+pub use relay::token::PublishToken;
 pub use relay::{Door, Intent, Relay};
 pub use server::Server;
 

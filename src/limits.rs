@@ -1,7 +1,51 @@
 //! Every limit that a peer can run into, in one struct that is read at use and copied nowhere.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
+
+/// What becomes of a subscriber that takes less than it is owed. Whatever the policy, a message that was begun is finished,
+/// and what was said to one connection alone is never dropped: one that has more than `max_outbound` of that unsent is
+/// closed with 1013, as is one that cannot be told of a loss and has not agreed to it (`Accept::lossy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum SlowConsumer {
+    /// Past `max_outbound` it is closed with 1013.
+    #[default]
+    Close,
+    /// Past `max_outbound` the oldest unsent messages are dropped, until at most half of it remains.
+    DropOldest,
+    /// As soon as it takes no more, all unsent messages but the newest of each channel are dropped.
+    Latest,
+}
+
+impl SlowConsumer {
+    /// Every policy.
+    pub const ALL: [SlowConsumer; 3] = [SlowConsumer::Close, SlowConsumer::DropOldest, SlowConsumer::Latest];
+
+    /// The policy's name, as the flag takes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SlowConsumer::Close => "close",
+            SlowConsumer::DropOldest => "drop-oldest",
+            SlowConsumer::Latest => "latest",
+        }
+    }
+}
+
+impl fmt::Display for SlowConsumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for SlowConsumer {
+    type Err = LimitsError;
+
+    fn from_str(text: &str) -> Result<SlowConsumer, LimitsError> {
+        let found = SlowConsumer::ALL.into_iter().find(|policy| policy.as_str() == text);
+        found.ok_or_else(|| LimitsError(format!("{text:?} is none of close, drop-oldest and latest")))
+    }
+}
 
 /// The limits of one broker. Each has a default that is safe on the internet; `Limits::validate` refuses
 /// values that contradict each other.
@@ -22,9 +66,11 @@ pub struct Limits {
     pub max_message: usize,
     /// Most fragments of one message, empty ones included, but for a last one that is empty; past it 1008. Default 4,096.
     pub max_fragments: u32,
-    /// Unsent bytes of one connection, judged after the flush; past it the slow-consumer policy acts. At least
-    /// eight times `max_message`. Default 8 MiB.
+    /// Unsent bytes of one connection, judged after the flush; past it `slow_consumer` acts. At least eight times
+    /// `max_message`. Default 8 MiB.
     pub max_outbound: usize,
+    /// What becomes of a subscriber that takes less than it is owed. Default: it is closed.
+    pub slow_consumer: SlowConsumer,
     /// Unsent bytes of all connections, a shared batch counted once; past it whoever holds the oldest goes first.
     /// Default 256 MiB.
     pub max_outbound_total: usize,
@@ -73,6 +119,11 @@ pub struct Limits {
     /// How long the leaving of a member with a name is held back, so that one who comes back under the same name meanwhile
     /// has not left; 0 tells it at once. Default 0.
     pub leave_grace: Duration,
+    /// Shortest message that is compressed, in bytes. Default 256.
+    pub compress_min: usize,
+    /// Most WebSockets whose messages may refer to those before them, which costs about 40 KiB each: the others are asked
+    /// to begin each message anew. Default 0.
+    pub client_takeover: usize,
 }
 
 impl Default for Limits {
@@ -87,6 +138,7 @@ impl Default for Limits {
             max_message: MIB,
             max_fragments: 4096,
             max_outbound: 8 * MIB,
+            slow_consumer: SlowConsumer::Close,
             max_outbound_total: 256 * MIB,
             max_inbound_total: 256 * MIB,
             write_timeout: Duration::from_secs(10),
@@ -108,6 +160,8 @@ impl Default for Limits {
             max_channels_per_connection: 128,
             max_presence: 1000,
             leave_grace: Duration::ZERO,
+            compress_min: 256,
+            client_takeover: 0,
         }
     }
 }

@@ -5,12 +5,19 @@
 
 mod commands;
 mod http;
+mod listing;
+pub mod metrics;
+mod own;
+pub mod token;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use log::Level;
+
 use crate::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use crate::broker::followers::StreamFormat;
+use crate::broker::reason::Cause;
 use crate::channel::dialect::command::{CommandError, Ref};
 use crate::channel::dialect::{Encoding, JSON_DIALECT};
 use crate::channel::log::{From, MemberId};
@@ -20,8 +27,13 @@ use crate::proto::message::Message;
 use crate::proto::text::escape_for_log;
 use crate::server::Server;
 
+use token::PublishToken;
+
 /// The tag of connections that do not want their own messages back.
 const NO_ECHO: u32 = 1;
+
+/// The tag of connections that have shown the publish token, or need none.
+const MAY_PUBLISH: u32 = 2;
 
 /// What somebody wants, through whatever door.
 #[derive(Debug)]
@@ -41,6 +53,8 @@ pub enum Intent {
         name: Option<Arc<str>>,
         /// Whether it speaks `v1.slotcast.json`.
         json_dialect: bool,
+        /// Whether it agrees to lose messages when it is slow, as `Limits::slow_consumer` says.
+        lossy: bool,
     },
     /// A message is to be published.
     Publish {
@@ -130,6 +144,8 @@ pub enum Intent {
         /// Why.
         error: CommandError,
     },
+    /// A connection that speaks no dialect does what it may not: it is closed, since it cannot be told.
+    Expel(ConnectionId),
     /// A handshake is to be refused.
     Refuse(Handshake, Refusal),
     /// A request is to be answered.
@@ -157,11 +173,13 @@ pub enum Door {
 #[derive(Debug, Clone)]
 pub struct Relay {
     page: bool,
+    more_metrics: Option<fn(&mut String)>,
+    publish_token: Option<PublishToken>,
 }
 
 impl Default for Relay {
     fn default() -> Self {
-        Relay { page: true }
+        Relay { page: true, more_metrics: None, publish_token: None }
     }
 }
 
@@ -170,6 +188,21 @@ impl Relay {
     #[must_use]
     pub fn page(mut self, page: bool) -> Relay {
         self.page = page;
+        self
+    }
+
+    /// What whoever publishes has to show, by whatever door. Default: nothing.
+    #[must_use]
+    pub fn publish_token(mut self, token: Option<PublishToken>) -> Relay {
+        self.publish_token = token;
+        self
+    }
+
+    /// What `/-/metrics` tells besides what the server counts: appends to the text, see `metrics::write`. Everybody
+    /// waits while it runs.
+    #[must_use]
+    pub fn more_metrics(mut self, write: fn(&mut String)) -> Relay {
+        self.more_metrics = Some(write);
         self
     }
 
@@ -183,7 +216,7 @@ impl Relay {
     pub fn read(&self, server: &Server, event: Event) -> Intent {
         match event {
             Event::Handshake(handshake) => read_handshake(handshake),
-            Event::Http(exchange) => http::read(server, exchange, self.page),
+            Event::Http(exchange) => http::read(self, server, exchange),
             Event::Message(id, message) if server.encoding(id) == Some(Encoding::Json) => {
                 commands::read(server, id, &message)
             }
@@ -204,21 +237,21 @@ impl Relay {
         }
     }
 
-    /// Carries an intent out.
+    /// Carries an intent out, if the publish token allows it.
     pub fn perform(&self, server: &mut Server, intent: Intent) {
-        match intent {
-            Intent::Join { handshake, channel, from, echo, name, json_dialect } => {
+        match self.authorize(server, intent) {
+            Intent::Join { handshake, channel, from, echo, name, json_dialect, lossy } => {
                 let accept = Accept::join(&channel, from).name(name);
+                let accept = if lossy { accept.lossy() } else { accept };
                 let accept = if json_dialect {
                     accept.json_dialect()
                 } else {
-                    warn_of_foreign_protocols(&handshake, &channel);
+                    warn_of_foreign_protocols(server, &handshake, &channel);
                     accept
                 };
+                let may_publish = if self.lets_publish(handshake.request()) { MAY_PUBLISH } else { 0 };
                 let id = server.accept(handshake, &accept);
-                if !echo {
-                    server.set_tag(id, NO_ECHO);
-                }
+                server.set_tag(id, may_publish | if echo { 0 } else { NO_ECHO });
             }
             Intent::Publish { door, channel, message, more, name, except } => {
                 let from = match &door {
@@ -248,6 +281,9 @@ impl Relay {
                 server.tell_members(id, &channel, reference.as_ref());
             }
             Intent::Send { id, reference, to, message } => commands::send(server, id, reference, to, message),
+            Intent::Expel(id) => {
+                server.expel(id, Cause::Unauthorized, "show the publish token as you connect, with ?token=TOKEN");
+            }
             Intent::Reject { id, reference, error } => commands::reject(server, id, reference, &error),
             Intent::Follow { exchange, format, channel, from, name } => {
                 server.set_name(exchange.id(), name);
@@ -259,8 +295,10 @@ impl Relay {
                 server.respond(exchange, response);
             }
             Intent::Refuse(handshake, refusal) => {
-                let path = escape_for_log(handshake.path().as_bytes());
-                log::warn!("refused ws {path} from {}: {refusal}", handshake.peer());
+                server.complain(Level::Warn, || {
+                    let path = escape_for_log(handshake.path().as_bytes());
+                    format!("refused ws {path} from {}: {refusal}", handshake.peer())
+                });
                 server.refuse(handshake, &refusal);
             }
             Intent::Answer(exchange, response) => server.respond(exchange, response),
@@ -274,32 +312,40 @@ fn is_no_channel(path: &str) -> bool {
 }
 
 fn read_handshake(handshake: Handshake) -> Intent {
+    if handshake.is_admin() {
+        let detail = "There are no channels here; join on the address that the broker serves everybody on.";
+        return Intent::Refuse(handshake, Refusal::new(Status(404), "not_found", detail));
+    }
     if is_no_channel(handshake.path()) {
         let detail = "Choose another path: browsers ask for this one by themselves.";
         return Intent::Refuse(handshake, Refusal::new(Status(404), "not_found", detail));
     }
     let parsed = ChannelName::from_path(handshake.path()).map_err(Refusal::from).and_then(|channel| {
-        let echo = handshake.request().query().boolean("echo")?.unwrap_or(true);
+        let query = handshake.request().query();
+        let echo = query.boolean("echo")?.unwrap_or(true);
+        let lossy = query.boolean("lossy")?.unwrap_or(false);
         let from = http::from(handshake.request())?.unwrap_or(From::Now);
         let name = http::sender_name(handshake.request())?;
-        Ok((channel, from, echo, name))
+        Ok((channel, from, echo, lossy, name))
     });
     match parsed {
-        Ok((channel, from, echo, name)) => {
+        Ok((channel, from, echo, lossy, name)) => {
             let json_dialect = handshake.protocols().any(|protocol| protocol == JSON_DIALECT);
-            Intent::Join { handshake, channel, from, echo, name, json_dialect }
+            Intent::Join { handshake, channel, from, echo, name, json_dialect, lossy }
         }
         Err(refusal) => Intent::Refuse(handshake, refusal),
     }
 }
 
 /// Browsers fail a connection that chose none of their subprotocols, and hide why.
-fn warn_of_foreign_protocols(handshake: &Handshake, channel: &ChannelName) {
+fn warn_of_foreign_protocols(server: &mut Server, handshake: &Handshake, channel: &ChannelName) {
     if handshake.protocols().next().is_some() {
-        let offered: Vec<&str> = handshake.protocols().collect();
-        let offered = escape_for_log(offered.join(", ").as_bytes());
-        log::warn!(
-            "ws {channel}: none of the offered subprotocols ({offered}) is known here; browsers will disconnect; offer none, or {JSON_DIALECT}"
-        );
+        server.complain(Level::Warn, || {
+            let offered: Vec<&str> = handshake.protocols().collect();
+            let offered = escape_for_log(offered.join(", ").as_bytes());
+            format!(
+                "ws {channel}: none of the offered subprotocols ({offered}) is known here; browsers will disconnect; offer none, or {JSON_DIALECT}"
+            )
+        });
     }
 }

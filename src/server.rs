@@ -5,7 +5,9 @@
 
 mod accept;
 mod sockets;
+mod state;
 mod turn;
+pub mod turns;
 mod verbs;
 
 use std::collections::VecDeque;
@@ -23,10 +25,12 @@ use crate::config::Config;
 use crate::handle::{Command, Handle};
 use crate::net::listener::Listener;
 use crate::proto::close::CloseCode;
+use crate::proto::forwarded::TrustedProxies;
 use crate::proto::origin::OriginRules;
 
 use sockets::Sockets;
 use turn::{Reading, clock};
+use turns::Turns;
 
 /// The one buffer that everything is read into, in bytes: also the most that one connection is read per turn.
 const SCRATCH: usize = 64 * 1024;
@@ -47,7 +51,11 @@ pub struct Server {
     events: Events,
     broker: Broker,
     sockets: Sockets,
+    /// Those for operators first, which outlive the others.
     listeners: Vec<Listening>,
+    /// How many are for operators.
+    admin_listeners: usize,
+    private: bool,
     handle: Handle,
     woken: bool,
     /// Commands of other threads that wait for the next flush.
@@ -64,6 +72,9 @@ pub struct Server {
     reserve: Option<File>,
     accept_again: Option<Instant>,
     finished: bool,
+    /// When this turn began; None before the first.
+    woke: Option<Instant>,
+    turns: Turns,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,33 +89,44 @@ enum Phase {
 struct Listening {
     listener: Listener,
     ready: bool,
+    admin: bool,
 }
 
 impl Server {
     /// Listens, and is ready to be polled.
     ///
     /// # Errors
-    /// `InvalidInput` for limits that contradict each other or an origin that is none; otherwise the system's, such as
+    /// `InvalidInput` for limits that contradict each other, an origin or a proxy that is none; otherwise the system's, such as
     /// an address that is taken.
     pub fn bind(config: Config) -> io::Result<Server> {
         let invalid = |error: String| io::Error::new(ErrorKind::InvalidInput, error);
         config.limits.validate().map_err(|error| invalid(error.to_string()))?;
         let rules = OriginRules::new(&config.origins, &config.hosts).map_err(invalid)?;
+        let proxies = TrustedProxies::new(&config.trusted_proxies).map_err(invalid)?;
         let poll = Poll::new()?;
         let handle = Handle::new(Waker::new(poll.registry(), WAKER)?);
         let mut listeners = Vec::new();
-        for (i, address) in config.listen.iter().enumerate() {
+        let admins = config.admin_listen.iter().map(|address| (address, true));
+        for (address, admin) in admins.chain(config.listen.iter().map(|address| (address, false))) {
             let mut listener = Listener::bind(*address)?;
-            listener.register(poll.registry(), Token(LISTENERS | i))?;
-            listeners.push(Listening { listener, ready: false });
+            listener.register(poll.registry(), Token(LISTENERS | listeners.len()))?;
+            listeners.push(Listening { listener, ready: false, admin });
         }
+        let private = listeners.iter().all(|listening| listening.listener.is_loopback())
+            && config.origins.is_empty()
+            && config.hosts.is_empty();
         let seed = RandomState::new().hash_one(std::process::id());
+        let mut broker = Broker::new(config.limits, rules, seed, clock());
+        broker.set_compression(config.compression);
+        broker.trust(proxies);
         Ok(Server {
-            broker: Broker::new(config.limits, rules, seed, clock()),
+            broker,
             poll,
             events: Events::with_capacity(EVENTS),
             sockets: Sockets::default(),
             listeners,
+            admin_listeners: config.admin_listen.len(),
+            private,
             handle,
             woken: false,
             commands: VecDeque::new(),
@@ -117,12 +139,24 @@ impl Server {
             reserve: File::open("/dev/null").ok(),
             accept_again: None,
             finished: false,
+            woke: None,
+            turns: Turns::default(),
         })
     }
 
     /// Where it listens, in the order of `Config::listen`.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().map(|listening| listening.listener.address()).collect()
+        self.addresses(false)
+    }
+
+    /// Where it listens for operators, in the order of `Config::admin_listen`.
+    pub fn admin_addrs(&self) -> Vec<SocketAddr> {
+        self.addresses(true)
+    }
+
+    fn addresses(&self, admin: bool) -> Vec<SocketAddr> {
+        let listeners = self.listeners.iter().filter(|listening| listening.admin == admin);
+        listeners.map(|listening| listening.listener.address()).collect()
     }
 
     /// Waits for the next event. None: it was shut down, and every connection is gone.
@@ -181,13 +215,14 @@ impl Server {
     }
 
     /// Begins to shut down: no new connections; every open one gets a Close frame with 1001, in paced batches; after
-    /// `timeout` whoever is left is dropped. `poll` returns None when all are gone.
+    /// `timeout` whoever is left is dropped. `poll` returns None when all are gone. Listeners for operators still listen
+    /// until everybody else has gone.
     pub fn shutdown(&mut self, timeout: Duration) {
         self.shutdown_with(CloseCode::GOING_AWAY, timeout);
     }
 
     fn shutdown_with(&mut self, code: CloseCode, timeout: Duration) {
-        self.listeners.clear();
+        self.listeners.truncate(self.admin_listeners);
         self.accept_again = None;
         self.broker.shutdown(code, timeout);
     }

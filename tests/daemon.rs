@@ -170,6 +170,138 @@ fn the_log_names_who_and_what_and_why_and_the_mend() {
     assert!(line.contains(&from) && line.contains("message_too_big") && line.contains("--max-message"), "{line}");
 }
 
+/// Whoever is refused again and again does not fill a disk with it, and nothing is hidden: the rest is counted.
+#[test]
+fn a_flood_of_refusals_is_a_few_lines() {
+    const REFUSALS: usize = 500;
+    let mut daemon = Daemon::start(&[]);
+    let request = upgrade_request("/chat", "Origin: http://x:5173\r\n");
+    for _ in 0..REFUSALS {
+        assert_eq!(ask(daemon.address, &request).status, 403);
+    }
+    // Nothing else happens, and still it is told.
+    let mut log = String::new();
+    let (mut told, mut left_out) = (0, 0);
+    while told + left_out < REFUSALS {
+        let mut line = String::new();
+        assert!(daemon.log.read_line(&mut line).unwrap() > 0, "{log}");
+        told += usize::from(line.contains("refused ws /chat from"));
+        if let Some((before, _)) = line.split_once(" more lines like these were left out") {
+            left_out += before.rsplit(' ').next().unwrap().parse::<usize>().unwrap();
+        }
+        log.push_str(&line);
+    }
+    assert_eq!(told + left_out, REFUSALS, "{log}");
+    assert!(told >= 10 && left_out > 0, "{log}");
+    daemon.signal("TERM");
+    let (_, rest) = daemon.wait();
+    assert!(!rest.contains("refused") && !rest.contains("left out"), "{rest}");
+}
+
+/// The log names whom a trusted proxy asks for.
+#[test]
+fn whom_a_proxy_asks_for_is_whom_the_log_names() {
+    let refused = |trusted: &str| {
+        let mut daemon = Daemon::start(&["--trusted-proxy", trusted]);
+        let forged = "Origin: http://x:5173\r\nX-Forwarded-For: 198.51.100.1, 203.0.113.7\r\n";
+        assert_eq!(ask(daemon.address, upgrade_request("/chat", forged)).status, 403);
+        daemon.wait_for_line("refused")
+    };
+    assert!(refused("127.0.0.0/8").contains("ws /chat from 203.0.113.7:0: origin"));
+    assert!(refused("10.0.0.0/8").contains("ws /chat from 127.0.0.1:"));
+}
+
+/// THREATS: never a query, Authorization or a token in the log, at whatever level and whatever is wrong.
+#[test]
+fn no_secret_is_ever_logged() {
+    const TOKEN: &str = "s3cret-token";
+    let binary = env!("CARGO_BIN_EXE_slotcast");
+    let flags = ["--log", "trace", "--publish-token", TOKEN, "--max-message", "1k", "--max-target", "200"];
+    let bearer = "Authorization: Bearer s3cret-token\r\n";
+    let wrong = "Authorization: Bearer wr0ng-token\r\n";
+    let post = |target: &str, headers: &str| {
+        format!("POST {target} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: 2\r\n\r\nhi")
+    };
+    let get = |target: &str, headers: &str| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
+    let long = "x".repeat(200);
+    let origin = "Origin: http://evil.example\r\n";
+    let requests = [
+        (post("/chat?token=s3cret-token", ""), 200),
+        (post("/chat", bearer), 200),
+        (post("/chat?token=wr0ng-token", ""), 401),
+        (post("/chat", wrong), 401),
+        (get("/chat?token=s3cret-token", ""), 200),
+        (get("/chat/?token=s3cret-token", ""), 308),
+        (get("/ch%00at?token=s3cret-token", bearer), 400),
+        (get("/chat?token=s3cret-token&since=s3cret-token", bearer), 400),
+        (get("/chat?token=s3cret-token", origin), 403),
+        (get("/chat?token=s3cret-token", bearer).replace("localhost", "evil.example"), 421),
+        (get(&format!("/{long}?token=s3cret-token"), bearer), 414),
+        (get("/chat?token=s3cret-token", &format!("{bearer}X: \u{0}\r\n")), 400),
+        (get("/chat?token=s3cret-token", &format!("{bearer} s3cret-token\r\n")), 400),
+        (get("/chat?token=s3cret-token", &format!("{bearer}{}", "X: y\r\n".repeat(70))), 431),
+        (get("/chat?token=s3cret-token", bearer).replace("GET", "BREW"), 405),
+        (get("/-/metrics?token=s3cret-token", bearer), 200),
+        (get("/-/channels?after=s3cret-token&limit=s3cret-token", bearer), 400),
+        (upgrade_request("/chat?token=wr0ng-token", ""), 401),
+        (upgrade_request("/chat", wrong), 401),
+        (upgrade_request("/chat?token=s3cret-token", bearer).replace("Version: 13", "Version: 8"), 426),
+        (upgrade_request("/-/?token=s3cret-token", bearer), 400),
+    ];
+    let mut log = String::new();
+    // Of more than ten lines in a second some would be left out.
+    for requests in requests.chunks(5) {
+        let mut daemon = Daemon::start(&flags);
+        for (request, status) in requests {
+            assert_eq!(ask(daemon.address, request).status, *status, "{request}");
+        }
+        for target in ["/chat", "/chat?token=s3cret-token"] {
+            let mut peer = Peer::join(daemon.address, target);
+            peer.send(TEXT, &[b'x'; 1025]);
+            peer.expect_close(1009);
+        }
+        let mut forbidden = Peer::join(daemon.address, "/chat");
+        forbidden.send(TEXT, b"s3cret-token");
+        forbidden.expect_close(1008);
+        drop(forbidden);
+        daemon.signal("TERM");
+        let (status, more) = daemon.wait();
+        assert_eq!(status.code(), Some(0), "{more}");
+        assert!(!more.contains("left out"), "{more}");
+        log.push_str(&more);
+    }
+    // It did log what it should.
+    for needle in ["refused ws /chat from", "refused GET /chat from", "unauthorized", "message_too_big", "DEBUG"] {
+        assert!(log.contains(needle), "{needle}: {log}");
+    }
+    for secret in ["s3cret", "wr0ng"] {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None);
+    }
+    let check = Command::new(binary).env_clear().args(["--check", "--log", "trace", "--publish-token", TOKEN]).output();
+    let check = check.unwrap();
+    let said = String::from_utf8([check.stdout, check.stderr].concat()).unwrap();
+    assert!(check.status.success() && !said.contains("s3cret"), "{said}");
+}
+
+/// What the system knows of the process is told with the rest.
+#[cfg(target_os = "linux")]
+#[test]
+fn metrics_of_the_process() {
+    let daemon = Daemon::start(&[]);
+    let peers: Vec<Peer> = (0..20).map(|_| Peer::join(daemon.address, "/chat")).collect();
+    let text = ask(daemon.address, "GET /-/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").text();
+    let value = |name: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name}: {text}")).parse().unwrap()
+    };
+    assert_eq!(value("slotcast_connections"), peers.len() as f64 + 1.0);
+    let descriptors = value("process_open_fds");
+    assert!(descriptors > peers.len() as f64 && descriptors < 60.0, "{descriptors}");
+    assert!(value("process_resident_memory_bytes") > 1e5 && value("process_cpu_seconds_total") >= 0.0);
+    assert!(value("process_start_time_seconds") > 1.6e9 && value("process_max_fds") >= descriptors);
+}
+
 /// The time that a process has computed, in ticks of the kernel.
 #[cfg(target_os = "linux")]
 fn computed(process: u32) -> u64 {

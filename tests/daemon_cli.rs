@@ -52,12 +52,13 @@ fn check_says_that_all_is_well() {
 #[test]
 fn usage_errors_are_one_line_and_exit_2() {
     type Row = (&'static [&'static str], &'static [(&'static str, &'static str)], &'static str);
-    let table: [Row; 8] = [
+    let table: [Row; 9] = [
         (&["--no-such-flag"], &[], "slotcast: unexpected argument '--no-such-flag' found"),
         (&["8080"], &[], "slotcast: unexpected argument '8080' found; slotcast takes flags only"),
         (&["--max-message", "10x"], &[], "slotcast: --max-message: \"10x\" is not a size"),
         (&["--max-message", "1\n2"], &[], "slotcast: --max-message: \"1\\n2\" is not a size"),
         (&["--max-message", "1m", "--max-outbound", "1m"], &[], "slotcast: --max-outbound is 1048576"),
+        (&["--listen", "1", "--admin-listen", ":1"], &[], "slotcast: --admin-listen :1 and --listen localhost:1 have"),
         (&["--listen", "nowhere"], &[], "slotcast: --listen: \"nowhere\" is not an address"),
         (&["--check"], &[("SLOTCAST_PING_INTERVAL", "soon")], "slotcast: SLOTCAST_PING_INTERVAL: \"soon\" is not"),
         (&[], &[("PORT", "http")], "slotcast: PORT: \"http\" is not a port"),
@@ -106,7 +107,8 @@ fn a_taken_port_is_a_runtime_error() {
 
 #[test]
 fn it_tells_where_it_listens_and_stops_at_a_signal() {
-    let table: [(&[&str], &str); 3] = [
+    let table: [(&[&str], &str); 4] = [
+        (&["--listen", "0", "--admin-listen", "127.0.0.1:0"], " (open /chat in a browser)"),
         (&["--listen", "0"], " (open /chat in a browser)"),
         (&["--listen", "127.0.0.1:0", "--no-page"], ""),
         (&["--listen", "localhost:0"], " (open /chat in a browser)"),
@@ -122,11 +124,19 @@ fn it_tells_where_it_listens_and_stops_at_a_signal() {
         let version = line();
         assert!(version.ends_with(concat!(" slotcast ", env!("CARGO_PKG_VERSION"))), "{version}");
         let listening = line();
+        let admin = arguments.contains(&"--admin-listen").then(&mut line);
         let url = listening.split_whitespace().find(|word| word.starts_with("http://")).unwrap_or_default();
         assert!(listening.ends_with(&format!("listening on {url}{hint}")), "{listening}");
         let port: u16 = url.rsplit(':').next().unwrap().parse().unwrap();
         assert_ne!(port, 0);
         TcpStream::connect(("127.0.0.1", port)).unwrap();
+        if let Some(admin) = admin {
+            let urls = admin.split(" listening for operators on ").nth(1).unwrap().split(" and ");
+            let urls: Vec<&str> = urls.collect();
+            let base = urls[0].strip_suffix("/-/channels").unwrap();
+            assert_eq!(urls, [format!("{base}/-/channels"), format!("{base}/-/metrics")]);
+            TcpStream::connect(base.strip_prefix("http://").unwrap()).unwrap();
+        }
         terminate(child.0.id());
         let mut rest = String::new();
         stderr.read_to_string(&mut rest).unwrap();

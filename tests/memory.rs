@@ -1,19 +1,29 @@
-//! What a connection at rest costs, and that all of it comes back: counted by the allocator and the kernel.
+//! What connections at rest and channels cost, and that all of it comes back: counted by the allocator and the kernel.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code, reason = "a global allocator is unsafe by its trait; this one only counts")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicIsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use slotcast::Config;
+use slotcast::broker::timers::Now;
+use slotcast::broker::{Broker, Published};
+use slotcast::limits::Limits;
+use slotcast::proto::message::Message;
+use slotcast::proto::origin::OriginRules;
 use slotcast::relay::Relay;
 use slotcast::server::Server;
 
 /// Most bytes of live heap that an idle connection may cost.
 const MOST_EACH: isize = 400;
+
+/// Most bytes of live heap that a channel may cost beside its history, and when only its position is known.
+const MOST_STUB: usize = 128;
 
 /// Both ends of each connection are descriptors of this process, of which there may be few.
 const CONNECTIONS: usize = 8000;
@@ -27,6 +37,9 @@ struct Counting;
 
 static LIVE: AtomicIsize = AtomicIsize::new(0);
 static PEAK: AtomicIsize = AtomicIsize::new(0);
+
+/// Held by the test that counts.
+static ALONE: Mutex<()> = Mutex::new(());
 
 fn count(bytes: isize) {
     let live = LIVE.fetch_add(bytes, Relaxed) + bytes;
@@ -129,6 +142,7 @@ fn affordable() -> usize {
 
 #[test]
 fn a_connection_at_rest_costs_little_and_all_of_it_comes_back() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let count = affordable();
     let mut config = Config::default();
     config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
@@ -179,4 +193,73 @@ struct Wave {
     peak: isize,
     /// When all have gone: the capacity that is kept for the next.
     gone: isize,
+}
+
+#[test]
+fn a_channel_costs_no_more_than_it_counts_for_and_all_of_it_comes_back() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    for (channels, messages, size) in [(20_000, 1, 100), (16_385, 1, 0), (500, 100, 10), (500, 9, 0), (20, 5, 40_000)] {
+        let mut limits = Limits::default();
+        limits.history_age = Duration::from_secs(1);
+        let mut world = Channels::new(limits);
+        for _ in 0..messages {
+            (0..channels).for_each(|i| world.publish(i, size));
+        }
+        let (broker, held) = (&world.broker, world.broker.history_held());
+        assert_eq!(held, channels * (256 + messages * (64 + size)));
+        assert_eq!((broker.channel_count(), broker.stub_count()), (channels, 0));
+        let kept = world.live();
+        world.pass_until(|broker| broker.channel_count() == 0);
+        assert_eq!(world.broker.stub_count(), channels);
+        let stubs = world.live();
+        world.pass_until(|broker| broker.stub_count() == 0);
+        let rest = world.live();
+        println!(
+            "{channels} channels with {messages} x {size} B: {} B each, counted {}, as stubs {}, then {rest} B in all",
+            kept / channels,
+            held / channels,
+            stubs / channels,
+        );
+        // A payload that is kept by reference is held on to by a few bytes more than it counts for.
+        let held = if size < 32 * 1024 { held } else { held + held / 128 };
+        assert!(kept <= held + channels * MOST_STUB, "{kept} B are held, and count for {held}");
+        assert!(stubs <= channels * MOST_STUB, "{stubs} B for {channels} stubs");
+        assert!(rest < 64 * 1024, "{rest} B are left over");
+    }
+}
+
+/// A broker, and the time as it sees it.
+struct Channels {
+    broker: Broker,
+    before: isize,
+}
+
+impl Channels {
+    fn new(limits: Limits) -> Channels {
+        let before = LIVE.load(Relaxed);
+        let broker = Broker::new(limits, OriginRules::default(), 7, Now { instant: Instant::now(), unix_ms: 0 });
+        Channels { broker, before }
+    }
+
+    /// Bytes of live heap since before there was a broker.
+    fn live(&self) -> usize {
+        usize::try_from(LIVE.load(Relaxed) - self.before).unwrap()
+    }
+
+    /// One message, which comes as a part of something larger.
+    fn publish(&mut self, channel: usize, size: usize) {
+        let body = Bytes::from(vec![7; if size < 32 * 1024 { 4096 } else { size }]);
+        let message = Message::binary(body.slice(..size));
+        let published = self.broker.publish(&format!("/c{channel:08}"), message, None, None);
+        assert!(matches!(published, Published::Done { .. }));
+    }
+
+    /// Lets time pass, from one deadline to the next.
+    fn pass_until(&mut self, is_over: impl Fn(&Broker) -> bool) {
+        while !is_over(&self.broker) {
+            let instant = self.broker.next_deadline().expect("time alone comes to it");
+            self.broker.advance(Now { instant, unix_ms: 0 });
+            self.broker.expire();
+        }
+    }
 }

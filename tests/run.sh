@@ -10,14 +10,16 @@
 #              WEBSOCAT      a websocat to use instead of the pinned one
 #              CHROMIUM      a browser to use instead of the one found
 #              SLOTCAST_BIN  a broker to test instead of the one built here
+#              AUTOBAHN      all: also the long cases of compression
 #
 # The last line is "N passed, N failed". Exit status: 0 if nothing failed.
 set -euo pipefail
 
 websocat_version=1.14.1
-autobahn_cases=(--exclude '12.*,13.*')
-autobahn_flags=(--max-message 16MiB --max-outbound 128MiB --max-fragments 65536 --max-control-rate 100000)
-clients_flags=(--history-messages 1000 --history-bytes 8MiB)
+# Of compression the short ones, unless it is all that is asked for: the long ones take minutes.
+autobahn_quick=(--exclude '12.*.[789],12.*.1[0-8],13.*.[789],13.*.1[0-8]')
+autobahn_flags=(--max-message 16MiB --max-outbound 128MiB --max-fragments 65536 --max-control-rate 100000 --compress-min 0)
+clients_flags=(--history-messages 1000 --history-bytes 8MiB --client-takeover 4)
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
@@ -157,7 +159,8 @@ suite_websocat() {
 }
 
 suite_autobahn() {
-    local began=$SECONDS python cases
+    local began=$SECONDS python cases autobahn_cases=()
+    [[ ${AUTOBAHN:-} == all ]] || autobahn_cases=("${autobahn_quick[@]}")
     if ! python=$(python_with_venv); then
         skip autobahn 'no Python 3.11 or newer with venv'
         return
@@ -202,7 +205,7 @@ suite_browser() {
         skip browser 'no node or npm'
     elif ! find_chromium; then
         skip browser 'no chromium'
-    elif ! node_modules_ready; then
+    elif ! node_modules_ready tests/browser; then
         skip browser 'npm ci failed'
     else
         export CHROMIUM
@@ -226,8 +229,22 @@ suite_clients() {
         row clients 0 1 0 $((SECONDS - began))
         return
     fi
-    run_counted clients "$began" 200 indented \
+    run_counted 'clients python' "$began" 200 indented \
         "$tools/clients-venv/bin/python" tests/clients/clients.py "http://127.0.0.1:$broker_port"
+    began=$SECONDS
+    if ! have_or_install node nodejs || ! have_or_install npm npm; then
+        skip 'clients node' 'no node or npm'
+    elif ! node_modules_ready tests/clients; then
+        skip 'clients node' 'npm ci failed'
+    else
+        run_counted 'clients node' "$began" 200 indented node tests/clients/clients.mjs "http://127.0.0.1:$broker_port"
+        began=$SECONDS
+        run_counted 'clients node, compressed' "$began" 400 indented \
+            node tests/clients/deflate.mjs "http://127.0.0.1:$broker_port"
+    fi
+    began=$SECONDS
+    run_counted 'clients python, compressed' "$began" 200 indented \
+        "$tools/clients-venv/bin/python" tests/clients/deflate.py "http://127.0.0.1:$broker_port"
     stop_broker || row 'clients: broker ends' 0 1 0 0
 }
 
@@ -321,7 +338,7 @@ apt_install() {
 }
 
 node_modules_ready() {
-    local here=tests/browser
+    local here=$1
     [[ -f $here/package-lock.json ]] || return 0
     [[ $here/node_modules/.package-lock.json -nt $here/package-lock.json ]] && return
     echo '  npm ci'

@@ -21,6 +21,8 @@ mod oracle;
 mod peer;
 #[path = "simulator/random.rs"]
 mod random;
+#[path = "simulator/slow.rs"]
+mod slow;
 #[path = "simulator/wire.rs"]
 mod wire;
 #[path = "simulator/world.rs"]
@@ -61,6 +63,7 @@ fn any_life_of_a_broker() {
     println!("{count} seeds from {base}");
     let next = AtomicU64::new(0);
     let ended: Vec<AtomicU64> = Cause::ALL.iter().map(|_| AtomicU64::new(0)).collect();
+    let lost = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
@@ -74,6 +77,7 @@ fn any_life_of_a_broker() {
                     }
                     let _shown = ShowSeed(base + done);
                     let counters = generator::run(base + done);
+                    lost.fetch_add(counters.messages_lost, Ordering::Relaxed);
                     for (ended, cause) in ended.iter().zip(Cause::ALL) {
                         ended.fetch_add(counters.closed(*cause), Ordering::Relaxed);
                     }
@@ -84,7 +88,10 @@ fn any_life_of_a_broker() {
     println!("{count} seeds in {:.1} s", begun.elapsed().as_secs_f32());
     let ended: Vec<(u64, &Cause)> = ended.into_iter().map(AtomicU64::into_inner).zip(Cause::ALL).collect();
     ended.iter().for_each(|(ended, cause)| println!("{ended:8} {cause}"));
+    let lost = lost.into_inner();
+    println!("{lost:8} messages lost");
     // What never happens is not tested.
+    assert!(lost > 0 || count < 1000, "nobody lost a message");
     let never: Vec<_> = ended.iter().filter(|(ended, _)| *ended == 0 && count >= 1000).collect();
     assert!(never.is_empty(), "nobody ended for {never:?}");
 }

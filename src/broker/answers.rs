@@ -30,7 +30,7 @@ impl Broker {
         hot.outbound.push_bytes(&mut self.batches, |bytes| {
             cold.encoding.encode(event, bytes);
             if let Event::Direct { entry } = event
-                && let Some(payload) = cold.encoding.by_reference(entry)
+                && let Some(payload) = cold.encoding.by_reference(*entry)
             {
                 bytes.extend_from_slice(&payload);
             }
@@ -51,7 +51,8 @@ impl Broker {
         reference: Option<&Ref>,
     ) -> Result<Joined, JoinError> {
         let slot = self.open_slot(id).ok_or(JoinError::Gone)?;
-        let encoding = self.encoding(id).unwrap_or_default();
+        let window = self.slots.cold(slot).and_then(|cold| cold.window);
+        let encoding = self.encoding(id).unwrap_or_default().deflated(window);
         self.settle(slot);
         let joined = self.join_slot(slot, channel, encoding, from)?;
         let position = joined.position;
@@ -104,7 +105,7 @@ impl Broker {
         let name = from.and_then(|id| self.name(id)).cloned();
         let from = from.map(|id| self.member_id(id));
         let entry = Entry { unix_ms: self.timers.unix_ms(), message: message.clone(), from, name, except: None };
-        let told = self.tell(id, &Event::Direct { entry: &entry });
+        let told = self.tell(id, &Event::Direct { entry: entry.view() });
         self.counters.messages_sent += u64::from(told);
         told
     }

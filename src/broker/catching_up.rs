@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use super::Broker;
 use super::slots::flag;
 use crate::channel::Channel;
+use crate::channel::dialect::deflated::Encoder;
 use crate::channel::dialect::{Context, Encoding, Event};
 use crate::channel::log::{Lost, LostReason};
 use crate::channel::position::Position;
+use crate::limits::SlowConsumer;
 use crate::proto::batch::{BatchKey, Batches};
 use crate::proto::outbound::Range;
 
@@ -67,11 +69,11 @@ impl Broker {
         if cursor < head {
             let behind = Position { offset: cursor, ..channel.log.position() };
             let shared = (membership.channel, membership.encoding, behind);
-            let batches = &mut self.batches;
+            let (batches, encoder) = (&mut self.batches, &mut self.encoder);
             let chunk = self
                 .chunks
                 .entry(shared)
-                .or_insert_with(|| encode_chunk(membership.encoding, channel, cursor, batches));
+                .or_insert_with(|| encode_chunk(membership.encoding, channel, cursor, batches, encoder));
             last = chunk.last;
             let mut start = 0;
             for &(index, _) in chunk.excepts.iter().filter(|(_, except)| *except == id) {
@@ -110,19 +112,26 @@ impl Broker {
         self.chunks.values().filter(|chunk| chunk.batch == batch).count()
     }
 
-    /// What one who catches up has missed for good is told in band, where the dialect has words for it.
+    /// What one who catches up has missed for good is told in band, where the dialect has words for it. One who has
+    /// agreed to lose messages goes on without a word.
     fn tell_lost(&mut self, slot: u32) {
+        let drops = self.limits.slow_consumer != SlowConsumer::Close;
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         if !hot.has(flag::SLOW_PATH) {
             return;
         }
-        for membership in cold.memberships.as_slice().iter().filter(|membership| membership.encoding.tells_lost()) {
+        let agreed = drops && hot.has(flag::LOSSY);
+        for membership in cold.memberships.as_slice() {
+            if !membership.encoding.tells_lost() && !agreed {
+                continue;
+            }
             let channel = &mut self.channels[membership.channel as usize];
             let (name, tail) = (channel.name().clone(), channel.log.tail());
             let position = Position { offset: tail, ..channel.log.position() };
             let member = channel.group_mut(membership.encoding).members.get_mut(membership.index as usize);
             let Some(member) = member.filter(|member| member.catching_up && member.cursor < tail) else { continue };
             let lost = Lost { count: Some(tail - member.cursor), reason: LostReason::Slow };
+            self.counters.messages_lost += tail - member.cursor;
             member.cursor = tail;
             hot.outbound.push_bytes(&mut self.batches, |bytes| {
                 membership.encoding.encode(&Event::Lost { channel: &name, lost, position }, bytes);
@@ -131,12 +140,20 @@ impl Broker {
     }
 }
 
-fn encode_chunk(encoding: Encoding, channel: &Channel, cursor: u64, batches: &mut Batches) -> Chunk {
-    let mut chunk = Chunk { batch: batches.open(), last: 0, excepts: Vec::new() };
+fn encode_chunk(
+    encoding: Encoding,
+    channel: &Channel,
+    cursor: u64,
+    batches: &mut Batches,
+    encoder: &mut Encoder,
+) -> Chunk {
+    // Who asks for history gets what is kept of it, under any policy.
+    let batch = batches.open_kept(channel.source(cursor));
+    let mut chunk = Chunk { batch, last: 0, excepts: Vec::new() };
     for (index, (offset, entry)) in channel.log.behind(cursor).enumerate() {
         let position = Position { offset, ..channel.log.position() };
         let event = Event::Message { context: Context { channel: channel.name(), position }, entry };
-        batches.append(chunk.batch, encoding.by_reference(entry), |bytes| encoding.encode(&event, bytes));
+        encoder.append(encoding, &event, entry, batches, chunk.batch);
         chunk.excepts.extend(entry.except.map(|except| (index, except)));
         chunk.last = offset;
         if batches.get(chunk.batch).len() >= CHUNK {

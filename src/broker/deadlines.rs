@@ -3,6 +3,8 @@
 
 use std::time::Instant;
 
+use log::Level;
+
 use super::Broker;
 use super::reason::Cause;
 use super::slots::{Cold, Hot, flag};
@@ -33,6 +35,7 @@ impl Broker {
         self.go_on_draining();
         self.sweep_channels();
         self.expire_presence();
+        self.tell_left_out();
     }
 
     /// Lets go what of the channels is too old, once a second, or each turn while there is much.
@@ -91,7 +94,8 @@ impl Broker {
             if now.is_past(cold.due) && held {
                 self.answer_held(slot);
             } else if now.is_past(cold.due) {
-                log::warn!("{} was not answered within --answer-timeout", cold.peer());
+                let peer = cold.peer();
+                self.complain(Level::Warn, || format!("{peer} was not answered within --answer-timeout"));
                 let detail = "The application did not answer in time; try again later.";
                 let refusal = Refusal::new(Status(503), Cause::AnswerTimeout.as_str(), detail);
                 self.answer_problem(slot, Cause::AnswerTimeout, &refusal);

@@ -115,6 +115,7 @@ impl Broker {
     fn fan_out(&mut self, key: u32, io: &mut impl Io) {
         self.answer_polls(key);
         self.append_notices(key);
+        let tolerated = self.tolerated();
         let channel = &mut self.channels[key as usize];
         channel.touched = false;
         let head = channel.log.head();
@@ -130,7 +131,7 @@ impl Broker {
                 sent: 0,
                 bytes: 0,
             };
-            walk.group(group, &mut self.slots.hot, self.limits.max_outbound as u64, io, &mut troubled);
+            walk.group(group, &mut self.slots.hot, tolerated, io, &mut troubled);
             self.counters.messages_sent += walk.sent;
             self.counters.bytes_sent += walk.bytes;
             self.batches.release(open.batch);
@@ -268,7 +269,7 @@ impl FanOut<'_> {
         &mut self,
         group: &Group,
         hot: &mut [Hot],
-        max_outbound: u64,
+        tolerated: u64,
         io: &mut impl Io,
         troubled: &mut Vec<(u32, Wrote)>,
     ) {
@@ -287,7 +288,7 @@ impl FanOut<'_> {
             if hot.has(waits) || !hot.outbound.is_empty() {
                 hot.outbound.push(range, self.batches);
                 if hot.has(flag::BLOCKED) {
-                    if hot.outbound.pending() > max_outbound {
+                    if hot.outbound.pending() > tolerated {
                         self.over.push(member.slot);
                     }
                 } else if !hot.has(flag::DIRTY) {
@@ -300,7 +301,7 @@ impl FanOut<'_> {
                 Wrote::All => self.bytes += u64::from(range.end - range.start),
                 Wrote::Blocked(taken) => {
                     self.keep(hot, range, taken);
-                    if hot.outbound.pending() > max_outbound {
+                    if hot.outbound.pending() > tolerated {
                         self.over.push(member.slot);
                     }
                     troubled.push((member.slot, Wrote::Blocked(taken)));

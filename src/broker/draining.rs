@@ -1,4 +1,4 @@
-//! A shutdown: everybody is told, batch by batch, and whoever does not go in time is dropped.
+//! A shutdown: everybody is sent away, batch by batch, and operators last.
 
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ pub(super) struct Draining {
 }
 
 impl Broker {
-    /// Begins to shut down: every open connection gets a Close frame with that code, batch by batch; after `timeout`
-    /// whoever is left is dropped.
+    /// Begins to shut down: every open connection gets a Close frame with that code, batch by batch, but operators only
+    /// when nobody else is left; after `timeout` whoever is left is dropped.
     pub fn shutdown(&mut self, code: CloseCode, timeout: Duration) {
         let now = self.timers.now();
         let deadline = now.after(timeout);
@@ -37,8 +37,13 @@ impl Broker {
         self.draining.is_some()
     }
 
+    /// Whether nobody is left but operators, whom a shutdown does not wait for.
+    pub fn only_admins_left(&self) -> bool {
+        self.slots.len() == self.admins
+    }
+
     pub(super) fn go_on_draining(&mut self) {
-        let now = self.timers.now();
+        let (now, admins_too) = (self.timers.now(), self.only_admins_left());
         let Some(draining) = &mut self.draining else { return };
         if !now.is_past(draining.next) {
             return;
@@ -51,8 +56,9 @@ impl Broker {
             }
             return;
         }
-        let behind = self.slots.iter().map(|(slot, ..)| slot).filter(|&slot| slot >= draining.reached);
-        let told: Vec<u32> = behind.take(DRAIN_BATCH).collect();
+        let behind = self.slots.iter().filter(|(slot, ..)| *slot >= draining.reached);
+        let behind = behind.filter(|(.., cold)| admins_too || !cold.admin);
+        let told: Vec<u32> = behind.map(|(slot, ..)| slot).take(DRAIN_BATCH).collect();
         // Behind the last one it starts again: whoever came meanwhile or was asked is told then.
         let (reached, pause) = told.last().map_or((0, DRAIN_PAUSE * 10), |last| (last + 1, DRAIN_PAUSE));
         draining.reached = reached;

@@ -52,7 +52,8 @@ impl fmt::Debug for ConnectionId {
 pub enum Event {
     /// A peer asks to open a WebSocket; to be answered with `accept` or `refuse`, now or within `answer_timeout`.
     Handshake(Handshake),
-    /// A peer sent an HTTP request that asks for no WebSocket; to be answered with `respond`, likewise.
+    /// A peer sent an HTTP request that asks for no WebSocket; to be answered with `respond`, likewise. Requests for paths
+    /// under `/-/` come also of connections past `max_connections`, and while a shutdown is under way.
     Http(Exchange),
     /// A message arrived.
     Message(ConnectionId, Message),
@@ -67,6 +68,7 @@ pub enum Event {
 pub struct Handshake {
     pub(crate) id: ConnectionId,
     pub(crate) peer: SocketAddr,
+    pub(crate) admin: bool,
     pub(crate) request: Box<Request>,
     pub(crate) upgrade: Upgrade,
 }
@@ -87,6 +89,11 @@ impl Handshake {
         self.peer
     }
 
+    /// Whether it came in by a listener for operators, see `Config::admin_listen`.
+    pub fn is_admin(&self) -> bool {
+        self.admin
+    }
+
     /// The subprotocols that the peer offers, the preferred one first.
     pub fn protocols(&self) -> impl Iterator<Item = &str> {
         self.upgrade.protocols()
@@ -103,6 +110,7 @@ impl Handshake {
 pub struct Exchange {
     pub(crate) id: ConnectionId,
     pub(crate) peer: SocketAddr,
+    pub(crate) admin: bool,
     pub(crate) request: Box<Request>,
     pub(crate) body: Bytes,
 }
@@ -128,6 +136,11 @@ impl Exchange {
         &self.request
     }
 
+    /// Whether it came in by a listener for operators, see `Config::admin_listen`.
+    pub fn is_admin(&self) -> bool {
+        self.admin
+    }
+
     /// The peer's address.
     pub fn peer(&self) -> SocketAddr {
         self.peer
@@ -141,6 +154,7 @@ pub struct Accept {
     pub(crate) protocol: Option<&'static str>,
     pub(crate) encoding: Encoding,
     pub(crate) name: Option<Arc<str>>,
+    pub(crate) lossy: bool,
 }
 
 impl Accept {
@@ -152,6 +166,14 @@ impl Accept {
     /// Accepts and joins in the same step, so that the 101 carries the position.
     pub fn join(channel: &str, from: From) -> Accept {
         Accept { join: Some((channel.into(), from)), ..Accept::default() }
+    }
+
+    /// What it does not take in time may be dropped, as `Limits::slow_consumer` says, although it cannot be told: without
+    /// this, one who gets nothing but messages is closed with 1013 instead.
+    #[must_use]
+    pub fn lossy(mut self) -> Accept {
+        self.lossy = true;
+        self
     }
 
     /// Answers with this subprotocol; it must be one of those that the peer offered.

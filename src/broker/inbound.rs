@@ -1,28 +1,39 @@
 //! What arrives: bytes into the connection's state machine, and what they come to, into events and answers.
 
-use core::net::SocketAddr;
-
 use bytes::Bytes;
+use log::Level;
 
 use super::Broker;
 use super::event::{ConnectionId, Event, Exchange, Handshake};
-use super::reason::{Cause, CloseReason};
+use super::reason::{Cause, CloseReason, TOO_MANY_CONNECTIONS};
 use super::slots::flag;
+use crate::channel::name::is_own_path;
 use crate::proto::close::CloseCode;
 use crate::proto::connection::Input;
+use crate::proto::decoder::invalid_text;
 use crate::proto::frame::{Failure, Opcode, write_header};
 use crate::proto::handshake::{Upgrade, upgrade};
 use crate::proto::http::{BodyReader, Refusal, Representation, Request, Response, Status, framing, representation};
+use crate::proto::message::{Kind, Message};
 use crate::proto::text::escape_for_log;
-
-/// See `--max-connections` and `--max-connections-per-ip`.
-pub const TOO_MANY_CONNECTIONS: &str = "too_many_connections";
 
 /// What a request asks for.
 enum Asks {
     WebSocket(Upgrade),
     /// An HTTP exchange, with the body that this reads.
     Http(BodyReader),
+}
+
+/// Why a request goes no further: what the peer is told, and what the log is.
+struct Refused {
+    refusal: Refusal,
+    why: String,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Refused {
+        Refused { why: refusal.to_string(), refusal }
+    }
 }
 
 impl Broker {
@@ -72,10 +83,12 @@ impl Broker {
                 self.counters.messages_received += 1;
                 self.events.push_back(Event::Message(id, message));
             }
+            Input::Compressed(kind, payload) => self.inflate(slot, kind, &payload),
             Input::Request(request) => self.request(slot, request),
             Input::Body(request, body) => self.exchange(slot, request, body),
             Input::Refused(refusal) => {
-                log::info!("refused {}: {refusal}", cold.peer());
+                let peer = cold.peer();
+                self.complain(Level::Info, || format!("refused {peer}: {refusal}"));
                 self.answer_problem(slot, Cause::Refused, &refusal);
             }
             Input::Ping(payload) => self.ping(slot, payload),
@@ -94,6 +107,21 @@ impl Broker {
         }
         self.account(slot);
         taken
+    }
+
+    fn inflate(&mut self, slot: u32, kind: Kind, payload: &[u8]) {
+        let (id, limit) = (self.slots.id(slot), self.limits.max_message);
+        let Some(cold) = self.slots.cold(slot) else { return };
+        let own = cold.extras.as_mut().and_then(|extras| extras.inflater.as_deref_mut());
+        let inflated = own.unwrap_or(&mut self.inflater).inflate(payload, limit);
+        let message = inflated.and_then(|bytes| Message::from_bytes(kind, Bytes::from(bytes)).ok_or(invalid_text()));
+        match message {
+            Ok(message) => {
+                self.counters.messages_received += 1;
+                self.events.push_back(Event::Message(id, message));
+            }
+            Err(failure) => self.fail(slot, Cause::of(&failure), &failure),
+        }
     }
 
     /// Keeps bytes that were read and have to wait.
@@ -118,29 +146,42 @@ impl Broker {
     }
 
     fn request(&mut self, slot: u32, request: Box<Request>) {
+        self.identify(slot, &request);
+        let asks = match self.judge_request(slot, &request) {
+            Ok(asks) => asks,
+            Err(Refused { refusal, why }) => {
+                self.log_refused(slot, &request, &why);
+                let response = if refusal.status == Status(503) && is_event_source(&request) {
+                    self.try_again_later(&request)
+                } else {
+                    let response = Response::problem(&refusal).closing().with_cors(self.rules.cors_origin(&request));
+                    response.encode_for(&request)
+                };
+                return self.answer(slot, Cause::Refused, &response);
+            }
+        };
         let id = self.slots.id(slot);
         let due = self.timers.now().after(self.limits.answer_timeout);
-        let Some((hot, cold)) = self.slots.both(slot) else { return };
-        let (peer, loopback, kept) = (cold.peer(), hot.has(flag::LOOPBACK), cold.kept);
-        match self.judge_request(peer, loopback, kept, &request) {
-            Err(refusal) if refusal.status == Status(503) && is_event_source(&request) => {
-                let response = self.try_again_later(&request);
-                self.answer(slot, Cause::Refused, &response);
-            }
-            Err(refusal) => {
-                let response = Response::problem(&refusal).closing().with_cors(self.rules.cors_origin(&request));
-                self.answer(slot, Cause::Refused, &response.encode_for(&request));
-            }
-            Ok(Asks::WebSocket(upgrade)) => {
-                if let Some(cold) = self.slots.cold(slot) {
-                    cold.due = due;
-                }
+        let Some(cold) = self.slots.cold(slot) else { return };
+        match asks {
+            Asks::WebSocket(upgrade) => {
+                cold.due = due;
+                let (peer, admin) = (cold.peer(), cold.admin);
                 self.rearm(slot);
-                self.events.push_back(Event::Handshake(Handshake { id, peer, request, upgrade }));
+                self.events.push_back(Event::Handshake(Handshake { id, peer, admin, request, upgrade }));
             }
-            Ok(Asks::Http(body)) if body.is_complete() => self.exchange(slot, request, body.finish()),
-            Ok(Asks::Http(body)) => self.await_body(slot, request, body),
+            Asks::Http(body) if body.is_complete() => self.exchange(slot, request, body.finish()),
+            Asks::Http(body) => self.await_body(slot, request, body),
         }
+    }
+
+    fn log_refused(&mut self, slot: u32, request: &Request, why: &str) {
+        let Some(peer) = self.slots.cold(slot).map(|cold| cold.peer()) else { return };
+        self.complain(Level::Warn, || {
+            let what = if request.has_token("upgrade", "websocket") { "ws" } else { request.method() };
+            let (what, path) = (escape_for_log(what.as_bytes()), escape_for_log(request.path().as_bytes()));
+            format!("refused {what} {path} from {peer}: {why}")
+        });
     }
 
     fn exchange(&mut self, slot: u32, request: Box<Request>, body: Bytes) {
@@ -148,9 +189,9 @@ impl Broker {
         let due = self.timers.now().after(self.limits.answer_timeout);
         let Some(cold) = self.slots.cold(slot) else { return };
         cold.due = due;
-        let peer = cold.peer();
+        let (peer, admin) = (cold.peer(), cold.admin);
         self.rearm(slot);
-        self.events.push_back(Event::Http(Exchange { id, peer, request, body }));
+        self.events.push_back(Event::Http(Exchange { id, peer, admin, request, body }));
     }
 
     /// The deadline stays: it counts from accept, or the first byte, to the end of the whole request.
@@ -166,40 +207,31 @@ impl Broker {
         }
     }
 
-    fn judge_request(
-        &mut self,
-        peer: SocketAddr,
-        loopback: bool,
-        kept: bool,
-        request: &Request,
-    ) -> Result<Asks, Refusal> {
+    fn judge_request(&mut self, slot: u32, request: &Request) -> Result<Asks, Refused> {
+        let loopback = self.slots.hot(slot).has(flag::LOOPBACK);
         let verdict = self.rules.check(request, loopback);
-        let what = if request.has_token("upgrade", "websocket") { "ws" } else { request.method() };
-        let refused = |why: &str| {
-            log::warn!("refused {what} {} from {peer}: {why}", escape_for_log(request.path().as_bytes()));
-        };
-        if let Err(refusal) = verdict {
-            refused(&refusal.mend);
-            return Err(refusal.refusal);
-        }
-        // Who was let in before stays in.
-        let full = match (self.draining.is_some(), !kept && self.is_crowded(peer)) {
-            (true, _) => Some((Cause::ShuttingDown.as_str(), "The broker shuts down; try again later.")),
-            (_, true) => {
-                Some((TOO_MANY_CONNECTIONS, "The broker has as many connections as it may have; try again later."))
+        verdict.map_err(|error| Refused { refusal: error.refusal, why: error.mend })?;
+        let is_websocket = request.has_token("upgrade", "websocket");
+        let crowded = self.is_crowded(slot);
+        if is_own_path(request.path()) && !is_websocket {
+            // Whoever looks after the broker is told the truth also when it is full or shuts down, and only that.
+            if crowded {
+                self.slots.hot(slot).set(flag::LAST);
             }
-            _ => None,
-        };
-        if let Some((code, detail)) = full {
-            refused(code);
+        } else if crowded || self.draining.is_some() {
+            let (code, detail) = match self.draining {
+                Some(_) => (Cause::ShuttingDown.as_str(), "The broker shuts down; try again later."),
+                None => (TOO_MANY_CONNECTIONS, "The broker has as many connections as it may have; try again later."),
+            };
             let seconds = self.jittered_seconds().to_string();
-            return Err(Refusal::new(Status(503), code, detail).with_header("Retry-After", seconds));
+            let refusal = Refusal::new(Status(503), code, detail).with_header("Retry-After", seconds);
+            return Err(Refused { refusal, why: code.to_owned() });
         }
-        if let Some(upgrade) = upgrade(request).inspect_err(|refusal| refused(&refusal.to_string()))? {
+        if let Some(upgrade) = upgrade(request)? {
             return Ok(Asks::WebSocket(upgrade));
         }
         let body = framing(request).and_then(|framing| BodyReader::new(framing, &self.limits));
-        body.map(Asks::Http).inspect_err(|refusal| refused(&refusal.to_string()))
+        Ok(Asks::Http(body?))
     }
 
     fn ping(&mut self, slot: u32, payload: Vec<u8>) {
@@ -248,12 +280,22 @@ impl Broker {
         self.farewell(slot, CloseReason::new(Cause::PeerClosed, Some(code), reason));
     }
 
+    /// Closes a connection with 1008 because of something that it did: what it sent behind that is not looked at. Returns
+    /// false if the id is stale or the connection is not open any more.
+    pub fn expel(&mut self, id: ConnectionId, cause: Cause, what: &'static str) -> bool {
+        let Some(slot) = self.open_slot(id) else { return false };
+        self.fail(slot, cause, &Failure { code: CloseCode::POLICY, what });
+        true
+    }
+
     /// Fails the connection (RFC 6455 §7.1.7): the Close frame leaves behind all that was published before.
     pub(super) fn fail(&mut self, slot: u32, cause: Cause, failure: &Failure) {
         self.settle(slot);
         let reason = format!("{cause}: {}", failure.what);
+        if let Some(peer) = self.slots.cold(slot).map(|cold| cold.peer()) {
+            self.complain(Level::Info, || format!("{peer} closed with {}: {reason}", failure.code.0));
+        }
         if let Some(cold) = self.slots.cold(slot) {
-            log::info!("{} closed with {}: {reason}", cold.peer(), failure.code.0);
             cold.connection.drain();
         }
         self.count_inbound(slot);

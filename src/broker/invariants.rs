@@ -1,7 +1,11 @@
 //! What always holds between two calls, in one function: the simulator asks after every step.
 
-use super::slots::flag;
+use std::collections::HashSet;
+
+use super::pressure::may_lose;
+use super::slots::{Hot, flag};
 use super::{Broker, ConnectionId};
+use crate::limits::SlowConsumer;
 
 impl Broker {
     /// Panics, and says which, if an invariant of the broker does not hold. It looks at everything: for tests.
@@ -28,9 +32,20 @@ impl Broker {
             let pending = hot.outbound.pending();
             let over = cold.connection.is_open() && pending > self.limits.max_outbound as u64;
             assert!(!over, "slot {slot} is open with {pending} bytes unsent");
+            if self.limits.slow_consumer == SlowConsumer::Latest && hot.has(flag::BLOCKED) && may_lose(hot, cold) {
+                self.assert_only_newest(slot, hot);
+            }
         }
         let held = self.batches.held();
         assert!(held <= self.limits.max_outbound_total, "{held} bytes unsent in all");
+    }
+
+    fn assert_only_newest(&self, slot: u32, hot: &Hot) {
+        let mut seen = HashSet::new();
+        for (source, _, messages) in hot.outbound.unsent_messages(&self.batches) {
+            let older = messages.len() > 1 || !seen.insert(source.life());
+            assert!(!older, "slot {slot}: more than the newest message of {} is unsent", source.channel);
+        }
     }
 
     fn assert_lists(&self) {
@@ -42,6 +57,13 @@ impl Broker {
         assert_eq!(flagged, listed.count(), "flags and list of the dirty differ");
         let ended = self.slots.iter().filter(|(_, hot, _)| hot.has(flag::ENDED)).count();
         assert_eq!(ended, self.ended.len(), "flags and list of the ended differ");
+        let admins = self.slots.iter().filter(|(.., cold)| cold.admin).count();
+        let mut addresses = std::collections::HashMap::new();
+        for (.., cold) in self.slots.iter().filter(|(.., cold)| cold.counted) {
+            *addresses.entry(cold.peer().ip()).or_insert(0) += 1;
+        }
+        assert_eq!(addresses, self.addresses, "addresses are not counted as they are");
+        assert_eq!(admins, self.admins, "flags and number of the operators differ");
     }
 
     fn assert_connections(&self) {

@@ -1,8 +1,9 @@
 //! How connections come and go: from accept to reap, with exactly one end for each.
 
-use core::net::{IpAddr, SocketAddr};
-use std::collections::hash_map::Entry;
+use core::net::SocketAddr;
 use std::time::Duration;
+
+use log::Level;
 
 use super::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use super::reason::{Cause, CloseReason};
@@ -11,6 +12,8 @@ use super::timers::{Tick, ticks};
 use super::{Broker, Joined};
 use crate::channel::dialect::{self, Encoding};
 use crate::proto::close::CloseCode;
+use crate::proto::deflate::Inflater;
+use crate::proto::extension::Deflate;
 use crate::proto::frame::write_close;
 use crate::proto::handshake::switching_protocols;
 use crate::proto::http::{Refusal, Response, Status};
@@ -19,49 +22,55 @@ use crate::proto::text::escape_for_log;
 /// Connections past `max_connections` that are let in far enough to be told so.
 pub const REFUSING: usize = 16;
 
+/// Most connections of operators at once: these do not count for `max_connections`.
+pub const MOST_ADMINS: usize = 16;
+
 impl Broker {
     /// Takes a new connection in; None if there are too many even to be told so. `loopback` says that its listener can
     /// be reached from this machine alone.
     pub fn open(&mut self, peer: SocketAddr, loopback: bool) -> Option<ConnectionId> {
-        if self.slots.len() >= self.limits.max_connections + REFUSING {
+        if self.counted_connections() >= self.limits.max_connections + REFUSING {
             return None;
         }
-        let now = self.timers.now();
-        let id = self.slots.insert(peer, now);
-        let (hot, cold) = self.slots.both(id.slot())?;
-        cold.due = now.after(self.limits.handshake_timeout);
-        if loopback {
-            hot.set(flag::LOOPBACK);
+        let id = self.take_in(peer, loopback);
+        if self.proxies.contains(peer.ip()) {
+            // Whom to count, each of its requests tells.
+            self.slots.hot(id.slot()).set(flag::PROXIED);
+        } else {
+            self.count_address(id.slot());
         }
-        self.counters.connections += 1;
-        self.count_address(peer.ip().to_canonical());
-        self.rearm(id.slot());
         Some(id)
     }
 
-    /// Whether this connection is one too many.
-    pub(super) fn is_crowded(&self, peer: SocketAddr) -> bool {
-        if self.slots.len() > self.limits.max_connections {
-            return true;
+    /// As `open`, by a listener for operators. They have places of their own, so that they can look when it is full;
+    /// None if all of these are taken.
+    pub fn open_admin(&mut self, peer: SocketAddr, loopback: bool) -> Option<ConnectionId> {
+        if self.admins >= MOST_ADMINS {
+            return None;
         }
-        let most = self.limits.max_connections_per_ip;
-        most > 0 && self.addresses.get(&peer.ip()).is_some_and(|&count| count as usize > most)
+        let id = self.take_in(peer, loopback);
+        self.slots.cold(id.slot())?.admin = true;
+        self.admins += 1;
+        Some(id)
     }
 
-    /// Counts connections by address, only where that is limited: it is a map entry for each.
-    fn count_address(&mut self, address: IpAddr) {
-        if self.limits.max_connections_per_ip > 0 {
-            *self.addresses.entry(address).or_default() += 1;
-        }
-    }
-
-    fn discount_address(&mut self, address: IpAddr) {
-        if let Entry::Occupied(mut count) = self.addresses.entry(address) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
+    fn take_in(&mut self, peer: SocketAddr, loopback: bool) -> ConnectionId {
+        let now = self.timers.now();
+        let id = self.slots.insert(peer, now);
+        if let Some((hot, cold)) = self.slots.both(id.slot()) {
+            cold.due = now.after(self.limits.handshake_timeout);
+            if loopback {
+                hot.set(flag::LOOPBACK);
             }
         }
+        self.counters.connections += 1;
+        self.rearm(id.slot());
+        id
+    }
+
+    /// How many connections count for `max_connections`: all but those of operators.
+    pub fn counted_connections(&self) -> usize {
+        self.slots.len() - self.admins
     }
 
     /// Answers a handshake with 101, and joins a channel in the same step. The id's Close event follows in any case,
@@ -72,13 +81,15 @@ impl Broker {
             self.events.push_back(Event::Close(id, CloseReason::new(Cause::PeerVanished, None, "")));
             return id;
         };
-        self.slots.hot(slot).set(flag::ACCEPTED);
+        self.slots.hot(slot).set(if accept.lossy { flag::ACCEPTED | flag::LOSSY } else { flag::ACCEPTED });
+        let deflate = handshake.upgrade.deflate().filter(|_| self.compression);
+        let window = deflate.map(|deflate| deflate.window);
         if let Some(cold) = self.slots.cold(slot) {
-            (cold.encoding, cold.name) = (accept.encoding, accept.name.clone());
+            (cold.encoding, cold.window, cold.name) = (accept.encoding, window, accept.name.clone());
         }
         let joined = match &accept.join {
             None => None,
-            Some((channel, from)) => match self.join_slot(slot, channel, accept.encoding, *from) {
+            Some((channel, from)) => match self.join_slot(slot, channel, accept.encoding.deflated(window), *from) {
                 Ok(joined) => Some(joined),
                 Err(_) => {
                     self.refuse_join(slot, &handshake);
@@ -86,11 +97,12 @@ impl Broker {
                 }
             },
         };
-        self.switch_protocols(slot, &handshake, accept, joined);
+        let extensions = deflate.map(|deflate| self.agree_to_deflate(slot, deflate));
+        self.switch_protocols(slot, &handshake, accept, extensions.as_deref(), joined);
         let now = self.timers.now();
         if let Some((hot, cold)) = self.slots.both(slot) {
             hot.set(flag::UNSWITCHED);
-            cold.connection.open();
+            cold.connection.open(deflate.is_some());
             hot.heard = now;
             hot.clear(flag::HELD);
         }
@@ -101,12 +113,30 @@ impl Broker {
         id
     }
 
-    fn switch_protocols(&mut self, slot: u32, handshake: &Handshake, accept: &Accept, joined: Option<Joined>) {
+    /// Agrees to permessage-deflate; a peer may go on where its last message ended while there are inflaters for that.
+    fn agree_to_deflate(&mut self, slot: u32, deflate: Deflate) -> String {
+        let takes_over = !deflate.client_no_context_takeover && self.takeovers < self.limits.client_takeover;
+        if let Some(cold) = self.slots.cold(slot).filter(|_| takes_over) {
+            cold.extras.get_or_insert_default().inflater = Some(Box::new(Inflater::new(true)));
+            self.takeovers += 1;
+        }
+        deflate.answer(takes_over)
+    }
+
+    fn switch_protocols(
+        &mut self,
+        slot: u32,
+        handshake: &Handshake,
+        accept: &Accept,
+        extensions: Option<&str>,
+        joined: Option<Joined>,
+    ) {
         let protocol = accept.protocol.and_then(|ours| handshake.upgrade.choose(&[ours]));
         let position = joined.map(|joined| joined.position.to_string());
         let lost = joined.and_then(|joined| joined.lost);
         let lost = lost.map(|lost| lost.count.map_or_else(|| "unknown".to_owned(), |count| count.to_string()));
         let mut headers = Vec::new();
+        headers.extend(extensions.map(|extensions| ("Sec-WebSocket-Extensions", extensions)));
         headers.extend(position.as_deref().map(|position| ("Slotcast-Position", position)));
         headers.extend(lost.as_deref().map(|lost| ("Slotcast-Lost", lost)));
         let hot = self.slots.hot(slot);
@@ -130,9 +160,11 @@ impl Broker {
 
     /// The only reason for which a new connection cannot join is that there are too many channels.
     fn refuse_join(&mut self, slot: u32, handshake: &Handshake) {
-        let (path, peer) = (escape_for_log(handshake.path().as_bytes()), handshake.peer());
         let cause = Cause::TooManyChannels;
-        log::warn!("refused ws {path} from {peer}: {cause}; see --max-channels");
+        self.complain(Level::Warn, || {
+            let path = escape_for_log(handshake.path().as_bytes());
+            format!("refused ws {path} from {}: {cause}; see --max-channels", handshake.peer())
+        });
         let seconds = self.jittered_seconds().to_string();
         let detail = "The broker has as many channels as it may have; try again later.";
         let refusal = Refusal::new(Status(503), cause.as_str(), detail).with_header("Retry-After", seconds);
@@ -162,13 +194,17 @@ impl Broker {
 
     /// Whether another request may come from it. One that has ended its side has all its requests here already.
     pub(super) fn may_ask_again(&self, slot: u32) -> bool {
-        let ends = |(hot, cold): (&Hot, &Cold)| hot.has(flag::EOF) && cold.stash_len() == 0;
+        let ends = |(hot, cold): (&Hot, &Cold)| hot.has(flag::LAST) || (hot.has(flag::EOF) && cold.stash_len() == 0);
         self.draining.is_none() && !self.slots.get(slot).is_none_or(ends)
     }
 
     pub(super) fn answer_and_keep(&mut self, slot: u32, response: &[u8]) {
         let due = self.timers.now().after(self.limits.keep_alive_timeout);
         let id = self.slots.id(slot);
+        if self.slots.hot(slot).has(flag::PROXIED) {
+            // The next request may be another's.
+            self.uncount(slot);
+        }
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         cold.connection.answered(true);
         cold.due = due;
@@ -249,6 +285,7 @@ impl Broker {
         hot.outbound.clear(&mut self.batches);
         self.ended.push(slot);
         // Until it is reaped it is neither open nor does it hold anything.
+        self.drop_inflater(slot);
         if let Some(cold) = self.slots.cold(slot) {
             cold.connection.drain();
             cold.extras = None;
@@ -262,6 +299,7 @@ impl Broker {
         while let Some(key) = self.first_membership(slot) {
             self.remove_member(slot, key);
         }
+        self.drop_inflater(slot);
         let id = self.slots.id(slot);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         if cold.cause.is_none() {
@@ -271,6 +309,15 @@ impl Broker {
         if hot.has(flag::ACCEPTED) {
             hot.clear(flag::ACCEPTED);
             self.events.push_back(Event::Close(id, reason));
+        }
+    }
+
+    /// Another peer may have an inflater of its own instead.
+    pub(super) fn drop_inflater(&mut self, slot: u32) {
+        let Some(cold) = self.slots.cold(slot) else { return };
+        if cold.extras.as_mut().is_some_and(|extras| extras.inflater.take().is_some()) {
+            self.takeovers -= 1;
+            cold.tidy();
         }
     }
 
@@ -358,7 +405,10 @@ impl Broker {
             }
             if let Some(cold) = self.slots.remove(slot) {
                 self.inbound -= cold.inbound as usize;
-                self.discount_address(cold.peer().ip());
+                self.admins -= usize::from(cold.admin);
+                if cold.counted {
+                    self.discount_address(cold.peer().ip());
+                }
                 self.counters.count_closed(cold.cause.unwrap_or(Cause::PeerVanished));
                 drop_socket(slot);
             }

@@ -1,8 +1,10 @@
 //! Floor 1: all connections, all channels and every policy, pure. The loop feeds it bytes and time, takes events out,
 //! and hands it a way to write when it flushes; so everything that can be wrong here runs in a simulator.
 
+mod addresses;
 mod answers;
 mod catching_up;
+mod complaints;
 mod deadlines;
 mod delivery;
 mod draining;
@@ -11,17 +13,21 @@ pub mod followers;
 mod inbound;
 mod invariants;
 mod lifecycle;
+pub mod listing;
 mod presence;
 mod pressure;
 mod publish;
 pub mod reason;
+mod scramble;
 mod slots;
 #[cfg(test)]
 mod tests {
     mod followers;
     mod history;
     mod keep_alive;
-    mod rig;
+    mod proxies;
+    pub(super) mod rig;
+    mod slow;
 }
 pub mod timers;
 
@@ -34,18 +40,23 @@ use std::time::Instant;
 
 use crate::channel::Channel;
 use crate::channel::dialect::Encoding;
+use crate::channel::dialect::deflated::Encoder;
 use crate::channel::log::{From, Lost};
 use crate::channel::members::{Member, Membership};
 use crate::channel::position::Position;
 use crate::channel::store::{Store, TooManyChannels};
 use crate::limits::Limits;
 use crate::proto::batch::Batches;
+use crate::proto::deflate::{Inflater, Stats};
+use crate::proto::forwarded::TrustedProxies;
 use crate::proto::origin::OriginRules;
 
 use catching_up::Chunks;
+use complaints::Complaints;
 use draining::Draining;
 use event::{ConnectionId, Event};
 use reason::Counters;
+use scramble::{scrambled, unscrambled};
 use slots::{Slots, flag};
 use timers::{Now, Timers};
 
@@ -113,6 +124,7 @@ pub struct Joined {
 pub struct Broker {
     limits: Limits,
     rules: OriginRules,
+    proxies: TrustedProxies,
     slots: Slots,
     channels: Store,
     batches: Batches,
@@ -130,6 +142,13 @@ pub struct Broker {
     resumed: Vec<ConnectionId>,
     /// Log that was encoded in this flush for those who catch up.
     chunks: Chunks,
+    /// Whether permessage-deflate is agreed to.
+    compression: bool,
+    encoder: Encoder,
+    /// For peers that begin each message anew.
+    inflater: Inflater,
+    /// How many peers have an inflater of their own.
+    takeovers: usize,
     /// Bytes in open batches.
     open_bytes: usize,
     /// Bytes in unfinished heads, messages and stashes.
@@ -144,6 +163,9 @@ pub struct Broker {
     presence_due: BinaryHeap<Reverse<(u64, u32)>>,
     /// When the channels are swept next, at the earliest, in monotonic milliseconds.
     sweep_at: u64,
+    /// Connections by listeners for operators: those with `Cold::admin`.
+    admins: usize,
+    complaints: Complaints,
     draining: Option<Draining>,
 }
 
@@ -151,8 +173,13 @@ impl Broker {
     /// A broker without connections. `seed` is random: epochs come from it.
     pub fn new(limits: Limits, rules: OriginRules, seed: u64, now: Now) -> Broker {
         let mut broker = Broker {
+            compression: true,
+            encoder: Encoder::new(limits.compress_min),
+            inflater: Inflater::default(),
+            takeovers: 0,
             limits,
             rules,
+            proxies: TrustedProxies::default(),
             slots: Slots::default(),
             channels: Store::default(),
             batches: Batches::default(),
@@ -172,10 +199,22 @@ impl Broker {
             secret: 0,
             presence_due: BinaryHeap::new(),
             sweep_at: 0,
+            admins: 0,
+            complaints: Complaints::default(),
             draining: None,
         };
         broker.secret = broker.next_random();
         broker
+    }
+
+    /// Whether permessage-deflate is agreed to with WebSockets that offer it (RFC 7692); it is until this says otherwise.
+    pub fn set_compression(&mut self, compression: bool) {
+        self.compression = compression;
+    }
+
+    /// Believes these proxies from now on, as far as new connections are concerned.
+    pub fn trust(&mut self, proxies: TrustedProxies) {
+        self.proxies = proxies;
     }
 
     /// Takes note of the time: once when the loop wakes up.
@@ -201,7 +240,8 @@ impl Broker {
     /// When time alone gives the broker something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         let paced = self.draining.as_ref().map(|draining| self.timers.instant_of(draining.next));
-        self.timers.next().into_iter().chain(paced).chain(self.next_sweep()).chain(self.next_presence()).min()
+        let told = self.next_presence().into_iter().chain(self.next_complaint());
+        self.timers.next().into_iter().chain(paced).chain(self.next_sweep()).chain(told).min()
     }
 
     /// Joins a channel, which comes into being if it does not exist.
@@ -277,6 +317,11 @@ impl Broker {
     /// What was counted.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// What compression did.
+    pub fn compression(&self) -> Stats {
+        self.encoder.deflater().stats()
     }
 
     /// The limits in force.
@@ -382,34 +427,5 @@ impl Broker {
         // SplitMix64: good enough for what only has to differ.
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         scrambled(self.random)
-    }
-}
-
-/// The last step of SplitMix64, which makes a different number of each.
-fn scrambled(mut number: u64) -> u64 {
-    number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    number ^ (number >> 31)
-}
-
-/// What `scrambled` made that number of.
-fn unscrambled(mut number: u64) -> u64 {
-    number = (number ^ (number >> 31) ^ (number >> 62)).wrapping_mul(0x3196_42b2_d24d_8ec3);
-    number = (number ^ (number >> 27) ^ (number >> 54)).wrapping_mul(0x96de_1b17_3f11_9089);
-    number ^ (number >> 30) ^ (number >> 60)
-}
-
-#[cfg(test)]
-mod scramble_tests {
-    use super::{scrambled, unscrambled};
-
-    #[test]
-    fn there_and_back() {
-        let mut number = 1_u64;
-        for _ in 0..1000 {
-            assert_eq!(unscrambled(scrambled(number)), number);
-            assert_eq!(scrambled(unscrambled(number)), number);
-            number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        }
     }
 }

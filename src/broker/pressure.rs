@@ -1,24 +1,113 @@
 //! All back-pressure policy, and nowhere else: what is too much for one connection, and for all of them.
 
+use std::collections::HashMap;
+use std::ops;
+
+use log::Level;
+
 use super::Broker;
 use super::event::ConnectionId;
 use super::reason::Cause;
-use super::slots::flag;
+use super::slots::{Cold, Hot, flag};
+use crate::channel::dialect::Event;
+use crate::channel::log::{Lost, LostReason};
+use crate::channel::position::{Epoch, Position};
+use crate::limits::SlowConsumer;
+use crate::proto::batch::{Batch, Life, Source};
 use crate::proto::close::CloseCode;
 use crate::proto::frame::Failure;
 
 impl Broker {
     /// Judges those who have a lot unsent, after the flush: never at publish.
     pub(super) fn judge(&mut self) {
-        for slot in std::mem::take(&mut self.over) {
-            let hot = self.slots.hot(slot);
-            if !hot.has(flag::ENDED) && hot.outbound.pending() > self.limits.max_outbound as u64 {
+        let mut over = std::mem::take(&mut self.over);
+        // One who is in many channels may have been noted for each.
+        over.sort_unstable();
+        over.dedup();
+        for slot in over.drain(..) {
+            if self.slots.hot(slot).has(flag::ENDED) {
+                continue;
+            }
+            self.thin(slot);
+            if self.is_over(slot) {
                 self.close_slow(slot, Cause::SlowConsumer);
             }
         }
+        self.over = over;
         if self.batches.held() > self.limits.max_outbound_total {
             self.shed();
         }
+    }
+
+    fn is_over(&mut self, slot: u32) -> bool {
+        self.slots.hot(slot).outbound.pending() > self.limits.max_outbound as u64
+    }
+
+    /// Drops what the policy lets go of messages that one who is slow has not been sent.
+    fn thin(&mut self, slot: u32) {
+        let most = self.limits.max_outbound as u64;
+        if !self.slots.get(slot).is_some_and(|(hot, cold)| may_lose(hot, cold)) {
+            return;
+        }
+        match self.limits.slow_consumer {
+            SlowConsumer::Close => return,
+            SlowConsumer::DropOldest => {}
+            SlowConsumer::Latest => self.drop_all_but_newest(slot),
+        }
+        if self.is_over(slot) {
+            self.drop_oldest(slot, most / 2, most);
+        }
+        if self.is_over(slot) {
+            self.drop_oldest(slot, 0, 0);
+        }
+        // It may be little enough now to hear it again.
+        self.unchoke(slot);
+    }
+
+    /// Of each channel, only the newest unsent message stays.
+    fn drop_all_but_newest(&mut self, slot: u32) {
+        let mut runs: HashMap<Life, usize> = HashMap::new();
+        for (source, ..) in self.slots.hot(slot).outbound.unsent_messages(&self.batches) {
+            *runs.entry(source.life()).or_default() += 1;
+        }
+        self.drop_messages(slot, |source, _, messages| match runs.get_mut(&source.life()) {
+            Some(left @ 2..) => {
+                *left -= 1;
+                messages.len()
+            }
+            _ => messages.len() - 1,
+        });
+    }
+
+    /// The oldest messages go until at most `enough` bytes remain. The newest stays if no more than `most` remain with
+    /// it: in JSON it may be more than half the limit.
+    fn drop_oldest(&mut self, slot: u32, enough: u64, most: u64) {
+        let outbound = &self.slots.hot(slot).outbound;
+        let mut pending = outbound.pending();
+        let mut left: usize = outbound.unsent_messages(&self.batches).map(|(.., messages)| messages.len()).sum();
+        self.drop_messages(slot, |_, batch, messages| {
+            let mut gone = 0;
+            for index in messages {
+                if pending <= enough || left == 1 && pending <= most {
+                    break;
+                }
+                pending -= u64::from(batch.start_of(index + 1) - batch.start_of(index));
+                left -= 1;
+                gone += 1;
+            }
+            gone
+        });
+    }
+
+    /// Drops as many of the oldest of each run as `choose` says, and tells it whom it can be told.
+    fn drop_messages(&mut self, slot: u32, choose: impl FnMut(&Source, &Batch, ops::Range<usize>) -> usize) {
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        let tell = |source: &Source, count, bytes: &mut Vec<u8>| {
+            let position = Position { epoch: Epoch::from_bytes(source.epoch), offset: source.offset };
+            let lost = Lost { count: Some(count), reason: LostReason::Slow };
+            cold.encoding.encode(&Event::Lost { channel: &source.channel, lost, position }, bytes);
+        };
+        self.counters.messages_lost += hot.outbound.prune(&mut self.batches, choose, tell);
     }
 
     /// All together have too much unsent: whoever holds the oldest goes first, until the rest fits.
@@ -34,10 +123,18 @@ impl Broker {
         }
     }
 
-    /// Notes a connection that has more unsent than it may.
+    /// Notes a blocked connection that is to be judged.
     pub(super) fn weigh(&mut self, slot: u32) {
-        if self.slots.hot(slot).outbound.pending() > self.limits.max_outbound as u64 {
+        if self.slots.hot(slot).outbound.pending() > self.tolerated() {
             self.over.push(slot);
+        }
+    }
+
+    /// Bytes that a blocked connection may have unsent without being judged.
+    pub(super) fn tolerated(&self) -> u64 {
+        match self.limits.slow_consumer {
+            SlowConsumer::Latest => 0,
+            SlowConsumer::Close | SlowConsumer::DropOldest => self.limits.max_outbound as u64,
         }
     }
 
@@ -117,6 +214,7 @@ impl Broker {
     }
 
     fn drop_inbound(&mut self, slot: u32) {
+        self.drop_inflater(slot);
         let Some(cold) = self.slots.cold(slot) else { return };
         cold.extras = None;
         if cold.connection.is_open() {
@@ -130,8 +228,10 @@ impl Broker {
     /// Policy *close*: a Close frame with 1013 behind the half-sent message, and nothing else. For the total it is the
     /// end if a message is half-sent: the rest of it could hold a whole batch, and the budget is the budget.
     fn close_slow(&mut self, slot: u32, cause: Cause) {
+        let Some((hot, cold)) = self.slots.get(slot) else { return };
+        let (peer, unsent) = (cold.peer(), hot.outbound.pending());
+        self.complain(Level::Info, || format!("{peer} closed with 1013: {cause}, {unsent} bytes unsent"));
         let Some((hot, cold)) = self.slots.both(slot) else { return };
-        log::info!("{} closed with 1013: {cause}, {} bytes unsent", cold.peer(), hot.outbound.pending());
         // Without its 101 a peer would take a Close frame for a response.
         let unswitched = hot.has(flag::UNSWITCHED);
         hot.outbound.truncate(&mut self.batches);
@@ -159,4 +259,9 @@ impl Broker {
         let slot = self.slots.live(id).and_then(|slot| self.slots.get(slot));
         slot.map_or(0, |(hot, _)| hot.outbound.pending())
     }
+}
+
+/// Whether published messages may be dropped from what a connection is owed: it can be told, or has agreed.
+pub(super) fn may_lose(hot: &Hot, cold: &Cold) -> bool {
+    hot.has(flag::LOSSY) || cold.encoding.tells_lost()
 }

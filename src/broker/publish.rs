@@ -46,7 +46,7 @@ impl Broker {
         let name = name.or_else(|| from.and_then(|id| self.name(id)).cloned());
         let from = from.map(|id| self.member_id(id));
         let entry = Entry { unix_ms, message, from, name, except: except.map(|id| id.0) };
-        self.open_bytes += self.channels.publish(key, entry, now, &mut self.batches, &self.limits);
+        self.open_bytes += self.channels.publish(key, entry, now, &mut self.batches, &mut self.encoder, &self.limits);
         if self.channels[key as usize].has_open_batches() {
             self.touch(key);
         }

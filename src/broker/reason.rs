@@ -5,6 +5,9 @@ use std::fmt;
 use crate::proto::close::CloseCode;
 use crate::proto::frame::Failure;
 
+/// Why a request is refused past `max_connections` and `max_connections_per_ip`.
+pub const TOO_MANY_CONNECTIONS: &str = "too_many_connections";
+
 macro_rules! causes {
     ($($(#[$doc:meta])* $name:ident = $code:literal,)*) => {
         /// Why a connection ended. `as_str` is stable: it stands in Close frames, log lines and metrics.
@@ -65,6 +68,8 @@ causes! {
     Refused = "refused",
     /// HTTP requests were answered, and then one of the two sides wanted no more.
     Answered = "answered",
+    /// It did what it needs a token for, and had shown none.
+    Unauthorized = "unauthorized",
     /// There are as many channels as `max_channels` allows.
     TooManyChannels = "too_many_channels",
     /// The broker shuts down.
@@ -114,6 +119,9 @@ pub struct Counters {
     pub messages_received: u64,
     /// Messages that were handed to the kernel or queued, one a subscriber.
     pub messages_sent: u64,
+    /// Messages that a subscriber did not get because it was slow, one a subscriber: dropped from what was queued to it,
+    /// or not kept any more when its turn came.
+    pub messages_lost: u64,
     /// Bytes that were read.
     pub bytes_received: u64,
     /// Bytes that the kernel took.

@@ -11,6 +11,8 @@ use super::timers::Tick;
 use crate::channel::dialect::Encoding;
 use crate::channel::members::Memberships;
 use crate::proto::connection::Connection;
+use crate::proto::deflate::Inflater;
+use crate::proto::extension::Window;
 use crate::proto::outbound::Outbound;
 
 /// Bits of `Hot::flags`.
@@ -49,6 +51,12 @@ pub mod flag {
     pub const HELD: u32 = 1 << 15;
     /// The poll said that the peer has ended its side; there may be something to read before that.
     pub const HUNG_UP: u32 = 1 << 16;
+    /// One too many, and let in only to ask whether the broker is well: no other request follows.
+    pub const LAST: u32 = 1 << 17;
+    /// Of a proxy that is believed: its address is that of whom the proxy asks for.
+    pub const PROXIED: u32 = 1 << 18;
+    /// Agreed to lose messages when it is slow, although it cannot be told.
+    pub const LOSSY: u32 = 1 << 19;
 }
 
 /// What a delivery touches: one cache line.
@@ -116,8 +124,14 @@ pub struct Cold {
     pub tag: u32,
     /// Whether an HTTP request was answered and the connection kept for the next.
     pub kept: bool,
+    /// Whether it arrived by a listener for operators.
+    pub admin: bool,
+    /// Whether its address is counted.
+    pub counted: bool,
     /// How it is told what it is told alone, and what it joins.
     pub encoding: Encoding,
+    /// What its messages are compressed with, if they are.
+    pub window: Option<Window>,
     /// Why it ends, once that is known.
     pub cause: Option<Cause>,
 }
@@ -131,20 +145,18 @@ pub struct Extras {
     pub stash: Vec<u8>,
     /// The request that waits for the next message.
     pub held: Option<Exchange>,
+    /// For a peer whose messages refer to those before them.
+    pub inflater: Option<Box<Inflater>>,
 }
 
 impl Cold {
     fn new(peer: SocketAddr, now: Tick) -> Cold {
-        let ip = match peer.ip() {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-            IpAddr::V6(v6) => v6,
-        };
         Cold {
             connection: Connection::default(),
             memberships: Memberships::None,
             extras: None,
             name: None,
-            ip: ip.octets(),
+            ip: octets(peer.ip()),
             port: peer.port(),
             controls: 0,
             control_window: now,
@@ -154,7 +166,10 @@ impl Cold {
             inbound: 0,
             tag: 0,
             kept: false,
+            admin: false,
+            counted: false,
             encoding: Encoding::Raw,
+            window: None,
             cause: None,
         }
     }
@@ -169,6 +184,11 @@ impl Cold {
         SocketAddr::new(Ipv6Addr::from(self.ip).to_canonical(), self.port)
     }
 
+    /// Another address than that of the socket: a proxy has told on whose behalf it asks.
+    pub fn set_peer(&mut self, peer: SocketAddr) {
+        (self.ip, self.port) = (octets(peer.ip()), peer.port());
+    }
+
     /// Bytes that were read and not looked at yet.
     pub fn stash_len(&self) -> usize {
         self.extras.as_ref().map_or(0, |extras| extras.stash.len())
@@ -176,13 +196,18 @@ impl Cold {
 
     /// Frees the extras when nothing is in them.
     pub fn tidy(&mut self) {
-        if self
-            .extras
-            .as_ref()
-            .is_some_and(|extras| extras.pong.is_none() && extras.stash.is_empty() && extras.held.is_none())
-        {
+        if self.extras.as_ref().is_some_and(|extras| {
+            extras.pong.is_none() && extras.stash.is_empty() && extras.held.is_none() && extras.inflater.is_none()
+        }) {
             self.extras = None;
         }
+    }
+}
+
+fn octets(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
     }
 }
 

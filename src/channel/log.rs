@@ -1,43 +1,25 @@
 //! A channel's log: what was published, in order, as far back as the limits keep it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
+use super::entry::Kept;
+pub use super::entry::{Entry, EntryRef, MemberKey};
 pub use super::member_id::MemberId;
-use super::position::{Epoch, MAX_OFFSET, Position};
+use super::position::{Epoch, MAX_OFFSET, OwnEpoch, Position};
 use crate::limits::Limits;
-use crate::proto::message::Message;
 
 /// What an entry counts for in the history's total beside its payload and name, in bytes.
 pub const ENTRY_COST: usize = 64;
 /// What a channel that has history counts for beside its entries, in bytes.
 pub const HISTORY_COST: usize = 256;
 
-/// The key of a member who is left out. Opaque here; the broker gives it its meaning, and nobody outside sees it.
-pub type MemberKey = u64;
-
-/// One published message.
-#[derive(Debug, Clone)]
-pub struct Entry {
-    /// When it was published, in Unix milliseconds.
-    pub unix_ms: u64,
-    /// What was published.
-    pub message: Message,
-    /// Who published it, as others may know it; None if nobody who is connected.
-    pub from: Option<MemberId>,
-    /// What the publisher calls itself.
-    pub name: Option<Arc<str>>,
-    /// Who does not get it, although a member.
-    pub except: Option<MemberKey>,
-}
-
-impl Entry {
-    /// What it counts for: the bytes of its payload and of the sender's name.
-    pub fn size(&self) -> usize {
-        self.message.payload().len() + self.name.as_ref().map_or(0, |name| name.len())
-    }
-}
+/// What of that is the channel that is awake, and not asleep, for its history's sake; the rest is for `FEW` places.
+pub(super) const AWAKE_COST: usize = 144;
+/// A log of so many places is not shrunk: that much its channel counts for.
+const FEW: usize = 7;
+/// A large payload is held on to by a little more than it counts for, by one byte in so many.
+const LARGE_SHARE: usize = 128;
 
 /// Where a subscriber starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,20 +55,13 @@ pub struct Lost {
     pub reason: LostReason,
 }
 
-/// An entry that is kept, and since when: in monotonic milliseconds, because `unix_ms` may step.
-#[derive(Debug)]
-struct Kept {
-    entry: Entry,
-    at: u64,
-}
-
 /// The log. Offsets advance also when nothing is kept.
 ///
 /// Invariants: `entries` are those with the offsets `head - entries.len() + 1 ..= head`, the oldest first; `bytes` is
 /// the sum of their sizes.
 #[derive(Debug)]
 pub struct Log {
-    epoch: Epoch,
+    epoch: OwnEpoch,
     head: u64,
     entries: VecDeque<Kept>,
     bytes: usize,
@@ -100,12 +75,12 @@ impl Log {
 
     /// A log that goes on behind a position, of which nothing is kept.
     pub fn resumed(position: Position) -> Log {
-        Log { epoch: position.epoch, head: position.offset, entries: VecDeque::new(), bytes: 0 }
+        Log { epoch: position.epoch.into(), head: position.offset, entries: VecDeque::new(), bytes: 0 }
     }
 
     /// The position behind the newest message.
     pub fn position(&self) -> Position {
-        Position { epoch: self.epoch, offset: self.head }
+        Position { epoch: self.epoch.into(), offset: self.head }
     }
 
     /// The offset of the newest message; 0 before the first.
@@ -126,12 +101,12 @@ impl Log {
             (self.entries, self.bytes) = (VecDeque::new(), 0);
             return self.head;
         }
-        self.bytes += entry.size();
-        // Most channels keep few messages, so that the standard library's least capacity would be paid for in vain.
+        self.bytes += entry.view().size();
+        // Many channels keep one message, and what is counted leaves no room for places twice as many as the entries.
         if self.entries.len() == self.entries.capacity() {
-            self.entries.reserve_exact(self.entries.len().max(1));
+            self.entries.reserve_exact((self.entries.len() / 4).max(1));
         }
-        self.entries.push_back(Kept { entry, at: now });
+        self.entries.push_back(Kept::new(entry, now));
         while self.entries.len() > limits.history_messages || self.bytes > limits.history_bytes {
             self.pop_oldest();
         }
@@ -142,12 +117,12 @@ impl Log {
     /// Lets the oldest entry go; returns false if nothing is kept.
     pub(super) fn pop_oldest(&mut self) -> bool {
         let Some(oldest) = self.entries.pop_front() else { return false };
-        self.bytes -= oldest.entry.size();
+        self.bytes -= oldest.view().size();
         let (kept, capacity) = (self.entries.len(), self.entries.capacity());
         if kept == 0 {
             self.entries = VecDeque::new();
-        } else if capacity > 8 && kept * 4 < capacity {
-            self.entries.shrink_to(kept * 2);
+        } else if capacity > FEW && kept * 3 < capacity * 2 {
+            self.entries.shrink_to(kept + kept / 4);
         }
         true
     }
@@ -155,7 +130,7 @@ impl Log {
     /// Lets the entries go that are older than `age`, but no more than `most`; returns how many.
     pub(super) fn expire(&mut self, now: u64, age: Duration, most: usize) -> usize {
         let mut gone = 0;
-        while gone < most && self.entries.front().is_some_and(|oldest| is_over(oldest.at, now, age)) {
+        while gone < most && self.entries.front().is_some_and(|oldest| is_over(oldest.at(), now, age)) {
             self.pop_oldest();
             gone += 1;
         }
@@ -163,10 +138,10 @@ impl Log {
     }
 
     /// The entries behind `offset` that are kept, with their offsets.
-    pub fn behind(&self, offset: u64) -> impl Iterator<Item = (u64, &Entry)> {
+    pub fn behind(&self, offset: u64) -> impl Iterator<Item = (u64, EntryRef<'_>)> {
         let tail = self.tail();
         let skip = usize::try_from(offset.saturating_sub(tail)).unwrap_or(usize::MAX).min(self.entries.len());
-        (tail + skip as u64 + 1..).zip(self.entries.range(skip..).map(|kept| &kept.entry))
+        (tail + skip as u64 + 1..).zip(self.entries.range(skip..).map(Kept::view))
     }
 
     /// The offset behind which a subscriber starts, and what it has lost already.
@@ -176,7 +151,7 @@ impl Log {
             From::Now => (self.head, None),
             From::Last(count) => (self.head.saturating_sub(count).max(tail), None),
             From::All | From::Position(Position::NONE) => (tail, None),
-            From::Position(position) if position.epoch != self.epoch || position.offset > self.head => {
+            From::Position(position) if position.epoch != self.epoch.into() || position.offset > self.head => {
                 (tail, Some(Lost { count: None, reason: LostReason::Epoch }))
             }
             From::Position(position) if position.offset < tail => {
@@ -201,15 +176,26 @@ impl Log {
         if self.entries.is_empty() { 0 } else { HISTORY_COST + self.entries.len() * ENTRY_COST + self.bytes }
     }
 
+    /// Bytes of heap memory that the history holds, and of the channel that is awake for it.
+    fn footprint(&self) -> usize {
+        if self.entries.is_empty() {
+            return 0;
+        }
+        let entries: usize = self.entries.iter().map(Kept::footprint).sum();
+        AWAKE_COST + self.entries.capacity() * size_of::<Kept>() + entries
+    }
+
     /// Panics if an invariant does not hold: for tests.
     ///
     /// # Panics
     /// If one does not hold.
     pub fn assert_invariants(&self) {
-        let sizes = self.entries.iter().map(|kept| kept.entry.size());
+        let sizes = self.entries.iter().map(|kept| kept.view().size());
         assert_eq!(self.bytes, sizes.sum::<usize>(), "the log's bytes are not the sum of its entries");
+        let (held, cost) = (self.footprint(), self.cost());
+        assert!(held <= cost + self.bytes / LARGE_SHARE, "{held} bytes are held and count for {cost}");
         assert!(self.entries.len() as u64 <= self.head && self.head <= MAX_OFFSET, "offsets that cannot be");
-        assert!(self.entries.iter().is_sorted_by_key(|kept| kept.at), "the oldest is not first");
+        assert!(self.entries.iter().is_sorted_by_key(Kept::at), "the oldest is not first");
     }
 }
 
@@ -221,6 +207,7 @@ pub(super) fn is_over(at: u64, now: u64, age: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::message::Message;
 
     fn entry(unix_ms: u64, text: &str) -> Entry {
         Entry { unix_ms, message: Message::text(text), from: None, name: None, except: None }
@@ -314,12 +301,12 @@ mod tests {
     fn memory_follows_what_is_kept() {
         let mut log = log(1000, &Limits { history_messages: 1000, ..Limits::default() });
         while log.pop_oldest() {
-            assert!(log.entries.capacity() <= (log.kept() * 4).max(8), "{}", log.entries.capacity());
+            assert!(log.entries.capacity() <= (log.kept() * 3 / 2).max(FEW), "{}", log.entries.capacity());
+            log.assert_invariants();
         }
         let one = super::Log::new(Epoch::from_random(1));
         assert_eq!(one.entries.capacity(), 0);
         assert_eq!(self::log(1, &Limits::default()).entries.capacity(), 1);
-        assert!(size_of::<Kept>() <= 104, "{}", size_of::<Kept>());
     }
 
     #[test]

@@ -1,28 +1,44 @@
 //! Lists whose links stand in the slab's own entries: a change costs the same however long they are.
 
 use std::fmt;
+use std::num::NonZeroU32;
 
 use slab::Slab;
 
 /// Behind the last of a list.
-const END: u32 = u32::MAX;
+const END: u32 = u32::MAX - 1;
 /// In no list.
-const OUT: u32 = u32::MAX - 1;
+const OUT: u32 = u32::MAX - 2;
 
 /// An entry's place in a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Links {
-    colder: u32,
+    /// The colder neighbour's key and one: never zero, so that a slab needs no more room to know a vacant entry.
+    colder: NonZeroU32,
     hotter: u32,
 }
 
 impl Links {
     /// In no list.
-    pub(super) const OUT: Links = Links { colder: OUT, hotter: OUT };
+    pub(super) const OUT: Links = Links::between(OUT, OUT);
 
     /// Whether the entry stands in the list that these links are for.
     pub(super) fn is_in(self) -> bool {
-        self.colder != OUT
+        self.colder() != OUT
+    }
+
+    const fn between(colder: u32, hotter: u32) -> Links {
+        Links { colder: NonZeroU32::MIN.saturating_add(colder), hotter }
+    }
+
+    fn colder(self) -> u32 {
+        self.colder.get() - 1
+    }
+}
+
+impl fmt::Debug for Links {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}..{}", self.colder(), self.hotter)
     }
 }
 
@@ -60,8 +76,8 @@ impl<T> List<T> {
         }
         self.remove(slab, key);
         let Some(entry) = slab.get_mut(key as usize) else { return };
-        (self.set)(entry, Links { colder: self.hottest, hotter: END });
-        self.change(slab, self.hottest, |links| links.hotter = key);
+        (self.set)(entry, Links::between(self.hottest, END));
+        self.change(slab, self.hottest, |its| Links::between(its.colder(), key));
         self.hottest = key;
         if self.coldest == END {
             self.coldest = key;
@@ -77,21 +93,20 @@ impl<T> List<T> {
             return;
         }
         (self.set)(entry, Links::OUT);
-        match links.colder {
+        match links.colder() {
             END => self.coldest = links.hotter,
-            colder => self.change(slab, colder, |its| its.hotter = links.hotter),
+            colder => self.change(slab, colder, |its| Links::between(its.colder(), links.hotter)),
         }
         match links.hotter {
-            END => self.hottest = links.colder,
-            hotter => self.change(slab, hotter, |its| its.colder = links.colder),
+            END => self.hottest = links.colder(),
+            hotter => self.change(slab, hotter, |its| Links::between(links.colder(), its.hotter)),
         }
         self.len -= 1;
     }
 
-    fn change(&self, slab: &mut Slab<T>, key: u32, change: impl FnOnce(&mut Links)) {
+    fn change(&self, slab: &mut Slab<T>, key: u32, change: impl FnOnce(Links) -> Links) {
         if let Some(entry) = slab.get_mut(key as usize) {
-            let mut links = (self.get)(entry);
-            change(&mut links);
+            let links = change((self.get)(entry));
             (self.set)(entry, links);
         }
     }
@@ -104,7 +119,7 @@ impl<T> List<T> {
         let (mut keys, mut before, mut at) = (Vec::new(), END, self.coldest);
         while at != END {
             let links = (self.get)(&slab[at as usize]);
-            assert_eq!(links.colder, before, "links that do not agree at {at}");
+            assert_eq!(links.colder(), before, "links that do not agree at {at}");
             assert!(keys.len() < self.len, "a list that is longer than it says");
             keys.push(at);
             (before, at) = (at, links.hotter);

@@ -1,6 +1,7 @@
 //! Floor 1: one channel, pure: its log, its members, and how they are told.
 
 pub mod dialect;
+pub mod entry;
 pub mod log;
 mod lru;
 pub mod member_id;
@@ -8,6 +9,7 @@ pub mod members;
 pub mod name;
 pub mod position;
 pub mod presence;
+mod slot;
 pub mod store;
 #[cfg(test)]
 mod store_property_tests;
@@ -16,6 +18,7 @@ mod store_tests;
 
 use std::sync::Arc;
 
+use dialect::deflated::Encoder;
 use dialect::{Context, Encoding, Event};
 use log::{Entry, Log};
 use members::{Group, Member, Open};
@@ -23,7 +26,7 @@ use position::{MAX_OFFSET, Position};
 use presence::Presence;
 
 use crate::limits::Limits;
-use crate::proto::batch::{Batches, MAX_BATCH};
+use crate::proto::batch::{Batches, MAX_BATCH, Source};
 
 /// A channel: a URL, its log and its members.
 #[derive(Debug)]
@@ -61,6 +64,11 @@ impl Channel {
     pub fn members(&self) -> usize {
         let members = self.groups.iter().filter(|group| group.encoding != Encoding::Poll);
         members.map(|group| group.members.len()).sum()
+    }
+
+    /// What a batch is of that begins behind that offset.
+    pub fn source(&self, offset: u64) -> Source {
+        source(&self.name, Position { offset, ..self.log.position() })
     }
 
     /// The slots of its members, in no order.
@@ -102,17 +110,26 @@ impl Channel {
 
     /// Appends a message to the log, and, encoded, to the open batch of every encoding that has members. Returns how
     /// many bytes the batches grew by. Only the store calls this, which counts what the log holds.
-    pub(super) fn publish(&mut self, entry: Entry, now: u64, batches: &mut Batches, limits: &Limits) -> usize {
+    pub(super) fn publish(
+        &mut self,
+        entry: Entry,
+        now: u64,
+        batches: &mut Batches,
+        encoder: &mut Encoder,
+        limits: &Limits,
+    ) -> usize {
         let (base, before) = (self.log.head(), batches.held());
         let position = Position { offset: (base + 1).min(MAX_OFFSET), ..self.log.position() };
-        let event = Event::Message { context: Context { channel: &self.name, position }, entry: &entry };
+        let event = Event::Message { context: Context { channel: &self.name, position }, entry: entry.view() };
         for group in &mut self.groups {
             if group.members.is_empty() && group.open.is_none() {
                 continue;
             }
-            let open = group.open.get_or_insert_with(|| Open { batch: batches.open(), base });
-            let by_reference = group.encoding.by_reference(&entry);
-            batches.append(open.batch, by_reference, |bytes| group.encoding.encode(&event, bytes));
+            let open = group.open.get_or_insert_with(|| {
+                let source = source(&self.name, self.log.position());
+                Open { batch: batches.open_for(source), base }
+            });
+            encoder.append(group.encoding, &event, entry.view(), batches, open.batch);
         }
         self.log.append(entry, now, limits);
         batches.held() - before
@@ -137,4 +154,8 @@ impl Channel {
         }
         members.get(index as usize).map(|member| member.slot)
     }
+}
+
+fn source(name: &Arc<str>, position: Position) -> Source {
+    Source { channel: name.clone(), epoch: position.epoch.to_bytes(), offset: position.offset }
 }

@@ -53,6 +53,11 @@ pub enum NameError {
     DoubleWildcard,
 }
 
+/// Whether a path, as it was sent, is the broker's own: no channel has such a name.
+pub fn is_own_path(raw_path: &str) -> bool {
+    raw_path == "/-" || raw_path.starts_with("/-/")
+}
+
 impl ChannelName {
     /// A name that was checked before: one that a channel has.
     pub(crate) fn trusted(name: &Arc<str>) -> ChannelName {

@@ -37,9 +37,43 @@ impl Epoch {
         Epoch { text, len: MIN_EPOCH as u8 }
     }
 
+    /// The epoch as bytes, for those who have no use for it but to hand it back.
+    pub fn to_bytes(self) -> [u8; MAX_EPOCH] {
+        self.text
+    }
+
+    /// The epoch that these bytes are of.
+    pub fn from_bytes(text: [u8; MAX_EPOCH]) -> Epoch {
+        let len = text.iter().position(|&byte| byte == 0).unwrap_or(MAX_EPOCH);
+        Epoch { text, len: len as u8 }
+    }
+
     /// The epoch's text.
     pub fn as_str(&self) -> &str {
         self.text.get(..usize::from(self.len)).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
+    }
+}
+
+/// The epoch of a log: one that was made here, of eight characters, or that of what does not exist.
+///
+/// Invariant: as for [`Epoch`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OwnEpoch([u8; MIN_EPOCH]);
+
+impl From<Epoch> for OwnEpoch {
+    fn from(epoch: Epoch) -> OwnEpoch {
+        debug_assert!(usize::from(epoch.len) <= MIN_EPOCH, "{epoch:?} was not made here");
+        OwnEpoch(epoch.text.first_chunk().copied().unwrap_or_default())
+    }
+}
+
+impl From<OwnEpoch> for Epoch {
+    fn from(OwnEpoch(own): OwnEpoch) -> Epoch {
+        let mut text = [0; MAX_EPOCH];
+        for (place, byte) in text.iter_mut().zip(own) {
+            *place = byte;
+        }
+        Epoch { text, len: own.iter().take_while(|&&byte| byte != 0).count() as u8 }
     }
 }
 
@@ -126,6 +160,22 @@ mod tests {
         }
         assert_eq!("0.0".parse(), Ok(Position::NONE));
         assert_eq!("k3f9a2c1abcdefgh.42".parse::<Position>().unwrap().to_string(), "k3f9a2c1abcdefgh.42");
+    }
+
+    #[test]
+    fn epochs_to_bytes_and_back() {
+        let longest: Position = "k3f9a2c1abcdefgh.1".parse().unwrap();
+        for epoch in [Epoch::NONE, Epoch::from_random(7), longest.epoch] {
+            assert_eq!(Epoch::from_bytes(epoch.to_bytes()), epoch);
+        }
+    }
+
+    #[test]
+    fn a_log_s_epoch_is_half_as_long() {
+        for epoch in [Epoch::NONE, Epoch::from_random(0), Epoch::from_random(u64::MAX)] {
+            assert_eq!(Epoch::from(OwnEpoch::from(epoch)), epoch);
+        }
+        assert_eq!(size_of::<OwnEpoch>(), 8);
     }
 
     #[test]

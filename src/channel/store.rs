@@ -8,16 +8,16 @@
 //! Times are monotonic milliseconds, and never go back. Nothing here walks over all channels but `assert_invariants`:
 //! whoever has to go stands at the cold end of a list.
 
-use std::collections::HashMap;
-use std::ops::{Index, IndexMut};
-use std::sync::Arc;
+use std::ops;
 
 use slab::Slab;
 
 use super::Channel;
-use super::log::{Entry, From, Log, Lost, is_over};
+use super::dialect::deflated::Encoder;
+use super::log::{Entry, EntryRef, From, Log, Lost, is_over};
 use super::lru::{Links, List};
 use super::position::{Epoch, Position};
+use super::slot::{Index, Slot, State};
 use crate::limits::Limits;
 use crate::proto::batch::Batches;
 
@@ -25,48 +25,22 @@ use crate::proto::batch::Batches;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyChannels;
 
+/// So many places are kept when a crowd has gone.
+const FEW: usize = 1024;
+
 /// All channels.
 ///
-/// Invariants: `names` has the name of every slot; `recent` are the channels with history, by their last publish; `idle`
+/// Invariants: `index` has the key of every slot; `recent` are the channels with history, by their last publish; `idle`
 /// are those of them without members, by when they were published to or left last; `stubs` are those that sleep, by when
 /// they fell asleep; `held` is the sum of what the histories cost.
 #[derive(Debug)]
 pub struct Store {
     slots: Slab<Slot>,
-    names: HashMap<Arc<str>, u32>,
+    index: Index,
     recent: List<Slot>,
     idle: List<Slot>,
     stubs: List<Slot>,
     held: usize,
-}
-
-/// What every channel has: all that is left of one that sleeps.
-///
-/// A stub costs 56 B here, 32 B for a name of 10 bytes (two counters, and the text rounded up), and in the map 24 B
-/// and one of control in each of at least 8 / 7 places: 117 B. `the_ledger` asserts it.
-#[derive(Debug)]
-struct Slot {
-    name: Arc<str>,
-    /// What the epoch is made of.
-    seed: u64,
-    state: State,
-    /// The place in `recent` or in `stubs`.
-    links: Links,
-    /// When it was published to last, if it is awake, or else when it fell asleep.
-    at: u64,
-}
-
-#[derive(Debug)]
-enum State {
-    Stub { offset: u64 },
-    Awake(Box<Awake>),
-}
-
-#[derive(Debug)]
-struct Awake {
-    channel: Channel,
-    /// The place in `idle`.
-    idle: Links,
 }
 
 /// What somebody finds who asks and does not join.
@@ -83,7 +57,7 @@ pub struct Reading<'a> {
 
 impl Reading<'_> {
     /// What was asked for and is kept, with the offsets.
-    pub fn entries(&self) -> impl Iterator<Item = (u64, &Entry)> {
+    pub fn entries(&self) -> impl Iterator<Item = (u64, EntryRef<'_>)> {
         self.log.into_iter().flat_map(|log| log.behind(self.start))
     }
 }
@@ -102,7 +76,7 @@ impl Default for Store {
         let linked = || List::new(|slot: &Slot| slot.links, |slot, links| slot.links = links);
         Store {
             slots: Slab::new(),
-            names: HashMap::new(),
+            index: Index::default(),
             recent: linked(),
             idle: List::new(get_idle, set_idle),
             stubs: linked(),
@@ -114,8 +88,7 @@ impl Default for Store {
 impl Store {
     /// The key of a channel that is awake.
     pub fn find(&self, name: &str) -> Option<u32> {
-        let key = *self.names.get(name)?;
-        self.get(key).map(|_| key)
+        self.index.find(name, &self.slots).filter(|&key| self.get(key).is_some())
     }
 
     /// A channel that is awake.
@@ -137,6 +110,12 @@ impl Store {
     /// The channels that are awake, with their keys.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Channel)> {
         self.slots.iter().filter_map(|(key, _)| Some((key as u32, self.get(key as u32)?)))
+    }
+
+    /// The names of the channels that are awake, with their keys, in no order.
+    pub fn awake(&self) -> impl Iterator<Item = (&str, u32)> {
+        let awake = self.slots.iter().filter(|(_, slot)| matches!(slot.state, State::Awake(_)));
+        awake.map(|(key, slot)| (slot.name(), key as u32))
     }
 
     /// All channels that count for `max_channels`.
@@ -165,13 +144,10 @@ impl Store {
     /// # Errors
     /// If it would be one too many and every other has members.
     pub fn hold(&mut self, name: &str, seed: u64, now: u64, limits: &Limits) -> Result<u32, TooManyChannels> {
-        let Some(&key) = self.names.get(name) else { return self.create(name, seed, now, limits) };
-        if let Some(slot) = self.slots.get(key as usize)
-            && let State::Stub { offset } = slot.state
-        {
-            let (name, position) = (slot.name.clone(), stub_position(slot.seed, offset));
+        let Some(key) = self.index.find(name, &self.slots) else { return self.create(name, seed, now, limits) };
+        if self.get(key).is_none() {
             self.stubs.remove(&mut self.slots, key);
-            self.slots[key as usize].state = State::awake(name, Log::resumed(position), true);
+            self.slots[key as usize].wake_up();
         }
         self.idle.remove(&mut self.slots, key);
         self.expire(key, now, limits, usize::MAX);
@@ -201,10 +177,18 @@ impl Store {
     ///
     /// # Panics
     /// If the key is not that of a channel that is awake.
-    pub fn publish(&mut self, key: u32, entry: Entry, now: u64, batches: &mut Batches, limits: &Limits) -> usize {
+    pub fn publish(
+        &mut self,
+        key: u32,
+        entry: Entry,
+        now: u64,
+        batches: &mut Batches,
+        encoder: &mut Encoder,
+        limits: &Limits,
+    ) -> usize {
         let channel = &mut self[key as usize];
         let before = channel.log.cost();
-        let grown = channel.publish(entry, now, batches, limits);
+        let grown = channel.publish(entry, now, batches, encoder, limits);
         let after = channel.log.cost();
         self.held = self.held - before + after;
         if after > 0 {
@@ -226,11 +210,8 @@ impl Store {
 
     /// The position of a channel, which is not made by asking: `0.0` if it does not exist.
     pub fn position_of(&self, name: &str) -> Position {
-        let slot = self.names.get(name).and_then(|&key| self.slots.get(key as usize));
-        slot.map_or(Position::NONE, |slot| match &slot.state {
-            State::Awake(awake) => awake.channel.log.position(),
-            State::Stub { offset } => stub_position(slot.seed, *offset),
-        })
+        let slot = self.index.find(name, &self.slots).and_then(|key| self.slots.get(key as usize));
+        slot.map_or(Position::NONE, Slot::position)
     }
 
     /// What is kept of a channel, which is not made by asking.
@@ -282,11 +263,8 @@ impl Store {
             let coldest = self.stubs.coldest().or(self.idle.coldest());
             self.forget(coldest.ok_or(TooManyChannels)?);
         }
-        let name: Arc<str> = name.into();
-        let log = Log::new(Epoch::from_random(seed));
-        let state = State::awake(name.clone(), log, false);
-        let key = self.slots.insert(Slot { name: name.clone(), seed, state, links: Links::OUT, at: now }) as u32;
-        self.names.insert(name, key);
+        let key = self.slots.insert(Slot::awake(name, Log::new(Epoch::from_random(seed)), now)) as u32;
+        self.index.insert(key, &self.slots);
         Ok(key)
     }
 
@@ -316,15 +294,10 @@ impl Store {
 
     /// What is left of a channel without members and history.
     fn fall_asleep(&mut self, key: u32, now: u64, limits: &Limits) {
-        let Some((offset, known)) = self.get(key).map(|channel| (channel.log.head(), channel.is_known())) else {
-            return;
-        };
-        if !known || limits.position_age.is_zero() {
+        self.idle.remove(&mut self.slots, key);
+        if limits.position_age.is_zero() || !self.slots[key as usize].fall_asleep(now) {
             return self.forget(key);
         }
-        self.idle.remove(&mut self.slots, key);
-        let slot = &mut self.slots[key as usize];
-        (slot.state, slot.at) = (State::Stub { offset }, now);
         self.stubs.touch(&mut self.slots, key);
     }
 
@@ -334,12 +307,17 @@ impl Store {
         let list = if self.get(key).is_some() { &mut self.recent } else { &mut self.stubs };
         list.remove(&mut self.slots, key);
         self.held -= self.get(key).map_or(0, |channel| channel.log.cost());
-        if let Some(slot) = self.slots.try_remove(key as usize) {
-            self.names.remove(&slot.name);
-        }
-        // A crowd that has gone is not to be paid for; to find out costs as much as the removals before it did.
-        if self.names.capacity() > 1024 && self.names.len() < self.names.capacity() / 8 {
-            self.names.shrink_to(self.names.len() * 2);
+        self.index.remove(key, &self.slots);
+        self.slots.try_remove(key as usize);
+        self.shrink();
+    }
+
+    /// A crowd that has gone is not to be paid for; to find out costs as much as the removals before it did.
+    fn shrink(&mut self) {
+        if self.slots.is_empty() && self.slots.capacity() > FEW {
+            (self.index, self.slots) = (Index::default(), Slab::new());
+        } else if self.index.capacity() > FEW && self.index.len() < self.index.capacity() / 8 {
+            self.index.shrink_to(self.index.len() * 2, &self.slots);
             self.slots.shrink_to_fit();
         }
     }
@@ -349,16 +327,15 @@ impl Store {
     /// # Panics
     /// If one does not hold.
     pub fn assert_invariants(&self) {
-        assert_eq!(self.names.len(), self.slots.len());
+        assert_eq!(self.index.len(), self.slots.len());
         let mut held = 0;
         for (key, slot) in &self.slots {
-            let name = &slot.name;
-            assert_eq!(self.names.get(name).copied(), Some(key as u32), "{name} is not what its name leads to");
+            let name = slot.name();
+            let found = self.index.find(name, &self.slots);
+            assert_eq!(found, Some(key as u32), "{name} is not what its name leads to");
             let State::Awake(awake) = &slot.state else { continue };
             let channel = &awake.channel;
             channel.log.assert_invariants();
-            assert_eq!(channel.name(), name);
-            assert_eq!(channel.log.position().epoch, Epoch::from_random(slot.seed), "{name}: an epoch from elsewhere");
             let (kept, members) = (channel.log.kept() > 0, channel.subscribers() > 0);
             assert!(kept || members || channel.touched, "{name} is empty and awake");
             assert_eq!(slot.links.is_in(), kept, "{name}: recent iff it has history");
@@ -380,18 +357,8 @@ impl Store {
     }
 }
 
-impl State {
-    fn awake(name: Arc<str>, log: Log, known: bool) -> State {
-        State::Awake(Box::new(Awake { channel: Channel::new(name, log, known), idle: Links::OUT }))
-    }
-}
-
-fn stub_position(seed: u64, offset: u64) -> Position {
-    Position { epoch: Epoch::from_random(seed), offset }
-}
-
 /// For keys that are known to be good: those of memberships and of channels that are held.
-impl Index<usize> for Store {
+impl ops::Index<usize> for Store {
     type Output = Channel;
 
     fn index(&self, key: usize) -> &Channel {
@@ -402,32 +369,11 @@ impl Index<usize> for Store {
     }
 }
 
-impl IndexMut<usize> for Store {
+impl ops::IndexMut<usize> for Store {
     fn index_mut(&mut self, key: usize) -> &mut Channel {
         match &mut self.slots[key].state {
             State::Awake(awake) => &mut awake.channel,
             State::Stub { .. } => panic!("channel {key} sleeps"),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_ledger() {
-        #[allow(dead_code)] // It has the shape of the slab's own, which cannot be named.
-        enum SlabEntry {
-            Vacant(usize),
-            Occupied(Slot),
-        }
-        let slot = size_of::<SlabEntry>();
-        let name = (2 * size_of::<usize>() + 10).next_multiple_of(size_of::<usize>());
-        let place = (size_of::<(Arc<str>, u32)>() + 1) * 8 / 7 + 1;
-        assert_eq!((slot, name, place), (56, 32, 29));
-        assert!(slot + name + place <= 128);
-        // All of a channel that has history, but for its entries, its stub and its members.
-        assert!(size_of::<Awake>() <= 136, "{}", size_of::<Awake>());
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, Command};
-use slotcast::Limits;
+use slotcast::{Limits, LimitsError, PublishToken, SlowConsumer};
 
 use super::{descriptors, units};
 
@@ -12,12 +12,22 @@ use super::{descriptors, units};
 pub struct Values {
     /// `--listen`, as written.
     pub listen: Vec<String>,
+    /// `--admin-listen`, as written.
+    pub admin_listen: Vec<String>,
     /// `--no-page`.
     pub no_page: bool,
+    /// `--no-compression`.
+    pub no_compression: bool,
     /// `--origin`.
     pub origins: Vec<String>,
     /// `--host`.
     pub hosts: Vec<String>,
+    /// `--trusted-proxy`.
+    pub trusted_proxies: Vec<String>,
+    /// `--publish-token`.
+    pub publish_token: Option<PublishToken>,
+    /// `--publish-token-file`.
+    pub publish_token_file: Option<String>,
     /// All the flags that bound something.
     pub limits: Limits,
     /// `--shutdown-timeout`.
@@ -35,9 +45,14 @@ impl Values {
         limits.max_connections = descriptors::derived(descriptors);
         Values {
             listen: vec!["localhost:8080".to_owned()],
+            admin_listen: Vec::new(),
             no_page: false,
+            no_compression: false,
             origins: Vec::new(),
             hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
+            publish_token: None,
+            publish_token_file: None,
             limits,
             shutdown_timeout: Duration::from_secs(10),
             log: None,
@@ -56,8 +71,12 @@ pub enum Kind {
     Count32(fn(&mut Values) -> &mut u32),
     /// A timeout or an interval.
     Time(fn(&mut Values) -> &mut Duration),
+    /// One of the policies.
+    Policy(fn(&mut Values) -> &mut SlowConsumer),
     /// Text under this name in the help, at most once.
     Text(&'static str, fn(&mut Values) -> &mut Option<String>),
+    /// A token, which is never shown.
+    Token(fn(&mut Values) -> &mut Option<PublishToken>),
     /// Text under this name in the help, any number of times; in the environment with commas.
     List(&'static str, fn(&mut Values) -> &mut Vec<String>),
     /// No value on the command line; 0, 1, true or false in the environment.
@@ -85,17 +104,23 @@ const fn flag(heading: &'static str, name: &'static str, kind: Kind, help: &'sta
     Flag { name, heading, help, kind }
 }
 
-use Kind::{Count, Count32, List, Size, Switch, Text, Time};
+use Kind::{Count, Count32, List, Policy, Size, Switch, Text, Time, Token};
 
 /// Every flag there is, but `--help` and `--version`, in the order of the help.
 #[rustfmt::skip] // A table reads by rows.
 pub const FLAGS: &[Flag] = &[
     flag(LISTENING, "listen", List("ADDR", |v| &mut v.listen), "8080, :8080 (all interfaces) or HOST:PORT; repeatable"),
+    flag(LISTENING, "admin-listen", List("ADDR", |v| &mut v.admin_listen), "For operators only: /-/metrics and /-/channels; repeatable"),
     flag(LISTENING, "no-page", Switch(|v| &mut v.no_page), "Do not serve the built-in page to browsers"),
+    flag(LISTENING, "no-compression", Switch(|v| &mut v.no_compression), "Do not agree to permessage-deflate"),
     flag(SAFETY, "origin", List("ORIGIN", |v| &mut v.origins), "Let pages from there in, as in https://example.com; repeatable"),
     flag(SAFETY, "host", List("HOST", |v| &mut v.hosts), "Answer to this Host on loopback listeners; repeatable"),
+    flag(SAFETY, "publish-token", Token(|v| &mut v.publish_token), "Whoever publishes must show it; better in a file"),
+    flag(SAFETY, "publish-token-file", Text("FILE", |v| &mut v.publish_token_file), "The same, from a file"),
+    flag(SAFETY, "trusted-proxy", List("CIDR", |v| &mut v.trusted_proxies), "Believe the X-Forwarded-For of proxies there; repeatable"),
     flag(LIMITS, "max-message", Size(|v| &mut v.limits.max_message), "Longest message; the next three rise with it"),
     flag(LIMITS, "max-outbound", Size(|v| &mut v.limits.max_outbound), "Unsent, one connection; at least 8 x --max-message"),
+    flag(LIMITS, "slow-consumer", Policy(|v| &mut v.limits.slow_consumer), "Past --max-outbound: close, drop-oldest or latest"),
     flag(LIMITS, "max-outbound-total", Size(|v| &mut v.limits.max_outbound_total), "Unsent, all connections together"),
     flag(LIMITS, "max-inbound-total", Size(|v| &mut v.limits.max_inbound_total), "Unfinished messages, all connections together"),
     flag(LIMITS, "max-connections", Count(|v| &mut v.limits.max_connections), "From the descriptor limit (ulimit -n)"),
@@ -105,6 +130,8 @@ pub const FLAGS: &[Flag] = &[
     flag(LIMITS, "max-presence", Count(|v| &mut v.limits.max_presence), "Members told by name; past it only their number"),
     flag(LIMITS, "max-fragments", Count32(|v| &mut v.limits.max_fragments), "Fragments of one message"),
     flag(LIMITS, "max-control-rate", Count32(|v| &mut v.limits.max_control_rate), "Control frames a second from one peer"),
+    flag(LIMITS, "compress-min", Size(|v| &mut v.limits.compress_min), "Shortest message that is compressed"),
+    flag(LIMITS, "client-takeover", Count(|v| &mut v.limits.client_takeover), "Peers that may keep their window, 40 KiB each"),
     flag(LIMITS, "max-head", Size(|v| &mut v.limits.max_head), "Longest request head"),
     flag(LIMITS, "max-head-fields", Count(|v| &mut v.limits.max_head_fields), "Header fields of a request"),
     flag(LIMITS, "max-target", Size(|v| &mut v.limits.max_target), "Longest request target"),
@@ -147,7 +174,9 @@ impl Flag {
             Count(field) => *field(values) = units::parse_count(last)?,
             Count32(field) => *field(values) = units::parse_count(last)?,
             Time(field) => *field(values) = units::parse_time(last)?,
+            Policy(field) => *field(values) = last.parse().map_err(|error: LimitsError| error.to_string())?,
             Text(_, field) => *field(values) = Some(last.to_owned()),
+            Token(field) => *field(values) = Some(PublishToken::new(last)?),
             List(_, field) => *field(values) = texts,
             Switch(field) => *field(values) = units::parse_switch(last)?,
         }
@@ -161,9 +190,10 @@ impl Flag {
             Count(field) => Some(field(values).to_string()),
             Count32(field) => Some(field(values).to_string()),
             Time(field) => Some(units::show_time(*field(values))),
+            Policy(field) => Some(field(values).to_string()),
             Text(_, field) => field(values).clone(),
             List(_, field) => Some(field(values).join(",")).filter(|list| !list.is_empty()),
-            Switch(_) => None,
+            Token(_) | Switch(_) => None,
         }
     }
 
@@ -177,7 +207,10 @@ impl Flag {
             Size(_) => arg.value_name("SIZE"),
             Count(_) | Count32(_) => arg.value_name("N"),
             Time(_) => arg.value_name("TIME"),
+            Policy(_) => arg.value_name("POLICY"),
             Text(name, _) => arg.value_name(name),
+            // One that begins with a dash is not to be told as an argument that nobody knows.
+            Token(_) => arg.value_name("TOKEN").allow_hyphen_values(true),
             List(name, _) => arg.value_name(name).action(ArgAction::Append),
             Switch(_) => arg.action(ArgAction::SetTrue),
         }
@@ -249,11 +282,12 @@ mod tests {
             let flag = FLAGS.iter().find(|flag| flag.name == name.replace('_', "-"));
             let flag = flag.unwrap_or_else(|| panic!("{name} has no flag"));
             let mut after = before.clone();
-            flag.set(&mut after, vec!["77".to_owned()]).unwrap();
+            let value = if matches!(flag.kind, Policy(_)) { "latest" } else { "77" };
+            flag.set(&mut after, vec![value.to_owned()]).unwrap();
             let (old, new) = (fields(&before.limits), fields(&after.limits));
             let changed: Vec<_> = old.iter().zip(&new).filter(|(a, b)| a != b).map(|(a, _)| a.0.clone()).collect();
             assert_eq!(changed, [name], "--{}", flag.name);
-            assert!(flag.shown(&mut after).unwrap().starts_with("77"), "--{}", flag.name);
+            assert!(flag.shown(&mut after).unwrap().starts_with(value), "--{}", flag.name);
         }
     }
 

@@ -104,6 +104,14 @@ pub fn without_overlaps(listens: Vec<Listen>) -> Vec<Listen> {
     result
 }
 
+/// The first two of either side that cannot both be bound.
+pub fn clash<'a>(some: &'a [Listen], others: &'a [Listen]) -> Option<(&'a Listen, &'a Listen)> {
+    let collide =
+        |one: &SocketAddr, two: &SocketAddr| one.port() != 0 && (one == two || covers(one, two) || covers(two, one));
+    let pairs = some.iter().flat_map(|one| others.iter().map(move |two| (one, two)));
+    pairs.into_iter().find(|(one, two)| one.addrs.iter().any(|a| two.addrs.iter().any(|b| collide(a, b))))
+}
+
 fn covers(wide: &SocketAddr, addr: &SocketAddr) -> bool {
     wide != addr && wide.port() == addr.port() && wide.ip().is_unspecified() && (wide.is_ipv6() || addr.is_ipv4())
 }
@@ -213,6 +221,24 @@ mod tests {
         for (text, loopback, url) in table {
             let listen = resolve(text, BOTH).unwrap();
             assert_eq!((listen.is_loopback(), listen.url(81).as_str()), (loopback, url), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_both_be_bound() {
+        let table: [(&str, &str, bool); 7] = [
+            ("8080", "8080", true),
+            ("8080", ":8080", true),
+            (":8080", "127.0.0.1:8080", true),
+            ("[::]:8080", "0.0.0.0:8080", true),
+            ("8080", "8081", false),
+            ("127.0.0.1:8080", "127.0.0.2:8080", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+        ];
+        for (one, two, clashes) in table {
+            let (one, two) = ([resolve(one, BOTH).unwrap()], [resolve(two, BOTH).unwrap()]);
+            assert_eq!(clash(&one, &two).is_some(), clashes, "{one:?} {two:?}");
+            assert_eq!(clash(&two, &one).is_some(), clashes, "{two:?} {one:?}");
         }
     }
 

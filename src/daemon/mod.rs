@@ -4,6 +4,7 @@ mod args;
 pub mod descriptors;
 mod listen;
 mod logging;
+mod process;
 mod serve;
 pub mod settings;
 #[cfg(test)]

@@ -9,9 +9,9 @@ use signal_hook::low_level::signal_name;
 use signal_hook_mio::v1_0::Signals;
 use slotcast::{Config, Event, Relay, Server};
 
-use super::Failure;
 use super::listen::Listen;
 use super::settings::Settings;
+use super::{Failure, process};
 
 /// The token under which signals wake the loop.
 const SIGNALS: usize = 1;
@@ -26,13 +26,18 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
     let mut config = Config::default();
     config.limits = settings.limits.clone();
     config.listen = settings.listen.iter().flat_map(|listen| listen.addrs.clone()).collect();
+    config.admin_listen = settings.admin_listen.iter().flat_map(|listen| listen.addrs.clone()).collect();
     config.origins = settings.origins.clone();
     config.hosts = settings.hosts.clone();
-    let mut server = Server::bind(config).map_err(|error| cannot_listen(&settings.listen, &error))?;
+    config.compression = settings.compression;
+    config.trusted_proxies = settings.trusted_proxies.clone();
+    let mut server =
+        Server::bind(config).map_err(|error| cannot_listen(&settings.listen, &settings.admin_listen, &error))?;
     server.register(&mut signals, SIGNALS)?;
-    announce(settings, &server.local_addrs());
+    announce(settings, &server);
 
-    let relay = Relay::default().page(settings.page);
+    let relay = Relay::default().page(settings.page).publish_token(settings.publish_token.clone());
+    let relay = relay.more_metrics(process::write_metrics);
     let mut is_stopping = false;
     while let Some(event) = server.poll()? {
         match event {
@@ -53,40 +58,58 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Logs where the broker can be reached, and by whom. `bound` is in the order of the addresses asked for.
-fn announce(settings: &Settings, bound: &[SocketAddr]) {
+/// Logs where the broker can be reached, and by whom.
+fn announce(settings: &Settings, server: &Server) {
     let hint = if settings.page { " (open /chat in a browser)" } else { "" };
-    let mut bound = bound.iter();
-    for listen in &settings.listen {
-        // All addresses of one `--listen` have one port; see `listen::resolve` on port 0.
-        let port = bound.by_ref().take(listen.addrs.len()).map(SocketAddr::port).next().unwrap_or_default();
-        info!("listening on {}{hint}", listen.url(port));
+    for url in urls(&settings.listen, &server.local_addrs()) {
+        info!("listening on {url}{hint}");
     }
-    if let Some(warning) = exposure(&settings.listen) {
+    for url in urls(&settings.admin_listen, &server.admin_addrs()) {
+        info!("listening for operators on {url}/-/channels and {url}/-/metrics");
+    }
+    let guarded = settings.publish_token.is_some();
+    for warning in exposure(&settings.listen, guarded, &settings.admin_listen) {
         warn!("{warning}");
     }
 }
 
-/// One warning for all that other machines can reach.
-fn exposure(listens: &[Listen]) -> Option<String> {
-    let open: Vec<_> = listens.iter().filter(|listen| !listen.is_loopback()).map(Listen::to_string).collect();
-    let open = Some(open.join(" and ")).filter(|open| !open.is_empty())?;
-    Some(format!("other machines can reach {open}: anybody who does may publish"))
+/// A URL for each; `bound` is in the order of the addresses asked for.
+fn urls(listens: &[Listen], bound: &[SocketAddr]) -> Vec<String> {
+    let mut bound = bound.iter().map(SocketAddr::port);
+    // All addresses of one `--listen` have one port; see `listen::resolve` on port 0.
+    let mut port = |listen: &Listen| listen.addrs.iter().map_while(|_| bound.next()).last();
+    listens.iter().map(|listen| listen.url(port(listen).unwrap_or_default())).collect()
 }
 
-/// Says which `--listen` failed. The error does not tell, so each address is tried once more.
-fn cannot_listen(listens: &[Listen], error: &io::Error) -> Failure {
+/// One warning for all that other machines can reach, unless a token guards it, and one for what only operators should.
+fn exposure(listens: &[Listen], guarded: bool, admin_listens: &[Listen]) -> Vec<String> {
+    let open = |listens: &[Listen]| {
+        let open: Vec<_> = listens.iter().filter(|listen| !listen.is_loopback()).map(Listen::to_string).collect();
+        Some(open.join(" and ")).filter(|open| !open.is_empty())
+    };
+    let everybody = open(if guarded { &[] } else { listens });
+    let everybody = everybody
+        .map(|open| format!("other machines can reach {open}: anybody who does may publish; see --publish-token"));
+    let operators = open(admin_listens)
+        .map(|open| format!("other machines can reach {open}: anybody who does may see all channels"));
+    everybody.into_iter().chain(operators).collect()
+}
+
+/// Says which address failed. The error does not tell, so each is tried once more.
+fn cannot_listen(listens: &[Listen], admin_listens: &[Listen], error: &io::Error) -> Failure {
     let fails_alike = |listen: &&Listen| {
         listen.addrs.iter().any(|addr| TcpListener::bind(addr).is_err_and(|again| again.kind() == error.kind()))
     };
-    let culprits: Vec<_> = match listens.iter().find(fails_alike) {
+    let is_operators = admin_listens.iter().find(fails_alike);
+    let flag = if is_operators.is_some() { "--admin-listen" } else { "--listen" };
+    let culprits: Vec<_> = match is_operators.or_else(|| listens.iter().find(fails_alike)) {
         Some(listen) => vec![listen.to_string()],
-        None => listens.iter().map(Listen::to_string).collect(),
+        None => listens.iter().chain(admin_listens).map(Listen::to_string).collect(),
     };
     let reason = match error.kind() {
-        ErrorKind::AddrInUse => "address already in use; choose another with --listen".to_owned(),
-        ErrorKind::PermissionDenied => "permission denied; choose a port above 1023 with --listen".to_owned(),
-        ErrorKind::AddrNotAvailable => "this machine has no such address; choose another with --listen".to_owned(),
+        ErrorKind::AddrInUse => format!("address already in use; choose another with {flag}"),
+        ErrorKind::PermissionDenied => format!("permission denied; choose a port above 1023 with {flag}"),
+        ErrorKind::AddrNotAvailable => format!("this machine has no such address; choose another with {flag}"),
         _ => error.to_string(),
     };
     Failure::Runtime(format!("cannot listen on {}: {reason}", culprits.join(" or ")))
@@ -106,25 +129,49 @@ mod tests {
     fn one_warning_for_all_that_is_open() {
         let table: [(&[&str], Option<&str>); 4] = [
             (&["8080", "[::1]:1", "127.0.0.2:1"], None),
-            (&[":8080"], Some("other machines can reach :8080:")),
-            (&["8080", "0.0.0.0:80"], Some("other machines can reach 0.0.0.0:80:")),
-            (&["192.0.2.1:80", ":81"], Some("other machines can reach 192.0.2.1:80 and :81:")),
+            (&[":8080"], Some("other machines can reach :8080: anybody who does may ")),
+            (&["8080", "0.0.0.0:80"], Some("other machines can reach 0.0.0.0:80: anybody who does may ")),
+            (&["192.0.2.1:80", ":81"], Some("other machines can reach 192.0.2.1:80 and :81: anybody who does may ")),
         ];
         for (texts, start) in table {
-            let said = exposure(&listens(texts));
-            assert_eq!(said.is_some(), start.is_some(), "{texts:?}");
-            assert!(said.unwrap_or_default().starts_with(start.unwrap_or_default()), "{texts:?}");
+            let all = listens(texts);
+            for (said, end) in [
+                (exposure(&all, false, &[]), "publish; see --publish-token"),
+                (exposure(&all, true, &all), "see all channels"),
+            ] {
+                assert_eq!(
+                    said,
+                    start.map(|start| format!("{start}{end}")).into_iter().collect::<Vec<_>>(),
+                    "{texts:?}"
+                );
+            }
+            assert_eq!(exposure(&all, false, &all).len(), if start.is_some() { 2 } else { 0 });
+            assert!(exposure(&all, true, &[]).is_empty());
         }
+    }
+
+    #[test]
+    fn urls_have_the_ports_that_were_bound() {
+        let bound = ["127.0.0.1:1", "[::1]:1", "0.0.0.0:2", "127.0.0.9:3"].map(|text| text.parse().unwrap());
+        let urls = urls(&listens(&["8080", "0.0.0.0:0", "127.0.0.9:0"]), &bound);
+        assert_eq!(urls, ["http://localhost:1", "http://localhost:2", "http://127.0.0.9:3"]);
     }
 
     #[test]
     fn failures_to_listen_name_the_culprit() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = taken.local_addr().unwrap().to_string();
-        let said = |texts: &[&str], kind: ErrorKind| cannot_listen(&listens(texts), &kind.into()).to_string();
-        let line = said(&["127.0.0.1:0", &addr], ErrorKind::AddrInUse);
+        let said = |texts: &[&str], operators: &[&str], kind: ErrorKind| {
+            cannot_listen(&listens(texts), &listens(operators), &kind.into()).to_string()
+        };
+        let line = said(&["127.0.0.1:0", &addr], &["127.0.0.1:0"], ErrorKind::AddrInUse);
         assert_eq!(line, format!("cannot listen on {addr}: address already in use; choose another with --listen"));
-        let line = said(&["127.0.0.1:0", "0"], ErrorKind::PermissionDenied);
+        let line = said(&["127.0.0.1:0"], &[&addr], ErrorKind::AddrInUse);
+        assert_eq!(
+            line,
+            format!("cannot listen on {addr}: address already in use; choose another with --admin-listen")
+        );
+        let line = said(&["127.0.0.1:0", "0"], &[], ErrorKind::PermissionDenied);
         assert!(line.starts_with("cannot listen on 127.0.0.1:0 or localhost:0: permission denied"), "{line}");
     }
 }

@@ -2,13 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
 use std::time::Duration;
 
 use clap::ArgMatches;
 use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
-use slotcast::Limits;
+use slotcast::proto::forwarded::TrustedProxies;
 use slotcast::proto::origin::OriginRules;
+use slotcast::relay::token::MAX_TOKEN;
+use slotcast::{Limits, PublishToken};
 
 use super::args::{FLAGS, Flag, Kind, PREFIX, Values};
 use super::listen::{Ipv6, Listen};
@@ -19,14 +23,22 @@ use super::{Failure, args, descriptors, listen, logging};
 pub struct Settings {
     /// Where to listen; never empty, and no address twice.
     pub listen: Vec<Listen>,
+    /// Where to listen for operators; no address twice, and none of `listen`.
+    pub admin_listen: Vec<Listen>,
     /// Validated.
     pub limits: Limits,
     /// Origins whose pages may connect, as written.
     pub origins: Vec<String>,
     /// Further names that loopback listeners answer to, as written.
     pub hosts: Vec<String>,
+    /// Proxies that are believed, as written.
+    pub trusted_proxies: Vec<String>,
+    /// What whoever publishes has to show.
+    pub publish_token: Option<PublishToken>,
     /// Whether browsers are answered with the page that joins a channel.
     pub page: bool,
+    /// Whether permessage-deflate is agreed to.
+    pub compression: bool,
     /// How long a shutdown may wait for peers.
     pub shutdown_timeout: Duration,
     /// A filter that `logging::check` accepted.
@@ -98,12 +110,17 @@ fn settle(
     }
     follow(&mut values.limits, &given);
     check(values, &given, descriptors)?;
+    let (listen, admin_listen) = listens(values, &given)?;
     Ok(Settings {
-        listen: resolve(&values.listen, &given)?,
+        listen,
+        admin_listen,
         limits: values.limits.clone(),
         origins: values.origins.clone(),
         hosts: values.hosts.clone(),
+        trusted_proxies: values.trusted_proxies.clone(),
+        publish_token: publish_token(values, &given)?,
         page: !values.no_page,
+        compression: !values.no_compression,
         shutdown_timeout: values.shutdown_timeout,
         log: log_filter(values, &given, environment)?,
         warnings: environment.warnings(),
@@ -173,18 +190,56 @@ fn check(values: &Values, given: &Given, descriptors: usize) -> Result<(), Strin
     if values.hosts.iter().any(|host| host.trim().is_empty()) {
         return Err("--host must not be empty".to_owned());
     }
+    TrustedProxies::new(&values.trusted_proxies)?;
     OriginRules::new(&values.origins, &values.hosts).map(|_| ())
 }
 
-fn resolve(texts: &[String], given: &Given) -> Result<Vec<Listen>, String> {
+/// Where to listen, for everybody and for operators.
+fn listens(values: &Values, given: &Given) -> Result<(Vec<Listen>, Vec<Listen>), String> {
     let ipv6 = Ipv6::probe();
-    let source = given.get("listen").map_or("--listen", String::as_str);
-    let listens = texts.iter().map(|text| listen::resolve(text, ipv6)).collect::<Result<Vec<_>, _>>();
-    let listens = listens.map_err(|error| format!("{source}: {error}"))?;
-    if listens.is_empty() {
-        return Err(format!("{source}: it names no address"));
+    let resolve = |name: &'static str, texts: &[String]| {
+        let listens = texts.iter().map(|text| listen::resolve(text, ipv6)).collect::<Result<Vec<_>, _>>();
+        let source = given.get(name).cloned().unwrap_or_else(|| format!("--{name}"));
+        match listens {
+            Ok(listens) if listens.is_empty() && given.contains_key(name) => {
+                Err(format!("{source}: it names no address"))
+            }
+            Ok(listens) => Ok(listen::without_overlaps(listens)),
+            Err(error) => Err(format!("{source}: {error}")),
+        }
+    };
+    let (everybody, operators) = (resolve("listen", &values.listen)?, resolve("admin-listen", &values.admin_listen)?);
+    if let Some((operators, everybody)) = listen::clash(&operators, &everybody) {
+        return Err(format!(
+            "--admin-listen {operators} and --listen {everybody} have an address in common; choose another port"
+        ));
     }
-    Ok(listen::without_overlaps(listens))
+    Ok((everybody, operators))
+}
+
+/// The token itself or the file that it is in: what comes from the command line wins over the environment.
+fn publish_token(values: &Values, given: &Given) -> Result<Option<PublishToken>, String> {
+    let (itself, file) = (given.get("publish-token"), given.get("publish-token-file"));
+    let is_flag = |source: Option<&String>| source.is_some_and(|source| source.starts_with("--"));
+    match (itself, file, &values.publish_token_file) {
+        (Some(itself), Some(file), _) if is_flag(Some(itself)) == is_flag(Some(file)) => {
+            Err(format!("{itself} and {file} are both given; choose one"))
+        }
+        (itself, Some(source), Some(path)) if !is_flag(itself) => {
+            let token = read_token(path).map_err(|error| format!("{source}: {path:?}: {error}"))?;
+            Ok(Some(token))
+        }
+        _ => Ok(values.publish_token.clone()),
+    }
+}
+
+/// The text of a file, but for a line end behind it.
+fn read_token(path: &str) -> Result<PublishToken, String> {
+    let mut text = String::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    file.take(MAX_TOKEN as u64 + 3).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(PublishToken::new(line.strip_suffix('\r').unwrap_or(line))?)
 }
 
 fn log_filter(values: &Values, given: &Given, environment: &Environment) -> Result<Option<String>, String> {

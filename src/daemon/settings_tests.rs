@@ -66,8 +66,13 @@ fn lists_are_repeated_or_split_on_commas() {
     assert_eq!(from_env.hosts, ["c.example"]);
     let from_flags = settings("--origin https://d.example --origin null", &env);
     assert_eq!(from_flags.origins, ["https://d.example", "null"], "flags replace the variable");
+    let proxies = settings("", &[("SLOTCAST_TRUSTED_PROXY", "10.0.0.0/8, ::1")]).trusted_proxies;
+    assert_eq!(proxies, ["10.0.0.0/8", "::1"]);
     let listens = settings("", &[("SLOTCAST_LISTEN", "9001,127.0.0.1:9002")]);
     assert_eq!(listen_texts(&listens), ["localhost:9001", "127.0.0.1:9002"]);
+    let listens = settings("--admin-listen 9001 --admin-listen 127.0.0.2:9002", &[("SLOTCAST_ADMIN_LISTEN", "1")]);
+    let admin: Vec<_> = listens.admin_listen.iter().map(|listen| listen.text.as_str()).collect();
+    assert_eq!((admin, listens.listen.len()), (vec!["localhost:9001", "127.0.0.2:9002"], 1));
 }
 
 #[test]
@@ -149,8 +154,13 @@ fn contradictions_and_bad_values_are_refused() {
         ("--max-message 10x", "--max-message: \"10x\" is not a size"),
         ("--max-channels 1k", "--max-channels: \"1k\" is not a whole number"),
         ("--close-timeout soon", "--close-timeout: \"soon\" is not a time"),
+        ("--admin-listen nowhere", "--admin-listen: \"nowhere\" is not an address"),
+        ("--listen 9000 --admin-listen :9000", "--admin-listen :9000 and --listen localhost:9000 have an address in"),
         ("--listen nowhere", "--listen: \"nowhere\" is not an address"),
         ("--origin=", "--origin must not be empty"),
+        ("--trusted-proxy 10.0.0.1/8", "--trusted-proxy 10.0.0.1/8 must have no bits behind its prefix, such as 10.0"),
+        ("--trusted-proxy proxy", "--trusted-proxy proxy must be a network or an address"),
+        ("--trusted-proxy=", "--trusted-proxy  must be a network or an address"),
         ("--host=", "--host must not be empty"),
         ("8080", "unexpected argument '8080' found; slotcast takes flags only; see slotcast --help"),
         ("--max-mesage 1", "unexpected argument '--max-mesage' found; a similar argument exists: '--max-message'"),
@@ -164,8 +174,101 @@ fn contradictions_and_bad_values_are_refused() {
     assert_eq!(settings("--max-connections 4032", &[]).limits.max_connections, 4032);
     let said = refusal("", &[("SLOTCAST_MAX_MESSAGE", "ten")]);
     assert!(said.starts_with("SLOTCAST_MAX_MESSAGE: \"ten\" is not a size"), "{said}");
-    let said = refusal("", &[("SLOTCAST_LISTEN", ",")]);
-    assert!(said.starts_with("SLOTCAST_LISTEN: "), "{said}");
+    for name in ["SLOTCAST_LISTEN", "SLOTCAST_ADMIN_LISTEN"] {
+        assert_eq!(refusal("", &[(name, ",")]), format!("{name}: it names no address"));
+    }
+}
+
+/// A file with that in it, which goes with the test.
+struct TokenFile(std::path::PathBuf);
+
+impl TokenFile {
+    fn new(name: &str, text: &[u8]) -> TokenFile {
+        let path = std::env::temp_dir().join(format!("slotcast-{}-{name}", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        TokenFile(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for TokenFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn the_token_has_four_sources() {
+    let file = TokenFile::new("sources", b"from-file\n");
+    let flag = format!("--publish-token-file {}", file.path());
+    let token = |text| Some(slotcast::PublishToken::new(text).unwrap());
+    let variable = ("SLOTCAST_PUBLISH_TOKEN", "from-env");
+    let file_variable = ("SLOTCAST_PUBLISH_TOKEN_FILE", file.path());
+    for (arguments, env, expected) in [
+        ("", vec![], None),
+        ("--publish-token from-flag", vec![], token("from-flag")),
+        ("--publish-token=-x", vec![], token("-x")),
+        ("--publish-token --x", vec![], token("--x")),
+        (&flag, vec![], token("from-file")),
+        ("", vec![variable], token("from-env")),
+        ("", vec![file_variable], token("from-file")),
+        ("--publish-token from-flag", vec![variable], token("from-flag")),
+        ("--publish-token from-flag", vec![file_variable], token("from-flag")),
+        (&flag, vec![variable], token("from-file")),
+        (&flag, vec![("SLOTCAST_PUBLISH_TOKEN_FILE", "nowhere")], token("from-file")),
+    ] {
+        let settings = settings(arguments, &env);
+        assert!(settings.publish_token == expected, "{arguments} {env:?}");
+        let shown = format!("{settings:?}");
+        assert!(!shown.contains("from-flag") && !shown.contains("from-env"), "{shown}");
+    }
+    let said = refusal(&format!("--publish-token x {flag}"), &[]);
+    assert_eq!(said, "--publish-token and --publish-token-file are both given; choose one");
+    let said = refusal("", &[variable, file_variable]);
+    assert_eq!(said, "SLOTCAST_PUBLISH_TOKEN and SLOTCAST_PUBLISH_TOKEN_FILE are both given; choose one");
+}
+
+#[test]
+fn tokens_that_are_none_are_refused_and_not_repeated() {
+    for (text, good) in [
+        (&b"good"[..], true),
+        (b"good\r\n", true),
+        (b"s3cret\n\n", false),
+        (b" s3cret", false),
+        (b"s3cret\nmore", false),
+        (b"", false),
+        (b"\n", false),
+        (b"s3cret\xff", false),
+        (&[b'x'; 1024], true),
+        (&[b'x'; 1_000_000], false),
+    ] {
+        let file = TokenFile::new("none", text);
+        let arguments = format!("--publish-token-file {}", file.path());
+        if good {
+            assert!(settings(&arguments, &[]).publish_token.is_some());
+        } else {
+            let said = refusal(&arguments, &[]);
+            assert!(said.starts_with("--publish-token-file: ") && said.contains(file.path()), "{said}");
+            assert!(!said.contains("s3cret") && !said.contains("xxx"), "{said}");
+        }
+    }
+    let said = refusal("--publish-token-file nowhere/at-all", &[]);
+    assert!(said.starts_with("--publish-token-file: \"nowhere/at-all\": ") && said.contains("os error"), "{said}");
+    let endless = refusal("", &[("SLOTCAST_PUBLISH_TOKEN_FILE", "/dev/zero")]);
+    assert!(endless.starts_with("SLOTCAST_PUBLISH_TOKEN_FILE: \"/dev/zero\": a token has"), "{endless}");
+    for (arguments, env) in [
+        ("--publish-token=s3cr\u{e9}t", vec![]),
+        ("", vec![("SLOTCAST_PUBLISH_TOKEN", "s3cret twice")]),
+        ("--publish-token=", vec![]),
+        ("--publish-tokn=s3cret", vec![]),
+        ("--publish-tokn s3cret", vec![]),
+    ] {
+        let said = refusal(arguments, &env);
+        assert!(!said.contains("s3cr"), "{said}");
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Batches: encoded bytes that many connections may owe a part of, with plain reference counts.
 
 use std::io::IoSlice;
+use std::ops;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use slab::Slab;
@@ -28,14 +30,50 @@ struct Segment {
     payload: Bytes,
 }
 
+/// Which channel a batch is of, so that whoever drops some of its messages can say what is lost.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The channel's name.
+    pub channel: Arc<str>,
+    /// Which life of the channel's log; opaque here.
+    pub epoch: [u8; 16],
+    /// The offset before the first message; of what is lost, the offset of the last.
+    pub offset: u64,
+}
+
+impl Source {
+    /// What all batches of one life of a channel have in common, and no others.
+    pub fn life(&self) -> Life {
+        (self.channel.clone(), self.epoch)
+    }
+}
+
+/// A channel's name and its epoch.
+pub type Life = (Arc<str>, [u8; 16]);
+
+/// What a batch begins with. Whatever stands behind that is never dropped.
+#[derive(Debug, Default)]
+enum Content {
+    /// Nothing of the kind.
+    #[default]
+    Private,
+    /// So many messages of a channel's log, one behind another, which may be dropped.
+    Messages(Source, u32),
+    /// Messages of a channel's log that are not to be dropped.
+    Kept(Source),
+    /// One entry, which says that so many messages of a channel are lost.
+    Loss(Source, u64),
+}
+
 /// Encoded messages in a row. Positions count its bytes as a peer sees them, segments included.
 ///
-/// Invariant: `ends` rises, and its last is `len`.
+/// Invariant: `ends` rises, and its last is `len`; `content` counts no more entries than there are.
 #[derive(Debug, Default)]
 pub struct Batch {
     bytes: Vec<u8>,
     segments: Vec<Segment>,
     ends: Vec<u32>,
+    content: Content,
     len: u32,
     references: u32,
     age: u64,
@@ -65,7 +103,35 @@ impl Batch {
         }
     }
 
-    /// How many batches were made before this one.
+    /// The messages of a channel's log that lie whole between two positions: where they come from, and their indices.
+    pub fn messages_within(&self, start: u32, end: u32) -> Option<(&Source, ops::Range<usize>)> {
+        let Content::Messages(source, count) = &self.content else { return None };
+        let first = if start == 0 { 0 } else { self.ends.partition_point(|&end| end < start) + 1 };
+        let behind = self.ends.partition_point(|&place| place <= end).min(*count as usize);
+        (first < behind).then_some((source, first..behind))
+    }
+
+    /// Where its messages come from, if they are of a channel's log and are not to be dropped.
+    pub fn kept_source(&self) -> Option<&Source> {
+        match &self.content {
+            Content::Kept(source) => Some(source),
+            _ => None,
+        }
+    }
+
+    /// The entry that tells a loss, if it lies whole between two positions: of what, how many, and where it ends.
+    pub fn loss_within(&self, start: u32, end: u32) -> Option<(&Source, u64, u32)> {
+        let Content::Loss(source, count) = &self.content else { return None };
+        let behind = self.start_of(1);
+        (start == 0 && behind <= end).then_some((source, *count, behind))
+    }
+
+    /// How many hold it.
+    pub fn references(&self) -> u32 {
+        self.references
+    }
+
+    /// How many batches were made before this one, or before what was copied into it.
     pub fn age(&self) -> u64 {
         self.age
     }
@@ -139,9 +205,31 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// A new, empty batch with one reference.
+    /// A new, empty batch with one reference, whose entries are never dropped.
     pub fn open(&mut self) -> BatchKey {
+        self.open_with(Content::Private)
+    }
+
+    /// As `open`, for messages of a channel's log that `append_logged` appends: these may be dropped.
+    pub fn open_for(&mut self, source: Source) -> BatchKey {
+        self.open_with(Content::Messages(source, 0))
+    }
+
+    /// As `open`, for messages of a channel's log that are not to be dropped either.
+    pub fn open_kept(&mut self, source: Source) -> BatchKey {
+        self.open_with(Content::Kept(source))
+    }
+
+    /// As `open`, with what `encode` writes to tell that so many messages of a channel are lost.
+    pub fn open_loss(&mut self, source: Source, count: u64, encode: impl FnOnce(&Source, &mut Vec<u8>)) -> BatchKey {
+        let key = self.open_with(Content::Loss(source.clone(), count));
+        self.append(key, None, |bytes| encode(&source, bytes));
+        key
+    }
+
+    fn open_with(&mut self, content: Content) -> BatchKey {
         let mut batch = self.spare.pop().unwrap_or_default();
+        batch.content = content;
         batch.references = 1;
         batch.age = self.made;
         self.made += 1;
@@ -150,11 +238,28 @@ impl Batches {
 
     /// The batch; an empty one for a key that names none, which a holder of a reference never sees.
     pub fn get(&self, key: BatchKey) -> &Batch {
-        static EMPTY: Batch =
-            Batch { bytes: Vec::new(), segments: Vec::new(), ends: Vec::new(), len: 0, references: 0, age: 0 };
+        static EMPTY: Batch = Batch {
+            bytes: Vec::new(),
+            segments: Vec::new(),
+            ends: Vec::new(),
+            content: Content::Private,
+            len: 0,
+            references: 0,
+            age: 0,
+        };
         let batch = self.slab.get(key as usize);
         debug_assert!(batch.is_some(), "batch {key} is gone while somebody owes it");
         batch.unwrap_or(&EMPTY)
+    }
+
+    /// As `append`, for the next message of the channel's log that the batch was opened for. Nothing else may have been
+    /// appended before.
+    pub fn append_logged(&mut self, key: BatchKey, payload: Option<Bytes>, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.append(key, payload, encode);
+        if let Some(Batch { content: Content::Messages(_, count), ends, .. }) = self.slab.get_mut(key as usize) {
+            *count += 1;
+            debug_assert_eq!(*count as usize, ends.len(), "batch {key}: a message behind what is none");
+        }
     }
 
     /// Appends one message: `encode` writes what is to be copied, and `payload`, if there is one, follows by reference.
@@ -177,6 +282,31 @@ impl Batches {
         self.held += added;
     }
 
+    /// Appends a copy of what stands in another batch between two borders. `logged` says that these are messages, as
+    /// `append_logged` takes them.
+    pub fn copy(&mut self, from: BatchKey, start: u32, end: u32, to: BatchKey, logged: bool) {
+        if from == to {
+            return;
+        }
+        let Some((from, to)) = self.slab.get2_mut(from as usize, to as usize) else { return };
+        let mut at = start;
+        let first = from.ends.partition_point(|&behind| behind <= start);
+        for &behind in from.ends.iter().skip(first).take_while(|&&behind| behind <= end) {
+            while at < behind {
+                let slice = from.slice(at, behind);
+                to.bytes.extend_from_slice(slice);
+                at += slice.len() as u32;
+                to.len += slice.len() as u32;
+                self.held += slice.len();
+            }
+            to.ends.push(to.len);
+            if let (true, Content::Messages(_, count)) = (logged, &mut to.content) {
+                *count += 1;
+            }
+        }
+        to.age = to.age.min(from.age);
+    }
+
     /// One more reference.
     pub fn hold(&mut self, key: BatchKey) {
         if let Some(batch) = self.slab.get_mut(key as usize) {
@@ -197,6 +327,7 @@ impl Batches {
             batch.bytes.clear();
             batch.ends.clear();
             batch.segments = Vec::new();
+            batch.content = Content::Private;
             batch.len = 0;
             self.spare.push(batch);
         }

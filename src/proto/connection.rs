@@ -24,7 +24,7 @@ use super::close::{self, CloseCode};
 use super::decoder::{Decoder, Step};
 use super::frame::Failure;
 use super::http::{BodyReader, HeadScan, Refusal, Request};
-use super::message::Message;
+use super::message::{Kind, Message};
 use crate::limits::Limits;
 
 /// How much is discarded behind the end of a connection, in bytes, before it is dropped.
@@ -46,6 +46,8 @@ pub enum Input {
     Refused(Box<Refusal>),
     /// A message.
     Message(Message),
+    /// A compressed message, not made larger yet.
+    Compressed(Kind, Vec<u8>),
     /// A Ping frame; its payload is to come back in a Pong.
     Ping(Vec<u8>),
     /// A Pong frame.
@@ -144,10 +146,10 @@ impl Connection {
         }
     }
 
-    /// The handshake was answered with 101: OPEN.
-    pub fn open(&mut self) {
+    /// The handshake was answered with 101: OPEN. `deflates` says whether that agreed to permessage-deflate.
+    pub fn open(&mut self, deflates: bool) {
         debug_assert!(matches!(self.state, State::Asked));
-        self.state = State::Open(Decoder::default());
+        self.state = State::Open(Decoder::new(deflates));
     }
 
     /// The request that was told has a body, which is not complete; it is told again with it.
@@ -240,6 +242,7 @@ impl Connection {
         match step {
             Step::Incomplete | Step::Fragment => Input::Nothing,
             Step::Message(message) => Input::Message(message),
+            Step::Compressed(kind, payload) => Input::Compressed(kind, payload),
             Step::Ping(payload) => Input::Ping(payload),
             Step::Pong => Input::Pong,
             Step::Close(payload) => {

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use super::close::CloseCode;
+use super::deflate::MOST_GROWTH;
 use super::frame::{Failure, Header, MAX_HEADER, Opcode, Start, protocol_error};
 use super::message::{Kind, Message};
 use super::{mask, utf8};
@@ -21,6 +22,8 @@ pub enum Step {
     Fragment,
     /// A message is whole.
     Message(Message),
+    /// A compressed message is whole, and not made larger yet (RFC 7692 §7.2.2).
+    Compressed(Kind, Vec<u8>),
     /// A Ping frame with its payload.
     Ping(Vec<u8>),
     /// A Pong frame; its payload means nothing to us.
@@ -37,6 +40,7 @@ pub enum Step {
 pub struct Decoder {
     header: [u8; MAX_HEADER],
     have: u8,
+    deflates: bool,
     progress: Option<Box<Progress>>,
 }
 
@@ -50,6 +54,7 @@ struct Progress {
 #[derive(Debug)]
 struct Unfinished {
     kind: Kind,
+    compressed: bool,
     fragments: u32,
     buffer: Vec<u8>,
     text: utf8::Validator,
@@ -64,6 +69,11 @@ struct Partial {
 }
 
 impl Decoder {
+    /// A decoder; `deflates` says whether permessage-deflate was negotiated.
+    pub fn new(deflates: bool) -> Decoder {
+        Decoder { deflates, ..Decoder::default() }
+    }
+
     /// Takes bytes up to the end of at most one frame; returns how many, and what came of it. To be called again
     /// with the rest, unless that is empty.
     ///
@@ -106,9 +116,9 @@ impl Decoder {
     fn take_header(&mut self, input: &[u8]) -> Result<(usize, Option<Header>), Failure> {
         if let (0, [first, second, ..]) = (self.have, input) {
             // In the order in which single bytes are judged, so that a failure does not depend on the cut.
-            let (_, opcode) = Start::first(*first)?;
+            let (_, opcode) = Start::first(*first, self.deflates)?;
             self.check_sequence(opcode)?;
-            let start = Start::parse(*first, *second)?;
+            let start = Start::parse(*first, *second, self.deflates)?;
             if let Some(bytes) = input.get(..start.header_length()) {
                 return Ok((bytes.len(), Some(start.finish(bytes)?)));
             }
@@ -129,11 +139,11 @@ impl Decoder {
         }
         let [first, second, ..] = self.header;
         if self.have == 1 {
-            let (_, opcode) = Start::first(first)?;
+            let (_, opcode) = Start::first(first, self.deflates)?;
             self.check_sequence(opcode)?;
             return Ok(None);
         }
-        let start = Start::parse(first, second)?;
+        let start = Start::parse(first, second, self.deflates)?;
         match self.header.get(..start.header_length()) {
             Some(bytes) if usize::from(self.have) == bytes.len() => start.finish(bytes).map(Some),
             _ => Ok(None),
@@ -153,8 +163,11 @@ impl Decoder {
         if header.opcode.is_control() {
             return Ok(());
         }
-        let (used, fragments) = self.message().map_or((0, 0), |m| (m.buffer.len(), m.fragments));
-        if header.length > limits.max_message.saturating_sub(used) as u64 {
+        let of = |m: &Unfinished| (m.buffer.len(), m.fragments, m.compressed);
+        let (used, fragments, compressed) = self.message().map_or((0, 0, header.compressed), of);
+        // How long a compressed message is shows when it is inflated; what does not shrink may be a little longer.
+        let most = if compressed { limits.max_message + MOST_GROWTH } else { limits.max_message };
+        if header.length > most.saturating_sub(used) as u64 {
             return Err(Failure { code: CloseCode::TOO_BIG, what: "message longer than --max-message" });
         }
         // An empty last fragment only says that the message is over: some libraries append one.
@@ -173,7 +186,8 @@ impl Decoder {
         };
         if let Some(kind) = kind {
             let (buffer, text) = (Vec::new(), utf8::Validator::default());
-            progress.message = Some(Unfinished { kind, fragments: 0, buffer, text });
+            let compressed = header.compressed;
+            progress.message = Some(Unfinished { kind, compressed, fragments: 0, buffer, text });
         }
         if let (false, Some(message)) = (header.opcode.is_control(), &mut progress.message) {
             message.fragments += 1;
@@ -209,7 +223,7 @@ impl Decoder {
             return Ok((taken, Step::Fragment));
         }
         match self.progress.take().and_then(|progress| progress.message) {
-            Some(message) => Ok((taken, Step::Message(message.finish()?))),
+            Some(message) => Ok((taken, message.finish()?)),
             None => Ok((taken, Step::Fragment)),
         }
     }
@@ -226,16 +240,23 @@ impl Unfinished {
         }
         mask::extend_unmasked(&mut self.buffer, payload, key, phase);
         match self.kind {
-            Kind::Text => self.text.push(self.buffer.get(start..).unwrap_or_default()).map_err(|_| invalid_text()),
-            Kind::Binary => Ok(()),
+            // What is compressed is judged once it is text.
+            Kind::Text if !self.compressed => {
+                self.text.push(self.buffer.get(start..).unwrap_or_default()).map_err(|_| invalid_text())
+            }
+            _ => Ok(()),
         }
     }
 
-    fn finish(self) -> Result<Message, Failure> {
+    fn finish(self) -> Result<Step, Failure> {
+        if self.compressed {
+            return Ok(Step::Compressed(self.kind, self.buffer));
+        }
         if self.kind == Kind::Text && !self.text.is_complete() {
             return Err(invalid_text());
         }
-        Ok(Message::checked(self.kind, Bytes::from(self.buffer)))
+        // Whoever keeps the message pays for its length, and for no room that fragments were given.
+        Ok(Step::Message(Message::checked(self.kind, Bytes::from(self.buffer.into_boxed_slice()))))
     }
 }
 
@@ -244,6 +265,10 @@ fn whole(header: &Header, payload: &[u8]) -> Result<Step, Failure> {
     let mut buffer = Vec::with_capacity(payload.len());
     mask::extend_unmasked(&mut buffer, payload, header.mask, 0);
     let kind = match header.opcode {
+        Opcode::Text | Opcode::Binary if header.compressed => {
+            let kind = if header.opcode == Opcode::Text { Kind::Text } else { Kind::Binary };
+            return Ok(Step::Compressed(kind, buffer));
+        }
         Opcode::Text => {
             utf8::check(&buffer).map_err(|_| invalid_text())?;
             Kind::Text
@@ -262,7 +287,8 @@ fn control_step(opcode: Opcode, payload: Vec<u8>) -> Step {
     }
 }
 
-fn invalid_text() -> Failure {
+/// The failure for a text message that is none (RFC 6455 §8.1).
+pub(crate) fn invalid_text() -> Failure {
     Failure { code: CloseCode::INVALID_PAYLOAD, what: "text that is not UTF-8" }
 }
 
@@ -273,3 +299,7 @@ mod tests;
 #[cfg(test)]
 #[path = "decoder_property_tests.rs"]
 mod property_tests;
+
+#[cfg(test)]
+#[path = "decoder_compressed_tests.rs"]
+mod compressed_tests;

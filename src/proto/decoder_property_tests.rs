@@ -6,13 +6,14 @@ use crate::proto::testing::{Random, client_frame};
 
 /// A slow, straightforward decoder of a whole buffer, which shares nothing with the real one but the items that it
 /// yields: the oracle. `None` as failure means that the bytes are fine so far.
-fn oracle(bytes: &[u8], limits: &Limits) -> (Vec<Step>, Option<u16>) {
+fn oracle(bytes: &[u8], limits: &Limits, deflates: bool) -> (Vec<Step>, Option<u16>) {
     let mut items = Vec::new();
     let (mut message, mut is_text, mut fragments): (Option<Vec<u8>>, _, _) = (None, false, 0);
-    let mut at = 0;
+    let (mut at, mut compressed) = (0, false);
     while at < bytes.len() {
         let (fin, opcode) = (bytes[at] >= 0x80, bytes[at] % 16);
-        let reserved = bytes[at] & 0x70 > 0;
+        let rsv1 = bytes[at] & 0x40 > 0;
+        let reserved = bytes[at] & 0x30 > 0 || rsv1 && !(deflates && [1, 2].contains(&opcode));
         let sequence = if opcode == 0 { message.is_some() } else { opcode >= 8 || message.is_none() };
         if reserved || ![0, 1, 2, 8, 9, 10].contains(&opcode) || opcode >= 8 && !fin || !sequence {
             return (items, Some(1002));
@@ -27,15 +28,11 @@ fn oracle(bytes: &[u8], limits: &Limits) -> (Vec<Step>, Option<u16>) {
             _ => 0,
         };
         let Some(header) = bytes.get(at..at + 2 + wide + 4) else { break };
-        let mut length = u128::from(second - 0x80);
-        if wide > 0 {
-            length = header[2..2 + wide].iter().fold(0, |sum, byte| sum * 256 + u128::from(*byte));
-            if length < if wide == 2 { 126 } else { 65_536 } || length >= 1 << 63 {
-                return (items, Some(1002));
-            }
-        }
+        let Some(length) = length_of(second - 0x80, &header[2..2 + wide]) else { return (items, Some(1002)) };
         let so_far = message.as_ref().map_or(0, |message| message.len());
-        if opcode < 8 && so_far as u128 + length > limits.max_message as u128 {
+        compressed = if [1, 2].contains(&opcode) { rsv1 } else { compressed };
+        let most = limits.max_message + if compressed { 65_536 } else { 0 };
+        if opcode < 8 && so_far as u128 + length > most as u128 {
             return (items, Some(1009));
         }
         if opcode < 8 && opcode > 0 {
@@ -61,20 +58,33 @@ fn oracle(bytes: &[u8], limits: &Limits) -> (Vec<Step>, Option<u16>) {
         let Some(text) = message.clone().filter(|_| opcode < 8) else { continue };
         let said = String::from_utf8(text.clone());
         let broken = said.as_ref().is_err_and(|error| error.utf8_error().error_len().is_some() || whole && fin);
-        if is_text && broken {
+        if is_text && !compressed && broken {
             return (items, Some(1007));
         }
         match (whole, fin) {
             (false, _) => {}
             (true, false) => items.push(Step::Fragment),
             (true, true) => {
-                let done = if is_text { Message::text(said.unwrap()) } else { Message::binary(text) };
-                items.push(Step::Message(done));
+                items.push(match (compressed, is_text) {
+                    (true, is_text) => Step::Compressed(if is_text { Kind::Text } else { Kind::Binary }, text),
+                    (false, true) => Step::Message(Message::text(said.unwrap())),
+                    (false, false) => Step::Message(Message::binary(text)),
+                });
                 message = None;
             }
         }
     }
     (items, None)
+}
+
+/// None if it is not in its shortest form, or too long.
+fn length_of(short: u8, wide: &[u8]) -> Option<u128> {
+    if wide.is_empty() {
+        return Some(u128::from(short));
+    }
+    let length = wide.iter().fold(0, |sum, byte| sum * 256 + u128::from(*byte));
+    let least = if wide.len() == 2 { 126 } else { 65_536 };
+    (length >= least && length < 1 << 63).then_some(length)
 }
 
 fn random_text(random: &mut Random, length: usize) -> Vec<u8> {
@@ -87,12 +97,12 @@ fn random_text(random: &mut Random, length: usize) -> Vec<u8> {
 }
 
 /// The frames of one random message: valid, with control frames between its fragments.
-fn random_message(random: &mut Random, frames: &mut Vec<Vec<u8>>) {
+fn random_message(random: &mut Random, frames: &mut Vec<Vec<u8>>, deflates: bool) {
     let lengths = [0, 1, 3, 4, 7, 20, 124, 125, 126, 127, 200, 300];
     let length = if random.one_in(150) { 65_530 + random.below(12) } else { lengths[random.below(lengths.len())] };
     let text = random.one_in(2);
     let payload = if text { random_text(random, length) } else { random.bytes(length) };
-    let mut opcode = if text { 1 } else { 2 };
+    let mut opcode = if text { 1 } else { 2 } | if deflates && random.one_in(2) { 0x40 } else { 0 };
     let mut rest = &payload[..];
     for _ in 0..random.below(5) {
         let (fragment, behind) = rest.split_at(random.below(rest.len() + 1));
@@ -131,8 +141,17 @@ fn mutate(random: &mut Random, frames: &mut Vec<Vec<u8>>) {
     }
 }
 
-fn run(bytes: &[u8], limits: &Limits, mut chunk: impl FnMut() -> usize) -> (Vec<Step>, Option<u16>) {
-    let (mut decoder, mut steps, mut rest) = (Decoder::default(), Vec::new(), bytes);
+fn run(bytes: &[u8], limits: &Limits, chunk: impl FnMut() -> usize) -> (Vec<Step>, Option<u16>) {
+    run_with(Decoder::default(), bytes, limits, chunk)
+}
+
+fn run_with(
+    mut decoder: Decoder,
+    bytes: &[u8],
+    limits: &Limits,
+    mut chunk: impl FnMut() -> usize,
+) -> (Vec<Step>, Option<u16>) {
+    let (mut steps, mut rest) = (Vec::new(), bytes);
     while !rest.is_empty() {
         let (part, behind) = rest.split_at(chunk().clamp(1, rest.len()));
         if let Err(failure) = feed(&mut decoder, part, limits, &mut steps) {
@@ -147,15 +166,17 @@ fn run(bytes: &[u8], limits: &Limits, mut chunk: impl FnMut() -> usize) -> (Vec<
 fn equals_the_oracle_on_damaged_frames_in_random_cuts() {
     let mut random = Random::seeded();
     let mut failures = std::collections::BTreeMap::new();
+    let mut compressed = 0;
     for round in 0..6000 {
         let limits = Limits {
             max_message: if random.one_in(4) { random.below(300) } else { 65_536 },
             max_fragments: 1 + if random.one_in(4) { random.below(4) } else { 9 } as u32,
             ..Limits::default()
         };
+        let deflates = random.one_in(2);
         let mut frames = Vec::new();
         for _ in 0..random.below(5) + 1 {
-            random_message(&mut random, &mut frames);
+            random_message(&mut random, &mut frames, deflates);
         }
         for _ in 0..random.below(3) {
             mutate(&mut random, &mut frames);
@@ -164,15 +185,19 @@ fn equals_the_oracle_on_damaged_frames_in_random_cuts() {
         if random.one_in(4) {
             bytes.truncate(random.below(bytes.len()) + 1);
         }
-        let expected = oracle(&bytes, &limits);
+        let expected = oracle(&bytes, &limits, deflates);
         let place = format!("round {round}, {random}");
-        assert_eq!(run(&bytes, &limits, || usize::MAX), expected, "whole, {place}");
-        assert_eq!(run(&bytes, &limits, || 1), expected, "byte by byte, {place}");
+        let decoder = || Decoder::new(deflates);
+        assert_eq!(run_with(decoder(), &bytes, &limits, || usize::MAX), expected, "whole, {place}");
+        assert_eq!(run_with(decoder(), &bytes, &limits, || 1), expected, "byte by byte, {place}");
         for most in [3, 20, 400] {
-            assert_eq!(run(&bytes, &limits, || random.below(most) + 1), expected, "cut below {most}, {place}");
+            let cut = run_with(decoder(), &bytes, &limits, || random.below(most) + 1);
+            assert_eq!(cut, expected, "cut below {most}, {place}");
         }
+        compressed += expected.0.iter().filter(|step| matches!(step, Step::Compressed(..))).count();
         *failures.entry(expected.1).or_insert(0) += 1;
     }
+    assert!(compressed > 500, "{compressed}, {random}");
     for code in [None, Some(1002), Some(1007), Some(1008), Some(1009)] {
         assert!(failures.get(&code) > Some(&20), "{code:?} hardly came up: {failures:?}, {random}");
     }

@@ -8,7 +8,7 @@ const PING: &[u8] = b"\x89\x81\0\0\0\0!";
 
 /// Where a row's input leaves the decoder.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum End {
+pub(super) enum End {
     /// Between two messages.
     Rest,
     /// Between two fragments.
@@ -71,12 +71,13 @@ struct Row {
     limits: Limits,
     steps: Vec<Step>,
     end: End,
+    deflates: bool,
 }
 
 impl Row {
     #[track_caller]
     fn run(&self, chunks: &[&[u8]], behind: &[Step]) -> Result<(), Failure> {
-        let (mut decoder, mut steps, mut fed) = (Decoder::default(), Vec::new(), 0);
+        let (mut decoder, mut steps, mut fed) = (Decoder::new(self.deflates), Vec::new(), 0);
         let sizes = || (self.name.as_str(), chunks.iter().map(|chunk| chunk.len()).take(6).collect::<Vec<_>>());
         for chunk in chunks {
             let said = feed(&mut decoder, chunk, &self.limits, &mut steps);
@@ -106,7 +107,7 @@ impl Row {
         if let Fails(_, after) = self.end {
             // The byte that it fails at is enough, and the one before is not.
             same(&[&bytes[..after]], &[]);
-            let said = feed(&mut Decoder::default(), &bytes[..after - 1], &self.limits, &mut Vec::new());
+            let said = feed(&mut Decoder::new(self.deflates), &bytes[..after - 1], &self.limits, &mut Vec::new());
             assert_eq!(said, Ok(()), "{}", self.name);
         }
         let longer = [bytes, PING].concat();
@@ -132,7 +133,14 @@ fn cuts(length: usize) -> Vec<usize> {
 
 #[track_caller]
 fn check_with(limits: &Limits, name: impl Into<String>, frames: &[Vec<u8>], steps: Vec<Step>, end: End) {
-    Row { name: name.into(), bytes: frames.concat(), limits: limits.clone(), steps, end }.check();
+    Row { name: name.into(), bytes: frames.concat(), limits: limits.clone(), steps, end, deflates: false }.check();
+}
+
+/// With permessage-deflate (RFC 7692).
+#[track_caller]
+pub(super) fn check_deflating(name: &str, frames: &[Vec<u8>], steps: Vec<Step>, end: End) {
+    let (name, bytes, limits) = (name.into(), frames.concat(), limits(4, 9));
+    Row { name, bytes, limits, steps, end, deflates: true }.check();
 }
 
 #[track_caller]

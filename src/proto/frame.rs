@@ -5,6 +5,9 @@ use super::close::CloseCode;
 /// The longest frame header of a peer: two bytes, eight of length, four of masking key.
 pub const MAX_HEADER: usize = 14;
 
+/// The first reserved bit, which says that a message is compressed (RFC 7692 §6).
+const RSV1: u8 = 0x40;
+
 /// The longest payload of a control frame (RFC 6455 §5.5).
 pub const MAX_CONTROL_PAYLOAD: usize = 125;
 
@@ -75,6 +78,8 @@ pub struct Header {
     pub fin: bool,
     /// What the frame is.
     pub opcode: Opcode,
+    /// Whether it begins a compressed message: RSV1 (RFC 7692 §6).
+    pub compressed: bool,
     /// Bytes of payload.
     pub length: u64,
     /// The masking key.
@@ -86,22 +91,28 @@ pub struct Header {
 pub struct Start {
     fin: bool,
     opcode: Opcode,
+    compressed: bool,
     short: u8,
 }
 
 impl Start {
-    /// Judges the first byte alone, so that the refusal need not wait for the second.
+    /// Judges the first byte alone, so that the refusal need not wait for the second. `deflates` says whether
+    /// permessage-deflate was negotiated.
     ///
     /// # Errors
     /// 1002 for reserved bits, a reserved opcode, and a fragmented control frame.
-    pub fn first(byte: u8) -> Result<(bool, Opcode), Failure> {
-        if byte & 0x70 != 0 {
+    pub fn first(byte: u8, deflates: bool) -> Result<(bool, Opcode), Failure> {
+        let allowed = if deflates { RSV1 } else { 0 };
+        if byte & 0x70 & !allowed != 0 {
             return Err(protocol_error("reserved bits are set without an extension"));
         }
         let opcode = Opcode::from_bits(byte & 0x0f).ok_or(protocol_error("reserved opcode"))?;
         let fin = byte & 0x80 != 0;
         if opcode.is_control() && !fin {
             return Err(protocol_error("fragmented control frame"));
+        }
+        if byte & RSV1 != 0 && !matches!(opcode, Opcode::Text | Opcode::Binary) {
+            return Err(protocol_error("RSV1 on a frame that begins no message"));
         }
         Ok((fin, opcode))
     }
@@ -110,8 +121,8 @@ impl Start {
     ///
     /// # Errors
     /// 1002 as `first`, and for an unmasked frame and a control frame of more than 125 bytes.
-    pub fn parse(first: u8, second: u8) -> Result<Start, Failure> {
-        let (fin, opcode) = Start::first(first)?;
+    pub fn parse(first: u8, second: u8, deflates: bool) -> Result<Start, Failure> {
+        let (fin, opcode) = Start::first(first, deflates)?;
         if second & 0x80 == 0 {
             return Err(protocol_error("unmasked frame"));
         }
@@ -119,7 +130,7 @@ impl Start {
         if opcode.is_control() && usize::from(short) > MAX_CONTROL_PAYLOAD {
             return Err(protocol_error("control frame longer than 125 bytes"));
         }
-        Ok(Start { fin, opcode, short })
+        Ok(Start { fin, opcode, compressed: first & RSV1 != 0, short })
     }
 
     /// How many bytes the whole header has.
@@ -148,7 +159,7 @@ impl Start {
         if length > i64::MAX as u64 {
             return Err(protocol_error("length with its highest bit set"));
         }
-        Ok(Header { fin: self.fin, opcode: self.opcode, length, mask })
+        Ok(Header { fin: self.fin, opcode: self.opcode, compressed: self.compressed, length, mask })
     }
 
     fn split(self, bytes: &[u8]) -> Option<(u64, [u8; 4])> {
@@ -171,6 +182,13 @@ impl Start {
 pub fn write_header(target: &mut Vec<u8>, opcode: Opcode, length: usize) {
     let (header, used) = server_header(opcode, length);
     target.extend_from_slice(header.get(..used).unwrap_or_default());
+}
+
+/// As `write_header`, for a compressed message.
+pub fn write_compressed_header(target: &mut Vec<u8>, opcode: Opcode, length: usize) {
+    let ([first, rest @ ..], used) = server_header(opcode, length);
+    target.push(first | RSV1);
+    target.extend_from_slice(rest.get(..used - 1).unwrap_or_default());
 }
 
 /// Appends an unfragmented, unmasked frame whose payload `write` appends. `expected` guesses how long that will be: a
@@ -240,10 +258,17 @@ mod tests {
             // What we write is what we read, but for the mask bit.
             bytes[1] |= 0x80;
             bytes.extend_from_slice(&[1, 2, 3, 4]);
-            let start = Start::parse(bytes[0], bytes[1]).unwrap();
+            let start = Start::parse(bytes[0], bytes[1], false).unwrap();
             assert_eq!(start.header_length(), bytes.len());
             let header = start.finish(&bytes).unwrap();
-            assert_eq!(header, Header { fin: true, opcode: Opcode::Binary, length: length as u64, mask: [1, 2, 3, 4] });
+            let (fin, opcode, compressed, mask) = (true, Opcode::Binary, false, [1, 2, 3, 4]);
+            assert_eq!(header, Header { fin, opcode, compressed, length: length as u64, mask });
+            let mut compressed = Vec::new();
+            write_compressed_header(&mut compressed, Opcode::Binary, length);
+            compressed[1] |= 0x80;
+            compressed.extend_from_slice(&[1, 2, 3, 4]);
+            let start = Start::parse(compressed[0], compressed[1], true).unwrap();
+            assert_eq!(start.finish(&compressed).unwrap(), Header { compressed: true, ..header });
         }
     }
 
@@ -267,7 +292,9 @@ mod tests {
     fn refused_at_the_first_byte() {
         let good = [0x00, 0x80, 0x01, 0x81, 0x02, 0x82, 0x88, 0x89, 0x8a];
         for byte in 0..=255u8 {
-            assert_eq!(Start::first(byte).is_ok(), good.contains(&byte), "{byte:#x}");
+            assert_eq!(Start::first(byte, false).is_ok(), good.contains(&byte), "{byte:#x}");
+            let deflated = [0x41, 0xc1, 0x42, 0xc2].contains(&byte);
+            assert_eq!(Start::first(byte, true).is_ok(), deflated || good.contains(&byte), "{byte:#x}");
         }
     }
 
@@ -280,10 +307,10 @@ mod tests {
             (b"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\0", "length with its highest bit set"),
         ];
         for (bytes, what) in cases {
-            let start = Start::parse(bytes[0], bytes[1]).unwrap();
+            let start = Start::parse(bytes[0], bytes[1], false).unwrap();
             assert_eq!(start.finish(bytes).unwrap_err().what, what);
         }
-        assert_eq!(Start::parse(0x81, 0x05).unwrap_err().what, "unmasked frame");
-        assert_eq!(Start::parse(0x89, 0xfe).unwrap_err().what, "control frame longer than 125 bytes");
+        assert_eq!(Start::parse(0x81, 0x05, true).unwrap_err().what, "unmasked frame");
+        assert_eq!(Start::parse(0x89, 0xfe, false).unwrap_err().what, "control frame longer than 125 bytes");
     }
 }

@@ -5,6 +5,7 @@ use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use sha1::{Digest as _, Sha1};
 
+use super::extension::{self, Deflate};
 use super::http::{Framing, Refusal, Request, Status, framing, is_field_value, is_token};
 
 /// RFC 6455 §1.3: what is appended to the key before it is hashed.
@@ -26,6 +27,7 @@ const KEY: GeneralPurpose =
 pub struct Upgrade {
     accept: [u8; ACCEPT_LENGTH],
     protocols: Box<[Box<str>]>,
+    deflate: Option<Deflate>,
 }
 
 impl Upgrade {
@@ -37,6 +39,11 @@ impl Upgrade {
     /// The subprotocols offered, the preferred one first (RFC 6455 §4.1); each is a token.
     pub fn protocols(&self) -> impl Iterator<Item = &str> {
         self.protocols.iter().map(|protocol| &**protocol)
+    }
+
+    /// The offer of permessage-deflate that can be accepted (RFC 7692 §7.1).
+    pub fn deflate(&self) -> Option<Deflate> {
+        self.deflate
     }
 
     /// The first subprotocol offered that is among `ours`, in our spelling: what the peer sent is compared, never
@@ -91,7 +98,7 @@ pub fn upgrade(request: &Request) -> Result<Option<Upgrade>, Refusal> {
     if !matches!(framing(request)?, Framing::None | Framing::Length(0)) {
         return Err(Refusal::bad_request("body_on_upgrade", "Send the handshake without a body."));
     }
-    Ok(Some(Upgrade { accept, protocols: offered_protocols(request)? }))
+    Ok(Some(Upgrade { accept, protocols: offered_protocols(request)?, deflate: extension::deflate(request) }))
 }
 
 /// RFC 6455 §4.2.2, step 5.4; `None` if the key is not the base64 of 16 bytes (§4.2.1, item 5).

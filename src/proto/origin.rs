@@ -165,6 +165,14 @@ fn origin_not_allowed(sent: &[u8]) -> OriginRefusal {
     OriginRefusal { refusal, mend }
 }
 
+/// Whether no page of another origin sent this request, as far as its fields tell: it has no `Origin`, or its own.
+pub fn is_same_origin(request: &Request) -> bool {
+    let mut fields = request.headers("origin");
+    let Some(sent) = fields.next() else { return true };
+    let origin = Origin::parse(sent);
+    fields.next().is_none() && origin.zip(request.authority()).is_some_and(|(origin, target)| origin.is_at(target))
+}
+
 /// A tuple origin (RFC 6454 §4).
 struct Origin<'a> {
     scheme: &'a str,

@@ -1,5 +1,7 @@
 //! What one connection owes its peer: ranges of batches, in order, from the first unsent byte.
 
+mod prune;
+
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
@@ -64,6 +66,10 @@ impl Outbound {
     pub fn ranges(&self) -> impl Iterator<Item = &Range> {
         let head = (self.pending > 0).then_some(&self.head);
         head.into_iter().chain(self.more.iter().flat_map(|more| more.iter()))
+    }
+
+    fn last(&self) -> Option<Range> {
+        self.more.as_ref().and_then(|more| more.back()).copied().or((self.pending > 0).then_some(self.head))
     }
 
     /// The age of the oldest batch that is held; None if nothing is.
@@ -202,6 +208,8 @@ impl Outbound {
     }
 }
 
+#[cfg(test)]
+mod prune_tests;
 #[cfg(test)]
 #[path = "outbound_tests.rs"]
 mod tests;

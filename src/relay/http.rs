@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Door, Intent, is_no_channel};
+use bytes::Bytes;
+
+use super::{Door, Intent, Relay, is_no_channel, own};
 use crate::broker::Published;
 use crate::broker::event::Exchange;
 use crate::broker::followers::{Kept, StreamFormat, lost_header};
@@ -10,6 +12,7 @@ use crate::channel::log::{From, MemberId};
 use crate::channel::name::{ChannelName, NameError};
 use crate::channel::position::Position;
 use crate::page;
+use crate::proto::batch::LARGE;
 use crate::proto::http::{
     METHODS, Refusal, Representation, Request, Response, Start, Status, answer_options, etag_of, is_unmodified,
     representation, start, wait,
@@ -23,27 +26,19 @@ use crate::server::Server;
 const MAX_NAME: usize = 64;
 
 /// What a request wants.
-pub(super) fn read(server: &Server, exchange: Exchange, page: bool) -> Intent {
-    match own_answer(exchange.request()) {
-        Some(response) => Intent::Answer(exchange, response),
-        None => channel_intent(server, exchange, page),
+pub(super) fn read(relay: &Relay, server: &Server, exchange: Exchange) -> Intent {
+    if let Some(response) = own::answer(relay, server, &exchange) {
+        return Intent::Answer(exchange, response);
     }
-}
-
-/// What is no channel's business.
-fn own_answer(request: &Request) -> Option<Response> {
+    let request = exchange.request();
     if request.method() == "OPTIONS" {
-        return Some(answer_options(request));
+        let response = answer_options(request);
+        return Intent::Answer(exchange, response);
     }
-    match request.path() {
-        path if is_no_channel(path) => Some(Response::not_found()),
-        "/-/health" | "/-/healthy" | "/-/ready" if is_get(request) => {
-            let ok = Response::new(Status::OK).with_body("text/plain; charset=utf-8", "ok\n");
-            Some(ok.with_header("Cache-Control", "no-store"))
-        }
-        path if path == "/-" || path.starts_with("/-/") => Some(Response::not_found()),
-        _ => None,
+    if is_no_channel(request.path()) {
+        return Intent::Answer(exchange, Response::not_found());
     }
+    channel_intent(server, exchange, relay.page)
 }
 
 fn is_get(request: &Request) -> bool {
@@ -193,8 +188,10 @@ fn messages_of(exchange: &Exchange) -> Result<(Message, Vec<Message>), Refusal> 
 fn lines_of(exchange: &Exchange) -> Result<(Message, Vec<Message>), Refusal> {
     let body = exchange.body();
     let lines = body.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    // A history keeps a large payload by reference, and one line must not keep all of the body.
+    let part = |line: &[u8]| if line.len() < LARGE { body.slice_ref(line) } else { Bytes::copy_from_slice(line) };
     let messages = lines.filter(|line| !line.is_empty());
-    let mut messages = messages.map(|line| Message::from_bytes(Kind::Text, body.slice_ref(line)).ok_or_else(not_utf8));
+    let mut messages = messages.map(|line| Message::from_bytes(Kind::Text, part(line)).ok_or_else(not_utf8));
     let empty = || Refusal::bad_request("no_messages", "Send at least one line that is not empty.");
     let first = messages.next().ok_or_else(empty)??;
     Ok((first, messages.collect::<Result<_, _>>()?))

@@ -28,8 +28,8 @@ impl Server {
                 };
                 match listening.listener.accept() {
                     Ok((transport, peer)) => {
-                        let loopback = listening.listener.is_loopback();
-                        self.take_in(transport, peer, loopback);
+                        let (loopback, admin) = (listening.listener.is_loopback(), listening.admin);
+                        self.take_in(transport, peer, loopback, admin);
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => listening.ready = false,
                     Err(error) if is_one_peers(&error) => {}
@@ -39,8 +39,9 @@ impl Server {
         }
     }
 
-    fn take_in(&mut self, mut transport: Transport, peer: SocketAddr, loopback: bool) {
-        let Some(id) = self.broker.open(peer, loopback) else {
+    fn take_in(&mut self, mut transport: Transport, peer: SocketAddr, loopback: bool, admin: bool) {
+        let opened = if admin { self.broker.open_admin(peer, loopback) } else { self.broker.open(peer, loopback) };
+        let Some(id) = opened else {
             refuse_unseen(&mut transport, self.broker.jittered_seconds());
             return;
         };

@@ -32,6 +32,9 @@ pub(super) fn clock() -> Now {
 
 impl Server {
     pub(super) fn is_finished(&mut self) -> bool {
+        if self.broker.is_draining() && self.broker.only_admins_left() {
+            self.listeners.clear();
+        }
         self.finished |= self.broker.is_draining() && self.broker.connection_count() == 0 && !self.broker.has_events();
         self.finished
     }
@@ -40,12 +43,17 @@ impl Server {
         for id in self.broker.take_resumed() {
             self.make_ready(id, false);
         }
-        let timeout = self.timeout();
+        let asleep = Instant::now();
+        if let Some(woke) = self.woke {
+            self.turns.record(asleep.saturating_duration_since(woke));
+        }
+        let timeout = self.timeout(asleep);
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
             result => result?,
         }
         let now = clock();
+        self.woke = Some(now.instant);
         self.broker.advance(now);
         if self.accept_again.is_some_and(|again| now.instant >= again) {
             self.accept_again = None;
@@ -53,7 +61,7 @@ impl Server {
         Ok(())
     }
 
-    fn timeout(&self) -> Option<Duration> {
+    fn timeout(&self, now: Instant) -> Option<Duration> {
         let accepting = self.accept_again.is_none() && self.listeners.iter().any(|listening| listening.ready);
         if !self.ready.is_empty()
             || !self.turn.is_empty()
@@ -64,7 +72,7 @@ impl Server {
             return Some(Duration::ZERO);
         }
         let next = self.broker.next_deadline().into_iter().chain(self.accept_again).min()?;
-        Some(next.saturating_duration_since(Instant::now()))
+        Some(next.saturating_duration_since(now))
     }
 
     pub(super) fn begin_turn(&mut self) {

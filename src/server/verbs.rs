@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Server;
 use crate::broker::event::{Accept, ConnectionId, Exchange, Handshake};
 use crate::broker::followers::{Kept, StreamFormat};
-use crate::broker::reason::Counters;
+use crate::broker::reason::{Cause, Counters};
 use crate::broker::{JoinError, Joined, Published};
 use crate::channel::dialect::command::{CommandError, Ref};
 use crate::channel::dialect::{self, Encoding};
@@ -173,6 +173,18 @@ impl Server {
     /// stale or the connection is not open any more.
     pub fn close(&mut self, id: ConnectionId, code: CloseCode, reason: &str) -> bool {
         self.broker.close(id, code, reason)
+    }
+
+    /// Closes a connection with 1008 because of something that it did: what it sent behind that is not looked at. Returns
+    /// false if the id is stale or the connection is not open any more.
+    pub fn expel(&mut self, id: ConnectionId, cause: Cause, what: &'static str) -> bool {
+        self.broker.expel(id, cause, what)
+    }
+
+    /// Logs a line that a peer has caused: at most ten of a level in a second, then one that says how many more there
+    /// were. The line is made only if it is told.
+    pub fn complain(&mut self, level: log::Level, line: impl FnOnce() -> String) {
+        self.broker.complain(level, line);
     }
 
     /// The channels that a connection is a member of, in the order of joining.

@@ -29,6 +29,15 @@ const tests = {
     })
   },
 
+  async 'compressed messages of any length go there and back'(browser) {
+    await withBroker(async broker => {
+      const page = await open(browser, broker.url + '/chat')
+      const seed = Math.floor(Math.random() * 2 ** 32)
+      const result = await page.evaluate(echo, [broker.url.replace('http', 'ws') + '/deflate', seed, 1000])
+      assert.deepEqual(result, { extensions: 'permessage-deflate; server_no_context_takeover; client_no_context_takeover', same: 1000 }, `seed ${seed}`)
+    })
+  },
+
   async 'after a restart it comes back by itself, is told that something is lost, and goes on'(browser) {
     let broker = await startBroker()
     try {
@@ -314,6 +323,40 @@ async function main() {
   } finally {
     await browser.close()
   }
+}
+
+// Runs in the page: so many messages of 0 B to 1 MiB to a channel where nobody else is, and back.
+async function echo([url, seed, count]) {
+  const random = below => (seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0) / 2 ** 32 * below | 0
+  const words = ['broker', 'ß', '🦀', ' ', '{"x":', '0', '1']
+  const message = () => {
+    const length = random(25) === 0 ? random(2 ** 20) : random([2, 300, 5000][random(3)])
+    if (random(3) === 0) return Uint8Array.from({ length }, (_, i) => i % 5000 < 2000 ? random(256) : i)
+    let text = ''
+    while (text.length < length / 4) text += words[random(words.length)]
+    return text
+  }
+  const socket = new WebSocket(url)
+  socket.binaryType = 'arraybuffer'
+  const next = () => new Promise((resolve, reject) => {
+    socket.onmessage = event => resolve(event.data)
+    socket.onclose = event => reject(new Error(`closed with ${event.code} ${event.reason}`))
+  })
+  await new Promise((resolve, reject) => Object.assign(socket, { onopen: resolve, onerror: reject }))
+  let same = 0
+  for (let i = 0; i < count; i++) {
+    const sent = message()
+    const got = next()
+    socket.send(sent)
+    const back = await got
+    const equal = typeof sent === 'string' ? back === sent
+      : back.byteLength === sent.length && new Uint8Array(back).every((byte, at) => byte === sent[at])
+    if (equal) same++
+  }
+  const { extensions } = socket
+  socket.onclose = null
+  socket.close()
+  return { extensions, same }
 }
 
 await finish(main)

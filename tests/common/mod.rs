@@ -162,12 +162,18 @@ impl Peer {
     /// The next bytes up to the empty line, and that.
     #[track_caller]
     pub fn read_head(&mut self) -> String {
+        String::from_utf8(self.read_until(b"\r\n\r\n")).unwrap()
+    }
+
+    /// The next bytes up to these, and these.
+    #[track_caller]
+    pub fn read_until(&mut self, end: &[u8]) -> Vec<u8> {
         loop {
             let rest = &self.read[self.taken..];
-            if let Some(at) = rest.windows(4).position(|window| window == b"\r\n\r\n") {
-                let head = String::from_utf8(rest[..at + 4].to_vec()).unwrap();
-                self.taken += at + 4;
-                return head;
+            if let Some(at) = rest.windows(end.len()).position(|window| window == end) {
+                let bytes = rest[..at + end.len()].to_vec();
+                self.taken += bytes.len();
+                return bytes;
             }
             self.fill();
         }
@@ -363,11 +369,15 @@ impl Broker {
     }
 
     /// Runs a server that is bound already.
-    pub fn of(mut server: Server) -> Broker {
+    pub fn of(server: Server) -> Broker {
+        Broker::with(server, Relay::default())
+    }
+
+    /// As `of`, with a relay of the test's own.
+    pub fn with(mut server: Server, relay: Relay) -> Broker {
         let (address, handle) = (server.local_addrs()[0], server.handle());
         let (told, closes) = mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let relay = Relay::default();
             while let Some(event) = server.poll().unwrap() {
                 if let Event::Close(id, reason) = &event {
                     // Most tests do not listen.

@@ -212,6 +212,21 @@ def measure_connections(binary, count, figures):
         broker.stop()
 
 
+def table(limits, figures):
+    """Prints figures beside their limits; returns the exit status."""
+    print()
+    print("%-48s %12s %12s" % ("figure", "value", "limit"))
+    failed = 0
+    for name, (limit, unit) in limits.items():
+        value = figures.get(name)
+        bad = value is None or value > limit
+        failed += bad
+        shown = "none" if value is None else "%.2f %s" % (value, unit)
+        print("%-48s %12s %12s%s" % (name, shown, "%g %s" % (limit, unit), "   EXCEEDED" if bad else ""))
+    print("\n%d passed, %d failed" % (len(limits) - failed, failed), flush=True)
+    return 1 if failed else 0
+
+
 def main(binary, count):
     figures = {"size of the stripped binary": os.path.getsize(binary) / MIB}
     try:
@@ -219,17 +234,7 @@ def main(binary, count):
         measure_connections(binary, count, figures)
     except (SystemExit, OSError) as e:
         print("FAILED: %s" % e)
-    print()
-    print("%-38s %12s %12s" % ("figure", "value", "limit"))
-    failed = 0
-    for name, (limit, unit) in LIMITS.items():
-        value = figures.get(name)
-        bad = value is None or value > limit
-        failed += bad
-        shown = "none" if value is None else "%.2f %s" % (value, unit)
-        print("%-38s %12s %12s%s" % (name, shown, "%g %s" % (limit, unit), "   EXCEEDED" if bad else ""))
-    print("\n%d passed, %d failed" % (len(LIMITS) - failed, failed))
-    return 1 if failed else 0
+    return table(LIMITS, figures)
 
 
 if __name__ == "__main__":

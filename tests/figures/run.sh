@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# The broker's figures against their limits: system calls of a burst, size, start, memory at rest and per connection.
+# The broker's figures against their limits: system calls of a burst, memory of channels, size, start, memory at rest and
+# per connection.
 #
 #   tests/figures/run.sh [CONNECTIONS]        default 10000, twice one after the other
 #
 # Needs Linux (/proc), Python 3 and cargo. SLOTCAST_BIN names a broker to measure instead of the one built here.
 # The system calls are counted where strace is there and may attach; where not, a line says so.
-# The last line is "N passed, N failed". Exit status: 0 if no limit is exceeded.
+# Each part ends in a line "N passed, N failed". Exit status: 0 if no limit is exceeded.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -15,5 +16,6 @@ if [[ -z ${SLOTCAST_BIN:-} ]]; then
 fi
 status=0
 python3 tests/figures/syscalls.py "$SLOTCAST_BIN" </dev/null || status=1
+python3 tests/figures/channels.py "$SLOTCAST_BIN" </dev/null || status=1
 python3 tests/figures/figures.py "$SLOTCAST_BIN" "${1:-10000}" </dev/null || status=1
 exit "$status"

@@ -149,7 +149,7 @@ fn the_page_and_other_answers() {
         ("/-/ready", "", 200),
         ("/favicon.ico", "", 404),
         ("/robots.txt", "", 404),
-        ("/-/metrics", "", 404),
+        ("/-/nothing", "", 404),
         ("/$internal", "", 400),
         ("/a//b", "", 400),
     ] {

@@ -293,6 +293,33 @@ fn connections_of_one_address_are_limited() {
     ann.expect_text("from elsewhere");
 }
 
+/// Behind a proxy that is believed everybody counts for themselves.
+#[test]
+fn connections_of_one_address_behind_a_proxy_are_limited() {
+    let start = |trusted: &[&str]| {
+        Broker::start(|config| {
+            config.limits.max_connections_per_ip = 1;
+            config.trusted_proxies = trusted.iter().map(|&network| network.to_owned()).collect();
+        })
+    };
+    let join = |broker: &Broker, client: &str| {
+        let mut peer = Peer::connect(broker.address);
+        peer.write(upgrade_request("/chat", &format!("X-Forwarded-For: {client}\r\n")).as_bytes());
+        let head = peer.read_head();
+        (head[9..12].to_owned(), peer)
+    };
+    let trusting = start(&["192.0.2.0/24", "127.0.0.1"]);
+    let (status, _ann) = join(&trusting, "203.0.113.1");
+    assert_eq!(status, "101");
+    assert_eq!(join(&trusting, "203.0.113.1").0, "503");
+    assert_eq!(join(&trusting, "10.9.8.7, 203.0.113.1, 192.0.2.1").0, "503");
+    assert_eq!(join(&trusting, "203.0.113.1, 10.9.8.7").0, "101");
+    let strict = start(&["192.0.2.0/24", "127.0.0.2"]);
+    let (status, _ann) = join(&strict, "203.0.113.1");
+    assert_eq!(status, "101");
+    assert_eq!(join(&strict, "203.0.113.2").0, "503", "whoever is not trusted cannot choose whom it counts for");
+}
+
 #[test]
 fn channels_are_limited() {
     let broker = Broker::start(|config| config.limits.max_channels = 2);

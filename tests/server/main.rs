@@ -5,6 +5,7 @@
 mod common;
 
 mod closing;
+mod deflate;
 mod dialect;
 mod embedding;
 mod followers;
@@ -12,3 +13,7 @@ mod herd;
 mod http;
 mod limits;
 mod messages;
+mod metrics;
+mod operators;
+mod slow;
+mod tokens;

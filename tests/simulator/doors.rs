@@ -48,10 +48,10 @@ impl World {
     }
 
     /// Who it is to others from now on.
-    fn opened(&mut self, id: ConnectionId, ask: &Ask) {
+    fn opened(&mut self, id: ConnectionId, ask: &Ask, agrees: bool) {
         let who = Who { id: Some(self.broker.member_id(id).to_string()), name: ask.name };
         self.embedder.accepted.insert(id, None);
-        self.oracle.opened(id, ask.dialect, who);
+        self.oracle.opened(id, ask.dialect, who, agrees);
     }
 
     pub fn accept(&mut self, handshake: Handshake) {
@@ -61,12 +61,14 @@ impl World {
             Ask { dialect: Dialect::Raw, channel, from, name: None }
         });
         let Ask { dialect, channel, from, name } = ask;
-        self.opened(id, &ask);
+        let agrees = self.random.one_in(3);
+        self.opened(id, &ask, agrees);
         if channel == CHANNELS[0] {
             self.embedder.in_first.insert(id);
         }
         let named = |accept: Accept| {
             let accept = accept.name(name.map(Into::into));
+            let accept = if agrees { accept.lossy() } else { accept };
             if dialect == Dialect::Json { accept.json_dialect() } else { accept }
         };
         if self.random.one_in(8) {
@@ -85,7 +87,7 @@ impl World {
     fn follow(&mut self, exchange: Exchange, ask: &Ask) {
         let id = exchange.id();
         let format = if ask.dialect == Dialect::Sse { StreamFormat::Sse } else { StreamFormat::Ndjson };
-        self.opened(id, ask);
+        self.opened(id, ask, false);
         self.broker.set_name(id, ask.name.map(Into::into));
         assert_eq!(self.broker.stream(exchange, format, ask.channel, ask.from), id);
         self.begin(id, ask.dialect, ask.channel, ask.from);

@@ -182,7 +182,7 @@ impl World {
         let (start, expected) = self.oracle.read(channel, from);
         let reading = self.broker.read(channel, from);
         assert_eq!((reading.start, reading.lost.map(|lost| lost.count)), start, "read {channel}");
-        let kept: Vec<_> = reading.entries().map(|(offset, entry)| (offset, entry.message.clone())).collect();
+        let kept: Vec<_> = reading.entries().map(|(offset, entry)| (offset, entry.message())).collect();
         assert_eq!(kept.len(), expected.len(), "read {channel}: so many messages");
         for ((offset, message), (at, data)) in kept.iter().zip((start.0 + 1..).zip(expected)) {
             assert_eq!(*offset, at);
@@ -256,8 +256,13 @@ impl World {
                 self.leave(id, channel);
             }
             (19, Some(id)) if self.random.one_in(4) => {
-                let code = CloseCode(self.random.pick(&[1000, 1005, 1011, 4000]));
-                assert_eq!(self.broker.close(id, code, "bye"), self.embedder.is_open(id));
+                let closed = if !self.is_stream(id) && self.random.one_in(3) {
+                    self.broker.expel(id, Cause::Unauthorized, "not here")
+                } else {
+                    let code = CloseCode(self.random.pick(&[1000, 1005, 1011, 4000]));
+                    self.broker.close(id, code, "bye")
+                };
+                assert_eq!(closed, self.embedder.is_open(id));
                 self.handle_closes();
                 self.try_stale(id);
             }
@@ -326,6 +331,7 @@ impl World {
             return;
         }
         assert!(!self.broker.send(id, &Message::text("stale")) && !self.broker.close(id, CloseCode::NORMAL, ""));
+        assert!(!self.broker.expel(id, Cause::Unauthorized, "not here"));
         assert!(!self.broker.leave(id, "/") && self.broker.channels_of(id).next().is_none());
         assert_eq!(self.broker.join(id, "/", From::All), Err(JoinError::Gone));
         if !self.broker.is_live(id) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use slotcast::broker::reason::Counters;
-use slotcast::limits::Limits;
+use slotcast::limits::{Limits, SlowConsumer};
 use slotcast::proto::close::CloseCode;
 
 use crate::ask::Dialect;
@@ -84,6 +84,7 @@ fn limits(random: &mut Random) -> Limits {
         // What leaves for the total would be gone like one that made way.
         limits.history_total = 64 << 20;
     }
+    limits.slow_consumer = random.pick(&SlowConsumer::ALL);
     limits.max_channels = random.pick(&[1, 2, 3, 100]);
     limits.max_channels_per_connection = random.pick(&[1, 2, 128]);
     limits.max_control_rate = random.pick(&[2, 10, 100, 100]);

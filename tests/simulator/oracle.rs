@@ -16,7 +16,7 @@ use serde_json::Value;
 use slotcast::broker::event::ConnectionId;
 use slotcast::channel::log::From;
 use slotcast::channel::position::Epoch;
-use slotcast::limits::Limits;
+use slotcast::limits::{Limits, SlowConsumer};
 
 use crate::ask::Dialect;
 use crate::random::Random;
@@ -75,6 +75,8 @@ struct Stream {
     /// The end up to which it had everything that it is owed, when that was looked at last.
     had_all: Option<usize>,
     may_miss: bool,
+    /// What it owes before this index is lost, and that will be told.
+    doomed: usize,
     /// It is told where it begins before anything else of it: in order.
     begins: u64,
     known: Known,
@@ -101,10 +103,20 @@ pub enum Behind {
     Some,
 }
 
+/// What becomes of messages that the policy drops: there is none, or they are told, or not.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Losses {
+    #[default]
+    None,
+    Told,
+    Silent,
+}
+
 #[derive(Default)]
 struct View {
     dialect: Dialect,
     who: Who,
+    losses: Losses,
     streams: Vec<Stream>,
     directs: VecDeque<Direct>,
     bye: Option<(Option<u16>, Behind)>,
@@ -155,8 +167,15 @@ impl Oracle {
         view.is_some_and(|view| view.streams.iter().any(|s| Some(&s.life) == life && s.end.is_none()))
     }
 
-    pub fn opened(&mut self, id: ConnectionId, dialect: Dialect, who: Who) {
-        self.views.insert(id, View { dialect, who, ..View::default() });
+    /// `agrees` says whether it agrees to lose messages that it cannot be told of, if the policy is to drop any.
+    pub fn opened(&mut self, id: ConnectionId, dialect: Dialect, who: Who, agrees: bool) {
+        let losses = match self.limits.slow_consumer {
+            SlowConsumer::Close => Losses::None,
+            _ if dialect.has_words() => Losses::Told,
+            _ if agrees => Losses::Silent,
+            _ => Losses::None,
+        };
+        self.views.insert(id, View { dialect, who, losses, ..View::default() });
     }
 
     /// How it is told, if it was ever accepted.
@@ -195,7 +214,8 @@ impl Oracle {
         self.time += 1;
         self.lives[life].known = true;
         let known = self.came(life, id);
-        let stream = Stream { life, next, end: None, behind, had_all: None, may_miss: false, begins: 0, known };
+        let stream =
+            Stream { life, next, end: None, behind, had_all: None, may_miss: false, doomed: 0, begins: 0, known };
         self.views.get_mut(&id).expect("open").streams.push(stream);
         start
     }

@@ -2,7 +2,7 @@
 
 use slotcast::broker::event::ConnectionId;
 
-use super::{Behind, Entry, Life, Oracle, Said, Stream, View};
+use super::{Behind, Entry, Life, Losses, Oracle, Said, Stream, View};
 
 impl Oracle {
     /// A message has arrived that is nothing but its payload.
@@ -14,37 +14,38 @@ impl Oracle {
         let Said::Data(text, payload) = said else { return };
         let data = (text, payload);
         let (view, lives) = (&self.views[&id], &self.lives);
-        let owes = |s: &Stream| peek(lives, s, id).is_some_and(|(l, at)| lives[l].entries[at].data == data);
-        let found = view.streams.iter().position(owes);
-        let Some(found) = found else { panic!("{id}: nobody owes it {}", brief(&data)) };
-        self.take_published(id, found);
+        let most = if view.losses == Losses::Silent { usize::MAX } else { 1 };
+        let owes = |s: &Stream| owed(lives, s, id).take(most).find(|&at| lives[s.life].entries[at].data == data);
+        let found = view.streams.iter().enumerate().find_map(|(index, stream)| Some((index, owes(stream)?)));
+        let Some((index, at)) = found else { panic!("{id}: nobody owes it {}", brief(&data)) };
+        self.take_published(id, index, at);
     }
 
     /// Takes it if it is the next of what is told to it alone; returns when that was, in order.
     pub(super) fn take_direct(&mut self, id: ConnectionId, said: &Said) -> Option<u64> {
-        let View { streams, directs, .. } = self.views.get_mut(&id).expect("open");
-        let direct = directs.front().filter(|direct| direct.said == *said)?;
+        let view = self.views.get_mut(&id).expect("open");
+        let direct = view.directs.front().filter(|direct| direct.said == *said)?;
         let time = direct.time;
-        directs.pop_front();
-        let is_before = |entry: &Entry| entry.time < time;
-        assert!(!overtaken(&self.lives, streams, id, is_before), "{id}: a send overtakes a publish");
+        view.directs.pop_front();
+        let overtaken = pass(&self.lives, view, id, |entry| entry.time < time);
+        assert!(!overtaken, "{id}: a send overtakes a publish");
         Some(time)
     }
 
-    /// The next message of that stream has arrived.
-    pub(super) fn take_published(&mut self, id: ConnectionId, index: usize) {
-        let View { streams, directs, .. } = self.views.get_mut(&id).expect("open");
-        let lives = &self.lives;
-        let (life, at) = peek(lives, &streams[index], id).expect("owed");
-        let entry = &lives[life].entries[at];
-        streams[index].next = at + 1;
-        let first = directs.front().is_none_or(|direct| direct.time > streams[index].begins);
+    /// The message at that index has arrived for that stream.
+    pub(super) fn take_published(&mut self, id: ConnectionId, index: usize, at: usize) {
+        let view = self.views.get_mut(&id).expect("open");
+        let stream = &mut view.streams[index];
+        let entry = &self.lives[stream.life].entries[at];
+        stream.next = at + 1;
+        assert!(at >= stream.doomed, "{id}: a publish behind what came after it");
+        let first = view.directs.front().is_none_or(|direct| direct.time > stream.begins);
         assert!(first, "{id}: a publish before it is told where it begins");
-        if !streams[index].behind {
-            let early = directs.front().is_some_and(|direct| direct.time < entry.time);
+        if !stream.behind {
+            let early = view.directs.front().is_some_and(|direct| direct.time < entry.time);
             assert!(!early, "{id}: a publish overtakes a send");
-            let is_before = |other: &Entry| other.turn < entry.turn;
-            assert!(!overtaken(lives, streams, id, is_before), "{id}: a turn overtakes the one before");
+            let overtaken = pass(&self.lives, view, id, |other| other.turn < entry.turn);
+            assert!(!overtaken, "{id}: a turn overtakes the one before");
         }
     }
 
@@ -78,8 +79,9 @@ impl Oracle {
         let Some(view) = self.views.get(&id).filter(|_| behind != Behind::Some) else { return };
         let next = view.directs.front().map(|direct| &direct.said);
         assert_eq!(next, None, "{id}: {} told to it alone are missing", view.directs.len());
-        for stream in view.streams.iter().filter(|stream| !stream.may_miss && (behind == Behind::All || !stream.behind))
-        {
+        let silent = view.losses == Losses::Silent;
+        let surely = |stream: &&Stream| !silent && !stream.may_miss && (behind == Behind::All || !stream.behind);
+        for stream in view.streams.iter().filter(surely) {
             let missing = peek(&self.lives, stream, id).map(|(life, at)| brief(&self.lives[life].entries[at].data));
             assert_eq!(
                 missing,
@@ -92,17 +94,31 @@ impl Oracle {
     }
 }
 
-/// Whether something that should have come before has not.
-fn overtaken(lives: &[Life], streams: &[Stream], id: ConnectionId, is_before: impl Fn(&Entry) -> bool) -> bool {
-    let live = streams.iter().filter(|stream| !stream.behind);
-    live.filter_map(|stream| peek(lives, stream, id)).any(|at| is_before(&lives[at.0].entries[at.1]))
+/// Something has come that what was published before comes before: whether that was overtaken, and was not dropped.
+fn pass(lives: &[Life], view: &mut View, id: ConnectionId, is_before: impl Fn(&Entry) -> bool) -> bool {
+    for stream in view.streams.iter_mut().filter(|stream| !stream.behind) {
+        let first = |stream: &Stream| owed(lives, stream, id).find(|&at| at >= stream.doomed);
+        while let Some(at) = first(stream).filter(|&at| is_before(&lives[stream.life].entries[at])) {
+            match view.losses {
+                Losses::None => return true,
+                Losses::Silent => stream.next = at + 1,
+                Losses::Told => stream.doomed = at + 1,
+            }
+        }
+    }
+    false
 }
 
 /// The next message that a stream owes: its life and index.
 pub(super) fn peek(lives: &[Life], stream: &Stream, id: ConnectionId) -> Option<(usize, usize)> {
+    owed(lives, stream, id).next().map(|at| (stream.life, at))
+}
+
+/// The messages that a stream owes.
+pub(super) fn owed(lives: &[Life], stream: &Stream, id: ConnectionId) -> impl Iterator<Item = usize> {
     let entries = &lives[stream.life].entries;
     let end = stream.end.unwrap_or(entries.len());
-    (stream.next..end).find(|&at| entries[at].except != Some(id)).map(|at| (stream.life, at))
+    (stream.next..end).filter(move |&at| entries[at].except != Some(id))
 }
 
 fn brief((text, payload): &(bool, Vec<u8>)) -> String {

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use slotcast::broker::event::ConnectionId;
 
 use super::presence::sort_members;
-use super::verdict::peek;
-use super::{Life, Oracle, Said, Stream, Who, position};
+use super::verdict::{owed, peek};
+use super::{Life, Losses, Oracle, Said, Stream, Who, position};
 use crate::ask::Dialect;
 
 /// A message for one alone.
@@ -105,7 +105,7 @@ impl Oracle {
         let (life, at) = peek(&self.lives, &view.streams[found], id).expect("found");
         let expected = in_dialect(view.dialect, message(&self.lives[life], at));
         assert_eq!(Some(said), expected.as_ref(), "{id}: another message than the next");
-        self.take_published(id, found);
+        self.take_published(id, found, at);
     }
 
     /// What one is told to have missed while it was behind.
@@ -118,7 +118,21 @@ impl Oracle {
         let lives = &self.lives;
         let mut streams: Vec<&mut Stream> =
             view.streams.iter_mut().filter(|stream| is_of(&lives[stream.life]) && stream.next < offset).collect();
-        // What it was not to get anyway can be lost, too.
+        if view.losses == Losses::Told {
+            // They were dropped out of its queue, up to this one; those of a stay before may be told together with these.
+            let mut dropped = 0;
+            for index in 0..streams.len() {
+                let of_this: Vec<usize> = owed(lives, streams[index], id).take_while(|&at| at < offset).collect();
+                dropped += of_this.len();
+                if dropped == missed && of_this.last() == Some(&(offset - 1)) {
+                    streams[..=index]
+                        .iter_mut()
+                        .for_each(|stream| stream.next = offset.min(stream.end.unwrap_or(offset)));
+                    return;
+                }
+            }
+        }
+        // They were not kept until it could take them, perhaps only such as it was not to get.
         let owes = streams.iter().position(|stream| peek(lives, stream, id).is_some());
         let index = owes.or(streams.len().checked_sub(1)).unwrap_or_else(|| panic!("{id}: {lost}, but nothing is"));
         let stream = &mut streams[index];

@@ -79,7 +79,9 @@ impl World {
     pub fn connect(&mut self, reader: Reader, room: usize) -> Option<&mut Peer> {
         self.opened += 1;
         let address = ([10, 0, 0, self.random.below(3) as u8], 1024 + self.opened).into();
-        let id = self.broker.open(address, false)?;
+        let admin = self.random.one_in(16);
+        let opened = if admin { self.broker.open_admin(address, false) } else { self.broker.open(address, false) };
+        let id = opened?;
         self.kernel.place(Peer::new(id, reader, room));
         self.kernel.get(id)
     }

@@ -299,6 +299,25 @@ fn a_shutdown_ends_the_idle_at_once_and_the_asked_with_their_answer() {
 }
 
 /// A kept connection may become a WebSocket, and one that was let in is not turned away for those who came later.
+/// Between the signal and the moment in which a kept connection is sent away another request may arrive.
+#[test]
+fn what_a_kept_connection_gets_while_the_broker_shuts_down() {
+    for (request, told, status) in [
+        (GET.replace("/a", "/-/health"), vec!["/-/health "], 200),
+        (GET.to_owned(), vec![], 503),
+        (POST.to_owned(), vec![], 503),
+        (GET.replace("/a", "/-/health").replace("\r\n\r\n", "\r\nUpgrade: websocket\r\n\r\n"), vec![], 503),
+    ] {
+        let mut rig = Rig::new(Limits::default());
+        rig.receive(GET.as_bytes());
+        assert_eq!(rig.answers(), [(200, false)]);
+        rig.broker.shutdown(CloseCode::GOING_AWAY, Duration::from_secs(5));
+        assert_eq!(rig.receive([&*request, GET].concat().as_bytes()), told, "{request}");
+        assert_eq!(rig.answers(), [(status, true)], "{request}");
+        assert!(rig.wire.shut);
+    }
+}
+
 #[test]
 fn a_websocket_on_a_kept_connection() {
     let mut rig = Rig::new(Limits { max_connections: 1, ..Limits::default() });

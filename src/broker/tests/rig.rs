@@ -13,7 +13,7 @@ use crate::proto::origin::OriginRules;
 
 /// What the peers have been sent, and how much more they take.
 #[derive(Default)]
-pub(super) struct Wire {
+pub(in crate::broker) struct Wire {
     pub(super) sent: Vec<u8>,
     pub(super) blocked: bool,
     pub(super) shut: bool,

@@ -117,6 +117,7 @@ errors! {
     TOO_MANY_SUBSCRIPTIONS "too_many_subscriptions" "Unsubscribe from another channel first; see --max-channels-per-connection."
     ALREADY_SUBSCRIBED "already_subscribed" "You get this channel already; unsubscribe first to start elsewhere."
     NOT_SUBSCRIBED "not_subscribed" "You do not get this channel."
+    UNAUTHORIZED "unauthorized" "Show the broker's publish token as you connect: ?token=TOKEN, or Authorization: Bearer TOKEN."
     UNKNOWN_RECEIVER "unknown_receiver" "Send only to one who is in a channel with you now."
 }
 

@@ -3,6 +3,7 @@
 pub mod command;
 #[cfg(test)]
 mod command_tests;
+pub mod deflated;
 #[cfg(test)]
 mod dialect_tests;
 mod fields;
@@ -17,10 +18,10 @@ mod sse_parser;
 
 use bytes::Bytes;
 
-use super::log::{Entry, Lost};
+use super::log::{EntryRef, Lost};
 use super::member_id::MemberId;
 use super::position::Position;
-use crate::proto::batch::LARGE;
+use crate::proto::extension::Window;
 use command::Ref;
 
 /// The subprotocol that stands for [`Encoding::Json`].
@@ -41,6 +42,10 @@ pub enum Encoding {
     Ndjson,
     /// The items of a JSON array, each with a comma before it; see [`poll`].
     Poll,
+    /// As [`Encoding::Raw`], and messages are compressed with that window (RFC 7692).
+    RawDeflate(Window),
+    /// As [`Encoding::Json`], and messages are compressed with that window (RFC 7692).
+    JsonDeflate(Window),
 }
 
 /// Where a message stands.
@@ -71,12 +76,12 @@ pub enum Event<'a> {
         /// Where it stands.
         context: Context<'a>,
         /// The message.
-        entry: &'a Entry,
+        entry: EntryRef<'a>,
     },
     /// A message that was sent to one connection alone: it is of no channel and has no position.
     Direct {
         /// The message.
-        entry: &'a Entry,
+        entry: EntryRef<'a>,
     },
     /// These came, in one turn.
     Joined {
@@ -155,13 +160,40 @@ pub enum Event<'a> {
 }
 
 impl Encoding {
+    /// The same without compression.
+    pub fn plain(self) -> Encoding {
+        match self {
+            Encoding::RawDeflate(_) => Encoding::Raw,
+            Encoding::JsonDeflate(_) => Encoding::Json,
+            plain => plain,
+        }
+    }
+
+    /// The same with compression, if it is of a WebSocket and there is a window.
+    #[must_use]
+    pub fn deflated(self, window: Option<Window>) -> Encoding {
+        match (self, window) {
+            (Encoding::Raw, Some(window)) => Encoding::RawDeflate(window),
+            (Encoding::Json, Some(window)) => Encoding::JsonDeflate(window),
+            (other, _) => other,
+        }
+    }
+
+    /// The window that messages are compressed with; None if they are not.
+    pub fn window(self) -> Option<Window> {
+        match self {
+            Encoding::RawDeflate(window) | Encoding::JsonDeflate(window) => Some(window),
+            _ => None,
+        }
+    }
+
     /// Appends an event to `target`; nothing if this encoding has no words for it.
     ///
     /// Whoever has a [`by_reference`](Self::by_reference) for a message must send it right behind.
     pub fn encode(self, event: &Event<'_>, target: &mut Vec<u8>) {
         match self {
-            Encoding::Raw => raw::encode(event, target),
-            Encoding::Json => json::encode(event, target),
+            Encoding::Raw | Encoding::RawDeflate(_) => raw::encode(event, target),
+            Encoding::Json | Encoding::JsonDeflate(_) => json::encode(event, target),
             Encoding::Sse => sse::encode(event, target),
             Encoding::Ndjson => ndjson::encode(event, target),
             Encoding::Poll => poll::encode(event, target),
@@ -169,20 +201,20 @@ impl Encoding {
     }
 
     /// The payload, if this encoding sends it as it is and it is large enough to be sent from where it is.
-    pub fn by_reference(self, entry: &Entry) -> Option<Bytes> {
-        match self {
-            Encoding::Raw => (entry.message.payload().len() >= LARGE).then(|| entry.message.payload().clone()),
-            Encoding::Json | Encoding::Sse | Encoding::Ndjson | Encoding::Poll => None,
+    pub fn by_reference(self, entry: EntryRef<'_>) -> Option<Bytes> {
+        match self.plain() {
+            Encoding::Raw => entry.large(),
+            _ => None,
         }
     }
 
     /// Whether this encoding has words for who joins and leaves.
     pub fn tells_presence(self) -> bool {
-        matches!(self, Encoding::Json | Encoding::Sse | Encoding::Ndjson)
+        matches!(self.plain(), Encoding::Json | Encoding::Sse | Encoding::Ndjson)
     }
 
     /// Whether this encoding has words, in band, for what was lost. An answer to a poll tells it in its first field.
     pub fn tells_lost(self) -> bool {
-        matches!(self, Encoding::Json | Encoding::Sse | Encoding::Ndjson)
+        matches!(self.plain(), Encoding::Json | Encoding::Sse | Encoding::Ndjson)
     }
 }

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::command::Ref;
 use super::{Event, MemberName};
-use crate::channel::log::{Entry, Lost, LostReason};
+use crate::channel::log::{EntryRef, Lost, LostReason};
 use crate::channel::member_id::MemberId;
 use crate::channel::position::Position;
 use crate::proto::message::Kind;
@@ -135,21 +135,20 @@ impl<'t> Object<'t> {
     }
 
     /// What a message says of itself: when, who, and exactly one of `data` and `data_base64`.
-    pub(super) fn entry(&mut self, entry: &Entry) {
+    pub(super) fn entry(&mut self, entry: EntryRef<'_>) {
         self.number("time", entry.unix_ms);
         if let Some(from) = entry.from {
             self.id("from", from);
         }
-        if let Some(name) = &entry.name {
+        if let Some(name) = entry.name {
             self.text("name", name);
         }
-        let payload = entry.message.payload();
-        match entry.message.kind() {
-            Kind::Text => write_json_string(self.key("data"), payload),
+        match entry.kind {
+            Kind::Text => write_json_string(self.key("data"), entry.payload),
             Kind::Binary => {
                 let target = self.key("data_base64");
                 target.push(b'"');
-                write_base64(target, payload);
+                write_base64(target, entry.payload);
                 target.push(b'"');
             }
         }
@@ -158,9 +157,9 @@ impl<'t> Object<'t> {
 
 /// How long an event's object will be, about: enough for one allocation and the right form of a frame's length.
 pub(super) fn expected_length(event: &Event<'_>) -> usize {
-    let of_entry = |entry: &Entry| {
-        let payload = entry.message.payload().len();
-        AROUND + if entry.message.kind() == Kind::Text { payload } else { payload / 3 * 4 }
+    let of_entry = |entry: &EntryRef<'_>| {
+        let payload = entry.payload.len();
+        AROUND + if entry.kind == Kind::Text { payload } else { payload / 3 * 4 }
     };
     match event {
         Event::Message { context, entry } => context.channel.len() + of_entry(entry),

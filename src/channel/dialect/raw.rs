@@ -8,8 +8,8 @@ use crate::proto::message::Kind;
 /// One frame; a large payload is left to follow by reference.
 pub(super) fn encode(event: &Event<'_>, target: &mut Vec<u8>) {
     let (Event::Message { entry, .. } | Event::Direct { entry }) = event else { return };
-    let payload = entry.message.payload();
-    let opcode = match entry.message.kind() {
+    let payload = entry.payload;
+    let opcode = match entry.kind {
         Kind::Text => Opcode::Text,
         Kind::Binary => Opcode::Binary,
     };

@@ -1,7 +1,7 @@
 //! Server-Sent Events (WHATWG HTML §9.2). What a peer chose goes into `data:` and nowhere else.
 
 use super::{Event, object};
-use crate::channel::log::Entry;
+use crate::channel::log::EntryRef;
 use crate::channel::position::Position;
 use crate::proto::message::Kind;
 use crate::proto::text::{find_byte, write_decimal};
@@ -33,9 +33,9 @@ pub(super) fn encode(event: &Event<'_>, target: &mut Vec<u8>) {
     }
 }
 
-fn write_message(target: &mut Vec<u8>, position: Option<Position>, entry: &Entry) {
-    let payload = entry.message.payload();
-    let text = entry.message.kind() == Kind::Text;
+fn write_message(target: &mut Vec<u8>, position: Option<Position>, entry: EntryRef<'_>) {
+    let payload = entry.payload;
+    let text = entry.kind == Kind::Text;
     target.reserve(64 + if text { payload.len() } else { payload.len() / 3 * 4 });
     if !text {
         target.extend_from_slice(b"event: binary\n");

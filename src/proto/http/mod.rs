@@ -76,7 +76,7 @@ fn trim_ows(mut bytes: &[u8]) -> &[u8] {
 
 /// The parts between separators, without the optional whitespace around them; a separator in a quoted string (RFC 9110
 /// §5.6.4) separates nothing.
-fn split_outside_quotes(value: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn split_outside_quotes(value: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(value);
     core::iter::from_fn(move || {
         let bytes = rest?;

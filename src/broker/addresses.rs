@@ -1,0 +1,69 @@
+//! Who is behind a connection, and how many connections an address has.
+
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::collections::hash_map::Entry;
+
+use super::Broker;
+use super::slots::flag;
+use crate::proto::http::Request;
+
+/// Whom a proxy asks for if it does not say.
+const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
+
+impl Broker {
+    /// Whether this connection is one too many. Who was let in before stays in, unless a proxy asks for somebody else;
+    /// operators have places of their own.
+    pub(super) fn is_crowded(&self, slot: u32) -> bool {
+        let Some((hot, cold)) = self.slots.get(slot) else { return false };
+        let inside = cold.kept || cold.admin;
+        if !inside && self.counted_connections() > self.limits.max_connections {
+            return true;
+        }
+        let most = self.limits.max_connections_per_ip;
+        let is_judged = most > 0 && cold.counted && (!inside || hot.has(flag::PROXIED));
+        is_judged && self.addresses.get(&cold.peer().ip()).is_some_and(|&count| count as usize > most)
+    }
+
+    /// Takes note of whom a trusted proxy asks for: its connections are shared by many, one after the other. Whoever it
+    /// does not name is nobody that could be counted.
+    pub(super) fn identify(&mut self, slot: u32, request: &Request) {
+        if !self.slots.hot(slot).has(flag::PROXIED) {
+            return;
+        }
+        self.uncount(slot);
+        let client = self.proxies.client(request);
+        let Some(cold) = self.slots.cold(slot) else { return };
+        match client {
+            Some(client) => {
+                cold.set_peer(client);
+                self.count_address(slot);
+            }
+            // On its first request this is still the proxy's own address.
+            None if cold.kept => cold.set_peer(UNKNOWN),
+            None => {}
+        }
+    }
+
+    /// Counts connections by address, only where that is limited: it is a map entry for each address.
+    pub(super) fn count_address(&mut self, slot: u32) {
+        let Some(cold) = self.slots.cold(slot).filter(|_| self.limits.max_connections_per_ip > 0) else { return };
+        cold.counted = true;
+        *self.addresses.entry(cold.peer().ip()).or_default() += 1;
+    }
+
+    pub(super) fn uncount(&mut self, slot: u32) {
+        let Some(cold) = self.slots.cold(slot).filter(|cold| cold.counted) else { return };
+        cold.counted = false;
+        let address = cold.peer().ip();
+        self.discount_address(address);
+    }
+
+    pub(super) fn discount_address(&mut self, address: IpAddr) {
+        if let Entry::Occupied(mut count) = self.addresses.entry(address) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Log lines that peers cause: whoever can cause them without end must not be able to fill a disk with them.
+
+use std::time::Instant;
+
+use log::Level;
+
+use super::Broker;
+
+/// So many lines of a level in a second; of the rest only the number is told.
+const MOST: u32 = 10;
+
+/// In milliseconds.
+const SECOND: u64 = 1000;
+
+/// What was told in a second, and what was left out. The second begins with its first line.
+#[derive(Debug, Default)]
+struct Window {
+    since: u64,
+    told: u32,
+    left_out: u32,
+}
+
+/// Of each level its own: a flood of small news does not hide the warnings.
+#[derive(Debug, Default)]
+pub(super) struct Complaints {
+    warnings: Window,
+    news: Window,
+}
+
+impl Window {
+    /// Whether one more line is told at that time, in monotonic milliseconds. `close` is to be called before.
+    fn admit(&mut self, now: u64) -> bool {
+        if self.told == 0 {
+            self.since = now;
+        }
+        if self.told < MOST {
+            self.told += 1;
+            return true;
+        }
+        self.left_out = self.left_out.saturating_add(1);
+        false
+    }
+
+    /// Ends the second, if it is over; returns how many lines were left out in it.
+    fn close(&mut self, now: u64) -> Option<u32> {
+        if self.told == 0 || now < self.since + SECOND {
+            return None;
+        }
+        let left_out = self.left_out;
+        *self = Window::default();
+        Some(left_out).filter(|&left_out| left_out > 0)
+    }
+
+    /// When there is a number to be told.
+    fn due(&self) -> Option<u64> {
+        (self.left_out > 0).then_some(self.since + SECOND)
+    }
+}
+
+impl Broker {
+    /// Logs a line that a peer has caused: at most ten of a level in a second, then one that says how many more there
+    /// were. The line is made only if it is told.
+    pub fn complain(&mut self, level: Level, line: impl FnOnce() -> String) {
+        if !log::log_enabled!(level) {
+            return;
+        }
+        self.tell_left_out();
+        let now = self.timers.milliseconds();
+        let window = if level <= Level::Warn { &mut self.complaints.warnings } else { &mut self.complaints.news };
+        if window.admit(now) {
+            log::log!(level, "{}", line());
+        }
+    }
+
+    /// Tells how many lines were left out in a second that is over.
+    pub(super) fn tell_left_out(&mut self) {
+        let now = self.timers.milliseconds();
+        if let Some(count) = self.complaints.warnings.close(now) {
+            log::warn!("{count} more lines like these were left out");
+        }
+        if let Some(count) = self.complaints.news.close(now) {
+            log::info!("{count} more lines like these were left out");
+        }
+    }
+
+    /// When there is a number of lines to be told.
+    pub(super) fn next_complaint(&self) -> Option<Instant> {
+        let due = [&self.complaints.warnings, &self.complaints.news].into_iter().filter_map(Window::due).min()?;
+        self.timers.instant_of_milliseconds(due)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many of so many lines at that time are told.
+    fn tell(window: &mut Window, now: u64, lines: u32) -> u32 {
+        (0..lines).map(|_| u32::from(window.admit(now))).sum()
+    }
+
+    #[test]
+    fn ten_in_a_second_and_the_rest_as_a_number() {
+        let mut window = Window::default();
+        assert_eq!((window.close(0), window.due()), (None, None));
+        assert_eq!((tell(&mut window, 500, 4), window.close(600), window.due()), (4, None, None));
+        assert_eq!(tell(&mut window, 1499, 6), 6);
+        assert_eq!((window.close(1499), window.due()), (None, None));
+        assert_eq!((tell(&mut window, 1499, 3), window.due()), (0, Some(1500)));
+        assert_eq!((window.close(1499), window.close(1500), window.close(1500)), (None, Some(3), None));
+        assert_eq!((window.due(), tell(&mut window, 1500, 12)), (None, 10));
+        assert_eq!((window.close(2499), window.close(9000)), (None, Some(2)));
+        // Nothing was left out: nothing is said of it.
+        assert_eq!((tell(&mut window, 9000, 10), window.due(), window.close(10_000)), (10, None, None));
+        assert_eq!(tell(&mut window, 10_000, 11), 10);
+    }
+
+    #[test]
+    fn in_any_second_that_begins_with_a_line_at_most_ten() {
+        let mut window = Window::default();
+        let (mut told, mut left_out) = (Vec::new(), 0);
+        for now in (0..5000).step_by(7) {
+            left_out += window.close(now).unwrap_or(0);
+            if window.admit(now) {
+                told.push(now);
+            }
+        }
+        left_out += window.close(u64::MAX / 2).unwrap_or(0);
+        assert_eq!(told.len() + left_out as usize, (0..5000).step_by(7).count(), "each is told or counted");
+        assert_eq!(told.len(), 50, "{told:?}");
+    }
+}

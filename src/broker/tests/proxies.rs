@@ -1,0 +1,151 @@
+//! Proxies that are believed, and those who only pretend: whose address a connection has, and who is counted.
+
+use std::time::Instant;
+
+use super::rig::Wire;
+use crate::broker::Broker;
+use crate::broker::event::{Accept, ConnectionId, Event};
+use crate::broker::timers::Now;
+use crate::channel::log::From;
+use crate::limits::Limits;
+use crate::proto::forwarded::TrustedProxies;
+use crate::proto::http::{Response, Status};
+use crate::proto::origin::OriginRules;
+
+const PROXY: &str = "10.0.0.9:1000";
+
+struct World {
+    broker: Broker,
+    wire: Wire,
+}
+
+impl World {
+    fn new(max_connections_per_ip: usize) -> World {
+        let now = Now { instant: Instant::now(), unix_ms: 0 };
+        let limits = Limits { max_connections_per_ip, ..Limits::default() };
+        let mut broker = Broker::new(limits, OriginRules::default(), 1, now);
+        broker.trust(TrustedProxies::new(&["10.0.0.0/8".to_owned()]).unwrap());
+        World { broker, wire: Wire::default() }
+    }
+
+    fn connect(&mut self, from: &str) -> ConnectionId {
+        let id = self.broker.open(from.parse().unwrap(), false).unwrap();
+        self.broker.assert_invariants();
+        id
+    }
+
+    /// One request; returns whose it is, or how it was refused. `keep` answers it, otherwise it waits for its answer.
+    fn ask(&mut self, id: ConnectionId, fields: &str, keep: bool) -> String {
+        let request = format!("GET /a HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+        assert_eq!(self.broker.receive(id, request.as_bytes()), request.len());
+        self.broker.assert_invariants();
+        let told = match self.broker.next_event() {
+            Some(Event::Http(exchange)) => {
+                let peer = exchange.peer().to_string();
+                if keep {
+                    self.broker.respond(exchange, Response::new(Status::OK));
+                }
+                peer
+            }
+            Some(Event::Handshake(handshake)) => {
+                let peer = handshake.peer().to_string();
+                self.broker.accept(handshake, &Accept::join("/a", From::Now));
+                peer
+            }
+            Some(event) => panic!("{event:?}"),
+            None => String::new(),
+        };
+        self.broker.assert_invariants();
+        self.broker.flush(&mut self.wire);
+        let sent = String::from_utf8(std::mem::take(&mut self.wire.sent)).unwrap();
+        if told.is_empty() { sent[9..12].to_owned() } else { told }
+    }
+
+    fn end(&mut self, id: ConnectionId) {
+        self.broker.broken(id);
+        self.broker.assert_invariants();
+        self.broker.reap(|_| {});
+        while self.broker.next_event().is_some() {}
+        self.broker.assert_invariants();
+    }
+}
+
+const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+fn on_behalf(of: &str) -> String {
+    format!("X-Forwarded-For: {of}\r\n")
+}
+
+#[test]
+fn each_request_of_a_proxy_has_its_own_peer() {
+    let mut world = World::new(0);
+    let proxy = world.connect(PROXY);
+    for (fields, peer) in [
+        (String::new(), PROXY),
+        (on_behalf("192.0.2.1"), "192.0.2.1:0"),
+        (on_behalf("198.51.100.7, 2001:db8::1"), "[2001:db8::1]:0"),
+        // Not the last one's, and whether it is the proxy's own nobody knows.
+        (String::new(), "[::]:0"),
+        (on_behalf("unknown"), "[::]:0"),
+        (on_behalf("192.0.2.1:77"), "192.0.2.1:77"),
+    ] {
+        assert_eq!(world.ask(proxy, &fields, true), peer, "{fields}");
+    }
+}
+
+/// THREATS: whoever is no trusted proxy may write what it likes.
+#[test]
+fn strangers_are_not_believed() {
+    let mut world = World::new(1);
+    for (i, from) in ["192.0.2.9:1", "11.0.0.1:1", "[2001:db8::1]:1", "[::a00:9]:1"].into_iter().enumerate() {
+        let id = world.connect(from);
+        for of in ["10.0.0.1", "203.0.113.1", "10.0.0.9, 10.0.0.9"] {
+            assert_eq!(world.ask(id, &on_behalf(of), true), from, "{i}");
+        }
+        // Nor does a forged address make room for one more.
+        let again = world.connect(from);
+        assert_eq!(world.ask(again, &on_behalf("203.0.113.2"), true), "503");
+    }
+    let mapped = world.connect("[::ffff:10.0.0.9]:1");
+    assert_eq!(world.ask(mapped, &on_behalf("192.0.2.1"), true), "192.0.2.1:0");
+}
+
+#[test]
+fn whom_a_proxy_asks_for_is_counted_and_not_the_proxy() {
+    let mut world = World::new(2);
+    let ann = on_behalf("192.0.2.1") + UPGRADE;
+    let peers: Vec<ConnectionId> = (0..5).map(|_| world.connect(PROXY)).collect();
+    assert_eq!(world.ask(peers[0], &ann, true), "192.0.2.1:0");
+    assert_eq!(world.ask(peers[1], &ann, true), "192.0.2.1:0");
+    assert_eq!(world.ask(peers[2], &ann, true), "503", "the third of hers");
+    assert_eq!(world.ask(peers[3], &(on_behalf("192.0.2.2") + UPGRADE), true), "192.0.2.2:0");
+    // She comes without a proxy, too: it is her address that counts.
+    world.end(peers[2]);
+    let direct = world.connect("192.0.2.1:1");
+    assert_eq!(world.ask(direct, UPGRADE, true), "503");
+    world.end(direct);
+    world.end(peers[0]);
+    assert_eq!(world.ask(peers[4], &ann, true), "192.0.2.1:0", "one of hers has gone");
+    for id in [peers[1], peers[3], peers[4]] {
+        world.end(id);
+    }
+}
+
+/// A proxy keeps its connections for whoever comes next; an answer that was given occupies nobody's place.
+#[test]
+fn only_who_is_being_served_is_counted() {
+    let mut world = World::new(1);
+    let (ann, bob) = (on_behalf("192.0.2.1"), on_behalf("192.0.2.2"));
+    let kept: Vec<ConnectionId> = (0..3).map(|_| world.connect(PROXY)).collect();
+    for &id in &kept {
+        assert_eq!(world.ask(id, &ann, true), "192.0.2.1:0");
+    }
+    assert_eq!(world.ask(kept[0], &ann, false), "192.0.2.1:0");
+    assert_eq!(world.ask(kept[1], &bob, true), "192.0.2.2:0");
+    assert_eq!(world.ask(kept[1], &ann, true), "503", "that she was let in before counts for nothing here");
+    world.end(kept[0]);
+    world.end(kept[1]);
+    assert_eq!(world.ask(kept[2], &ann, false), "192.0.2.1:0");
+    assert_eq!(world.broker.connection_count(), 1);
+}

@@ -1,0 +1,231 @@
+//! A published message: as it comes in, as a log keeps it, and as it is told.
+
+use std::sync::Arc;
+
+use super::member_id::MemberId;
+use crate::proto::batch::LARGE;
+use crate::proto::message::{Kind, Message};
+use bytes::Bytes;
+
+/// The key of a member who is left out. Opaque here; the broker gives it its meaning, and nobody outside sees it.
+pub type MemberKey = u64;
+
+/// One published message.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// When it was published, in Unix milliseconds.
+    pub unix_ms: u64,
+    /// What was published.
+    pub message: Message,
+    /// Who published it, as others may know it; None if nobody who is connected.
+    pub from: Option<MemberId>,
+    /// What the publisher calls itself.
+    pub name: Option<Arc<str>>,
+    /// Who does not get it, although a member.
+    pub except: Option<MemberKey>,
+}
+
+impl Entry {
+    /// The entry, to be told.
+    pub fn view(&self) -> EntryRef<'_> {
+        EntryRef {
+            unix_ms: self.unix_ms,
+            kind: self.message.kind(),
+            payload: self.message.payload(),
+            shared: Some(self.message.payload()),
+            from: self.from,
+            name: self.name.as_deref(),
+            except: self.except,
+        }
+    }
+}
+
+/// One published message, wherever it is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct EntryRef<'a> {
+    /// When it was published, in Unix milliseconds.
+    pub unix_ms: u64,
+    /// Text or binary.
+    pub kind: Kind,
+    /// What was published.
+    pub payload: &'a [u8],
+    /// The payload to be held on to. Invariant: None only of one that is shorter than `LARGE`.
+    shared: Option<&'a Bytes>,
+    /// Who published it, as others may know it; None if nobody who is connected.
+    pub from: Option<MemberId>,
+    /// What the publisher calls itself.
+    pub name: Option<&'a str>,
+    /// Who does not get it, although a member.
+    pub except: Option<MemberKey>,
+}
+
+impl EntryRef<'_> {
+    /// What it counts for: the bytes of its payload and of the sender's name.
+    pub fn size(&self) -> usize {
+        self.payload.len() + self.name.map_or(0, str::len)
+    }
+
+    /// The payload, if it is large enough to be sent from where it is.
+    pub fn large(&self) -> Option<Bytes> {
+        self.shared.filter(|payload| payload.len() >= LARGE).cloned()
+    }
+
+    /// The message, by reference if it is large.
+    pub fn message(&self) -> Message {
+        let payload = self.large().unwrap_or_else(|| Bytes::copy_from_slice(self.payload));
+        Message::checked(self.kind, payload)
+    }
+}
+
+/// Bits of a piece's first byte.
+const TEXT: u8 = 1;
+const FROM: u8 = 1 << 1;
+const EXCEPT: u8 = 1 << 2;
+const NAME: u8 = 1 << 3;
+
+/// An entry in a log, and since when: in monotonic milliseconds, because `unix_ms` may step.
+///
+/// A small one is copied into one piece of its own length. So it costs what it counts for, whatever it was a part of: a
+/// line of a body that was published by lines would otherwise keep all of the body.
+#[derive(Debug)]
+pub(super) enum Kept {
+    /// Flags, `at`, `unix_ms`, sender, who is left out, length of the name, name, payload; numbers in little endian, and
+    /// what the flags do not name is left out.
+    Small(Box<[u8]>),
+    Large(Box<(u64, Entry)>),
+}
+
+impl Kept {
+    pub(super) fn new(entry: Entry, at: u64) -> Kept {
+        let told = entry.view();
+        if told.size() >= LARGE {
+            return Kept::Large(Box::new((at, entry)));
+        }
+        let flag = |bit: u8, is_set: bool| if is_set { bit } else { 0 };
+        let flags = flag(TEXT, told.kind == Kind::Text)
+            | flag(FROM, told.from.is_some())
+            | flag(EXCEPT, told.except.is_some())
+            | flag(NAME, told.name.is_some());
+        let head = 1 + 8 + 8 + told.from.map_or(0, |_| 8) + told.except.map_or(0, |_| 8) + told.name.map_or(0, |_| 2);
+        let mut piece = Vec::with_capacity(head + told.size());
+        piece.push(flags);
+        piece.extend(at.to_le_bytes());
+        piece.extend(told.unix_ms.to_le_bytes());
+        piece.extend(told.from.iter().flat_map(|from| from.0.to_le_bytes()));
+        piece.extend(told.except.iter().flat_map(|except| except.to_le_bytes()));
+        piece.extend(told.name.iter().flat_map(|name| (name.len() as u16).to_le_bytes()));
+        piece.extend_from_slice(told.name.unwrap_or_default().as_bytes());
+        piece.extend_from_slice(told.payload);
+        Kept::Small(piece.into_boxed_slice())
+    }
+
+    /// When it was kept.
+    pub(super) fn at(&self) -> u64 {
+        match self {
+            Kept::Small(piece) => u64::from_le_bytes(Reader(piece.get(1..).unwrap_or_default()).take()),
+            Kept::Large(large) => large.0,
+        }
+    }
+
+    pub(super) fn view(&self) -> EntryRef<'_> {
+        let piece = match self {
+            Kept::Small(piece) => piece,
+            Kept::Large(large) => return large.1.view(),
+        };
+        let mut rest = Reader(piece);
+        let [flags] = rest.take();
+        rest.take::<8>();
+        let unix_ms = u64::from_le_bytes(rest.take());
+        let has = |bit: u8| flags & bit != 0;
+        let from = has(FROM).then(|| MemberId(u64::from_le_bytes(rest.take())));
+        let except = has(EXCEPT).then(|| u64::from_le_bytes(rest.take()));
+        let name = has(NAME).then(|| {
+            let length = u16::from_le_bytes(rest.take());
+            std::str::from_utf8(rest.bytes(usize::from(length))).unwrap_or_default()
+        });
+        let kind = if has(TEXT) { Kind::Text } else { Kind::Binary };
+        EntryRef { unix_ms, kind, payload: rest.0, shared: None, from, name, except }
+    }
+
+    /// Bytes of heap memory, the payload of a large one included.
+    pub(super) fn footprint(&self) -> usize {
+        match self {
+            Kept::Small(piece) => piece.len(),
+            Kept::Large(large) => size_of_val(&**large) + large.1.view().size(),
+        }
+    }
+}
+
+/// What is left of a piece.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        let Some((taken, rest)) = self.0.split_first_chunk() else { return [0; N] };
+        self.0 = rest;
+        *taken
+    }
+
+    fn bytes(&mut self, count: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at_checked(count).unwrap_or_default();
+        self.0 = rest;
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::testing::Random;
+
+    #[test]
+    fn what_is_kept_is_what_came() {
+        let mut random = Random::seeded();
+        for _ in 0..2000 {
+            let edge = random.one_in(50);
+            let length = if edge { LARGE - 100 + random.below(200) } else { random.below(300) };
+            let payload = random.bytes(length);
+            let message = if random.one_in(2) {
+                Message::binary(payload)
+            } else {
+                Message::text(String::from_utf8_lossy(&payload))
+            };
+            let name = "Äöü".repeat(random.below(20));
+            let entry = Entry {
+                unix_ms: random.next(),
+                message: message.clone(),
+                from: random.one_in(2).then(|| MemberId(random.next())),
+                name: random.one_in(2).then(|| name.as_str().into()),
+                except: random.one_in(2).then(|| random.next()),
+            };
+            let at = random.next();
+            let kept = Kept::new(entry.clone(), at);
+            let (told, came) = (kept.view(), entry.view());
+            assert_eq!((kept.at(), told.unix_ms, told.kind), (at, came.unix_ms, came.kind), "{random}");
+            assert_eq!((told.from, told.name, told.except), (came.from, came.name, came.except), "{random}");
+            assert_eq!((told.message(), told.size()), (message, came.size()), "{random}");
+            let is_large = came.payload.len() >= LARGE;
+            assert_eq!((told.large().is_some(), came.large().is_some()), (is_large, is_large), "{random}");
+        }
+    }
+
+    #[test]
+    fn the_ledger() {
+        assert_eq!(size_of::<Kept>(), 16);
+        // A message without a sender, and one with all that there may be.
+        let bare = Entry { unix_ms: 1, message: Message::binary(vec![0; 10]), from: None, name: None, except: None };
+        assert_eq!(Kept::new(bare.clone(), 1).footprint(), 17 + 10);
+        let full = Entry { from: Some(MemberId(1)), name: Some("Ann".into()), except: Some(1), ..bare };
+        assert_eq!(Kept::new(full, 1).footprint(), 35 + 3 + 10);
+    }
+
+    /// A line of a body of a megabyte once kept the megabyte, and counted for a line.
+    #[test]
+    fn a_part_does_not_keep_the_whole() {
+        let body = Bytes::from(vec![b'x'; 1 << 20]);
+        let message = Message::from_bytes(Kind::Text, body.slice(5..15)).unwrap();
+        let kept = Kept::new(Entry { unix_ms: 1, message, from: None, name: None, except: None }, 1);
+        assert!(body.is_unique());
+        assert_eq!(kept.view().payload, b"xxxxxxxxxx");
+    }
+}

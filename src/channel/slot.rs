@@ -1,0 +1,160 @@
+//! A channel's place among all: awake, or a stub, which is what stays of one that sleeps. And how it is found by name.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use slab::Slab;
+
+use super::Channel;
+use super::log::Log;
+use super::lru::Links;
+use super::position::{OwnEpoch, Position};
+
+/// What every channel has: all that is left of one that sleeps.
+///
+/// A stub costs 48 B here, twice that in a slab that has just grown, its name, and 5 B in each of at most 16 / 7 places of
+/// the index: 118 B for a name of 10. `the_ledger` asserts it.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) state: State,
+    /// The place in `recent` or in `stubs`.
+    pub(super) links: Links,
+    /// When it was published to last, if it is awake, or else when it fell asleep.
+    pub(super) at: u64,
+}
+
+/// The name is kept once: shared while the channel is awake, and without counters while it sleeps.
+#[derive(Debug)]
+pub(super) enum State {
+    Stub { name: Box<str>, epoch: OwnEpoch, offset: u64 },
+    Awake(Box<Awake>),
+}
+
+#[derive(Debug)]
+pub(super) struct Awake {
+    pub(super) channel: Channel,
+    /// The place in `idle`.
+    pub(super) idle: Links,
+}
+
+impl Slot {
+    pub(super) fn awake(name: &str, log: Log, now: u64) -> Slot {
+        Slot { state: State::awake(name, log, false), links: Links::OUT, at: now }
+    }
+
+    /// The channel's name.
+    pub(super) fn name(&self) -> &str {
+        match &self.state {
+            State::Stub { name, .. } => name,
+            State::Awake(awake) => awake.channel.name(),
+        }
+    }
+
+    /// The position behind the newest message.
+    pub(super) fn position(&self) -> Position {
+        match &self.state {
+            State::Stub { epoch, offset, .. } => Position { epoch: (*epoch).into(), offset: *offset },
+            State::Awake(awake) => awake.channel.log.position(),
+        }
+    }
+
+    /// Wakes a stub up; returns false if it was none.
+    pub(super) fn wake_up(&mut self) -> bool {
+        let State::Stub { name, .. } = &self.state else { return false };
+        self.state = State::awake(name, Log::resumed(self.position()), true);
+        true
+    }
+
+    /// Leaves a stub of a channel whose position somebody knows; returns false if nobody does, or it sleeps already.
+    pub(super) fn fall_asleep(&mut self, now: u64) -> bool {
+        let State::Awake(awake) = &self.state else { return false };
+        if !awake.channel.is_known() {
+            return false;
+        }
+        let Position { epoch, offset } = awake.channel.log.position();
+        self.state = State::Stub { name: awake.channel.name().as_ref().into(), epoch: epoch.into(), offset };
+        self.at = now;
+        true
+    }
+}
+
+impl State {
+    fn awake(name: &str, log: Log, known: bool) -> State {
+        State::Awake(Box::new(Awake { channel: Channel::new(Arc::from(name), log, known), idle: Links::OUT }))
+    }
+}
+
+/// The keys of all slots by name: the names themselves stand in the slots. The hash is keyed, so that names can be chosen
+/// to no harm.
+#[derive(Default)]
+pub(super) struct Index {
+    keys: HashTable<u32>,
+    hashes: RandomState,
+}
+
+impl Index {
+    pub(super) fn find(&self, name: &str, slots: &Slab<Slot>) -> Option<u32> {
+        self.keys.find(self.hashes.hash_one(name), |&key| is_named(slots, key, name)).copied()
+    }
+
+    /// Adds the key of a slot, whose name no other has.
+    pub(super) fn insert(&mut self, key: u32, slots: &Slab<Slot>) {
+        let hash = |key: u32| self.hashes.hash_one(slots.get(key as usize).map_or("", Slot::name));
+        self.keys.insert_unique(hash(key), key, |&key| hash(key));
+    }
+
+    /// Takes out the key of a slot that is there still.
+    pub(super) fn remove(&mut self, key: u32, slots: &Slab<Slot>) {
+        let name = slots.get(key as usize).map_or("", Slot::name);
+        if let Ok(entry) = self.keys.find_entry(self.hashes.hash_one(name), |&other| other == key) {
+            entry.remove();
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.keys.capacity()
+    }
+
+    /// Keeps room for so many.
+    pub(super) fn shrink_to(&mut self, count: usize, slots: &Slab<Slot>) {
+        self.keys.shrink_to(count, |&key| self.hashes.hash_one(slots.get(key as usize).map_or("", Slot::name)));
+    }
+}
+
+fn is_named(slots: &Slab<Slot>, key: u32, name: &str) -> bool {
+    slots.get(key as usize).is_some_and(|slot| slot.name() == name)
+}
+
+impl fmt::Debug for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Index({} names)", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::log::AWAKE_COST;
+
+    #[test]
+    fn the_ledger() {
+        #[allow(dead_code)] // It has the shape of the slab's own, which cannot be named.
+        enum SlabEntry {
+            Vacant(usize),
+            Occupied(Slot),
+        }
+        let (slot, name) = (size_of::<SlabEntry>(), 10);
+        assert_eq!(slot, 48);
+        // The table is at least 7 / 16 full, and has a byte of control for each place.
+        let place = (size_of::<u32>() + 1) * 16 / 7 + 1;
+        assert!(2 * slot + name + place <= 128);
+        // All of a channel that has history, but for its entries, its stub and its members; the name has two counters.
+        assert!(size_of::<Awake>() + 2 * size_of::<usize>() <= AWAKE_COST, "{}", size_of::<Awake>());
+    }
+}

@@ -1,0 +1,257 @@
+//! Messages made smaller and whole again (RFC 7692 §7.2). Nothing outlives a message: so what a compressor makes of one
+//! is the same for every peer with the same window, and one compressor and one inflater serve all connections.
+
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+
+use super::close::CloseCode;
+use super::extension::Window;
+use super::frame::Failure;
+
+/// What every compressed message would end with, and does not (RFC 7692 §7.2.1).
+const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
+
+/// How much an output grows by at a time, in bytes.
+const STEP: usize = 16 * 1024;
+
+/// How much longer than the limit of a message its compressed payload may be, in bytes: what does not shrink grows by
+/// 5 in 16,384 at the most, and is still a message.
+pub const MOST_GROWTH: usize = 64 * 1024;
+
+/// What compression did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Messages that left compressed, each counted once a window.
+    pub messages: u64,
+    /// Their bytes before.
+    pub bytes_before: u64,
+    /// Their bytes after.
+    pub bytes_after: u64,
+}
+
+/// One compressor a window, each made when it is needed first: they are about 300 KiB.
+#[derive(Debug, Default)]
+pub struct Deflater {
+    full: Option<Compress>,
+    small: Option<Compress>,
+    output: Vec<u8>,
+    stats: Stats,
+}
+
+impl Deflater {
+    /// The payload of a compressed message; None if it is not smaller so.
+    pub fn deflate(&mut self, window: Window, payload: &[u8]) -> Option<&[u8]> {
+        let place = match window {
+            Window::Bits15 => &mut self.full,
+            Window::Bits9 => &mut self.small,
+        };
+        let compress =
+            place.get_or_insert_with(|| Compress::new_with_window_bits(Compression::default(), false, window as u8));
+        compress.reset();
+        self.output.clear();
+        self.output.reserve(payload.len() + TAIL.len());
+        let mut rest = payload;
+        loop {
+            let (before, room) = (compress.total_in(), self.output.capacity() - self.output.len());
+            if room == 0 {
+                break;
+            }
+            compress.compress_vec(rest, &mut self.output, FlushCompress::Sync).ok()?;
+            rest = rest.get((compress.total_in() - before) as usize..).unwrap_or_default();
+            if rest.is_empty() && self.output.len() < self.output.capacity() {
+                break;
+            }
+        }
+        let length = self.output.strip_suffix(&TAIL).filter(|_| rest.is_empty())?.len();
+        if length >= payload.len() {
+            return None;
+        }
+        self.stats.messages += 1;
+        self.stats.bytes_before += payload.len() as u64;
+        self.stats.bytes_after += length as u64;
+        self.output.get(..length)
+    }
+
+    /// What it did since it was made.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+}
+
+/// Makes compressed messages whole again. It is about 40 KiB once it is needed first.
+#[derive(Debug, Default)]
+pub struct Inflater {
+    decompress: Option<Decompress>,
+    /// Whether a message may refer to the one before it (RFC 7692 §7.1.1.2).
+    takes_over: bool,
+}
+
+impl Inflater {
+    /// An inflater of any window; with `takes_over` it is for one peer alone.
+    pub fn new(takes_over: bool) -> Inflater {
+        Inflater { decompress: None, takes_over }
+    }
+
+    /// The message that this was before it was compressed. Never makes more than `limit` bytes and a step of it.
+    ///
+    /// # Errors
+    /// 1009 if it is longer than `limit`, 1007 if it is no DEFLATE stream. The connection is to be failed then.
+    pub fn inflate(&mut self, payload: &[u8], limit: usize) -> Result<Vec<u8>, Failure> {
+        let decompress = self.decompress.get_or_insert_with(|| Decompress::new(false));
+        if !self.takes_over {
+            decompress.reset(false);
+        }
+        let mut message = Vec::new();
+        feed(decompress, payload, &mut message, limit)?;
+        feed(decompress, &TAIL, &mut message, limit)?;
+        message.shrink_to_fit();
+        Ok(message)
+    }
+}
+
+fn feed(decompress: &mut Decompress, mut input: &[u8], message: &mut Vec<u8>, limit: usize) -> Result<(), Failure> {
+    loop {
+        if message.len() > limit {
+            return Err(Failure { code: CloseCode::TOO_BIG, what: "message longer than --max-message" });
+        }
+        if message.len() == message.capacity() {
+            // One byte past the limit tells what is too long from what fills it.
+            let most = limit + 1 - message.len();
+            message.reserve_exact(message.len().max(STEP).min(input.len().saturating_mul(4).max(STEP)).min(most));
+        }
+        let (before, length) = (decompress.total_in(), message.len());
+        let status = decompress.decompress_vec(input, message, FlushDecompress::Sync);
+        let taken = (decompress.total_in() - before) as usize;
+        input = input.get(taken..).unwrap_or_default();
+        match status {
+            Err(_) => return Err(corrupt()),
+            // RFC 7692 §7.2.3.4: a last block is not the end of the message, what follows is a stream of its own.
+            Ok(Status::StreamEnd) => {
+                decompress.reset(false);
+                if input.is_empty() {
+                    return Ok(());
+                }
+            }
+            Ok(_) if message.len() == message.capacity() => {}
+            Ok(_) if input.is_empty() => return Ok(()),
+            Ok(_) if taken == 0 && message.len() == length => return Err(corrupt()),
+            Ok(_) => {}
+        }
+    }
+}
+
+fn corrupt() -> Failure {
+    Failure { code: CloseCode::INVALID_PAYLOAD, what: "compressed message that is no DEFLATE stream" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::testing::Random;
+
+    fn inflate(payload: &[u8], limit: usize) -> Result<Vec<u8>, CloseCode> {
+        Inflater::default().inflate(payload, limit).map_err(|failure| failure.code)
+    }
+
+    #[test]
+    fn the_examples_of_the_rfc() {
+        // RFC 7692 §7.2.3: one block, the window used again, no compression, a last block, two blocks.
+        let hello = b"\xf2\x48\xcd\xc9\xc9\x07\x00".as_slice();
+        let stored = b"\x00\x05\x00\xfa\xffHello\x00".as_slice();
+        let last = b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00".as_slice();
+        let two = b"\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00".as_slice();
+        for payload in [hello, stored, last, two] {
+            assert_eq!(inflate(payload, 5).unwrap(), b"Hello", "{payload:x?}");
+        }
+        let mut keeps = Inflater::new(true);
+        assert_eq!(keeps.inflate(hello, 5).unwrap(), b"Hello");
+        assert_eq!(keeps.inflate(b"\xf2\x00\x11\x00\x00", 5).unwrap(), b"Hello");
+        assert_eq!(inflate(b"\xf2\x00\x11\x00\x00", 5), Err(CloseCode::INVALID_PAYLOAD), "there is nothing before it");
+    }
+
+    #[test]
+    fn empty_ones_never_wedge() {
+        for payload in [b"".as_slice(), b"\x00", b"\x02\x00", b"\x03\x00", b"\x01\x00\x00\xff\xff"] {
+            assert_eq!(inflate(payload, 0), Ok(Vec::new()), "{payload:x?}");
+        }
+    }
+
+    #[test]
+    fn corrupt_ones() {
+        for payload in [b"\x07".as_slice(), b"\xff\xff\xff\xff", b"\x00\x01\x00\x01\x00a"] {
+            assert_eq!(inflate(payload, 1000), Err(CloseCode::INVALID_PAYLOAD), "{payload:x?}");
+        }
+    }
+
+    #[test]
+    fn exactly_the_limit_passes_and_one_byte_more_does_not() {
+        let mut deflater = Deflater::default();
+        for length in [300, STEP - 1, STEP, STEP + 1, 100_000, 1 << 20] {
+            let bomb = deflater.deflate(Window::Bits15, &vec![7; length]).unwrap().to_vec();
+            assert_eq!(inflate(&bomb, length).unwrap(), vec![7; length]);
+            assert_eq!(inflate(&bomb, length - 1), Err(CloseCode::TOO_BIG));
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_not_inflated_past_the_limit() {
+        let bomb = Deflater::default().deflate(Window::Bits15, &vec![0; 100 << 20]).unwrap().to_vec();
+        assert!(bomb.len() < 110_000, "{}", bomb.len());
+        let mut inflater = Inflater::default();
+        assert_eq!(inflater.inflate(&bomb, 1 << 20).unwrap_err().code, CloseCode::TOO_BIG);
+        let inflated = inflater.decompress.as_ref().unwrap().total_out();
+        assert!(inflated <= (1 << 20) + 1, "{inflated}");
+        assert_eq!(inflater.inflate(b"\xf2\x48\xcd\xc9\xc9\x07\x00", 5).unwrap(), b"Hello", "and serves the next one");
+    }
+
+    #[test]
+    fn there_and_back_with_every_window() {
+        let mut random = Random::seeded();
+        let (mut deflater, mut inflater) = (Deflater::default(), Inflater::default());
+        let mut before = Stats::default();
+        for round in 0..400 {
+            let length = random.below([1, 10, 300, 5000, 200_000][round % 5]);
+            let letters = 1 + random.below(60);
+            let payload: Vec<u8> = (0..length).map(|_| random.below(letters) as u8).collect();
+            for window in [Window::Bits9, Window::Bits15] {
+                let Some(compressed) = deflater.deflate(window, &payload).map(<[u8]>::to_vec) else {
+                    assert!(length < 300 || letters > 20, "{random}: {length} bytes of {letters} letters");
+                    continue;
+                };
+                assert!(compressed.len() < payload.len(), "{random}");
+                assert_eq!(inflater.inflate(&compressed, length).unwrap(), payload, "{random}");
+                let mut narrow = flate2::Decompress::new_with_window_bits(false, window as u8);
+                let mut out = Vec::with_capacity(length + 1);
+                narrow.decompress_vec(&compressed, &mut out, FlushDecompress::Sync).unwrap();
+                assert_eq!(out.len(), length, "{random}: the peer's window is enough");
+                before.messages += 1;
+                before.bytes_before += length as u64;
+                before.bytes_after += compressed.len() as u64;
+            }
+        }
+        assert_eq!(deflater.stats(), before);
+    }
+
+    /// Whatever comes: an answer, within the limit, and the next message is as if nothing had been.
+    #[test]
+    fn any_bytes() {
+        let mut random = Random::seeded();
+        let mut inflater = Inflater::default();
+        let good = Deflater::default().deflate(Window::Bits15, &[b'x'; 500]).unwrap().to_vec();
+        for _ in 0..20_000 {
+            let mut payload = good.clone();
+            for _ in 0..random.below(3) {
+                let at = random.below(payload.len());
+                payload[at] = random.below(256) as u8;
+            }
+            payload.truncate(random.below(payload.len() + 1));
+            if random.below(2) == 0 {
+                payload = (0..random.below(40)).map(|_| random.below(256) as u8).collect();
+            }
+            let limit = random.below(600);
+            if let Ok(message) = inflater.inflate(&payload, limit) {
+                assert!(message.len() <= limit, "{random}: {payload:x?}");
+            }
+            assert_eq!(inflater.inflate(&good, 500).unwrap(), [b'x'; 500], "{random}: {payload:x?}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The publish token: whoever publishes, by whatever door, needs it; whoever only listens does not.
+
+use std::fmt;
+use std::hint::black_box;
+use std::sync::Arc;
+
+use log::Level;
+
+use super::{Door, Intent, MAY_PUBLISH, Relay};
+use crate::channel::dialect::command::CommandError;
+use crate::proto::http::{Refusal, Request, Response, Status};
+use crate::proto::text::escape_for_log;
+use crate::server::Server;
+
+/// The longest token, in bytes: it has to fit into a request's target.
+pub const MAX_TOKEN: usize = 1024;
+
+/// A secret that peers show. `Debug` does not tell it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PublishToken(Arc<[u8]>);
+
+/// Whether a request shows a token.
+#[derive(Debug, PartialEq, Eq)]
+enum Shown {
+    Nothing,
+    Another,
+    Ours,
+}
+
+impl PublishToken {
+    /// A token of 1 to 1,024 visible ASCII characters, which can stand in a header as they are.
+    ///
+    /// # Errors
+    /// One sentence, which does not repeat it.
+    pub fn new(token: &str) -> Result<PublishToken, &'static str> {
+        if !(1..=MAX_TOKEN).contains(&token.len()) || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("a token has 1 to 1024 characters, visible ASCII without spaces");
+        }
+        Ok(PublishToken(token.as_bytes().into()))
+    }
+
+    /// Compares in a time that depends on the length of what is given, and on nothing of the secret.
+    fn is(&self, given: &[u8]) -> bool {
+        let mut difference = self.0.len() ^ given.len();
+        for (byte, expected) in given.iter().zip(self.0.iter().cycle()) {
+            difference |= usize::from(black_box(byte ^ expected));
+        }
+        black_box(difference) == 0
+    }
+
+    /// `Authorization: Bearer TOKEN` (RFC 6750 §2.1) or `?token=TOKEN`; either is enough. Another scheme of
+    /// `Authorization` is the business of a proxy in front.
+    fn shown_in(&self, request: &Request) -> Shown {
+        let bearers = request.headers("authorization").filter_map(|value| {
+            let (scheme, token) = value.split_at_checked(7)?;
+            scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+        });
+        let query = match request.query().get("token") {
+            Ok(token) => token,
+            Err(_) => Some("".into()),
+        };
+        let tokens = bearers.chain(query.as_deref().map(str::as_bytes));
+        tokens.fold(Shown::Nothing, |shown, token| match shown {
+            Shown::Ours => Shown::Ours,
+            _ if self.is(token) => Shown::Ours,
+            _ => Shown::Another,
+        })
+    }
+}
+
+impl fmt::Debug for PublishToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PublishToken(…)")
+    }
+}
+
+impl Relay {
+    /// Turns an intent that the token does not allow into its refusal.
+    pub(super) fn authorize(&self, server: &mut Server, intent: Intent) -> Intent {
+        let Some(token) = &self.publish_token else { return intent };
+        let may_publish = |id| server.tag(id) & MAY_PUBLISH != 0;
+        match intent {
+            Intent::Join { handshake, .. } if token.shown_in(handshake.request()) == Shown::Another => {
+                Intent::Refuse(handshake, unauthorized())
+            }
+            Intent::Publish { door: Door::Http(exchange), .. } if token.shown_in(exchange.request()) != Shown::Ours => {
+                let refusal = unauthorized();
+                server.complain(Level::Warn, || {
+                    let path = escape_for_log(exchange.path().as_bytes());
+                    format!("refused {} {path} from {}: {refusal}", exchange.request().method(), exchange.peer())
+                });
+                Intent::Answer(exchange, Response::problem(&refusal))
+            }
+            Intent::Publish { door: Door::WebSocket(id), .. } if !may_publish(id) => Intent::Expel(id),
+            Intent::Publish { door: Door::Command(id, reference), .. } | Intent::Send { id, reference, .. }
+                if !may_publish(id) =>
+            {
+                Intent::Reject { id, reference, error: CommandError::UNAUTHORIZED }
+            }
+            intent => intent,
+        }
+    }
+
+    /// Whether a handshake brings what its connection needs to publish.
+    pub(super) fn lets_publish(&self, request: &Request) -> bool {
+        self.publish_token.as_ref().is_none_or(|token| token.shown_in(request) == Shown::Ours)
+    }
+}
+
+/// The same whether there was none or another: nothing is to be learned from it.
+fn unauthorized() -> Refusal {
+    let detail = "Show the broker's publish token: Authorization: Bearer TOKEN, or ?token=TOKEN.";
+    Refusal::new(Status::UNAUTHORIZED, "unauthorized", detail).with_header("WWW-Authenticate", "Bearer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Limits;
+
+    #[test]
+    fn what_may_be_a_token() {
+        for good in ["x", "c2VjcmV0LQ==", "~!-", &"x".repeat(MAX_TOKEN)] {
+            assert!(PublishToken::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", " ", "a b", "a\n", "\ta", "gr\u{fc}n", "a\0", &"x".repeat(MAX_TOKEN + 1)] {
+            let said = PublishToken::new(bad).unwrap_err();
+            assert!(said.contains("1 to 1024") && (bad.len() < 2 || !said.contains(bad)), "{said}");
+        }
+        let shown = format!("{:?}", Relay::default().publish_token(PublishToken::new("hush").ok()));
+        assert!(shown.contains("PublishToken(…)") && !shown.contains("hush"), "{shown}");
+    }
+
+    #[test]
+    fn only_the_whole_token_is_it() {
+        let token = PublishToken::new("abcabc").unwrap();
+        assert!(token.is(b"abcabc"));
+        for other in ["", "a", "abc", "abcab", "abcabcabc", "abcabca", "abcabd", "Abcabc", "abcabcabcabc", "\0"] {
+            assert!(!token.is(other.as_bytes()), "{other}");
+        }
+        for place in 0..6 {
+            for bit in 0..8 {
+                let mut other = *b"abcabc";
+                other[place] ^= 1 << bit;
+                assert!(!token.is(&other), "{other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn where_it_may_be_shown() {
+        use Shown::{Another, Nothing, Ours};
+        let token = PublishToken::new("a+b").unwrap();
+        for (target, fields, expected) in [
+            ("/", "", Nothing),
+            ("/?tokens=a%2Bb", "", Nothing),
+            ("/?token=a%2Bb", "", Ours),
+            ("/?x&token=a%2Bb&token=x", "", Ours),
+            ("/?token=x&token=a%2Bb", "", Another),
+            ("/?token=a+b", "", Another),
+            ("/?token=", "", Another),
+            ("/?token", "", Another),
+            ("/?token=%zz", "", Another),
+            ("/", "Authorization: Bearer a+b\r\n", Ours),
+            ("/", "authorization: bEARER   a+b \r\n", Ours),
+            ("/", "Authorization: Bearer A+b\r\n", Another),
+            ("/", "Authorization: Bearer\r\n", Nothing),
+            ("/", "Authorization: Bearera+b\r\n", Nothing),
+            ("/", "Authorization: a+b\r\n", Nothing),
+            ("/", "Authorization: Basic a+b\r\n", Nothing),
+            ("/?token=a%2Bb", "Authorization: Basic eDp5\r\n", Ours),
+            ("/?token=a%2Bb", "Authorization: Bearer other\r\n", Ours),
+            ("/?token=x", "Authorization: Bearer a+b\r\n", Ours),
+            ("/?token=x", "Authorization: Bearer y\r\n", Another),
+        ] {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+            let request = Request::parse(head.as_bytes(), &Limits::default()).unwrap();
+            assert_eq!(token.shown_in(&request), expected, "{target} {fields}");
+        }
+    }
+}

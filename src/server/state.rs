@@ -1,0 +1,74 @@
+//! How the server is: what operators ask.
+
+use super::Server;
+use super::turns::Turns;
+use crate::broker::listing::ChannelState;
+
+impl Server {
+    /// Whether there are listeners for operators, see `Config::admin_listen`.
+    pub fn has_admin_listeners(&self) -> bool {
+        self.admin_listeners > 0
+    }
+
+    /// Whether it is for this machine alone: all listeners are loopback ones, and no origin and no host is allowed
+    /// besides its own.
+    pub fn is_private(&self) -> bool {
+        self.private
+    }
+
+    /// Whether a shutdown is under way.
+    pub fn is_draining(&self) -> bool {
+        self.broker.is_draining()
+    }
+
+    /// How long turns have taken.
+    pub fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    /// How many connections there are, in whatever state.
+    pub fn connections(&self) -> usize {
+        self.broker.connection_count()
+    }
+
+    /// How many connections count for `max_connections`: all but those of operators.
+    pub fn counted_connections(&self) -> usize {
+        self.broker.counted_connections()
+    }
+
+    /// How many channels have members or history.
+    pub fn channels(&self) -> usize {
+        self.broker.channel_count()
+    }
+
+    /// How many channels there are of which only the position is known.
+    pub fn stubs(&self) -> usize {
+        self.broker.stub_count()
+    }
+
+    /// The first channels by name behind `after`, at most `most`: those that have members or history. Everybody waits
+    /// while it looks at every name, which takes about 10 ms where there are 100,000.
+    pub fn channels_behind(&self, after: &str, most: usize) -> Vec<ChannelState> {
+        self.broker.channels_behind(after, most)
+    }
+
+    /// What a channel is like; None if it does not exist. One of which only the position is known has nothing else.
+    pub fn channel_state(&self, name: &str) -> Option<ChannelState> {
+        self.broker.channel_state(name)
+    }
+
+    /// Unsent bytes of all connections, as `max_outbound_total` counts them.
+    pub fn outbound_held(&self) -> usize {
+        self.broker.outbound_held()
+    }
+
+    /// Bytes in unfinished requests and messages, as `max_inbound_total` counts them.
+    pub fn inbound_held(&self) -> usize {
+        self.broker.inbound_held()
+    }
+
+    /// What the histories of all channels hold, as `history_total` counts it.
+    pub fn history_held(&self) -> usize {
+        self.broker.history_held()
+    }
+}

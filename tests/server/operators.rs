@@ -1,0 +1,333 @@
+//! What is for operators: how the broker is, and what goes on in it, told to those whom it concerns.
+
+use std::net::{SocketAddr, TcpStream};
+
+use slotcast::Config;
+
+use crate::common::{Answer, Broker, CLOSE, DEADLINE, Peer, TEXT, ask, bind, close_payload, post, upgrade_request};
+
+/// What only operators get to see.
+const OPERATORS_PATHS: [&str; 3] = ["/-/metrics", "/-/channels", "/-/channels/chat"];
+
+fn get(path: &str, headers: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
+}
+
+/// A broker with a listener for operators, and where that is.
+fn start_with_admin(configure: impl FnOnce(&mut Config)) -> (Broker, SocketAddr) {
+    let server = bind(|config| {
+        config.admin_listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        configure(config);
+    });
+    let admin = server.admin_addrs()[0];
+    assert_ne!(server.local_addrs(), [admin]);
+    (Broker::of(server), admin)
+}
+
+#[test]
+fn how_it_is_may_be_asked_everywhere() {
+    let (broker, admin) = start_with_admin(|_| {});
+    for address in [broker.address, admin] {
+        for path in ["/-/health", "/-/healthy", "/-/ready", "/-/health?x=1"] {
+            let answer = ask(address, get(path, "X-Forwarded-For: 192.0.2.1\r\n"));
+            assert_eq!((answer.status, answer.text().as_str()), (200, "ok\n"), "{path}");
+            assert_eq!(answer.header("cache-control"), Some("no-store"));
+            let head = ask(address, get(path, "Connection: close\r\n").replace("GET", "HEAD"));
+            assert_eq!((head.status, head.header("content-length"), head.body.len()), (200, Some("3"), 0));
+            for method in ["POST", "DELETE", "OPTIONS", "get"] {
+                let answer = ask(address, get(path, "").replace("GET", method));
+                assert!(answer.is_problem(405, "method_not_allowed"), "{method} {answer:?}");
+                assert_eq!(answer.header("allow"), Some("GET, HEAD"));
+            }
+        }
+        for path in ["/-", "/-/", "/-/nothing", "/-/health/", "/-/healthz"] {
+            assert!(ask(address, get(path, "")).is_problem(404, "not_found"), "{path}");
+        }
+    }
+}
+
+/// Whoever guards the channels with a proxy has not left another door open.
+#[test]
+fn the_listener_for_operators_has_no_channels() {
+    let (broker, admin) = start_with_admin(|_| {});
+    let mut peer = broker.join("/chat");
+    for request in [
+        get("/chat", ""),
+        get("/", "Accept: text/html\r\n"),
+        get("/chat?wait=1", ""),
+        get("/chat", "Accept: text/event-stream\r\n"),
+        get("/chat", "").replace("GET", "OPTIONS"),
+        "POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi".to_owned(),
+        upgrade_request("/chat", ""),
+        upgrade_request("/-/health", ""),
+    ] {
+        assert!(ask(admin, &request).is_problem(404, "not_found"), "{request}");
+    }
+    peer.send(TEXT, b"mine");
+    peer.expect_text("mine");
+}
+
+/// A balancer is to take a full broker out of its list, and nobody is to restart it for being full.
+#[test]
+fn a_full_broker_is_well_and_not_ready() {
+    let (broker, admin) = start_with_admin(|config| config.limits.max_connections = 2);
+    let mut peers = [broker.join("/chat"), broker.join("/chat")];
+    assert!(ask(broker.address, get("/chat", "")).is_problem(503, "too_many_connections"));
+    let mut asking = Peer::connect(broker.address);
+    // What is pipelined behind the question is not answered: that would be a way in.
+    asking.write([get("/-/health", ""), upgrade_request("/chat", "")].concat().as_bytes());
+    let health = Answer::read(&mut asking);
+    assert_eq!((health.status, health.header("connection")), (200, Some("close")), "{health:?}");
+    assert_eq!(health.text(), "ok\n");
+    drop(asking);
+    let ready = ask(broker.address, get("/-/ready", ""));
+    assert!(ready.is_problem(503, "too_many_connections"), "{ready:?}");
+    // Operators have places of their own, and take none away.
+    let mut inside = Peer::connect(admin);
+    for (path, status) in [("/-/health", 200), ("/-/ready", 503), ("/-/health", 200)] {
+        inside.write(get(path, "").as_bytes());
+        let answer = Answer::read(&mut inside);
+        assert_eq!((answer.status, answer.header("connection")), (status, None), "{path} {answer:?}");
+    }
+    peers[0].send(TEXT, b"here");
+    for peer in &mut peers {
+        peer.expect_text("here");
+    }
+    let [peer, other] = peers;
+    peer.close();
+    // Whoever asks needs a place only while it asks.
+    while Answer::read(&mut asked(broker.address, "/-/ready")).status != 200 {}
+    other.close();
+}
+
+#[test]
+fn operators_have_sixteen_places() {
+    let (broker, admin) = start_with_admin(|config| config.limits.max_connections = 1);
+    let mut inside: Vec<Peer> = (0..16).map(|_| Peer::connect(admin)).collect();
+    for peer in &mut inside {
+        peer.write(get("/-/health", "").as_bytes());
+        assert_eq!(Answer::read(peer).status, 200);
+    }
+    assert_eq!(Answer::read(&mut Peer::connect(admin)).status, 503);
+    drop(inside.pop().unwrap());
+    // The place is free as soon as the broker has seen that.
+    while Answer::read(&mut asked(admin, "/-/health")).status != 200 {}
+    broker.join("/chat").close();
+}
+
+fn asked(address: SocketAddr, path: &str) -> Peer {
+    let mut peer = Peer::connect(address);
+    // It may have been refused and gone already.
+    let _ = std::io::Write::write_all(&mut peer.stream, get(path, "").as_bytes());
+    peer
+}
+
+/// While the others are sent away operators may look, and the end does not wait for them.
+#[test]
+fn a_broker_that_shuts_down_is_well_and_not_ready() {
+    let (broker, admin) = start_with_admin(|_| {});
+    let mut idle = Peer::connect(admin);
+    idle.write(get("/-/ready", "").as_bytes());
+    assert_eq!(Answer::read(&mut idle).status, 200);
+    let mut peer = broker.join("/chat");
+    broker.handle.shutdown(DEADLINE).unwrap();
+    assert_eq!(peer.expect_close(1001), "shutting_down");
+    assert!(TcpStream::connect(broker.address).is_err(), "it still listens");
+    for mut operator in [idle, Peer::connect(admin)] {
+        operator.write(get("/-/ready", "").as_bytes());
+        let ready = Answer::read(&mut operator);
+        assert!(ready.is_problem(503, "shutting_down"), "{ready:?}");
+        assert_eq!(ready.header("connection"), Some("close"));
+    }
+    assert_eq!(ask(admin, get("/-/health", "")).text(), "ok\n");
+    let mut silent = Peer::connect(admin);
+    peer.send(CLOSE, &close_payload(1001, ""));
+    peer.expect_end();
+    drop(peer);
+    silent.expect_gone();
+    drop(broker);
+    assert!(TcpStream::connect(admin).is_err(), "it still listens for operators");
+}
+
+/// What goes on in the broker is told to those who run it.
+#[test]
+fn who_gets_to_see_what_goes_on() {
+    let private = Broker::start(|_| {});
+    let (with_admin, admin) = start_with_admin(|_| {});
+    let (with_origin, origin_admin) =
+        start_with_admin(|config| config.origins = vec!["https://listed.example".to_owned()]);
+    let listed = Broker::start(|config| config.origins = vec!["https://listed.example".to_owned()]);
+    let named = Broker::start(|config| config.hosts = vec!["box.lan".to_owned()]);
+    let open = Broker::start(|config| config.listen = vec![SocketAddr::from(([0, 0, 0, 0], 0))]);
+    let half_open = Broker::start(|config| config.listen.push(SocketAddr::from(([0, 0, 0, 0], 0))));
+    for broker in [&private, &with_admin, &with_origin] {
+        assert_eq!(post(broker.address, "/chat", "", b"hi").status, 200);
+    }
+    let at = |broker: &Broker| SocketAddr::from(([127, 0, 0, 1], broker.address.port()));
+    for path in OPERATORS_PATHS {
+        for (address, status) in [
+            (at(&private), 200),
+            (admin, 200),
+            (origin_admin, 200),
+            (at(&with_admin), 404),
+            (at(&with_origin), 404),
+            (at(&listed), 404),
+            (at(&named), 404),
+            (at(&open), 404),
+            (at(&half_open), 404),
+        ] {
+            let answer = ask(address, get(path, ""));
+            assert_eq!(answer.status, status, "{path} {answer:?}");
+            assert!(status == 200 || answer.is_problem(404, "not_found"), "{answer:?}");
+            let posted = ask(address, get(path, "").replace("GET", "POST"));
+            assert_eq!(posted.status, if status == 200 { 405 } else { 404 }, "{path}");
+        }
+        // A proxy in front makes everybody look like this machine.
+        for header in [
+            "Forwarded: for=192.0.2.1",
+            "X-Forwarded-For: 192.0.2.1",
+            "x-forwarded-for:",
+            "X-Forwarded-Host: example.com",
+            "X-Forwarded-Anything: x",
+            "X-Real-IP: 192.0.2.1",
+            "VIA: 1.1 proxy",
+        ] {
+            let request = get(path, &format!("{header}\r\n"));
+            assert!(ask(at(&private), &request).is_problem(404, "not_found"), "{path} {header}");
+            assert_eq!(ask(admin, &request).status, 200, "whoever puts one before that listener means it");
+        }
+        for header in ["X-Real-IPs: 1", "X-Forwarded: 1", "Viaduct: 1", "X-Forwarde: 1"] {
+            assert_eq!(ask(at(&private), get(path, &format!("{header}\r\n"))).status, 200, "{path} {header}");
+        }
+    }
+}
+
+/// THREATS: cross-site requests and DNS rebinding. A page that may use the channels is no operator.
+#[test]
+fn no_page_from_elsewhere_gets_to_see_what_goes_on() {
+    let private = Broker::start(|_| {});
+    let (broker, admin) = start_with_admin(|config| config.origins = vec!["https://listed.example".to_owned()]);
+    for broker in [&private, &broker] {
+        assert_eq!(post(broker.address, "/chat", "", b"hi").status, 200);
+    }
+    for address in [private.address, admin] {
+        let port = address.port();
+        for path in OPERATORS_PATHS {
+            for (host, origin, status) in [
+                (format!("127.0.0.1:{port}"), format!("http://127.0.0.1:{port}"), 200),
+                (format!("localhost:{port}"), format!("http://localhost:{port}"), 200),
+                (format!("localhost:{port}"), "http://localhost:5173".to_owned(), 403),
+                (format!("localhost:{port}"), format!("http://127.0.0.1:{port}"), 403),
+                (format!("localhost:{port}"), "https://listed.example".to_owned(), 403),
+                (format!("localhost:{port}"), "null".to_owned(), 403),
+                (format!("localhost:{port}"), String::new(), 403),
+                ("rebound.example".to_owned(), "http://rebound.example".to_owned(), 421),
+            ] {
+                let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\n\r\n");
+                let answer = ask(address, &request);
+                assert_eq!(answer.status, status, "{request}{answer:?}");
+                let code = if status == 403 { "origin_not_allowed" } else { "host_not_allowed" };
+                assert!(status == 200 || answer.is_problem(status, code), "{answer:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_channels_page_by_page() {
+    let broker = Broker::start(|config| {
+        config.limits.history_messages = 2;
+        config.limits.max_channels = 3000;
+    });
+    let list = |query: &str| {
+        let answer = ask(broker.address, get(&format!("/-/channels{query}"), ""));
+        assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")), "{answer:?}");
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+        answer.text()
+    };
+    assert_eq!(list(""), "{\"channels\":[],\"count\":0,\"stubs\":0,\"next\":null}\n");
+    let mut peers = [broker.join("/b%22%20%C3%B6"), broker.join("/b%22%20%C3%B6")];
+    peers[0].send(TEXT, b"123");
+    let head = peers.each_mut().map(|peer| peer.expect_text("123"));
+    assert_eq!(head, [(), ()]);
+    let mut polling = Peer::connect(broker.address);
+    polling.write(get("/b%22%20%C3%B6?wait=60&last=0", "").as_bytes());
+    let position = |path: &str| post(broker.address, path, "", b"45").header("slotcast-position").unwrap().to_owned();
+    let (a, c) = (position("/a"), position("/c"));
+    let state = |name: &str, position: &str, rest: &str| {
+        format!("{{\"channel\":\"{name}\",\"position\":\"{position}\",{rest}}}")
+    };
+    let alone = "\"members\":0,\"subscribers\":0,\"messages\":1,\"bytes\":2";
+    let (a, c) = (state("/a", &a, alone), state("/c", &c, alone));
+    // The poll may not have arrived yet.
+    let all = loop {
+        let all = list("");
+        if all.contains("\"subscribers\":3") {
+            break all;
+        }
+    };
+    let b_position = all.split("/b").nth(1).unwrap().split('"').nth(5).unwrap();
+    let b = "\"members\":2,\"subscribers\":3,\"messages\":1,\"bytes\":3";
+    let b = state("/b\\\" ö", b_position, b);
+    assert!(b_position.ends_with(".1"), "{all}");
+    assert_eq!(all, format!("{{\"channels\":[{a},{b},{c}],\"count\":3,\"stubs\":0,\"next\":null}}\n"));
+    let first = format!("{{\"channels\":[{a}],\"count\":3,\"stubs\":0,\"next\":\"/a\"}}\n");
+    assert_eq!(list("?limit=1"), first);
+    let rest = format!("{{\"channels\":[{b},{c}],\"count\":3,\"stubs\":0,\"next\":null}}\n");
+    assert_eq!((list("?after=/a&limit=2"), list("?after=%2Fa")), (rest.clone(), rest));
+    assert_eq!(list("?after=/c"), "{\"channels\":[],\"count\":3,\"stubs\":0,\"next\":null}\n");
+    for bad in ["0", "1001", "-1", "+1", "", "many", "99999999999999999999"] {
+        let answer = ask(broker.address, get(&format!("/-/channels?limit={bad}"), ""));
+        assert!(answer.is_problem(400, "bad_parameter"), "{bad} {answer:?}");
+    }
+    for i in 0..1000 {
+        broker.handle.publish(&format!("/d{i:03}"), "x").unwrap();
+    }
+    while !list("?limit=1").contains("\"count\":1003") {}
+    let page = list("");
+    assert_eq!(page.matches("\"channel\":").count(), 1000, "so many at the most");
+    assert!(page.ends_with("\"count\":1003,\"stubs\":0,\"next\":\"/d996\"}\n"), "{}", &page[page.len() - 100..]);
+    assert_eq!(list("?after=/d996").matches("\"channel\":").count(), 3);
+}
+
+#[test]
+fn one_channel_and_who_is_in_it() {
+    let broker = Broker::start(|config| {
+        config.limits.max_presence = 3;
+        config.limits.history_messages = 0;
+    });
+    let describe = |path: &str| ask(broker.address, get(&format!("/-/channels{path}"), ""));
+    for path in ["/chat", "/", "/-/x", "/chat/", "//", "/a%2fb", "/*"] {
+        let answer = describe(path);
+        let status = if ["/chat", "/"].contains(&path) { 404 } else { 400 };
+        assert_eq!(answer.status, status, "{path} {answer:?}");
+        assert!(status == 400 || answer.is_problem(404, "no_such_channel"), "{path} {answer:?}");
+    }
+    assert!(describe("x").is_problem(404, "not_found"));
+    let mut peers = vec![broker.join("/chat?name=Zo%C3%AB"), broker.join("/chat"), broker.join("/chat?name=%22Ann")];
+    let text = describe("/chat").text();
+    let (state, who) = text.split_once(",\"who\":").unwrap();
+    let epoch = state.split('"').nth(7).unwrap().strip_suffix(".0").unwrap();
+    let alike = "\"members\":3,\"subscribers\":3,\"messages\":0,\"bytes\":0";
+    assert_eq!(state, format!("{{\"channel\":\"/chat\",\"position\":\"{epoch}.0\",{alike}"));
+    let ids: Vec<&str> = who.split("\"id\":\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    let [ann, zoe, nobody] = ids[..] else { panic!("{who}") };
+    let named = format!("{{\"id\":\"{ann}\",\"name\":\"\\\"Ann\"}},{{\"id\":\"{zoe}\",\"name\":\"Zoë\"}}");
+    assert_eq!(who, format!("[{named},{{\"id\":\"{nobody}\"}}]}}\n"));
+    // One more than --max-presence, and only the number is told.
+    peers.push(broker.join("/chat"));
+    let crowded = describe("/chat").text();
+    assert!(crowded.contains("\"members\":4,") && crowded.ends_with(",\"who\":null}\n"), "{crowded}");
+    // Of one that nobody is in any more and that was published to, the position is known.
+    assert_eq!(post(broker.address, "/quiet", "", b"x").status, 200);
+    let quiet = describe("/quiet").text();
+    let none = "\"members\":0,\"subscribers\":0,\"messages\":0,\"bytes\":0,\"who\":[]}\n";
+    assert!(quiet.ends_with(&format!(".1\",{none}")), "{quiet}");
+    let listed = ask(broker.address, get("/-/channels", "")).text();
+    assert!(listed.contains("\"count\":1,\"stubs\":1,") && !listed.contains("/quiet"), "{listed}");
+    assert_eq!(describe("/").status, 404);
+    let root = broker.join("/");
+    assert!(describe("/").text().starts_with("{\"channel\":\"/\","));
+    root.close();
+    peers.into_iter().for_each(Peer::close);
+}
