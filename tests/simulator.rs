@@ -1,12 +1,20 @@
 //! The simulator: the real broker, driven by a fake loop with peers that dribble, stall, vanish and lie, in simulated
 //! time. What each receives is compared with an oracle. One seed makes one life of a broker; a failure prints its seed.
 
+#[path = "simulator/ask.rs"]
+mod ask;
+#[path = "simulator/commands.rs"]
+mod commands;
 #[path = "simulator/crowd.rs"]
 mod crowd;
+#[path = "simulator/doors.rs"]
+mod doors;
 #[path = "simulator/embedder.rs"]
 mod embedder;
 #[path = "simulator/generator.rs"]
 mod generator;
+#[path = "simulator/incoming.rs"]
+mod incoming;
 #[path = "simulator/oracle.rs"]
 mod oracle;
 #[path = "simulator/peer.rs"]

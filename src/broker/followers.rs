@@ -112,6 +112,7 @@ impl Broker {
         let now = self.timers.now();
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         hot.heard = now;
+        hot.clear(flag::HELD);
         cold.connection.stream();
         hot.outbound.push_bytes(&mut self.batches, |target| target.extend_from_slice(&bytes));
         self.welcome(slot, channel, joined);

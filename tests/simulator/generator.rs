@@ -6,7 +6,8 @@ use slotcast::broker::reason::Counters;
 use slotcast::limits::{Limits, SlowConsumer};
 use slotcast::proto::close::CloseCode;
 
-use crate::embedder::CHANNELS;
+use crate::ask::Dialect;
+use crate::commands;
 use crate::peer::{Ending, Peer, Reader};
 use crate::random::Random;
 use crate::wire;
@@ -95,6 +96,8 @@ fn limits(random: &mut Random) -> Limits {
     limits.pong_timeout = Duration::from_secs(random.pick(&[1, 20]) as u64);
     limits.close_timeout = Duration::from_secs(random.pick(&[1, 5]) as u64);
     limits.keep_alive_timeout = Duration::from_secs(random.pick(&[1, 60]) as u64);
+    limits.max_presence = random.pick(&[0, 1, 3, 1000, 1000]);
+    limits.leave_grace = Duration::from_millis(random.pick(&[0, 0, 40, 500, 3000]));
     limits.answer_timeout = Duration::from_secs(random.pick(&[1, 30]) as u64);
     limits
 }
@@ -119,6 +122,9 @@ fn connect(world: &mut World, random: &mut Random) {
         _ => Reader::Slow(random.pick(&[1, 30, 500, 20_000])),
     };
     let room = if reader == Reader::Eager { usize::MAX } else { random.pick(&[0, 0, 300, 1000, 50_000]) };
+    let dialect =
+        random.pick(&[Dialect::Raw, Dialect::Raw, Dialect::Json, Dialect::Json, Dialect::Sse, Dialect::Ndjson]);
+    let (number, ask) = world.ask(random, dialect);
     let Some(peer) = world.connect(reader, room) else { return };
     if random.one_in(8) {
         // Often more than one, behind each other: the connection is kept.
@@ -130,7 +136,8 @@ fn connect(world: &mut World, random: &mut Random) {
         peer.poisoned = random.one_in(2);
     }
     if !peer.poisoned && !random.one_in(20) {
-        peer.wire.extend(wire::handshake(random, CHANNELS[1]));
+        (peer.dialect, peer.channel) = (ask.dialect, ask.channel);
+        peer.wire.extend(ask.request(random, number));
     }
 }
 
@@ -142,8 +149,16 @@ fn talk(world: &mut World, id: slotcast::broker::event::ConnectionId, random: &m
     let length = length(random, max_message);
     let payload = world.embedder.payload(said.0, length);
     let ping = world.embedder.payload(false, 7);
+    let speaks = world.kernel.get(id).is_some_and(|peer| peer.dialect == Dialect::Json) && !random.one_in(20);
+    let to = if speaks { world.oracle.anybody(random) } else { None };
     let Some(peer) = world.kernel.get(id).filter(|peer| peer.ending.is_none()) else { return };
-    if peer.poisoned {
+    if peer.dialect.is_stream() {
+        if random.one_in(20) {
+            // Nobody reads it, but it must not be too much.
+            let length = random.pick(&[1, 100, 1000, 5000]);
+            peer.wire.extend(vec![b'x'; length]);
+        }
+    } else if peer.poisoned {
         if random.one_in(3) {
             let silent = random.one_in(2);
             peer.wire.extend((0..if silent { 0 } else { random.below(50) }).map(|i| i as u8));
@@ -162,6 +177,13 @@ fn talk(world: &mut World, id: slotcast::broker::event::ConnectionId, random: &m
                 peer.pings.push_back(ping);
             }
             8 => peer.wire.extend(wire::masked(random, 0x8a, b"unasked")),
+            9..22 if speaks && !payload.is_empty() => {
+                peer.written += 1;
+                let (text, command) = commands::write(peer, random, (said.0, payload), to);
+                if command.len() <= max_message {
+                    message(peer, random, text, command, most);
+                }
+            }
             9..22 => message(peer, random, said.0, payload, most),
             _ => {}
         }

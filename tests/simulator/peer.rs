@@ -6,8 +6,11 @@ use std::io::{self, ErrorKind, IoSlice};
 use slotcast::broker::Io;
 use slotcast::broker::event::ConnectionId;
 
+use slotcast::channel::position::Position;
+
+use crate::ask::Dialect;
+use crate::incoming::{Incoming, Item};
 use crate::random::Random;
-use crate::wire::{Incoming, Item};
 
 /// How a peer reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +59,18 @@ pub struct Peer {
     pub shut: bool,
     /// It has sent something illegal or a Close: what comes behind that does not count.
     pub poisoned: bool,
-    incoming: Incoming,
+    /// What it has asked for last: how it is to be told, and of which channel.
+    pub dialect: Dialect,
+    pub channel: &'static str,
+    /// Commands that it has written.
+    pub written: u64,
+    /// It got a 101.
+    pub is_websocket: bool,
+    /// The position that it has seen last.
+    pub seen: Option<(&'static str, Position)>,
+    /// Our side has ended, which was not looked at yet.
+    pub has_ended: bool,
+    pub incoming: Incoming,
     pub inbox: Vec<Item>,
     /// Messages that it has sent whole, and that the embedder has not been told of.
     pub sent: VecDeque<(bool, Vec<u8>)>,
@@ -81,12 +95,37 @@ impl Peer {
             refused: false,
             shut: false,
             poisoned: false,
+            dialect: Dialect::Raw,
+            channel: "/",
+            written: 0,
+            is_websocket: false,
+            seen: None,
+            has_ended: false,
             incoming: Incoming::default(),
             inbox: Vec::new(),
             sent: VecDeque::new(),
             pings: VecDeque::new(),
             ready: false,
             read_closed: false,
+        }
+    }
+
+    /// Takes note of where it stands, so that it can go on from there.
+    pub fn look(&mut self, item: &Item) {
+        let position = match item {
+            Item::Begun(head) | Item::Response(head, _) => {
+                self.is_websocket |= head.status == 101;
+                head.field("Slotcast-Position").map(str::to_owned)
+            }
+            Item::Said(said) => {
+                let ours = said["channel"] == self.channel && said["type"] != "ack";
+                let position = if ours { said.get("position") } else { said.get("id") };
+                position.and_then(|position| position.as_str()).filter(|text| text.contains('.')).map(str::to_owned)
+            }
+            _ => None,
+        };
+        if let Some(position) = position {
+            self.seen = Some((self.channel, position.parse().expect("a position")));
         }
     }
 
@@ -211,5 +250,6 @@ impl Io for Kernel {
         let (peer, _) = self.at(slot);
         assert!(!peer.shut, "shut down twice");
         peer.shut = true;
+        peer.has_ended = true;
     }
 }

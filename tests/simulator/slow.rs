@@ -17,9 +17,10 @@ use slotcast::limits::{Limits, SlowConsumer};
 use slotcast::proto::message::Message;
 use slotcast::proto::origin::OriginRules;
 
+use crate::incoming::{Incoming, Item};
 use crate::peer::slot_of;
 use crate::random::Random;
-use crate::wire::{self, Incoming, Item};
+use crate::wire;
 
 const CHANNELS: [&str; 3] = ["/a", "/b", "/c"];
 
@@ -255,7 +256,7 @@ impl World {
         let start = self.offset_of(channel, from);
         let request = match kind {
             Kind::Sse | Kind::Ndjson => b"GET /any HTTP/1.1\r\nHost: sim.example\r\n\r\n".to_vec(),
-            Kind::Json | Kind::Raw => wire::handshake(&mut self.random, "/any"),
+            Kind::Json | Kind::Raw => wire::handshake(&mut self.random, "/any", ""),
         };
         assert_eq!(self.broker.receive(id, &request), request.len());
         match self.broker.next_event() {

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::time::Instant;
 
 use crate::broker::event::{Accept, ConnectionId, Event};
+use crate::broker::followers::StreamFormat;
 use crate::broker::timers::Now;
 use crate::broker::{Broker, Io};
 use crate::channel::log::From;
@@ -86,4 +87,20 @@ fn a_channel_goes_on_when_a_socket_breaks_in_its_fan_out() {
     assert!(world.flush().contains("two"));
     world.broker.reap(|slot| assert_eq!(slot, raw.slot()));
     assert!(!world.broker.has_work());
+}
+
+/// What came behind the request was held back until the answer, and that was not noted as over.
+#[test]
+fn a_stream_reads_on_what_came_behind_its_request() {
+    let mut world = World::new(Limits::default());
+    let id = world.broker.open(([127, 0, 0, 1], 9).into(), false).unwrap();
+    let request = b"GET /chat HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    assert_eq!(world.broker.receive(id, request), request.len());
+    assert!(!world.broker.wants_input(id));
+    let Some(Event::Http(exchange)) = world.broker.next_event() else { panic!("no request") };
+    world.broker.stream(exchange, StreamFormat::Sse, "/chat", From::Now);
+    world.broker.assert_invariants();
+    assert_eq!(world.broker.take_resumed(), [id]);
+    assert!(world.broker.wants_input(id));
+    assert_eq!(world.broker.receive(id, b"nobody reads this"), 17);
 }

@@ -1,0 +1,60 @@
+//! What peers ask for: how they want to be told, of which channel, from where on. The path of a request is the number of
+//! what is asked, so that whoever answers knows it without any of the code under test.
+
+use slotcast::channel::log::From;
+
+use crate::random::Random;
+use crate::wire;
+
+/// How a peer is told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(dead_code, reason = "not all are asked for yet")]
+pub enum Dialect {
+    #[default]
+    Raw,
+    Json,
+    Sse,
+    Ndjson,
+    Poll,
+}
+
+/// What a peer asks for.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    pub dialect: Dialect,
+    pub channel: &'static str,
+    pub from: From,
+    /// What it calls itself.
+    pub name: Option<&'static str>,
+}
+
+impl Dialect {
+    /// Whether it is a stream, by HTTP.
+    pub fn is_stream(self) -> bool {
+        matches!(self, Dialect::Sse | Dialect::Ndjson)
+    }
+
+    /// Whether it has words for more than messages.
+    pub fn has_words(self) -> bool {
+        matches!(self, Dialect::Json | Dialect::Sse | Dialect::Ndjson)
+    }
+}
+
+impl Ask {
+    /// The request, under that number.
+    pub fn request(&self, random: &mut Random, number: usize) -> Vec<u8> {
+        let path = format!("/{number}");
+        let accept = match self.dialect {
+            Dialect::Raw => return wire::handshake(random, &path, ""),
+            Dialect::Json => {
+                let offer = random.pick(&["v1.slotcast.json", "chat, v1.slotcast.json"]);
+                return wire::handshake(random, &path, &format!("Sec-WebSocket-Protocol: {offer}\r\n"));
+            }
+            Dialect::Sse => random.pick(&["text/event-stream", "text/html;q=0.1, text/event-stream"]),
+            Dialect::Ndjson => "application/x-ndjson",
+            Dialect::Poll => random.pick(&["*/*", "application/json"]),
+        };
+        let closing = if random.one_in(20) { "Connection: close\r\n" } else { "" };
+        format!("GET {path} HTTP/1.1\r\nHost: sim.example\r\nAccept: {accept}\r\n{closing}\r\n").into_bytes()
+    }
+}
