@@ -189,7 +189,7 @@ fn ten_thousand_rejoin_at_once() {
     let seed = number("SLOTCAST_SEED").unwrap_or_else(crate::any_seed);
     let _shown = ShowSeed(seed);
     let mut herd = Herd::new(seed);
-    let head = wire::handshake(&mut Random::new(1), "/herd");
+    let head = wire::handshake(&mut Random::new(1), "/herd", "");
     let a_turn = [HERD, 1000, 64][herd.random.below(3)];
     let mut turns = 0;
     while herd.ids.len() < HERD || !herd.is_complete() {
