@@ -209,6 +209,7 @@ impl Broker {
         cold.connection.answered(true);
         cold.due = due;
         cold.kept = true;
+        hot.clear(flag::HEAD);
         hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(response));
         // A turn has only so much to write, whoever it is for.
         self.open_bytes += response.len();
@@ -341,7 +342,9 @@ impl Broker {
     }
 
     pub(super) fn answer_problem(&mut self, slot: u32, cause: Cause, refusal: &Refusal) {
-        self.answer(slot, cause, &Response::problem(refusal).closing().encode());
+        let response = Response::problem(refusal).closing();
+        let is_head = self.slots.hot(slot).has(flag::HEAD);
+        self.answer(slot, cause, &if is_head { response.encode_for_head() } else { response.encode() });
     }
 
     /// The peer's socket takes bytes again.

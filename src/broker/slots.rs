@@ -57,6 +57,8 @@ pub mod flag {
     pub const PROXIED: u32 = 1 << 18;
     /// Agreed to lose messages when it is slow, although it cannot be told.
     pub const LOSSY: u32 = 1 << 19;
+    /// The request that waits for its answer wants only the head of it.
+    pub const HEAD: u32 = 1 << 20;
 }
 
 /// What a delivery touches: one cache line.

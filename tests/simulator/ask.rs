@@ -8,7 +8,6 @@ use crate::wire;
 
 /// How a peer is told.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(dead_code, reason = "not all are asked for yet")]
 pub enum Dialect {
     #[default]
     Raw,
@@ -26,6 +25,10 @@ pub struct Ask {
     pub from: From,
     /// What it calls itself.
     pub name: Option<&'static str>,
+    /// How long a poll waits, in milliseconds; None if it does not.
+    pub wait: Option<u64>,
+    /// Of the answer to a poll, only the head is wanted.
+    pub is_head: bool,
 }
 
 impl Dialect {
@@ -55,6 +58,7 @@ impl Ask {
             Dialect::Poll => random.pick(&["*/*", "application/json"]),
         };
         let closing = if random.one_in(20) { "Connection: close\r\n" } else { "" };
-        format!("GET {path} HTTP/1.1\r\nHost: sim.example\r\nAccept: {accept}\r\n{closing}\r\n").into_bytes()
+        let method = if self.is_head { "HEAD" } else { "GET" };
+        format!("{method} {path} HTTP/1.1\r\nHost: sim.example\r\nAccept: {accept}\r\n{closing}\r\n").into_bytes()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use serde_json::Value;
 use slotcast::broker::event::{ConnectionId, Event, Exchange, Handshake};
 use slotcast::broker::reason::{Cause, CloseReason};
 use slotcast::broker::{JoinError, Published};
@@ -14,10 +15,16 @@ use slotcast::proto::message::{Kind, Message};
 use crate::ask::Dialect;
 use crate::commands::Reference;
 use crate::incoming::Head;
-use crate::oracle::{Behind, Who};
+use crate::oracle::{self, Behind, Who};
 use crate::world::World;
 
 pub const CHANNELS: [&str; 4] = ["/", "/a", "/b", "/c"];
+
+/// What a request is answered with.
+pub enum Answer {
+    Bytes(Vec<u8>),
+    Poll(oracle::Answer),
+}
 
 /// What the embedder remembers.
 #[derive(Default)]
@@ -26,10 +33,13 @@ pub struct Embedder {
     pub accepted: HashMap<ConnectionId, Option<Cause>>,
     /// The position that the 101 or the head of a stream is to carry, and the loss.
     pub begun: HashMap<ConnectionId, (Option<String>, Option<String>)>,
-    /// The bodies that were given to `respond`, and have not arrived.
-    pub answers: HashMap<ConnectionId, VecDeque<Vec<u8>>>,
+    /// What requests are answered with, and has not arrived.
+    answers: HashMap<ConnectionId, VecDeque<Answer>>,
     handshakes: Vec<Handshake>,
-    exchanges: Vec<Exchange>,
+    /// Requests that are not answered, and when they came.
+    exchanges: Vec<(Exchange, u64)>,
+    /// Who has asked, and is never answered.
+    ignored: HashSet<ConnectionId>,
     pub positions: Vec<Position>,
     /// Who has joined the first channel, which nobody does twice: its empty messages look alike.
     pub in_first: HashSet<ConnectionId>,
@@ -55,13 +65,40 @@ impl Embedder {
         assert_eq!(self.begun.remove(&id), Some(head.told()), "{id}: the position in the head, and what is lost");
     }
 
-    pub fn check_response(&mut self, id: ConnectionId, head: &Head, body: &[u8]) {
+    pub fn expect(&mut self, id: ConnectionId, answer: Answer) {
+        self.answers.entry(id).or_default().push_back(answer);
+    }
+
+    pub fn check_response(&mut self, id: ConnectionId, head: &Head, body: Option<&[u8]>) {
         // The responses to what it asked before may still be on their way.
         assert!(!self.was_open(id), "{id}: a response behind the 101");
-        if head.status == 200 {
-            let answer = self.answers.get_mut(&id).and_then(VecDeque::pop_front);
-            assert_eq!(answer.as_deref(), Some(body), "{id}: another response than the next");
+        if head.status != 200 {
+            return;
         }
+        match self.answers.get_mut(&id).and_then(VecDeque::pop_front) {
+            Some(Answer::Bytes(bytes)) => assert!(body.is_none_or(|body| body == bytes), "{id}: another answer"),
+            Some(Answer::Poll(answer)) => {
+                assert_eq!(head.field("Content-Type"), Some("application/json"), "{id}");
+                assert_eq!(body.is_none(), answer.is_head, "{id}: only the head, or the whole");
+                let told: Option<Value> = body.map(|body| serde_json::from_slice(body).expect("JSON"));
+                assert!(told.is_none_or(|told| told == answer.body), "{id}: another answer than {}", answer.body);
+                let (position, lost) = head.told();
+                let unknown = answer.body["lost"].as_object().map(|lost| lost["count"].as_u64());
+                let unknown =
+                    unknown.map(|count| count.map_or_else(|| "unknown".to_owned(), |count| count.to_string()));
+                assert_eq!(
+                    (position.as_deref(), lost),
+                    (answer.body["position"].as_str(), unknown),
+                    "{id}: in the head"
+                );
+            }
+            None => panic!("{id}: an answer that nobody gave: {head:?}"),
+        }
+    }
+
+    /// Whether it has asked for something that the embedder has not answered.
+    pub fn is_asked(&self, id: ConnectionId) -> bool {
+        self.ignored.contains(&id) || self.exchanges.iter().any(|(exchange, _)| exchange.id() == id)
     }
 
     pub fn assert_all_told(&self) {
@@ -154,9 +191,9 @@ impl World {
                 _ => self.accept(handshake),
             },
             Event::Http(exchange) => match self.random.below(8) {
-                0 => self.embedder.exchanges.push(exchange),
-                1 => drop(exchange),
-                _ => self.serve(exchange),
+                0 => self.embedder.exchanges.push((exchange, self.oracle.now)),
+                1 => drop(self.embedder.ignored.insert(exchange.id())),
+                _ => self.serve(exchange, self.oracle.now),
             },
             Event::Message(id, message) if self.oracle.dialect(id) == Some(Dialect::Json) => self.obey(id, &message),
             Event::Message(id, message) => {
@@ -240,7 +277,9 @@ impl World {
         let channel = self.random.pick(&CHANNELS);
         match (self.random.below(26), anyone) {
             (0..12, _) => {
-                let except = anyone.filter(|_| self.random.one_in(4));
+                // One who polls is not left out.
+                let polls = self.oracle.all_held().first().copied().filter(|_| self.random.one_in(8));
+                let except = polls.or(anyone.filter(|_| self.random.one_in(4)));
                 for _ in 0..1 + self.random.below(4) {
                     let data = self.data((channel == "/").then_some(true));
                     let name = self.random.pick(&[None, None, Some("a backend")]);
@@ -272,8 +311,8 @@ impl World {
                 }
             }
             (21, _) => {
-                if let Some(exchange) = self.embedder.exchanges.pop() {
-                    self.serve(exchange);
+                if let Some((exchange, came)) = self.embedder.exchanges.pop() {
+                    self.serve(exchange, came);
                 }
             }
             (22, Some(id)) => self.try_stale(id),

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use slotcast::broker::event::ConnectionId;
 use slotcast::broker::reason::Counters;
+use slotcast::channel::log::From;
 use slotcast::limits::{Limits, SlowConsumer};
 use slotcast::proto::close::CloseCode;
 
@@ -12,6 +14,18 @@ use crate::peer::{Ending, Peer, Reader};
 use crate::random::Random;
 use crate::wire;
 use crate::world::World;
+
+/// How peers are told, each as often as it stands here.
+const DIALECTS: [Dialect; 8] = [
+    Dialect::Raw,
+    Dialect::Raw,
+    Dialect::Json,
+    Dialect::Json,
+    Dialect::Sse,
+    Dialect::Ndjson,
+    Dialect::Poll,
+    Dialect::Poll,
+];
 
 /// One whole life of a broker.
 pub fn run(seed: u64) -> Counters {
@@ -122,27 +136,46 @@ fn connect(world: &mut World, random: &mut Random) {
         _ => Reader::Slow(random.pick(&[1, 30, 500, 20_000])),
     };
     let room = if reader == Reader::Eager { usize::MAX } else { random.pick(&[0, 0, 300, 1000, 50_000]) };
-    let dialect =
-        random.pick(&[Dialect::Raw, Dialect::Raw, Dialect::Json, Dialect::Json, Dialect::Sse, Dialect::Ndjson]);
+    let dialect = random.pick(&DIALECTS);
     let (number, ask) = world.ask(random, dialect);
     let Some(peer) = world.connect(reader, room) else { return };
     if random.one_in(8) {
         // Often more than one, behind each other: the connection is kept.
         for _ in 0..1 + random.below(4) {
             let length = random.below(200);
-            peer.wire.extend(wire::request(random, &vec![b'x'; length]));
+            let (words, is_head) = wire::request(random, &vec![b'x'; length]);
+            peer.request(&words, is_head);
         }
         // What is asked there may be a WebSocket in the end.
         peer.poisoned = random.one_in(2);
     }
     if !peer.poisoned && !random.one_in(20) {
         (peer.dialect, peer.channel) = (ask.dialect, ask.channel);
-        peer.wire.extend(ask.request(random, number));
+        peer.request(&ask.request(random, number), ask.is_head);
     }
 }
 
+/// One who polls goes on from where it stands, now or then in another way.
+fn poll_again(world: &mut World, id: ConnectionId, random: &mut Random) {
+    let Some(peer) = world.kernel.get(id) else { return };
+    if peer.waiting > 0 && !random.one_in(10) {
+        return;
+    }
+    let (channel, seen) = (peer.channel, peer.seen);
+    let dialect = if random.one_in(12) { random.pick(&DIALECTS) } else { Dialect::Poll };
+    let (number, mut ask) = world.ask(random, dialect);
+    if let Some((_, seen)) = seen.filter(|_| !random.one_in(6)) {
+        ask.from = From::Position(seen);
+    }
+    ask.channel = channel;
+    world.asks[number] = ask.clone();
+    let Some(peer) = world.kernel.get(id) else { return };
+    peer.dialect = dialect;
+    peer.request(&ask.request(random, number), ask.is_head);
+}
+
 /// A peer says something, or makes up its mind to leave.
-fn talk(world: &mut World, id: slotcast::broker::event::ConnectionId, random: &mut Random) {
+fn talk(world: &mut World, id: ConnectionId, random: &mut Random) {
     let max_message = world.broker.limits().max_message;
     let most = world.broker.limits().max_fragments as usize;
     let said = (random.one_in(2), random.one_in(10));
@@ -152,7 +185,9 @@ fn talk(world: &mut World, id: slotcast::broker::event::ConnectionId, random: &m
     let speaks = world.kernel.get(id).is_some_and(|peer| peer.dialect == Dialect::Json) && !random.one_in(20);
     let to = if speaks { world.oracle.anybody(random) } else { None };
     let Some(peer) = world.kernel.get(id).filter(|peer| peer.ending.is_none()) else { return };
-    if peer.dialect.is_stream() {
+    if peer.dialect == Dialect::Poll {
+        poll_again(world, id, random);
+    } else if peer.dialect.is_stream() {
         if random.one_in(20) {
             // Nobody reads it, but it must not be too much.
             let length = random.pick(&[1, 100, 1000, 5000]);
@@ -188,6 +223,7 @@ fn talk(world: &mut World, id: slotcast::broker::event::ConnectionId, random: &m
             _ => {}
         }
     }
+    let Some(peer) = world.kernel.get(id) else { return };
     if random.one_in(40) {
         peer.ending = Some(random.pick(&[Ending::Eof, Ending::Reset]));
     }

@@ -64,6 +64,10 @@ pub struct Peer {
     pub channel: &'static str,
     /// Commands that it has written.
     pub written: u64,
+    /// Requests that it has written and that are not answered.
+    pub waiting: usize,
+    /// The broker was told that it says no more.
+    pub hung_up: bool,
     /// It got a 101.
     pub is_websocket: bool,
     /// The position that it has seen last.
@@ -98,6 +102,8 @@ impl Peer {
             dialect: Dialect::Raw,
             channel: "/",
             written: 0,
+            waiting: 0,
+            hung_up: false,
             is_websocket: false,
             seen: None,
             has_ended: false,
@@ -110,10 +116,18 @@ impl Peer {
         }
     }
 
+    /// Asks for something, in those words.
+    pub fn request(&mut self, words: &[u8], is_head: bool) {
+        self.wire.extend(words);
+        self.waiting += 1;
+        self.incoming.await_answer(is_head);
+    }
+
     /// Takes note of where it stands, so that it can go on from there.
     pub fn look(&mut self, item: &Item) {
         let position = match item {
             Item::Begun(head) | Item::Response(head, _) => {
+                self.waiting = self.waiting.saturating_sub(1);
                 self.is_websocket |= head.status == 101;
                 head.field("Slotcast-Position").map(str::to_owned)
             }
