@@ -129,6 +129,7 @@ pub use proto::message::{Kind, Message};
 pub use relay::token::PublishToken;
 pub use relay::{Door, Intent, Relay};
 pub use server::Server;
+pub use server::polling::Polled;
 
 /// Compiles the README's Rust.
 #[cfg(doctest)]

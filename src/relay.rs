@@ -22,6 +22,7 @@ use crate::channel::dialect::command::{CommandError, Ref};
 use crate::channel::dialect::{Encoding, JSON_DIALECT};
 use crate::channel::log::{From, MemberId};
 use crate::channel::name::ChannelName;
+use crate::proto::close::CloseCode;
 use crate::proto::http::{Refusal, Response, Status};
 use crate::proto::message::Message;
 use crate::proto::text::escape_for_log;
@@ -237,6 +238,31 @@ impl Relay {
         }
     }
 
+    /// Tells whoever has this intent no, in the words of the door that it came through: an error response, an `error` in the
+    /// JSON dialect, and to one who only sends messages the end, with 1008. An intent that asks for nothing is dropped.
+    pub fn veto(&self, server: &mut Server, intent: Intent, refusal: Refusal) {
+        match intent {
+            Intent::Join { handshake, .. } | Intent::Refuse(handshake, _) => server.refuse(handshake, refusal),
+            Intent::Publish { door: Door::Http(exchange), .. }
+            | Intent::Follow { exchange, .. }
+            | Intent::Read { exchange, .. }
+            | Intent::Answer(exchange, _) => server.respond(exchange, Response::problem(&refusal)),
+            Intent::Publish { door: Door::Command(id, reference), .. }
+            | Intent::Subscribe { id, reference, .. }
+            | Intent::Unsubscribe { id, reference, .. }
+            | Intent::Members { id, reference, .. }
+            | Intent::Send { id, reference, .. }
+            | Intent::Reject { id, reference, .. } => {
+                let error = CommandError { code: refusal.code, message: refusal.detail };
+                commands::reject(server, id, reference, &error);
+            }
+            Intent::Publish { door: Door::WebSocket(id), .. } | Intent::Expel(id) => {
+                server.close(id, CloseCode::POLICY, &refusal.to_string());
+            }
+            Intent::Leave(_) | Intent::Io(_) | Intent::Nothing => {}
+        }
+    }
+
     /// Carries an intent out, if the publish token allows it.
     pub fn perform(&self, server: &mut Server, intent: Intent) {
         match self.authorize(server, intent) {
@@ -299,7 +325,7 @@ impl Relay {
                     let path = escape_for_log(handshake.path().as_bytes());
                     format!("refused ws {path} from {}: {refusal}", handshake.peer())
                 });
-                server.refuse(handshake, &refusal);
+                server.refuse(handshake, refusal);
             }
             Intent::Answer(exchange, response) => server.respond(exchange, response),
             Intent::Leave(_) | Intent::Io(_) | Intent::Nothing => {}

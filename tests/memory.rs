@@ -22,6 +22,9 @@ use slotcast::server::Server;
 /// Most bytes of live heap that an idle connection may cost.
 const MOST_EACH: isize = 400;
 
+/// Most bytes that one may cost more if it agreed to compression.
+const MOST_DEFLATE: isize = 16;
+
 /// Most bytes of live heap that a channel may cost beside its history, and when only its position is known.
 const MOST_STUB: usize = 128;
 
@@ -29,7 +32,8 @@ const MOST_STUB: usize = 128;
 const CONNECTIONS: usize = 8000;
 
 const HEAD: &[u8] = b"GET /idle HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+const DEFLATE: &[u8] = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
 /// Code 1000, masking key 0.
 const CLOSE: &[u8] = b"\x88\x82\x00\x00\x00\x00\x03\xe8";
 
@@ -74,20 +78,22 @@ struct Crowd {
 }
 
 impl Crowd {
-    fn come(&mut self, count: usize) {
+    fn come(&mut self, count: usize, offer: &[u8]) {
         while self.streams.len() < count {
             let first = self.streams.len();
             // Fewer at a time than the backlog holds.
             for _ in first..count.min(first + 500) {
                 let mut stream = TcpStream::connect(self.address).unwrap();
                 stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-                stream.write_all(HEAD).unwrap();
+                stream.write_all(&[HEAD, offer, b"\r\n"].concat()).unwrap();
                 self.streams.push(stream);
             }
             for stream in &mut self.streams[first..] {
                 let mut head = [0; 512];
                 let count = stream.read(&mut head).unwrap();
                 assert!(head.starts_with(b"HTTP/1.1 101 ") && head[..count].ends_with(b"\r\n\r\n"));
+                let agreed = head.windows(18).any(|part| part == b"permessage-deflate");
+                assert_eq!(agreed, !offer.is_empty());
             }
         }
     }
@@ -158,10 +164,10 @@ fn a_connection_at_rest_costs_little_and_all_of_it_comes_back() {
     });
     round_trip(address);
     let (rest, before) = (LIVE.load(Relaxed), descriptors());
-    let mut waves = [Wave::default(); 2];
-    for wave in &mut waves {
+    let mut waves = [Wave::default(); 3];
+    for (wave, offer) in waves.iter_mut().zip([b"", b"", DEFLATE]) {
         PEAK.store(0, Relaxed);
-        crowd.come(count);
+        crowd.come(count, offer);
         round_trip(address);
         wave.here = LIVE.load(Relaxed) - rest;
         crowd.leave();
@@ -176,10 +182,12 @@ fn a_connection_at_rest_costs_little_and_all_of_it_comes_back() {
     }
     handle.shutdown(Duration::ZERO).unwrap();
     thread.join().unwrap();
-    let [first, second] = waves;
+    let [first, second, deflating] = waves;
     let each = first.here / count as isize;
-    println!("{count} connections: {each} B each at rest; {first:?}, then {second:?}");
+    let more = (deflating.here - second.here) / count as isize;
+    println!("{count} connections: {each} B each at rest, {more} B more with compression; {waves:?}");
     assert!(each <= MOST_EACH, "{each} B each");
+    assert!(more <= MOST_DEFLATE, "{more} B more each with compression");
     assert!(second.peak <= first.peak + first.peak / 100, "a second wave costs more: {waves:?}");
     assert!(second.gone <= first.gone + first.gone / 100, "more is kept after a second wave: {waves:?}");
 }

@@ -21,6 +21,8 @@ mod oracle;
 mod peer;
 #[path = "simulator/random.rs"]
 mod random;
+#[path = "simulator/rejoin.rs"]
+mod rejoin;
 #[path = "simulator/slow.rs"]
 mod slow;
 #[path = "simulator/wire.rs"]
@@ -50,6 +52,10 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text}")))
 }
 
+fn any_seed() -> u64 {
+    RandomState::new().hash_one(0) >> 20
+}
+
 #[test]
 fn any_life_of_a_broker() {
     if let Some(seed) = number("SLOTCAST_SEED") {
@@ -58,7 +64,7 @@ fn any_life_of_a_broker() {
         return;
     }
     let count = number("SLOTCAST_SEEDS").unwrap_or(2000);
-    let base = RandomState::new().hash_one(0) >> 20;
+    let base = any_seed();
     let begun = Instant::now();
     println!("{count} seeds from {base}");
     let next = AtomicU64::new(0);

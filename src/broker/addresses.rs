@@ -20,7 +20,7 @@ impl Broker {
             return true;
         }
         let most = self.limits.max_connections_per_ip;
-        let is_judged = most > 0 && cold.counted && (!inside || hot.has(flag::PROXIED));
+        let is_judged = most > 0 && hot.has(flag::COUNTED) && (!inside || hot.has(flag::PROXIED));
         is_judged && self.addresses.get(&cold.peer().ip()).is_some_and(|&count| count as usize > most)
     }
 
@@ -46,20 +46,17 @@ impl Broker {
 
     /// Counts connections by address, only where that is limited: it is a map entry for each address.
     pub(super) fn count_address(&mut self, slot: u32) {
-        let Some(cold) = self.slots.cold(slot).filter(|_| self.limits.max_connections_per_ip > 0) else { return };
-        cold.counted = true;
+        let Some((hot, cold)) = self.slots.both(slot).filter(|_| self.limits.max_connections_per_ip > 0) else {
+            return;
+        };
+        hot.set(flag::COUNTED);
         *self.addresses.entry(cold.peer().ip()).or_default() += 1;
     }
 
     pub(super) fn uncount(&mut self, slot: u32) {
-        let Some(cold) = self.slots.cold(slot).filter(|cold| cold.counted) else { return };
-        cold.counted = false;
-        let address = cold.peer().ip();
-        self.discount_address(address);
-    }
-
-    pub(super) fn discount_address(&mut self, address: IpAddr) {
-        if let Entry::Occupied(mut count) = self.addresses.entry(address) {
+        let Some((hot, cold)) = self.slots.both(slot).filter(|(hot, _)| hot.has(flag::COUNTED)) else { return };
+        hot.clear(flag::COUNTED);
+        if let Entry::Occupied(mut count) = self.addresses.entry(cold.peer().ip()) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();

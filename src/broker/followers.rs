@@ -78,7 +78,8 @@ impl Broker {
     }
 
     /// Answers a request with a stream of a channel's messages. The id's Close event follows in any case.
-    pub fn stream(&mut self, exchange: Exchange, format: StreamFormat, channel: &str, from: From) -> ConnectionId {
+    pub fn stream(&mut self, mut exchange: Exchange, format: StreamFormat, channel: &str, from: From) -> ConnectionId {
+        exchange.unanswered.answered();
         let id = exchange.id;
         let Some(slot) = self.asked_slot(id) else {
             self.events.push_back(Event::Close(id, CloseReason::new(Cause::PeerVanished, None, "")));
@@ -150,7 +151,8 @@ impl Broker {
 
     /// Answers a request with what there is behind `from`; if there is nothing, holds it until there is, at most for
     /// `timeout`, past which it is answered with nothing.
-    pub fn hold(&mut self, exchange: Exchange, channel: &str, from: From, timeout: Duration) {
+    pub fn hold(&mut self, mut exchange: Exchange, channel: &str, from: From, timeout: Duration) {
+        exchange.unanswered.answered();
         let Some(slot) = self.asked_slot(exchange.id) else { return };
         let kept = self.read_json(channel, from);
         // A complete request is answered, also to a peer that says no more, but it does not wait.

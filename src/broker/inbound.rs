@@ -171,7 +171,8 @@ impl Broker {
                 cold.due = due;
                 let (peer, admin) = (cold.peer(), cold.admin);
                 self.rearm(slot);
-                self.events.push_back(Event::Handshake(Handshake { id, peer, admin, request, upgrade }));
+                let unanswered = self.dropped.guard(id, Status::FORBIDDEN);
+                self.events.push_back(Event::Handshake(Handshake { id, peer, admin, request, upgrade, unanswered }));
             }
             Asks::Http(body) if body.is_complete() => self.exchange(slot, request, body.finish()),
             Asks::Http(body) => self.await_body(slot, request, body),
@@ -194,7 +195,8 @@ impl Broker {
         cold.due = due;
         let (peer, admin) = (cold.peer(), cold.admin);
         self.rearm(slot);
-        self.events.push_back(Event::Http(Exchange { id, peer, admin, request, body }));
+        let unanswered = self.dropped.guard(id, Status::NOT_FOUND);
+        self.events.push_back(Event::Http(Exchange { id, peer, admin, request, body, unanswered }));
     }
 
     /// The deadline stays: it counts from accept, or the first byte, to the end of the whole request.

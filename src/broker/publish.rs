@@ -48,7 +48,9 @@ impl Broker {
         let from = from.map(|id| self.member_id(id));
         let entry = Entry { unix_ms, message, from, name, except: except.map(|id| id.0) };
         self.open_bytes += self.channels.publish(key, entry, now, &mut self.batches, &mut self.encoder, &self.limits);
-        if self.channels[key as usize].has_open_batches() {
+        let encodings = self.channels[key as usize].open_batches();
+        self.counters.messages_encoded += encodings as u64;
+        if encodings > 0 {
             self.touch(key);
         }
         let channel = &self.channels[key as usize];

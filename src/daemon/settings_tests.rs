@@ -59,6 +59,16 @@ fn flags_win_over_the_environment() {
 }
 
 #[test]
+fn a_policy_is_one_of_three() {
+    for policy in slotcast::SlowConsumer::ALL {
+        assert_eq!(settings(&format!("--slow-consumer {policy}"), &[]).limits.slow_consumer, policy);
+        assert_eq!(settings("", &[("SLOTCAST_SLOW_CONSUMER", policy.as_str())]).limits.slow_consumer, policy);
+    }
+    let line = refusal("--slow-consumer Latest", &[]);
+    assert_eq!(line, "--slow-consumer: \"Latest\" is none of close, drop-oldest and latest");
+}
+
+#[test]
 fn lists_are_repeated_or_split_on_commas() {
     let env = [("SLOTCAST_ORIGIN", "https://a.example, https://b.example,"), ("SLOTCAST_HOST", "c.example")];
     let from_env = settings("", &env);

@@ -42,10 +42,23 @@ pub(super) fn of(server: &Server) -> String {
     counter("slotcast_messages_received_total", "WebSocket messages that arrived.", counters.messages_received);
     counter("slotcast_messages_sent_total", "Messages sent or queued, one a subscriber.", counters.messages_sent);
     counter(
+        "slotcast_messages_encoded_total",
+        "Messages turned into bytes, once for all who are told alike, and again for those who catch up.",
+        counters.messages_encoded,
+    );
+    counter(
         "slotcast_messages_lost_total",
         "Messages that subscribers did not get, one a subscriber.",
         counters.messages_lost,
     );
+    let compression = server.compression();
+    counter(
+        "slotcast_compressed_messages_total",
+        "Messages that were compressed, each once a window.",
+        compression.messages,
+    );
+    counter("slotcast_compression_input_bytes_total", "Their bytes before.", compression.bytes_before);
+    counter("slotcast_compression_output_bytes_total", "Their bytes after.", compression.bytes_after);
     counter("slotcast_received_bytes_total", "Bytes that were read.", counters.bytes_received);
     counter("slotcast_sent_bytes_total", "Bytes that the kernel took.", counters.bytes_sent);
     write_closed(&mut text, server);

@@ -14,6 +14,7 @@ use crate::channel::log::{From, MemberId};
 use crate::channel::presence::Named;
 use crate::limits::Limits;
 use crate::proto::close::CloseCode;
+use crate::proto::deflate::Stats;
 use crate::proto::http::{Refusal, Response};
 use crate::proto::message::Message;
 
@@ -25,8 +26,8 @@ impl Server {
     }
 
     /// Answers a handshake with an error.
-    pub fn refuse(&mut self, handshake: Handshake, refusal: &Refusal) {
-        self.broker.refuse(handshake, refusal);
+    pub fn refuse(&mut self, handshake: Handshake, refusal: impl Into<Refusal>) {
+        self.broker.refuse(handshake, &refusal.into());
     }
 
     /// Answers an HTTP request.
@@ -210,6 +211,11 @@ impl Server {
     /// What was counted since the start.
     pub fn counters(&self) -> &Counters {
         self.broker.counters()
+    }
+
+    /// What compression did since the start.
+    pub fn compression(&self) -> Stats {
+        self.broker.compression()
     }
 
     /// The limits in force.

@@ -2,7 +2,7 @@
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
-use crate::common::{BINARY, Broker, CLOSE, CONTINUATION, FIN, Peer, TEXT, frame, post, prose, upgrade_request};
+use crate::common::{BINARY, Broker, CLOSE, CONTINUATION, FIN, Peer, TEXT, ask, frame, post, prose, upgrade_request};
 
 const RSV1: u8 = 0x40;
 const PLAIN: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
@@ -60,6 +60,7 @@ fn two_windows_and_none_in_one_channel() {
     assert_eq!(agreed, Some(format!("{PLAIN}; server_max_window_bits=9")));
     let (mut plain, agreed) = join(&broker, "permessage-deflate; server_max_window_bits=8", "");
     assert_eq!(agreed, None, "zlib has no window of 8 bits");
+    let (_one, _more) = (join(&broker, "permessage-deflate", ""), join(&broker, "permessage-deflate", ""));
     for (round, length) in [0, 1, 255, 256, 5000, 70_000, 1 << 20].into_iter().enumerate() {
         let text = prose(7, length);
         let (opcode, kind) = if round % 2 == 0 { (TEXT, "text/plain") } else { (BINARY, "application/x-any") };
@@ -70,6 +71,9 @@ fn two_windows_and_none_in_one_channel() {
             assert!(payload == text.as_bytes(), "{length} bytes, window {window}");
         }
     }
+    // Once a message and window, whoever gets it: four of these were long enough.
+    let metrics = ask(broker.address, "GET /-/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").text();
+    assert!(metrics.contains("\nslotcast_compressed_messages_total 8\n"), "{metrics}");
     // What does not shrink is sent as it is.
     let noise = crate::common::pattern(3, 5000);
     post(broker.address, "/chat", "Content-Type: application/x-any\r\n", &noise);

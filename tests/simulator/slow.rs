@@ -416,6 +416,11 @@ impl World {
         }
         let counted = self.broker.counters().messages_lost;
         assert!(counted == missed || self.ended > 0, "{counted} lost, {missed} missed");
+        // What was encoded for those who caught up is kept for a second after the last of them, and for one more.
+        for _ in 0..2 {
+            self.now.instant += Duration::from_secs(1);
+            self.turn();
+        }
         assert_eq!((self.broker.outbound_held(), self.broker.inbound_held()), (0, 0));
     }
 }

@@ -191,6 +191,26 @@ fn only_the_newest_stays_once_a_write_would_block() {
     assert_eq!((told(&world.drain(slow)).as_str(), world.lost()), ("601 602 603 604 605", 597));
 }
 
+/// A turn's batch may be large, and its newest message little.
+#[test]
+fn the_newest_does_not_keep_all_of_its_turn() {
+    let mut world = World::new(limits(SlowConsumer::Latest));
+    let slow = world.follow(StreamFormat::Ndjson, "/a", From::Now);
+    world.set_room(slow, 0);
+    for turn in 0..5 {
+        world.publish("/a", turn * 200 + 1..=turn * 200 + 200, 100);
+        assert!(world.broker.outbound_held() < 1000, "{} bytes", world.broker.outbound_held());
+        // One who comes or goes is told of, and never dropped.
+        world.follow(StreamFormat::Sse, "/a", From::Now);
+    }
+    world.flush();
+    let lines = world.drain(slow);
+    let order: Vec<&str> = lines.lines().map(|line| &line[..12]).collect();
+    let (join, newest) = ("{\"type\":\"joi", "{\"type\":\"mes");
+    assert_eq!(order, [join, join, join, join, "{\"type\":\"los", newest, join], "{lines}");
+    assert!(lines.contains("\"count\":999,"), "{lines}");
+}
+
 #[test]
 fn of_each_channel_the_newest_stays_for_one_who_cannot_be_told_but_agreed() {
     let mut world = World::new(limits(SlowConsumer::Latest));
