@@ -221,14 +221,13 @@ impl Broker {
         cold.connection.answered(true);
         cold.due = due;
         cold.kept = true;
-        hot.clear(flag::HEAD);
         hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(response));
         // A turn has only so much to write, whoever it is for.
         self.open_bytes += response.len();
         if hot.has(flag::HELD) {
-            hot.clear(flag::HELD);
             self.resumed.push(id);
         }
+        hot.clear(flag::HELD | flag::HEAD);
         self.mark_dirty(slot);
         self.rearm(slot);
     }

@@ -29,6 +29,8 @@ pub struct Ask {
     pub wait: Option<u64>,
     /// Of the answer to a poll, only the head is wanted.
     pub is_head: bool,
+    /// The tag of an answer that it has already.
+    pub tag: Option<String>,
 }
 
 impl Dialect {
@@ -58,7 +60,13 @@ impl Ask {
             Dialect::Poll => random.pick(&["*/*", "application/json"]),
         };
         let closing = if random.one_in(20) { "Connection: close\r\n" } else { "" };
+        let tag = self.tag.as_ref().map(|tag| match random.below(4) {
+            0 => format!("If-None-Match: \"other\", {tag}\r\n"),
+            1 => format!("if-none-match: W/{tag}\r\n"),
+            _ => format!("If-None-Match: {tag}\r\n"),
+        });
+        let tag = tag.unwrap_or_default();
         let method = if self.is_head { "HEAD" } else { "GET" };
-        format!("{method} {path} HTTP/1.1\r\nHost: sim.example\r\nAccept: {accept}\r\n{closing}\r\n").into_bytes()
+        format!("{method} {path} HTTP/1.1\r\nHost: sim.example\r\nAccept: {accept}\r\n{tag}{closing}\r\n").into_bytes()
     }
 }

@@ -25,7 +25,7 @@ impl World {
     /// Something to ask for: often to go on where somebody was cut off.
     pub fn ask(&mut self, random: &mut Random, dialect: Dialect) -> (usize, Ask) {
         let (channel, from, name) = (random.pick(&CHANNELS), self.from(), random.pick(&NAMES));
-        let mut ask = Ask { dialect, channel, from, name, wait: None, is_head: false };
+        let mut ask = Ask { dialect, channel, from, name, wait: None, is_head: false, tag: None };
         if dialect == Dialect::Poll {
             ask.wait = random.pick(&[None, None, Some(0), Some(30), Some(500), Some(3000), Some(30_000)]);
             ask.is_head = random.one_in(12);
@@ -65,7 +65,7 @@ impl World {
         let id = handshake.id();
         let ask = self.asked(handshake.path()).unwrap_or_else(|| {
             let (from, channel) = (self.from(), self.random.pick(&CHANNELS));
-            Ask { dialect: Dialect::Raw, channel, from, name: None, wait: None, is_head: false }
+            Ask { dialect: Dialect::Raw, channel, from, name: None, wait: None, is_head: false, tag: None }
         });
         let Ask { dialect, channel, from, name, .. } = ask;
         let agrees = self.random.one_in(3);
@@ -152,8 +152,8 @@ impl World {
         // Otherwise it may be answered already, and nobody looks at the channel.
         let waits = self.broker.is_live(id) && self.oracle.now < came + answer_timeout;
         let hung_up = self.kernel.get(id).is_some_and(|peer| peer.hung_up);
+        let (start, body) = self.oracle.kept_answer(channel, from);
         let Some(wait) = ask.wait.filter(|_| waits) else {
-            let (start, body) = self.oracle.kept_answer(channel, from);
             let kept = self.broker.read_json(channel, from);
             let told = (kept.position.to_string(), kept.messages);
             assert_eq!((kept.start, kept.lost.map(|lost| lost.count)), start, "{id} polls {channel}");
@@ -162,10 +162,10 @@ impl World {
                 (body["position"].clone(), count(&body)),
                 "{id} polls {channel}"
             );
-            self.embedder.expect(id, Answer::Poll(oracle::Answer { body, is_head: ask.is_head }));
-            return self.broker.respond(exchange, kept.response());
+            self.embedder.expect(id, Answer::Kept(oracle::Answer { body, is_head: ask.is_head }, ask.tag.clone()));
+            let response = kept.answer_to(exchange.request());
+            return self.broker.respond(exchange, response);
         };
-        let (start, body) = self.oracle.kept_answer(channel, from);
         let full = self.oracle.is_full_for(channel);
         self.broker.hold(exchange, channel, from, Duration::from_millis(wait));
         if count(&body) > 0 || start.1.is_some() || hung_up {
@@ -185,6 +185,7 @@ impl World {
                 let is_live = self.broker.is_live(id);
                 let answer = self.oracle.let_go(id, !is_live || self.broker.is_draining());
                 if is_live {
+                    self.embedder.count("long polls for nothing");
                     self.embedder.expect(id, Answer::Poll(answer));
                 }
             }

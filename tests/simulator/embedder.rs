@@ -1,6 +1,6 @@
 //! The embedder: answers what it is asked, now, later or never, and does things of its own at any time.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use serde_json::Value;
 use slotcast::broker::event::{ConnectionId, Event, Exchange, Handshake};
@@ -23,7 +23,10 @@ pub const CHANNELS: [&str; 4] = ["/", "/a", "/b", "/c"];
 /// What a request is answered with.
 pub enum Answer {
     Bytes(Vec<u8>),
+    /// To one who waited, or would have.
     Poll(oracle::Answer),
+    /// To one who did not, and has the answer of that tag.
+    Kept(oracle::Answer, Option<String>),
 }
 
 /// What the embedder remembers.
@@ -41,6 +44,8 @@ pub struct Embedder {
     /// Who has asked, and is never answered.
     ignored: HashSet<ConnectionId>,
     pub positions: Vec<Position>,
+    /// What answers of that channel and tag say.
+    tags: HashMap<(String, String), Value>,
     /// Who has joined the first channel, which nobody does twice: its empty messages look alike.
     pub in_first: HashSet<ConnectionId>,
     /// Ids whose connections are gone.
@@ -48,6 +53,8 @@ pub struct Embedder {
     /// Peers that read everything and were left: whether they got a Close frame.
     pub owed_close: Vec<(ConnectionId, bool)>,
     made: u64,
+    /// How often what is worth knowing has happened.
+    pub tally: BTreeMap<&'static str, u64>,
 }
 
 impl Embedder {
@@ -65,6 +72,10 @@ impl Embedder {
         assert_eq!(self.begun.remove(&id), Some(head.told()), "{id}: the position in the head, and what is lost");
     }
 
+    pub fn count(&mut self, what: &'static str) {
+        *self.tally.entry(what).or_default() += 1;
+    }
+
     pub fn expect(&mut self, id: ConnectionId, answer: Answer) {
         self.answers.entry(id).or_default().push_back(answer);
     }
@@ -72,28 +83,33 @@ impl Embedder {
     pub fn check_response(&mut self, id: ConnectionId, head: &Head, body: Option<&[u8]>) {
         // The responses to what it asked before may still be on their way.
         assert!(!self.was_open(id), "{id}: a response behind the 101");
-        if head.status != 200 {
+        if !matches!(head.status, 200 | 304) {
             return;
         }
         match self.answers.get_mut(&id).and_then(VecDeque::pop_front) {
             Some(Answer::Bytes(bytes)) => assert!(body.is_none_or(|body| body == bytes), "{id}: another answer"),
             Some(Answer::Poll(answer)) => {
-                assert_eq!(head.field("Content-Type"), Some("application/json"), "{id}");
-                assert_eq!(body.is_none(), answer.is_head, "{id}: only the head, or the whole");
-                let told: Option<Value> = body.map(|body| serde_json::from_slice(body).expect("JSON"));
-                assert!(told.is_none_or(|told| told == answer.body), "{id}: another answer than {}", answer.body);
-                let (position, lost) = head.told();
-                let unknown = answer.body["lost"].as_object().map(|lost| lost["count"].as_u64());
-                let unknown =
-                    unknown.map(|count| count.map_or_else(|| "unknown".to_owned(), |count| count.to_string()));
-                assert_eq!(
-                    (position.as_deref(), lost),
-                    (answer.body["position"].as_str(), unknown),
-                    "{id}: in the head"
-                );
+                assert_eq!((head.field("Cache-Control"), head.field("ETag")), (Some("no-store"), None), "{id}");
+                check_poll(id, head, body, &answer);
+            }
+            Some(Answer::Kept(answer, known)) => {
+                assert_eq!(head.field("Cache-Control"), Some("private, no-cache"), "{id}");
+                self.check_tag(id, head, &answer.body, known);
+                check_poll(id, head, body, &answer);
             }
             None => panic!("{id}: an answer that nobody gave: {head:?}"),
         }
+    }
+
+    /// The same tag is the same answer, which is not given again to one who has it.
+    fn check_tag(&mut self, id: ConnectionId, head: &Head, answer: &Value, known: Option<String>) {
+        let channel = answer["channel"].as_str().expect("a channel").to_owned();
+        let tag = head.field("ETag").expect("a tag").to_owned();
+        let has_it = known.is_some_and(|known| self.tags.get(&(channel.clone(), known)) == Some(answer));
+        assert_eq!(head.status == 304, has_it, "{id}: whether it has {answer}");
+        self.count(if has_it { "not modified" } else { "plain polls" });
+        let same = self.tags.entry((channel, tag)).or_insert_with(|| answer.clone());
+        assert_eq!(same, answer, "{id}: two answers of one tag");
     }
 
     /// Whether it has asked for something that the embedder has not answered.
@@ -136,6 +152,19 @@ impl Embedder {
         }
         payload
     }
+}
+
+fn check_poll(id: ConnectionId, head: &Head, body: Option<&[u8]>, answer: &oracle::Answer) {
+    if head.status == 200 {
+        assert_eq!(head.field("Content-Type"), Some("application/json"), "{id}");
+        assert_eq!(body.is_none(), answer.is_head, "{id}: only the head, or the whole");
+    }
+    let told: Option<Value> = body.map(|body| serde_json::from_slice(body).expect("JSON"));
+    assert!(told.is_none_or(|told| told == answer.body), "{id}: another answer than {}", answer.body);
+    let count = |lost: &Value| lost["count"].as_u64().map_or_else(|| "unknown".to_owned(), |count| count.to_string());
+    let lost = Some(&answer.body["lost"]).filter(|lost| !lost.is_null()).map(count);
+    let at = answer.body["position"].as_str().map(str::to_owned);
+    assert_eq!(head.told(), (at, lost), "{id}: in the head");
 }
 
 fn message_of((text, payload): &(bool, Vec<u8>)) -> Message {

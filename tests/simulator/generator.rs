@@ -1,5 +1,6 @@
 //! What happens, drawn from the seed: limits, peers, what they say, when they read, and how time goes on.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use slotcast::broker::event::ConnectionId;
@@ -28,7 +29,7 @@ const DIALECTS: [Dialect; 8] = [
 ];
 
 /// One whole life of a broker.
-pub fn run(seed: u64) -> Counters {
+pub fn run(seed: u64) -> (Counters, BTreeMap<&'static str, u64>) {
     let mut random = Random::new(seed ^ 0x5eed);
     let mut world = World::new(seed, limits(&mut random));
     let turns = 40 + random.below(200);
@@ -57,7 +58,7 @@ pub fn run(seed: u64) -> Counters {
     }
     settle(&mut world, &mut random);
     world.assert_nothing_is_left();
-    world.broker.counters().clone()
+    (world.broker.counters().clone(), world.embedder.tally)
 }
 
 /// Nobody does anything new, and everybody reads: all that is owed arrives.
@@ -161,13 +162,19 @@ fn poll_again(world: &mut World, id: ConnectionId, random: &mut Random) {
     if peer.waiting > 0 && !random.one_in(10) {
         return;
     }
-    let (channel, seen) = (peer.channel, peer.seen);
+    let (channel, seen, tag) = (peer.channel, peer.seen, peer.tag.clone());
     let dialect = if random.one_in(12) { random.pick(&DIALECTS) } else { Dialect::Poll };
     let (number, mut ask) = world.ask(random, dialect);
     if let Some((_, seen)) = seen.filter(|_| !random.one_in(6)) {
         ask.from = From::Position(seen);
     }
     ask.channel = channel;
+    ask.tag = tag.filter(|_| random.one_in(2));
+    if ask.tag.is_some() && random.one_in(2) {
+        // So it may well get the same answer.
+        ask.wait = None;
+        ask.from = From::All;
+    }
     world.asks[number] = ask.clone();
     let Some(peer) = world.kernel.get(id) else { return };
     peer.dialect = dialect;

@@ -140,6 +140,11 @@ impl Incoming {
         }
         assert_eq!(head.field("Vary"), Some("Accept, Origin"), "{head:?}");
         assert_eq!(head.field("X-Content-Type-Options"), Some("nosniff"), "{head:?}");
+        if head.status == 304 {
+            assert_eq!(head.field("Content-Length"), None, "there is no other answer whose length it could be");
+            self.heads.pop_front();
+            return Some((end, Some(self.response(head, None))));
+        }
         let Some(length) = head.field("Content-Length") else {
             self.mode = begin_stream(&head);
             return Some((end, (self.mode != Mode::TryAgain).then_some(Item::Begun(head))));
@@ -147,10 +152,14 @@ impl Incoming {
         let length: usize = if self.heads.front() == Some(&true) { 0 } else { length.parse().expect("a length") };
         let body = bytes.get(end..end + length)?.to_vec();
         let body = (self.heads.pop_front() != Some(true)).then_some(body);
+        Some((end + length, Some(self.response(head, body))))
+    }
+
+    fn response(&mut self, head: Head, body: Option<Vec<u8>>) -> Item {
         if head.field("Connection").is_some_and(|text| text.ends_with("close")) {
             self.mode = Mode::Over;
         }
-        Some((end + length, Some(Item::Response(head, body))))
+        Item::Response(head, body)
     }
 
     fn frame(&mut self, at: usize) -> Option<(usize, Option<Item>)> {

@@ -70,6 +70,8 @@ pub struct Peer {
     pub hung_up: bool,
     /// It got a 101.
     pub is_websocket: bool,
+    /// The tag that it has seen last.
+    pub tag: Option<String>,
     /// The position that it has seen last.
     pub seen: Option<(&'static str, Position)>,
     /// Our side has ended, which was not looked at yet.
@@ -105,6 +107,7 @@ impl Peer {
             waiting: 0,
             hung_up: false,
             is_websocket: false,
+            tag: None,
             seen: None,
             has_ended: false,
             incoming: Incoming::default(),
@@ -128,6 +131,7 @@ impl Peer {
         let position = match item {
             Item::Begun(head) | Item::Response(head, _) => {
                 self.waiting = self.waiting.saturating_sub(1);
+                self.tag = head.field("ETag").map(str::to_owned).or(self.tag.take());
                 self.is_websocket |= head.status == 101;
                 head.field("Slotcast-Position").map(str::to_owned)
             }

@@ -35,7 +35,7 @@ impl Oracle {
         let (start, _) = self.read(channel, from);
         let life = self.current.get(channel).copied();
         let to = life.map_or(0, |life| self.lives[life].entries.len());
-        let lost = start.1.map(|count| words::loss(count));
+        let lost = start.1.map(words::loss);
         (start, self.answer_of(channel, life, start.0 as usize, to, lost))
     }
 

@@ -110,6 +110,7 @@ impl World {
         let acts = self.oracle.tells_members_later();
         self.after_step_with(!acts);
         for (id, answer) in self.oracle.answer_held() {
+            self.embedder.count("long polls");
             self.embedder.expect(id, Answer::Poll(answer));
         }
         self.broker.flush(&mut self.kernel);
