@@ -15,6 +15,8 @@ mod embedder;
 mod generator;
 #[path = "simulator/incoming.rs"]
 mod incoming;
+#[path = "simulator/inflate.rs"]
+mod inflate;
 #[path = "simulator/oracle.rs"]
 mod oracle;
 #[path = "simulator/peer.rs"]
@@ -39,7 +41,16 @@ use std::time::Instant;
 use slotcast::broker::reason::Cause;
 
 /// What happens in so many lives that it is missed if it does not.
-const HAPPENS: [&str; 4] = ["plain polls", "not modified", "long polls", "long polls for nothing"];
+const HAPPENS: [&str; 8] = [
+    "compressed by peers",
+    "compressed by peers, going on",
+    "compressed, full",
+    "compressed, small",
+    "long polls",
+    "long polls for nothing",
+    "not modified",
+    "plain polls",
+];
 
 /// Shows the seed when anything in it panics.
 struct ShowSeed(u64);

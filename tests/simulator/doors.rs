@@ -12,7 +12,7 @@ use slotcast::proto::http::{Response, Status};
 
 use serde_json::{Value, json};
 
-use crate::ask::{Ask, Dialect};
+use crate::ask::{Ask, Dialect, Offer};
 use crate::commands::Reference;
 use crate::embedder::{Answer, CHANNELS};
 use crate::oracle::{self, Start, Who, position};
@@ -25,10 +25,13 @@ impl World {
     /// Something to ask for: often to go on where somebody was cut off.
     pub fn ask(&mut self, random: &mut Random, dialect: Dialect) -> (usize, Ask) {
         let (channel, from, name) = (random.pick(&CHANNELS), self.from(), random.pick(&NAMES));
-        let mut ask = Ask { dialect, channel, from, name, wait: None, is_head: false, tag: None };
+        let mut ask = Ask { dialect, channel, from, name, wait: None, is_head: false, tag: None, offer: None };
         if dialect == Dialect::Poll {
             ask.wait = random.pick(&[None, None, Some(0), Some(30), Some(500), Some(3000), Some(30_000)]);
             ask.is_head = random.one_in(12);
+        }
+        if matches!(dialect, Dialect::Raw | Dialect::Json) {
+            ask.offer = Offer::any(random);
         }
         if !self.cut_off.is_empty() && random.one_in(2) {
             let (channel, seen) = self.cut_off.swap_remove(random.below(self.cut_off.len()));
@@ -65,7 +68,7 @@ impl World {
         let id = handshake.id();
         let ask = self.asked(handshake.path()).unwrap_or_else(|| {
             let (from, channel) = (self.from(), self.random.pick(&CHANNELS));
-            Ask { dialect: Dialect::Raw, channel, from, name: None, wait: None, is_head: false, tag: None }
+            Ask { dialect: Dialect::Raw, channel, from, name: None, wait: None, is_head: false, tag: None, offer: None }
         });
         let Ask { dialect, channel, from, name, .. } = ask;
         let agrees = self.random.one_in(3);

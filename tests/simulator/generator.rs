@@ -113,6 +113,8 @@ fn limits(random: &mut Random) -> Limits {
     limits.keep_alive_timeout = Duration::from_secs(random.pick(&[1, 60]) as u64);
     limits.max_presence = random.pick(&[0, 1, 3, 1000, 1000]);
     limits.leave_grace = Duration::from_millis(random.pick(&[0, 0, 40, 500, 3000]));
+    limits.compress_min = random.pick(&[0, 1, 30, 256, 256]);
+    limits.client_takeover = random.pick(&[0, 1, 100]);
     limits.answer_timeout = Duration::from_secs(random.pick(&[1, 30]) as u64);
     limits
 }
@@ -151,8 +153,7 @@ fn connect(world: &mut World, random: &mut Random) {
         peer.poisoned = random.one_in(2);
     }
     if !peer.poisoned && !random.one_in(20) {
-        (peer.dialect, peer.channel) = (ask.dialect, ask.channel);
-        peer.request(&ask.request(random, number), ask.is_head);
+        peer.ask(&ask, random, number);
     }
 }
 
@@ -177,8 +178,7 @@ fn poll_again(world: &mut World, id: ConnectionId, random: &mut Random) {
     }
     world.asks[number] = ask.clone();
     let Some(peer) = world.kernel.get(id) else { return };
-    peer.dialect = dialect;
-    peer.request(&ask.request(random, number), ask.is_head);
+    peer.ask(&ask, random, number);
 }
 
 /// A peer says something, or makes up its mind to leave.
@@ -248,8 +248,11 @@ fn length(random: &mut Random, max_message: usize) -> usize {
 
 fn message(peer: &mut Peer, random: &mut Random, text: bool, payload: Vec<u8>, most: usize) {
     let opcode = if text { 1 } else { 2 };
+    let compressed = if random.one_in(2) { peer.deflate(&payload) } else { None };
+    let opcode = if compressed.is_some() { 0x40 | opcode } else { opcode };
+    peer.deflated += u64::from(compressed.is_some());
     let fragments = 1 + if random.one_in(3) { random.below(most.min(4)) } else { 0 };
-    let mut rest = &payload[..];
+    let mut rest = compressed.as_deref().unwrap_or(&payload);
     for i in 1..=fragments {
         let count = if i == fragments { rest.len() } else { random.below(rest.len() + 1) };
         let (part, behind) = rest.split_at(count);
@@ -261,8 +264,17 @@ fn message(peer: &mut Peer, random: &mut Random, text: bool, payload: Vec<u8>, m
 }
 
 fn illegal(peer: &mut Peer, random: &mut Random, max_message: usize, most: usize) {
-    let frame = match random.below(9) {
-        0 => wire::masked(random, 0xc1, b"reserved bit"),
+    // Who has offered to compress may have an agreement on the first of the reserved bits.
+    let reserved = if peer.incoming.offered.is_some() { 0xa1 } else { 0xc1 };
+    let frame = match random.below(14) {
+        0 => wire::masked(random, reserved, b"reserved bit"),
+        9 => wire::masked(random, 0xc9, b"a ping with it"),
+        10 => [wire::masked(random, 0x01, b"a"), wire::masked(random, 0xc0, b"b")].concat(),
+        11..14 => match peer.deflate(&vec![0xff; if random.one_in(2) { 9 } else { max_message + 1 }]) {
+            Some(_) if random.one_in(3) => wire::masked(random, 0xc2, b"\x07 is no block"),
+            Some(compressed) => wire::masked(random, 0xc1, &compressed),
+            None => wire::masked(random, 0x91, b"another reserved bit"),
+        },
         1 => wire::masked(random, 0x83, b"reserved opcode"),
         2 => wire::masked(random, 0x80, b"continues nothing"),
         3 => wire::masked(random, 0x81, b"not \xff UTF-8"),

@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 
+use flate2::{Compress, Compression, FlushCompress};
+
 use slotcast::broker::Io;
 use slotcast::broker::event::ConnectionId;
 
 use slotcast::channel::position::Position;
 
-use crate::ask::Dialect;
+use crate::ask::{Ask, Dialect};
 use crate::incoming::{Incoming, Item};
 use crate::random::Random;
 
@@ -70,6 +72,10 @@ pub struct Peer {
     pub hung_up: bool,
     /// It got a 101.
     pub is_websocket: bool,
+    /// What it makes its messages smaller with.
+    compress: Option<Compress>,
+    /// Such messages that nobody has counted yet.
+    pub deflated: u64,
     /// The tag that it has seen last.
     pub tag: Option<String>,
     /// The position that it has seen last.
@@ -107,6 +113,8 @@ impl Peer {
             waiting: 0,
             hung_up: false,
             is_websocket: false,
+            compress: None,
+            deflated: 0,
             tag: None,
             seen: None,
             has_ended: false,
@@ -117,6 +125,36 @@ impl Peer {
             ready: false,
             read_closed: false,
         }
+    }
+
+    /// Asks for what it goes on with.
+    pub fn ask(&mut self, ask: &Ask, random: &mut Random, number: usize) {
+        (self.dialect, self.channel, self.incoming.offered) = (ask.dialect, ask.channel, ask.offer);
+        self.request(&ask.request(random, number), ask.is_head);
+    }
+
+    /// What is sent instead of a payload by one who compresses, if it was agreed to.
+    pub fn deflate(&mut self, payload: &[u8]) -> Option<Vec<u8>> {
+        let deflate = self.incoming.deflate?;
+        if payload.is_empty() {
+            // RFC 7692 §7.2.3.6: an empty block, of which what every message ends with is not sent.
+            return Some(vec![0]);
+        }
+        let compress = self.compress.get_or_insert_with(|| {
+            Compress::new_with_window_bits(
+                Compression::fast(),
+                false,
+                if payload.len().is_multiple_of(2) { 9 } else { 15 },
+            )
+        });
+        if !deflate.takes_over {
+            compress.reset();
+        }
+        let mut output = Vec::with_capacity(payload.len() * 2 + 1000);
+        compress.compress_vec(payload, &mut output, FlushCompress::Sync).expect("compressed");
+        assert!(output.len() < output.capacity(), "there was room for all of it");
+        assert_eq!(output.split_off(output.len() - 4), [0, 0, 0xff, 0xff]);
+        Some(output)
     }
 
     /// Asks for something, in those words.

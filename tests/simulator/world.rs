@@ -55,9 +55,11 @@ impl World {
         let now = Now { instant: Instant::now(), unix_ms: 1_700_000_000_000 };
         let rules = OriginRules::new(&[], &[]).expect("no rules");
         let scratch = random.pick(&[7, 64, 1000, 8192, 65_536, 65_536]);
+        let mut broker = Broker::new(limits.clone(), rules, seed, now);
+        broker.set_compression(!random.one_in(8));
         World {
-            oracle: Oracle::new(limits.clone()),
-            broker: Broker::new(limits, rules, seed, now),
+            oracle: Oracle::new(limits),
+            broker,
             kernel: Kernel { peers: Vec::new(), random: Random::new(!seed) },
             embedder: Embedder::default(),
             asks: Vec::new(),
@@ -284,6 +286,14 @@ impl World {
 
     fn look_at_what_arrived(&mut self) {
         for peer in self.kernel.peers.iter_mut().flatten() {
+            for _ in 0..std::mem::take(&mut peer.incoming.compressed) {
+                let window = peer.incoming.deflate.map(|deflate| deflate.window);
+                self.embedder.count(if window == Some(512) { "compressed, small" } else { "compressed, full" });
+            }
+            for _ in 0..std::mem::take(&mut peer.deflated) {
+                let takes_over = peer.incoming.deflate.is_some_and(|deflate| deflate.takes_over);
+                self.embedder.count(if takes_over { "compressed by peers, going on" } else { "compressed by peers" });
+            }
             for item in std::mem::take(&mut peer.inbox) {
                 peer.look(&item);
                 match item {
