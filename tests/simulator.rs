@@ -11,6 +11,8 @@ mod crowd;
 mod doors;
 #[path = "simulator/embedder.rs"]
 mod embedder;
+#[path = "simulator/everyone.rs"]
+mod everyone;
 #[path = "simulator/generator.rs"]
 mod generator;
 #[path = "simulator/incoming.rs"]

@@ -64,7 +64,7 @@ impl Offer {
         (!random.one_in(3)).then_some(offer)
     }
 
-    fn field(self, random: &mut Random) -> String {
+    pub fn field(self, random: &mut Random) -> String {
         let before =
             random.pick(&["", "", "x-webkit-deflate-frame, ", "permessage-deflate; server_max_window_bits=7, "]);
         let bits = self.bits.map(|bits| format!("; server_max_window_bits={bits}")).unwrap_or_default();
