@@ -97,7 +97,7 @@
 //! | [`channel`] | one channel: its log, its members, its name; pure |
 //! | [`proto`] | one connection's bytes, HTTP and RFC 6455; pure |
 //! | [`limits`] | every limit that a peer can run into |
-//! | [`page`] | the page that a browser gets |
+//! | [`page`] | the page that a browser gets, and the module for others |
 //!
 //! The feature `daemon`, on by default, is only for the `slotcast` command: command line, signals, logging.
 

@@ -212,6 +212,8 @@ suite_browser() {
         run_counted browser "$began" 600 indented node tests/browser/page.mjs
         began=$SECONDS
         run_counted 'browser followers' "$began" 300 indented node tests/browser/followers.mjs
+        began=$SECONDS
+        run_counted 'browser module' "$began" 300 indented node tests/browser/module.mjs
     fi
 }
 

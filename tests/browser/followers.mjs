@@ -6,10 +6,7 @@
 // CHROMIUM names the browser, ONLY=words picks tests. The last line is `N passed, N failed`.
 
 import assert from 'node:assert/strict'
-import { once } from 'node:events'
-import http from 'node:http'
-import net from 'node:net'
-import { BIN, DEADLINE, finish, launch, runAll, startBroker, until } from './harness.mjs'
+import { BIN, DEADLINE, elsewhere, finish, launch, runAll, startBroker, startWire, until } from './harness.mjs'
 
 const RECONNECT_DEADLINE = 30_000
 const EVIL = 'evil.example'
@@ -197,14 +194,7 @@ async function open(browser, url) {
 /** An empty page of another server on this machine, under that name. */
 async function openElsewhere(browser, host) {
   const page = await newPage(browser)
-  const server = http.createServer((_, answer) => answer.setHeader('Content-Type', 'text/html').end('<!doctype html><title>elsewhere</title><body>'))
-  await once(server.listen(0, '127.0.0.1'), 'listening')
-  try {
-    await page.goto(`http://${host}:${server.address().port}/`, { timeout: DEADLINE })
-  } finally {
-    server.close()
-    server.closeAllConnections()
-  }
+  await elsewhere('<!doctype html><title>elsewhere</title><body>', host, url => page.goto(url, { timeout: DEADLINE }))
   return page
 }
 
@@ -236,7 +226,7 @@ async function post(base, text, channel = '/chat') {
   return answer.json()
 }
 
-// ---------------------------------------------------------------- the broker, and a wire to it that can be cut
+// ---------------------------------------------------------------- the broker, and a wire to it
 
 async function withBroker(body) {
   const broker = await startBroker()
@@ -249,68 +239,13 @@ async function withBroker(body) {
 
 async function withWire(body) {
   await withBroker(async broker => {
-    const wire = await startWire(broker.port)
+    const wire = await startWire(broker.port, /^accept: text\/event-stream/im)
     try {
       await body(wire, broker)
     } finally {
       wire.stop()
     }
   })
-}
-
-/** A TCP proxy in front of the broker that remembers what went through it. */
-async function startWire(port) {
-  const pairs = new Set()
-  const past = []
-  const server = net.createServer(near => {
-    const far = net.connect(port, '127.0.0.1')
-    const pair = { near, far, asked: '', told: '', left: Infinity }
-    pairs.add(pair)
-    past.push(pair)
-    pair.cut = () => {
-      pairs.delete(pair)
-      near.destroy()
-      far.destroy()
-    }
-    near.on('data', chunk => {
-      pair.asked += chunk.toString('latin1')
-      far.write(chunk)
-    })
-    far.on('data', chunk => {
-      pair.told += chunk.toString('latin1')
-      if (chunk.length < pair.left) {
-        near.write(chunk)
-        pair.left -= chunk.length
-      } else {
-        pairs.delete(pair)
-        far.destroy()
-        near.write(chunk.subarray(0, pair.left), () => near.destroy())
-      }
-    })
-    for (const [one, other] of [[near, far], [far, near]]) {
-      one.on('end', () => other.end())
-      one.on('error', pair.cut)
-      one.on('close', pair.cut)
-    }
-  })
-  await once(server.listen(0, '127.0.0.1'), 'listening')
-  const followers = () => [...pairs].filter(pair => /^accept: text\/event-stream/im.test(pair.asked))
-  return {
-    url: `http://127.0.0.1:${server.address().port}`,
-    /** Breaks the connections of followers: now, or within what they get next. */
-    cut: () => followers().forEach(pair => pair.cut()),
-    cutAfter: bytes => followers().forEach(pair => { pair.left = bytes }),
-    /** Requests, each with the status of its answer. */
-    exchanges: () => past.flatMap(({ asked, told }) => {
-      const heads = [...asked.matchAll(/(GET|HEAD|POST|PUT|DELETE|OPTIONS) \S+ HTTP\/1\.1\r\n[^]*?\r\n\r\n/g)]
-      const statuses = [...told.matchAll(/HTTP\/1\.1 (\d{3}) /g)]
-      return heads.map(([head, method], i) => ({ method, head, status: Number(statuses[i]?.[1]) }))
-    }),
-    stop() {
-      server.close()
-      for (const pair of pairs) pair.cut()
-    },
-  }
 }
 
 // ---------------------------------------------------------------- running
