@@ -10,8 +10,9 @@ use crate::channel::store::Reading;
 use crate::proto::message::Message;
 
 impl Broker {
-    /// Publishes to a channel: to all its members, but for `except`. A channel that does not exist comes into being: its
-    /// history is for whoever comes later, and its position remembers it for `position_age` at least.
+    /// Publishes to a channel: to all its members, but for `except`; those who poll are none, and are not left out. A
+    /// channel that does not exist comes into being: its history is for whoever comes later, and its position remembers
+    /// it for `position_age` at least.
     pub fn publish(
         &mut self,
         channel: &str,
