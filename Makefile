@@ -20,7 +20,7 @@ websocat-test: ## the real websocat against the real broker
 autobahn: ## the whole Autobahn suite, 517 cases, strict (make test leaves out the long ones of compression)
 	AUTOBAHN=all bash tests/run.sh autobahn
 
-browser-test: ## the page and followers in a real Chromium
+browser-test: ## the page, followers and the module in a real Chromium
 	bash tests/run.sh browser
 
 clients-test: ## httpx-sse, httpx and websockets from Python, ws and eventsource from Node, against the real broker

@@ -1,17 +1,19 @@
 //! What a server is started with.
 
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
 use crate::limits::Limits;
+use crate::net::address::{self, Ipv6};
 
 /// The configuration of a server: where it listens, whom it trusts, what it allows.
 ///
 /// ```
 /// use slotcast::Config;
 ///
-/// let mut config = Config::default();
-/// config.listen = vec!["127.0.0.1:9000".parse().unwrap()];
+/// let mut config = Config::listen_on("127.0.0.1:9000")?;
 /// config.limits.max_message = 64 * 1024;
+/// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -44,6 +46,37 @@ impl Default for Config {
             hosts: Vec::new(),
             compression: true,
             trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// The default, but it listens there, written as `--listen` has it: `8080` (this machine alone), `:8080` (all
+    /// interfaces) or `HOST:PORT`. Port 0 is any that is free: [`Server::local_addrs`](crate::Server::local_addrs) tells.
+    ///
+    /// # Errors
+    /// `InvalidInput` for what is no such address, or a host that has none: one line that says how to mend it.
+    pub fn listen_on(address: &str) -> io::Result<Config> {
+        let listen = address::resolve(address, Ipv6::probe());
+        let listen = listen.map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?.addrs;
+        Ok(Config { listen, ..Config::default() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listens_on_what_a_person_writes() {
+        let address =
+            |text: &str| Config::listen_on(text).map(|config| config.listen.first().map(SocketAddr::to_string));
+        for text in ["0", "localhost:0", " 127.0.0.1:0 "] {
+            assert_eq!(address(text).unwrap().as_deref(), Some("127.0.0.1:0"), "{text}");
+        }
+        assert_eq!(address("8081").unwrap().as_deref(), Some("127.0.0.1:8081"));
+        for text in ["", "http://localhost:8080", "localhost", ":65536"] {
+            assert_eq!(address(text).unwrap_err().kind(), ErrorKind::InvalidInput, "{text}");
         }
     }
 }

@@ -97,7 +97,7 @@
 //! | [`channel`] | one channel: its log, its members, its name; pure |
 //! | [`proto`] | one connection's bytes, HTTP and RFC 6455; pure |
 //! | [`limits`] | every limit that a peer can run into |
-//! | [`page`] | the page that a browser gets |
+//! | [`page`] | the page that a browser gets, and the module for others |
 //!
 //! The feature `daemon`, on by default, is only for the `slotcast` command: command line, signals, logging.
 
@@ -129,6 +129,7 @@ pub use proto::message::{Kind, Message};
 pub use relay::token::PublishToken;
 pub use relay::{Door, Intent, Relay};
 pub use server::Server;
+pub use server::polling::Polled;
 
 /// Compiles the README's Rust.
 #[cfg(doctest)]

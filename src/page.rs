@@ -1,35 +1,60 @@
-//! The built-in page: what a browser gets that opens a channel's URL.
+//! What browsers get: the built-in page on a channel's URL, and the module `/-/slotcast.js` for pages of one's own.
 //!
-//! It is one static file. Everything that differs between channels is derived in the browser from the address, so
-//! nothing that a peer wrote is ever put into HTML here, and the policy can name the script and the style by hash.
+//! Both are static. Everything that differs between channels is derived in the browser from the address, so nothing that
+//! a peer wrote is ever put into HTML here, and the policy can name the script and the style by hash.
+//!
+//! `page.html` and `slotcast.js` are for reading. What is served is the same without comments, indentation and needless
+//! spaces, so that it is small; a test below makes it, and fails if it is not up to date.
+
+use std::sync::LazyLock;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha1::{Digest as _, Sha1};
+
+use crate::proto::http::{Request, Response, Status, etag_of, is_unmodified};
+
+#[cfg(test)]
+mod squeeze;
 
 /// The page itself, `text/html; charset=utf-8`.
-pub const HTML: &str = include_str!("page.html");
+pub const HTML: &str = include_str!("page/page.min.html");
 
 /// The value of the `Content-Security-Policy` header that belongs to [`HTML`].
 ///
-/// Only the script and the style whose hashes stand here run; the test below prints the right ones after a change.
+/// Only the script and the style whose hashes stand here run, and the module that the script imports; the test below
+/// prints the right ones after a change.
 pub const CONTENT_SECURITY_POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-aAqccsUqtr4xXplBwDm0pEw+oqWbC3/zgCbn0RKvBRk='; ",
-    "style-src 'sha256-YUs8TervNgUcbLUBCkDdvAXU5K8ycwTcn/x+fPUjxFQ='; ",
+    "script-src 'self' 'sha256-1l85cqgU6vj5k4qvcCWTX6k3Acs58hnTJz5Y0w4B2Yo='; ",
+    "style-src 'sha256-NZuqqkYNHvx6JzqiJsNOUW2Nr2TmZxeLsGtDWrLtbb4='; ",
     "connect-src 'self' ws: wss:; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 );
+
+/// The module at `/-/slotcast.js`, `text/javascript; charset=utf-8`.
+pub const MODULE: &str = include_str!("page/slotcast.min.js");
+
+/// The answer to a request for [`MODULE`].
+pub(crate) fn module(request: &Request) -> Response {
+    static ETAG: LazyLock<String> = LazyLock::new(|| etag_of(&STANDARD.encode(Sha1::digest(MODULE)), ""));
+    if is_unmodified(request, &ETAG) {
+        return Response::not_modified(&ETAG);
+    }
+    Response::new(Status::OK).with_body("text/javascript; charset=utf-8", MODULE).with_header("ETag", ETAG.as_str())
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
-    use sha2::{Digest as _, Sha256};
+    use sha2::Sha256;
 
     /// What stands between the only `<name>` and its end tag, as the browser hashes it.
     #[track_caller]
-    fn only_element(name: &str) -> &'static str {
-        let (open, close) = (format!("<{name}>"), format!("</{name}>"));
-        assert_eq!(HTML.matches(&format!("<{name}")).count(), 1, "exactly one {open}, without attributes");
+    fn only_element(name: &str, attributes: &str) -> &'static str {
+        let (open, close) = (format!("<{name}{attributes}>"), format!("</{name}>"));
+        assert_eq!(HTML.matches(&format!("<{name}")).count(), 1, "exactly one {open}");
         assert_eq!(HTML.matches(&close).count(), 1, "exactly one {close}");
-        let begin = HTML.find(&open).expect("the start tag has no attributes") + open.len();
+        let begin = HTML.find(&open).expect("the start tag has these attributes only") + open.len();
         let end = HTML.find(&close).expect("counted above");
         &HTML[begin..end]
     }
@@ -37,12 +62,10 @@ mod tests {
     #[test]
     fn policy_names_the_hashes_of_script_and_style() {
         // HTML parsers turn CRLF into LF before they hash.
-        assert!(!HTML.contains('\r'), "page.html must be checked out with LF line ends");
-        let directive = |name: &str| {
-            let hash = STANDARD.encode(Sha256::digest(only_element(name)));
-            format!("{name}-src 'sha256-{hash}'; ")
-        };
-        let (script, style) = (directive("script"), directive("style"));
+        assert!(!HTML.contains('\r'), "page.min.html must be checked out with LF line ends");
+        let hash = |element: &str| STANDARD.encode(Sha256::digest(element));
+        let script = format!("script-src 'self' 'sha256-{}'; ", hash(only_element("script", " type=\"module\"")));
+        let style = format!("style-src 'sha256-{}'; ", hash(only_element("style", "")));
         assert!(
             CONTENT_SECURITY_POLICY.contains(&script) && CONTENT_SECURITY_POLICY.contains(&style),
             "page.html changed; paste these two lines into CONTENT_SECURITY_POLICY:\n    \"{script}\",\n    \"{style}\",\n"
@@ -50,12 +73,17 @@ mod tests {
     }
 
     #[test]
-    fn page_loads_nothing_from_elsewhere() {
+    fn page_loads_nothing_but_the_module() {
         for outside in ["http://", "https://", "src=\"", "url(", "@import", "import(", "fetch(", "=\"//"] {
             assert!(!HTML.contains(outside), "{outside} in page.html");
         }
         for (at, _) in HTML.match_indices("href=\"") {
             assert!(HTML[at..].starts_with("href=\"data:"), "a link to something other than data: in page.html");
+        }
+        let imports: Vec<&str> = HTML.split("import{").skip(1).filter_map(|it| it.lines().next()).collect();
+        assert_eq!(imports, ["join}from'/-/slotcast.js'"]);
+        for outside in ["import", "http://", "https://", "importScripts", "fetch("] {
+            assert!(!MODULE.contains(outside), "{outside} in slotcast.js");
         }
     }
 
@@ -65,13 +93,18 @@ mod tests {
         let forbidden =
             ["style=\"", " onclick=\"", " onload=\"", " onerror=\"", "javascript:", "innerHTML", "outerHTML"];
         for it in forbidden.iter().chain(&["insertAdjacentHTML", "document.write", "eval(", "new Function"]) {
-            assert!(!HTML.contains(it), "{it} in page.html");
+            assert!(!HTML.contains(it) && !MODULE.contains(it), "{it} in page.html or slotcast.js");
         }
     }
 
     #[test]
     fn page_is_small() {
         // With its head it fits into what TCP sends before the first acknowledgement: 10 segments (RFC 6928), 14,600 B.
-        assert!(HTML.len() <= 13 * 1024, "page.html has {} bytes", HTML.len());
+        assert!(HTML.len() <= 13 * 1024, "page.min.html has {} bytes", HTML.len());
+    }
+
+    #[test]
+    fn module_is_small() {
+        assert!(MODULE.len() <= 2 * 1024, "slotcast.min.js has {} bytes", MODULE.len());
     }
 }

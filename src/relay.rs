@@ -22,6 +22,7 @@ use crate::channel::dialect::command::{CommandError, Ref};
 use crate::channel::dialect::{Encoding, JSON_DIALECT};
 use crate::channel::log::{From, MemberId};
 use crate::channel::name::ChannelName;
+use crate::proto::close::CloseCode;
 use crate::proto::http::{Refusal, Response, Status};
 use crate::proto::message::Message;
 use crate::proto::text::escape_for_log;
@@ -169,17 +170,25 @@ pub enum Door {
     Http(Exchange),
 }
 
+/// What browsers get.
+#[derive(Debug, Clone, Copy)]
+enum Page {
+    BuiltIn,
+    /// The embedder's, `text/html`.
+    Own(&'static str),
+}
+
 /// The relay's settings.
 #[derive(Debug, Clone)]
 pub struct Relay {
-    page: bool,
+    page: Option<Page>,
     more_metrics: Option<fn(&mut String)>,
     publish_token: Option<PublishToken>,
 }
 
 impl Default for Relay {
     fn default() -> Self {
-        Relay { page: true, more_metrics: None, publish_token: None }
+        Relay { page: Some(Page::BuiltIn), more_metrics: None, publish_token: None }
     }
 }
 
@@ -187,7 +196,15 @@ impl Relay {
     /// Whether browsers that open a channel's URL get the built-in page. Default: they do.
     #[must_use]
     pub fn page(mut self, page: bool) -> Relay {
-        self.page = page;
+        self.page = page.then_some(Page::BuiltIn);
+        self
+    }
+
+    /// What browsers that open a channel's URL get in place of the built-in page: a whole HTML document. It may use
+    /// `/-/slotcast.js`. No `Content-Security-Policy` goes with it: a `<meta>` in the document can give it one.
+    #[must_use]
+    pub fn own_page(mut self, html: &'static str) -> Relay {
+        self.page = Some(Page::Own(html));
         self
     }
 
@@ -234,6 +251,31 @@ impl Relay {
             }
             Event::Close(id, _) => Intent::Leave(id),
             Event::Io(key) => Intent::Io(key),
+        }
+    }
+
+    /// Tells whoever has this intent no, in the words of the door that it came through: an error response, an `error` in the
+    /// JSON dialect, and to one who only sends messages the end, with 1008. An intent that asks for nothing is dropped.
+    pub fn veto(&self, server: &mut Server, intent: Intent, refusal: Refusal) {
+        match intent {
+            Intent::Join { handshake, .. } | Intent::Refuse(handshake, _) => server.refuse(handshake, refusal),
+            Intent::Publish { door: Door::Http(exchange), .. }
+            | Intent::Follow { exchange, .. }
+            | Intent::Read { exchange, .. }
+            | Intent::Answer(exchange, _) => server.respond(exchange, Response::problem(&refusal)),
+            Intent::Publish { door: Door::Command(id, reference), .. }
+            | Intent::Subscribe { id, reference, .. }
+            | Intent::Unsubscribe { id, reference, .. }
+            | Intent::Members { id, reference, .. }
+            | Intent::Send { id, reference, .. }
+            | Intent::Reject { id, reference, .. } => {
+                let error = CommandError { code: refusal.code, message: refusal.detail };
+                commands::reject(server, id, reference, &error);
+            }
+            Intent::Publish { door: Door::WebSocket(id), .. } | Intent::Expel(id) => {
+                server.close(id, CloseCode::POLICY, &refusal.to_string());
+            }
+            Intent::Leave(_) | Intent::Io(_) | Intent::Nothing => {}
         }
     }
 
@@ -291,7 +333,7 @@ impl Relay {
             }
             Intent::Read { exchange, channel, from, wait: Some(wait) } => server.hold(exchange, &channel, from, wait),
             Intent::Read { exchange, channel, from, wait: None } => {
-                let response = http::kept(&exchange, server.read_json(&channel, from));
+                let response = server.read_json(&channel, from).answer_to(exchange.request());
                 server.respond(exchange, response);
             }
             Intent::Refuse(handshake, refusal) => {
@@ -299,7 +341,7 @@ impl Relay {
                     let path = escape_for_log(handshake.path().as_bytes());
                     format!("refused ws {path} from {}: {refusal}", handshake.peer())
                 });
-                server.refuse(handshake, &refusal);
+                server.refuse(handshake, refusal);
             }
             Intent::Answer(exchange, response) => server.respond(exchange, response),
             Intent::Leave(_) | Intent::Io(_) | Intent::Nothing => {}

@@ -4,10 +4,12 @@
 //! ended, and sleeps. Sockets are registered once for both edges; nothing is registered or changed per event.
 
 mod accept;
+pub mod polling;
 mod sockets;
 mod state;
 mod turn;
 pub mod turns;
+mod values;
 mod verbs;
 
 use std::collections::VecDeque;
@@ -20,7 +22,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Interest, Poll, Token, Waker, event::Source};
 
 use crate::broker::Broker;
-use crate::broker::event::{ConnectionId, Event};
+use crate::broker::event::ConnectionId;
 use crate::config::Config;
 use crate::handle::{Command, Handle};
 use crate::net::listener::Listener;
@@ -31,6 +33,7 @@ use crate::proto::origin::OriginRules;
 use sockets::Sockets;
 use turn::{Reading, clock};
 use turns::Turns;
+use values::Values;
 
 /// The one buffer that everything is read into, in bytes: also the most that one connection is read per turn.
 const SCRATCH: usize = 64 * 1024;
@@ -68,10 +71,13 @@ pub struct Server {
     scratch: Box<[u8]>,
     reading: Option<Reading>,
     phase: Phase,
+    values: Values,
     /// Given up to tell one peer that there are no more descriptors.
     reserve: Option<File>,
     accept_again: Option<Instant>,
     finished: bool,
+    /// Whether the last look at the sockets found nothing.
+    rested: bool,
     /// When this turn began; None before the first.
     woke: Option<Instant>,
     turns: Turns,
@@ -99,6 +105,21 @@ impl Server {
     /// `InvalidInput` for limits that contradict each other, an origin or a proxy that is none; otherwise the system's, such as
     /// an address that is taken.
     pub fn bind(config: Config) -> io::Result<Server> {
+        let listeners = config.listen.iter().map(|address| Listener::bind(*address)).collect::<io::Result<_>>()?;
+        Server::over(config, listeners)
+    }
+
+    /// As `bind`, with sockets that listen already, instead of `Config::listen`: those that a supervisor has opened, or
+    /// one that a test has chosen the port of.
+    ///
+    /// # Errors
+    /// As `bind`.
+    pub fn with_listeners(config: Config, listeners: Vec<std::net::TcpListener>) -> io::Result<Server> {
+        let listeners = listeners.into_iter().map(Listener::from_std).collect::<io::Result<_>>()?;
+        Server::over(config, listeners)
+    }
+
+    fn over(config: Config, open: Vec<Listener>) -> io::Result<Server> {
         let invalid = |error: String| io::Error::new(ErrorKind::InvalidInput, error);
         config.limits.validate().map_err(|error| invalid(error.to_string()))?;
         let rules = OriginRules::new(&config.origins, &config.hosts).map_err(invalid)?;
@@ -106,9 +127,10 @@ impl Server {
         let poll = Poll::new()?;
         let handle = Handle::new(Waker::new(poll.registry(), WAKER)?);
         let mut listeners = Vec::new();
-        let admins = config.admin_listen.iter().map(|address| (address, true));
-        for (address, admin) in admins.chain(config.listen.iter().map(|address| (address, false))) {
-            let mut listener = Listener::bind(*address)?;
+        let admins =
+            config.admin_listen.iter().map(|address| Listener::bind(*address).map(|listener| (listener, true)));
+        for listening in admins.chain(open.into_iter().map(|listener| Ok((listener, false)))) {
+            let (mut listener, admin) = listening?;
             listener.register(poll.registry(), Token(LISTENERS | listeners.len()))?;
             listeners.push(Listening { listener, ready: false, admin });
         }
@@ -136,9 +158,11 @@ impl Server {
             scratch: vec![0; SCRATCH].into(),
             reading: None,
             phase: Phase::Sleep,
+            values: Values::default(),
             reserve: File::open("/dev/null").ok(),
             accept_again: None,
             finished: false,
+            rested: false,
             woke: None,
             turns: Turns::default(),
         })
@@ -157,46 +181,6 @@ impl Server {
     fn addresses(&self, admin: bool) -> Vec<SocketAddr> {
         let listeners = self.listeners.iter().filter(|listening| listening.admin == admin);
         listeners.map(|listening| listening.listener.address()).collect()
-    }
-
-    /// Waits for the next event. None: it was shut down, and every connection is gone.
-    ///
-    /// # Errors
-    /// The poll itself failed; errors of peers are events.
-    pub fn poll(&mut self) -> io::Result<Option<Event>> {
-        loop {
-            if let Some(event) = self.broker.next_event() {
-                return Ok(Some(event));
-            }
-            if let Some(key) = self.io_ready.pop_front() {
-                return Ok(Some(Event::Io(key)));
-            }
-            match self.phase {
-                Phase::Read => {
-                    if !self.read_next() {
-                        self.phase = Phase::Expire;
-                    }
-                }
-                Phase::Expire => {
-                    self.broker.expire();
-                    self.phase = Phase::Flush;
-                }
-                Phase::Flush => {
-                    self.broker.flush(&mut self.sockets);
-                    self.reap();
-                    self.phase = Phase::Sleep;
-                }
-                Phase::Sleep => {
-                    if self.is_finished() {
-                        self.handle.close_queue();
-                        return Ok(None);
-                    }
-                    self.sleep()?;
-                    self.begin_turn();
-                    self.phase = Phase::Read;
-                }
-            }
-        }
     }
 
     /// Registers a source of the embedder's: when it is ready, `Event::Io` comes with that key, below 2^32. The source

@@ -72,7 +72,12 @@ impl Broker {
         let (count, named) = (self.members(channel), self.members_named(channel));
         let names: Option<Vec<MemberName<'_>>> =
             named.as_ref().map(|named| named.iter().map(Named::as_member).collect());
-        self.tell(id, &Event::Members { channel, count, members: names.as_deref(), reference })
+        let told = self.tell(id, &Event::Members { channel, count, members: names.as_deref(), reference });
+        let channel = self.channels.find(channel).and_then(|key| self.channels.get_mut(key));
+        if let Some(presence) = channel.and_then(|channel| channel.presence.as_mut()) {
+            presence.list();
+        }
+        told
     }
 
     /// Tells one connection that a command of its was not carried out. More of these in a second than control frames are

@@ -1,36 +1,53 @@
-//! Those who are behind the head: they take encoded log, a chunk at a time, and share it with all at the same offset.
+//! Those who are behind the head: they take encoded log, a chunk at a time, and share it with all who are behind.
 
-use std::collections::HashMap;
+use std::time::Instant;
 
-use super::Broker;
+use super::chunks::SHARE;
 use super::slots::flag;
-use crate::channel::Channel;
-use crate::channel::dialect::deflated::Encoder;
-use crate::channel::dialect::{Context, Encoding, Event};
+use super::{Broker, Io};
+use crate::channel::dialect::Event;
 use crate::channel::log::{Lost, LostReason};
 use crate::channel::position::Position;
 use crate::limits::SlowConsumer;
-use crate::proto::batch::{BatchKey, Batches};
+use crate::proto::batch::BatchKey;
 use crate::proto::outbound::Range;
 
-/// How much encoded log one who catches up takes at a time, in bytes.
-const CHUNK: u32 = 64 * 1024;
-
-/// Encoded log, by channel, encoding and the position behind which it begins: shared by all at the same position. The
-/// epoch is in it because another channel may get the key within a turn.
-pub(super) type Chunks = HashMap<(u32, Encoding, Position), Chunk>;
-
-/// A piece of a channel's log, encoded in this flush.
-#[derive(Debug, Clone)]
-pub(super) struct Chunk {
-    batch: BatchKey,
-    /// The offset of its last message.
-    last: u64,
-    /// The messages that somebody is not to get: their index, and who.
-    excepts: Vec<(usize, u64)>,
-}
+/// What those who take log are written in one flush at least, in bytes, if one connection may have that much unsent.
+const LEAST: u64 = 4 << 20;
+/// What a call of the kernel costs, in bytes that it takes in the same time, about.
+const CALL: u64 = 4096;
 
 impl Broker {
+    /// Whether it takes log and so has to wait in line: a herd that comes back is not to hold up those who are there. One
+    /// that has much unsent waits no longer.
+    pub(super) fn stands_in_line(&mut self, slot: u32) -> bool {
+        let most = self.limits.max_outbound as u64 / 2;
+        let hot = self.slots.hot(slot);
+        if !hot.has(flag::TAKES_LOG) || hot.has(flag::BLOCKED | flag::ENDED) || hot.outbound.pending() > most {
+            return false;
+        }
+        if !hot.has(flag::IN_LINE) {
+            hot.set(flag::IN_LINE);
+            self.line.push_back(self.slots.id(slot));
+        }
+        true
+    }
+
+    /// Writes to those who stand in line: as much as this flush wrote to the others in so many calls, and `LEAST` at least.
+    pub(super) fn flush_line(&mut self, sent: u64, calls: u64, io: &mut impl Io) {
+        let share = (sent + calls * CALL).max(LEAST.min(self.limits.max_outbound as u64 / 2));
+        let mut spent = 0;
+        while spent < share
+            && let Some(id) = self.line.pop_front()
+        {
+            let Some(slot) = self.slots.live(id) else { continue };
+            self.slots.hot(slot).clear(flag::IN_LINE);
+            let before = self.counters.bytes_sent;
+            self.flush_one(slot, io);
+            spent += self.counters.bytes_sent - before + CALL;
+        }
+    }
+
     /// Queues the next chunk of log for the first membership that catches up. Ok(false) if none does; Err if what it
     /// has not seen is not kept any more, and it cannot be told.
     pub(super) fn catch_up(&mut self, slot: u32) -> Result<bool, ()> {
@@ -67,16 +84,17 @@ impl Broker {
         let head = channel.log.head();
         let mut last = cursor;
         if cursor < head {
-            let behind = Position { offset: cursor, ..channel.log.position() };
-            let shared = (membership.channel, membership.encoding, behind);
-            let (batches, encoder) = (&mut self.batches, &mut self.encoder);
-            let chunk = self
-                .chunks
-                .entry(shared)
-                .or_insert_with(|| encode_chunk(membership.encoding, channel, cursor, batches, encoder));
+            if self.chunks.bytes() > self.limits.max_outbound_total / SHARE {
+                self.chunks.clear(&mut self.batches);
+            }
+            let (now, batches) = (self.timers.milliseconds(), &mut self.batches);
+            let shared = (membership.channel, membership.encoding);
+            let (chunk, encoded) = self.chunks.take(shared, channel, cursor, now, batches, &mut self.encoder);
+            self.counters.messages_encoded += encoded;
             last = chunk.last;
-            let mut start = 0;
-            for &(index, _) in chunk.excepts.iter().filter(|(_, except)| *except == id) {
+            let seen = (cursor - chunk.first) as usize;
+            let mut start = batches.get(chunk.batch).start_of(seen);
+            for &(index, _) in chunk.excepts.iter().filter(|&&(index, except)| except == id && index >= seen) {
                 let batch = batches.get(chunk.batch);
                 let (end, next) = (batch.start_of(index), batch.start_of(index + 1));
                 hot.outbound.push(Range { batch: chunk.batch, start, end }, batches);
@@ -84,6 +102,7 @@ impl Broker {
             }
             let end = batches.get(chunk.batch).len();
             hot.outbound.push(Range { batch: chunk.batch, start, end }, batches);
+            hot.set(flag::TAKES_LOG);
             self.counters.messages_sent += last - cursor;
         }
         if let Some(member) = channel.group_mut(membership.encoding).members.get_mut(membership.index as usize) {
@@ -93,11 +112,17 @@ impl Broker {
         Ok(true)
     }
 
-    /// Lets go of the encoded log: it is shared within one flush.
-    pub(super) fn forget_chunks(&mut self) {
-        for (_, chunk) in self.chunks.drain() {
-            self.batches.release(chunk.batch);
+    /// Lets go of encoded log that nobody takes any more.
+    pub(super) fn sweep_chunks(&mut self) {
+        let now = self.timers.milliseconds();
+        if self.chunks.due.is_some_and(|due| due <= now) {
+            self.chunks.sweep(now, &mut self.batches);
         }
+    }
+
+    /// When that is next to be looked for.
+    pub(super) fn next_chunk_sweep(&self) -> Option<Instant> {
+        self.chunks.due.and_then(|due| self.timers.instant_of_milliseconds(due))
     }
 
     /// Queues the first chunk at once for one who has just joined: what it was told to get may be evicted by the next
@@ -109,7 +134,7 @@ impl Broker {
     }
 
     pub(super) fn chunks_holding(&self, batch: BatchKey) -> usize {
-        self.chunks.values().filter(|chunk| chunk.batch == batch).count()
+        self.chunks.holding(batch)
     }
 
     /// What one who catches up has missed for good is told in band, where the dialect has words for it. One who has
@@ -138,27 +163,4 @@ impl Broker {
             });
         }
     }
-}
-
-fn encode_chunk(
-    encoding: Encoding,
-    channel: &Channel,
-    cursor: u64,
-    batches: &mut Batches,
-    encoder: &mut Encoder,
-) -> Chunk {
-    // Who asks for history gets what is kept of it, under any policy.
-    let batch = batches.open_kept(channel.source(cursor));
-    let mut chunk = Chunk { batch, last: 0, excepts: Vec::new() };
-    for (index, (offset, entry)) in channel.log.behind(cursor).enumerate() {
-        let position = Position { offset, ..channel.log.position() };
-        let event = Event::Message { context: Context { channel: channel.name(), position }, entry };
-        encoder.append(encoding, &event, entry, batches, chunk.batch);
-        chunk.excepts.extend(entry.except.map(|except| (index, except)));
-        chunk.last = offset;
-        if batches.get(chunk.batch).len() >= CHUNK {
-            break;
-        }
-    }
-    chunk
 }

@@ -35,6 +35,7 @@ impl Broker {
         self.go_on_draining();
         self.sweep_channels();
         self.expire_presence();
+        self.sweep_chunks();
         self.tell_left_out();
     }
 

@@ -25,9 +25,11 @@ enum Wrote {
 impl Broker {
     /// Writes all that is owed: once a turn. Afterwards nobody who is open has more unsent than the limits allow.
     pub fn flush(&mut self, io: &mut impl Io) {
+        self.answer_dropped();
+        let (sent, mut calls) = (self.counters.bytes_sent, 0);
         let mut touched = std::mem::take(&mut self.touched);
         for key in touched.drain(..) {
-            self.fan_out(key, io);
+            calls += self.fan_out(key, io);
         }
         // Who broke meanwhile has left: that is told in the next flush.
         if self.touched.is_empty() {
@@ -35,17 +37,17 @@ impl Broker {
         }
         let mut dirty = std::mem::take(&mut self.dirty);
         for slot in dirty.drain(..) {
-            let hot = self.slots.hot(slot);
-            hot.clear(flag::DIRTY);
-            if !hot.has(flag::ENDED) {
+            self.slots.hot(slot).clear(flag::DIRTY);
+            if !self.stands_in_line(slot) {
                 self.flush_one(slot, io);
+                calls += 1;
             }
         }
         // What became dirty meanwhile waits for the next flush, in the other vector.
         if self.dirty.is_empty() {
             self.dirty = dirty;
         }
-        self.forget_chunks();
+        self.flush_line(self.counters.bytes_sent - sent, calls, io);
         self.open_bytes = 0;
         self.judge();
     }
@@ -111,15 +113,15 @@ impl Broker {
         }
     }
 
-    /// Writes a channel's open batches to all members at once, and forgets them.
-    fn fan_out(&mut self, key: u32, io: &mut impl Io) {
+    /// Writes a channel's open batches to all members at once, and forgets them; returns how many it wrote to.
+    fn fan_out(&mut self, key: u32, io: &mut impl Io) -> u64 {
         self.answer_polls(key);
         self.append_notices(key);
         let tolerated = self.tolerated();
         let channel = &mut self.channels[key as usize];
         channel.touched = false;
         let head = channel.log.head();
-        let mut troubled = Vec::new();
+        let (mut troubled, mut calls) = (Vec::new(), 0);
         for group in &mut channel.groups {
             let Some(open) = group.open.take() else { continue };
             let mut walk = FanOut {
@@ -130,10 +132,12 @@ impl Broker {
                 over: &mut self.over,
                 sent: 0,
                 bytes: 0,
+                calls: 0,
             };
             walk.group(group, &mut self.slots.hot, tolerated, io, &mut troubled);
             self.counters.messages_sent += walk.sent;
             self.counters.bytes_sent += walk.bytes;
+            calls += walk.calls;
             self.batches.release(open.batch);
         }
         channel.groups.retain(|group| !group.members.is_empty());
@@ -144,12 +148,15 @@ impl Broker {
             }
         }
         self.release_if_idle(key);
+        calls
     }
 
-    fn flush_one(&mut self, slot: u32, io: &mut impl Io) {
-        if self.slots.hot(slot).has(flag::BLOCKED) {
+    pub(super) fn flush_one(&mut self, slot: u32, io: &mut impl Io) {
+        let hot = self.slots.hot(slot);
+        if hot.has(flag::BLOCKED | flag::ENDED) {
             return self.weigh(slot);
         }
+        hot.clear(flag::TAKES_LOG);
         self.push_pong(slot);
         match self.catch_up(slot) {
             // The next chunk is the next flush's.
@@ -262,6 +269,7 @@ struct FanOut<'a> {
     over: &'a mut Vec<u32>,
     sent: u64,
     bytes: u64,
+    calls: u64,
 }
 
 impl FanOut<'_> {
@@ -297,6 +305,7 @@ impl FanOut<'_> {
                 }
                 continue;
             }
+            self.calls += 1;
             match self.write(member.slot, range, io) {
                 Wrote::All => self.bytes += u64::from(range.end - range.start),
                 Wrote::Blocked(taken) => {

@@ -2,7 +2,7 @@
 
 use core::net::SocketAddr;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ use super::reason::CloseReason;
 use crate::channel::dialect::{Encoding, JSON_DIALECT};
 use crate::channel::log::From;
 use crate::proto::handshake::Upgrade;
-use crate::proto::http::Request;
+use crate::proto::http::{Request, Status};
 use crate::proto::message::Message;
 
 /// Names one connection for as long as it lives; a stale id names nothing, and no id is used twice.
@@ -45,8 +45,8 @@ impl fmt::Debug for ConnectionId {
     }
 }
 
-/// Something that happened. What is not of interest may be dropped; a handshake or an exchange that is dropped without an
-/// answer gets 503 when `answer_timeout` has passed.
+/// Something that happened. What is not of interest may be dropped: a handshake is answered with 403 then, and an exchange with
+/// 404. One that is kept and not answered gets 503 when `answer_timeout` has passed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -63,6 +63,45 @@ pub enum Event {
     Io(usize),
 }
 
+/// Those whose handshake or exchange was dropped without an answer: the only thing that a value tells the broker by being
+/// dropped, wherever that happens.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Dropped(Arc<Mutex<Vec<(ConnectionId, Status)>>>);
+
+impl Dropped {
+    /// For one request, which is answered with `status` if it is dropped.
+    pub(crate) fn guard(&self, id: ConnectionId, status: Status) -> Unanswered {
+        Unanswered(Some((id, status, self.clone())))
+    }
+
+    /// Who was dropped since the last call.
+    pub(crate) fn take(&self) -> Vec<(ConnectionId, Status)> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(ConnectionId, Status)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells the broker, if it is dropped before `answered`.
+#[derive(Debug)]
+pub(crate) struct Unanswered(Option<(ConnectionId, Status, Dropped)>);
+
+impl Unanswered {
+    pub(crate) fn answered(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some((id, status, dropped)) = self.0.take() {
+            dropped.lock().push((id, status));
+        }
+    }
+}
+
 /// A request to open a WebSocket (RFC 6455 §4.2.1), found valid and from an allowed origin.
 #[derive(Debug)]
 pub struct Handshake {
@@ -71,6 +110,7 @@ pub struct Handshake {
     pub(crate) admin: bool,
     pub(crate) request: Box<Request>,
     pub(crate) upgrade: Upgrade,
+    pub(crate) unanswered: Unanswered,
 }
 
 impl Handshake {
@@ -113,6 +153,7 @@ pub struct Exchange {
     pub(crate) admin: bool,
     pub(crate) request: Box<Request>,
     pub(crate) body: Bytes,
+    pub(crate) unanswered: Unanswered,
 }
 
 impl Exchange {

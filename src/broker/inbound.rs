@@ -147,6 +147,9 @@ impl Broker {
 
     fn request(&mut self, slot: u32, request: Box<Request>) {
         self.identify(slot, &request);
+        if request.method() == "HEAD" {
+            self.slots.hot(slot).set(flag::HEAD);
+        }
         let asks = match self.judge_request(slot, &request) {
             Ok(asks) => asks,
             Err(Refused { refusal, why }) => {
@@ -168,7 +171,8 @@ impl Broker {
                 cold.due = due;
                 let (peer, admin) = (cold.peer(), cold.admin);
                 self.rearm(slot);
-                self.events.push_back(Event::Handshake(Handshake { id, peer, admin, request, upgrade }));
+                let unanswered = self.dropped.guard(id, Status::FORBIDDEN);
+                self.events.push_back(Event::Handshake(Handshake { id, peer, admin, request, upgrade, unanswered }));
             }
             Asks::Http(body) if body.is_complete() => self.exchange(slot, request, body.finish()),
             Asks::Http(body) => self.await_body(slot, request, body),
@@ -191,7 +195,8 @@ impl Broker {
         cold.due = due;
         let (peer, admin) = (cold.peer(), cold.admin);
         self.rearm(slot);
-        self.events.push_back(Event::Http(Exchange { id, peer, admin, request, body }));
+        let unanswered = self.dropped.guard(id, Status::NOT_FOUND);
+        self.events.push_back(Event::Http(Exchange { id, peer, admin, request, body, unanswered }));
     }
 
     /// The deadline stays: it counts from accept, or the first byte, to the end of the whole request.

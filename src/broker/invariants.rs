@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::pressure::may_lose;
-use super::slots::{Hot, flag};
+use super::slots::{Extras, Hot, flag};
 use super::{Broker, ConnectionId};
 use crate::limits::SlowConsumer;
 
@@ -27,7 +27,6 @@ impl Broker {
         self.assert_invariants();
         let owes = |key: &&u32| self.channels[**key as usize].has_open_batches();
         assert_eq!(self.touched.iter().find(owes), None, "a batch is open after the flush");
-        assert!(self.chunks.is_empty(), "chunks outlive the flush");
         for (slot, hot, cold) in self.slots.iter() {
             let pending = hot.outbound.pending();
             let over = cold.connection.is_open() && pending > self.limits.max_outbound as u64;
@@ -55,6 +54,9 @@ impl Broker {
         let flagged = self.slots.iter().filter(|(_, hot, _)| hot.has(flag::DIRTY)).count();
         let listed = dirty.iter().filter(|&&slot| self.slots.get(slot).is_some_and(|(hot, _)| hot.has(flag::DIRTY)));
         assert_eq!(flagged, listed.count(), "flags and list of the dirty differ");
+        let in_line = self.slots.iter().filter(|(_, hot, _)| hot.has(flag::IN_LINE) && !hot.has(flag::ENDED)).count();
+        let listed = self.line.iter().filter(|&&id| self.slots.live(id).is_some()).count();
+        assert_eq!(in_line, listed, "flags and list of those in line differ");
         let ended = self.slots.iter().filter(|(_, hot, _)| hot.has(flag::ENDED)).count();
         assert_eq!(ended, self.ended.len(), "flags and list of the ended differ");
         let admins = self.slots.iter().filter(|(.., cold)| cold.admin).count();
@@ -64,6 +66,9 @@ impl Broker {
         }
         assert_eq!(addresses, self.addresses, "addresses are not counted as they are");
         assert_eq!(admins, self.admins, "flags and number of the operators differ");
+        let has_one = |extras: &Extras| extras.inflater.is_some();
+        let inflaters = self.slots.iter().filter(|(.., cold)| cold.extras.as_deref().is_some_and(has_one)).count();
+        assert_eq!(inflaters, self.takeovers, "inflaters of their own are not counted as they are");
     }
 
     fn assert_connections(&self) {
@@ -123,6 +128,7 @@ impl Broker {
     }
 
     fn assert_references(&self) {
+        self.chunks.assert_invariants(&self.batches);
         for (key, references) in self.batches.references() {
             let queued =
                 self.slots.iter().flat_map(|(_, hot, _)| hot.outbound.ranges()).filter(|range| range.batch == key);

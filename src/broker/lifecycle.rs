@@ -75,7 +75,8 @@ impl Broker {
 
     /// Answers a handshake with 101, and joins a channel in the same step. The id's Close event follows in any case,
     /// also if the peer has gone meanwhile or the channel cannot be made (503).
-    pub fn accept(&mut self, handshake: Handshake, accept: &Accept) -> ConnectionId {
+    pub fn accept(&mut self, mut handshake: Handshake, accept: &Accept) -> ConnectionId {
+        handshake.unanswered.answered();
         let id = handshake.id;
         let Some(slot) = self.asked_slot(id) else {
             self.events.push_back(Event::Close(id, CloseReason::new(Cause::PeerVanished, None, "")));
@@ -172,7 +173,8 @@ impl Broker {
     }
 
     /// Answers a handshake with an error response.
-    pub fn refuse(&mut self, handshake: Handshake, refusal: &Refusal) {
+    pub fn refuse(&mut self, mut handshake: Handshake, refusal: &Refusal) {
+        handshake.unanswered.answered();
         if let Some(slot) = self.asked_slot(handshake.id) {
             self.answer_problem(slot, Cause::Refused, refusal);
         }
@@ -180,7 +182,8 @@ impl Broker {
 
     /// Answers an HTTP request. The connection is kept for the next one unless the request or the response wants it
     /// closed, or the broker shuts down. A page of another origin that is allowed is let read the response.
-    pub fn respond(&mut self, exchange: Exchange, response: Response) {
+    pub fn respond(&mut self, mut exchange: Exchange, response: Response) {
+        exchange.unanswered.answered();
         let Some(slot) = self.asked_slot(exchange.id) else { return };
         let request = &exchange.request;
         let keep = !request.wants_close() && !response.is_closing() && self.may_ask_again(slot);
@@ -189,6 +192,15 @@ impl Broker {
             self.answer_and_keep(slot, &response.encode_for(request));
         } else {
             self.answer(slot, Cause::Answered, &response.closing().encode_for(request));
+        }
+    }
+
+    /// Answers those whose handshake or exchange the embedder has dropped.
+    pub(super) fn answer_dropped(&mut self) {
+        for (id, status) in self.dropped.take() {
+            let Some(slot) = self.asked_slot(id).filter(|&slot| !self.is_held(slot)) else { continue };
+            self.complain(Level::Warn, || format!("{id}: the application has dropped a request without an answer"));
+            self.answer_problem(slot, Cause::Refused, &Refusal::from(status));
         }
     }
 
@@ -213,9 +225,9 @@ impl Broker {
         // A turn has only so much to write, whoever it is for.
         self.open_bytes += response.len();
         if hot.has(flag::HELD) {
-            hot.clear(flag::HELD);
             self.resumed.push(id);
         }
+        hot.clear(flag::HELD | flag::HEAD);
         self.mark_dirty(slot);
         self.rearm(slot);
     }
@@ -342,7 +354,9 @@ impl Broker {
     }
 
     pub(super) fn answer_problem(&mut self, slot: u32, cause: Cause, refusal: &Refusal) {
-        self.answer(slot, cause, &Response::problem(refusal).closing().encode());
+        let response = Response::problem(refusal).closing();
+        let is_head = self.slots.hot(slot).has(flag::HEAD);
+        self.answer(slot, cause, &if is_head { response.encode_for_head() } else { response.encode() });
     }
 
     /// The peer's socket takes bytes again.
@@ -400,10 +414,11 @@ impl Broker {
     /// The connections that have ended since the last call; their slots are free afterwards, and their sockets are to
     /// be dropped.
     pub fn reap(&mut self, mut drop_socket: impl FnMut(u32)) {
-        for slot in std::mem::take(&mut self.ended) {
-            if self.slots.hot(slot).has(flag::DIRTY) {
-                self.dirty.retain(|&dirty| dirty != slot);
-            }
+        let ended = std::mem::take(&mut self.ended);
+        if ended.iter().any(|&slot| self.slots.hot(slot).has(flag::DIRTY)) {
+            self.dirty.retain(|&slot| !self.slots.hot(slot).has(flag::ENDED));
+        }
+        for slot in ended {
             if let Some(cold) = self.slots.remove(slot) {
                 self.inbound -= cold.inbound as usize;
                 self.admins -= usize::from(cold.admin);

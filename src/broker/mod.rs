@@ -4,6 +4,7 @@
 mod addresses;
 mod answers;
 mod catching_up;
+mod chunks;
 mod complaints;
 mod deadlines;
 mod delivery;
@@ -51,10 +52,10 @@ use crate::proto::deflate::{Inflater, Stats};
 use crate::proto::forwarded::TrustedProxies;
 use crate::proto::origin::OriginRules;
 
-use catching_up::Chunks;
+use chunks::Chunks;
 use complaints::Complaints;
 use draining::Draining;
-use event::{ConnectionId, Event};
+use event::{ConnectionId, Dropped, Event};
 use reason::Counters;
 use scramble::{scrambled, unscrambled};
 use slots::{Slots, flag};
@@ -130,17 +131,20 @@ pub struct Broker {
     batches: Batches,
     timers: Timers,
     events: VecDeque<Event>,
+    dropped: Dropped,
     /// Connections to flush. Invariant: each stands here once, and has the flag `DIRTY`.
     dirty: Vec<u32>,
     /// Channels that were published to since the last flush.
     touched: Vec<u32>,
+    /// Connections that take log, in the order of their turns. Invariant: each stands here once, and has the flag `IN_LINE`.
+    line: VecDeque<ConnectionId>,
     /// Connections that may have more unsent than they are allowed.
     over: Vec<u32>,
     /// Connections to be reaped, with the flag `ENDED`.
     ended: Vec<u32>,
     /// Connections that may be read from again.
     resumed: Vec<ConnectionId>,
-    /// Log that was encoded in this flush for those who catch up.
+    /// Log that was encoded for those who catch up.
     chunks: Chunks,
     /// Whether permessage-deflate is agreed to.
     compression: bool,
@@ -185,8 +189,10 @@ impl Broker {
             batches: Batches::default(),
             timers: Timers::new(now),
             events: VecDeque::new(),
+            dropped: Dropped::default(),
             dirty: Vec::new(),
             touched: Vec::new(),
+            line: VecDeque::new(),
             over: Vec::new(),
             ended: Vec::new(),
             resumed: Vec::new(),
@@ -234,14 +240,15 @@ impl Broker {
 
     /// Whether a flush has something to do.
     pub fn has_work(&self) -> bool {
-        !self.dirty.is_empty() || !self.touched.is_empty() || !self.ended.is_empty()
+        !(self.dirty.is_empty() && self.touched.is_empty() && self.line.is_empty() && self.ended.is_empty())
     }
 
     /// When time alone gives the broker something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         let paced = self.draining.as_ref().map(|draining| self.timers.instant_of(draining.next));
         let told = self.next_presence().into_iter().chain(self.next_complaint());
-        self.timers.next().into_iter().chain(paced).chain(self.next_sweep()).chain(told).min()
+        let swept = self.next_sweep().into_iter().chain(self.next_chunk_sweep());
+        self.timers.next().into_iter().chain(paced).chain(swept).chain(told).min()
     }
 
     /// Joins a channel, which comes into being if it does not exist.
@@ -395,9 +402,11 @@ impl Broker {
         self.release_if_idle(key);
     }
 
+    /// Whether it is one of the members: those who poll are none.
     fn is_member(&self, id: ConnectionId, key: u32) -> bool {
         let cold = self.slots.live(id).and_then(|slot| self.slots.get(slot)).map(|(_, cold)| cold);
-        cold.is_some_and(|cold| cold.memberships.in_channel(key).is_some())
+        let membership = cold.and_then(|cold| cold.memberships.in_channel(key));
+        membership.is_some_and(|membership| membership.encoding != Encoding::Poll)
     }
 
     /// The slot of a connection that is open.

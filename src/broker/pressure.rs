@@ -35,6 +35,7 @@ impl Broker {
         }
         self.over = over;
         if self.batches.held() > self.limits.max_outbound_total {
+            self.chunks.clear(&mut self.batches);
             self.shed();
         }
     }
@@ -244,7 +245,8 @@ impl Broker {
         self.say_close(slot, cause, CloseCode::TRY_AGAIN, cause.as_str());
     }
 
-    /// Bytes that all connections have unsent, shared ones counted once.
+    /// Bytes that all connections have unsent, shared ones counted once, and those that were encoded for whoever catches up
+    /// next.
     pub fn outbound_held(&self) -> usize {
         self.batches.held()
     }

@@ -10,8 +10,9 @@ use crate::channel::store::Reading;
 use crate::proto::message::Message;
 
 impl Broker {
-    /// Publishes to a channel: to all its members, but for `except`. A channel that does not exist comes into being: its
-    /// history is for whoever comes later, and its position remembers it for `position_age` at least.
+    /// Publishes to a channel: to all its members, but for `except`; those who poll are none, and are not left out. A
+    /// channel that does not exist comes into being: its history is for whoever comes later, and its position remembers
+    /// it for `position_age` at least.
     pub fn publish(
         &mut self,
         channel: &str,
@@ -47,7 +48,9 @@ impl Broker {
         let from = from.map(|id| self.member_id(id));
         let entry = Entry { unix_ms, message, from, name, except: except.map(|id| id.0) };
         self.open_bytes += self.channels.publish(key, entry, now, &mut self.batches, &mut self.encoder, &self.limits);
-        if self.channels[key as usize].has_open_batches() {
+        let encodings = self.channels[key as usize].open_batches();
+        self.counters.messages_encoded += encodings as u64;
+        if encodings > 0 {
             self.touch(key);
         }
         let channel = &self.channels[key as usize];

@@ -122,6 +122,9 @@ pub struct Counters {
     /// Messages that a subscriber did not get because it was slow, one a subscriber: dropped from what was queued to it,
     /// or not kept any more when its turn came.
     pub messages_lost: u64,
+    /// Messages that were turned into bytes, once for all who share an encoding: as they are published, and again for those
+    /// who catch up.
+    pub messages_encoded: u64,
     /// Bytes that were read.
     pub bytes_received: u64,
     /// Bytes that the kernel took.

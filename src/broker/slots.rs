@@ -57,8 +57,14 @@ pub mod flag {
     pub const PROXIED: u32 = 1 << 18;
     /// Agreed to lose messages when it is slow, although it cannot be told.
     pub const LOSSY: u32 = 1 << 19;
+    /// Encoded log is queued, or more of it follows: it is written behind what is new to others.
+    pub const TAKES_LOG: u32 = 1 << 20;
+    /// Stands in the line of those who take log.
+    pub const IN_LINE: u32 = 1 << 21;
     /// Its address is counted.
-    pub const COUNTED: u32 = 1 << 20;
+    pub const COUNTED: u32 = 1 << 22;
+    /// The request that waits for its answer wants only the head of it.
+    pub const HEAD: u32 = 1 << 23;
 }
 
 /// What a delivery touches: one cache line.

@@ -105,7 +105,12 @@ impl Channel {
 
     /// Whether a batch is open: somebody is still to be told what this turn published.
     pub fn has_open_batches(&self) -> bool {
-        self.groups.iter().any(|group| group.open.is_some())
+        self.open_batches() > 0
+    }
+
+    /// Into how many batches, one an encoding, what is published goes.
+    pub fn open_batches(&self) -> usize {
+        self.groups.iter().filter(|group| group.open.is_some()).count()
     }
 
     /// Appends a message to the log, and, encoded, to the open batch of every encoding that has members. Returns how

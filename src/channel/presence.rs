@@ -34,6 +34,8 @@ pub struct Presence {
     left: Vec<Named>,
     /// Who left and came back under the same name before it was told.
     returned: Vec<Named>,
+    /// Whether somebody was told who is there since notices were taken: also of those whose coming was not told yet.
+    listed: bool,
     /// Leaves that are held back, with when they are due in monotonic milliseconds.
     held: VecDeque<(u64, Named)>,
     /// Whether the number of members changed while there were too many to be named.
@@ -59,9 +61,12 @@ pub struct Notices {
 const COUNT_INTERVAL: u64 = 1000;
 
 impl Presence {
-    /// Somebody came. Whoever left under the same name and is still held back has come back.
+    /// Somebody came. Whoever left under the same name and is still held back has come back, first of all one of the same
+    /// id: that one must not be told later to have left. It is told all the same: who came meanwhile does not know it.
     pub fn join(&mut self, mut member: Named) {
-        let before = self.held.iter().position(|(_, held)| held.name.is_some() && held.name == member.name);
+        let same = self.held.iter().position(|(_, held)| held.id == member.id);
+        let named = |(_, held): &(u64, Named)| held.name.is_some() && held.name == member.name;
+        let before = same.or_else(|| self.held.iter().position(named));
         match before.and_then(|index| self.held.remove(index)) {
             Some((_, held)) => {
                 member.was = Some(held.id);
@@ -71,17 +76,34 @@ impl Presence {
         }
     }
 
-    /// Somebody went. Of one whose coming was not told, neither is told. With `due` the leave is held back until then if
+    /// Somebody was told who is there.
+    pub fn list(&mut self) {
+        self.listed = true;
+    }
+
+    /// Somebody went. Of one whose coming was told to nobody, neither is told. With `due` the leave is held back until then if
     /// it has a name to be recognised by, and not more than `most` are held back already.
     pub fn leave(&mut self, mut member: Named, due: Option<u64>, most: usize) {
         if let Some(index) = self.joined.iter().position(|joined| joined.id == member.id) {
             self.joined.swap_remove(index);
+            if self.listed {
+                self.left.push(member);
+            }
             return;
         }
         if let Some(index) = self.returned.iter().position(|returned| returned.id == member.id) {
+            if self.listed {
+                self.left.push(member.clone());
+            }
             // The others know it by the id that it had before.
             let returned = self.returned.swap_remove(index);
             member.id = returned.was.unwrap_or(member.id);
+            if let Some(index) = self.joined.iter().position(|joined| joined.id == member.id) {
+                // Who had that id before is back, too.
+                let was = Some(member.id);
+                self.returned.push(Named { was, ..self.joined.swap_remove(index) });
+                return;
+            }
         }
         match due.filter(|_| member.name.is_some() && self.held.len() < most) {
             Some(due) => self.held.push_back((due, member)),
@@ -104,6 +126,7 @@ impl Presence {
         if members > most && !(self.joined.is_empty() && self.left.is_empty() && self.returned.is_empty()) {
             self.change_count();
         }
+        self.listed = false;
         let recounts = self.recount && now >= self.next_count;
         if recounts {
             (self.recount, self.next_count) = (false, now + COUNT_INTERVAL);
@@ -183,6 +206,24 @@ mod tests {
         assert!(presence.is_empty(600));
     }
 
+    /// Whoever asked in between kept it in the list for ever.
+    #[test]
+    fn who_was_listed_between_coming_and_going_is_told_to_have_gone() {
+        let mut presence = Presence::default();
+        presence.leave(named(1, "Ann"), Some(500), 10);
+        presence.join(named(2, "Ann"));
+        presence.join(named(3, "Bob"));
+        presence.list();
+        presence.leave(named(2, "Ann"), Some(600), 10);
+        presence.leave(named(3, "Bob"), Some(600), 10);
+        let told = presence.take(100, 5, 10);
+        assert_eq!((ids(&told.left), told.joined.len(), told.returned.len()), (vec![2, 3], 0, 0));
+        presence.join(named(4, "Bob"));
+        presence.leave(named(4, "Bob"), Some(600), 10);
+        assert!(presence.take(200, 5, 10).is_empty());
+        assert_eq!(ids(&presence.take(600, 5, 10).left), [1]);
+    }
+
     #[test]
     fn who_comes_back_and_goes_in_one_turn_is_known_by_the_old_id() {
         let mut presence = Presence::default();
@@ -194,6 +235,25 @@ mod tests {
         assert_eq!(presence.take(600, 5, 10).returned[0].was, Some(MemberId(1)));
         presence.leave(named(3, "Ann"), Some(900), 10);
         assert_eq!(ids(&presence.take(900, 5, 10).left), [3]);
+    }
+
+    /// Its leaving was held back still, and told of a member later.
+    #[test]
+    fn who_comes_back_as_itself_is_not_told_to_have_left() {
+        let mut presence = Presence::default();
+        presence.leave(named(1, "Ann"), Some(500), 10);
+        presence.leave(named(2, "Ann"), Some(500), 10);
+        presence.join(named(2, "Ann"));
+        let itself = |id| Notices {
+            returned: vec![Named { was: Some(MemberId(id)), ..named(id, "Ann") }],
+            ..Notices::default()
+        };
+        assert_eq!(presence.take(100, 5, 10), itself(2));
+        presence.join(named(3, "Ann"));
+        presence.join(named(1, "Ann"));
+        presence.leave(named(3, "Ann"), Some(600), 10);
+        assert_eq!(presence.take(200, 5, 10), itself(1));
+        assert!(presence.is_empty(200), "{presence:?}");
     }
 
     #[test]

@@ -3,7 +3,6 @@
 mod args;
 pub mod bench;
 pub mod descriptors;
-mod listen;
 mod logging;
 mod process;
 mod serve;

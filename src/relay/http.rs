@@ -4,23 +4,25 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Door, Intent, Relay, is_no_channel, own};
+use super::{Door, Intent, Page, Relay, is_no_channel, own};
 use crate::broker::Published;
 use crate::broker::event::Exchange;
-use crate::broker::followers::{Kept, StreamFormat, lost_header};
+use crate::broker::followers::StreamFormat;
 use crate::channel::log::{From, MemberId};
 use crate::channel::name::{ChannelName, NameError};
 use crate::channel::position::Position;
 use crate::page;
 use crate::proto::batch::LARGE;
 use crate::proto::http::{
-    METHODS, Refusal, Representation, Request, Response, Start, Status, answer_options, etag_of, is_unmodified,
-    representation, start, wait,
+    METHODS, Refusal, Representation, Request, Response, Start, Status, answer_options, representation, start, wait,
 };
 use crate::proto::message::{Kind, Message};
 use crate::proto::target::bad_parameter;
 use crate::proto::text::{is_hidden, push_json_string};
 use crate::server::Server;
+
+/// The media type of pages.
+const HTML: &str = "text/html; charset=utf-8";
 
 /// The longest name that a sender may give itself, in bytes.
 const MAX_NAME: usize = 64;
@@ -45,7 +47,7 @@ fn is_get(request: &Request) -> bool {
     matches!(request.method(), "GET" | "HEAD")
 }
 
-fn channel_intent(server: &Server, exchange: Exchange, page: bool) -> Intent {
+fn channel_intent(server: &Server, exchange: Exchange, page: Option<Page>) -> Intent {
     let request = exchange.request();
     let channel = match ChannelName::from_path(request.path()) {
         Ok(channel) => channel,
@@ -74,7 +76,7 @@ enum Get {
     Read(From, Option<std::time::Duration>),
 }
 
-fn get(request: &Request, page_allowed: bool) -> Result<Get, Refusal> {
+fn get(request: &Request, page: Option<Page>) -> Result<Get, Refusal> {
     let follow = |format: StreamFormat| {
         let from = from(request)?.unwrap_or(From::Now);
         if request.method() == "HEAD" {
@@ -82,8 +84,8 @@ fn get(request: &Request, page_allowed: bool) -> Result<Get, Refusal> {
         }
         Ok(Get::Follow(format, from, sender_name(request)?))
     };
-    match representation(request, page_allowed)? {
-        Representation::Page => Ok(Get::Answer(page())),
+    match representation(request, page.is_some())? {
+        Representation::Page => Ok(Get::Answer(page_answer(page.unwrap_or(Page::BuiltIn)))),
         Representation::Sse => follow(StreamFormat::Sse),
         Representation::Ndjson => follow(StreamFormat::Ndjson),
         Representation::Json => {
@@ -105,16 +107,6 @@ pub(super) fn from(request: &Request) -> Result<Option<From>, Refusal> {
     })
 }
 
-/// What is kept, for one who does not wait: not again, if it has that already.
-pub(super) fn kept(exchange: &Exchange, kept: Kept) -> Response {
-    let lost = kept.lost.map(lost_header).unwrap_or_default();
-    let etag = etag_of(&kept.position.to_string(), &format!("{}-{lost}", kept.start));
-    if is_unmodified(exchange.request(), &etag) {
-        return Response::not_modified(&etag).with_header("Cache-Control", "private, no-cache");
-    }
-    kept.response().with_header("Cache-Control", "private, no-cache").with_header("ETag", etag)
-}
-
 fn without_slash(name: &ChannelName, request: &Request) -> Response {
     let mut location = name.to_path();
     let query = request.query().encoded();
@@ -125,11 +117,12 @@ fn without_slash(name: &ChannelName, request: &Request) -> Response {
     Response::new(Status::PERMANENT_REDIRECT).with_header("Location", location)
 }
 
-fn page() -> Response {
-    Response::new(Status::OK)
-        .with_body("text/html; charset=utf-8", page::HTML)
-        .with_header("Content-Security-Policy", page::CONTENT_SECURITY_POLICY)
-        .with_header("Cache-Control", "no-store")
+fn page_answer(page: Page) -> Response {
+    let answer = |html| Response::new(Status::OK).with_body(HTML, html).with_header("Cache-Control", "no-store");
+    match page {
+        Page::BuiltIn => answer(page::HTML).with_header("Content-Security-Policy", page::CONTENT_SECURITY_POLICY),
+        Page::Own(html) => answer(html),
+    }
 }
 
 fn publish(server: &Server, exchange: Exchange, channel: ChannelName) -> Intent {

@@ -42,6 +42,11 @@ pub(super) fn of(server: &Server) -> String {
     counter("slotcast_messages_received_total", "WebSocket messages that arrived.", counters.messages_received);
     counter("slotcast_messages_sent_total", "Messages sent or queued, one a subscriber.", counters.messages_sent);
     counter(
+        "slotcast_messages_encoded_total",
+        "Messages turned into bytes, once for all who are told alike, and again for those who catch up.",
+        counters.messages_encoded,
+    );
+    counter(
         "slotcast_messages_lost_total",
         "Messages that subscribers did not get, one a subscriber.",
         counters.messages_lost,

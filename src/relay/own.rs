@@ -8,12 +8,16 @@ use super::{Relay, listing, metrics};
 use crate::broker::event::Exchange;
 use crate::broker::reason::{Cause, TOO_MANY_CONNECTIONS};
 use crate::channel::name::is_own_path;
+use crate::page;
 use crate::proto::http::{Refusal, Request, Response, Status};
 use crate::proto::origin::is_same_origin;
 use crate::server::Server;
 
 /// The methods that work here.
 const METHODS: &str = "GET, HEAD";
+
+/// The module for pages, which they may keep as long as they ask whether it is still the same.
+const MODULE: &str = "/-/slotcast.js";
 
 /// The answer to what is no channel's business; None if it is a channel's.
 pub(super) fn answer(relay: &Relay, server: &Server, exchange: &Exchange) -> Option<Response> {
@@ -25,6 +29,7 @@ pub(super) fn answer(relay: &Relay, server: &Server, exchange: &Exchange) -> Opt
     let found: Result<Response, Refusal> = match request.path() {
         "/-/health" | "/-/healthy" => Ok(ok()),
         "/-/ready" => ready(server, exchange),
+        MODULE => Ok(page::module(request)),
         _ if !is_for_operators(server, exchange) => return Some(Response::not_found()),
         // A page that is allowed to use the channels is no operator, and neither is whatever else runs here.
         _ if !is_same_origin(request) => Err(foreign_page()),
@@ -37,7 +42,8 @@ pub(super) fn answer(relay: &Relay, server: &Server, exchange: &Exchange) -> Opt
     };
     let is_read = matches!(request.method(), "GET" | "HEAD");
     let found = if is_read { found } else { Err(Refusal::method_not_allowed(METHODS)) };
-    Some(found.unwrap_or_else(|refusal| Response::problem(&refusal)).with_header("Cache-Control", "no-store"))
+    let keeping = if is_read && request.path() == MODULE { "no-cache" } else { "no-store" };
+    Some(found.unwrap_or_else(|refusal| Response::problem(&refusal)).with_header("Cache-Control", keeping))
 }
 
 fn ok() -> Response {

@@ -39,7 +39,7 @@ impl Server {
         self.finished
     }
 
-    pub(super) fn sleep(&mut self) -> io::Result<()> {
+    pub(super) fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<()> {
         for id in self.broker.take_resumed() {
             self.make_ready(id, false);
         }
@@ -47,11 +47,13 @@ impl Server {
         if let Some(woke) = self.woke {
             self.turns.record(asleep.saturating_duration_since(woke));
         }
-        let timeout = self.timeout(asleep);
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(asleep));
+        let timeout = self.timeout(asleep).into_iter().chain(left).min();
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
             result => result?,
         }
+        self.rested = self.events.is_empty() && !self.is_busy();
         let now = clock();
         self.woke = Some(now.instant);
         self.broker.advance(now);
@@ -61,14 +63,15 @@ impl Server {
         Ok(())
     }
 
-    fn timeout(&self, now: Instant) -> Option<Duration> {
+    /// Whether there is something to do without anything happening.
+    fn is_busy(&self) -> bool {
         let accepting = self.accept_again.is_none() && self.listeners.iter().any(|listening| listening.ready);
-        if !self.ready.is_empty()
-            || !self.turn.is_empty()
-            || !self.commands.is_empty()
-            || self.broker.has_work()
-            || accepting
-        {
+        let reading = !self.ready.is_empty() || !self.turn.is_empty();
+        reading || !self.commands.is_empty() || self.broker.has_work() || accepting
+    }
+
+    pub(super) fn timeout(&self, now: Instant) -> Option<Duration> {
+        if self.is_busy() {
             return Some(Duration::ZERO);
         }
         let next = self.broker.next_deadline().into_iter().chain(self.accept_again).min()?;

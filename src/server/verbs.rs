@@ -26,8 +26,8 @@ impl Server {
     }
 
     /// Answers a handshake with an error.
-    pub fn refuse(&mut self, handshake: Handshake, refusal: &Refusal) {
-        self.broker.refuse(handshake, refusal);
+    pub fn refuse(&mut self, handshake: Handshake, refusal: impl Into<Refusal>) {
+        self.broker.refuse(handshake, &refusal.into());
     }
 
     /// Answers an HTTP request.

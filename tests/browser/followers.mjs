@@ -9,9 +9,10 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import http from 'node:http'
 import net from 'node:net'
-import { BIN, DEADLINE, finish, launch, runAll, startBroker, until } from './harness.mjs'
+import { BIN, DEADLINE, elsewhere, finish, launch, runAll, startBroker, startWire, until } from './harness.mjs'
 
 const RECONNECT_DEADLINE = 30_000
+const ROOM = 16
 const EVIL = 'evil.example'
 
 // ---------------------------------------------------------------- tests
@@ -97,6 +98,34 @@ const tests = {
       assert.equal(from[0], undefined)
       assert.equal(from.slice(1).filter(Boolean).length, 3, `Last-Event-ID: ${from}`)
     })
+  },
+
+  async 'when the broker has no room it comes again until there is some, and has missed nothing'(browser) {
+    await withWire(async (wire, broker) => {
+      const page = await open(browser, wire.url + '/chat')
+      await follow(page, '/chat')
+      const sent = []
+      const publisher = new http.Agent({ keepAlive: true, maxSockets: 1 })
+      const publish = async () => {
+        sent.push(`message ${sent.length}`)
+        await postOver(publisher, broker.port, sent.at(-1))
+      }
+      await publish()
+      await heardAll(page, sent)
+      wire.cut()
+      const fillers = await fill(broker.port)
+      // It has come in vain at least twice: an answer of another status would have been the end.
+      const inVain = () => wire.exchanges().filter(it => /^last-event-id:/im.test(it.head) && it.status === 200)
+      await until('attempts in vain', async () => {
+        await publish()
+        return inVain().length >= 2
+      }, RECONNECT_DEADLINE)
+      for (const filler of fillers) filler.destroy()
+      await until('the messages', async () => (await messages(page)).length === sent.length, RECONNECT_DEADLINE)
+      await heardAll(page, sent)
+      assert.equal((await events(page)).filter(it => it.type === 'lost').length, 0)
+      publisher.destroy()
+    }, '--max-connections', String(ROOM), '--history-messages', '10000')
   },
 
   async 'a page of a dev server on this machine may follow, read and post'(browser) {
@@ -197,14 +226,7 @@ async function open(browser, url) {
 /** An empty page of another server on this machine, under that name. */
 async function openElsewhere(browser, host) {
   const page = await newPage(browser)
-  const server = http.createServer((_, answer) => answer.setHeader('Content-Type', 'text/html').end('<!doctype html><title>elsewhere</title><body>'))
-  await once(server.listen(0, '127.0.0.1'), 'listening')
-  try {
-    await page.goto(`http://${host}:${server.address().port}/`, { timeout: DEADLINE })
-  } finally {
-    server.close()
-    server.closeAllConnections()
-  }
+  await elsewhere('<!doctype html><title>elsewhere</title><body>', host, url => page.goto(url, { timeout: DEADLINE }))
   return page
 }
 
@@ -236,10 +258,10 @@ async function post(base, text, channel = '/chat') {
   return answer.json()
 }
 
-// ---------------------------------------------------------------- the broker, and a wire to it that can be cut
+// ---------------------------------------------------------------- the broker, and a wire to it
 
-async function withBroker(body) {
-  const broker = await startBroker()
+async function withBroker(body, ...args) {
+  const broker = await startBroker(0, ...args)
   try {
     await body(broker)
   } finally {
@@ -247,70 +269,38 @@ async function withBroker(body) {
   }
 }
 
-async function withWire(body) {
+async function withWire(body, ...args) {
   await withBroker(async broker => {
-    const wire = await startWire(broker.port)
+    const wire = await startWire(broker.port, /^accept: text\/event-stream/im)
     try {
       await body(wire, broker)
     } finally {
       wire.stop()
     }
-  })
+  }, ...args)
 }
 
-/** A TCP proxy in front of the broker that remembers what went through it. */
-async function startWire(port) {
-  const pairs = new Set()
-  const past = []
-  const server = net.createServer(near => {
-    const far = net.connect(port, '127.0.0.1')
-    const pair = { near, far, asked: '', told: '', left: Infinity }
-    pairs.add(pair)
-    past.push(pair)
-    pair.cut = () => {
-      pairs.delete(pair)
-      near.destroy()
-      far.destroy()
-    }
-    near.on('data', chunk => {
-      pair.asked += chunk.toString('latin1')
-      far.write(chunk)
-    })
-    far.on('data', chunk => {
-      pair.told += chunk.toString('latin1')
-      if (chunk.length < pair.left) {
-        near.write(chunk)
-        pair.left -= chunk.length
-      } else {
-        pairs.delete(pair)
-        far.destroy()
-        near.write(chunk.subarray(0, pair.left), () => near.destroy())
-      }
-    })
-    for (const [one, other] of [[near, far], [far, near]]) {
-      one.on('end', () => other.end())
-      one.on('error', pair.cut)
-      one.on('close', pair.cut)
-    }
-  })
-  await once(server.listen(0, '127.0.0.1'), 'listening')
-  const followers = () => [...pairs].filter(pair => /^accept: text\/event-stream/im.test(pair.asked))
-  return {
-    url: `http://127.0.0.1:${server.address().port}`,
-    /** Breaks the connections of followers: now, or within what they get next. */
-    cut: () => followers().forEach(pair => pair.cut()),
-    cutAfter: bytes => followers().forEach(pair => { pair.left = bytes }),
-    /** Requests, each with the status of its answer. */
-    exchanges: () => past.flatMap(({ asked, told }) => {
-      const heads = [...asked.matchAll(/(GET|HEAD|POST|PUT|DELETE|OPTIONS) \S+ HTTP\/1\.1\r\n[^]*?\r\n\r\n/g)]
-      const statuses = [...told.matchAll(/HTTP\/1\.1 (\d{3}) /g)]
-      return heads.map(([head, method], i) => ({ method, head, status: Number(statuses[i]?.[1]) }))
-    }),
-    stop() {
-      server.close()
-      for (const pair of pairs) pair.cut()
-    },
+/** Posts over that agent's only connection, which a broker without room knows already. */
+async function postOver(agent, port, body) {
+  const request = http.request({ agent, port, host: '127.0.0.1', path: '/chat', method: 'POST' })
+  const [answer] = await once(request.end(body), 'response')
+  answer.resume()
+  await once(answer, 'end')
+  assert.equal(answer.statusCode, 200)
+}
+
+/** Connections that take all the room there is. */
+async function fill(port) {
+  const fillers = []
+  for (let i = 0; i < ROOM; i++) {
+    const filler = net.connect(port, '127.0.0.1')
+    filler.on('error', () => {})
+    filler.write('GET /other HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n'
+      + 'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n')
+    await once(filler, 'readable')
+    fillers.push(filler)
   }
+  return fillers
 }
 
 // ---------------------------------------------------------------- running

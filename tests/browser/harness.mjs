@@ -2,6 +2,9 @@
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import http from 'node:http'
+import net from 'node:net'
 import { chromium } from 'playwright-core'
 
 export const DEADLINE = 10_000
@@ -21,11 +24,11 @@ export async function until(what, condition, deadline = DEADLINE) {
 
 // ---------------------------------------------------------------- the broker, as a child process
 
-/** A broker on that port, or on a free one. */
-export async function startBroker(port = 0) {
+/** A broker on that port, or on a free one, with whatever other arguments. */
+export async function startBroker(port = 0, ...args) {
   // SLOTCAST_* would configure it.
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('SLOTCAST_') && name !== 'PORT'))
-  const child = spawn(BIN, ['--listen', `127.0.0.1:${port}`], { stdio: ['ignore', 'ignore', 'pipe'], env })
+  const child = spawn(BIN, ['--listen', `127.0.0.1:${port}`, ...args], { stdio: ['ignore', 'ignore', 'pipe'], env })
   let log = ''
   let ended = false
   const gone = new Promise(resolve => child.once('close', resolve)).then(() => { ended = true })
@@ -47,6 +50,81 @@ export async function startBroker(port = 0) {
     throw error
   }
   return { url, port: new URL(url).port, stop }
+}
+
+// ---------------------------------------------------------------- a wire to it that can be cut, and pages from elsewhere
+
+/** A TCP proxy in front of the broker that remembers what went through it. It cuts those whose requests match. */
+export async function startWire(port, which) {
+  const pairs = new Set()
+  const past = []
+  let deaf = false, mute = false
+  const server = net.createServer(near => {
+    const far = net.connect(port, '127.0.0.1')
+    const pair = { near, far, asked: '', told: '', left: Infinity }
+    pairs.add(pair)
+    past.push(pair)
+    pair.cut = () => {
+      pairs.delete(pair)
+      near.destroy()
+      far.destroy()
+    }
+    near.on('data', chunk => {
+      pair.asked += chunk.toString('latin1')
+      if (!deaf) far.write(chunk)
+    })
+    far.on('data', chunk => {
+      if (mute) return
+      pair.told += chunk.toString('latin1')
+      if (chunk.length < pair.left) {
+        near.write(chunk)
+        pair.left -= chunk.length
+      } else {
+        pairs.delete(pair)
+        far.destroy()
+        near.write(chunk.subarray(0, pair.left), () => near.destroy())
+      }
+    })
+    for (const [one, other] of [[near, far], [far, near]]) {
+      one.on('end', () => other.end())
+      one.on('error', pair.cut)
+      one.on('close', pair.cut)
+    }
+  })
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  const chosen = () => [...pairs].filter(pair => which.test(pair.asked))
+  return {
+    url: `http://127.0.0.1:${server.address().port}`,
+    /** Breaks connections: now, or within what they get next. */
+    cut: () => chosen().forEach(pair => pair.cut()),
+    cutAfter: bytes => chosen().forEach(pair => { pair.left = bytes }),
+    /** How many there are. */
+    count: () => chosen().length,
+    /** Whether what peers say, and what they are told, gets lost. Nobody notices: that is what half-open means. */
+    lose: (said, told) => { [deaf, mute] = [said, told] },
+    /** Requests, each with the status of its answer. */
+    exchanges: () => past.flatMap(({ asked, told }) => {
+      const heads = [...asked.matchAll(/(GET|HEAD|POST|PUT|DELETE|OPTIONS) \S+ HTTP\/1\.1\r\n[^]*?\r\n\r\n/g)]
+      const statuses = [...told.matchAll(/HTTP\/1\.1 (\d{3}) /g)]
+      return heads.map(([head, method], i) => ({ method, head, status: Number(statuses[i]?.[1]) }))
+    }),
+    stop() {
+      server.close()
+      for (const pair of pairs) pair.cut()
+    },
+  }
+}
+
+/** While `body` runs, another server on this machine, under that name, serves this page. */
+export async function elsewhere(html, host, body) {
+  const server = http.createServer((_, answer) => answer.setHeader('Content-Type', 'text/html').end(html))
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  try {
+    return await body(`http://${host}:${server.address().port}/`)
+  } finally {
+    server.close()
+    server.closeAllConnections()
+  }
 }
 
 // ---------------------------------------------------------------- running

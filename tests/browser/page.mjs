@@ -11,7 +11,7 @@ import { execFile, spawn } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { BIN, DEADLINE, finish, launch, runAll, startBroker, until } from './harness.mjs'
+import { BIN, DEADLINE, elsewhere, finish, launch, runAll, startBroker, startWire, until } from './harness.mjs'
 
 const RECONNECT_DEADLINE = 30_000
 const MAX_LINES = 1000
@@ -24,7 +24,7 @@ const tests = {
     const page = await open(browser, base + '/chat')
     const policy = page.answer.headers()['content-security-policy'] ?? ''
     assert.match(policy, /default-src 'none'/)
-    assert.match(policy, /script-src 'sha256-/)
+    assert.match(policy, /script-src 'self' 'sha256-[^']+';/)
     assert.match(policy, /style-src 'sha256-/)
     assert.doesNotMatch(policy, /unsafe/)
     assert.match(await page.title(), /\/chat/)
@@ -32,7 +32,9 @@ const tests = {
   },
 
   async 'two tabs talk both ways and another channel hears nothing'(browser, base) {
-    const [ann, bob, other] = [await open(browser, base + '/chat'), await open(browser, base + '/chat'), await open(browser, base + '/other')]
+    const [ann, bob, other] = [await open(browser, base + '/talk'), await open(browser, base + '/talk'), await open(browser, base + '/other')]
+    await call(ann, 'Ann')
+    await call(bob, 'Bob')
     await say(ann, 'hello from ann')
     await sees(bob, 'hello from ann')
     await sees(ann, 'hello from ann')
@@ -43,18 +45,200 @@ const tests = {
     await sees(other, 'only here')
     assert.deepEqual(await texts(other), ['only here'])
     assert.deepEqual(await texts(ann), ['hello from ann', 'hello from bob'])
+    assert.deepEqual(await said(ann), [['You', 'hello from ann'], ['Bob', 'hello from bob']])
+    assert.deepEqual(await said(bob), [['Ann', 'hello from ann'], ['You', 'hello from bob']])
   },
 
-  async 'markup stays text'(browser, base) {
-    const page = await open(browser, base + '/markup')
+  async 'who said what, by whatever door'(browser, base) {
+    const page = await open(browser, base + '/doors')
+    await post(base, 'by curl', '/doors')
+    await post(base, 'by a script', '/doors?name=CI')
+    // The name is there once for what one says in a row.
+    await post(base, 'and more', '/doors?name=CI')
+    await sees(page, 'and more')
+    assert.equal(await page.locator('#log b').count(), 2)
+    await peer(page, ['by websocat'])
+    await peer(page, ['by a named one'], '?name=Zo%C3%AB')
+    await sees(page, 'by a named one')
+    const people = await said(page)
+    assert.match(people[3][0], /^guest [0-9a-z]{1,4}$/)
+    people[3][0] = 'guest'
+    assert.deepEqual(people, [['HTTP', 'by curl'], ['CI', 'by a script'], ['CI', 'and more'], ['guest', 'by websocat'], ['Zoë', 'by a named one']])
+    const times = await page.locator('#log .text time').allTextContents()
+    assert.ok(times.length === 5 && times.every(time => /^\d\d:\d\d:\d\d$/.test(time)), times.join())
+  },
+
+  async 'a reload brings what was said, with its time, and the name'(browser, base) {
+    const page = await open(browser, base + '/history')
+    await call(page, 'Ann')
+    for (const text of ['one', 'two', 'three']) await say(page, text)
+    await peer(page, [[1, 2, 3]])
+    await until('the binary line', async () => (await page.locator('#log .binary').count()) === 1)
+    const times = await page.locator('#log .text time').allTextContents()
+    await new Promise(resolve => setTimeout(resolve, 1100))
+    await page.reload()
+    await status(page, 'Connected')
+    await sees(page, 'three')
+    await until('the binary line', async () => (await page.locator('#log .binary').count()) === 1)
+    assert.deepEqual(await texts(page), ['one', 'two', 'three'])
+    assert.deepEqual(await page.locator('#log .text time').allTextContents(), times)
+    assert.equal(await page.getByLabel('Your name').inputValue(), 'Ann')
+    assert.deepEqual(await said(page), [['Ann', 'one'], ['Ann', 'two'], ['Ann', 'three']])
+    await say(page, 'four')
+    await sees(page, 'four')
+    // A new name goes on where the old one was.
+    await call(page, 'Anna')
+    await say(page, 'five')
+    await sees(page, 'five')
+    assert.deepEqual(await texts(page), ['one', 'two', 'three', 'four', 'five'])
+    // Less, if the address says so.
+    const late = await open(browser, base + '/history?last=3')
+    await sees(late, 'five')
+    assert.deepEqual(await texts(late), ['four', 'five'])
+    assert.equal(await late.locator('#log .binary').count(), 1)
+  },
+
+  async 'who is there, who comes and who goes'(browser, base) {
+    const ann = await open(browser, base + '/people?name=Ann')
+    await here(ann, ['Ann (you)'])
+    const bob = await open(browser, base + '/people')
+    await until('a guest', async () => /^guest \w{1,4}$/.test((await people(ann))[1]))
+    assert.equal(await ann.locator('#count').textContent(), '2 here')
+    await call(bob, 'Bob')
+    await here(bob, ['Bob (you)', 'Ann'])
+    await here(ann, ['Ann (you)', 'Bob'])
+    await notes(ann, ['Bob joined'])
+    await visit(ann, 'Eve')
+    await notes(ann, ['Bob joined', 'Eve joined', 'Eve left'])
+    await call(bob, 'Rob')
+    await notes(ann, ['Bob joined', 'Eve joined', 'Eve left', 'Rob joined', 'Bob left'])
+    await here(ann, ['Ann (you)', 'Rob'])
+    // Whoever comes later is told who is there, not who came; and oneself is no news to oneself.
+    await notes(bob, ['Eve joined', 'Eve left'])
+    await bob.context().close()
+    await notes(ann, ['Bob joined', 'Eve joined', 'Eve left', 'Rob joined', 'Bob left', 'Rob left'])
+    await here(ann, ['Ann (you)'])
+  },
+
+  async 'a reload and a second tab are no news'(browser, base) {
+    const ann = await open(browser, base + '/quick?name=Ann')
+    const bob = await open(browser, base + '/quick?name=Bob')
+    await notes(ann, ['Bob joined'])
+    for (let i = 0; i < 3; i++) {
+      await bob.reload()
+      await status(bob, 'Connected')
+    }
+    const second = await open(browser, base + '/quick?name=Bob')
+    await here(ann, ['Ann (you)', 'Bob', 'Bob'])
+    await second.context().close()
+    await here(ann, ['Ann (you)', 'Bob'])
+    // Someone else's leaving, told later than Bob's would have been, shows that Bob's is not told.
+    await visit(ann, 'Eve')
+    await notes(ann, ['Bob joined', 'Eve joined', 'Eve left'])
+  },
+
+  async 'with --leave-grace who comes back is still the one that one writes to'(browser) {
+    await withBroker(['--leave-grace', '20s'], async broker => {
+      const ann = await open(browser, broker.url + '/grace?name=Ann')
+      const bob = await open(browser, broker.url + '/grace?name=Bob')
+      await here(ann, ['Ann (you)', 'Bob'])
+      await showPeople(ann)
+      await ann.locator('#members button', { hasText: 'Bob' }).click()
+      await bob.reload()
+      await status(bob, 'Connected')
+      // Until it is told that he is somebody else now, it comes back to the box.
+      await until('that Bob hears it', async () => {
+        if ((await texts(bob)).length) return true
+        await say(ann, 'still you?')
+      })
+      assert.equal((await texts(bob))[0], 'to you alonestill you?')
+      await here(ann, ['Ann (you)', 'Bob'])
+      assert.deepEqual(await texts(ann, '.note'), ['Bob joined'])
+    })
+  },
+
+  async 'above --max-presence there is only a number'(browser) {
+    await withBroker(['--max-presence', '3'], async broker => {
+      const ann = await open(browser, broker.url + '/crowd?name=Ann')
+      await here(ann, ['Ann (you)'])
+      const crowd = []
+      for (const name of ['Bob', 'Cid', 'Dan', 'Eve']) crowd.push(await open(browser, `${broker.url}/crowd?name=${name}`))
+      const count = async number => until(`${number} here`, async () => (await ann.locator('#count').textContent()) === `${number} here`)
+      await count(5)
+      await until('no names', async () => (await ann.locator('#members').textContent()) === 'Too many to list.')
+      const late = await open(browser, broker.url + '/crowd?name=Fay')
+      await until('6 here', async () => (await late.locator('#count').textContent()) === '6 here')
+      await count(6)
+      for (const page of [...crowd.splice(1), late]) await page.context().close()
+      await count(2)
+      await here(ann, ['Ann (you)', 'Bob'])
+    })
+  },
+
+  async 'a message for one alone'(browser, base) {
+    const [ann, bob, eve] = [await open(browser, base + '/alone?name=Ann'), await open(browser, base + '/alone?name=Bob'), await open(browser, base + '/alone?name=Eve')]
+    await here(ann, ['Ann (you)', 'Bob', 'Eve'])
+    await showPeople(ann)
+    await ann.locator('#members button', { hasText: 'Bob' }).click()
+    assert.match(await ann.locator('#to').textContent(), /^To Bob alone/)
+    await say(ann, 'psst')
+    await sees(bob, 'to you alonepsst')
+    await sees(ann, 'to Bob alonepsst')
+    assert.deepEqual(await said(bob), [['Ann', 'to you alonepsst']])
+    await ann.getByRole('button', { name: 'To everybody' }).click()
+    assert.ok(!(await ann.locator('#to').isVisible()))
+    await say(ann, 'for all')
+    await sees(eve, 'for all')
+    assert.deepEqual(await texts(eve), ['for all'])
+    // To one who has gone: back to the box, with the reason.
+    await ann.locator('#members button', { hasText: 'Bob' }).click()
+    await bob.context().close()
+    await here(ann, ['Ann (you)', 'Eve'])
+    await say(ann, 'too late')
+    await until('the text', async () => (await ann.locator('#text').inputValue()) === 'too late')
+    assert.match(await ann.locator('#notice').textContent(), /\w/)
+    assert.deepEqual(await texts(ann), ['to Bob alonepsst', 'for all'])
+  },
+
+  async 'names are cut and cleaned, and kept for the next channel'(browser, base) {
+    const page = await open(browser, base + '/names')
+    for (const [typed, called] of [
+      ['  Ann\u202e\u0007 Lee ', 'Ann Lee'], ['é'.repeat(40), 'é'.repeat(32)], ['🦀'.repeat(17), '🦀'.repeat(16)], ['', ''], ['Zoë & Co. 🦀', 'Zoë & Co. 🦀'],
+    ]) {
+      await call(page, typed, called)
+      assert.equal(await page.getByLabel('Your name').inputValue(), called)
+    }
+    await page.goto(base + '/names-too')
+    await status(page, 'Connected')
+    await here(page, ['Zoë & Co. 🦀 (you)'])
+    // The address counts before it, and whatever it says is made into a name that the broker takes.
+    await page.goto(base + '/names-too?name=' + encodeURIComponent('\u2066Eve\n' + 'x'.repeat(80)))
+    await status(page, 'Connected')
+    await here(page, ['Eve' + 'x'.repeat(61) + ' (you)'])
+  },
+
+  async 'markup stays text, in messages and in names'(browser, base) {
     const hostile = ['<script>alert(1)</script>', '<img src=x onerror=alert(1)>', '</div><b>bold</b>&amp;']
+    const page = await open(browser, base + '/markup')
     let dialogs = 0
     page.on('dialog', dialog => { dialogs++; dialog.dismiss() })
-    for (const text of hostile) await say(page, text)
-    await sees(page, hostile.at(-1))
-    assert.deepEqual(await texts(page), hostile)
-    assert.equal(await page.locator('#log script, #log img, #log b').count(), 0)
+    for (const text of hostile) {
+      const name = text + '!'
+      await call(page, name)
+      await say(page, text)
+      await peer(page, [text + '?'], '?name=' + encodeURIComponent(name))
+    }
+    await sees(page, hostile.at(-1) + '?')
+    await page.reload()
+    await status(page, 'Connected')
+    await sees(page, hostile.at(-1) + '?')
+    assert.deepEqual(await said(page), hostile.flatMap(text => [[text + '!', text], [text + '!', text + '?']]))
+    assert.deepEqual(await people(page), [hostile.at(-1) + '! (you)'])
+    assert.equal(await page.locator('#log script, #log img, #log p b, #members script, #members img, #members b').count(), 0)
     assert.equal(dialogs, 0)
+    // And in a channel's name.
+    const odd = await open(browser, base + '/' + encodeURIComponent('<img src=x onerror=alert(1)>'))
+    assert.equal(await odd.locator('h1').textContent(), '/<img src=x onerror=alert(1)>')
   },
 
   async 'text arrives untouched'(browser, base) {
@@ -89,7 +273,7 @@ const tests = {
     await sees(page, 'first\nsecond')
     assert.equal(await box.inputValue(), '')
     await box.fill('by button')
-    await page.getByRole('button', { name: 'Send' }).click()
+    await page.getByRole('button', { name: 'Send', exact: true }).click()
     await sees(page, 'by button')
     assert.deepEqual(await texts(page), ['first\nsecond', 'by button'])
   },
@@ -129,9 +313,9 @@ const tests = {
     const page = await open(browser, base + '/chat?last=20&name=Ann', { wait: false })
     const url = page.sockets[0] ?? (await page.waitForEvent('websocket', { timeout: DEADLINE })).url()
     assert.equal(url, base.replace('http', 'ws') + '/chat?last=20&name=Ann')
-    assert.match(await page.locator('#websocat').textContent(), /^websocat 'ws:.*\/chat\?last=20&name=Ann'$/)
-    assert.doesNotMatch(await page.locator('#curl').textContent(), /last=/)
-    assert.match(await page.locator('#follow').textContent(), / '?http:.*\/chat\?last=20'?$/)
+    assert.match(await command(page, 'websocat'), /^websocat 'ws:.*\/chat\?last=20&name=Ann'$/)
+    assert.doesNotMatch(await command(page, 'Send with curl'), /last=/)
+    assert.match(await command(page, 'Follow'), / '?http:.*\/chat\?last=20'?$/)
   },
 
   async 'the commands can be copied'(browser, base) {
@@ -139,26 +323,26 @@ const tests = {
     await showCommands(page)
     const host = new URL(base).host
     for (const [name, command] of [
-      ['Copy the websocat command', `websocat ws://${host}/chat`],
-      ['Copy the curl command', `curl -d 'hello' http://${host}/chat`],
-      ['Copy the follow command', `curl -N -H 'Accept: text/event-stream' http://${host}/chat`],
+      ['Copy: Listen and talk with websocat', `websocat ws://${host}/chat`],
+      ['Copy: Send with curl', `curl -d 'hello' http://${host}/chat`],
+      ['Copy: Follow with curl', `curl -N -H 'Accept: text/event-stream' http://${host}/chat`],
     ]) {
       await page.getByRole('button', { name }).click()
       await until(name, async () => (await page.evaluate(() => navigator.clipboard.readText())) === command)
     }
     // Without the clipboard interface, as on plain http elsewhere.
     await page.evaluate(() => Object.defineProperty(navigator, 'clipboard', { value: undefined }))
-    const button = page.getByRole('button', { name: 'Copy the JavaScript snippet' })
+    const button = page.getByRole('button', { name: 'Copy: JavaScript' })
     await button.click()
     await until('an answer', async () => /Copied|Ctrl/.test(await button.textContent()))
-    assert.match(await page.evaluate(() => String(getSelection())), /new WebSocket\("ws:/)
+    assert.match(await page.evaluate(() => String(getSelection())), /join\("ws:/)
   },
 
   async 'the curl command is safe in a shell, whatever the channel'(browser, base) {
     const odd = '/' + encodeURIComponent("it's [a] {b} & $(echo pwned) `id` ; \"50%\" ! * привет")
     const page = await open(browser, base + odd + "?name=O'Neil&last=1")
-    const command = await page.locator('#curl').textContent()
-    await promisify(execFile)('sh', ['-c', command.replace(/^curl/, 'curl -sS --noproxy "*" --max-time 10')], { cwd: '/' })
+    const send = await command(page, 'Send with curl')
+    await promisify(execFile)('sh', ['-c', send.replace(/^curl/, 'curl -sS --noproxy "*" --max-time 10')], { cwd: '/' })
     await sees(page, 'hello')
     assert.equal(await page.locator('h1').textContent(), decodeURIComponent(odd))
   },
@@ -167,8 +351,8 @@ const tests = {
     const page = await open(browser, base + '/' + encodeURIComponent("it's {a} $(b) привет") + '?last=5&name=Ann')
     await say(page, 'kept')
     await sees(page, 'kept')
-    const command = (await page.locator('#follow').textContent()).replace(/^curl/, 'exec curl -sS --noproxy "*" --max-time 30')
-    const curl = spawn('sh', ['-c', command], { stdio: ['ignore', 'pipe', 'inherit'], cwd: '/' })
+    const follow = (await command(page, 'Follow with curl')).replace(/^curl/, 'exec curl -sS --noproxy "*" --max-time 30')
+    const curl = spawn('sh', ['-c', follow], { stdio: ['ignore', 'pipe', 'inherit'], cwd: '/' })
     const ended = new Promise(resolve => curl.once('close', resolve))
     try {
       let heard = ''
@@ -182,21 +366,30 @@ const tests = {
     }
   },
 
-  async 'the JavaScript snippet joins and sends'(browser, base) {
-    const page = await open(browser, base + '/snippet')
-    await page.evaluate(code => { new Function('console', code)({ log() {} }) }, await page.locator('#javascript').textContent())
-    await sees(page, 'hello')
+  async 'the JavaScript snippet joins and sends, on any page of this machine'(browser, base) {
+    const page = await open(browser, base + '/snippet?name=Snip')
+    const snippet = await command(page, 'JavaScript')
+    const other = await (await browser.newContext()).newPage()
+    browser.opened.push(other.context())
+    const heard = []
+    other.on('console', message => heard.push(message.text()))
+    await elsewhere(`<!doctype html><link rel="icon" href="data:,"><script type="module">${snippet}</script>`, 'localhost', async url => {
+      await other.goto(url, { timeout: DEADLINE })
+      await sees(page, 'hello')
+      await until('its echo', () => heard.includes('hello'))
+    })
+    assert.deepEqual(heard, ['hello'])
   },
 
   async 'every control is named and can be reached by keyboard'(browser, base) {
     const page = await open(browser, base + '/chat', { width: 1280, height: 800 })
-    const names = await page.locator('button:visible, textarea:visible').evaluateAll(all =>
+    const names = await page.locator('button:visible, textarea:visible, input:visible').evaluateAll(all =>
       all.map(it => it.getAttribute('aria-label') || it.labels?.[0]?.textContent || it.textContent))
-    assert.ok(names.length >= 5 && names.every(Boolean), names.join(', '))
+    assert.ok(names.length >= 7 && names.every(Boolean), names.join(', '))
     assert.equal(await page.locator('[role=status]').first().textContent(), 'Connected')
     assert.equal(await page.locator('[role=log]').getAttribute('aria-label'), 'Messages')
     const reached = new Set()
-    for (let i = 0; i < 12; i++) {
+    for (let i = 0; i < 14; i++) {
       await page.keyboard.press('Tab')
       const [id, ring] = await page.evaluate(() => {
         const it = document.activeElement
@@ -205,7 +398,7 @@ const tests = {
       if (id !== 'BODY') assert.ok(ring, `${id} shows its focus`)
       reached.add(id)
     }
-    for (const id of ['log', 'text', 'SUMMARY', 'BUTTON']) assert.ok(reached.has(id), `${id} reached`)
+    for (const id of ['log', 'text', 'name', 'count', 'SUMMARY', 'BUTTON']) assert.ok(reached.has(id), `${id} reached`)
   },
 
   async 'nothing is wider than a phone'(browser, base) {
@@ -217,7 +410,7 @@ const tests = {
       const wide = await page.evaluate(() => [...document.querySelectorAll('body, body *')]
         .filter(it => it.getBoundingClientRect().right > innerWidth + 0.5).map(it => it.id || it.tagName))
       assert.deepEqual(wide, [], `at ${width} px`)
-      assert.ok(await page.getByRole('button', { name: 'Send' }).isVisible())
+      assert.ok(await page.getByRole('button', { name: 'Send', exact: true }).isVisible())
       assert.ok((await page.locator('#log').boundingBox()).height > 60, 'messages stay visible beside the open commands')
     }
   },
@@ -235,7 +428,7 @@ const tests = {
       await until('a long delay', async () => /in [4-9] s/.test(await page.locator('#why').textContent()))
       const tries = page.tries
       const began = performance.now()
-      await page.evaluate(event => (event === 'online' ? window : document).dispatchEvent(new Event(event)), event)
+      await page.evaluate(event => (event === 'online' ? window : document).dispatchEvent(new Event(event, { bubbles: true })), event)
       await until('another try', () => page.tries > tries)
       assert.ok(performance.now() - began < 2500, `${event} did not wait`)
     }
@@ -257,14 +450,88 @@ const tests = {
     assert.ok(page.tries <= 5, `${page.tries} tries`)
   },
 
-  async 'what was not confirmed returns to the box'(browser, base) {
-    const page = await open(browser, base + '/unconfirmed', {
-      before: page => page.routeWebSocket(/./, socket => socket.onMessage(() => socket.close({ code: 1009, reason: 'message_too_big' }))),
+  async 'what was not confirmed returns to the box, even if it did arrive'(browser) {
+    await withWire([], async (wire, broker) => {
+      const page = await open(browser, wire.url + '/unconfirmed', { forgive: /WebSocket connection/ })
+      await say(page, 'confirmed')
+      await sees(page, 'confirmed')
+      // The broker hears it, and its answer gets lost.
+      wire.lose(false, true)
+      for (const text of ['precious', 'and more']) await say(page, text)
+      await until('both at the broker', async () => (await kept(broker.url + '/unconfirmed')).length === 3)
+      await page.locator('#text').fill('in the making')
+      wire.cut()
+      await until('the text', async () => (await page.locator('#text').inputValue()) === 'precious\nand more\nin the making')
+      assert.match(await page.locator('#notice').textContent(), /Send this again if it did not arrive/)
+      wire.lose(false, false)
+      await back(page)
+      // It did arrive, as one now sees; the hint stays until something is sent.
+      await sees(page, 'and more')
+      assert.deepEqual(await said(page), [['You', 'confirmed'], ['You', 'precious'], ['You', 'and more']])
+      assert.match(await page.locator('#notice').textContent(), /Send this again/)
+      await say(page, 'done')
+      await sees(page, 'done')
+      assert.equal(await page.locator('#notice').textContent(), '')
     })
-    await say(page, 'precious')
-    await until('the text', async () => (await page.locator('#text').inputValue()) === 'precious')
-    assert.match(await page.locator('#notice').textContent(), /Send this again/)
-    assert.match((await texts(page, '.note')).join(), /1009 message_too_big/)
+  },
+
+  async 'what the broker does not take returns to the box, with the reason'(browser) {
+    await withBroker(['--max-message', '1KiB'], async broker => {
+      const page = await open(browser, broker.url + '/big')
+      const long = 'x'.repeat(2000)
+      await say(page, long)
+      await until('the text', async () => (await page.locator('#text').inputValue()) === long)
+      await until('the reason', async () => /1009 message_too_big/.test((await texts(page, '.note')).join()))
+      await status(page, 'Connected', RECONNECT_DEADLINE)
+      await say(page, 'short')
+      await sees(page, 'short')
+      assert.deepEqual(await texts(page), ['short'])
+    })
+  },
+
+  async 'a connection that is cut in mid-stream leaves neither a gap nor a double'(browser) {
+    await withWire(['--history-messages', '2000', '--history-bytes', '4MiB'], async (wire, broker) => {
+      const page = await open(browser, wire.url + '/stream?name=Ann', { forgive: /WebSocket connection/ })
+      const sent = []
+      for (let i = 0; i < 560; i++) {
+        sent.push(`${i} ${'x'.repeat(i % 7 * 100)}`)
+        await post(broker.url, sent.at(-1), '/stream')
+        // Now, or within what comes next: a frame's head, its payload, something far behind.
+        if (i % 80 === 40) i % 160 === 40 ? wire.cut() : wire.cutAfter(i * 13 % 3000)
+        if (i % 80 === 60) await back(page)
+      }
+      await until('the last', async () => {
+        await page.evaluate(() => dispatchEvent(new Event('online')))
+        return (await texts(page)).includes(sent.at(-1))
+      }, RECONNECT_DEADLINE)
+      assert.deepEqual(await texts(page), sent)
+      const said = await texts(page, '.note')
+      assert.ok(said.filter(it => it === 'Connected again.').length >= 4, said.join())
+      assert.ok(said.every(it => /^Connected again\.$|^Connection lost/.test(it)), said.join())
+      await here(page, ['Ann (you)'])
+    })
+  },
+
+  async 'what is gone is said in the stream, where it is missing'(browser) {
+    await withWire(['--history-messages', '5'], async (wire, broker) => {
+      const page = await open(browser, wire.url + '/gone', { forgive: /WebSocket connection/ })
+      let next = 1
+      for (const [missed, expected] of [[8, '3 messages are gone.'], [6, '1 message is gone.']]) {
+        await post(broker.url, `${next++}`, '/gone')
+        await sees(page, `${next - 1}`)
+        wire.lose(true, true)
+        wire.cut()
+        await status(page, 'Disconnected')
+        for (let i = 0; i < missed; i++) await post(broker.url, `${next++}`, '/gone')
+        wire.lose(false, false)
+        await back(page)
+        await sees(page, `${next - 1}`)
+        await until(expected, async () => (await texts(page, '.bad')).includes(expected))
+      }
+      const lines = await page.locator('#log > div').evaluateAll(all => all.map(it => it.lastChild.textContent))
+      assert.deepEqual(lines.filter(it => !/^Conn/.test(it)),
+        ['1', '3 messages are gone.', '5', '6', '7', '8', '9', '10', '1 message is gone.', '12', '13', '14', '15', '16'])
+    })
   },
 
   async 'a broker that goes is noticed, one that comes back is found'(browser) {
@@ -283,6 +550,7 @@ const tests = {
       assert.match(await ann.locator('#notice').textContent(), /Waiting.*: 1$/)
       await shoot(ann, 'page-disconnected')
       broker = await startBroker(broker.port)
+      await ann.getByRole('button', { name: 'Try now' }).click()
       for (const page of [ann, bob]) await status(page, 'Connected', RECONNECT_DEADLINE)
       await sees(ann, 'typed while away')
       assert.equal(await ann.locator('#notice').textContent(), '')
@@ -291,7 +559,11 @@ const tests = {
       await sees(ann, 'after')
       await say(ann, 'after too')
       await sees(bob, 'after too')
-      assert.equal((await texts(ann)).filter(text => text === 'typed while away').length, 1)
+      // Another life of the log: nobody knows what is missing, and both say so.
+      for (const page of [ann, bob]) {
+        assert.deepEqual(await texts(page), ['before', 'typed while away', 'after', 'after too'])
+        assert.match((await texts(page, '.bad')).at(-1), /Messages may be gone/)
+      }
     } finally {
       await broker.stop()
     }
@@ -300,26 +572,34 @@ const tests = {
   async 'screenshots'(browser, base) {
     for (const scheme of ['light', 'dark'])
       for (const [width, height] of [[320, 568], [375, 812], [1280, 800]]) {
-        const name = `page-${width}-${scheme}`
-        const page = await open(browser, `${base}/deploys/${scheme}-${width}`, { width, height, scheme })
+        const name = `page-${width}-${scheme}`, channel = `/deploys/${scheme}-${width}`
+        const page = await open(browser, `${base}${channel}?name=Ann`, { width, height, scheme })
         await shoot(page, name + '-empty')
         if (width < 960) {
           await showCommands(page)
           await shoot(page, name + '-commands')
-          await page.locator('summary').click()
+          await page.locator('#join summary').click()
         }
-        await peer(page, [
-          'build 4812 started',
-          'tests: 318 passed, 0 failed',
-          '{"event":"deploy","service":"checkout","version":"2.14.0","region":"eu-central"}',
-          'Ann: looks good to me, shipping it after lunch. If anything is odd, say so here and I will roll it back.',
-          [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0x00, 0x00, 0x00, 0x0d],
-          'deploy done ✓',
-          'Zoë: danke! · спасибо · ευχαριστώ',
-        ])
-        await sees(page, 'deploy done ✓')
+        const zoe = await open(browser, `${base}${channel}?name=Zoë`)
+        const bob = await open(browser, `${base}${channel}?name=Bob`)
+        await here(zoe, ['Zoë (you)', 'Ann', 'Bob'])
+        await post(base, 'build 4812 started', channel + '?name=ci')
+        await post(base, 'tests: 318 passed, 0 failed', channel + '?name=ci')
+        await post(base, '{"event":"deploy","service":"checkout","version":"2.14.0","region":"eu-central"}', channel)
+        await say(bob, 'looks good to me, shipping it after lunch. If anything is odd, say so here and I will roll it back.')
+        await peer(bob, [[0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0x00, 0x00, 0x00, 0x0d]])
+        await say(zoe, 'danke! · спасибо · ευχαριστώ')
+        await sees(page, 'danke! · спасибо · ευχαριστώ')
+        await say(page, 'deploy done ✓')
+        await zoe.locator('#members button', { hasText: 'Ann' }).evaluate(it => it.click())
+        await say(zoe, 'lunch?')
+        await sees(page, 'to you alonelunch?')
         await page.locator('#text').fill('on my way')
         await shoot(page, name)
+        if (width < 960) await showPeople(page)
+        await page.locator('#members button', { hasText: 'Zoë' }).click()
+        await shoot(page, name + '-people')
+        for (const other of [zoe, bob]) await other.context().close()
       }
   },
 }
@@ -357,18 +637,80 @@ async function say(page, text) {
   await page.locator('#text').press('Enter')
 }
 
+/** Calls oneself that, and waits until it is so. */
+async function call(page, name, shown = name) {
+  await page.getByLabel('Your name').fill(name)
+  await page.getByLabel('Your name').press('Enter')
+  await until(`the name ${shown}`, async () => {
+    const [me = ''] = await people(page)
+    return shown ? me === `${shown} (you)` : /^guest \w+ \(you\)$/.test(me)
+  })
+}
+
 /** Sends through another connection to the page's channel: strings as text, arrays of bytes as binary. */
-async function peer(page, messages) {
-  await page.evaluate(messages => new Promise((done, fail) => {
-    const socket = new WebSocket(location.href.replace('http', 'ws'))
+async function peer(page, messages, query = '') {
+  await page.evaluate(([messages, query]) => new Promise((done, fail) => {
+    const socket = new WebSocket((location.origin + location.pathname).replace('http', 'ws') + query)
     let left = messages.length
     socket.onerror = () => fail(new Error('no connection'))
     socket.onmessage = () => { if (!--left) { socket.close(); done() } }
     socket.onopen = () => { for (const it of messages) socket.send(typeof it === 'string' ? it : new Uint8Array(it)) }
-  }), messages)
+  }), [messages, query])
+}
+
+/** Somebody of that name comes, is noticed, and goes. */
+async function visit(page, name) {
+  await page.evaluate(name => { window.visitor = new WebSocket((location.origin + location.pathname).replace('http', 'ws') + '?name=' + name) }, name)
+  await until(name, async () => (await people(page)).includes(name))
+  await page.evaluate(() => visitor.close())
+  await until(`${name} to leave`, async () => (await texts(page, '.note')).includes(name + ' left'))
+}
+
+async function post(base, text, target) {
+  const answer = await fetch(base + target, { method: 'POST', body: text })
+  assert.equal(answer.status, 200)
+}
+
+const kept = async url => (await (await fetch(url)).json()).messages
+
+/** The connection that was cut comes back now, not after a while. */
+async function back(page) {
+  await until('that it is back', async () => {
+    const again = await page.locator('#status').textContent()
+    if (again === 'Connected') return true
+    await page.evaluate(() => dispatchEvent(new Event('online')))
+  }, RECONNECT_DEADLINE)
 }
 
 const texts = (page, kind = '.text') => page.locator(`#log ${kind} p`).allTextContents()
+
+/** Who said what: pairs of names and texts. */
+const said = page => page.locator('#log .text').evaluateAll(lines => {
+  const all = [...document.querySelectorAll('#log > div')]
+  return lines.map(line => {
+    let at = all.indexOf(line)
+    while (at >= 0 && !all[at].querySelector('b')) at--
+    return [all[at]?.querySelector('b').textContent, line.querySelector('p').textContent]
+  })
+})
+
+const people = page => page.locator('#members button').allTextContents()
+
+/** These are there, oneself first. */
+const here = (page, names) => until(`${names} there`, async () => {
+  const there = await people(page)
+  return there.length === names.length && there.every((name, i) => name === names[i]) &&
+    (await page.locator('#count').textContent()) === `${names.length} here`
+})
+
+/** Comings and goings so far, these and no others. */
+async function notes(page, expected) {
+  await until(expected.at(-1), async () => (await texts(page, '.note')).includes(expected.at(-1)))
+  assert.deepEqual(await texts(page, '.note'), expected)
+}
+
+/** The command under a heading that begins or ends so. */
+const command = (page, title) => page.locator('#join h2', { hasText: title }).locator('+ pre').textContent()
 
 const sees = (page, text) => until(JSON.stringify(text.slice(0, 60)), async () => (await texts(page)).includes(text))
 
@@ -376,12 +718,38 @@ const status = (page, label, deadline) =>
   until(`status ${label}`, async () => (await page.locator('#status').textContent()) === label, deadline)
 
 async function showCommands(page) {
-  if (!(await page.locator('#join').evaluate(it => it.open))) await page.locator('summary').click()
+  if (!(await page.locator('#join').evaluate(it => it.open))) await page.locator('#join summary').click()
+}
+
+async function showPeople(page) {
+  if (!(await page.locator('#people').evaluate(it => it.open))) await page.locator('#count').click()
 }
 
 async function shoot(page, name) {
   mkdirSync(SCREENSHOTS, { recursive: true })
   await page.screenshot({ path: `${SCREENSHOTS}${name}.png` })
+}
+
+// ---------------------------------------------------------------- brokers of one's own
+
+async function withBroker(args, body) {
+  const broker = await startBroker(0, ...args)
+  try {
+    await body(broker)
+  } finally {
+    await broker.stop()
+  }
+}
+
+async function withWire(args, body) {
+  await withBroker(args, async broker => {
+    const wire = await startWire(broker.port, /^upgrade: websocket/im)
+    try {
+      await body(wire, broker)
+    } finally {
+      wire.stop()
+    }
+  })
 }
 
 // ---------------------------------------------------------------- running

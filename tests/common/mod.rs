@@ -374,7 +374,12 @@ impl Broker {
     }
 
     /// As `of`, with a relay of the test's own.
-    pub fn with(mut server: Server, relay: Relay) -> Broker {
+    pub fn with(server: Server, relay: Relay) -> Broker {
+        Broker::running(server, move |server, event| relay.handle(server, event))
+    }
+
+    /// As `of`, with a match of the test's own.
+    pub fn running(mut server: Server, mut handle_event: impl FnMut(&mut Server, Event) + Send + 'static) -> Broker {
         let (address, handle) = (server.local_addrs()[0], server.handle());
         let (told, closes) = mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -383,7 +388,7 @@ impl Broker {
                     // Most tests do not listen.
                     let _ = told.send((*id, reason.clone()));
                 }
-                relay.handle(&mut server, event);
+                handle_event(&mut server, event);
             }
         });
         Broker { address, handle, closes, thread: Some(thread) }

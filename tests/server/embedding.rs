@@ -139,11 +139,12 @@ fn who_is_not_answered_gets_503() {
             assert!(answer.is_problem(503, "answer_timeout"), "{answer:?}");
         }
     });
-    let mut late = None;
+    let (mut late, mut kept) = (None, Vec::new());
     while let Some(event) = server.poll().unwrap() {
         match event {
             Event::Handshake(handshake) => late = Some(handshake),
-            Event::Http(_) => {
+            Event::Http(exchange) => {
+                kept.push(exchange);
                 // The first peer has its answer and is gone: accepting it now gives an id whose Close follows.
                 let id = server.accept(late.take().unwrap(), &Accept::join("/chat", From::Now));
                 let next = server.poll().unwrap();

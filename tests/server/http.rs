@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use crate::common::{BINARY, Broker, KEY, Peer, TEXT, ask, pattern, post, prose, shown, upgrade_request};
+use slotcast::Relay;
+
+use crate::common::{BINARY, Broker, KEY, Peer, TEXT, ask, bind, pattern, post, prose, shown, upgrade_request};
 
 fn get(target: &str, headers: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
@@ -157,6 +159,52 @@ fn the_page_and_other_answers() {
     }
     let deleted = ask(broker.address, get("/chat", "").replace("GET", "DELETE"));
     assert_eq!((deleted.status, deleted.header("allow")), (405, Some("GET, HEAD, POST, PUT, OPTIONS")));
+}
+
+#[test]
+fn the_module_is_served_with_and_without_the_page_to_whoever_may_use_the_channels() {
+    let config = |config: &mut slotcast::Config| config.origins = vec!["https://listed.example".to_owned()];
+    for relay in [Relay::default(), Relay::default().page(false)] {
+        let broker = Broker::with(bind(config), relay);
+        let module = ask(broker.address, get("/-/slotcast.js?v=1", "Origin: https://listed.example\r\n"));
+        assert_eq!((module.status, module.text().as_str()), (200, slotcast::page::MODULE), "{}", module.head);
+        for (name, value) in [
+            ("content-type", "text/javascript; charset=utf-8"),
+            ("cache-control", "no-cache"),
+            ("access-control-allow-origin", "https://listed.example"),
+            ("x-content-type-options", "nosniff"),
+        ] {
+            assert_eq!(module.header(name), Some(value), "{name}");
+        }
+        let etag = module.header("etag").unwrap();
+        let head = ask(broker.address, get("/-/slotcast.js", "Connection: close\r\n").replace("GET", "HEAD"));
+        let length = slotcast::page::MODULE.len().to_string();
+        assert_eq!((head.status, head.body.len(), head.header("content-length")), (200, 0, Some(length.as_str())));
+        assert_eq!((head.header("etag"), head.header("access-control-allow-origin")), (Some(etag), None));
+        let same = ask(broker.address, get("/-/slotcast.js", &format!("If-None-Match: {etag}\r\n")));
+        let fields = ["etag", "cache-control"].map(|name| same.header(name));
+        assert_eq!((same.status, same.body.len(), fields), (304, 0, [Some(etag), Some("no-cache")]));
+        let other = ask(broker.address, get("/-/slotcast.js", "If-None-Match: \"x\"\r\n"));
+        assert_eq!(other.status, 200);
+        let posted = post(broker.address, "/-/slotcast.js", "", b"x");
+        assert_eq!((posted.status, posted.header("cache-control")), (405, Some("no-store")));
+        let evil = ask(broker.address, get("/-/slotcast.js", "Origin: https://evil.example\r\n"));
+        assert_eq!((evil.status, evil.header("etag")), (403, None));
+    }
+}
+
+#[test]
+fn a_page_of_ones_own_in_place_of_the_built_in_one() {
+    let broker = Broker::with(bind(|_| {}), Relay::default().own_page("<!doctype html>mine"));
+    let html = "Accept: text/html\r\n";
+    for target in ["/", "/chat"] {
+        let page = ask(broker.address, get(target, html));
+        let fields = ["content-type", "cache-control", "content-security-policy"].map(|name| page.header(name));
+        assert_eq!((page.status, page.text().as_str()), (200, "<!doctype html>mine"), "{target}");
+        assert_eq!(fields, [Some("text/html; charset=utf-8"), Some("no-store"), None]);
+    }
+    assert!(ask(broker.address, get("/chat", "")).text().starts_with('{'));
+    assert_eq!(ask(broker.address, get("/-/slotcast.js", html)).text(), slotcast::page::MODULE);
 }
 
 /// What is posted arrives byte for byte, as what its type says.

@@ -15,5 +15,6 @@ mod limits;
 mod messages;
 mod metrics;
 mod operators;
+mod own_loop;
 mod slow;
 mod tokens;

@@ -89,10 +89,17 @@ fn what_is_told() {
         "slotcast_connections",
         "slotcast_channels",
         "slotcast_messages_received_total",
+        "slotcast_messages_encoded_total",
         "slotcast_messages_sent_total",
         "slotcast_messages_lost_total",
+        "slotcast_compressed_messages_total",
+        "slotcast_compression_input_bytes_total",
+        "slotcast_compression_output_bytes_total",
         "slotcast_received_bytes_total",
         "slotcast_sent_bytes_total",
+        "slotcast_compressed_messages_total",
+        "slotcast_compression_input_bytes_total",
+        "slotcast_compression_output_bytes_total",
         "slotcast_connections_closed_total",
         "slotcast_turn_seconds",
         "slotcast_build_info",
@@ -144,6 +151,7 @@ fn what_is_told_is_what_happened() {
     let after = told();
     let grown = |name: &str| after(name) - before(name);
     assert_eq!(grown("slotcast_messages_received_total"), 2.0, "a POST is no WebSocket message");
+    assert_eq!(grown("slotcast_messages_encoded_total"), 3.0, "once for all who are told alike");
     assert_eq!(grown("slotcast_messages_sent_total"), 5.0);
     assert_eq!(after("slotcast_channels"), 2.0);
     assert!(grown("slotcast_received_bytes_total") > 1010.0 + 6.0);

@@ -70,7 +70,7 @@ impl Crowd {
     fn gather(count: usize, limits: Limits) -> Crowd {
         let now = Now { instant: Instant::now(), unix_ms: 0 };
         let mut broker = Broker::new(limits, OriginRules::new(&[], &[]).expect("no rules"), 1, now);
-        let head = wire::handshake(&mut Random::new(1), "/crowd");
+        let head = wire::handshake(&mut Random::new(1), "/crowd", "");
         let mut ids = Vec::new();
         for _ in 0..count {
             let id = broker.open(([10, 0, 0, 1], 1).into(), false).expect("room");
@@ -225,7 +225,7 @@ fn no_close_frame_instead_of_the_101() {
     let mut crowd = Crowd::gather(1, Limits::default());
     crowd.sinks.0.push(Sink::default());
     let id = crowd.broker.open(([10, 0, 0, 1], 1).into(), false).expect("room");
-    crowd.broker.receive(id, &wire::handshake(&mut Random::new(1), "/crowd"));
+    crowd.broker.receive(id, &wire::handshake(&mut Random::new(1), "/crowd", ""));
     let Some(Event::Handshake(handshake)) = crowd.broker.next_event() else { panic!("no handshake") };
     assert_eq!(crowd.broker.accept(handshake, &Accept::plain()), id);
     for _ in 0..9 {

@@ -1,43 +1,61 @@
 //! The embedder: answers what it is asked, now, later or never, and does things of its own at any time.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use slotcast::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
+use serde_json::Value;
+use slotcast::broker::event::{ConnectionId, Event, Exchange, Handshake};
 use slotcast::broker::reason::{Cause, CloseReason};
 use slotcast::broker::{JoinError, Published};
 use slotcast::channel::log::From;
 use slotcast::channel::position::Position;
 use slotcast::proto::close::CloseCode;
-use slotcast::proto::http::{Refusal, Response, Status};
+use slotcast::proto::http::{Refusal, Status};
 use slotcast::proto::message::{Kind, Message};
 
-use crate::oracle::Behind;
+use crate::ask::Dialect;
+use crate::commands::Reference;
+use crate::incoming::Head;
+use crate::oracle::{self, Behind, Who};
+use crate::random::Random;
 use crate::world::World;
 
 pub const CHANNELS: [&str; 4] = ["/", "/a", "/b", "/c"];
+
+/// What a request is answered with.
+pub enum Answer {
+    Bytes(Vec<u8>),
+    /// To one who waited, or would have.
+    Poll(oracle::Answer),
+    /// To one who did not, and has the answer of that tag.
+    Kept(oracle::Answer, Option<String>),
+}
 
 /// What the embedder remembers.
 #[derive(Default)]
 pub struct Embedder {
     /// Every id that was accepted, and what ended it.
-    accepted: HashMap<ConnectionId, Option<Cause>>,
-    /// The position that the 101 is to carry, and the loss.
-    switched: HashMap<ConnectionId, (Option<String>, Option<String>)>,
-    /// Whose address is whose.
-    pub peers: HashMap<SocketAddr, ConnectionId>,
-    /// The bodies that were given to `respond`, and have not arrived.
-    answers: HashMap<ConnectionId, VecDeque<Vec<u8>>>,
+    pub accepted: HashMap<ConnectionId, Option<Cause>>,
+    /// The position that the 101 or the head of a stream is to carry, and the loss.
+    pub begun: HashMap<ConnectionId, (Option<String>, Option<String>)>,
+    /// What requests are answered with, and has not arrived.
+    answers: HashMap<ConnectionId, VecDeque<Answer>>,
     handshakes: Vec<Handshake>,
-    exchanges: Vec<Exchange>,
-    positions: Vec<Position>,
+    /// Requests that are not answered, and when they came.
+    exchanges: Vec<(Exchange, u64)>,
+    /// Who has asked, and is never answered.
+    ignored: HashSet<ConnectionId>,
+    pub positions: Vec<Position>,
+    /// What answers of that channel and tag say.
+    tags: HashMap<(String, String), Value>,
     /// Who has joined the first channel, which nobody does twice: its empty messages look alike.
-    in_first: HashSet<ConnectionId>,
+    pub in_first: HashSet<ConnectionId>,
     /// Ids whose connections are gone.
     pub gone: Vec<ConnectionId>,
     /// Peers that read everything and were left: whether they got a Close frame.
     pub owed_close: Vec<(ConnectionId, bool)>,
     made: u64,
+    /// How often what is worth knowing has happened.
+    pub tally: BTreeMap<&'static str, u64>,
 }
 
 impl Embedder {
@@ -51,17 +69,53 @@ impl Embedder {
         open
     }
 
-    pub fn check_switched(&mut self, id: ConnectionId, told: (Option<String>, Option<String>)) {
-        assert_eq!(self.switched.remove(&id), Some(told), "{id}: the position in the 101, and what is lost");
+    pub fn check_begun(&mut self, id: ConnectionId, head: &Head) {
+        assert_eq!(self.begun.remove(&id), Some(head.told()), "{id}: the position in the head, and what is lost");
     }
 
-    pub fn check_response(&mut self, id: ConnectionId, status: u16, body: &[u8]) {
+    pub fn count(&mut self, what: &'static str) {
+        *self.tally.entry(what).or_default() += 1;
+    }
+
+    pub fn expect(&mut self, id: ConnectionId, answer: Answer) {
+        self.answers.entry(id).or_default().push_back(answer);
+    }
+
+    pub fn check_response(&mut self, id: ConnectionId, head: &Head, body: Option<&[u8]>) {
         // The responses to what it asked before may still be on their way.
         assert!(!self.was_open(id), "{id}: a response behind the 101");
-        if status == 200 {
-            let answer = self.answers.get_mut(&id).and_then(VecDeque::pop_front);
-            assert_eq!(answer.as_deref(), Some(body), "{id}: another response than the next");
+        if !matches!(head.status, 200 | 304) {
+            return;
         }
+        match self.answers.get_mut(&id).and_then(VecDeque::pop_front) {
+            Some(Answer::Bytes(bytes)) => assert!(body.is_none_or(|body| body == bytes), "{id}: another answer"),
+            Some(Answer::Poll(answer)) => {
+                assert_eq!((head.field("Cache-Control"), head.field("ETag")), (Some("no-store"), None), "{id}");
+                check_poll(id, head, body, &answer);
+            }
+            Some(Answer::Kept(answer, known)) => {
+                assert_eq!(head.field("Cache-Control"), Some("private, no-cache"), "{id}");
+                self.check_tag(id, head, &answer.body, known);
+                check_poll(id, head, body, &answer);
+            }
+            None => panic!("{id}: an answer that nobody gave: {head:?}"),
+        }
+    }
+
+    /// The same tag is the same answer, which is not given again to one who has it.
+    fn check_tag(&mut self, id: ConnectionId, head: &Head, answer: &Value, known: Option<String>) {
+        let channel = answer["channel"].as_str().expect("a channel").to_owned();
+        let tag = head.field("ETag").expect("a tag").to_owned();
+        let has_it = known.is_some_and(|known| self.tags.get(&(channel.clone(), known)) == Some(answer));
+        assert_eq!(head.status == 304, has_it, "{id}: whether it has {answer}");
+        self.count(if has_it { "not modified" } else { "plain polls" });
+        let same = self.tags.entry((channel, tag)).or_insert_with(|| answer.clone());
+        assert_eq!(same, answer, "{id}: two answers of one tag");
+    }
+
+    /// Whether it has asked for something that the embedder has not answered.
+    pub fn is_asked(&self, id: ConnectionId) -> bool {
+        self.ignored.contains(&id) || self.exchanges.iter().any(|(exchange, _)| exchange.id() == id)
     }
 
     pub fn assert_all_told(&self) {
@@ -76,7 +130,7 @@ impl Embedder {
     }
 
     fn was_open(&self, id: ConnectionId) -> bool {
-        self.accepted.contains_key(&id) && !self.switched.contains_key(&id)
+        self.accepted.contains_key(&id) && !self.begun.contains_key(&id)
     }
 
     /// A payload that no other message has, unless it is empty.
@@ -86,9 +140,20 @@ impl Embedder {
             return Vec::new();
         }
         let mut payload = format!("{:07}", self.made).into_bytes();
+        if length > 1200 && self.made.is_multiple_of(3) {
+            // It repeats itself farther back than a small window goes.
+            let mut random = Random::new(self.made);
+            let unit = 600 + random.below(length / 2);
+            let letters: &[u8] = if text { b"0123456789abcdef" } else { b"\0\x1f\x3f\x7f\x80\xff" };
+            let unit: Vec<u8> = (0..unit).map(|_| random.pick(letters)).collect();
+            payload.extend(unit.into_iter().cycle().take(length - 7));
+            return payload;
+        }
         if text {
-            while payload.len() + 11 <= length {
-                payload.extend_from_slice("aé€🦀z".as_bytes());
+            // Line breaks of all kinds, and what JSON escapes.
+            let more = ["aé€🦀z", "\r\n\n\r.\r", "\"\\\u{1}\u{2028}\t", ": data: "][self.made as usize % 4];
+            while payload.len() + more.len() <= length {
+                payload.extend_from_slice(more.as_bytes());
             }
             payload.resize(length.max(7), b'.');
         } else {
@@ -97,6 +162,19 @@ impl Embedder {
         }
         payload
     }
+}
+
+fn check_poll(id: ConnectionId, head: &Head, body: Option<&[u8]>, answer: &oracle::Answer) {
+    if head.status == 200 {
+        assert_eq!(head.field("Content-Type"), Some("application/json"), "{id}");
+        assert_eq!(body.is_none(), answer.is_head, "{id}: only the head, or the whole");
+    }
+    let told: Option<Value> = body.map(|body| serde_json::from_slice(body).expect("JSON"));
+    assert!(told.is_none_or(|told| told == answer.body), "{id}: another answer than {}", answer.body);
+    let count = |lost: &Value| lost["count"].as_u64().map_or_else(|| "unknown".to_owned(), |count| count.to_string());
+    let lost = Some(&answer.body["lost"]).filter(|lost| !lost.is_null()).map(count);
+    let at = answer.body["position"].as_str().map(str::to_owned);
+    assert_eq!(head.told(), (at, lost), "{id}: in the head");
 }
 
 fn message_of((text, payload): &(bool, Vec<u8>)) -> Message {
@@ -125,7 +203,7 @@ impl World {
         events
     }
 
-    fn note_close(&mut self, id: ConnectionId, reason: &CloseReason) {
+    pub fn note_close(&mut self, id: ConnectionId, reason: &CloseReason) {
         let told = self.embedder.accepted.get_mut(&id).expect("a Close for one who was not accepted");
         assert_eq!(told.replace(reason.cause), None, "{id}: a second Close");
         let behind = match reason.cause {
@@ -151,11 +229,12 @@ impl World {
                 2 => self.embedder.handshakes.push(handshake),
                 _ => self.accept(handshake),
             },
-            Event::Http(exchange) => match self.random.below(4) {
-                0 => self.embedder.exchanges.push(exchange),
-                1 => drop(exchange),
-                _ => self.respond(exchange),
+            Event::Http(exchange) => match self.random.below(8) {
+                0 => self.embedder.exchanges.push((exchange, self.oracle.now)),
+                1 => drop(self.embedder.ignored.insert(exchange.id())),
+                _ => self.serve(exchange, self.oracle.now),
             },
+            Event::Message(id, message) if self.oracle.dialect(id) == Some(Dialect::Json) => self.obey(id, &message),
             Event::Message(id, message) => {
                 let text = message.kind() == Kind::Text;
                 let data = (text, message.into_payload().to_vec());
@@ -163,7 +242,7 @@ impl World {
                 match channel {
                     Some(channel) if !data.1.is_empty() => {
                         let except = self.random.one_in(3).then_some(id);
-                        self.publish(&channel, data, Some(id), except);
+                        self.publish(&channel, data, Some(id), None, except);
                     }
                     _ if !data.1.is_empty() && self.random.one_in(2) => self.send(id, data),
                     _ => {}
@@ -171,107 +250,6 @@ impl World {
             }
             _ => {}
         }
-    }
-
-    fn respond(&mut self, exchange: Exchange) {
-        let length = self.random.below(3000);
-        let body = self.embedder.payload(false, length);
-        self.embedder.answers.entry(self.embedder.peers[&exchange.peer()]).or_default().push_back(body.clone());
-        self.broker.respond(exchange, Response::new(Status::OK).with_body("application/octet-stream", body));
-    }
-
-    fn from(&mut self) -> From {
-        let known = self.embedder.positions.len();
-        match self.random.below(8) {
-            0..3 => From::Now,
-            3 => From::Last(self.random.below(8) as u64),
-            4 if known > 0 => From::Position(self.embedder.positions[self.random.below(known)]),
-            5 => From::Position(Position::NONE),
-            _ => From::All,
-        }
-    }
-
-    fn accept(&mut self, handshake: Handshake) {
-        let id = handshake.id();
-        self.embedder.accepted.insert(id, None);
-        let agrees = self.random.one_in(3);
-        let lossy = |accept: Accept| if agrees { accept.lossy() } else { accept };
-        self.oracle.opened(id, agrees);
-        let (from, channel) = (self.from(), self.random.pick(&CHANNELS));
-        if channel == CHANNELS[0] {
-            self.embedder.in_first.insert(id);
-        }
-        let mut told = (None, None);
-        if self.random.one_in(8) {
-            assert_eq!(self.broker.accept(handshake, &lossy(Accept::plain())), id);
-            self.embedder.switched.insert(id, told);
-            return;
-        }
-        assert_eq!(self.broker.accept(handshake, &lossy(Accept::join(channel, from))), id);
-        if self.broker.channels_of(id).next().is_some() {
-            let (offset, lost) = self.joined(id, channel, from);
-            let epoch = self.broker.position_of(channel).epoch;
-            told.0 = Some(Position { epoch, offset }.to_string());
-            told.1 = lost.map(|count| count.map_or_else(|| "unknown".to_owned(), |count| count.to_string()));
-        } else {
-            let full = self.oracle.is_full_for(channel);
-            assert!(full || self.broker.has_events(), "{id}: accepted, and did not join {channel}");
-        }
-        self.embedder.switched.insert(id, told);
-        for _ in 0..self.random.below(4).saturating_sub(1) {
-            self.handle_closes();
-            self.join(id);
-        }
-    }
-
-    /// What follows from an action at once.
-    fn handle_closes(&mut self) {
-        let mut later = Vec::new();
-        while let Some(event) = self.broker.next_event() {
-            match event {
-                Event::Close(id, reason) => self.note_close(id, &reason),
-                event => later.push(event),
-            }
-        }
-        assert!(later.is_empty(), "an action of the embedder makes {later:?}");
-    }
-
-    fn join(&mut self, id: ConnectionId) {
-        let (from, channel) = (self.from(), self.random.pick(&CHANNELS));
-        if channel == CHANNELS[0] && !self.embedder.in_first.insert(id) {
-            return;
-        }
-        self.join_from(id, channel, from);
-    }
-
-    fn join_from(&mut self, id: ConnectionId, channel: &str, from: From) {
-        let is_open = self.embedder.is_open(id);
-        let expected = if !is_open {
-            Some(JoinError::Gone)
-        } else if self.oracle.is_member(id, channel) {
-            Some(JoinError::AlreadyMember)
-        } else if self.oracle.memberships(id) >= self.broker.limits().max_channels_per_connection {
-            Some(JoinError::TooManyMemberships)
-        } else if self.oracle.is_full_for(channel) {
-            Some(JoinError::TooManyChannels)
-        } else {
-            None
-        };
-        match self.broker.join(id, channel, from) {
-            Ok(joined) => {
-                assert_eq!(expected, None, "{id} joined {channel}");
-                let told = (joined.position.offset, joined.lost.map(|lost| lost.count));
-                assert_eq!(told, self.joined(id, channel, from), "{id} joined {channel}");
-                self.oracle.learned(channel, joined.position.epoch);
-                self.embedder.positions.push(joined.position);
-            }
-            Err(error) => assert_eq!(Some(error), expected, "{id} did not join {channel}"),
-        }
-    }
-
-    fn joined(&mut self, id: ConnectionId, channel: &str, from: From) -> (u64, Option<Option<u64>>) {
-        let broker = &self.broker;
-        self.oracle.joined(id, channel, from, |name| broker.position_of(name) != Position::NONE)
     }
 
     /// Asks, and does not join.
@@ -288,27 +266,33 @@ impl World {
         }
     }
 
-    fn publish(
+    /// Publishes on behalf of one that is open, or of somebody of that name. Returns the position, if it did.
+    pub fn publish(
         &mut self,
         channel: &str,
         data: (bool, Vec<u8>),
         from: Option<ConnectionId>,
+        name: Option<&'static str>,
         except: Option<ConnectionId>,
-    ) {
+    ) -> Option<Position> {
+        let mut who = from.map_or_else(Who::default, |id| self.oracle.who(id));
+        who.name = name.or(who.name);
         let broker = &mut self.broker;
-        match broker.publish(channel, message_of(&data), from, except) {
+        match broker.publish_as(channel, message_of(&data), from, name.map(Into::into), except) {
             Published::Done { position, receivers } => {
                 let is_there = |name: &str| broker.position_of(name) != Position::NONE;
-                let (members, offset) = self.oracle.published(channel, data, except, is_there);
-                assert_eq!((receivers, position.offset), (members, offset), "published to {channel}");
+                let (owed, offset) = self.oracle.published(channel, data, who, except, is_there);
+                assert_eq!((receivers, position.offset), (owed, offset), "published to {channel}");
                 if self.oracle.exists(channel) {
                     self.oracle.learned(channel, position.epoch);
                 }
                 self.embedder.positions.push(position);
+                return Some(position);
             }
             Published::TooManyChannels => assert!(self.oracle.is_full_for(channel), "no place for {channel}"),
             _ => assert!(data.1.len() > self.broker.limits().max_message),
         }
+        None
     }
 
     fn send(&mut self, id: ConnectionId, data: (bool, Vec<u8>)) {
@@ -316,7 +300,7 @@ impl World {
         let fits = data.1.len() <= self.broker.limits().max_message;
         assert_eq!(sent, fits && self.embedder.is_open(id), "{id}: sent");
         if sent {
-            self.oracle.sent(id, data);
+            self.oracle.sent(id, data, &Who::default());
         }
     }
 
@@ -332,10 +316,13 @@ impl World {
         let channel = self.random.pick(&CHANNELS);
         match (self.random.below(26), anyone) {
             (0..12, _) => {
-                let except = anyone.filter(|_| self.random.one_in(4));
+                // One who polls is not left out.
+                let polls = self.oracle.all_held().first().copied().filter(|_| self.random.one_in(8));
+                let except = polls.or(anyone.filter(|_| self.random.one_in(4)));
                 for _ in 0..1 + self.random.below(4) {
                     let data = self.data((channel == "/").then_some(true));
-                    self.publish(channel, data, None, except);
+                    let name = self.random.pick(&[None, None, Some("a backend")]);
+                    self.publish(channel, data, None, name, except);
                 }
             }
             (12..15, Some(id)) => {
@@ -344,14 +331,10 @@ impl World {
             }
             (15..18, Some(id)) => self.join(id),
             (18, Some(id)) => {
-                let is_member = self.oracle.is_member(id, channel);
-                assert_eq!(self.broker.leave(id, channel), is_member, "{id} left {channel}");
-                if is_member {
-                    self.oracle.left(id, channel);
-                }
+                self.leave(id, channel);
             }
             (19, Some(id)) if self.random.one_in(4) => {
-                let closed = if self.random.one_in(3) {
+                let closed = if !self.is_stream(id) && self.random.one_in(3) {
                     self.broker.expel(id, Cause::Unauthorized, "not here")
                 } else {
                     let code = CloseCode(self.random.pick(&[1000, 1005, 1011, 4000]));
@@ -367,37 +350,57 @@ impl World {
                 }
             }
             (21, _) => {
-                if let Some(exchange) = self.embedder.exchanges.pop() {
-                    self.respond(exchange);
+                if let Some((exchange, came)) = self.embedder.exchanges.pop() {
+                    self.serve(exchange, came);
                 }
             }
             (22, Some(id)) => self.try_stale(id),
             (24, _) => self.read(channel),
+            (25, Some(id)) if self.oracle.dialect(id) == Some(Dialect::Json) && self.embedder.is_open(id) => {
+                // Somebody comes, is named, and goes.
+                let other = open[self.random.below(open.len())];
+                if channel != CHANNELS[0] {
+                    self.join_from(other, channel, From::Now, &Reference::default());
+                }
+                self.tell_members(id, channel, &Reference::number(-1));
+                if self.random.one_in(2) {
+                    self.leave(other, channel);
+                }
+            }
             (23, Some(id)) if channel != CHANNELS[0] && !open.is_empty() => self.begin_anew(id, channel, &open),
             _ => {}
         }
         assert_eq!(self.broker.members(channel), self.oracle.members(channel), "members of {channel}");
     }
 
+    fn leave(&mut self, id: ConnectionId, channel: &str) {
+        // A stream gets one channel, to its end.
+        let may = self.oracle.is_member(id, channel) && !self.is_stream(id);
+        assert_eq!(self.broker.leave(id, channel), may, "{id} left {channel}");
+        if may {
+            self.oracle.left(id, channel);
+        }
+    }
+
     /// All leave a channel, and it, or another that takes its place, is published to and joined, in one turn.
     fn begin_anew(&mut self, id: ConnectionId, channel: &str, open: &[ConnectionId]) {
-        self.join_from(id, channel, From::All);
+        self.join_from(id, channel, From::All, &Reference::default());
         for &member in open {
-            if self.oracle.is_member(member, channel) {
+            if self.oracle.is_member(member, channel) && !self.is_stream(member) {
                 assert!(self.broker.leave(member, channel));
                 self.oracle.left(member, channel);
             }
         }
         let next = if self.random.one_in(2) { channel } else { self.random.pick(&CHANNELS[1..]) };
         if self.random.one_in(2) {
-            self.join_from(id, next, From::Now);
+            self.join_from(id, next, From::Now, &Reference::default());
         }
         for _ in 0..1 + self.random.below(3) {
             let data = self.data(None);
-            self.publish(next, data, None, None);
+            self.publish(next, data, None, None, None);
         }
         let other = open[self.random.below(open.len())];
-        self.join_from(other, next, From::All);
+        self.join_from(other, next, From::All, &Reference::default());
     }
 
     /// A stale id names nothing, in every verb.

@@ -20,13 +20,24 @@ pub(super) enum State {
 /// Where one begins, and what it has lost: how many, or None if nobody knows.
 pub type Start = (u64, Option<Option<u64>>);
 
+/// How positions are told.
+pub fn position(epoch: Epoch, offset: u64) -> String {
+    format!("{}.{offset}", epoch.as_str())
+}
+
+impl Entry {
+    fn size(&self) -> usize {
+        self.data.1.len() + self.from.name.map_or(0, str::len)
+    }
+}
+
 impl Life {
     fn kept(&self) -> &[Entry] {
         &self.entries[self.tail..]
     }
 
     fn cost(&self) -> usize {
-        let cost = |entry: &Entry| 64 + entry.data.1.len();
+        let cost = |entry: &Entry| 64 + entry.size();
         if self.kept().is_empty() { 0 } else { 256 + self.kept().iter().map(cost).sum::<usize>() }
     }
 
@@ -110,7 +121,7 @@ impl Oracle {
             let gone = self.make_way().into_iter().find(|name| !is_there(name));
             self.current.remove(&gone.expect("the coldest makes way"));
         }
-        self.lives.push(Life::default());
+        self.lives.push(Life { name: channel.to_owned(), ..Life::default() });
         self.current.insert(channel.to_owned(), self.lives.len() - 1);
         self.lives.len() - 1
     }
@@ -119,7 +130,7 @@ impl Oracle {
     pub(super) fn keep(&mut self, life: usize) {
         let limits = &self.limits;
         let of = &mut self.lives[life];
-        let bytes = |from: usize| of.entries[from..].iter().map(|entry| entry.data.1.len()).sum::<usize>();
+        let bytes = |from: usize| of.entries[from..].iter().map(Entry::size).sum::<usize>();
         let never = limits.history_messages == 0 || limits.history_age.is_zero();
         let kept =
             |&tail: &usize| of.entries.len() - tail <= limits.history_messages && bytes(tail) <= limits.history_bytes;
@@ -148,7 +159,7 @@ impl Oracle {
 
     /// One without members that owes nobody anything comes to rest.
     pub(super) fn rest(&mut self, life: usize) {
-        if self.members_of(life) == 0 && !self.lives[life].touched {
+        if self.subscribers_of(life) == 0 && !self.lives[life].touched {
             self.lives[life].state = State::Idle(self.now);
             self.expire(life);
         }
@@ -160,8 +171,9 @@ impl Oracle {
             return;
         }
         of.state = State::Asleep(self.now);
-        // Whoever joined was told the position, whether anything was ever published or not.
-        if self.limits.position_age.is_zero() {
+        // Whoever joined was told the position, whether anything was ever published or not; one who polls was not.
+        let known = of.known || !of.entries.is_empty();
+        if !known || self.limits.position_age.is_zero() {
             self.current.retain(|_, other| *other != life);
         }
     }

@@ -2,25 +2,48 @@
 
 #[path = "keeping.rs"]
 mod keeping;
+#[path = "polls.rs"]
+mod polls;
+#[path = "presence.rs"]
+mod presence;
 #[path = "verdict.rs"]
 mod verdict;
+#[path = "words.rs"]
+mod words;
 
 use std::collections::{HashMap, VecDeque};
+
+use serde_json::Value;
 
 use slotcast::broker::event::ConnectionId;
 use slotcast::channel::log::From;
 use slotcast::channel::position::Epoch;
 use slotcast::limits::{Limits, SlowConsumer};
 
-use keeping::{Start, State};
+use crate::ask::Dialect;
+use crate::random::Random;
+use keeping::State;
+pub use keeping::{Start, position};
+pub use polls::Answer;
+use polls::Held;
+use presence::{Known, Stay};
 use verdict::peek;
 
-/// A message: whether it is text, its payload, who does not get it, and when it was handed to the broker: in
-/// milliseconds, in order, and in turns.
+/// Whoever publishes or follows, as others are told: an id, and what it calls itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Who {
+    pub id: Option<String>,
+    pub name: Option<&'static str>,
+}
+
+/// A message: whether it is text, its payload, whose it is, who does not get it, and when it was handed to the broker:
+/// in milliseconds, in Unix milliseconds, in order, and in turns.
 pub struct Entry {
     data: (bool, Vec<u8>),
+    from: Who,
     except: Option<ConnectionId>,
     at: u64,
+    unix_ms: u64,
     time: u64,
     turn: u64,
 }
@@ -28,11 +51,22 @@ pub struct Entry {
 /// A channel from its first member or message until it is forgotten. `tail` is behind what is not kept.
 #[derive(Default)]
 struct Life {
+    name: String,
     entries: Vec<Entry>,
     tail: usize,
     touched: bool,
     state: State,
     epoch: Option<Epoch>,
+    /// Somebody joined, and so was told the position.
+    known: bool,
+    /// Who is and was a member.
+    stays: Vec<Stay>,
+    /// How many of the members are told who joins and leaves.
+    listeners: usize,
+    /// When there were too many members to be named: in order.
+    crowded_at: u64,
+    /// When a member came or went, in milliseconds.
+    changed_at: u64,
 }
 
 /// What one membership is owed: `next..end` of a life. `behind` until it was seen to have caught up.
@@ -42,7 +76,27 @@ struct Stream {
     next: usize,
     end: Option<usize>,
     behind: bool,
+    /// The end up to which it had everything that it is owed, when that was looked at last.
+    had_all: Option<usize>,
     may_miss: bool,
+    /// What it owes before this index is lost, and that will be told.
+    doomed: usize,
+    /// It is told where it begins before anything else of it: in order.
+    begins: u64,
+    known: Known,
+}
+
+/// What is told to one alone, and when.
+struct Direct {
+    said: Said,
+    time: u64,
+}
+
+/// In the dialect *raw*, or in one that has words.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Said {
+    Data(bool, Vec<u8>),
+    Words(Value),
 }
 
 /// Which part of what is owed a Close frame leaves behind.
@@ -53,41 +107,58 @@ pub enum Behind {
     Some,
 }
 
+/// What becomes of messages that the policy drops: there is none, or they are told, or not.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Losses {
+    #[default]
+    None,
+    Told,
+    Silent,
+}
+
 #[derive(Default)]
 struct View {
+    dialect: Dialect,
+    who: Who,
+    losses: Losses,
     streams: Vec<Stream>,
-    directs: VecDeque<Entry>,
+    directs: VecDeque<Direct>,
     bye: Option<(Option<u16>, Behind)>,
     closed: bool,
-    /// Published messages may be dropped, any and silently: what arrives is still in order.
-    lossy: bool,
+    /// Nothing was unsent after the last flush: what arrives now is of this turn.
+    caught_up: bool,
 }
 
 pub struct Oracle {
     lives: Vec<Life>,
     current: HashMap<String, usize>,
     views: HashMap<ConnectionId, View>,
+    polls: Vec<Held>,
     time: u64,
     turn: u64,
-    /// In milliseconds.
+    /// Milliseconds that nobody waited for.
+    pub gaps: u64,
+    /// In milliseconds, and in Unix milliseconds.
     pub now: u64,
+    pub unix_ms: u64,
     sweep_at: u64,
     limits: Limits,
 }
 
 impl Oracle {
     pub fn new(limits: Limits) -> Oracle {
-        let (lives, current, views) = (Vec::new(), HashMap::new(), HashMap::new());
-        Oracle { lives, current, views, time: 0, turn: 0, now: 0, sweep_at: 0, limits }
+        let (lives, current, views, polls) = (Vec::new(), HashMap::new(), HashMap::new(), Vec::new());
+        Oracle { lives, current, views, polls, time: 0, turn: 0, gaps: 0, now: 0, unix_ms: 0, sweep_at: 0, limits }
     }
 
+    /// The members of a channel: those who poll are none.
     pub fn members(&self, channel: &str) -> usize {
-        self.current.get(channel).map_or(0, |&life| self.members_of(life))
+        self.current.get(channel).map_or(0, |&life| self.lives[life].members())
     }
 
-    fn members_of(&self, life: usize) -> usize {
-        let is_in = |view: &&View| view.streams.iter().any(|stream| stream.life == life && stream.end.is_none());
-        self.views.values().filter(is_in).count()
+    /// All who are owed what is published.
+    fn subscribers_of(&self, life: usize) -> usize {
+        self.lives[life].members() + self.polls.iter().filter(|held| held.life == life).count()
     }
 
     pub fn exists(&self, channel: &str) -> bool {
@@ -103,10 +174,42 @@ impl Oracle {
         view.is_some_and(|view| view.streams.iter().any(|s| Some(&s.life) == life && s.end.is_none()))
     }
 
-    /// `agrees` says whether it agrees to lose messages, if the policy is to drop any.
-    pub fn opened(&mut self, id: ConnectionId, agrees: bool) {
-        let lossy = agrees && self.limits.slow_consumer != SlowConsumer::Close;
-        self.views.insert(id, View { lossy, ..View::default() });
+    /// `agrees` says whether it agrees to lose messages that it cannot be told of, if the policy is to drop any.
+    pub fn opened(&mut self, id: ConnectionId, dialect: Dialect, who: Who, agrees: bool) {
+        let losses = match self.limits.slow_consumer {
+            SlowConsumer::Close => Losses::None,
+            _ if dialect.has_words() => Losses::Told,
+            _ if agrees => Losses::Silent,
+            _ => Losses::None,
+        };
+        self.views.insert(id, View { dialect, who, losses, ..View::default() });
+    }
+
+    /// How it is told, if it was ever accepted.
+    pub fn dialect(&self, id: ConnectionId) -> Option<Dialect> {
+        self.views.get(&id).map(|view| view.dialect)
+    }
+
+    /// As others are told of it.
+    pub fn who(&self, id: ConnectionId) -> Who {
+        self.views.get(&id).map(|view| view.who.clone()).unwrap_or_default()
+    }
+
+    /// Whoever is known by that id.
+    pub fn find(&self, id: &str) -> Option<ConnectionId> {
+        self.views.iter().find(|(_, view)| view.who.id.as_deref() == Some(id)).map(|(id, _)| *id)
+    }
+
+    pub fn share_a_channel(&self, one: ConnectionId, other: ConnectionId) -> bool {
+        let lives = |id| self.views[id].streams.iter().filter(|stream| stream.end.is_none()).map(|stream| stream.life);
+        lives(&one).any(|ours| lives(&other).any(|theirs| theirs == ours))
+    }
+
+    /// Anybody's id, of those who are or were there.
+    pub fn anybody(&self, random: &mut Random) -> Option<String> {
+        let mut all: Vec<&String> = self.views.values().filter_map(|view| view.who.id.as_ref()).collect();
+        all.sort_unstable();
+        (!all.is_empty()).then(|| all[random.below(all.len())].clone())
     }
 
     /// Returns the offset behind which everything follows, and what is lost. `is_there` is asked who made way.
@@ -115,7 +218,11 @@ impl Oracle {
         let start = self.lives[life].resolve(from);
         let next = start.0 as usize;
         let behind = next < self.lives[life].entries.len();
-        let stream = Stream { life, next, end: None, behind, may_miss: false };
+        self.time += 1;
+        self.lives[life].known = true;
+        let known = self.came(life, id);
+        let stream =
+            Stream { life, next, end: None, behind, had_all: None, may_miss: false, doomed: 0, begins: 0, known };
         self.views.get_mut(&id).expect("open").streams.push(stream);
         start
     }
@@ -125,28 +232,48 @@ impl Oracle {
         &mut self,
         channel: &str,
         data: (bool, Vec<u8>),
+        from: Who,
         except: Option<ConnectionId>,
         is_there: impl Fn(&str) -> bool,
     ) -> (usize, u64) {
         let except = except.filter(|&id| self.is_member(id, channel));
-        let members = self.members(channel);
         let life = self.hold(channel, is_there);
-        let entry = self.entry(data, except);
-        self.lives[life].entries.push(entry);
-        self.lives[life].touched |= members > 0;
+        let subscribers = self.subscribers_of(life);
+        self.time += 1;
+        let (at, unix_ms, time, turn) = (self.now, self.unix_ms, self.time, self.turn);
+        self.lives[life].entries.push(Entry { data, from, except, at, unix_ms, time, turn });
+        self.lives[life].touched |= subscribers > 0;
         self.keep(life);
         self.rest(life);
-        (members - usize::from(except.is_some()), self.lives[life].entries.len() as u64)
+        (subscribers - usize::from(except.is_some()), self.lives[life].entries.len() as u64)
     }
 
-    fn entry(&mut self, data: (bool, Vec<u8>), except: Option<ConnectionId>) -> Entry {
+    /// A message for one alone.
+    pub fn sent(&mut self, id: ConnectionId, data: (bool, Vec<u8>), from: &Who) {
+        let said = match self.dialect(id) {
+            Some(Dialect::Raw) => Said::Data(data.0, data.1),
+            _ => return self.says(id, words::direct(&data, from, self.unix_ms)),
+        };
+        self.push_direct(id, said);
+    }
+
+    /// Something is told to one alone, in the words of `v1.slotcast.json`.
+    pub fn says(&mut self, id: ConnectionId, object: Value) {
+        let dialect = self.dialect(id).expect("accepted");
+        if let Some(said) = words::in_dialect(dialect, object) {
+            self.push_direct(id, Said::Words(said));
+        }
+    }
+
+    /// What it was told last is where its newest stream begins.
+    pub fn begins(&mut self, id: ConnectionId) {
+        let stream = self.views.get_mut(&id).and_then(|view| view.streams.last_mut());
+        stream.expect("joined").begins = self.time;
+    }
+
+    fn push_direct(&mut self, id: ConnectionId, said: Said) {
         self.time += 1;
-        Entry { data, except, at: self.now, time: self.time, turn: self.turn }
-    }
-
-    pub fn sent(&mut self, id: ConnectionId, data: (bool, Vec<u8>)) {
-        let entry = self.entry(data, None);
-        self.views.get_mut(&id).expect("open").directs.push_back(entry);
+        self.views.get_mut(&id).expect("open").directs.push_back(Direct { said, time: self.time });
     }
 
     pub fn left(&mut self, id: ConnectionId, channel: &str) {
@@ -160,27 +287,38 @@ impl Oracle {
     }
 
     fn end(&mut self, id: ConnectionId, which: impl Fn(&Stream) -> bool) {
+        self.time += 1;
         let view = self.views.get_mut(&id).expect("open");
+        // Who has words for it is told what it missed.
+        let told = view.dialect.has_words();
         let mut left = Vec::new();
         for stream in view.streams.iter_mut().filter(|stream| stream.end.is_none() && which(stream)) {
             let life = &self.lives[stream.life];
             stream.end = Some(life.entries.len());
-            stream.may_miss = stream.behind && stream.next < life.tail;
+            stream.may_miss = !told && stream.behind && stream.next < life.tail;
             left.push(stream.life);
         }
-        left.into_iter().for_each(|life| self.rest(life));
+        for life in left {
+            self.went(life, id);
+            self.rest(life);
+        }
     }
 
     pub fn flushed(&mut self) {
         self.turn += 1;
         for life in 0..self.lives.len() {
+            self.lives[life].stays.iter_mut().for_each(|stay| stay.is_announced = true);
             if std::mem::take(&mut self.lives[life].touched) {
                 self.rest(life);
             }
         }
         for (&id, view) in &mut self.views {
-            for stream in &mut view.streams {
-                stream.behind &= peek(&self.lives, stream, id).is_some();
+            for stream in view.streams.iter_mut().filter(|stream| stream.behind) {
+                let end = stream.end.unwrap_or(self.lives[stream.life].entries.len());
+                let has_all = peek(&self.lives, stream, id).is_none() && view.caught_up;
+                // What it is not to get may still be taken from the log: that takes a flush.
+                stream.behind = stream.next != end && !(has_all && stream.had_all == Some(end));
+                stream.had_all = has_all.then_some(end);
             }
         }
     }

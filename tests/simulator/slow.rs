@@ -17,9 +17,10 @@ use slotcast::limits::{Limits, SlowConsumer};
 use slotcast::proto::message::Message;
 use slotcast::proto::origin::OriginRules;
 
+use crate::incoming::{Incoming, Item};
 use crate::peer::slot_of;
 use crate::random::Random;
-use crate::wire::{self, Incoming, Item};
+use crate::wire;
 
 const CHANNELS: [&str; 3] = ["/a", "/b", "/c"];
 
@@ -255,7 +256,7 @@ impl World {
         let start = self.offset_of(channel, from);
         let request = match kind {
             Kind::Sse | Kind::Ndjson => b"GET /any HTTP/1.1\r\nHost: sim.example\r\n\r\n".to_vec(),
-            Kind::Json | Kind::Raw => wire::handshake(&mut self.random, "/any"),
+            Kind::Json | Kind::Raw => wire::handshake(&mut self.random, "/any", ""),
         };
         assert_eq!(self.broker.receive(id, &request), request.len());
         match self.broker.next_event() {
@@ -415,6 +416,11 @@ impl World {
         }
         let counted = self.broker.counters().messages_lost;
         assert!(counted == missed || self.ended > 0, "{counted} lost, {missed} missed");
+        // What was encoded for those who caught up is kept for a second after the last of them, and for one more.
+        for _ in 0..2 {
+            self.now.instant += Duration::from_secs(1);
+            self.turn();
+        }
         assert_eq!((self.broker.outbound_held(), self.broker.inbound_held()), (0, 0));
     }
 }

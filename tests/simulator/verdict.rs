@@ -2,44 +2,50 @@
 
 use slotcast::broker::event::ConnectionId;
 
-use super::{Behind, Entry, Life, Oracle, Stream, View};
+use super::{Behind, Entry, Life, Losses, Oracle, Said, Stream, View};
 
 impl Oracle {
-    pub fn received(&mut self, id: ConnectionId, data: &(bool, Vec<u8>)) {
-        let View { streams, directs, lossy, .. } = self.views.get_mut(&id).expect("open");
-        let lives = &self.lives;
-        // What is published before something else comes before it, or was dropped.
-        let pass = |streams: &mut [Stream], is_before: &dyn Fn(&Entry) -> bool| {
-            let mut overtaken = false;
-            for stream in streams.iter_mut().filter(|stream| !stream.behind) {
-                while let Some((_, at)) =
-                    peek(lives, stream, id).filter(|&(life, at)| is_before(&lives[life].entries[at]))
-                {
-                    overtaken |= !*lossy;
-                    stream.next = at + 1;
-                }
-            }
-            overtaken
-        };
-        if directs.front().is_some_and(|direct| direct.data == *data)
-            && let Some(direct) = directs.pop_front()
-        {
-            assert!(!pass(streams, &|entry| entry.time < direct.time), "{id}: a send overtakes a publish");
+    /// A message has arrived that is nothing but its payload.
+    pub fn received(&mut self, id: ConnectionId, text: bool, payload: Vec<u8>) {
+        let said = Said::Data(text, payload);
+        if self.take_direct(id, &said).is_some() {
             return;
         }
-        let owes = |s: &Stream| {
-            owed(lives, s, id)
-                .take(if *lossy { usize::MAX } else { 1 })
-                .find(|&at| lives[s.life].entries[at].data == *data)
-        };
-        let found = streams.iter().enumerate().find_map(|(index, stream)| Some((index, owes(stream)?)));
-        let Some((found, at)) = found else { panic!("{id}: nobody owes it {}", brief(data)) };
-        let entry = &lives[streams[found].life].entries[at];
-        streams[found].next = at + 1;
-        if !streams[found].behind {
-            let early = directs.front().is_some_and(|direct| direct.time < entry.time);
+        let Said::Data(text, payload) = said else { return };
+        let data = (text, payload);
+        let (view, lives) = (&self.views[&id], &self.lives);
+        let most = if view.losses == Losses::Silent { usize::MAX } else { 1 };
+        let owes = |s: &Stream| owed(lives, s, id).take(most).find(|&at| lives[s.life].entries[at].data == data);
+        let found = view.streams.iter().enumerate().find_map(|(index, stream)| Some((index, owes(stream)?)));
+        let Some((index, at)) = found else { panic!("{id}: nobody owes it {}", brief(&data)) };
+        self.take_published(id, index, at);
+    }
+
+    /// Takes it if it is the next of what is told to it alone; returns when that was, in order.
+    pub(super) fn take_direct(&mut self, id: ConnectionId, said: &Said) -> Option<u64> {
+        let view = self.views.get_mut(&id).expect("open");
+        let direct = view.directs.front().filter(|direct| direct.said == *said)?;
+        let time = direct.time;
+        view.directs.pop_front();
+        let overtaken = pass(&self.lives, view, id, |entry| entry.time < time);
+        assert!(!overtaken, "{id}: a send overtakes a publish");
+        Some(time)
+    }
+
+    /// The message at that index has arrived for that stream.
+    pub(super) fn take_published(&mut self, id: ConnectionId, index: usize, at: usize) {
+        let view = self.views.get_mut(&id).expect("open");
+        let stream = &mut view.streams[index];
+        let entry = &self.lives[stream.life].entries[at];
+        stream.next = at + 1;
+        assert!(at >= stream.doomed, "{id}: a publish behind what came after it");
+        let first = view.directs.front().is_none_or(|direct| direct.time > stream.begins);
+        assert!(first, "{id}: a publish before it is told where it begins");
+        if !stream.behind {
+            let early = view.directs.front().is_some_and(|direct| direct.time < entry.time);
             assert!(!early, "{id}: a publish overtakes a send");
-            assert!(!pass(streams, &|other| other.turn < entry.turn), "{id}: a turn overtakes the one before");
+            let overtaken = pass(&self.lives, view, id, |other| other.turn < entry.turn);
+            assert!(!overtaken, "{id}: a turn overtakes the one before");
         }
     }
 
@@ -50,15 +56,31 @@ impl Oracle {
         self.views.get_mut(&id).expect("open").closed = true;
     }
 
+    /// A stream has ended from our side, behind all that was queued.
+    pub fn received_end(&mut self, id: ConnectionId) {
+        let Some(view) = self.views.get(&id).filter(|view| view.dialect.is_stream()) else { return };
+        let (_, behind) = view.bye.expect("an end that the embedder knows of");
+        self.assert_complete(id, behind);
+    }
+
     pub fn is_closed(&self, id: ConnectionId) -> bool {
         self.views.get(&id).is_some_and(|view| view.closed)
+    }
+
+    /// Whether nothing was unsent after a flush.
+    pub fn caught_up(&mut self, id: ConnectionId, is: bool) {
+        if let Some(view) = self.views.get_mut(&id) {
+            view.caught_up = is;
+        }
     }
 
     /// All that it is owed has arrived.
     pub fn assert_complete(&self, id: ConnectionId, behind: Behind) {
         let Some(view) = self.views.get(&id).filter(|_| behind != Behind::Some) else { return };
-        assert!(view.directs.is_empty(), "{id}: {} sent to it are missing", view.directs.len());
-        let surely = |stream: &&Stream| !view.lossy && !stream.may_miss && (behind == Behind::All || !stream.behind);
+        let next = view.directs.front().map(|direct| &direct.said);
+        assert_eq!(next, None, "{id}: {} told to it alone are missing", view.directs.len());
+        let silent = view.losses == Losses::Silent;
+        let surely = |stream: &&Stream| !silent && !stream.may_miss && (behind == Behind::All || !stream.behind);
         for stream in view.streams.iter().filter(surely) {
             let missing = peek(&self.lives, stream, id).map(|(life, at)| brief(&self.lives[life].entries[at].data));
             assert_eq!(
@@ -72,13 +94,28 @@ impl Oracle {
     }
 }
 
+/// Something has come that what was published before comes before: whether that was overtaken, and was not dropped.
+fn pass(lives: &[Life], view: &mut View, id: ConnectionId, is_before: impl Fn(&Entry) -> bool) -> bool {
+    for stream in view.streams.iter_mut().filter(|stream| !stream.behind) {
+        let first = |stream: &Stream| owed(lives, stream, id).find(|&at| at >= stream.doomed);
+        while let Some(at) = first(stream).filter(|&at| is_before(&lives[stream.life].entries[at])) {
+            match view.losses {
+                Losses::None => return true,
+                Losses::Silent => stream.next = at + 1,
+                Losses::Told => stream.doomed = at + 1,
+            }
+        }
+    }
+    false
+}
+
 /// The next message that a stream owes: its life and index.
 pub(super) fn peek(lives: &[Life], stream: &Stream, id: ConnectionId) -> Option<(usize, usize)> {
     owed(lives, stream, id).next().map(|at| (stream.life, at))
 }
 
 /// The messages that a stream owes.
-fn owed(lives: &[Life], stream: &Stream, id: ConnectionId) -> impl Iterator<Item = usize> {
+pub(super) fn owed(lives: &[Life], stream: &Stream, id: ConnectionId) -> impl Iterator<Item = usize> {
     let entries = &lives[stream.life].entries;
     let end = stream.end.unwrap_or(entries.len());
     (stream.next..end).filter(move |&at| entries[at].except != Some(id))

@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 use slotcast::broker::Broker;
 use slotcast::broker::event::ConnectionId;
 use slotcast::broker::timers::Now;
+use slotcast::channel::position::Position;
 use slotcast::limits::Limits;
 use slotcast::proto::origin::OriginRules;
 
-use crate::embedder::{CHANNELS, Embedder};
+use crate::ask::{Ask, Dialect};
+use crate::embedder::{Answer, CHANNELS, Embedder};
+use crate::incoming::Item;
 use crate::oracle::{Behind, Oracle};
 use crate::peer::{Ending, Kernel, Peer, Read, Reader};
 use crate::random::Random;
-use crate::wire::Item;
 
 /// What lies in the scratch buffer.
 struct Reading {
@@ -29,6 +31,11 @@ pub struct World {
     pub kernel: Kernel,
     pub oracle: Oracle,
     pub embedder: Embedder,
+    /// What peers have asked for, by number.
+    pub asks: Vec<Ask>,
+    /// What those have seen last who are gone: of which channel.
+    pub cut_off: Vec<(&'static str, Position)>,
+    opened: u16,
     pub random: Random,
     pub now: Now,
     start: Instant,
@@ -48,11 +55,16 @@ impl World {
         let now = Now { instant: Instant::now(), unix_ms: 1_700_000_000_000 };
         let rules = OriginRules::new(&[], &[]).expect("no rules");
         let scratch = random.pick(&[7, 64, 1000, 8192, 65_536, 65_536]);
+        let mut broker = Broker::new(limits.clone(), rules, seed, now);
+        broker.set_compression(!random.one_in(8));
         World {
-            oracle: Oracle::new(limits.clone()),
-            broker: Broker::new(limits, rules, seed, now),
+            oracle: Oracle::new(limits),
+            broker,
             kernel: Kernel { peers: Vec::new(), random: Random::new(!seed) },
             embedder: Embedder::default(),
+            asks: Vec::new(),
+            cut_off: Vec::new(),
+            opened: 0,
             now,
             start: now.instant,
             scratch: vec![0; scratch],
@@ -67,12 +79,11 @@ impl World {
 
     /// A new connection; None if there are too many.
     pub fn connect(&mut self, reader: Reader, room: usize) -> Option<&mut Peer> {
-        let port = 1024 + self.embedder.peers.len() as u16;
-        let address = ([10, 0, 0, self.random.below(3) as u8], port).into();
+        self.opened += 1;
+        let address = ([10, 0, 0, self.random.below(3) as u8], 1024 + self.opened).into();
         let admin = self.random.one_in(16);
         let opened = if admin { self.broker.open_admin(address, false) } else { self.broker.open(address, false) };
         let id = opened?;
-        self.embedder.peers.insert(address, id);
         self.kernel.place(Peer::new(id, reader, room));
         self.kernel.get(id)
     }
@@ -80,22 +91,35 @@ impl World {
     /// One turn, after the clock went on.
     pub fn turn(&mut self, step: Duration) {
         self.now.instant += step;
+        if step > Duration::from_secs(5) {
+            self.oracle.gaps += step.as_millis() as u64;
+        }
         self.now.unix_ms += step.as_millis() as u64;
         self.broker.advance(self.now);
         self.oracle.now = (self.now.instant - self.start).as_millis() as u64;
+        self.oracle.unix_ms = self.now.unix_ms;
         self.begin_turn();
         self.after_step();
         while self.read_next() {
             self.after_step();
         }
         self.broker.expire();
+        self.note_polls();
         let events = self.note_events();
         self.oracle.sweep();
         events.into_iter().for_each(|event| self.answer(event));
-        self.after_step();
+        // What is told of members although nobody comes or goes has begun: nobody is to leave until it is told.
+        let acts = self.oracle.tells_members_later();
+        self.after_step_with(!acts);
+        for (id, answer) in self.oracle.answer_held() {
+            self.embedder.count("long polls");
+            self.embedder.expect(id, Answer::Poll(answer));
+        }
         self.broker.flush(&mut self.kernel);
         self.broker.assert_flushed();
+        self.oracle.assert_none_overdue();
         self.look_at_what_arrived();
+        self.look_at_what_is_known();
         self.oracle.flushed();
         self.reap();
         self.after_step();
@@ -117,10 +141,15 @@ impl World {
     }
 
     fn after_step(&mut self) {
+        self.after_step_with(true);
+    }
+
+    fn after_step_with(&mut self, acts: bool) {
         self.broker.assert_invariants();
+        self.note_polls();
         self.handle_events();
         self.compare_channels();
-        if !self.quiet && self.random.one_in(4) {
+        if acts && !self.quiet && self.random.one_in(4) {
             self.act();
             self.handle_events();
             self.broker.assert_invariants();
@@ -147,6 +176,10 @@ impl World {
             let room = self.kernel.get(id).is_some_and(|peer| peer.room > 0 && !peer.refused);
             if writable || readable && room {
                 self.broker.writable(id);
+            }
+            if readable && closed {
+                self.broker.hung_up(id);
+                self.kernel.get(id).into_iter().for_each(|peer| peer.hung_up = true);
             }
             if readable {
                 self.make_ready(id, closed);
@@ -242,9 +275,10 @@ impl World {
         self.broker.reap(|slot| gone.extend(kernel.peers[slot as usize].take()));
         for peer in gone {
             self.embedder.gone.push(peer.id);
+            self.cut_off.extend(peer.seen);
             // A peer that reads everything, behaves and does not leave is told why it is left.
             let roomy = self.broker.limits().max_inbound_total > 300_000 && !self.broker.is_draining();
-            if peer.eager && !peer.poisoned && peer.ending.is_none() && roomy {
+            if peer.eager && peer.is_websocket && !peer.poisoned && peer.ending.is_none() && roomy {
                 self.embedder.owed_close.push((peer.id, oracle.is_closed(peer.id)));
             }
         }
@@ -252,12 +286,22 @@ impl World {
 
     fn look_at_what_arrived(&mut self) {
         for peer in self.kernel.peers.iter_mut().flatten() {
-            for item in peer.inbox.drain(..) {
+            for _ in 0..std::mem::take(&mut peer.incoming.compressed) {
+                let window = peer.incoming.deflate.map(|deflate| deflate.window);
+                self.embedder.count(if window == Some(512) { "compressed, small" } else { "compressed, full" });
+            }
+            for _ in 0..std::mem::take(&mut peer.deflated) {
+                let takes_over = peer.incoming.deflate.is_some_and(|deflate| deflate.takes_over);
+                self.embedder.count(if takes_over { "compressed by peers, going on" } else { "compressed by peers" });
+            }
+            for item in std::mem::take(&mut peer.inbox) {
+                peer.look(&item);
                 match item {
-                    Item::Switched(position, lost) => self.embedder.check_switched(peer.id, (position, lost)),
-                    Item::Response(status, body) => self.embedder.check_response(peer.id, status, &body),
-                    Item::Data(text, payload) => self.oracle.received(peer.id, &(text, payload)),
-                    Item::Ping => {}
+                    Item::Begun(head) => self.embedder.check_begun(peer.id, &head),
+                    Item::Response(head, body) => self.embedder.check_response(peer.id, &head, body.as_deref()),
+                    Item::Data(text, payload) => self.oracle.received(peer.id, text, payload),
+                    Item::Said(said) => self.oracle.told(peer.id, said),
+                    Item::TryAgain | Item::Ping => {}
                     Item::Pong(payload) => {
                         // One that had to wait overtakes those that are queued, also pongs.
                         let found = peer.pings.iter().position(|ping| *ping == payload);
@@ -266,6 +310,22 @@ impl World {
                     Item::Close(code) => self.oracle.received_close(peer.id, code),
                 }
             }
+            if std::mem::take(&mut peer.has_ended) {
+                self.oracle.received_end(peer.id);
+            }
+        }
+    }
+
+    /// Who has read everything knows who is there.
+    fn look_at_what_is_known(&mut self) {
+        for peer in self.kernel.peers.iter().flatten() {
+            // One who was closed by this very flush has nothing unsent either.
+            let joined = self.broker.channels_of(peer.id).count();
+            let all = joined == self.oracle.memberships(peer.id) && self.broker.unsent(peer.id) == 0;
+            if all {
+                self.oracle.assert_knows_members(peer.id);
+            }
+            self.oracle.caught_up(peer.id, all);
         }
     }
 
@@ -273,11 +333,16 @@ impl World {
     pub fn assert_quiet(&mut self) {
         let ids: Vec<ConnectionId> = self.kernel.all().map(|peer| peer.id).collect();
         for id in ids {
-            if !self.embedder.is_open(id) {
+            let Some(peer) = self.kernel.get(id) else { continue };
+            if peer.refused || peer.ended.is_some() || peer.shut {
                 continue;
             }
-            let Some(peer) = self.kernel.get(id) else { continue };
-            if peer.refused || peer.ended.is_some() {
+            let asks = peer.waiting > 0 && peer.dialect == Dialect::Poll;
+            assert!(
+                !asks || self.oracle.is_held(id) || self.embedder.is_asked(id),
+                "{id}: it polls, and is not answered"
+            );
+            if !self.embedder.is_open(id) {
                 continue;
             }
             assert_eq!(self.broker.unsent(id), 0, "{id}: unsent, but nobody is waited for");
@@ -304,12 +369,14 @@ impl World {
             self.turn(due.filter(|_| !self.has_work()).unwrap_or(Duration::from_millis(1)));
         }
         assert_eq!(self.broker.connection_count(), 0, "connections are left");
-        assert_eq!(self.broker.outbound_held(), 0, "outbound bytes are left");
         assert_eq!(self.broker.inbound_held(), 0, "inbound bytes are left");
         let limits = self.broker.limits();
         for age in [limits.history_age, limits.position_age] {
             self.turn(age + Duration::from_millis(1001));
         }
+        // What was encoded for those who caught up is kept for a second after the last of them, and for one more.
+        (0..2).for_each(|_| self.turn(Duration::from_millis(1001)));
+        assert_eq!(self.broker.outbound_held(), 0, "outbound bytes are left");
         assert_eq!(self.broker.channel_count(), 0, "channels are left");
         assert_eq!(self.broker.stub_count(), 0, "stubs are left");
         assert_eq!(self.broker.history_held(), 0, "history is left");

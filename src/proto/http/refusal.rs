@@ -118,6 +118,20 @@ impl Refusal {
     }
 }
 
+/// A refusal that says no more than its status does.
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Refusal {
+        let (code, detail) = match status {
+            Status::UNAUTHORIZED => ("unauthorized", "Say who you are."),
+            Status::FORBIDDEN => ("forbidden", "This is not for you."),
+            Status::NOT_FOUND => ("not_found", "There is nothing here."),
+            Status::SERVICE_UNAVAILABLE => ("unavailable", "Try again later."),
+            _ => ("refused", "The application refused it."),
+        };
+        Refusal::new(status, code, detail)
+    }
+}
+
 impl fmt::Display for Refusal {
     /// `bad_request_line: …`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,0 +1,187 @@
+//! Encoded log for those who catch up, kept for a while: however many come, and in however many turns, a message is encoded
+//! for them about once.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::channel::Channel;
+use crate::channel::dialect::deflated::Encoder;
+use crate::channel::dialect::{Context, Encoding, Event};
+use crate::channel::position::{Epoch, Position};
+use crate::proto::batch::{BatchKey, Batches};
+
+/// How much encoded log one who catches up takes at a time, in bytes.
+const CHUNK: u32 = 64 * 1024;
+
+/// How long a chunk is kept of which nobody takes anything, in milliseconds.
+pub(super) const KEPT_FOR: u64 = 1000;
+
+/// After so many times that long a chunk is made anew, even if it is used: past the outbound budget whoever holds the
+/// oldest bytes goes first, and one who has just come must not look like that.
+const OLDEST: u8 = 4;
+
+/// The share of the outbound budget that chunks may have, beside what of them is owed to somebody: one in so many.
+pub(super) const SHARE: usize = 16;
+
+/// A piece of a channel's log in one encoding. It grows at its end while there is room.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub(super) batch: BatchKey,
+    /// The offset before its first message.
+    pub(super) first: u64,
+    /// The offset of its last message.
+    pub(super) last: u64,
+    /// The messages that somebody is not to get: their index, and who.
+    pub(super) excepts: Vec<(usize, u64)>,
+    /// Whether anybody took anything of it since `sweep` looked.
+    used: bool,
+    /// How often it did.
+    age: u8,
+}
+
+/// The chunks of one channel in one encoding, by offset; no message is in two.
+#[derive(Debug)]
+struct Run {
+    /// Another channel may have got the key.
+    epoch: Epoch,
+    chunks: VecDeque<Chunk>,
+}
+
+/// All chunks. Each holds a reference to its batch.
+///
+/// Invariant: `bytes` is the sum of their lengths.
+#[derive(Debug, Default)]
+pub(super) struct Chunks {
+    runs: HashMap<(u32, Encoding), Run>,
+    bytes: usize,
+    /// When `sweep` looks next, in monotonic milliseconds; None if there is nothing to look at.
+    pub(super) due: Option<u64>,
+}
+
+impl Chunks {
+    /// The chunk that has the message behind `cursor`, which the log must keep, with as many of the next ones as there is
+    /// room for. And how many messages were encoded for that.
+    pub(super) fn take(
+        &mut self,
+        (key, encoding): (u32, Encoding),
+        channel: &Channel,
+        cursor: u64,
+        now: u64,
+        batches: &mut Batches,
+        encoder: &mut Encoder,
+    ) -> (&Chunk, u64) {
+        self.due.get_or_insert(now + KEPT_FOR);
+        let Position { epoch, offset: head } = channel.log.position();
+        let run = self.runs.entry((key, encoding)).or_insert_with(|| Run { epoch, chunks: VecDeque::new() });
+        let (is_same, tail) = (run.epoch == epoch, channel.log.tail());
+        while let Some(chunk) = run.chunks.front().filter(|chunk| !is_same || chunk.last <= tail) {
+            self.bytes -= release(chunk, batches);
+            run.chunks.pop_front();
+        }
+        run.epoch = epoch;
+        let behind = run.chunks.partition_point(|chunk| chunk.first <= cursor);
+        let until = run.chunks.get(behind).map_or(head, |next| next.first);
+        let has_room = |chunk: &Chunk| batches.get(chunk.batch).len() < CHUNK;
+        let covers = |chunk: &Chunk| cursor < chunk.last || cursor == chunk.last && has_room(chunk);
+        let index = match behind.checked_sub(1).filter(|&index| run.chunks.get(index).is_some_and(covers)) {
+            Some(index) => index,
+            None => {
+                // Who asks for history gets what is kept of it, under any policy.
+                let (batch, excepts) = (batches.open_kept(channel.source(cursor)), Vec::new());
+                let new = Chunk { batch, first: cursor, last: cursor, excepts, used: true, age: 0 };
+                run.chunks.insert(behind, new);
+                behind
+            }
+        };
+        let chunk = &mut run.chunks[index];
+        chunk.used = true;
+        let before = (chunk.last, batches.held());
+        chunk.grow(encoding, channel, until, batches, encoder);
+        self.bytes += batches.held() - before.1;
+        (chunk, chunk.last - before.0)
+    }
+
+    /// Lets the chunks go of which nobody took anything since it was called last, and those that are old.
+    pub(super) fn sweep(&mut self, now: u64, batches: &mut Batches) {
+        let bytes = &mut self.bytes;
+        self.runs.retain(|_, run| {
+            run.chunks.retain_mut(|chunk| {
+                chunk.age += 1;
+                let stays = std::mem::take(&mut chunk.used) && chunk.age <= OLDEST;
+                if !stays {
+                    *bytes -= release(chunk, batches);
+                }
+                stays
+            });
+            !run.chunks.is_empty()
+        });
+        self.due = (!self.runs.is_empty()).then_some(now + KEPT_FOR);
+    }
+
+    /// Lets all of them go.
+    pub(super) fn clear(&mut self, batches: &mut Batches) {
+        for chunk in self.runs.drain().flat_map(|(_, run)| run.chunks) {
+            release(&chunk, batches);
+        }
+        (self.bytes, self.due) = (0, None);
+    }
+
+    /// Bytes of all of them.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many hold that batch.
+    pub(super) fn holding(&self, batch: BatchKey) -> usize {
+        self.all().filter(|chunk| chunk.batch == batch).count()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Chunk> {
+        self.runs.values().flat_map(|run| &run.chunks)
+    }
+
+    /// Panics if an invariant does not hold: for tests.
+    pub(super) fn assert_invariants(&self, batches: &Batches) {
+        let sum: usize = self.all().map(|chunk| batches.get(chunk.batch).len() as usize).sum();
+        assert_eq!(self.bytes, sum, "the chunks' bytes are not their sum");
+        assert_eq!(self.due.is_some(), !self.runs.is_empty(), "nobody looks after the chunks, or for nothing");
+        for chunk in self.all() {
+            let messages = batches.get(chunk.batch).messages() as u64;
+            assert_eq!(messages, chunk.last - chunk.first, "a chunk has other messages than it says");
+        }
+        for run in self.runs.values() {
+            let ends = run.chunks.iter().flat_map(|chunk| [chunk.first, chunk.last]);
+            assert!(ends.is_sorted(), "a message is in two chunks");
+        }
+    }
+}
+
+impl Chunk {
+    /// Encodes what follows, up to `until`, while there is room.
+    fn grow(
+        &mut self,
+        encoding: Encoding,
+        channel: &Channel,
+        until: u64,
+        batches: &mut Batches,
+        encoder: &mut Encoder,
+    ) {
+        let room = |batches: &Batches| batches.get(self.batch).len() < CHUNK;
+        for (offset, entry) in channel.log.behind(self.last) {
+            if offset > until || !room(batches) {
+                break;
+            }
+            let position = Position { offset, ..channel.log.position() };
+            let event = Event::Message { context: Context { channel: channel.name(), position }, entry };
+            encoder.append(encoding, &event, entry, batches, self.batch);
+            self.excepts.extend(entry.except.map(|except| ((offset - self.first - 1) as usize, except)));
+            self.last = offset;
+        }
+    }
+}
+
+/// Gives the batch back; returns its length.
+fn release(chunk: &Chunk, batches: &mut Batches) -> usize {
+    let length = batches.get(chunk.batch).len() as usize;
+    batches.release(chunk.batch);
+    length
+}

@@ -1,0 +1,109 @@
+//! Takes comments, indentation and needless spaces out of the page and the module. Names stay as they are, and so does
+//! every line of a script: what is served can be read, and differs from the source by nothing that matters.
+//!
+//! It knows what these two files need, no more. In scripts: a comment has a line of its own; no template literal within a
+//! template literal or over several lines; no space and no quotation mark in a regular expression; no line begins with
+//! `(`, `[` or an operator, since a line end stands for a semicolon.
+
+use std::{env, fs};
+
+/// Behind these a line end means nothing, and before their counterparts neither.
+const OPENING: [char; 4] = ['{', '(', '[', ','];
+const CLOSING: [char; 3] = ['}', ')', ']'];
+
+/// A page: its style, its script, and lines of HTML that may be put one behind the other.
+fn page(source: &str) -> String {
+    let (mut squeezed, mut rest) = (String::new(), source);
+    for (open, close, squeeze) in
+        [("<style>\n", "</style>", style as fn(&str) -> String), ("<script type=\"module\">\n", "</script>", script)]
+    {
+        let (before, behind) = rest.split_once(open).expect(open);
+        let (inner, after) = behind.split_once(close).expect(close);
+        squeezed.extend(before.lines().map(str::trim));
+        squeezed.push_str(&format!("{}{}{close}", open.trim_end(), squeeze(inner)));
+        rest = after;
+    }
+    squeezed.extend(rest.lines().map(str::trim));
+    squeezed + "\n"
+}
+
+fn style(source: &str) -> String {
+    let mut squeezed = source.split_whitespace().collect::<Vec<_>>().join(" ");
+    for mark in ["{", "}", ";", ","] {
+        squeezed = squeezed.replace(&format!(" {mark}"), mark).replace(&format!("{mark} "), mark);
+    }
+    squeezed.replace(": ", ":").replace(";}", "}")
+}
+
+fn script(source: &str) -> String {
+    let mut squeezed = String::new();
+    for line in source.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//")) {
+        if !squeezed.is_empty() && !squeezed.ends_with(OPENING) && !line.starts_with(CLOSING) {
+            squeezed.push('\n');
+        }
+        push_line(&mut squeezed, line);
+    }
+    squeezed
+}
+
+/// Appends a line without the spaces that stand beside punctuation, outside of strings.
+fn push_line(squeezed: &mut String, line: &str) {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+    let (mut quote, mut characters) = (None, line.chars().peekable());
+    while let Some(c) = characters.next() {
+        match (quote, c) {
+            (None, ' ') => {
+                if squeezed.ends_with(is_word) && characters.peek().copied().is_some_and(is_word) {
+                    squeezed.push(' ');
+                }
+                continue;
+            }
+            (None, '\'' | '"' | '`') => quote = Some(c),
+            (Some(_), '\\') => {
+                squeezed.push(c);
+                squeezed.extend(characters.next());
+                continue;
+            }
+            (Some(open), _) if open == c => quote = None,
+            _ => {}
+        }
+        squeezed.push(c);
+    }
+    assert_eq!(quote, None, "a string that goes on behind its line: {line}");
+}
+
+/// To bring what is served up to date: `WRITE_SERVED=1 cargo test --lib page`.
+#[test]
+fn what_is_served_is_what_can_be_read() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/src/page/");
+    for (served, squeezed, name) in [
+        (super::HTML, page(include_str!("page.html")), "page.min.html"),
+        (super::MODULE, script(include_str!("slotcast.js")) + "\n", "slotcast.min.js"),
+    ] {
+        if env::var_os("WRITE_SERVED").is_some() {
+            fs::write(format!("{directory}{name}"), squeezed).unwrap();
+        } else {
+            assert!(served == squeezed, "{name} is out of date; run WRITE_SERVED=1 cargo test --lib page");
+        }
+    }
+}
+
+#[test]
+fn strings_stay_and_spaces_go() {
+    for (line, expected) in [
+        ("const a = b ? 'c ? d' : `e + ${f} = `", "const a=b?'c ? d':`e + ${f} = `"),
+        ("return typeof a == \"it's\" // no", "return typeof a==\"it's\"//no"),
+        ("let { a } = b, c = 'it\\'s  {' + d", "let{a}=b,c='it\\'s  {'+d"),
+        ("for (const a of ['b']) a in b || new Set", "for(const a of['b'])a in b||new Set"),
+    ] {
+        let mut squeezed = String::new();
+        push_line(&mut squeezed, line);
+        assert_eq!(squeezed, expected);
+    }
+    let source = "// why\nf(() => {\n  a = [\n    1,\n  ]\n\n  b()\n})\nc()\n";
+    assert_eq!(script(source), "f(()=>{a=[1,]\nb()})\nc()");
+    assert_eq!(
+        style("a, b {\n  margin: 0 1px; color: red;\n}\nc :focus { top: 0 }\n"),
+        "a,b{margin:0 1px;color:red}c :focus{top:0}"
+    );
+}

@@ -1,0 +1,115 @@
+//! How an embedder waits: for the next event, until a deadline, or not at all, inside a loop of its own.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use super::{Phase, Server};
+use crate::broker::event::Event;
+
+/// What `poll_until` and `poll_now` came to.
+#[derive(Debug)]
+pub enum Polled {
+    /// Something happened.
+    Event(Event),
+    /// Nothing more happened, and the deadline has passed.
+    Idle,
+    /// It was shut down, and every connection is gone.
+    Ended,
+}
+
+impl Server {
+    /// Waits for the next event. None: it was shut down, and every connection is gone.
+    ///
+    /// # Errors
+    /// The poll itself failed; errors of peers are events.
+    pub fn poll(&mut self) -> io::Result<Option<Event>> {
+        loop {
+            match self.advance(None)? {
+                Polled::Event(event) => return Ok(Some(event)),
+                Polled::Ended => return Ok(None),
+                Polled::Idle => {}
+            }
+        }
+    }
+
+    /// As `poll`, but no longer than until `deadline`: a timer of the embedder's. What is ready by then is still told,
+    /// one event a call, so that a busy server does not starve the timer for long: look at the clock between two events if
+    /// it matters.
+    ///
+    /// # Errors
+    /// As `poll`.
+    pub fn poll_until(&mut self, deadline: Instant) -> io::Result<Polled> {
+        self.advance(Some(deadline))
+    }
+
+    /// As `poll`, but it never waits: for a server inside somebody else's loop, which waits until the descriptor that
+    /// [`AsFd`] shows is readable, or [`poll_timeout`](Self::poll_timeout) has passed, and then calls this until it is
+    /// `Idle`. Nothing is sent before that.
+    ///
+    /// # Errors
+    /// As `poll`.
+    pub fn poll_now(&mut self) -> io::Result<Polled> {
+        self.advance(Some(Instant::now()))
+    }
+
+    /// How long somebody else's loop may wait at the most before it calls `poll_now`; zero while anything is ready, None
+    /// if only the descriptor matters.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let waits = self.phase == Phase::Sleep && !self.broker.has_events() && self.io_ready.is_empty();
+        if waits { self.timeout(Instant::now()) } else { Some(Duration::ZERO) }
+    }
+
+    fn advance(&mut self, deadline: Option<Instant>) -> io::Result<Polled> {
+        self.values.tidy();
+        loop {
+            if let Some(event) = self.broker.next_event() {
+                if let Event::Close(id, _) = &event {
+                    self.values.is_closed(*id);
+                }
+                return Ok(Polled::Event(event));
+            }
+            if let Some(key) = self.io_ready.pop_front() {
+                return Ok(Polled::Event(Event::Io(key)));
+            }
+            match self.phase {
+                Phase::Read => {
+                    if !self.read_next() {
+                        self.phase = Phase::Expire;
+                    }
+                }
+                Phase::Expire => {
+                    self.broker.expire();
+                    self.phase = Phase::Flush;
+                }
+                Phase::Flush => {
+                    self.broker.flush(&mut self.sockets);
+                    self.reap();
+                    self.phase = Phase::Sleep;
+                }
+                Phase::Sleep => {
+                    if self.is_finished() {
+                        self.handle.close_queue();
+                        return Ok(Polled::Ended);
+                    }
+                    // Only a look that found nothing says that nothing is left: a full buffer of events, or an edge that
+                    // came meanwhile, may have more behind it, and an outer poll is not told of that again.
+                    if self.rested && deadline.is_some_and(|deadline| self.woke.is_some_and(|woke| woke >= deadline)) {
+                        self.rested = false;
+                        return Ok(Polled::Idle);
+                    }
+                    self.sleep(deadline)?;
+                    self.begin_turn();
+                    self.phase = Phase::Read;
+                }
+            }
+        }
+    }
+}
+
+/// The descriptor that is readable when something may have happened, for somebody else's loop.
+impl AsFd for Server {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.poll.registry().as_fd()
+    }
+}

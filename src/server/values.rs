@@ -1,0 +1,77 @@
+//! What an embedder keeps with a connection: a value of its own, gone when the connection's Close was told.
+
+use std::any::Any;
+
+use super::Server;
+use crate::broker::event::ConnectionId;
+
+/// Values by slot; none is there until one is set.
+#[derive(Debug, Default)]
+pub(super) struct Values {
+    by_slot: Vec<Option<(ConnectionId, Box<dyn Any + Send>)>>,
+    /// Whose Close was told last: its value may be looked at until the next event.
+    closed: Option<ConnectionId>,
+}
+
+impl Values {
+    /// The embedder asks for the next event: it has seen the last one.
+    pub(super) fn tidy(&mut self) {
+        if let Some(id) = self.closed.take() {
+            self.take(id);
+        }
+    }
+
+    pub(super) fn is_closed(&mut self, id: ConnectionId) {
+        self.closed = Some(id);
+    }
+
+    fn get(&self, id: ConnectionId) -> Option<&(dyn Any + Send)> {
+        let (owner, value) = self.by_slot.get(id.slot() as usize)?.as_ref()?;
+        (*owner == id).then_some(&**value)
+    }
+
+    fn get_mut(&mut self, id: ConnectionId) -> Option<&mut (dyn Any + Send)> {
+        let (owner, value) = self.by_slot.get_mut(id.slot() as usize)?.as_mut()?;
+        (*owner == id).then_some(&mut **value)
+    }
+
+    fn set(&mut self, id: ConnectionId, value: Box<dyn Any + Send>) {
+        let slot = id.slot() as usize;
+        if slot >= self.by_slot.len() {
+            self.by_slot.resize_with(slot + 1, || None);
+        }
+        if let Some(place) = self.by_slot.get_mut(slot) {
+            *place = Some((id, value));
+        }
+    }
+
+    fn take(&mut self, id: ConnectionId) {
+        if let Some(place) = self.by_slot.get_mut(id.slot() as usize)
+            && place.as_ref().is_some_and(|(owner, _)| *owner == id)
+        {
+            *place = None;
+        }
+    }
+}
+
+impl Server {
+    /// Keeps a value of the embedder's with a connection, in place of the one that it has. It can be looked at until the
+    /// event behind the connection's `Event::Close`. Returns false, and drops the value, if the id is stale.
+    pub fn set_value<T: Any + Send>(&mut self, id: ConnectionId, value: T) -> bool {
+        let live = self.broker.is_live(id);
+        if live {
+            self.values.set(id, Box::new(value));
+        }
+        live
+    }
+
+    /// The value that was set, if it is a `T`.
+    pub fn value<T: Any + Send>(&self, id: ConnectionId) -> Option<&T> {
+        self.values.get(id)?.downcast_ref()
+    }
+
+    /// The value that was set, to be changed, if it is a `T`.
+    pub fn value_mut<T: Any + Send>(&mut self, id: ConnectionId) -> Option<&mut T> {
+        self.values.get_mut(id)?.downcast_mut()
+    }
+}
