@@ -80,14 +80,14 @@ def main():
     binary, passed, failed, lines = build(), 0, 0, []
     for load in committed:
         now, before = each(binary, load), float(committed[load])
-        lines.append("%-10s %8.1f" % (load, now))
+        lines.append("%-10s %8.2f" % (load, now))
         if now > before * (1 + TOLERANCE):
             verdict = "FAILED: more than %d %% above" % (TOLERANCE * 100)
             failed += 1
         else:
             verdict = "ok" if now >= before * (1 - TOLERANCE) else "ok, and better: commit bench/instructions.py --write"
             passed += 1
-        print("%-10s %8.1f instructions a delivery, committed %8.1f (%+5.1f %%)  %s" % (
+        print("%-10s %8.2f instructions a delivery, committed %8.2f (%+5.1f %%)  %s" % (
             load, now, before, (now / before - 1) * 100, verdict), flush=True)
         if "--where" in sys.argv:
             show_where(binary, load)
