@@ -36,12 +36,16 @@ SLOW = {"websockets", "tornado"}
 
 
 class Load:
-    def __init__(self, name, flags, yardstick="floor", target=None, mode="broadcast", quick=False, peers=True, note=""):
+    def __init__(self, name, flags, yardstick="floor", target=None, mode="broadcast", quick=False, peers=True, most=None, p99=None):
         self.name, self.flags, self.yardstick, self.target = name, flags, yardstick, target
-        self.mode, self.quick, self.peers, self.note = mode, quick, peers, note
+        # besides the ratio: the most of the figure itself, and of the latency, in ms
+        self.most, self.p99 = most, p99
+        self.mode, self.quick, self.peers = mode, quick, peers
 
     def suits(self, server):
         """Whether that server can be measured with it in reasonable time."""
+        if server == BARE:
+            return self.mode == "echo"
         return not (server in SLOW and "10000" in self.flags) and (self.peers or server in OURS)
 
 
@@ -54,7 +58,10 @@ def echo(name, connections, size, target, **more):
     return Load(name, "--mode echo --subscribers %d --size %s" % (connections, size), "floor", target, mode="echo", **more)
 
 
-OURS = ("slotcast", "floor", "floor-batch")
+# A broadcast's history is one message for all; where everybody is alone in a channel it is one message each, which the
+# floor does not pay for.
+BARE = "slotcast, no history"
+OURS = ("slotcast", BARE, "floor", "floor-batch")
 LOADS = [
     broadcast("100 : 32 : 1", 100, "32", 1, 1.05),
     broadcast("100 : 512 : 1", 100, "512", 1, 1.05, peers=False),
@@ -67,12 +74,13 @@ LOADS = [
     broadcast("1,000 : 32 : 64", 1000, "32", 64, 1.15, quick=True),
     broadcast("1,000 : 512 : 64", 1000, "512", 64, 1.15, peers=False),
     broadcast("1,000 : 16 KiB : 16", 1000, "16KiB", 16, 1.10),
-    Load("1,000 publishers, 1,000,000/s", "--subscribers 1000 --publishers 1000 --size 64 --rate 1000", "floor-batch", 1.15),
+    Load("1,000 publishers, 1,000,000/s", "--subscribers 1000 --publishers 1000 --size 64 --rate 1000", "floor-batch", 1.15,
+         p99=25),
     echo("echo 1,000 : 32", 1000, "32", 1.02, quick=True),
     echo("echo 100 : 16 KiB", 100, "16KiB", 1.02, peers=False),
     echo("echo 100 : 1 MiB", 100, "1MiB", 0.95),
     Load("handshakes", "--mode connect --in-flight 16", "floor", 1.10, mode="connect", quick=True),
-    Load("10,000 idle", "--mode idle --subscribers 10000", "floor", None, mode="idle"),
+    Load("10,000 idle", "--mode idle --subscribers 10000", "floor", None, mode="idle", most=350),
 ]
 
 
@@ -84,6 +92,7 @@ def servers():
     here = os.path.join(ROOT, "bench", "peers")
     known = {
         "slotcast": [SLOTCAST, "--listen", "127.0.0.1:{}", "--log", "warn"],
+        BARE: [SLOTCAST, "--listen", "127.0.0.1:{}", "--log", "warn", "--history-messages", "0"],
         "floor": [os.path.join(PEERS, "floor"), "{}"],
         "floor-batch": [os.path.join(PEERS, "floor-batch"), "{}"],
         "tokio-tungstenite": [os.path.join(PEERS, "peer-tokio-tungstenite"), "{}"],
@@ -95,7 +104,7 @@ def servers():
         "nginx nchan": [os.path.join(TOOLS, "nchan", "usr", "sbin", "nginx"), "-p", "{prefix}", "-c", "{prefix}/nginx.conf"],
     }
     wanted = os.environ.get("SERVERS")
-    wanted = set(wanted.split(",")) | {"floor", "floor-batch"} if wanted else None
+    wanted = set(wanted.split(",")) | set(OURS) if wanted else None
     there, missing = {}, []
     for name, command in known.items():
         if wanted is not None and name not in wanted or QUICK and name not in OURS:
@@ -155,6 +164,14 @@ def nginx_folder(prefix, port):
 
 
 # ------------------------------------------------------------------- one run
+
+def hurry():
+    """Ahead of what else the machine does, if we may: a generator that is kept waiting looks like a slow server."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, -5)
+    except OSError:
+        pass
+
 
 def busy():
     """Seconds that all cores were busy so far, whoever it was."""
@@ -271,6 +288,12 @@ def shown(value, form="%.2f", unit=1.0):
 
 def verdict(load, row, spread):
     """How slotcast does against what was set out to be shown; closer to it than the spread, nobody can tell."""
+    absolute = [(row.value, load.most, "%.0f B"), (row.p99 and row.p99 / 1e3, load.p99, "p99 %.0f ms")]
+    said = ["≤ %s: %s" % (form % most, "yes" if value <= most else "no") for value, most, form in absolute if most and value]
+    return "; ".join(([ratio_verdict(load, row, spread)] if load.target else []) + said)
+
+
+def ratio_verdict(load, row, spread):
     if load.target is None or row.ratio is None or spread is None:
         return ""
     if row.ratio <= load.target:
@@ -281,15 +304,15 @@ def verdict(load, row, spread):
 
 
 def table(loads, results):
-    lines = ["| load | server | CPU-µs each | × floor | p50, ms | p99, ms | each/s | RSS, MiB | |",
-             "| --- | --- | --: | --: | --: | --: | --: | --: | --- |"]
+    lines = ["| load | server | CPU-µs each | × floor | p50, ms | p99, ms | each/s | RSS, MiB | generator, CPU-µs | |",
+             "| --- | --- | --: | --: | --: | --: | --: | --: | --: | --- |"]
     for load in loads:
         these, spread = rows(load, results)
-        for row in sorted(these, key=lambda row: (row.name != load.yardstick, row.name != "slotcast", row.value or 1e9)):
+        for row in sorted(these, key=lambda row: (row.name != load.yardstick, row.name not in ("slotcast", BARE), row.value or 1e9)):
             is_floor = row.name == load.yardstick
             if is_floor:
                 note = "± %s %%: the spread" % shown(spread, "%.0f", 0.01)
-            elif row.name == "slotcast":
+            elif row.name in ("slotcast", BARE):
                 note = verdict(load, row, spread)
             else:
                 note = ""
@@ -301,9 +324,10 @@ def table(loads, results):
                 value = shown(row.value, "%.3f" if (row.value or 0) < 10 else "%.1f")
             equal = not is_floor and spread is not None and row.ratio is not None and abs(row.ratio - 1) <= spread
             ratio = "1" if is_floor else shown(row.ratio) + (" (equal)" if equal else "")
-            lines.append("| %s | %s | %s | %s | %s | %s | %s | %s | %s |" % (
+            lines.append("| %s | %s | %s | %s | %s | %s | %s | %s | %s | %s |" % (
                 load.name if is_floor else "", row.name, value, ratio, shown(row.p50, "%.2f", 1e3),
-                shown(row.p99, "%.2f", 1e3), shown(row.rate, "%.0f"), shown(row.rss, "%.1f", 1 << 20), note))
+                shown(row.p99, "%.2f", 1e3), shown(row.rate, "%.0f"), shown(row.rss, "%.1f", 1 << 20),
+                "–" if load.mode == "idle" else shown(row.generator, "%.3f"), note))
     return lines
 
 
@@ -346,6 +370,7 @@ def versions(there):
 def main():
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    hurry()
     allowed = sorted(os.sched_getaffinity(0))
     cores = (allowed[0], allowed[-1])
     if len(allowed) < 2:
