@@ -23,11 +23,6 @@ impl Pieces {
         self.before + self.last.len()
     }
 
-    /// Whether there is nothing yet.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Bytes of heap memory held.
     pub fn held(&self) -> usize {
         self.before + self.last.capacity() + self.full.capacity() * size_of::<Vec<u8>>()
@@ -88,7 +83,7 @@ mod tests {
                     pieces.full.iter().all(|full| full.len() >= PIECE && full.capacity() == full.len()),
                     "{random}"
                 );
-                assert_eq!((pieces.len(), pieces.is_empty()), (all.len(), false), "{random}");
+                assert_eq!(pieces.len(), all.len(), "{random}");
                 assert!(
                     pieces.held() <= all.len() + RESERVE_AHEAD + list,
                     "{} of {}, {random}",
