@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The broker's figures against their limits: system calls of a burst, memory of channels, a herd that comes back, held
-# polls, publishing by POST beside nginx with nchan, compression, size, start, memory at rest and per connection.
+# The broker's figures against their limits: a crate that embeds it, system calls of a burst, memory of channels, a herd
+# that comes back, held polls, publishing by POST beside nginx with nchan, compression, size, start, memory at rest and
+# per connection.
 #
 #   tests/figures/run.sh [CONNECTIONS]        default 10000, twice one after the other
 #
@@ -17,6 +18,7 @@ fi
 cargo build --release --quiet --example crowd
 crowd=${CARGO_TARGET_DIR:-target}/release/examples/crowd
 status=0
+python3 tests/figures/outside.py </dev/null || status=1
 python3 tests/figures/syscalls.py "$SLOTCAST_BIN" </dev/null || status=1
 python3 tests/figures/channels.py "$SLOTCAST_BIN" </dev/null || status=1
 python3 tests/figures/rejoin.py "$SLOTCAST_BIN" "$crowd" </dev/null || status=1
