@@ -1,5 +1,5 @@
 // Runs every example of the crate as a child process and uses it: those with a page in a real Chromium, the others with
-// a WebSocket.
+// the WebSocket of ../clients.
 //
 //   cargo build --examples && EXAMPLES=target/debug/examples node examples.mjs
 //
@@ -9,10 +9,12 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { DEADLINE, finish, launch, runAll, until } from './harness.mjs'
 
+const WebSocket = createRequire(new URL('../clients/', import.meta.url))('ws')
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 const EXAMPLES = path.resolve(process.env.EXAMPLES || `${ROOT}target/debug/examples`)
 const SCREENSHOTS = `${ROOT}.screenshots/`
@@ -33,6 +35,7 @@ const tests = {
       await sees(bob, 'hello')
       await say(bob, 'hello yourself')
       await sees(ann, 'hello yourself')
+      await sees(bob, 'hello yourself')
       assert.deepEqual(await bob.locator('.said b').allTextContents(), ['Ann', 'Bob'])
       assert.match(await bob.locator('.said time').first().textContent(), /^\d\d:\d\d$/)
       assert.deepEqual(await people(bob), ['Ann', 'Bob'])
@@ -147,6 +150,127 @@ const tests = {
       await shoot(page, 'example-chat-390-dark-name')
     })
   },
+
+  async 'vote: the three modes agree, and one sees what each costs'(browser) {
+    await running('vote', async vote => {
+      const pages = []
+      for (const mode of ['WebSocket', 'Long polling', 'Polling']) pages.push(await ballot(browser, vote, mode))
+      const expected = { Coffee: 3, Tea: 3, Water: 3, Juice: 0, Mate: 0 }
+      for (const page of pages) for (const name of ['Coffee', 'Tea', 'Water']) await page.getByRole('button', { name }).click()
+      for (const page of pages) await shows(page, expected)
+      assert.equal(await pages[0].locator('#total').textContent(), '9 votes')
+      // A quiet while, in which the one who polls asks on and on.
+      const before = await costs(pages[2], 'plain')
+      await until('two more requests', async () => (await costs(pages[2], 'plain')).requests >= before.requests + 2)
+      assert.equal((await costs(pages[2], 'plain')).results, before.results, 'what is the same is 304')
+      const [socket, long, plain] = [await costs(pages[0], 'socket'), await costs(pages[1], 'long'), await costs(pages[2], 'plain')]
+      assert.equal(socket.requests, 1)
+      assert.equal(socket.results, 10, 'each vote, and how it stood')
+      assert.ok(long.requests > long.results - 1 && long.results > 1, JSON.stringify(long))
+      assert.ok(socket.bytes > 1000 && socket.bytes < long.bytes && socket.bytes < plain.bytes, JSON.stringify({ socket, long, plain }))
+      assert.deepEqual(await costs(pages[0], 'plain'), { requests: 0, results: 0, bytes: 0 })
+    })
+  },
+
+  async 'vote: one page switches between the modes, disconnects and connects'(browser) {
+    await running('vote', async vote => {
+      const [page, other] = [await ballot(browser, vote), await ballot(browser, vote)]
+      let votes = 0
+      for (const mode of ['Long polling', 'Polling', 'WebSocket']) {
+        await choose(page, mode)
+        await page.getByRole('button', { name: 'Mate' }).click()
+        for (const it of [page, other]) await shows(it, { Mate: votes + 1 })
+        await other.getByRole('button', { name: 'Mate' }).click()
+        votes += 2
+        for (const it of [page, other]) await shows(it, { Mate: votes })
+      }
+      for (const mode of ['socket', 'long', 'plain']) assert.ok((await costs(page, mode)).requests > 0, mode)
+      await page.getByRole('button', { name: 'Disconnect' }).click()
+      await status(page, 'Not connected')
+      assert.ok(await page.getByRole('button', { name: 'Tea' }).isDisabled())
+      await other.getByRole('button', { name: 'Tea' }).click()
+      await shows(other, { Tea: 1 })
+      await shows(page, { Tea: 0 })
+      await page.getByRole('button', { name: 'Connect', exact: true }).click()
+      await shows(page, { Tea: 1, Mate: votes })
+      await page.getByRole('button', { name: 'Begin again' }).click()
+      assert.deepEqual(await costs(page, 'plain'), { requests: 0, results: 0, bytes: 0 })
+    })
+  },
+
+  async 'vote: what is no vote is refused, and names stay text'(browser) {
+    const name = '<script>document.title="owned"</script>'
+    const args = address => [address, name, 'Tea']
+    await running('vote', async vote => {
+      const page = await ballot(browser, vote)
+      await page.getByRole('button', { name: 'script' }).click()
+      await shows(page, { [name]: 1, Tea: 0 })
+      assert.equal(await page.title(), 'Vote')
+      for (const [target, body, code] of [['/votes', 'Nobody', 'unknown_candidate'], ['/votes', '', 'unknown_candidate'], ['/elsewhere', 'Tea', 'not_here']]) {
+        const answer = await fetch(vote.url + target, { method: 'POST', body })
+        assert.equal((await answer.json()).code, code)
+      }
+      const lines = (...them) => fetch(vote.url + '/votes', { method: 'POST', body: them.join('\n'), headers: { 'Content-Type': 'application/x-ndjson' } })
+      assert.equal((await lines('Tea', 'Nobody')).status, 400)
+      assert.equal((await lines('Tea', 'Tea')).status, 200)
+      await shows(page, { [name]: 1, Tea: 2 })
+      assert.equal((await closing(vote.url + '/votes', ['Nobody'])).code, 1008)
+    }, { args })
+  },
+
+  async 'vote: a server that goes is noticed in every mode, one that comes back is found'(browser) {
+    await restarting('vote', async (vote, stop, start) => {
+      const pages = []
+      for (const mode of ['WebSocket', 'Long polling', 'Polling']) pages.push(await ballot(browser, vote, mode))
+      await pages[0].getByRole('button', { name: 'Tea' }).click()
+      for (const page of pages) await shows(page, { Tea: 1 })
+      await stop()
+      for (const page of pages) await status(page, 'Connection lost, trying again')
+      await start()
+      for (const page of pages) await status(page, 'Connected', RECONNECT_DEADLINE)
+      await pages[1].getByRole('button', { name: 'Water' }).click()
+      for (const page of pages) await shows(page, { Tea: 0, Water: 1 })
+    })
+  },
+
+  async 'vote: screenshots'(browser) {
+    await running('vote', async vote => {
+      const page = await ballot(browser, vote, 'WebSocket')
+      for (const [name, votes] of [['Coffee', 12], ['Tea', 17], ['Water', 4], ['Juice', 9], ['Mate', 1]])
+        for (let i = 0; i < votes; i++) await page.getByRole('button', { name }).click()
+      for (const mode of ['Long polling', 'Polling', 'WebSocket']) {
+        await choose(page, mode)
+        await page.getByRole('button', { name: 'Coffee' }).click()
+      }
+      await shows(page, { Coffee: 15, Tea: 17 })
+      await both(page, 'vote')
+    })
+  },
+}
+
+// ---------------------------------------------------------------- vote
+
+async function ballot(browser, vote, mode) {
+  const page = await open(browser, vote.url, { forgive: GONE })
+  await status(page, 'Connected')
+  if (mode) await choose(page, mode)
+  return page
+}
+
+async function choose(page, mode) {
+  await page.getByText(mode, { exact: true }).first().click()
+  await status(page, 'Connected')
+}
+
+const shows = (page, votes) => until(JSON.stringify(votes), async () => {
+  const names = await page.locator('#vote button').allTextContents()
+  const numbers = await page.locator('#chart text').allTextContents()
+  return Object.entries(votes).every(([name, number]) => numbers[names.indexOf(name)] === String(number))
+})
+
+async function costs(page, mode) {
+  const numbers = (await page.locator(`#${mode} td`).allTextContents()).map(it => Number(it.replaceAll(',', '')))
+  return { requests: numbers[0], results: numbers[1], bytes: numbers[2] }
 }
 
 // ---------------------------------------------------------------- chat
@@ -210,14 +334,32 @@ async function both(page, name, onPhone) {
 
 async function shoot(page, name) {
   mkdirSync(SCREENSHOTS, { recursive: true })
-  await page.screenshot({ path: `${SCREENSHOTS}${name}.png` })
+  await page.screenshot({ path: `${SCREENSHOTS}${name}.png`, animations: 'disabled' })
+}
+
+// ---------------------------------------------------------------- without a browser
+
+/** Sends those, and waits for the end: `{ code, reason, heard }`. */
+function closing(url, texts) {
+  return new Promise((done, fail) => {
+    const heard = []
+    const ws = new WebSocket(url.replace('http', 'ws'))
+    const timer = setTimeout(() => fail(new Error(`${url} was not closed; heard ${heard}`)), DEADLINE)
+    ws.onopen = () => texts.forEach(it => ws.send(it))
+    ws.onmessage = event => heard.push(event.data)
+    ws.onerror = ({ message }) => fail(new Error(`${url}: ${message}`))
+    ws.onclose = ({ code, reason }) => {
+      clearTimeout(timer)
+      done({ code, reason, heard })
+    }
+  })
 }
 
 // ---------------------------------------------------------------- examples, as child processes
 
-/** An example, with its address last among the arguments. */
-async function start(name, { port = 0, args = [], stdin = 'ignore' } = {}) {
-  const child = spawn(path.join(EXAMPLES, name), [...args, `127.0.0.1:${port}`], { stdio: [stdin, 'pipe', 'pipe'] })
+/** An example on that port, or on a free one. */
+async function start(name, { port = 0, args = address => [address], stdin = 'ignore' } = {}) {
+  const child = spawn(path.join(EXAMPLES, name), args(`127.0.0.1:${port}`), { stdio: [stdin, 'pipe', 'pipe'] })
   const example = { name, child, output: '', errors: '', ended: false }
   const gone = new Promise(resolve => child.once('close', (code, signal) => {
     Object.assign(example, { ended: true, code, signal })
