@@ -246,7 +246,83 @@ const tests = {
       await both(page, 'vote')
     })
   },
+
+  async 'clock: everybody gets the time each second'(browser) {
+    await running('clock', async clock => {
+      const pages = [await watch(browser, clock, 'kitchen'), await watch(browser, clock, '<script>hall</script>')]
+      for (const page of pages) {
+        const seen = new Set()
+        await until('three seconds', async () => seen.add(await page.locator('#time').textContent()).size >= 3)
+        for (const it of seen) assert.match(it, /^\d\d:\d\d:\d\d$/)
+        const shown = new Date(await page.locator('#time').getAttribute('datetime'))
+        assert.ok(Math.abs(shown - Date.now()) < DEADLINE, String(shown))
+        assert.deepEqual(await clients(page), ['<script>hall</script>', 'kitchen'])
+      }
+      const guest = await open(browser, clock.url)
+      await until('a name of its own', async () => /\?id=guest-/.test(guest.url()))
+      await until('three', async () => (await clients(pages[0])).length === 3)
+      await guest.close()
+      await until('two', async () => (await clients(pages[0])).length === 2)
+    })
+  },
+
+  async 'clock: a second connection of one id replaces the first'(browser) {
+    await running('clock', async clock => {
+      const first = await watch(browser, clock, 'kitchen')
+      const second = await watch(browser, clock, 'kitchen')
+      await until('the end', () => first.locator('#replaced').isVisible())
+      assert.match(await first.locator('#replaced p').textContent(), /4001 replaced: this id has connected again/)
+      await until('another second', async () => (await clients(second)).join() === 'kitchen')
+      await first.getByRole('button', { name: 'Take it back' }).click()
+      await status(first, 'Connected as kitchen')
+      await until('the end', () => second.locator('#replaced').isVisible())
+      const ended = closing(clock.url + '/time?id=a%20b', [])
+      const other = closing(clock.url + '/time?id=a%20b', [])
+      const one = await Promise.race([ended, other])
+      assert.deepEqual([one.code, one.reason], [4001, 'replaced: this id has connected again'])
+      for (const query of ['', '?id=', '?id=%20', '?id=%ff', '?id=' + 'x'.repeat(33)])
+        await assert.rejects(closing(clock.url + '/time' + query, []), /400/, query)
+      clock.child.kill('SIGINT')
+      await Promise.all([ended, other])
+    })
+  },
+
+  async 'clock: one that stops is noticed, one that comes back is found'(browser) {
+    await restarting('clock', async (clock, stop, start) => {
+      const page = await watch(browser, clock, 'kitchen')
+      clock.child.kill('SIGSTOP')
+      await status(page, 'Connection lost, trying again')
+      clock.child.kill('SIGCONT')
+      await status(page, 'Connected as kitchen', RECONNECT_DEADLINE)
+      await stop()
+      await status(page, 'Connection lost, trying again')
+      await start()
+      await status(page, 'Connected as kitchen', RECONNECT_DEADLINE)
+    })
+  },
+
+  async 'clock: screenshots'(browser) {
+    await running('clock', async clock => {
+      const page = await watch(browser, clock, 'kitchen')
+      for (const name of ['hall', 'workshop', 'Ann’s phone']) await watch(browser, clock, name)
+      await until('four', async () => (await clients(page)).length === 4)
+      await both(page, 'clock')
+      await watch(browser, clock, 'kitchen')
+      await until('the end', () => page.locator('#replaced').isVisible())
+      await shoot(page, 'example-clock-390-dark-replaced')
+    })
+  },
 }
+
+// ---------------------------------------------------------------- clock
+
+async function watch(browser, clock, id) {
+  const page = await open(browser, `${clock.url}/?id=${encodeURIComponent(id)}`, { forgive: GONE })
+  await status(page, `Connected as ${id}`)
+  return page
+}
+
+const clients = page => page.locator('#clients li').allTextContents()
 
 // ---------------------------------------------------------------- vote
 
