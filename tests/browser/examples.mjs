@@ -8,8 +8,9 @@
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { mkdirSync } from 'node:fs'
+import { appendFileSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { DEADLINE, finish, launch, runAll, until } from './harness.mjs'
@@ -312,6 +313,106 @@ const tests = {
       await shoot(page, 'example-clock-390-dark-replaced')
     })
   },
+
+  async 'monitor: a growing file, for everybody, and from where it was on'(browser) {
+    await followed(async (file, monitor) => {
+      appendFileSync(file, 'third\n')
+      const pages = [await look(browser, monitor), await look(browser, monitor)]
+      for (const page of pages) {
+        await logs(page, ['first <script>document.title="owned"</script>', '  second', 'third'])
+        assert.equal(await page.locator('h1').textContent(), path.basename(file))
+      }
+      await until('two', async () => (await pages[0].locator('#watching').textContent()) === '2 watching')
+      appendFileSync(file, 'ERROR no such')
+      appendFileSync(file, ' thing\nwarning: \xff\n\n')
+      for (const page of pages) await logs(page, ['ERROR no such thing', 'warning: ÿ', ' '], 3)
+      assert.equal(await pages[0].locator('#log .error').textContent(), 'ERROR no such thing')
+      await pages[0].getByLabel('Only lines with').fill('NO SUCH')
+      assert.deepEqual(await pages[0].locator('#log p:visible').allTextContents(), ['ERROR no such thing'])
+      await pages[1].reload()
+      await logs(pages[1], ['first <script>document.title="owned"</script>', '  second', 'third', 'ERROR no such thing', 'warning: ÿ', ' '])
+      // Another file takes its name, and then it is cut short.
+      renameSync(file, file + '.1')
+      writeFileSync(file, 'rotated\n')
+      await logs(pages[1], ['rotated'], 1)
+      writeFileSync(file, 'cut\n')
+      await logs(pages[1], ['cut'], 1)
+      appendFileSync(file, Array.from({ length: 3000 }, (_, i) => `line ${i}\n`).join(''))
+      for (const page of pages) await logs(page, ['line 2998', 'line 2999'], 2)
+      assert.ok((await pages[0].locator('#log p').count()) <= 2000)
+      assert.equal((await fetch(monitor.url + '/log', { method: 'POST', body: 'forged' })).status, 403)
+    })
+  },
+
+  async 'monitor: standard input, and charts that are there on load'(browser) {
+    await running('monitor', async monitor => {
+      const write = text => monitor.child.stdin.write(text)
+      write('one\ntwo\n')
+      const page = await look(browser, monitor)
+      await logs(page, ['one', 'two'])
+      write('x'.repeat(5000) + '\nthree')
+      await until('a long line in two pieces', async () => (await page.locator('#log p').allTextContents()).map(it => it.length).join() === '3,3,4096,904')
+      assert.equal(await page.locator('h1').textContent(), 'Standard input')
+      await until('three points', async () => (await page.locator('.line').first().getAttribute('d'))?.split('L').length >= 3)
+      const late = await look(browser, monitor)
+      await until('as many on load', async () => (await late.locator('.line').first().getAttribute('d'))?.split('L').length >= 3)
+      assert.match((await late.locator('#gauges p').allTextContents()).join(), /^\d+ %,\d+ %,\d+\.\d\d$/)
+      write(' and four\n')
+      monitor.child.stdin.end()
+      await until('the rest', async () => (await page.locator('#log p').allTextContents()).at(-1) === 'three and four')
+      await status(late, 'Connected')
+    }, { args: address => ['-', address], stdin: 'pipe' })
+  },
+
+  async 'monitor: one that goes is noticed, one that comes back is found'(browser) {
+    const args = address => ['tests/browser/package.json', address]
+    await restarting('monitor', async (monitor, stop, start) => {
+      const page = await look(browser, monitor)
+      await logs(page, ['}'], 1)
+      await stop()
+      await status(page, 'Connection lost, trying again')
+      await start()
+      await status(page, 'Connected', RECONNECT_DEADLINE)
+      await until('what is lost', async () => (await page.locator('#log .note').count()) === 1)
+    }, { args })
+  },
+
+  async 'monitor: screenshots'(browser) {
+    await followed(async (file, monitor) => {
+      const page = await look(browser, monitor)
+      await look(browser, monitor)
+      const at = i => `2026-03-14T09:${String(10 + Math.floor(i / 4)).padStart(2, '0')}:${String(i * 13 % 60).padStart(2, '0')}Z`
+      const lines = ['INFO  GET /basket 200 in 12 ms', 'INFO  GET /basket/items?page=2&sort=price 200 in 31 ms', 'DEBUG cache: 412 hits, 9 misses', 'INFO  POST /orders 201 in 84 ms',
+        'WARN  payment provider answered after 2,140 ms, trying another', 'INFO  order 88213 paid', 'ERROR cannot send the receipt of order 88213: connection refused', 'INFO  receipt of order 88213 sent']
+      for (let i = 0; i < 24; i++) appendFileSync(file, `${at(i)} ${lines[i % lines.length]}\n`)
+      await until('some points', async () => (await page.locator('.line').first().getAttribute('d'))?.split('L').length >= 12, 20_000)
+      await both(page, 'monitor')
+    })
+  },
+}
+
+// ---------------------------------------------------------------- monitor
+
+async function look(browser, monitor) {
+  const page = await open(browser, monitor.url, { forgive: GONE })
+  await status(page, 'Connected')
+  return page
+}
+
+/** Waits until these are the last `count` lines, or all. */
+const logs = (page, lines, count = 0) => until(JSON.stringify(lines), async () =>
+  JSON.stringify((await page.locator('#log p').allTextContents()).slice(-count)) === JSON.stringify(lines))
+
+/** While `body` runs, a log file that has two lines, and the monitor on it. */
+async function followed(body) {
+  const folder = mkdtempSync(path.join(tmpdir(), 'slotcast-'))
+  const file = path.join(folder, 'app.log')
+  writeFileSync(file, 'first <script>document.title="owned"</script>\n  second\r\n')
+  try {
+    await running('monitor', monitor => body(file, monitor), { args: address => [file, address] })
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
 }
 
 // ---------------------------------------------------------------- clock
@@ -435,7 +536,7 @@ function closing(url, texts) {
 
 /** An example on that port, or on a free one. */
 async function start(name, { port = 0, args = address => [address], stdin = 'ignore' } = {}) {
-  const child = spawn(path.join(EXAMPLES, name), args(`127.0.0.1:${port}`), { stdio: [stdin, 'pipe', 'pipe'] })
+  const child = spawn(path.join(EXAMPLES, name), args(`127.0.0.1:${port}`), { stdio: [stdin, 'pipe', 'pipe'], cwd: ROOT })
   const example = { name, child, output: '', errors: '', ended: false }
   const gone = new Promise(resolve => child.once('close', (code, signal) => {
     Object.assign(example, { ended: true, code, signal })
@@ -475,11 +576,11 @@ async function running(name, body, options) {
 }
 
 /** While `body` runs, an example that can be stopped and started again, on the same port. */
-async function restarting(name, body) {
-  let example = await start(name)
+async function restarting(name, body, options) {
+  let example = await start(name, options)
   const { port } = example
   try {
-    await body(example, () => example.stop(), async () => { example = await start(name, { port }) })
+    await body(example, () => example.stop(), async () => { example = await start(name, { ...options, port }) })
   } finally {
     await example.stop()
   }
