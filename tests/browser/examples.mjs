@@ -8,8 +8,10 @@
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
+import dgram from 'node:dgram'
 import { appendFileSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import net from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -389,6 +391,100 @@ const tests = {
       await both(page, 'monitor')
     })
   },
+
+  async 'echo: it says back what it hears'() {
+    await running('echo', async echo => {
+      const { heard } = await talk(echo.url, ['hello', '<b>', Buffer.from([0, 255])], 3)
+      assert.deepEqual(heard, ['You said: hello', 'You said: <b>', 'You said: something binary'])
+      assert.equal((await fetch(echo.url)).status, 404)
+      await until('the end told', () => / has left: /.test(echo.output))
+    })
+  },
+
+  async 'callbacks: on_open, on_message and on_close'() {
+    await running('callbacks', async callbacks => {
+      const ann = talk(callbacks.url + '/ann', ['one', 'two'], 5)
+      await until('two', async () => (await ann.heard()).length === 3)
+      const bob = await closing(callbacks.url + '/bob', ['bye'])
+      assert.deepEqual(bob, { code: 1000, reason: 'bye', heard: ['welcome to /bob, 2 here; say bye to leave'] })
+      const { code } = await closing(callbacks.url + '/eve', [Buffer.from([1])])
+      assert.equal(code, 1003)
+      const { heard } = await ann
+      assert.deepEqual(heard.slice(0, 3), ['welcome to /ann, 1 here; say bye to leave', '/ann says: one (1)', '/ann says: two (2)'])
+      assert.match(heard.slice(3).join(), /^\/bob has left after 0: \S+,\/eve has left after 0: \S+$/)
+    })
+  },
+
+  async 'own_loop: datagrams become messages'() {
+    await running('own_loop', async host => {
+      const listener = talk(host.url + '/udp', [], 20)
+      await listener.open
+      const socket = dgram.createSocket('udp4')
+      try {
+        const answers = []
+        socket.on('message', answer => answers.push(String(answer)))
+        for (let i = 0; i < 20; i++) {
+          socket.send(`datagram ${i}`, Number(host.port), '127.0.0.1')
+          await until('an answer', () => answers.length === i + 1)
+        }
+        assert.deepEqual([...new Set(answers)], ['1 got it\n'])
+      } finally {
+        socket.close()
+      }
+      assert.deepEqual((await listener).heard, Array.from({ length: 20 }, (_, i) => `datagram ${i}`))
+    })
+  },
+
+  async 'threads: ten count, each in its order'() {
+    await running('threads', async threads => {
+      const { heard } = await talk(threads.url + '/threads?since=all', [], 40)
+      const last = new Map()
+      for (const text of heard) {
+        const [, number, count] = text.match(/^thread (\d+) counts (\d+)$/)
+        assert.equal(Number(count), (last.get(number) ?? Number(count) - 1) + 1, text)
+        last.set(number, Number(count))
+      }
+      assert.equal(last.size, 10)
+    })
+  },
+
+  async 'frames: what passes is shown byte by byte'() {
+    await running('frames', async frames => {
+      const long = 'x'.repeat(300)
+      const { heard } = await talk(frames.url + '/chat', ['Hello', Buffer.from([1, 2]), long, '\x1b[31mred'], 4)
+      assert.deepEqual(heard.map(String), ['Hello', '\x01\x02', long, '\x1b[31mred'])
+      await until('both closes', () => frames.output.match(/ Close, /g)?.length === 2)
+      const shown = frames.output.slice(frames.output.indexOf('1 →'))
+      assert.match(shown, /^1 → head, \d+ bytes\n {6}GET \/chat HTTP\/1\.1\n/)
+      assert.match(shown, /1 ← head, \d+ bytes\n {6}HTTP\/1\.1 101 Switching Protocols\n/)
+      const sent = shown.match(/1 → text, final, 5 bytes, masked with (.*)\n {6}header   (.*)\n {6}payload  (.*)\n {6}reads    (.*)\n/)
+      assert.deepEqual([sent[2], sent[4]], [`81 85 ${sent[1]}`, '"Hello"'])
+      const [key, payload] = [sent[1], sent[3]].map(it => it.split(' ').map(byte => parseInt(byte, 16)))
+      assert.equal(String.fromCharCode(...payload.map((byte, i) => byte ^ key[i % 4])), 'Hello')
+      assert.match(shown, /1 ← text, final, 5 bytes, not masked\n {6}header   81 05\n {6}payload  48 65 6c 6c 6f\n {6}reads    "Hello"\n/)
+      assert.match(shown, /1 ← binary, final, 2 bytes, not masked\n {6}header   82 02\n {6}payload  01 02\n/)
+      assert.match(shown, /1 ← text, final, 300 bytes, not masked\n {6}header   81 7e 01 2c\n {6}payload  (78 ){48}…\n/)
+      assert.match(shown, /1 → Close, final, 2 bytes, .*\n.*\n.*\n {6}reads    1000 ""\n/)
+      assert.ok(!shown.includes('\x1b'), 'peers do not paint the terminal')
+      assert.equal((await fetch(frames.url + '/-/health')).status, 200)
+    })
+  },
+
+  async 'each takes its port from the environment, ends at a signal, and says what is wrong with an address'() {
+    const port = await freePort()
+    for (const name of ['callbacks', 'chat', 'clock', 'echo', 'frames', 'monitor', 'own_loop', 'threads', 'vote']) {
+      const example = await start(name, { args: () => [], env: { ...process.env, PORT: String(port) } })
+      try {
+        assert.equal(example.port, String(port), name)
+        await example.stop('SIGINT')
+        assert.equal(example.signal, 'SIGINT', name)
+      } finally {
+        await example.stop()
+      }
+      const args = () => name === 'monitor' ? ['-', 'http://x/'] : ['http://x/']
+      await assert.rejects(start(name, { args }), /ended:[^]*is not an address/, name)
+    }
+  },
 }
 
 // ---------------------------------------------------------------- monitor
@@ -516,27 +612,49 @@ async function shoot(page, name) {
 
 // ---------------------------------------------------------------- without a browser
 
-/** Sends those, and waits for the end: `{ code, reason, heard }`. */
-function closing(url, texts) {
-  return new Promise((done, fail) => {
-    const heard = []
-    const ws = new WebSocket(url.replace('http', 'ws'))
-    const timer = setTimeout(() => fail(new Error(`${url} was not closed; heard ${heard}`)), DEADLINE)
-    ws.onopen = () => texts.forEach(it => ws.send(it))
-    ws.onmessage = event => heard.push(event.data)
-    ws.onerror = ({ message }) => fail(new Error(`${url}: ${message}`))
-    ws.onclose = ({ code, reason }) => {
+/** Sends those, waits for so many messages, and closes: `{ code, reason, heard }`. Also before: `open`, `heard()`. */
+function talk(url, messages, count) {
+  const heard = []
+  const ws = new WebSocket(url.replace('http', 'ws'))
+  const open = new Promise(resolve => ws.once('open', resolve))
+  const ended = new Promise((resolve, reject) => {
+    const timer = setTimeout(() => {
+      ws.terminate()
+      reject(new Error(`${url}: waited ${DEADLINE} ms; heard ${JSON.stringify(heard)}`))
+    }, DEADLINE)
+    ws.on('message', (data, binary) => {
+      heard.push(binary ? data : String(data))
+      if (heard.length === count) ws.close(1000)
+    })
+    ws.on('error', error => {
       clearTimeout(timer)
-      done({ code, reason, heard })
-    }
+      reject(new Error(`${url}: ${error.message}`))
+    })
+    ws.on('close', (code, reason) => {
+      clearTimeout(timer)
+      resolve({ code, reason: String(reason), heard })
+    })
   })
+  open.then(() => messages.forEach(it => ws.send(it)))
+  return Object.assign(ended, { open, heard: () => heard })
+}
+
+/** Sends those, and waits until the server closes. */
+const closing = (url, messages) => talk(url, messages, Infinity)
+
+async function freePort() {
+  const server = net.createServer()
+  await new Promise(resolve => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address()
+  await new Promise(resolve => server.close(resolve))
+  return port
 }
 
 // ---------------------------------------------------------------- examples, as child processes
 
 /** An example on that port, or on a free one. */
-async function start(name, { port = 0, args = address => [address], stdin = 'ignore' } = {}) {
-  const child = spawn(path.join(EXAMPLES, name), args(`127.0.0.1:${port}`), { stdio: [stdin, 'pipe', 'pipe'], cwd: ROOT })
+async function start(name, { port = 0, args = address => [address], stdin = 'ignore', env } = {}) {
+  const child = spawn(path.join(EXAMPLES, name), args(`127.0.0.1:${port}`), { stdio: [stdin, 'pipe', 'pipe'], cwd: ROOT, env })
   const example = { name, child, output: '', errors: '', ended: false }
   const gone = new Promise(resolve => child.once('close', (code, signal) => {
     Object.assign(example, { ended: true, code, signal })
