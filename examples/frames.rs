@@ -33,9 +33,7 @@ fn main() -> io::Result<()> {
 
 /// A broker in this process that compresses nothing, so that payloads can be read.
 fn broker() -> io::Result<String> {
-    let mut config = Config::listen_on("127.0.0.1:0")?;
-    config.compression = false;
-    let mut server = Server::bind(config)?;
+    let mut server = Server::bind(Config::listen_on("127.0.0.1:0")?.compression(false))?;
     let address = server.local_addrs()[0].to_string();
     thread::spawn(move || {
         while let Ok(Some(event)) = server.poll() {

@@ -333,7 +333,7 @@ impl Relay {
             }
             Intent::Read { exchange, channel, from, wait: Some(wait) } => server.hold(exchange, &channel, from, wait),
             Intent::Read { exchange, channel, from, wait: None } => {
-                let response = http::kept(&exchange, server.read_json(&channel, from));
+                let response = server.read_json(&channel, from).answer_to(exchange.request());
                 server.respond(exchange, response);
             }
             Intent::Refuse(handshake, refusal) => {

@@ -11,10 +11,14 @@ mod crowd;
 mod doors;
 #[path = "simulator/embedder.rs"]
 mod embedder;
+#[path = "simulator/everyone.rs"]
+mod everyone;
 #[path = "simulator/generator.rs"]
 mod generator;
 #[path = "simulator/incoming.rs"]
 mod incoming;
+#[path = "simulator/inflate.rs"]
+mod inflate;
 #[path = "simulator/oracle.rs"]
 mod oracle;
 #[path = "simulator/peer.rs"]
@@ -30,11 +34,25 @@ mod wire;
 #[path = "simulator/world.rs"]
 mod world;
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use slotcast::broker::reason::Cause;
+
+/// What happens in so many lives that it is missed if it does not.
+const HAPPENS: [&str; 8] = [
+    "compressed by peers",
+    "compressed by peers, going on",
+    "compressed, full",
+    "compressed, small",
+    "long polls",
+    "long polls for nothing",
+    "not modified",
+    "plain polls",
+];
 
 /// Shows the seed when anything in it panics.
 struct ShowSeed(u64);
@@ -70,6 +88,7 @@ fn any_life_of_a_broker() {
     let next = AtomicU64::new(0);
     let ended: Vec<AtomicU64> = Cause::ALL.iter().map(|_| AtomicU64::new(0)).collect();
     let lost = AtomicU64::new(0);
+    let tally: Mutex<BTreeMap<&str, u64>> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
@@ -82,7 +101,9 @@ fn any_life_of_a_broker() {
                         println!("{done} seeds in {:.1} s", begun.elapsed().as_secs_f32());
                     }
                     let _shown = ShowSeed(base + done);
-                    let counters = generator::run(base + done);
+                    let (counters, happened) = generator::run(base + done);
+                    let mut tally = tally.lock().expect("not poisoned");
+                    happened.into_iter().for_each(|(what, times)| *tally.entry(what).or_default() += times);
                     lost.fetch_add(counters.messages_lost, Ordering::Relaxed);
                     for (ended, cause) in ended.iter().zip(Cause::ALL) {
                         ended.fetch_add(counters.closed(*cause), Ordering::Relaxed);
@@ -96,7 +117,11 @@ fn any_life_of_a_broker() {
     ended.iter().for_each(|(ended, cause)| println!("{ended:8} {cause}"));
     let lost = lost.into_inner();
     println!("{lost:8} messages lost");
+    let tally = tally.into_inner().expect("not poisoned");
+    tally.iter().for_each(|(what, times)| println!("{times:8} {what}"));
     // What never happens is not tested.
+    let never: Vec<_> = HAPPENS.iter().filter(|what| !tally.contains_key(*what) && count >= 1000).collect();
+    assert!(never.is_empty(), "never: {never:?}");
     assert!(lost > 0 || count < 1000, "nobody lost a message");
     let never: Vec<_> = ended.iter().filter(|(ended, _)| *ended == 0 && count >= 1000).collect();
     assert!(never.is_empty(), "nobody ended for {never:?}");

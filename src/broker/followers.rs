@@ -14,7 +14,7 @@ use crate::channel::dialect::{self, Context, Encoding, poll, sse};
 use crate::channel::log::{From, Lost};
 use crate::channel::position::Position;
 use crate::proto::batch::BatchKey;
-use crate::proto::http::{Refusal, Request, Response, Status};
+use crate::proto::http::{Refusal, Request, Response, Status, etag_of, is_unmodified};
 use crate::proto::outbound::Range;
 
 /// In which form a stream tells its messages.
@@ -297,16 +297,30 @@ impl Broker {
 }
 
 impl Kept {
-    /// The answer to a GET that does not wait, or need not.
+    /// The answer to a GET, whatever the peer has already.
     pub fn response(self) -> Response {
         poll_response(self.position, self.lost, self.body)
+    }
+
+    /// The answer to a GET that does not wait: a 304, if the peer shows that it has this already.
+    pub fn answer_to(self, request: &Request) -> Response {
+        let lost = self.lost.map(lost_header).unwrap_or_default();
+        let etag = etag_of(&self.position.to_string(), &format!("{}-{lost}", self.start));
+        let response = if is_unmodified(request, &etag) {
+            at_position(Response::not_modified(&etag), self.position, self.lost)
+        } else {
+            self.response().with_header("ETag", etag)
+        };
+        response.with_header("Cache-Control", "private, no-cache")
     }
 }
 
 fn poll_response(position: Position, lost: Option<Lost>, body: Bytes) -> Response {
-    let response = Response::new(Status::OK)
-        .with_body("application/json", body)
-        .with_header("Slotcast-Position", position.to_string());
+    at_position(Response::new(Status::OK).with_body("application/json", body), position, lost)
+}
+
+fn at_position(response: Response, position: Position, lost: Option<Lost>) -> Response {
+    let response = response.with_header("Slotcast-Position", position.to_string());
     match lost {
         Some(lost) => response.with_header("Slotcast-Lost", lost_header(lost)),
         None => response,

@@ -147,6 +147,9 @@ impl Broker {
 
     fn request(&mut self, slot: u32, request: Box<Request>) {
         self.identify(slot, &request);
+        if request.method() == "HEAD" {
+            self.slots.hot(slot).set(flag::HEAD);
+        }
         let asks = match self.judge_request(slot, &request) {
             Ok(asks) => asks,
             Err(Refused { refusal, why }) => {

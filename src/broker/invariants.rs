@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::pressure::may_lose;
-use super::slots::{Hot, flag};
+use super::slots::{Extras, Hot, flag};
 use super::{Broker, ConnectionId};
 use crate::limits::SlowConsumer;
 
@@ -66,6 +66,9 @@ impl Broker {
         }
         assert_eq!(addresses, self.addresses, "addresses are not counted as they are");
         assert_eq!(admins, self.admins, "flags and number of the operators differ");
+        let has_one = |extras: &Extras| extras.inflater.is_some();
+        let inflaters = self.slots.iter().filter(|(.., cold)| cold.extras.as_deref().is_some_and(has_one)).count();
+        assert_eq!(inflaters, self.takeovers, "inflaters of their own are not counted as they are");
     }
 
     fn assert_connections(&self) {
@@ -116,9 +119,7 @@ impl Broker {
             for member in channel.groups.iter().flat_map(|group| &group.members) {
                 assert!(member.cursor <= channel.log.head(), "a cursor beyond the head");
             }
-            assert!(
-                channel.log.kept() <= self.limits.history_messages && channel.log.bytes() <= self.limits.history_bytes
-            );
+            assert!(self.channels.keeps_no_more(key, &self.limits), "more is kept than the channel's settings allow");
         }
         let sum: usize = self.slots.iter().map(|(_, _, cold)| cold.memberships.as_slice().len()).sum();
         assert_eq!(memberships, sum, "a member is left behind, or missing");

@@ -225,9 +225,9 @@ impl Broker {
         // A turn has only so much to write, whoever it is for.
         self.open_bytes += response.len();
         if hot.has(flag::HELD) {
-            hot.clear(flag::HELD);
             self.resumed.push(id);
         }
+        hot.clear(flag::HELD | flag::HEAD);
         self.mark_dirty(slot);
         self.rearm(slot);
     }
@@ -354,7 +354,9 @@ impl Broker {
     }
 
     pub(super) fn answer_problem(&mut self, slot: u32, cause: Cause, refusal: &Refusal) {
-        self.answer(slot, cause, &Response::problem(refusal).closing().encode());
+        let response = Response::problem(refusal).closing();
+        let is_head = self.slots.hot(slot).has(flag::HEAD);
+        self.answer(slot, cause, &if is_head { response.encode_for_head() } else { response.encode() });
     }
 
     /// The peer's socket takes bytes again.

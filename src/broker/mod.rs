@@ -402,9 +402,11 @@ impl Broker {
         self.release_if_idle(key);
     }
 
+    /// Whether it is one of the members: those who poll are none.
     fn is_member(&self, id: ConnectionId, key: u32) -> bool {
         let cold = self.slots.live(id).and_then(|slot| self.slots.get(slot)).map(|(_, cold)| cold);
-        cold.is_some_and(|cold| cold.memberships.in_channel(key).is_some())
+        let membership = cold.and_then(|cold| cold.memberships.in_channel(key));
+        membership.is_some_and(|membership| membership.encoding != Encoding::Poll)
     }
 
     /// The slot of a connection that is open.

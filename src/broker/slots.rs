@@ -63,6 +63,8 @@ pub mod flag {
     pub const IN_LINE: u32 = 1 << 21;
     /// Its address is counted.
     pub const COUNTED: u32 = 1 << 22;
+    /// The request that waits for its answer wants only the head of it.
+    pub const HEAD: u32 = 1 << 23;
 }
 
 /// What a delivery touches: one cache line.

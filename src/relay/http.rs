@@ -7,15 +7,14 @@ use bytes::Bytes;
 use super::{Door, Intent, Page, Relay, is_no_channel, own};
 use crate::broker::Published;
 use crate::broker::event::Exchange;
-use crate::broker::followers::{Kept, StreamFormat, lost_header};
+use crate::broker::followers::StreamFormat;
 use crate::channel::log::{From, MemberId};
 use crate::channel::name::{ChannelName, NameError};
 use crate::channel::position::Position;
 use crate::page;
 use crate::proto::batch::LARGE;
 use crate::proto::http::{
-    METHODS, Refusal, Representation, Request, Response, Start, Status, answer_options, etag_of, is_unmodified,
-    representation, start, wait,
+    METHODS, Refusal, Representation, Request, Response, Start, Status, answer_options, representation, start, wait,
 };
 use crate::proto::message::{Kind, Message};
 use crate::proto::target::bad_parameter;
@@ -106,16 +105,6 @@ pub(super) fn from(request: &Request) -> Result<Option<From>, Refusal> {
         Start::Last(count) => Some(From::Last(count)),
         Start::UnknownEpoch => Some(From::Position(Position::UNKNOWN)),
     })
-}
-
-/// What is kept, for one who does not wait: not again, if it has that already.
-pub(super) fn kept(exchange: &Exchange, kept: Kept) -> Response {
-    let lost = kept.lost.map(lost_header).unwrap_or_default();
-    let etag = etag_of(&kept.position.to_string(), &format!("{}-{lost}", kept.start));
-    if is_unmodified(exchange.request(), &etag) {
-        return Response::not_modified(&etag).with_header("Cache-Control", "private, no-cache");
-    }
-    kept.response().with_header("Cache-Control", "private, no-cache").with_header("ETag", etag)
 }
 
 fn without_slash(name: &ChannelName, request: &Request) -> Response {

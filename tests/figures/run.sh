@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The broker's figures against their limits: system calls of a burst, memory of channels, a herd that comes back,
-# size, start, memory at rest and per connection.
+# The broker's figures against their limits: system calls of a burst, memory of channels, a herd that comes back, held
+# polls, publishing by POST beside nginx with nchan, compression, size, start, memory at rest and per connection.
 #
 #   tests/figures/run.sh [CONNECTIONS]        default 10000, twice one after the other
 #
@@ -20,5 +20,8 @@ status=0
 python3 tests/figures/syscalls.py "$SLOTCAST_BIN" </dev/null || status=1
 python3 tests/figures/channels.py "$SLOTCAST_BIN" </dev/null || status=1
 python3 tests/figures/rejoin.py "$SLOTCAST_BIN" "$crowd" </dev/null || status=1
+python3 tests/figures/polls.py "$SLOTCAST_BIN" "$crowd" </dev/null || status=1
+python3 tests/figures/posting.py "$SLOTCAST_BIN" </dev/null || status=1
+python3 tests/figures/compression.py "$SLOTCAST_BIN" </dev/null || status=1
 python3 tests/figures/figures.py "$SLOTCAST_BIN" "${1:-10000}" </dev/null || status=1
 exit "$status"

@@ -8,7 +8,6 @@ use crate::wire;
 
 /// How a peer is told.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(dead_code, reason = "not all are asked for yet")]
 pub enum Dialect {
     #[default]
     Raw,
@@ -26,6 +25,23 @@ pub struct Ask {
     pub from: From,
     /// What it calls itself.
     pub name: Option<&'static str>,
+    /// How long a poll waits, in milliseconds; None if it does not.
+    pub wait: Option<u64>,
+    /// Of the answer to a poll, only the head is wanted.
+    pub is_head: bool,
+    /// The tag of an answer that it has already.
+    pub tag: Option<String>,
+    /// It offers permessage-deflate.
+    pub offer: Option<Offer>,
+}
+
+/// What a peer offers of permessage-deflate (RFC 7692 §7.1).
+#[derive(Debug, Clone, Copy)]
+pub struct Offer {
+    /// Our window is to have so many bits at most; None if any will do.
+    pub bits: Option<u8>,
+    /// Each message that it sends begins anew.
+    pub anew: bool,
 }
 
 impl Dialect {
@@ -40,21 +56,47 @@ impl Dialect {
     }
 }
 
+impl Offer {
+    /// One of any kind, or none.
+    pub fn any(random: &mut Random) -> Option<Offer> {
+        let bits = random.pick(&[None, None, Some(9), Some(9), Some(12), Some(15)]);
+        let offer = Offer { bits, anew: random.one_in(2) };
+        (!random.one_in(3)).then_some(offer)
+    }
+
+    pub fn field(self, random: &mut Random) -> String {
+        let before =
+            random.pick(&["", "", "x-webkit-deflate-frame, ", "permessage-deflate; server_max_window_bits=7, "]);
+        let bits = self.bits.map(|bits| format!("; server_max_window_bits={bits}")).unwrap_or_default();
+        let anew = if self.anew { "; client_no_context_takeover" } else { "" };
+        let more = random.pick(&["", "; client_max_window_bits", "; server_no_context_takeover"]);
+        format!("Sec-WebSocket-Extensions: {before}permessage-deflate{bits}{anew}{more}\r\n")
+    }
+}
+
 impl Ask {
     /// The request, under that number.
     pub fn request(&self, random: &mut Random, number: usize) -> Vec<u8> {
         let path = format!("/{number}");
+        let extensions = self.offer.map(|offer| offer.field(random)).unwrap_or_default();
         let accept = match self.dialect {
-            Dialect::Raw => return wire::handshake(random, &path, ""),
+            Dialect::Raw => return wire::handshake(random, &path, &extensions),
             Dialect::Json => {
                 let offer = random.pick(&["v1.slotcast.json", "chat, v1.slotcast.json"]);
-                return wire::handshake(random, &path, &format!("Sec-WebSocket-Protocol: {offer}\r\n"));
+                return wire::handshake(random, &path, &format!("{extensions}Sec-WebSocket-Protocol: {offer}\r\n"));
             }
             Dialect::Sse => random.pick(&["text/event-stream", "text/html;q=0.1, text/event-stream"]),
             Dialect::Ndjson => "application/x-ndjson",
             Dialect::Poll => random.pick(&["*/*", "application/json"]),
         };
         let closing = if random.one_in(20) { "Connection: close\r\n" } else { "" };
-        format!("GET {path} HTTP/1.1\r\nHost: sim.example\r\nAccept: {accept}\r\n{closing}\r\n").into_bytes()
+        let tag = self.tag.as_ref().map(|tag| match random.below(4) {
+            0 => format!("If-None-Match: \"other\", {tag}\r\n"),
+            1 => format!("if-none-match: W/{tag}\r\n"),
+            _ => format!("If-None-Match: {tag}\r\n"),
+        });
+        let tag = tag.unwrap_or_default();
+        let method = if self.is_head { "HEAD" } else { "GET" };
+        format!("{method} {path} HTTP/1.1\r\nHost: sim.example\r\nAccept: {accept}\r\n{tag}{closing}\r\n").into_bytes()
     }
 }

@@ -1,5 +1,7 @@
 //! How peers come in: handshakes and requests, answered by the embedder as they ask for, and what they are told first.
 
+use std::time::Duration;
+
 use slotcast::broker::JoinError;
 use slotcast::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use slotcast::broker::followers::StreamFormat;
@@ -10,10 +12,10 @@ use slotcast::proto::http::{Response, Status};
 
 use serde_json::{Value, json};
 
-use crate::ask::{Ask, Dialect};
+use crate::ask::{Ask, Dialect, Offer};
 use crate::commands::Reference;
-use crate::embedder::CHANNELS;
-use crate::oracle::{Start, Who, position};
+use crate::embedder::{Answer, CHANNELS};
+use crate::oracle::{self, Start, Who, position};
 use crate::random::Random;
 use crate::world::World;
 
@@ -22,7 +24,15 @@ const NAMES: [Option<&str>; 5] = [None, None, Some("Ann"), Some("Bob"), Some("Zo
 impl World {
     /// Something to ask for: often to go on where somebody was cut off.
     pub fn ask(&mut self, random: &mut Random, dialect: Dialect) -> (usize, Ask) {
-        let mut ask = Ask { dialect, channel: random.pick(&CHANNELS), from: self.from(), name: random.pick(&NAMES) };
+        let (channel, from, name) = (random.pick(&CHANNELS), self.from(), random.pick(&NAMES));
+        let mut ask = Ask { dialect, channel, from, name, wait: None, is_head: false, tag: None, offer: None };
+        if dialect == Dialect::Poll {
+            ask.wait = random.pick(&[None, None, Some(0), Some(30), Some(500), Some(3000), Some(30_000)]);
+            ask.is_head = random.one_in(12);
+        }
+        if matches!(dialect, Dialect::Raw | Dialect::Json) {
+            ask.offer = Offer::any(random);
+        }
         if !self.cut_off.is_empty() && random.one_in(2) {
             let (channel, seen) = self.cut_off.swap_remove(random.below(self.cut_off.len()));
             (ask.channel, ask.from) = (channel, From::Position(seen));
@@ -58,9 +68,9 @@ impl World {
         let id = handshake.id();
         let ask = self.asked(handshake.path()).unwrap_or_else(|| {
             let (from, channel) = (self.from(), self.random.pick(&CHANNELS));
-            Ask { dialect: Dialect::Raw, channel, from, name: None }
+            Ask { dialect: Dialect::Raw, channel, from, name: None, wait: None, is_head: false, tag: None, offer: None }
         });
-        let Ask { dialect, channel, from, name } = ask;
+        let Ask { dialect, channel, from, name, .. } = ask;
         let agrees = self.random.one_in(3);
         self.opened(id, &ask, agrees);
         if channel == CHANNELS[0] {
@@ -130,18 +140,65 @@ impl World {
         }
     }
 
-    /// Answers a request: as it asks for, or with anything.
-    pub fn serve(&mut self, exchange: Exchange) {
+    /// Answers a request that came at that time: as it asks for, or with anything.
+    pub fn serve(&mut self, exchange: Exchange, came: u64) {
         match self.asked(exchange.path()) {
             Some(ask) if ask.dialect.is_stream() => self.follow(exchange, &ask),
+            Some(ask) if ask.dialect == Dialect::Poll => self.poll(exchange, &ask, came),
             _ => self.respond(exchange),
+        }
+    }
+
+    fn poll(&mut self, exchange: Exchange, ask: &Ask, came: u64) {
+        let (id, channel, from) = (exchange.id(), ask.channel, ask.from);
+        let answer_timeout = self.broker.limits().answer_timeout.as_millis() as u64;
+        // Otherwise it may be answered already, and nobody looks at the channel.
+        let waits = self.broker.is_live(id) && self.oracle.now < came + answer_timeout;
+        let hung_up = self.kernel.get(id).is_some_and(|peer| peer.hung_up);
+        let (start, body) = self.oracle.kept_answer(channel, from);
+        let Some(wait) = ask.wait.filter(|_| waits) else {
+            let kept = self.broker.read_json(channel, from);
+            let told = (kept.position.to_string(), kept.messages);
+            assert_eq!((kept.start, kept.lost.map(|lost| lost.count)), start, "{id} polls {channel}");
+            assert_eq!(
+                (told.0.as_str().into(), told.1),
+                (body["position"].clone(), count(&body)),
+                "{id} polls {channel}"
+            );
+            self.embedder.expect(id, Answer::Kept(oracle::Answer { body, is_head: ask.is_head }, ask.tag.clone()));
+            let response = kept.answer_to(exchange.request());
+            return self.broker.respond(exchange, response);
+        };
+        let full = self.oracle.is_full_for(channel);
+        self.broker.hold(exchange, channel, from, Duration::from_millis(wait));
+        if count(&body) > 0 || start.1.is_some() || hung_up {
+            self.embedder.expect(id, Answer::Poll(oracle::Answer { body, is_head: ask.is_head }));
+        } else if !full {
+            assert_eq!(self.broker.channels_of(id).count(), 1, "{id} is not held for {channel}");
+            let broker = &self.broker;
+            let is_there = |name: &str| broker.position_of(name) != Position::NONE;
+            self.oracle.held(id, channel, wait, ask.is_head, is_there);
+        }
+    }
+
+    /// Takes note of held requests that are over before there was anything to tell.
+    pub fn note_polls(&mut self) {
+        for id in self.oracle.all_held() {
+            if self.broker.channels_of(id).next().is_none() {
+                let is_live = self.broker.is_live(id);
+                let answer = self.oracle.let_go(id, !is_live || self.broker.is_draining());
+                if is_live {
+                    self.embedder.count("long polls for nothing");
+                    self.embedder.expect(id, Answer::Poll(answer));
+                }
+            }
         }
     }
 
     fn respond(&mut self, exchange: Exchange) {
         let length = self.random.below(3000);
         let body = self.embedder.payload(false, length);
-        self.embedder.answers.entry(exchange.id()).or_default().push_back(body.clone());
+        self.embedder.expect(exchange.id(), Answer::Bytes(body.clone()));
         self.broker.respond(exchange, Response::new(Status::OK).with_body("application/octet-stream", body));
     }
 
@@ -219,4 +276,8 @@ impl World {
     pub fn is_stream(&self, id: ConnectionId) -> bool {
         self.oracle.dialect(id).is_some_and(Dialect::is_stream)
     }
+}
+
+fn count(body: &Value) -> usize {
+    body["messages"].as_array().map_or(0, Vec::len)
 }

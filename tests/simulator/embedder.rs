@@ -1,7 +1,8 @@
 //! The embedder: answers what it is asked, now, later or never, and does things of its own at any time.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
+use serde_json::Value;
 use slotcast::broker::event::{ConnectionId, Event, Exchange, Handshake};
 use slotcast::broker::reason::{Cause, CloseReason};
 use slotcast::broker::{JoinError, Published};
@@ -14,10 +15,20 @@ use slotcast::proto::message::{Kind, Message};
 use crate::ask::Dialect;
 use crate::commands::Reference;
 use crate::incoming::Head;
-use crate::oracle::{Behind, Who};
+use crate::oracle::{self, Behind, Who};
+use crate::random::Random;
 use crate::world::World;
 
 pub const CHANNELS: [&str; 4] = ["/", "/a", "/b", "/c"];
+
+/// What a request is answered with.
+pub enum Answer {
+    Bytes(Vec<u8>),
+    /// To one who waited, or would have.
+    Poll(oracle::Answer),
+    /// To one who did not, and has the answer of that tag.
+    Kept(oracle::Answer, Option<String>),
+}
 
 /// What the embedder remembers.
 #[derive(Default)]
@@ -26,11 +37,16 @@ pub struct Embedder {
     pub accepted: HashMap<ConnectionId, Option<Cause>>,
     /// The position that the 101 or the head of a stream is to carry, and the loss.
     pub begun: HashMap<ConnectionId, (Option<String>, Option<String>)>,
-    /// The bodies that were given to `respond`, and have not arrived.
-    pub answers: HashMap<ConnectionId, VecDeque<Vec<u8>>>,
+    /// What requests are answered with, and has not arrived.
+    answers: HashMap<ConnectionId, VecDeque<Answer>>,
     handshakes: Vec<Handshake>,
-    exchanges: Vec<Exchange>,
+    /// Requests that are not answered, and when they came.
+    exchanges: Vec<(Exchange, u64)>,
+    /// Who has asked, and is never answered.
+    ignored: HashSet<ConnectionId>,
     pub positions: Vec<Position>,
+    /// What answers of that channel and tag say.
+    tags: HashMap<(String, String), Value>,
     /// Who has joined the first channel, which nobody does twice: its empty messages look alike.
     pub in_first: HashSet<ConnectionId>,
     /// Ids whose connections are gone.
@@ -38,6 +54,8 @@ pub struct Embedder {
     /// Peers that read everything and were left: whether they got a Close frame.
     pub owed_close: Vec<(ConnectionId, bool)>,
     made: u64,
+    /// How often what is worth knowing has happened.
+    pub tally: BTreeMap<&'static str, u64>,
 }
 
 impl Embedder {
@@ -55,13 +73,49 @@ impl Embedder {
         assert_eq!(self.begun.remove(&id), Some(head.told()), "{id}: the position in the head, and what is lost");
     }
 
-    pub fn check_response(&mut self, id: ConnectionId, head: &Head, body: &[u8]) {
+    pub fn count(&mut self, what: &'static str) {
+        *self.tally.entry(what).or_default() += 1;
+    }
+
+    pub fn expect(&mut self, id: ConnectionId, answer: Answer) {
+        self.answers.entry(id).or_default().push_back(answer);
+    }
+
+    pub fn check_response(&mut self, id: ConnectionId, head: &Head, body: Option<&[u8]>) {
         // The responses to what it asked before may still be on their way.
         assert!(!self.was_open(id), "{id}: a response behind the 101");
-        if head.status == 200 {
-            let answer = self.answers.get_mut(&id).and_then(VecDeque::pop_front);
-            assert_eq!(answer.as_deref(), Some(body), "{id}: another response than the next");
+        if !matches!(head.status, 200 | 304) {
+            return;
         }
+        match self.answers.get_mut(&id).and_then(VecDeque::pop_front) {
+            Some(Answer::Bytes(bytes)) => assert!(body.is_none_or(|body| body == bytes), "{id}: another answer"),
+            Some(Answer::Poll(answer)) => {
+                assert_eq!((head.field("Cache-Control"), head.field("ETag")), (Some("no-store"), None), "{id}");
+                check_poll(id, head, body, &answer);
+            }
+            Some(Answer::Kept(answer, known)) => {
+                assert_eq!(head.field("Cache-Control"), Some("private, no-cache"), "{id}");
+                self.check_tag(id, head, &answer.body, known);
+                check_poll(id, head, body, &answer);
+            }
+            None => panic!("{id}: an answer that nobody gave: {head:?}"),
+        }
+    }
+
+    /// The same tag is the same answer, which is not given again to one who has it.
+    fn check_tag(&mut self, id: ConnectionId, head: &Head, answer: &Value, known: Option<String>) {
+        let channel = answer["channel"].as_str().expect("a channel").to_owned();
+        let tag = head.field("ETag").expect("a tag").to_owned();
+        let has_it = known.is_some_and(|known| self.tags.get(&(channel.clone(), known)) == Some(answer));
+        assert_eq!(head.status == 304, has_it, "{id}: whether it has {answer}");
+        self.count(if has_it { "not modified" } else { "plain polls" });
+        let same = self.tags.entry((channel, tag)).or_insert_with(|| answer.clone());
+        assert_eq!(same, answer, "{id}: two answers of one tag");
+    }
+
+    /// Whether it has asked for something that the embedder has not answered.
+    pub fn is_asked(&self, id: ConnectionId) -> bool {
+        self.ignored.contains(&id) || self.exchanges.iter().any(|(exchange, _)| exchange.id() == id)
     }
 
     pub fn assert_all_told(&self) {
@@ -86,6 +140,15 @@ impl Embedder {
             return Vec::new();
         }
         let mut payload = format!("{:07}", self.made).into_bytes();
+        if length > 1200 && self.made.is_multiple_of(3) {
+            // It repeats itself farther back than a small window goes.
+            let mut random = Random::new(self.made);
+            let unit = 600 + random.below(length / 2);
+            let letters: &[u8] = if text { b"0123456789abcdef" } else { b"\0\x1f\x3f\x7f\x80\xff" };
+            let unit: Vec<u8> = (0..unit).map(|_| random.pick(letters)).collect();
+            payload.extend(unit.into_iter().cycle().take(length - 7));
+            return payload;
+        }
         if text {
             // Line breaks of all kinds, and what JSON escapes.
             let more = ["aé€🦀z", "\r\n\n\r.\r", "\"\\\u{1}\u{2028}\t", ": data: "][self.made as usize % 4];
@@ -99,6 +162,19 @@ impl Embedder {
         }
         payload
     }
+}
+
+fn check_poll(id: ConnectionId, head: &Head, body: Option<&[u8]>, answer: &oracle::Answer) {
+    if head.status == 200 {
+        assert_eq!(head.field("Content-Type"), Some("application/json"), "{id}");
+        assert_eq!(body.is_none(), answer.is_head, "{id}: only the head, or the whole");
+    }
+    let told: Option<Value> = body.map(|body| serde_json::from_slice(body).expect("JSON"));
+    assert!(told.is_none_or(|told| told == answer.body), "{id}: another answer than {}", answer.body);
+    let count = |lost: &Value| lost["count"].as_u64().map_or_else(|| "unknown".to_owned(), |count| count.to_string());
+    let lost = Some(&answer.body["lost"]).filter(|lost| !lost.is_null()).map(count);
+    let at = answer.body["position"].as_str().map(str::to_owned);
+    assert_eq!(head.told(), (at, lost), "{id}: in the head");
 }
 
 fn message_of((text, payload): &(bool, Vec<u8>)) -> Message {
@@ -154,9 +230,9 @@ impl World {
                 _ => self.accept(handshake),
             },
             Event::Http(exchange) => match self.random.below(8) {
-                0 => self.embedder.exchanges.push(exchange),
-                1 => drop(exchange),
-                _ => self.serve(exchange),
+                0 => self.embedder.exchanges.push((exchange, self.oracle.now)),
+                1 => drop(self.embedder.ignored.insert(exchange.id())),
+                _ => self.serve(exchange, self.oracle.now),
             },
             Event::Message(id, message) if self.oracle.dialect(id) == Some(Dialect::Json) => self.obey(id, &message),
             Event::Message(id, message) => {
@@ -240,7 +316,9 @@ impl World {
         let channel = self.random.pick(&CHANNELS);
         match (self.random.below(26), anyone) {
             (0..12, _) => {
-                let except = anyone.filter(|_| self.random.one_in(4));
+                // One who polls is not left out.
+                let polls = self.oracle.all_held().first().copied().filter(|_| self.random.one_in(8));
+                let except = polls.or(anyone.filter(|_| self.random.one_in(4)));
                 for _ in 0..1 + self.random.below(4) {
                     let data = self.data((channel == "/").then_some(true));
                     let name = self.random.pick(&[None, None, Some("a backend")]);
@@ -272,8 +350,8 @@ impl World {
                 }
             }
             (21, _) => {
-                if let Some(exchange) = self.embedder.exchanges.pop() {
-                    self.serve(exchange);
+                if let Some((exchange, came)) = self.embedder.exchanges.pop() {
+                    self.serve(exchange, came);
                 }
             }
             (22, Some(id)) => self.try_stale(id),

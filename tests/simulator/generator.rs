@@ -1,8 +1,11 @@
 //! What happens, drawn from the seed: limits, peers, what they say, when they read, and how time goes on.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use slotcast::broker::event::ConnectionId;
 use slotcast::broker::reason::Counters;
+use slotcast::channel::log::From;
 use slotcast::limits::{Limits, SlowConsumer};
 use slotcast::proto::close::CloseCode;
 
@@ -13,8 +16,20 @@ use crate::random::Random;
 use crate::wire;
 use crate::world::World;
 
+/// How peers are told, each as often as it stands here.
+const DIALECTS: [Dialect; 8] = [
+    Dialect::Raw,
+    Dialect::Raw,
+    Dialect::Json,
+    Dialect::Json,
+    Dialect::Sse,
+    Dialect::Ndjson,
+    Dialect::Poll,
+    Dialect::Poll,
+];
+
 /// One whole life of a broker.
-pub fn run(seed: u64) -> Counters {
+pub fn run(seed: u64) -> (Counters, BTreeMap<&'static str, u64>) {
     let mut random = Random::new(seed ^ 0x5eed);
     let mut world = World::new(seed, limits(&mut random));
     let turns = 40 + random.below(200);
@@ -43,7 +58,7 @@ pub fn run(seed: u64) -> Counters {
     }
     settle(&mut world, &mut random);
     world.assert_nothing_is_left();
-    world.broker.counters().clone()
+    (world.broker.counters().clone(), world.embedder.tally)
 }
 
 /// Nobody does anything new, and everybody reads: all that is owed arrives.
@@ -98,6 +113,8 @@ fn limits(random: &mut Random) -> Limits {
     limits.keep_alive_timeout = Duration::from_secs(random.pick(&[1, 60]) as u64);
     limits.max_presence = random.pick(&[0, 1, 3, 1000, 1000]);
     limits.leave_grace = Duration::from_millis(random.pick(&[0, 0, 40, 500, 3000]));
+    limits.compress_min = random.pick(&[0, 1, 30, 256, 256]);
+    limits.client_takeover = random.pick(&[0, 1, 100]);
     limits.answer_timeout = Duration::from_secs(random.pick(&[1, 30]) as u64);
     limits
 }
@@ -122,27 +139,50 @@ fn connect(world: &mut World, random: &mut Random) {
         _ => Reader::Slow(random.pick(&[1, 30, 500, 20_000])),
     };
     let room = if reader == Reader::Eager { usize::MAX } else { random.pick(&[0, 0, 300, 1000, 50_000]) };
-    let dialect =
-        random.pick(&[Dialect::Raw, Dialect::Raw, Dialect::Json, Dialect::Json, Dialect::Sse, Dialect::Ndjson]);
+    let dialect = random.pick(&DIALECTS);
     let (number, ask) = world.ask(random, dialect);
     let Some(peer) = world.connect(reader, room) else { return };
     if random.one_in(8) {
         // Often more than one, behind each other: the connection is kept.
         for _ in 0..1 + random.below(4) {
             let length = random.below(200);
-            peer.wire.extend(wire::request(random, &vec![b'x'; length]));
+            let (words, is_head) = wire::request(random, &vec![b'x'; length]);
+            peer.request(&words, is_head);
         }
         // What is asked there may be a WebSocket in the end.
         peer.poisoned = random.one_in(2);
     }
     if !peer.poisoned && !random.one_in(20) {
-        (peer.dialect, peer.channel) = (ask.dialect, ask.channel);
-        peer.wire.extend(ask.request(random, number));
+        peer.ask(&ask, random, number);
     }
 }
 
+/// One who polls goes on from where it stands, now or then in another way.
+fn poll_again(world: &mut World, id: ConnectionId, random: &mut Random) {
+    let Some(peer) = world.kernel.get(id) else { return };
+    if peer.waiting > 0 && !random.one_in(10) {
+        return;
+    }
+    let (channel, seen, tag) = (peer.channel, peer.seen, peer.tag.clone());
+    let dialect = if random.one_in(12) { random.pick(&DIALECTS) } else { Dialect::Poll };
+    let (number, mut ask) = world.ask(random, dialect);
+    if let Some((_, seen)) = seen.filter(|_| !random.one_in(6)) {
+        ask.from = From::Position(seen);
+    }
+    ask.channel = channel;
+    ask.tag = tag.filter(|_| random.one_in(2));
+    if ask.tag.is_some() && random.one_in(2) {
+        // So it may well get the same answer.
+        ask.wait = None;
+        ask.from = From::All;
+    }
+    world.asks[number] = ask.clone();
+    let Some(peer) = world.kernel.get(id) else { return };
+    peer.ask(&ask, random, number);
+}
+
 /// A peer says something, or makes up its mind to leave.
-fn talk(world: &mut World, id: slotcast::broker::event::ConnectionId, random: &mut Random) {
+fn talk(world: &mut World, id: ConnectionId, random: &mut Random) {
     let max_message = world.broker.limits().max_message;
     let most = world.broker.limits().max_fragments as usize;
     let said = (random.one_in(2), random.one_in(10));
@@ -152,7 +192,9 @@ fn talk(world: &mut World, id: slotcast::broker::event::ConnectionId, random: &m
     let speaks = world.kernel.get(id).is_some_and(|peer| peer.dialect == Dialect::Json) && !random.one_in(20);
     let to = if speaks { world.oracle.anybody(random) } else { None };
     let Some(peer) = world.kernel.get(id).filter(|peer| peer.ending.is_none()) else { return };
-    if peer.dialect.is_stream() {
+    if peer.dialect == Dialect::Poll {
+        poll_again(world, id, random);
+    } else if peer.dialect.is_stream() {
         if random.one_in(20) {
             // Nobody reads it, but it must not be too much.
             let length = random.pick(&[1, 100, 1000, 5000]);
@@ -188,6 +230,7 @@ fn talk(world: &mut World, id: slotcast::broker::event::ConnectionId, random: &m
             _ => {}
         }
     }
+    let Some(peer) = world.kernel.get(id) else { return };
     if random.one_in(40) {
         peer.ending = Some(random.pick(&[Ending::Eof, Ending::Reset]));
     }
@@ -205,8 +248,11 @@ fn length(random: &mut Random, max_message: usize) -> usize {
 
 fn message(peer: &mut Peer, random: &mut Random, text: bool, payload: Vec<u8>, most: usize) {
     let opcode = if text { 1 } else { 2 };
+    let compressed = if random.one_in(2) { peer.deflate(&payload) } else { None };
+    let opcode = if compressed.is_some() { 0x40 | opcode } else { opcode };
+    peer.deflated += u64::from(compressed.is_some());
     let fragments = 1 + if random.one_in(3) { random.below(most.min(4)) } else { 0 };
-    let mut rest = &payload[..];
+    let mut rest = compressed.as_deref().unwrap_or(&payload);
     for i in 1..=fragments {
         let count = if i == fragments { rest.len() } else { random.below(rest.len() + 1) };
         let (part, behind) = rest.split_at(count);
@@ -218,8 +264,17 @@ fn message(peer: &mut Peer, random: &mut Random, text: bool, payload: Vec<u8>, m
 }
 
 fn illegal(peer: &mut Peer, random: &mut Random, max_message: usize, most: usize) {
-    let frame = match random.below(9) {
-        0 => wire::masked(random, 0xc1, b"reserved bit"),
+    // Who has offered to compress may have an agreement on the first of the reserved bits.
+    let reserved = if peer.incoming.offered.is_some() { 0xa1 } else { 0xc1 };
+    let frame = match random.below(14) {
+        0 => wire::masked(random, reserved, b"reserved bit"),
+        9 => wire::masked(random, 0xc9, b"a ping with it"),
+        10 => [wire::masked(random, 0x01, b"a"), wire::masked(random, 0xc0, b"b")].concat(),
+        11..14 => match peer.deflate(&vec![0xff; if random.one_in(2) { 9 } else { max_message + 1 }]) {
+            Some(_) if random.one_in(3) => wire::masked(random, 0xc2, b"\x07 is no block"),
+            Some(compressed) => wire::masked(random, 0xc1, &compressed),
+            None => wire::masked(random, 0x91, b"another reserved bit"),
+        },
         1 => wire::masked(random, 0x83, b"reserved opcode"),
         2 => wire::masked(random, 0x80, b"continues nothing"),
         3 => wire::masked(random, 0x81, b"not \xff UTF-8"),

@@ -5,13 +5,15 @@ use std::collections::VecDeque;
 
 use serde_json::{Map, Value, json};
 
+use crate::ask::Offer;
+use crate::inflate::inflate;
 use crate::wire::ACCEPT;
 
 /// What a peer reads.
 #[derive(Debug)]
 pub enum Item {
-    /// An answer, whole: its head and body.
-    Response(Head, Vec<u8>),
+    /// An answer, whole: its head, and its body unless only the head was asked for.
+    Response(Head, Option<Vec<u8>>),
     /// The 101 or the head of a stream: from here on it is told things.
     Begun(Head),
     /// A whole event stream that tells only when to come back.
@@ -53,6 +55,21 @@ pub struct Incoming {
     mode: Mode,
     /// Whether each answer that is awaited is one to HEAD, as far as that is known.
     heads: VecDeque<bool>,
+    /// What it offered last of permessage-deflate.
+    pub offered: Option<Offer>,
+    /// What was agreed to.
+    pub deflate: Option<Deflate>,
+    /// Compressed messages that nobody has counted yet.
+    pub compressed: u64,
+}
+
+/// How messages are compressed.
+#[derive(Debug, Clone, Copy)]
+pub struct Deflate {
+    /// What is sent to the peer: how far back it may look, in bytes.
+    pub window: usize,
+    /// What the peer sends may go on where its last message ended.
+    pub takes_over: bool,
 }
 
 impl Head {
@@ -85,7 +102,6 @@ impl Head {
 
 impl Incoming {
     /// The next request that is written wants only the head of its answer, or the whole.
-    #[expect(dead_code, reason = "nobody asks with HEAD yet")]
     pub fn await_answer(&mut self, is_head: bool) {
         self.heads.push_back(is_head);
     }
@@ -135,30 +151,51 @@ impl Incoming {
                         Mode::Json
                     }
                 };
+                self.deflate = head.field("Sec-WebSocket-Extensions").map(|told| agreed(told, self.offered));
                 return Some((end, Some(Item::Begun(head))));
             }
             _ => {}
         }
         assert_eq!(head.field("Vary"), Some("Accept, Origin"), "{head:?}");
         assert_eq!(head.field("X-Content-Type-Options"), Some("nosniff"), "{head:?}");
+        if head.status == 304 {
+            assert_eq!(head.field("Content-Length"), None, "there is no other answer whose length it could be");
+            self.heads.pop_front();
+            return Some((end, Some(self.response(head, None))));
+        }
         let Some(length) = head.field("Content-Length") else {
             self.mode = begin_stream(&head);
             return Some((end, (self.mode != Mode::TryAgain).then_some(Item::Begun(head))));
         };
-        let mut length: usize = length.parse().expect("a length");
-        if self.heads.front() == Some(&true) {
-            length = 0;
-        }
+        let length: usize = if self.heads.front() == Some(&true) { 0 } else { length.parse().expect("a length") };
         let body = bytes.get(end..end + length)?.to_vec();
-        self.heads.pop_front();
+        let body = (self.heads.pop_front() != Some(true)).then_some(body);
+        Some((end + length, Some(self.response(head, body))))
+    }
+
+    fn response(&mut self, head: Head, body: Option<Vec<u8>>) -> Item {
         if head.field("Connection").is_some_and(|text| text.ends_with("close")) {
             self.mode = Mode::Over;
         }
-        Some((end + length, Some(Item::Response(head, body))))
+        Item::Response(head, body)
+    }
+
+    /// A message that came compressed, as it was before.
+    fn whole(&self, opcode: u8, payload: &[u8]) -> Vec<u8> {
+        let deflate = self.deflate.expect("a reserved bit, and nothing is agreed to");
+        assert!(matches!(opcode & 0x0f, 1 | 2), "only messages are compressed");
+        let (message, farthest) = inflate(payload);
+        assert!(farthest <= deflate.window, "{farthest} bytes back, with {deflate:?}");
+        assert!(payload.len() < message.len(), "it is not smaller: {} and {}", payload.len(), message.len());
+        message
     }
 
     fn frame(&mut self, at: usize) -> Option<(usize, Option<Item>)> {
         let (length, opcode, payload) = frame(&self.bytes[at..])?;
+        let whole = if opcode & 0x40 == 0 { None } else { Some(self.whole(opcode, payload)) };
+        self.compressed += u64::from(whole.is_some());
+        let payload = whole.as_deref().unwrap_or(&self.bytes[at + length - payload.len()..at + length]);
+        let opcode = opcode & 0x0f;
         let item = match opcode {
             1 => {
                 let text = std::str::from_utf8(payload).expect("text is UTF-8");
@@ -183,6 +220,24 @@ impl Incoming {
     }
 }
 
+/// What is agreed to, in answer to this offer.
+fn agreed(told: &str, offered: Option<Offer>) -> Deflate {
+    let offered = offered.expect("nobody has offered an extension");
+    let mut parts = told.split("; ");
+    assert_eq!((parts.next(), parts.next()), (Some("permessage-deflate"), Some("server_no_context_takeover")));
+    let (mut takes_over, mut bits) = (true, None);
+    for part in parts {
+        match part.split_once('=') {
+            None if part == "client_no_context_takeover" => takes_over = false,
+            Some(("server_max_window_bits", text)) => bits = Some(text.parse::<u8>().expect("a number")),
+            _ => panic!("no parameter of ours: {told}"),
+        }
+    }
+    assert_eq!(bits.is_some(), offered.bits.is_some(), "{told} to {offered:?}");
+    assert!(bits <= offered.bits && !(takes_over && offered.anew), "{told} to {offered:?}");
+    Deflate { window: 1 << bits.unwrap_or(15), takes_over }
+}
+
 fn begin_stream(head: &Head) -> Mode {
     assert_eq!(head.status, 200, "{head:?}");
     assert_eq!(head.field("Connection"), Some("close"), "a stream ends with the connection");
@@ -196,10 +251,10 @@ fn begin_stream(head: &Head) -> Mode {
     }
 }
 
-/// A whole frame: its length, opcode and payload.
+/// A whole frame: its length, its opcode with the bit of what is compressed, and its payload.
 fn frame(bytes: &[u8]) -> Option<(usize, u8, &[u8])> {
     let [first, second, ..] = *bytes else { return None };
-    assert!(first & 0xf0 == 0x80 && second & 0x80 == 0, "no frame of a server: {first:02x} {second:02x}");
+    assert!(first & 0xb0 == 0x80 && second & 0x80 == 0, "no frame of a server: {first:02x} {second:02x}");
     let (start, length) = match second {
         126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
         127 => (10, u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize),
@@ -212,7 +267,7 @@ fn frame(bytes: &[u8]) -> Option<(usize, u8, &[u8])> {
     };
     assert_eq!(start, shortest, "a length that is not in its shortest form");
     assert!(first & 8 == 0 || length <= 125, "a control frame of {length} bytes");
-    Some((start + length, first & 0x0f, bytes.get(start..start + length)?))
+    Some((start + length, first & 0x4f, bytes.get(start..start + length)?))
 }
 
 fn object(text: &str) -> Value {

@@ -2,6 +2,8 @@
 
 #[path = "keeping.rs"]
 mod keeping;
+#[path = "polls.rs"]
+mod polls;
 #[path = "presence.rs"]
 mod presence;
 #[path = "verdict.rs"]
@@ -22,6 +24,8 @@ use crate::ask::Dialect;
 use crate::random::Random;
 use keeping::State;
 pub use keeping::{Start, position};
+pub use polls::Answer;
+use polls::Held;
 use presence::{Known, Stay};
 use verdict::peek;
 
@@ -129,8 +133,11 @@ pub struct Oracle {
     lives: Vec<Life>,
     current: HashMap<String, usize>,
     views: HashMap<ConnectionId, View>,
+    polls: Vec<Held>,
     time: u64,
     turn: u64,
+    /// Milliseconds that nobody waited for.
+    pub gaps: u64,
     /// In milliseconds, and in Unix milliseconds.
     pub now: u64,
     pub unix_ms: u64,
@@ -140,8 +147,8 @@ pub struct Oracle {
 
 impl Oracle {
     pub fn new(limits: Limits) -> Oracle {
-        let (lives, current, views) = (Vec::new(), HashMap::new(), HashMap::new());
-        Oracle { lives, current, views, time: 0, turn: 0, now: 0, unix_ms: 0, sweep_at: 0, limits }
+        let (lives, current, views, polls) = (Vec::new(), HashMap::new(), HashMap::new(), Vec::new());
+        Oracle { lives, current, views, polls, time: 0, turn: 0, gaps: 0, now: 0, unix_ms: 0, sweep_at: 0, limits }
     }
 
     /// The members of a channel: those who poll are none.
@@ -151,7 +158,7 @@ impl Oracle {
 
     /// All who are owed what is published.
     fn subscribers_of(&self, life: usize) -> usize {
-        self.lives[life].members()
+        self.lives[life].members() + self.polls.iter().filter(|held| held.life == life).count()
     }
 
     pub fn exists(&self, channel: &str) -> bool {

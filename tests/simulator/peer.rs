@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 
+use flate2::{Compress, Compression, FlushCompress};
+
 use slotcast::broker::Io;
 use slotcast::broker::event::ConnectionId;
 
 use slotcast::channel::position::Position;
 
-use crate::ask::Dialect;
+use crate::ask::{Ask, Dialect};
 use crate::incoming::{Incoming, Item};
 use crate::random::Random;
 
@@ -64,8 +66,18 @@ pub struct Peer {
     pub channel: &'static str,
     /// Commands that it has written.
     pub written: u64,
+    /// Requests that it has written and that are not answered.
+    pub waiting: usize,
+    /// The broker was told that it says no more.
+    pub hung_up: bool,
     /// It got a 101.
     pub is_websocket: bool,
+    /// What it makes its messages smaller with.
+    compress: Option<Compress>,
+    /// Such messages that nobody has counted yet.
+    pub deflated: u64,
+    /// The tag that it has seen last.
+    pub tag: Option<String>,
     /// The position that it has seen last.
     pub seen: Option<(&'static str, Position)>,
     /// Our side has ended, which was not looked at yet.
@@ -98,7 +110,12 @@ impl Peer {
             dialect: Dialect::Raw,
             channel: "/",
             written: 0,
+            waiting: 0,
+            hung_up: false,
             is_websocket: false,
+            compress: None,
+            deflated: 0,
+            tag: None,
             seen: None,
             has_ended: false,
             incoming: Incoming::default(),
@@ -110,10 +127,49 @@ impl Peer {
         }
     }
 
+    /// Asks for what it goes on with.
+    pub fn ask(&mut self, ask: &Ask, random: &mut Random, number: usize) {
+        (self.dialect, self.channel, self.incoming.offered) = (ask.dialect, ask.channel, ask.offer);
+        self.request(&ask.request(random, number), ask.is_head);
+    }
+
+    /// What is sent instead of a payload by one who compresses, if it was agreed to.
+    pub fn deflate(&mut self, payload: &[u8]) -> Option<Vec<u8>> {
+        let deflate = self.incoming.deflate?;
+        if payload.is_empty() {
+            // RFC 7692 §7.2.3.6: an empty block, of which what every message ends with is not sent.
+            return Some(vec![0]);
+        }
+        let compress = self.compress.get_or_insert_with(|| {
+            Compress::new_with_window_bits(
+                Compression::fast(),
+                false,
+                if payload.len().is_multiple_of(2) { 9 } else { 15 },
+            )
+        });
+        if !deflate.takes_over {
+            compress.reset();
+        }
+        let mut output = Vec::with_capacity(payload.len() * 2 + 1000);
+        compress.compress_vec(payload, &mut output, FlushCompress::Sync).expect("compressed");
+        assert!(output.len() < output.capacity(), "there was room for all of it");
+        assert_eq!(output.split_off(output.len() - 4), [0, 0, 0xff, 0xff]);
+        Some(output)
+    }
+
+    /// Asks for something, in those words.
+    pub fn request(&mut self, words: &[u8], is_head: bool) {
+        self.wire.extend(words);
+        self.waiting += 1;
+        self.incoming.await_answer(is_head);
+    }
+
     /// Takes note of where it stands, so that it can go on from there.
     pub fn look(&mut self, item: &Item) {
         let position = match item {
             Item::Begun(head) | Item::Response(head, _) => {
+                self.waiting = self.waiting.saturating_sub(1);
+                self.tag = head.field("ETag").map(str::to_owned).or(self.tag.take());
                 self.is_websocket |= head.status == 101;
                 head.field("Slotcast-Position").map(str::to_owned)
             }

@@ -215,7 +215,7 @@ impl Known {
         let hidden = names.iter().find(|&(other, name)| returns((other, name)));
         assert_eq!(hidden, None, "{} came back as {}", of.name, one.id);
         let before = names.insert(one.id.clone(), one.name);
-        assert!(before.is_none() || stay.came.0 < self.since, "{} is told twice to be in {}", one.id, of.name);
+        assert!(before.is_none() || self.was_told(of, &one.id), "{} is told twice to be in {}", one.id, of.name);
     }
 
     fn leave(&mut self, of: &Life, one: Named) {
@@ -230,8 +230,12 @@ impl Known {
         self.leave(of, Named { id: was, name: one.name.clone(), was: None });
         let Some(names) = &mut self.names else { return };
         let before = names.insert(one.id.clone(), one.name);
-        let twice = before.is_some() && of.stay(&one.id).came.0 > self.since;
-        assert!(!twice, "{} is told twice to be in {}", one.id, of.name);
+        assert!(before.is_none() || self.was_told(of, &one.id), "{} is told twice to be in {}", one.id, of.name);
+    }
+
+    /// Whether it came before one was told who is there.
+    fn was_told(&self, of: &Life, id: &str) -> bool {
+        of.stays.iter().any(|stay| stay.who.id.as_deref() == Some(id) && stay.came.0 < self.since)
     }
 
     /// Whether it left before one was told who is there, or only those knew of it who asked in the turn in which it came

@@ -32,8 +32,8 @@ pub fn handshake(random: &mut Random, path: &str, fields: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// An HTTP request with or without a body, good or bad.
-pub fn request(random: &mut Random, body: &[u8]) -> Vec<u8> {
+/// An HTTP request with or without a body, good or bad; and whether only the head of its answer is wanted.
+pub fn request(random: &mut Random, body: &[u8]) -> (Vec<u8>, bool) {
     let expect = random.pick(&["", "Expect: 100-continue\r\n"]);
     let length = body.len();
     let head = match random.below(8) {
@@ -50,9 +50,10 @@ pub fn request(random: &mut Random, body: &[u8]) -> Vec<u8> {
                 bytes.extend(format!("{:x};sim\r\n", part.len()).bytes().chain(part.iter().copied()).chain(*b"\r\n"));
             }
             bytes.extend(b"0\r\nTrailer: sim\r\n\r\n");
-            return bytes;
+            return (bytes, false);
         }
         _ => format!("POST /a HTTP/1.1\r\nHost: sim.example\r\n{expect}Content-Length: {length}\r\n\r\n"),
     };
-    [head.as_bytes(), if head.starts_with("POST") { body } else { b"" }].concat()
+    let body = if head.starts_with("POST") { body } else { b"" };
+    ([head.as_bytes(), body].concat(), head.starts_with("HEAD"))
 }

@@ -57,15 +57,26 @@ pub(super) fn in_dialect(dialect: Dialect, mut object: Value) -> Option<Value> {
                 _ => Some(json!({ "event": kind, "id": null, "data": object })),
             }
         }
-        Dialect::Raw | Dialect::Poll => None,
+        Dialect::Poll => {
+            let fields = object.as_object_mut().expect("an object");
+            fields.retain(|field, _| field != "type" && field != "channel");
+            Some(object)
+        }
+        Dialect::Raw => None,
     }
+}
+
+/// What is lost: so many, or nobody knows.
+pub(super) fn loss(count: Option<u64>) -> Value {
+    json!({ "count": count, "reason": if count.is_some() { "expired" } else { "epoch" } })
 }
 
 impl Oracle {
     /// The object that tells what is lost.
     pub fn lost(&self, channel: &str, position: &str, count: Option<u64>) -> Value {
-        let reason = if count.is_some() { "expired" } else { "epoch" };
-        json!({ "type": "lost", "channel": channel, "position": position, "count": count, "reason": reason })
+        let mut lost = loss(count);
+        (lost["type"], lost["channel"], lost["position"]) = ("lost".into(), channel.into(), position.into());
+        lost
     }
 
     /// Something has arrived in a dialect that has words.

@@ -10,8 +10,8 @@ use slotcast::channel::position::Position;
 use slotcast::limits::Limits;
 use slotcast::proto::origin::OriginRules;
 
-use crate::ask::Ask;
-use crate::embedder::{CHANNELS, Embedder};
+use crate::ask::{Ask, Dialect};
+use crate::embedder::{Answer, CHANNELS, Embedder};
 use crate::incoming::Item;
 use crate::oracle::{Behind, Oracle};
 use crate::peer::{Ending, Kernel, Peer, Read, Reader};
@@ -55,9 +55,11 @@ impl World {
         let now = Now { instant: Instant::now(), unix_ms: 1_700_000_000_000 };
         let rules = OriginRules::new(&[], &[]).expect("no rules");
         let scratch = random.pick(&[7, 64, 1000, 8192, 65_536, 65_536]);
+        let mut broker = Broker::new(limits.clone(), rules, seed, now);
+        broker.set_compression(!random.one_in(8));
         World {
-            oracle: Oracle::new(limits.clone()),
-            broker: Broker::new(limits, rules, seed, now),
+            oracle: Oracle::new(limits),
+            broker,
             kernel: Kernel { peers: Vec::new(), random: Random::new(!seed) },
             embedder: Embedder::default(),
             asks: Vec::new(),
@@ -89,6 +91,9 @@ impl World {
     /// One turn, after the clock went on.
     pub fn turn(&mut self, step: Duration) {
         self.now.instant += step;
+        if step > Duration::from_secs(5) {
+            self.oracle.gaps += step.as_millis() as u64;
+        }
         self.now.unix_ms += step.as_millis() as u64;
         self.broker.advance(self.now);
         self.oracle.now = (self.now.instant - self.start).as_millis() as u64;
@@ -99,14 +104,20 @@ impl World {
             self.after_step();
         }
         self.broker.expire();
+        self.note_polls();
         let events = self.note_events();
         self.oracle.sweep();
         events.into_iter().for_each(|event| self.answer(event));
         // What is told of members although nobody comes or goes has begun: nobody is to leave until it is told.
         let acts = self.oracle.tells_members_later();
         self.after_step_with(!acts);
+        for (id, answer) in self.oracle.answer_held() {
+            self.embedder.count("long polls");
+            self.embedder.expect(id, Answer::Poll(answer));
+        }
         self.broker.flush(&mut self.kernel);
         self.broker.assert_flushed();
+        self.oracle.assert_none_overdue();
         self.look_at_what_arrived();
         self.look_at_what_is_known();
         self.oracle.flushed();
@@ -135,6 +146,7 @@ impl World {
 
     fn after_step_with(&mut self, acts: bool) {
         self.broker.assert_invariants();
+        self.note_polls();
         self.handle_events();
         self.compare_channels();
         if acts && !self.quiet && self.random.one_in(4) {
@@ -167,6 +179,7 @@ impl World {
             }
             if readable && closed {
                 self.broker.hung_up(id);
+                self.kernel.get(id).into_iter().for_each(|peer| peer.hung_up = true);
             }
             if readable {
                 self.make_ready(id, closed);
@@ -273,11 +286,19 @@ impl World {
 
     fn look_at_what_arrived(&mut self) {
         for peer in self.kernel.peers.iter_mut().flatten() {
+            for _ in 0..std::mem::take(&mut peer.incoming.compressed) {
+                let window = peer.incoming.deflate.map(|deflate| deflate.window);
+                self.embedder.count(if window == Some(512) { "compressed, small" } else { "compressed, full" });
+            }
+            for _ in 0..std::mem::take(&mut peer.deflated) {
+                let takes_over = peer.incoming.deflate.is_some_and(|deflate| deflate.takes_over);
+                self.embedder.count(if takes_over { "compressed by peers, going on" } else { "compressed by peers" });
+            }
             for item in std::mem::take(&mut peer.inbox) {
                 peer.look(&item);
                 match item {
                     Item::Begun(head) => self.embedder.check_begun(peer.id, &head),
-                    Item::Response(head, body) => self.embedder.check_response(peer.id, &head, &body),
+                    Item::Response(head, body) => self.embedder.check_response(peer.id, &head, body.as_deref()),
                     Item::Data(text, payload) => self.oracle.received(peer.id, text, payload),
                     Item::Said(said) => self.oracle.told(peer.id, said),
                     Item::TryAgain | Item::Ping => {}
@@ -312,11 +333,16 @@ impl World {
     pub fn assert_quiet(&mut self) {
         let ids: Vec<ConnectionId> = self.kernel.all().map(|peer| peer.id).collect();
         for id in ids {
-            if !self.embedder.is_open(id) {
+            let Some(peer) = self.kernel.get(id) else { continue };
+            if peer.refused || peer.ended.is_some() || peer.shut {
                 continue;
             }
-            let Some(peer) = self.kernel.get(id) else { continue };
-            if peer.refused || peer.ended.is_some() {
+            let asks = peer.waiting > 0 && peer.dialect == Dialect::Poll;
+            assert!(
+                !asks || self.oracle.is_held(id) || self.embedder.is_asked(id),
+                "{id}: it polls, and is not answered"
+            );
+            if !self.embedder.is_open(id) {
                 continue;
             }
             assert_eq!(self.broker.unsent(id), 0, "{id}: unsent, but nobody is waited for");

@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 use std::io::{self, ErrorKind, IoSlice};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::broker::event::{Accept, ConnectionId, Event};
 use crate::broker::followers::StreamFormat;
 use crate::broker::timers::Now;
-use crate::broker::{Broker, Io};
+use crate::broker::{Broker, Io, Published};
 use crate::channel::log::From;
 use crate::limits::Limits;
 use crate::proto::message::Message;
@@ -39,12 +39,13 @@ impl Io for Wire {
 struct World {
     broker: Broker,
     wire: Wire,
+    now: Now,
 }
 
 impl World {
     fn new(limits: Limits) -> World {
         let now = Now { instant: Instant::now(), unix_ms: 0 };
-        World { broker: Broker::new(limits, OriginRules::default(), 7, now), wire: Wire::default() }
+        World { broker: Broker::new(limits, OriginRules::default(), 7, now), wire: Wire::default(), now }
     }
 
     fn accept(&mut self, accept: &Accept) -> ConnectionId {
@@ -103,4 +104,36 @@ fn a_stream_reads_on_what_came_behind_its_request() {
     assert_eq!(world.broker.take_resumed(), [id]);
     assert!(world.broker.wants_input(id));
     assert_eq!(world.broker.receive(id, b"nobody reads this"), 17);
+}
+
+/// What was published in the same turn before a message that one who polled was to be left out of, it never got.
+#[test]
+fn who_polls_is_not_left_out() {
+    let mut world = World::new(Limits::default());
+    let id = world.broker.open(([127, 0, 0, 1], 9).into(), false).unwrap();
+    let request = b"GET /chat HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    assert_eq!(world.broker.receive(id, request), request.len());
+    let Some(Event::Http(exchange)) = world.broker.next_event() else { panic!("no request") };
+    world.broker.hold(exchange, "/chat", From::Now, Duration::from_secs(9));
+    world.publish("one");
+    let published = world.broker.publish("/chat", Message::text("two"), None, Some(id));
+    assert!(matches!(published, Published::Done { receivers: 1, .. }), "{published:?}");
+    let answer = world.flush();
+    assert!(answer.contains("one") && answer.contains("two"), "{answer}");
+}
+
+/// Whoever asked with HEAD took the rest for the next answer.
+#[test]
+fn the_answer_to_head_has_no_body_also_if_nobody_gives_one() {
+    let mut world = World::new(Limits { answer_timeout: Duration::from_secs(1), ..Limits::default() });
+    for (method, ends) in [("HEAD", "\r\n\r\n"), ("GET", "}\n")] {
+        let id = world.broker.open(([127, 0, 0, 1], 9).into(), false).unwrap();
+        world.broker.receive(id, format!("{method} /chat HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+        drop(world.broker.next_event());
+        world.now.instant += Duration::from_secs(2);
+        world.broker.advance(world.now);
+        world.broker.expire();
+        let answer = world.flush();
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with(ends), "{method}: {answer}");
+    }
 }

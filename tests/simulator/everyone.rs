@@ -1,0 +1,492 @@
+//! One channel and everybody in it: followers of every kind, who leave at any point and go on from there, perhaps as
+//! another kind, while messages come through every door. All see the same messages in the same order: none is lost, none
+//! comes twice. `MESSAGES` says how many there are.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+use slotcast::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
+use slotcast::broker::followers::StreamFormat;
+use slotcast::broker::reason::CloseReason;
+use slotcast::broker::timers::Now;
+use slotcast::broker::{Broker, Published};
+use slotcast::channel::dialect::command::{self, Command};
+use slotcast::channel::dialect::{Event as Told, JSON_DIALECT};
+use slotcast::channel::log::From;
+use slotcast::channel::position::Position;
+use slotcast::limits::Limits;
+use slotcast::proto::http::{Representation, Request, Response, Start, Status, representation, start, wait};
+use slotcast::proto::message::{Kind as Type, Message};
+use slotcast::proto::origin::OriginRules;
+
+use crate::ask::Offer;
+use crate::peer::{Kernel, Peer, Reader};
+use crate::random::Random;
+use crate::{ShowSeed, number, wire};
+
+#[path = "judge.rs"]
+mod judge;
+
+const CHANNEL: &str = "/all";
+
+/// How far one may be behind, in messages: less than is kept.
+const MOST_BEHIND: usize = 600;
+
+type Data = (bool, Vec<u8>);
+
+/// How one follows; WebSockets with the window that their messages are compressed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Raw(Option<u8>),
+    Json(Option<u8>),
+    Sse,
+    Ndjson,
+    LongPoll,
+    Poll,
+}
+
+const KINDS: [Kind; 10] = [
+    Kind::Raw(None),
+    Kind::Raw(Some(15)),
+    Kind::Raw(Some(9)),
+    Kind::Json(None),
+    Kind::Json(Some(15)),
+    Kind::Json(Some(9)),
+    Kind::Sse,
+    Kind::Ndjson,
+    Kind::LongPoll,
+    Kind::Poll,
+];
+
+struct Follower {
+    kind: Kind,
+    id: Option<ConnectionId>,
+    /// How many messages it has seen.
+    seen: usize,
+    /// It was told where it begins, or, if it polls, is not waiting for an answer.
+    begun: bool,
+    /// It has said that it leaves.
+    leaves: bool,
+}
+
+struct World {
+    broker: Broker,
+    kernel: Kernel,
+    random: Random,
+    now: Now,
+    opened: u16,
+    followers: Vec<Follower>,
+    /// Those who only publish, by HTTP, and what they have posted in requests that are not answered.
+    backends: Vec<(ConnectionId, VecDeque<Vec<Data>>)>,
+    /// What each has sent, and was not published yet.
+    sent: HashMap<ConnectionId, VecDeque<Data>>,
+    /// What was published, in order.
+    order: Vec<Data>,
+    made: usize,
+    epoch: Option<String>,
+    resumed: BTreeMap<Kind, usize>,
+    doors: BTreeMap<&'static str, usize>,
+}
+
+impl Kind {
+    /// The request with which one goes on from there.
+    fn request(self, random: &mut Random, since: &str) -> Vec<u8> {
+        let path = format!("{CHANNEL}?since={since}");
+        let offer = |window: u8| Offer { bits: (window == 9).then_some(9), anew: window == 9 };
+        let get = |query: &str, fields: &str| {
+            format!("GET {path}{query} HTTP/1.1\r\nHost: sim.example\r\n{fields}\r\n").into_bytes()
+        };
+        match self {
+            Kind::Raw(window) | Kind::Json(window) => {
+                let mut fields = window.map(|window| offer(window).field(random)).unwrap_or_default();
+                if matches!(self, Kind::Json(_)) {
+                    fields.push_str(&format!("Sec-WebSocket-Protocol: {JSON_DIALECT}\r\n"));
+                }
+                wire::handshake(random, &format!("{path}&more="), &fields)
+            }
+            Kind::Sse if random.one_in(2) => {
+                format!("GET {CHANNEL}?since=all HTTP/1.1\r\nHost: sim.example\r\nAccept: text/event-stream\r\nLast-Event-ID: {since}\r\n\r\n")
+                    .into_bytes()
+            }
+            Kind::Sse => get("", "Accept: text/event-stream\r\n"),
+            Kind::Ndjson => get("", "Accept: application/x-ndjson\r\n"),
+            Kind::LongPoll => get("&wait=5", ""),
+            Kind::Poll => get("", "Accept: application/json\r\n"),
+        }
+    }
+
+    fn polls(self) -> bool {
+        matches!(self, Kind::LongPoll | Kind::Poll)
+    }
+}
+
+fn where_from(request: &Request) -> From {
+    match start::<Position>(request).expect("well-formed") {
+        Start::Position(position) => From::Position(position),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn message_of((text, bytes): &Data) -> Message {
+    Message::from_bytes(if *text { Type::Text } else { Type::Binary }, bytes.clone().into()).expect("UTF-8")
+}
+
+fn data_of(message: &Message) -> Data {
+    (message.kind() == Type::Text, message.payload().to_vec())
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let mut limits = Limits::default();
+        (limits.history_messages, limits.history_bytes) = (2000, 64 << 20);
+        limits.validate().expect("limits of the test");
+        let now = Now { instant: Instant::now(), unix_ms: 1_700_000_000_000 };
+        let rules = OriginRules::new(&[], &[]).expect("no rules");
+        let new = |kind: &Kind| Follower { kind: *kind, id: None, seen: 0, begun: false, leaves: false };
+        let mut world = World {
+            broker: Broker::new(limits, rules, seed, now),
+            kernel: Kernel { peers: Vec::new(), random: Random::new(!seed) },
+            random: Random::new(seed),
+            now,
+            opened: 0,
+            followers: KINDS.iter().chain(&KINDS).chain(&KINDS).map(new).collect(),
+            backends: Vec::new(),
+            sent: HashMap::new(),
+            order: Vec::new(),
+            made: 0,
+            epoch: None,
+            resumed: BTreeMap::new(),
+            doors: BTreeMap::new(),
+        };
+        for _ in 0..3 {
+            let id = world.connect();
+            world.backends.push((id, VecDeque::new()));
+        }
+        world
+    }
+
+    fn connect(&mut self) -> ConnectionId {
+        self.opened = self.opened.wrapping_add(1);
+        let id = self.broker.open(([10, 0, 0, 1], self.opened).into(), false).expect("room");
+        self.kernel.place(Peer::new(id, Reader::Eager, usize::MAX));
+        id
+    }
+
+    fn at(&self, seen: usize) -> String {
+        self.epoch.as_ref().map_or_else(|| "0.0".to_owned(), |epoch| format!("{epoch}.{seen}"))
+    }
+
+    /// A message that no other is like.
+    fn make(&mut self, text: bool) -> Data {
+        self.made += 1;
+        let mut bytes = format!("{}:", self.made).into_bytes();
+        let length = match self.random.below(512) {
+            0 => 33_000,
+            1..64 => 300 + self.random.below(3000),
+            _ => 10 + self.random.below(150),
+        };
+        let unit = 1 + self.random.below(length);
+        let letters: &[u8] = if text { b"0123456789 {}\"\\\t:,abcdef" } else { b"\0\x01\n\r\x7f\x80\xff" };
+        let unit: Vec<u8> = (0..unit).map(|_| self.random.pick(letters)).collect();
+        bytes.extend(unit.into_iter().cycle().take(length));
+        (text, bytes)
+    }
+
+    /// Publishes what somebody sent, which is what he sent next.
+    fn publish(&mut self, id: ConnectionId, message: &Message, from: Option<ConnectionId>) -> Position {
+        let data = data_of(message);
+        let sent = self.sent.get_mut(&id).and_then(VecDeque::pop_front);
+        assert!(sent.as_ref() == Some(&data), "{id}: not what it sent next");
+        let Published::Done { position, .. } = self.broker.publish(CHANNEL, message.clone(), from, None) else {
+            panic!("not published");
+        };
+        self.order.push(data);
+        assert_eq!(position.offset, self.order.len() as u64);
+        position
+    }
+
+    fn accept(&mut self, handshake: Handshake) {
+        let json = handshake.protocols().any(|protocol| protocol == JSON_DIALECT);
+        let accept = Accept::join(CHANNEL, where_from(handshake.request()));
+        let id = handshake.id();
+        assert_eq!(self.broker.accept(handshake, &if json { accept.json_dialect() } else { accept }), id);
+    }
+
+    fn heard(&mut self, id: ConnectionId, message: &Message) {
+        if !self.followers.iter().any(|follower| follower.id == Some(id) && matches!(follower.kind, Kind::Json(_))) {
+            self.publish(id, message, Some(id));
+            return;
+        }
+        let Ok((Some(reference), Command::Publish { channel, message })) = command::read(message) else {
+            panic!("{id}: {message:?}")
+        };
+        let position = Some(self.publish(id, &message, Some(id)));
+        assert!(
+            self.broker.tell(id, &Told::Ack { reference: &reference, channel: Some(&channel), position, lost: None })
+        );
+    }
+
+    fn serve(&mut self, exchange: Exchange) {
+        let (id, request) = (exchange.id(), exchange.request());
+        if request.method() != "GET" {
+            let kind = request.header_str("content-type").expect("a type");
+            let messages: Vec<Message> = match kind {
+                "application/x-ndjson" => {
+                    let lines = std::str::from_utf8(exchange.body()).expect("text").lines();
+                    lines.map(Message::text).collect()
+                }
+                _ => vec![message_of(&(kind == "text/plain", exchange.body().to_vec()))],
+            };
+            let last = messages.iter().map(|message| self.publish(id, message, None)).last().expect("one at least");
+            let response = Response::new(Status::OK).with_header("Slotcast-Position", last.to_string());
+            return self.broker.respond(exchange, response.with_body("text/plain", "published\n"));
+        }
+        let (from, wait) = (where_from(request), wait(request).expect("well-formed"));
+        let format = match representation(request, false).expect("one of ours") {
+            Representation::Sse => StreamFormat::Sse,
+            Representation::Ndjson => StreamFormat::Ndjson,
+            _ if wait.is_some() => return self.broker.hold(exchange, CHANNEL, from, wait.unwrap_or_default()),
+            _ => {
+                let response = self.broker.read_json(CHANNEL, from).answer_to(exchange.request());
+                return self.broker.respond(exchange, response);
+            }
+        };
+        self.broker.stream(exchange, format, CHANNEL, from);
+    }
+
+    fn handle_events(&mut self) {
+        while let Some(event) = self.broker.next_event() {
+            match event {
+                Event::Handshake(handshake) => self.accept(handshake),
+                Event::Http(exchange) => self.serve(exchange),
+                Event::Message(id, message) => self.heard(id, &message),
+                Event::Close(id, reason) => self.closed(id, &reason),
+                _ => {}
+            }
+        }
+    }
+
+    fn closed(&mut self, id: ConnectionId, reason: &CloseReason) {
+        let here = self.followers.iter().find(|follower| follower.id == Some(id) && !follower.leaves);
+        assert!(here.is_none(), "{id}: {:?} is told to go: {reason:?}", here.map(|follower| follower.kind));
+    }
+
+    /// Everybody decides what to do.
+    fn act(&mut self, is_over: bool) {
+        for index in 0..self.followers.len() {
+            let behind = self.order.len() - self.followers[index].seen;
+            match self.followers[index].id {
+                None if is_over || behind > MOST_BEHIND / 2 || self.random.one_in(20) => self.come(index),
+                None => {}
+                Some(id) => {
+                    let peer = self.kernel.get(id).expect("a peer");
+                    let window = self.random.pick(&[1, 50, 900, 9000]);
+                    let eager = is_over || behind > MOST_BEHIND / 2 || self.random.one_in(2);
+                    peer.reader = if eager { Reader::Eager } else { Reader::Slow(window) };
+                    peer.drain();
+                    if self.followers[index].leaves {
+                    } else if !is_over && self.random.one_in(60) {
+                        self.leave(index, id);
+                    } else if self.followers[index].kind.polls() && self.followers[index].begun {
+                        self.poll(index, id);
+                    }
+                }
+            }
+        }
+        let most = self.followers.iter().map(|follower| self.order.len() - follower.seen).max();
+        for _ in 0..if is_over || most > Some(MOST_BEHIND) { 0 } else { self.random.below(12) } {
+            self.say();
+        }
+    }
+
+    fn come(&mut self, index: usize) {
+        let id = self.connect();
+        if self.random.one_in(4) {
+            self.followers[index].kind = self.random.pick(&KINDS);
+        }
+        let follower = &mut self.followers[index];
+        *self.resumed.entry(follower.kind).or_default() += usize::from(follower.seen > 0);
+        (follower.id, follower.begun, follower.leaves) = (Some(id), follower.kind.polls(), false);
+        if !follower.kind.polls() {
+            self.ask(index, id);
+        }
+    }
+
+    fn ask(&mut self, index: usize, id: ConnectionId) {
+        let since = self.at(self.followers[index].seen);
+        let kind = self.followers[index].kind;
+        let words = kind.request(&mut self.random, &since);
+        let peer = self.kernel.get(id).expect("a peer");
+        if let Kind::Raw(Some(window)) | Kind::Json(Some(window)) = kind {
+            peer.incoming.offered = Some(Offer { bits: (window == 9).then_some(9), anew: window == 9 });
+        }
+        peer.request(&words, false);
+    }
+
+    fn poll(&mut self, index: usize, id: ConnectionId) {
+        if self.random.one_in(3) {
+            self.followers[index].begun = false;
+            self.ask(index, id);
+        }
+    }
+
+    /// In the middle of whatever is under way.
+    fn leave(&mut self, index: usize, id: ConnectionId) {
+        let follower = &mut self.followers[index];
+        follower.leaves = true;
+        match (self.random.below(3), follower.kind) {
+            (0, Kind::Raw(_) | Kind::Json(_)) => {
+                let close = wire::masked(&mut self.random, 0x88, &1000_u16.to_be_bytes());
+                self.kernel.get(id).expect("a peer").wire.extend(close);
+                return;
+            }
+            (1, _) => self.broker.eof(id),
+            _ => self.broker.broken(id),
+        }
+        self.handle_events();
+        self.gone(index, id);
+    }
+
+    fn gone(&mut self, index: usize, id: ConnectionId) {
+        self.followers[index].id = None;
+        // What has not arrived is not published, and what was not read is told again.
+        self.sent.remove(&id);
+        if let Some(peer) = self.kernel.get(id) {
+            peer.wire.clear();
+        }
+    }
+
+    /// Somebody says something, at a door of his own.
+    fn say(&mut self) {
+        let index = self.random.below(self.followers.len() * 2);
+        let Some(follower) = self.followers.get(index).filter(|follower| !follower.kind.polls()) else {
+            return self.post();
+        };
+        let Follower { kind, id: Some(id), begun: true, leaves: false, .. } = *follower else { return };
+        let text = self.random.one_in(2);
+        let data = self.make(text);
+        let (door, opcode, payload) = match kind {
+            Kind::Raw(_) => ("WebSocket, raw", if text { 1 } else { 2 }, data.1.clone()),
+            Kind::Json(_) => {
+                let mut command = json!({ "type": "publish", "channel": CHANNEL, "ref": self.made });
+                match &data {
+                    (true, text) => command["data"] = std::str::from_utf8(text).expect("text").into(),
+                    (false, bytes) => command["data_base64"] = STANDARD.encode(bytes).into(),
+                }
+                ("WebSocket, JSON", 1, command.to_string().into_bytes())
+            }
+            _ => return,
+        };
+        let peer = self.kernel.get(id).expect("a peer");
+        let compressed = if self.random.one_in(2) { peer.deflate(&payload) } else { None };
+        let first = 0x80 | opcode | if compressed.is_some() { 0x40 } else { 0 };
+        peer.wire.extend(wire::masked(&mut self.random, first, &compressed.unwrap_or(payload)));
+        self.sent.entry(id).or_default().push_back(data);
+        *self.doors.entry(door).or_default() += 1;
+    }
+
+    fn post(&mut self) {
+        let which = self.random.below(self.backends.len());
+        if self.backends[which].1.len() > 2 {
+            return;
+        }
+        let id = self.backends[which].0;
+        let (door, method, kind, count) = self.random.pick(&[
+            ("POST", "POST", "text/plain", 1),
+            ("POST, many", "POST", "application/x-ndjson", 4),
+            ("PUT", "PUT", "application/octet-stream", 1),
+        ]);
+        let count = 1 + self.random.below(count);
+        let posted: Vec<Data> = (0..count).map(|_| self.make(method == "POST")).collect();
+        let separator: &[u8] = if kind == "application/x-ndjson" { b"\n" } else { b"" };
+        let body = posted.iter().map(|(_, bytes)| &bytes[..]).collect::<Vec<_>>().join(separator);
+        let head = format!(
+            "{method} {CHANNEL} HTTP/1.1\r\nHost: sim.example\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        self.kernel.get(id).expect("a peer").request(&[head.as_bytes(), &body].concat(), false);
+        self.sent.entry(id).or_default().extend(posted.iter().cloned());
+        self.backends[which].1.push_back(posted);
+        *self.doors.entry(door).or_default() += count;
+    }
+
+    fn turn(&mut self, is_over: bool) {
+        self.now.instant += Duration::from_millis(1 + self.random.below(4) as u64);
+        self.broker.advance(self.now);
+        self.act(is_over);
+        let mut ids: Vec<ConnectionId> = self.kernel.all().map(|peer| peer.id).collect();
+        let first = self.random.below(ids.len());
+        ids.rotate_left(first);
+        for id in ids {
+            if self.kernel.get(id).is_some_and(Peer::take_edge) {
+                self.broker.writable(id);
+            }
+            self.feed(id);
+        }
+        self.broker.expire();
+        self.handle_events();
+        self.broker.flush(&mut self.kernel);
+        self.handle_events();
+        self.look();
+        let kernel = &mut self.kernel;
+        self.broker.reap(|slot| kernel.peers[slot as usize] = None);
+        self.broker.take_resumed();
+    }
+
+    /// Some of what a peer has said arrives.
+    fn feed(&mut self, id: ConnectionId) {
+        let said = self.kernel.get(id).map_or(0, |peer| peer.wire.len());
+        let mut most = if self.random.one_in(3) { self.random.below(said + 1) } else { said };
+        while most > 0 && self.broker.wants_input(id) && !self.broker.wants_flush() {
+            let Some(peer) = self.kernel.get(id) else { return };
+            let bytes: Vec<u8> = peer.wire.iter().take(most).copied().collect();
+            let taken = self.broker.receive(id, &bytes);
+            peer.wire.drain(..taken);
+            most -= taken;
+            self.handle_events();
+            if taken == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Whether all was said, and everybody has seen it.
+    fn is_settled(&mut self) -> bool {
+        let all = self.order.len();
+        let seen = self.followers.iter().all(|follower| follower.id.is_some() && follower.seen == all);
+        let answered = self.backends.iter().all(|(_, posted)| posted.is_empty());
+        seen && answered && self.kernel.all().all(|peer| peer.wire.is_empty())
+    }
+}
+
+fn run(seed: u64, messages: usize) {
+    let _shown = ShowSeed(seed);
+    let mut world = World::new(seed);
+    let (mut turns, mut over) = (0, 0);
+    while over == 0 || !world.is_settled() {
+        over += usize::from(world.order.len() >= messages);
+        assert!(over < 20_000, "somebody never sees all");
+        world.turn(over > 0);
+        turns += 1;
+        if turns % 64 == 0 {
+            world.broker.assert_flushed();
+        }
+    }
+    let (all, compressed) = (world.order.len(), world.broker.compression().messages);
+    println!("{all} messages to {} in {turns} turns, {compressed} times compressed", world.followers.len());
+    println!("came back: {:?}", world.resumed);
+    println!("doors: {:?}", world.doors);
+    assert!(KINDS.iter().all(|kind| world.resumed[kind] > 0) && world.doors.len() == 5, "not all was tried");
+    assert_eq!(world.broker.counters().messages_lost, 0);
+}
+
+#[test]
+fn one_channel_and_everybody_in_it() {
+    let seed = number("SLOTCAST_SEED").unwrap_or_else(|| RandomState::new().hash_one(0) >> 20);
+    println!("seed {seed}");
+    run(seed, number("MESSAGES").unwrap_or(10_000) as usize);
+}
