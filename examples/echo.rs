@@ -1,23 +1,19 @@
-//! The shortest server: every peer gets its own messages back. `cargo run --example echo`
+//! The smallest program: it says back what it hears. `cargo run --example echo [ADDRESS]`, or PORT in the environment
 
-use slotcast::{Accept, Config, Event, Response, Server};
+use slotcast::{Accept, Config, Event, Server};
 
 fn main() -> std::io::Result<()> {
-    let mut server = Server::bind(Config::default())?;
-    for address in server.local_addrs() {
-        println!("listening on ws://{address}");
-    }
+    let address = std::env::args().nth(1).or(std::env::var("PORT").ok());
+    let mut server = Server::bind(Config::listen_on(address.as_deref().unwrap_or("8080"))?)?;
+    println!("listening on http://{}/", server.local_addrs()[0]);
     while let Some(event) = server.poll()? {
         match event {
-            Event::Handshake(handshake) => {
-                server.accept(handshake, &Accept::plain());
-            }
+            Event::Handshake(handshake) => _ = server.accept(handshake, &Accept::plain()),
             Event::Message(id, message) => {
-                server.send(id, message);
+                server.send(id, format!("You said: {}", message.as_text().unwrap_or("something binary")));
             }
-            Event::Http(exchange) => server.respond(exchange, Response::not_found()),
             Event::Close(id, reason) => println!("{id} has left: {}", reason.cause),
-            _ => {}
+            _ => {} // an HTTP request that nobody answers is a 404
         }
     }
     Ok(())

@@ -1,18 +1,22 @@
 //! What a server is started with.
 
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
 use crate::limits::Limits;
+use crate::net::address::{self, Ipv6};
 
 /// The configuration of a server: where it listens, whom it trusts, what it allows.
 ///
 /// ```
-/// use slotcast::Config;
+/// use slotcast::{Config, Limits};
 ///
-/// let mut config = Config::default();
-/// config.listen = vec!["127.0.0.1:9000".parse().unwrap()];
-/// config.limits.max_message = 64 * 1024;
+/// let limits = Limits::default().max_message(64 * 1024).history_messages(200);
+/// let config = Config::listen_on("127.0.0.1:9000")?.limits(limits).origin("https://example.com");
+/// # Ok::<(), std::io::Error>(())
 /// ```
+///
+/// Its fields can be set as well: `config.limits.max_message = 64 * 1024`.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
@@ -44,6 +48,93 @@ impl Default for Config {
             hosts: Vec::new(),
             compression: true,
             trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// The default, but it listens there, written as `--listen` has it: `8080` (this machine alone), `:8080` (all
+    /// interfaces) or `HOST:PORT`. Port 0 is any that is free: [`Server::local_addrs`](crate::Server::local_addrs) tells.
+    ///
+    /// # Errors
+    /// `InvalidInput` for what is no such address, or a host that has none: one line that says how to mend it.
+    pub fn listen_on(address: &str) -> io::Result<Config> {
+        let listen = address::resolve(address, Ipv6::probe());
+        let listen = listen.map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?.addrs;
+        Ok(Config { listen, ..Config::default() })
+    }
+
+    /// Listens there for operators, too: `admin_listen`.
+    #[must_use]
+    pub fn admin_listen(mut self, address: SocketAddr) -> Config {
+        self.admin_listen.push(address);
+        self
+    }
+
+    /// With these limits.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Config {
+        self.limits = limits;
+        self
+    }
+
+    /// Pages of that origin may come, too: `origins`.
+    #[must_use]
+    pub fn origin(mut self, origin: impl Into<String>) -> Config {
+        self.origins.push(origin.into());
+        self
+    }
+
+    /// A loopback listener has that name, too: `hosts`.
+    #[must_use]
+    pub fn host(mut self, host: impl Into<String>) -> Config {
+        self.hosts.push(host.into());
+        self
+    }
+
+    /// With or without permessage-deflate: `compression`.
+    #[must_use]
+    pub fn compression(mut self, agrees: bool) -> Config {
+        self.compression = agrees;
+        self
+    }
+
+    /// Believes that network of proxies, too: `trusted_proxies`.
+    #[must_use]
+    pub fn trusted_proxy(mut self, network: impl Into<String>) -> Config {
+        self.trusted_proxies.push(network.into());
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_step_of_the_builder_sets_its_field() {
+        let admin = SocketAddr::from(([127, 0, 0, 1], 9));
+        let limits = Limits::default().max_message(7).leave_grace(std::time::Duration::from_secs(1));
+        let config = Config::default().admin_listen(admin).limits(limits).origin("null").host("a").compression(false);
+        let config = config.trusted_proxy("10.0.0.0/8");
+        assert_eq!((config.limits.max_message, config.limits.leave_grace.as_secs()), (7, 1));
+        assert_eq!(
+            (config.admin_listen, config.origins, config.hosts),
+            (vec![admin], vec!["null".into()], vec!["a".into()])
+        );
+        assert_eq!((config.compression, config.trusted_proxies), (false, vec!["10.0.0.0/8".to_owned()]));
+    }
+
+    #[test]
+    fn listens_on_what_a_person_writes() {
+        let address =
+            |text: &str| Config::listen_on(text).map(|config| config.listen.first().map(SocketAddr::to_string));
+        for text in ["0", "localhost:0", " 127.0.0.1:0 "] {
+            assert_eq!(address(text).unwrap().as_deref(), Some("127.0.0.1:0"), "{text}");
+        }
+        assert_eq!(address("8081").unwrap().as_deref(), Some("127.0.0.1:8081"));
+        for text in ["", "http://localhost:8080", "localhost", ":65536"] {
+            assert_eq!(address(text).unwrap_err().kind(), ErrorKind::InvalidInput, "{text}");
         }
     }
 }

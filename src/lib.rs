@@ -120,6 +120,7 @@ pub use broker::{JoinError, Joined, Published};
 pub use channel::log::{From, Lost, LostReason};
 pub use channel::name::{ChannelName, NameError};
 pub use channel::position::{Epoch, Position};
+pub use channel::settings::ChannelSettings;
 pub use config::Config;
 pub use handle::{Handle, HandleError};
 pub use limits::{Limits, LimitsError, SlowConsumer};

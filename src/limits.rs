@@ -126,6 +126,54 @@ pub struct Limits {
     pub client_takeover: usize,
 }
 
+/// Each limit as a method, so that an embedder writes `Limits::default().max_message(64 << 10).history_messages(200)`.
+macro_rules! builder {
+    ($($field:ident: $kind:ty,)*) => {
+        impl Limits {$(
+            #[doc = concat!("These limits with another [`", stringify!($field), "`](#structfield.", stringify!($field), ").")]
+            #[must_use]
+            pub fn $field(mut self, $field: $kind) -> Limits {
+                self.$field = $field;
+                self
+            }
+        )*}
+    };
+}
+
+builder! {
+    max_head: usize,
+    max_head_fields: usize,
+    max_target: usize,
+    handshake_timeout: Duration,
+    max_message: usize,
+    max_fragments: u32,
+    max_outbound: usize,
+    slow_consumer: SlowConsumer,
+    max_outbound_total: usize,
+    max_inbound_total: usize,
+    write_timeout: Duration,
+    message_timeout: Duration,
+    keep_alive_timeout: Duration,
+    answer_timeout: Duration,
+    max_control_rate: u32,
+    ping_interval: Duration,
+    pong_timeout: Duration,
+    close_timeout: Duration,
+    max_connections: usize,
+    max_connections_per_ip: usize,
+    history_messages: usize,
+    history_bytes: usize,
+    history_age: Duration,
+    history_total: usize,
+    position_age: Duration,
+    max_channels: usize,
+    max_channels_per_connection: usize,
+    max_presence: usize,
+    leave_grace: Duration,
+    compress_min: usize,
+    client_takeover: usize,
+}
+
 impl Default for Limits {
     fn default() -> Self {
         const KIB: usize = 1024;
@@ -169,6 +217,12 @@ impl Default for Limits {
 /// Two limits that contradict each other, or one that is out of its range: one line, in terms of the flags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitsError(String);
+
+impl LimitsError {
+    pub(crate) fn new(text: impl Into<String>) -> LimitsError {
+        LimitsError(text.into())
+    }
+}
 
 impl fmt::Display for LimitsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

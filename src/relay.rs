@@ -170,17 +170,25 @@ pub enum Door {
     Http(Exchange),
 }
 
+/// What browsers get.
+#[derive(Debug, Clone, Copy)]
+enum Page {
+    BuiltIn,
+    /// The embedder's, `text/html`.
+    Own(&'static str),
+}
+
 /// The relay's settings.
 #[derive(Debug, Clone)]
 pub struct Relay {
-    page: bool,
+    page: Option<Page>,
     more_metrics: Option<fn(&mut String)>,
     publish_token: Option<PublishToken>,
 }
 
 impl Default for Relay {
     fn default() -> Self {
-        Relay { page: true, more_metrics: None, publish_token: None }
+        Relay { page: Some(Page::BuiltIn), more_metrics: None, publish_token: None }
     }
 }
 
@@ -188,7 +196,15 @@ impl Relay {
     /// Whether browsers that open a channel's URL get the built-in page. Default: they do.
     #[must_use]
     pub fn page(mut self, page: bool) -> Relay {
-        self.page = page;
+        self.page = page.then_some(Page::BuiltIn);
+        self
+    }
+
+    /// What browsers that open a channel's URL get in place of the built-in page: a whole HTML document. It may use
+    /// `/-/slotcast.js`. No `Content-Security-Policy` goes with it: a `<meta>` in the document can give it one.
+    #[must_use]
+    pub fn own_page(mut self, html: &'static str) -> Relay {
+        self.page = Some(Page::Own(html));
         self
     }
 

@@ -156,6 +156,12 @@ suite_websocat() {
         return
     fi
     run_counted websocat "$began" 300 indented bash tests/websocat/run.sh
+    began=$SECONDS
+    if have_or_install curl curl && page_ready; then
+        run_counted 'all kinds at once' "$began" 200 indented node tests/browser/kinds.mjs
+    else
+        skip 'all kinds at once' 'no curl, node, npm or chromium'
+    fi
 }
 
 suite_autobahn() {
@@ -201,20 +207,20 @@ suite_browser() {
     local began=$SECONDS
     if [[ ! -f tests/browser/page.mjs ]]; then
         skip browser 'tests/browser/page.mjs does not exist'
-    elif ! have_or_install node nodejs || ! have_or_install npm npm; then
-        skip browser 'no node or npm'
-    elif ! find_chromium; then
-        skip browser 'no chromium'
-    elif ! node_modules_ready tests/browser; then
-        skip browser 'npm ci failed'
+    elif ! page_ready; then
+        skip browser 'no node, npm or chromium, or npm ci failed'
     else
-        export CHROMIUM
         run_counted browser "$began" 600 indented node tests/browser/page.mjs
         began=$SECONDS
         run_counted 'browser followers' "$began" 300 indented node tests/browser/followers.mjs
         began=$SECONDS
         run_counted 'browser module' "$began" 300 indented node tests/browser/module.mjs
     fi
+}
+
+# What it takes to drive pages.
+page_ready() {
+    have_or_install node nodejs && have_or_install npm npm && find_chromium && node_modules_ready tests/browser && export CHROMIUM
 }
 
 suite_clients() {

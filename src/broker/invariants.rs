@@ -119,9 +119,7 @@ impl Broker {
             for member in channel.groups.iter().flat_map(|group| &group.members) {
                 assert!(member.cursor <= channel.log.head(), "a cursor beyond the head");
             }
-            assert!(
-                channel.log.kept() <= self.limits.history_messages && channel.log.bytes() <= self.limits.history_bytes
-            );
+            assert!(self.channels.keeps_no_more(key, &self.limits), "more is kept than the channel's settings allow");
         }
         let sum: usize = self.slots.iter().map(|(_, _, cold)| cold.memberships.as_slice().len()).sum();
         assert_eq!(memberships, sum, "a member is left behind, or missing");

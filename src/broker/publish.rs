@@ -6,7 +6,9 @@ use super::event::ConnectionId;
 use super::{Broker, Published, scrambled};
 use crate::channel::log::{Entry, From, MemberId};
 use crate::channel::position::Position;
+use crate::channel::settings::ChannelSettings;
 use crate::channel::store::Reading;
+use crate::limits::LimitsError;
 use crate::proto::message::Message;
 
 impl Broker {
@@ -60,6 +62,14 @@ impl Broker {
         }
         self.release_if_idle(key);
         Published::Done { position, receivers: members - usize::from(except.is_some()) }
+    }
+
+    /// Sets what one channel keeps, now and whenever it exists; the default is what all keep.
+    ///
+    /// # Errors
+    /// If it would keep more, or longer, than the limits of all channels allow for.
+    pub fn configure(&mut self, channel: &str, settings: ChannelSettings) -> Result<(), LimitsError> {
+        self.channels.configure(channel, settings, self.timers.milliseconds(), &self.limits)
     }
 
     /// The position of a channel, which is not made by asking: `0.0` if it does not exist.

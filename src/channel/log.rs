@@ -7,7 +7,7 @@ use super::entry::Kept;
 pub use super::entry::{Entry, EntryRef, MemberKey};
 pub use super::member_id::MemberId;
 use super::position::{Epoch, MAX_OFFSET, OwnEpoch, Position};
-use crate::limits::Limits;
+use super::settings::Retention;
 
 /// What an entry counts for in the history's total beside its payload and name, in bytes.
 pub const ENTRY_COST: usize = 64;
@@ -95,9 +95,9 @@ impl Log {
 
     /// Adds a message at a time in monotonic milliseconds, and lets the oldest go that the limits do not keep; returns its
     /// offset.
-    pub(super) fn append(&mut self, entry: Entry, now: u64, limits: &Limits) -> u64 {
+    pub(super) fn append(&mut self, entry: Entry, now: u64, kept: Retention) -> u64 {
         self.head = (self.head + 1).min(MAX_OFFSET);
-        if limits.history_messages == 0 || limits.history_age.is_zero() {
+        if kept.messages == 0 || kept.age.is_zero() {
             (self.entries, self.bytes) = (VecDeque::new(), 0);
             return self.head;
         }
@@ -107,10 +107,7 @@ impl Log {
             self.entries.reserve_exact((self.entries.len() / 4).max(1));
         }
         self.entries.push_back(Kept::new(entry, now));
-        while self.entries.len() > limits.history_messages || self.bytes > limits.history_bytes {
-            self.pop_oldest();
-        }
-        self.expire(now, limits.history_age, usize::MAX);
+        self.trim(now, kept);
         self.head
     }
 
@@ -125,6 +122,14 @@ impl Log {
             self.entries.shrink_to(kept + kept / 4);
         }
         true
+    }
+
+    /// Lets the oldest go that are too many or too old.
+    pub(super) fn trim(&mut self, now: u64, kept: Retention) {
+        while self.entries.len() > kept.messages || self.bytes > kept.bytes {
+            self.pop_oldest();
+        }
+        self.expire(now, kept.age, usize::MAX);
     }
 
     /// Lets the entries go that are older than `age`, but no more than `most`; returns how many.
@@ -207,6 +212,7 @@ pub(super) fn is_over(at: u64, now: u64, age: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::Limits;
     use crate::proto::message::Message;
 
     fn entry(unix_ms: u64, text: &str) -> Entry {
@@ -216,7 +222,7 @@ mod tests {
     fn log(published: u64, limits: &Limits) -> Log {
         let mut log = Log::new(Epoch::from_random(7));
         for i in 1..=published {
-            assert_eq!(log.append(entry(i, &format!("{i:03}")), i, limits), i);
+            assert_eq!(log.append(entry(i, &format!("{i:03}")), i, Retention::of_all(limits)), i);
             log.assert_invariants();
         }
         log
@@ -276,12 +282,12 @@ mod tests {
         assert_eq!((log.expire(11, limits.history_age, 9), log.kept()), (0, 5));
         assert_eq!((log.expire(13, limits.history_age, 1), kept(&log, 0)), (1, vec![2, 3, 4, 5]));
         assert_eq!((log.expire(13, limits.history_age, 9), kept(&log, 0)), (1, vec![3, 4, 5]));
-        assert_eq!(log.append(entry(6, "006"), 15, &limits), 6);
+        assert_eq!(log.append(entry(6, "006"), 15, Retention::of_all(&limits)), 6);
         assert_eq!((kept(&log, 0), log.cost()), (vec![5, 6], 256 + 2 * 64 + 6));
         assert_eq!((log.expire(26, limits.history_age, 9), log.cost(), log.head()), (2, 0, 6));
         assert_eq!((log.entries.capacity(), log.pop_oldest()), (0, false));
         let never = Limits { history_age: Duration::ZERO, ..Limits::default() };
-        assert_eq!((log.append(entry(7, "007"), 27, &never), log.kept(), log.bytes()), (7, 0, 0));
+        assert_eq!((log.append(entry(7, "007"), 27, Retention::of_all(&never)), log.kept(), log.bytes()), (7, 0, 0));
     }
 
     #[test]
@@ -290,8 +296,8 @@ mod tests {
         for (count, bytes, expected) in [(2, 10, 2), (1, 10, 1), (2, 9, 1), (2, 5, 1), (2, 4, 0), (0, 10, 0)] {
             let limits = Limits { history_messages: count, history_bytes: bytes, ..Limits::default() };
             let mut log = Log::new(Epoch::from_random(7));
-            assert_eq!(log.append(named("ab"), 0, &limits), 1);
-            assert_eq!(log.append(named("cd"), 0, &limits), 2);
+            assert_eq!(log.append(named("ab"), 0, Retention::of_all(&limits)), 1);
+            assert_eq!(log.append(named("cd"), 0, Retention::of_all(&limits)), 2);
             assert_eq!((log.kept(), log.bytes()), (expected, expected * 5), "{count} {bytes}");
             log.assert_invariants();
         }

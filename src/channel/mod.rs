@@ -9,6 +9,7 @@ pub mod members;
 pub mod name;
 pub mod position;
 pub mod presence;
+pub mod settings;
 mod slot;
 pub mod store;
 #[cfg(test)]
@@ -24,8 +25,8 @@ use log::{Entry, Log};
 use members::{Group, Member, Open};
 use position::{MAX_OFFSET, Position};
 use presence::Presence;
+use settings::Retention;
 
-use crate::limits::Limits;
 use crate::proto::batch::{Batches, MAX_BATCH, Source};
 
 /// A channel: a URL, its log and its members.
@@ -115,13 +116,13 @@ impl Channel {
 
     /// Appends a message to the log, and, encoded, to the open batch of every encoding that has members. Returns how
     /// many bytes the batches grew by. Only the store calls this, which counts what the log holds.
-    pub(super) fn publish(
+    pub(in crate::channel) fn publish(
         &mut self,
         entry: Entry,
         now: u64,
         batches: &mut Batches,
         encoder: &mut Encoder,
-        limits: &Limits,
+        kept: Retention,
     ) -> usize {
         let (base, before) = (self.log.head(), batches.held());
         let position = Position { offset: (base + 1).min(MAX_OFFSET), ..self.log.position() };
@@ -136,7 +137,7 @@ impl Channel {
             });
             encoder.append(group.encoding, &event, entry.view(), batches, open.batch);
         }
-        self.log.append(entry, now, limits);
+        self.log.append(entry, now, kept);
         batches.held() - before
     }
 

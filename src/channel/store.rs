@@ -17,8 +17,9 @@ use super::dialect::deflated::Encoder;
 use super::log::{Entry, EntryRef, From, Log, Lost, is_over};
 use super::lru::{Links, List};
 use super::position::{Epoch, Position};
+use super::settings::{ChannelSettings, Retention, Settings};
 use super::slot::{Index, Slot, State};
-use crate::limits::Limits;
+use crate::limits::{Limits, LimitsError};
 use crate::proto::batch::Batches;
 
 /// There are as many channels as `max_channels` allows, and every one of them has members.
@@ -41,6 +42,7 @@ pub struct Store {
     idle: List<Slot>,
     stubs: List<Slot>,
     held: usize,
+    settings: Settings,
 }
 
 /// What somebody finds who asks and does not join.
@@ -81,6 +83,7 @@ impl Default for Store {
             idle: List::new(get_idle, set_idle),
             stubs: linked(),
             held: 0,
+            settings: Settings::default(),
         }
     }
 }
@@ -186,9 +189,10 @@ impl Store {
         encoder: &mut Encoder,
         limits: &Limits,
     ) -> usize {
+        let kept = self.retention(key, limits);
         let channel = &mut self[key as usize];
         let before = channel.log.cost();
-        let grown = channel.publish(entry, now, batches, encoder, limits);
+        let grown = channel.publish(entry, now, batches, encoder, kept);
         let after = channel.log.cost();
         self.held = self.held - before + after;
         if after > 0 {
@@ -206,6 +210,25 @@ impl Store {
             });
         }
         grown
+    }
+
+    /// Sets what one channel keeps, now and whenever it exists.
+    ///
+    /// # Errors
+    /// If it would keep more, or longer, than the limits of all channels allow for.
+    pub fn configure(
+        &mut self,
+        name: &str,
+        settings: ChannelSettings,
+        now: u64,
+        limits: &Limits,
+    ) -> Result<(), LimitsError> {
+        self.settings.set(name, settings, limits)?;
+        if let Some(key) = self.find(name) {
+            let kept = self.retention(key, limits);
+            self.shorten(key, now, limits, |log| log.trim(now, kept));
+        }
+        Ok(())
     }
 
     /// The position of a channel, which is not made by asking: `0.0` if it does not exist.
@@ -271,8 +294,13 @@ impl Store {
     /// Lets the messages of a channel go that are too old; returns how many.
     fn expire(&mut self, key: u32, now: u64, limits: &Limits, most: usize) -> usize {
         let mut gone = 0;
-        self.shorten(key, now, limits, |log| gone = log.expire(now, limits.history_age, most));
+        let age = self.retention(key, limits).age;
+        self.shorten(key, now, limits, |log| gone = log.expire(now, age, most));
         gone
+    }
+
+    fn retention(&self, key: u32, limits: &Limits) -> Retention {
+        self.settings.retention(|| self.slots.get(key as usize).map(Slot::name), limits)
     }
 
     /// Shortens a log, and keeps account of it. A channel that is idle and has no history any more falls asleep.
@@ -320,6 +348,12 @@ impl Store {
             self.index.shrink_to(self.index.len() * 2, &self.slots);
             self.slots.shrink_to_fit();
         }
+    }
+
+    /// Whether a channel's log keeps no more than it may, but for what is too old.
+    pub fn keeps_no_more(&self, key: u32, limits: &Limits) -> bool {
+        let kept = self.retention(key, limits);
+        self.get(key).is_none_or(|channel| channel.log.kept() <= kept.messages && channel.log.bytes() <= kept.bytes)
     }
 
     /// Panics, and says which, if an invariant does not hold. It looks at everything: for tests.

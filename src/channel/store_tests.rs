@@ -7,8 +7,9 @@ use super::dialect::deflated::Encoder;
 use super::log::{Entry, From, Lost, LostReason};
 use super::members::Member;
 use super::position::{Epoch, Position};
+use super::settings::ChannelSettings;
 use super::store::{Store, TooManyChannels};
-use crate::limits::Limits;
+use crate::limits::{Limits, LimitsError};
 use crate::proto::batch::Batches;
 use crate::proto::message::Message;
 
@@ -85,6 +86,10 @@ impl World {
             self.release(key);
         }
         assert_eq!(self.batches.held(), 0);
+    }
+
+    pub(super) fn configure(&mut self, name: &str, settings: ChannelSettings) -> Result<(), LimitsError> {
+        self.store.configure(name, settings, self.now, &self.limits)
     }
 
     pub(super) fn sweep(&mut self, budget: usize) -> bool {
@@ -374,4 +379,68 @@ fn a_hundred_thousand_channels() {
     while world.sweep(4096) {}
     assert_eq!(world.counts(), (0, 0, 0));
     assert!(world.store.is_empty());
+}
+
+#[test]
+fn one_channel_keeps_what_its_settings_say() {
+    let mut world = World::new(limits());
+    for _ in 0..5 {
+        world.publish("/a", 10).unwrap();
+        world.publish("/b", 10).unwrap();
+    }
+    world.flush();
+    let kept = |world: &mut World, name| world.read(name, From::All).2;
+    // What is there already is shortened at once, and others are not.
+    world.configure("/a", ChannelSettings::default().history_messages(2)).unwrap();
+    assert_eq!((kept(&mut world, "/a"), kept(&mut world, "/b")), (2, 5));
+    world.check();
+    world.publish("/a", 10).unwrap();
+    world.flush();
+    assert_eq!((kept(&mut world, "/a"), world.read("/a", From::Position(Position::NONE)).1), (2, None));
+    world.configure("/a", ChannelSettings::default().history_bytes(10)).unwrap();
+    assert_eq!(kept(&mut world, "/a"), 1);
+    // A channel that keeps nothing any more, and has no members, sleeps.
+    world.configure("/a", ChannelSettings::default().history_messages(0)).unwrap();
+    assert_eq!((kept(&mut world, "/a"), world.store.stubs()), (0, 1));
+    world.publish("/a", 10).unwrap();
+    world.flush();
+    assert_eq!((kept(&mut world, "/a"), world.store.position_of("/a").offset), (0, 7));
+    // The default is what all keep.
+    world.configure("/a", ChannelSettings::default()).unwrap();
+    world.publish("/a", 10).unwrap();
+    world.flush();
+    assert_eq!(kept(&mut world, "/a"), 1);
+}
+
+#[test]
+fn one_channel_keeps_for_as_long_as_its_settings_say() {
+    let mut world = World::new(limits());
+    let ten = ChannelSettings::default().history_age(Duration::from_millis(10));
+    // Before there is such a channel.
+    world.configure("/a", ten).unwrap();
+    world.publish("/a", 10).unwrap();
+    world.publish("/b", 10).unwrap();
+    world.flush();
+    world.now += 10;
+    assert_eq!((world.read("/a", From::All).2, world.read("/b", From::All).2), (1, 1));
+    world.now += 1;
+    assert_eq!((world.read("/a", From::All).2, world.read("/b", From::All).2), (0, 1));
+    // Nobody looks: it leaves with what is as old as all may get.
+    world.publish("/a", 10).unwrap();
+    world.flush();
+    world.now += 101;
+    while world.sweep(9) {}
+    assert_eq!(world.counts(), (0, 2, 0));
+}
+
+#[test]
+fn settings_that_cannot_be_kept_are_an_error() {
+    let mut world = World::new(limits());
+    let (most, oldest) = (world.limits.history_total, world.limits.history_age);
+    let default = ChannelSettings::default();
+    assert_eq!(world.configure("/a", default.history_bytes(most).history_age(oldest)), Ok(()));
+    for wrong in [default.history_bytes(most + 1), default.history_age(oldest + Duration::from_millis(1))] {
+        let error = world.configure("/a", wrong).unwrap_err().to_string();
+        assert!(error.starts_with("a channel's history_"), "{error}");
+    }
 }

@@ -2,7 +2,6 @@
 
 mod args;
 pub mod descriptors;
-mod listen;
 mod logging;
 mod process;
 mod serve;

@@ -7,9 +7,9 @@ use log::{info, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level::signal_name;
 use signal_hook_mio::v1_0::Signals;
+use slotcast::net::address::Listen;
 use slotcast::{Config, Event, Relay, Server};
 
-use super::listen::Listen;
 use super::settings::Settings;
 use super::{Failure, process};
 
@@ -76,7 +76,7 @@ fn announce(settings: &Settings, server: &Server) {
 /// A URL for each; `bound` is in the order of the addresses asked for.
 fn urls(listens: &[Listen], bound: &[SocketAddr]) -> Vec<String> {
     let mut bound = bound.iter().map(SocketAddr::port);
-    // All addresses of one `--listen` have one port; see `listen::resolve` on port 0.
+    // All addresses of one `--listen` have one port; see `address::resolve` on port 0.
     let mut port = |listen: &Listen| listen.addrs.iter().map_while(|_| bound.next()).last();
     listens.iter().map(|listen| listen.url(port(listen).unwrap_or_default())).collect()
 }
@@ -118,7 +118,7 @@ fn cannot_listen(listens: &[Listen], admin_listens: &[Listen], error: &io::Error
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::listen::{Ipv6, resolve};
+    use slotcast::net::address::{Ipv6, resolve};
 
     fn listens(texts: &[&str]) -> Vec<Listen> {
         let ipv6 = Ipv6 { loopback: true, any: true };

@@ -9,14 +9,14 @@ use std::time::Duration;
 use clap::ArgMatches;
 use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
+use slotcast::net::address::{self, Ipv6, Listen};
 use slotcast::proto::forwarded::TrustedProxies;
 use slotcast::proto::origin::OriginRules;
 use slotcast::relay::token::MAX_TOKEN;
 use slotcast::{Limits, PublishToken};
 
 use super::args::{FLAGS, Flag, Kind, PREFIX, Values};
-use super::listen::{Ipv6, Listen};
-use super::{Failure, args, descriptors, listen, logging};
+use super::{Failure, args, descriptors, logging};
 
 /// Everything the daemon is told, resolved and found consistent.
 #[derive(Debug, Clone)]
@@ -105,7 +105,7 @@ fn settle(
         given.insert(flag.name, source);
     }
     if let Some(port) = environment.get("PORT").filter(|_| !given.contains_key("listen")) {
-        let port = listen::port(port.trim()).map_err(|error| format!("PORT: {error}"))?;
+        let port = address::port(port.trim()).map_err(|error| format!("PORT: {error}"))?;
         values.listen = vec![format!("localhost:{port}")];
     }
     follow(&mut values.limits, &given);
@@ -198,18 +198,18 @@ fn check(values: &Values, given: &Given, descriptors: usize) -> Result<(), Strin
 fn listens(values: &Values, given: &Given) -> Result<(Vec<Listen>, Vec<Listen>), String> {
     let ipv6 = Ipv6::probe();
     let resolve = |name: &'static str, texts: &[String]| {
-        let listens = texts.iter().map(|text| listen::resolve(text, ipv6)).collect::<Result<Vec<_>, _>>();
+        let listens = texts.iter().map(|text| address::resolve(text, ipv6)).collect::<Result<Vec<_>, _>>();
         let source = given.get(name).cloned().unwrap_or_else(|| format!("--{name}"));
         match listens {
             Ok(listens) if listens.is_empty() && given.contains_key(name) => {
                 Err(format!("{source}: it names no address"))
             }
-            Ok(listens) => Ok(listen::without_overlaps(listens)),
+            Ok(listens) => Ok(address::without_overlaps(listens)),
             Err(error) => Err(format!("{source}: {error}")),
         }
     };
     let (everybody, operators) = (resolve("listen", &values.listen)?, resolve("admin-listen", &values.admin_listen)?);
-    if let Some((operators, everybody)) = listen::clash(&operators, &everybody) {
+    if let Some((operators, everybody)) = address::clash(&operators, &everybody) {
         return Err(format!(
             "--admin-listen {operators} and --listen {everybody} have an address in common; choose another port"
         ));

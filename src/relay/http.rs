@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Door, Intent, Relay, is_no_channel, own};
+use super::{Door, Intent, Page, Relay, is_no_channel, own};
 use crate::broker::Published;
 use crate::broker::event::Exchange;
 use crate::broker::followers::StreamFormat;
@@ -20,6 +20,9 @@ use crate::proto::message::{Kind, Message};
 use crate::proto::target::bad_parameter;
 use crate::proto::text::{is_hidden, push_json_string};
 use crate::server::Server;
+
+/// The media type of pages.
+const HTML: &str = "text/html; charset=utf-8";
 
 /// The longest name that a sender may give itself, in bytes.
 const MAX_NAME: usize = 64;
@@ -44,7 +47,7 @@ fn is_get(request: &Request) -> bool {
     matches!(request.method(), "GET" | "HEAD")
 }
 
-fn channel_intent(server: &Server, exchange: Exchange, page: bool) -> Intent {
+fn channel_intent(server: &Server, exchange: Exchange, page: Option<Page>) -> Intent {
     let request = exchange.request();
     let channel = match ChannelName::from_path(request.path()) {
         Ok(channel) => channel,
@@ -73,7 +76,7 @@ enum Get {
     Read(From, Option<std::time::Duration>),
 }
 
-fn get(request: &Request, page_allowed: bool) -> Result<Get, Refusal> {
+fn get(request: &Request, page: Option<Page>) -> Result<Get, Refusal> {
     let follow = |format: StreamFormat| {
         let from = from(request)?.unwrap_or(From::Now);
         if request.method() == "HEAD" {
@@ -81,8 +84,8 @@ fn get(request: &Request, page_allowed: bool) -> Result<Get, Refusal> {
         }
         Ok(Get::Follow(format, from, sender_name(request)?))
     };
-    match representation(request, page_allowed)? {
-        Representation::Page => Ok(Get::Answer(page())),
+    match representation(request, page.is_some())? {
+        Representation::Page => Ok(Get::Answer(page_answer(page.unwrap_or(Page::BuiltIn)))),
         Representation::Sse => follow(StreamFormat::Sse),
         Representation::Ndjson => follow(StreamFormat::Ndjson),
         Representation::Json => {
@@ -114,11 +117,12 @@ fn without_slash(name: &ChannelName, request: &Request) -> Response {
     Response::new(Status::PERMANENT_REDIRECT).with_header("Location", location)
 }
 
-fn page() -> Response {
-    Response::new(Status::OK)
-        .with_body("text/html; charset=utf-8", page::HTML)
-        .with_header("Content-Security-Policy", page::CONTENT_SECURITY_POLICY)
-        .with_header("Cache-Control", "no-store")
+fn page_answer(page: Page) -> Response {
+    let answer = |html| Response::new(Status::OK).with_body(HTML, html).with_header("Cache-Control", "no-store");
+    match page {
+        Page::BuiltIn => answer(page::HTML).with_header("Content-Security-Policy", page::CONTENT_SECURITY_POLICY),
+        Page::Own(html) => answer(html),
+    }
 }
 
 fn publish(server: &Server, exchange: Exchange, channel: ChannelName) -> Intent {

@@ -12,7 +12,8 @@ use crate::channel::dialect::command::{CommandError, Ref};
 use crate::channel::dialect::{self, Encoding};
 use crate::channel::log::{From, MemberId};
 use crate::channel::presence::Named;
-use crate::limits::Limits;
+use crate::channel::settings::ChannelSettings;
+use crate::limits::{Limits, LimitsError};
 use crate::proto::close::CloseCode;
 use crate::proto::deflate::Stats;
 use crate::proto::http::{Refusal, Response};
@@ -33,6 +34,15 @@ impl Server {
     /// Answers an HTTP request.
     pub fn respond(&mut self, exchange: Exchange, response: Response) {
         self.broker.respond(exchange, response);
+    }
+
+    /// Sets what one channel keeps, now and whenever it exists: settings outlive the channel, and count for no limit, so
+    /// they are for channels that the embedder knows. The default is what all keep.
+    ///
+    /// # Errors
+    /// If it would keep more bytes than `history_total`, or longer than `history_age`, of [`Limits`].
+    pub fn configure(&mut self, channel: &str, settings: ChannelSettings) -> Result<(), LimitsError> {
+        self.broker.configure(channel, settings)
     }
 
     /// Publishes to all members of a channel.

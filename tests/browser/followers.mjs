@@ -6,9 +6,13 @@
 // CHROMIUM names the browser, ONLY=words picks tests. The last line is `N passed, N failed`.
 
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import http from 'node:http'
+import net from 'node:net'
 import { BIN, DEADLINE, elsewhere, finish, launch, runAll, startBroker, startWire, until } from './harness.mjs'
 
 const RECONNECT_DEADLINE = 30_000
+const ROOM = 16
 const EVIL = 'evil.example'
 
 // ---------------------------------------------------------------- tests
@@ -94,6 +98,34 @@ const tests = {
       assert.equal(from[0], undefined)
       assert.equal(from.slice(1).filter(Boolean).length, 3, `Last-Event-ID: ${from}`)
     })
+  },
+
+  async 'when the broker has no room it comes again until there is some, and has missed nothing'(browser) {
+    await withWire(async (wire, broker) => {
+      const page = await open(browser, wire.url + '/chat')
+      await follow(page, '/chat')
+      const sent = []
+      const publisher = new http.Agent({ keepAlive: true, maxSockets: 1 })
+      const publish = async () => {
+        sent.push(`message ${sent.length}`)
+        await postOver(publisher, broker.port, sent.at(-1))
+      }
+      await publish()
+      await heardAll(page, sent)
+      wire.cut()
+      const fillers = await fill(broker.port)
+      // It has come in vain at least twice: an answer of another status would have been the end.
+      const inVain = () => wire.exchanges().filter(it => /^last-event-id:/im.test(it.head) && it.status === 200)
+      await until('attempts in vain', async () => {
+        await publish()
+        return inVain().length >= 2
+      }, RECONNECT_DEADLINE)
+      for (const filler of fillers) filler.destroy()
+      await until('the messages', async () => (await messages(page)).length === sent.length, RECONNECT_DEADLINE)
+      await heardAll(page, sent)
+      assert.equal((await events(page)).filter(it => it.type === 'lost').length, 0)
+      publisher.destroy()
+    }, '--max-connections', String(ROOM), '--history-messages', '10000')
   },
 
   async 'a page of a dev server on this machine may follow, read and post'(browser) {
@@ -228,8 +260,8 @@ async function post(base, text, channel = '/chat') {
 
 // ---------------------------------------------------------------- the broker, and a wire to it
 
-async function withBroker(body) {
-  const broker = await startBroker()
+async function withBroker(body, ...args) {
+  const broker = await startBroker(0, ...args)
   try {
     await body(broker)
   } finally {
@@ -237,7 +269,7 @@ async function withBroker(body) {
   }
 }
 
-async function withWire(body) {
+async function withWire(body, ...args) {
   await withBroker(async broker => {
     const wire = await startWire(broker.port, /^accept: text\/event-stream/im)
     try {
@@ -245,7 +277,30 @@ async function withWire(body) {
     } finally {
       wire.stop()
     }
-  })
+  }, ...args)
+}
+
+/** Posts over that agent's only connection, which a broker without room knows already. */
+async function postOver(agent, port, body) {
+  const request = http.request({ agent, port, host: '127.0.0.1', path: '/chat', method: 'POST' })
+  const [answer] = await once(request.end(body), 'response')
+  answer.resume()
+  await once(answer, 'end')
+  assert.equal(answer.statusCode, 200)
+}
+
+/** Connections that take all the room there is. */
+async function fill(port) {
+  const fillers = []
+  for (let i = 0; i < ROOM; i++) {
+    const filler = net.connect(port, '127.0.0.1')
+    filler.on('error', () => {})
+    filler.write('GET /other HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n'
+      + 'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n')
+    await once(filler, 'readable')
+    fillers.push(filler)
+  }
+  return fillers
 }
 
 // ---------------------------------------------------------------- running

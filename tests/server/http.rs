@@ -193,6 +193,20 @@ fn the_module_is_served_with_and_without_the_page_to_whoever_may_use_the_channel
     }
 }
 
+#[test]
+fn a_page_of_ones_own_in_place_of_the_built_in_one() {
+    let broker = Broker::with(bind(|_| {}), Relay::default().own_page("<!doctype html>mine"));
+    let html = "Accept: text/html\r\n";
+    for target in ["/", "/chat"] {
+        let page = ask(broker.address, get(target, html));
+        let fields = ["content-type", "cache-control", "content-security-policy"].map(|name| page.header(name));
+        assert_eq!((page.status, page.text().as_str()), (200, "<!doctype html>mine"), "{target}");
+        assert_eq!(fields, [Some("text/html; charset=utf-8"), Some("no-store"), None]);
+    }
+    assert!(ask(broker.address, get("/chat", "")).text().starts_with('{'));
+    assert_eq!(ask(broker.address, get("/-/slotcast.js", html)).text(), slotcast::page::MODULE);
+}
+
 /// What is posted arrives byte for byte, as what its type says.
 #[test]
 fn posts_are_published_byte_for_byte() {
