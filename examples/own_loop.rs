@@ -14,6 +14,8 @@ use slotcast::{Config, Polled, Published, Relay, Server};
 
 const SERVER: Token = Token(0);
 const DATAGRAMS: Token = Token(1);
+/// Events of the server between two looks at the rest.
+const AT_ONCE: usize = 256;
 
 fn main() -> io::Result<()> {
     let address = std::env::args().nth(1).or(std::env::var("PORT").ok());
@@ -35,8 +37,9 @@ fn main() -> io::Result<()> {
         if events.iter().any(|event| event.token() == DATAGRAMS) {
             receive(&datagrams, &mut server);
         }
-        // Whatever woke the host: the server gets its turn, and sends what the host has published.
-        loop {
+        // Whatever woke the host: the server gets its turn, and sends what the host has published. One that is busy is never
+        // idle, so the host looks at its own socket from time to time; the timeout is zero then.
+        for _ in 0..AT_ONCE {
             match server.poll_now()? {
                 Polled::Event(event) => relay.handle(&mut server, event),
                 Polled::Idle => break,
