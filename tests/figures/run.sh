@@ -25,5 +25,7 @@ python3 tests/figures/rejoin.py "$SLOTCAST_BIN" "$crowd" </dev/null || status=1
 python3 tests/figures/polls.py "$SLOTCAST_BIN" "$crowd" </dev/null || status=1
 python3 tests/figures/posting.py "$SLOTCAST_BIN" </dev/null || status=1
 python3 tests/figures/compression.py "$SLOTCAST_BIN" </dev/null || status=1
+cargo build --release --quiet --example own_loop
+python3 tests/figures/own_loop.py "${CARGO_TARGET_DIR:-target}/release/examples/own_loop" </dev/null || status=1
 python3 tests/figures/figures.py "$SLOTCAST_BIN" "${1:-10000}" </dev/null || status=1
 exit "$status"
