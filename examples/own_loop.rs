@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use mio::net::UdpSocket;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use slotcast::{Config, Polled, Published, Relay, Server};
+use slotcast::{Config, Polled, Relay, Server};
 
 const SERVER: Token = Token(0);
 const DATAGRAMS: Token = Token(1);
@@ -56,10 +56,7 @@ fn receive(datagrams: &UdpSocket, server: &mut Server) {
         match datagrams.recv_from(&mut buffer) {
             Ok((length, from)) => {
                 let text = String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned();
-                let answer = match server.publish("/udp", text) {
-                    Published::Done { receivers, .. } => format!("{receivers} got it\n"),
-                    _ => "nobody got it\n".to_owned(),
-                };
+                let answer = format!("{} got it\n", server.publish("/udp", text).receivers());
                 // A datagram may get lost anyway.
                 let _ = datagrams.send_to(answer.as_bytes(), from);
             }
