@@ -1,6 +1,6 @@
 # Every target is one line; what it does stands in the script that it names.
 .DEFAULT_GOAL := help
-.PHONY: help run test rust-test planted websocat-test autobahn browser-test examples-test clients-test lint doc bench figures fuzz clean
+.PHONY: help run test rust-test planted websocat-test autobahn browser-test examples-test clients-test lint doc bench bench-check micro figures fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,8 +38,14 @@ lint: ## format, clippy and documentation, warnings are errors
 doc: ## the crate's documentation, in target/doc
 	cargo doc --no-deps
 
-bench: ## the benchmarks in bench/
-	cargo bench
+bench: ## slotcast, the floor and other servers side by side, into bench/RESULTS.md (25 minutes; QUICK=1: three)
+	bash bench/run.sh
+
+bench-check: ## instructions a delivery, by callgrind, against the committed figures
+	bash tests/run.sh bench-check
+
+micro: ## the paths that a byte travels, without sockets
+	cargo bench --bench micro
 
 figures: ## size, start, memory at rest and per connection, against their limits
 	bash tests/figures/run.sh

@@ -7,11 +7,11 @@ mod daemon;
 use std::process::ExitCode;
 
 use daemon::settings::{self, Request};
-use daemon::{Failure, descriptors};
+use daemon::{Failure, bench, descriptors};
 
 fn main() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             eprintln!("slotcast: {failure}");
             failure.exit_code()
@@ -19,12 +19,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<(), Failure> {
-    match settings::parse(std::env::args_os(), std::env::vars_os(), descriptors::raise())? {
-        Request::Run(settings) => daemon::run(&settings),
-        Request::Show(text) => {
-            daemon::show(&text);
-            Ok(())
-        }
+fn run() -> Result<ExitCode, Failure> {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == bench::NAME) {
+        return bench::run(arguments);
     }
+    match settings::parse(std::env::args_os(), std::env::vars_os(), descriptors::raise())? {
+        Request::Run(settings) => daemon::run(&settings)?,
+        Request::Show(text) => daemon::show(&text),
+    }
+    Ok(ExitCode::SUCCESS)
 }

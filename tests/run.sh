@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests, and first installs whatever they need.
 #
-#   tests/run.sh [SUITE...]     rust lint websocat autobahn browser examples clients
+#   tests/run.sh [SUITE...]     rust lint bench-check websocat autobahn browser examples clients
 #
 # Without arguments: all of them (lint only with CI=true). What cannot be installed is skipped, loudly;
 # with CI=true a skipped suite counts as failed. Tools go to .tools/, which git ignores.
@@ -39,21 +39,21 @@ main() {
     if ((${#suites[@]} == 0)); then
         suites=(rust)
         ! $ci || suites+=(lint)
-        suites+=(autobahn browser examples clients websocat) # the last one is being installed behind the others
+        suites+=(bench-check autobahn browser examples clients websocat) # the last one is being installed behind the others
     fi
     command -v cargo >/dev/null || usage 'cargo is missing; install Rust from https://rustup.rs'
     for suite in "${suites[@]}"; do
-        [[ $suite =~ ^(rust|lint|autobahn|browser|examples|clients|websocat)$ ]] || usage "no suite '$suite'; there are: rust lint autobahn browser examples clients websocat"
+        [[ $suite =~ ^(rust|lint|bench-check|autobahn|browser|examples|clients|websocat)$ ]] || usage "no suite '$suite'; there are: rust lint bench-check autobahn browser examples clients websocat"
     done
     mkdir -p "$tools"
     local built=''
     for suite in "${suites[@]}"; do
-        if [[ ! $suite =~ ^(rust|lint|examples)$ && -z $built ]]; then
+        if [[ ! $suite =~ ^(rust|lint|bench-check|examples)$ && -z $built ]]; then
             build_release && built=yes || built=no
             [[ $built == no || " ${suites[*]} " != *' websocat '* ]] || start_websocat_install
         fi
         echo "== $suite"
-        if [[ $built == no && $suite != examples ]]; then
+        if [[ $built == no && ! $suite =~ ^(bench-check|examples)$ ]]; then
             row "$suite (no release binary)" 0 1 0 0
         else
             "suite_$suite"
@@ -147,6 +147,16 @@ lint_step() {
         failed=$((failed + 1))
         sed 's/^/    /' "$scratch/lint.log"
     fi
+}
+
+# Instructions, and not time: what else the machine does makes no difference.
+suite_bench-check() {
+    local began=$SECONDS
+    if ! have_or_install valgrind valgrind || ! have_or_install python3 python3; then
+        skip bench-check 'no valgrind or Python 3'
+        return
+    fi
+    run_counted bench-check "$began" 1500 indented python3 bench/instructions.py
 }
 
 suite_websocat() {

@@ -88,6 +88,9 @@ pub struct Timers {
     skipped: Duration,
     last: Instant,
     unix_ms: u64,
+    /// What `last` is in the broker's own units: asked for several times a message, and reckoned once a turn.
+    tick: Tick,
+    milliseconds: u64,
 }
 
 impl Timers {
@@ -99,6 +102,8 @@ impl Timers {
             skipped: Duration::ZERO,
             last: now.instant,
             unix_ms: now.unix_ms,
+            tick: Tick::default(),
+            milliseconds: 0,
         }
     }
 
@@ -112,11 +117,14 @@ impl Timers {
         }
         self.last = self.last.max(now.instant);
         self.unix_ms = now.unix_ms;
+        self.tick = Tick((self.awake().as_millis() / TICK.as_millis()) as u32);
+        let passed = self.last.saturating_duration_since(self.start);
+        self.milliseconds = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
     }
 
     /// The time of the last `advance`, in ticks.
     pub fn now(&self) -> Tick {
-        Tick((self.awake().as_millis() / TICK.as_millis()) as u32)
+        self.tick
     }
 
     /// The time of the last `advance`, in Unix milliseconds.
@@ -127,7 +135,7 @@ impl Timers {
     /// The time of the last `advance`, in milliseconds since the broker began, gaps included: for ages, which go on
     /// whoever sleeps.
     pub fn milliseconds(&self) -> u64 {
-        u64::try_from(self.last.saturating_duration_since(self.start).as_millis()).unwrap_or(u64::MAX)
+        self.milliseconds
     }
 
     /// When such a time is; None if no clock gets there.

@@ -221,7 +221,8 @@ const ABOUT: &str = "A lightweight WebSocket broker: a channel is a URL.
 
   slotcast                                                  broker on ws://localhost:8080
   websocat ws://localhost:8080/chat                         join a channel
-  slotcast --listen :80 --origin https://example.com        serve the pages of a site";
+  slotcast --listen :80 --origin https://example.com        serve the pages of a site
+  slotcast bench ws://localhost:8080/load                   put a load on a server; see slotcast bench --help";
 
 const AFTER: &str = "\
 Defaults are in brackets. Sizes: 65536, 64k, 16MiB, 1GiB (units of 1024).

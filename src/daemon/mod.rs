@@ -1,6 +1,7 @@
 //! The daemon around the broker: command line, environment, log, descriptors, signals.
 
 mod args;
+pub mod bench;
 pub mod descriptors;
 mod logging;
 mod process;

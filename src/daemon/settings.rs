@@ -80,7 +80,7 @@ pub fn parse(
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return Ok(Request::Show(error.render().to_string()));
         }
-        Err(error) => return Err(Failure::Usage(one_line(&error))),
+        Err(error) => return Err(Failure::Usage(one_line(&error, "slotcast takes flags only", "slotcast --help"))),
     };
     let environment = Environment::read(environment).map_err(Failure::Usage)?;
     let settings = settle(&mut values, &matches, &environment, descriptors).map_err(Failure::Usage)?;
@@ -291,8 +291,8 @@ fn is_from_kubernetes(name: &str, value: &str) -> bool {
     name.starts_with("SERVICE_") || name.starts_with("PORT_") || (name == "PORT" && value.contains("://"))
 }
 
-/// clap's message and its tips in one line.
-fn one_line(error: &clap::Error) -> String {
+/// clap's message and its tips in one line: `stray` for a word too many, and which `help` says more.
+pub fn one_line(error: &clap::Error, stray: &str, help: &str) -> String {
     let text = error.render().to_string();
     let mut lines = text.lines().map(str::trim);
     let first = lines.next().unwrap_or_default();
@@ -300,13 +300,15 @@ fn one_line(error: &clap::Error) -> String {
     let is_stray_word = error.kind() == ErrorKind::UnknownArgument
         && error.get(ContextKind::InvalidArg).is_some_and(|argument| !argument.to_string().starts_with('-'));
     if is_stray_word {
-        said.push_str("; slotcast takes flags only");
+        said.push_str("; ");
+        said.push_str(stray);
     } else {
         for tip in lines.filter_map(|line| line.strip_prefix("tip: ")) {
             said.push_str("; ");
             said.push_str(tip);
         }
     }
-    said.push_str("; see slotcast --help");
+    said.push_str("; see ");
+    said.push_str(help);
     said
 }

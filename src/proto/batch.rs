@@ -13,8 +13,10 @@ pub const LARGE: usize = 32 * 1024;
 /// A batch takes no more messages past this size, in bytes, so that positions inside it fit 32 bits.
 pub const MAX_BATCH: usize = 1 << 30;
 
-/// Buffers of freed batches that are kept for the next ones, and the largest that is worth keeping, in bytes.
-const SPARE: usize = 8;
+/// Freed batches that are kept for the next turn's, which may be of as many channels; the bytes that they may hold
+/// together, and the largest that is worth keeping.
+const SPARE: usize = 1024;
+const SPARE_BYTES: usize = 512 * 1024;
 const SPARE_CAPACITY: usize = 64 * 1024;
 
 /// A batch's place in the slab.
@@ -191,17 +193,23 @@ impl Batch {
     fn footprint(&self) -> usize {
         self.len as usize
     }
+
+    /// Bytes of memory that it holds while it is empty.
+    fn capacity(&self) -> usize {
+        self.bytes.capacity() + self.ends.capacity() * size_of::<u32>()
+    }
 }
 
 /// All batches of a broker, and what they weigh together.
 ///
-/// Invariant: `held` is the sum of the lengths of all batches.
+/// Invariants: `held` is the sum of the lengths of all batches; `spare_bytes` is the sum of the capacities of `spare`.
 #[derive(Debug, Default)]
 pub struct Batches {
     slab: Slab<Batch>,
     held: usize,
     made: u64,
     spare: Vec<Batch>,
+    spare_bytes: usize,
 }
 
 impl Batches {
@@ -229,6 +237,7 @@ impl Batches {
 
     fn open_with(&mut self, content: Content) -> BatchKey {
         let mut batch = self.spare.pop().unwrap_or_default();
+        self.spare_bytes -= batch.capacity();
         batch.content = content;
         batch.references = 1;
         batch.age = self.made;
@@ -323,12 +332,14 @@ impl Batches {
         }
         let mut batch = self.slab.remove(key as usize);
         self.held -= batch.footprint();
-        if self.spare.len() < SPARE && batch.bytes.capacity() <= SPARE_CAPACITY && batch.ends.capacity() <= 4096 {
+        let capacity = batch.capacity();
+        if self.spare.len() < SPARE && capacity <= SPARE_CAPACITY && self.spare_bytes + capacity <= SPARE_BYTES {
             batch.bytes.clear();
             batch.ends.clear();
             batch.segments = Vec::new();
             batch.content = Content::Private;
             batch.len = 0;
+            self.spare_bytes += capacity;
             self.spare.push(batch);
         }
     }
@@ -395,6 +406,21 @@ mod tests {
             }
             batches.release(key);
             assert_eq!((batches.held(), batches.count()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn spares_are_few_and_small() {
+        let mut batches = Batches::default();
+        for size in [1, 100, 1000, SPARE_CAPACITY - 1000, SPARE_CAPACITY + 1] {
+            for _ in 0..2 {
+                let keys: Vec<BatchKey> = (0..SPARE + 9).map(|_| batches.open()).collect();
+                keys.iter().for_each(|&key| batches.append(key, None, |bytes| bytes.resize(size, 7)));
+                keys.iter().for_each(|&key| batches.release(key));
+                assert!(batches.spare.len() <= SPARE && batches.spare_bytes <= SPARE_BYTES, "{size}");
+                assert!(batches.spare.iter().all(|spare| spare.is_empty() && spare.capacity() <= SPARE_CAPACITY));
+                assert_eq!(batches.spare_bytes, batches.spare.iter().map(Batch::capacity).sum::<usize>(), "{size}");
+            }
         }
     }
 

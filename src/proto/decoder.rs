@@ -1,5 +1,5 @@
 //! Bytes of an open connection → messages and control frames (RFC 6455 §5). Every limit is checked at the header; the
-//! payload is unmasked while it is copied into the message's own buffer.
+//! payload is unmasked while it is copied into the message's own memory.
 
 use bytes::Bytes;
 
@@ -7,11 +7,9 @@ use super::close::CloseCode;
 use super::deflate::MOST_GROWTH;
 use super::frame::{Failure, Header, MAX_HEADER, Opcode, Start, protocol_error};
 use super::message::{Kind, Message};
+use super::pieces::Pieces;
 use super::{mask, utf8};
 use crate::limits::Limits;
-
-/// How far a message's buffer may be larger than what has arrived, in bytes: a promised length reserves nothing more.
-pub const RESERVE_AHEAD: usize = 16 * 1024;
 
 /// What one call of `decode` came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +54,7 @@ struct Unfinished {
     kind: Kind,
     compressed: bool,
     fragments: u32,
-    buffer: Vec<u8>,
+    payload: Pieces,
     text: utf8::Validator,
 }
 
@@ -105,7 +103,7 @@ impl Decoder {
     /// Bytes of heap memory held for what is unfinished.
     pub fn held(&self) -> usize {
         let Some(progress) = &self.progress else { return 0 };
-        let message = progress.message.as_ref().map_or(0, |message| message.buffer.capacity());
+        let message = progress.message.as_ref().map_or(0, |message| message.payload.held());
         size_of::<Progress>() + message + progress.frame.as_ref().map_or(0, |frame| frame.control.capacity())
     }
 
@@ -163,7 +161,7 @@ impl Decoder {
         if header.opcode.is_control() {
             return Ok(());
         }
-        let of = |m: &Unfinished| (m.buffer.len(), m.fragments, m.compressed);
+        let of = |m: &Unfinished| (m.payload.len(), m.fragments, m.compressed);
         let (used, fragments, compressed) = self.message().map_or((0, 0, header.compressed), of);
         // How long a compressed message is shows when it is inflated; what does not shrink may be a little longer.
         let most = if compressed { limits.max_message + MOST_GROWTH } else { limits.max_message };
@@ -185,9 +183,9 @@ impl Decoder {
             _ => None,
         };
         if let Some(kind) = kind {
-            let (buffer, text) = (Vec::new(), utf8::Validator::default());
+            let (payload, text) = (Pieces::default(), utf8::Validator::default());
             let compressed = header.compressed;
-            progress.message = Some(Unfinished { kind, compressed, fragments: 0, buffer, text });
+            progress.message = Some(Unfinished { kind, compressed, fragments: 0, payload, text });
         }
         if let (false, Some(message)) = (header.opcode.is_control(), &mut progress.message) {
             message.fragments += 1;
@@ -230,33 +228,32 @@ impl Decoder {
 }
 
 impl Unfinished {
-    fn take(&mut self, payload: &[u8], left: u64, key: [u8; 4], phase: usize) -> Result<(), Failure> {
-        let start = self.buffer.len();
-        if self.buffer.capacity() - start < payload.len() {
-            let ahead = (left - payload.len() as u64).min(RESERVE_AHEAD as u64) as usize;
-            // Many small fragments would otherwise move the buffer with each of them.
-            let grown = (start / 8).min(RESERVE_AHEAD);
-            self.buffer.reserve_exact(payload.len() + ahead.max(grown));
-        }
-        mask::extend_unmasked(&mut self.buffer, payload, key, phase);
-        match self.kind {
+    fn take(&mut self, arrived: &[u8], left: u64, key: [u8; 4], phase: usize) -> Result<(), Failure> {
+        let (mut rest, mut phase) = (arrived, phase);
+        let ahead = usize::try_from(left).unwrap_or(usize::MAX) - arrived.len();
+        while !rest.is_empty() {
+            let target = self.payload.room(rest.len(), ahead);
+            let start = target.len();
+            let (part, behind) = rest.split_at(rest.len().min(target.capacity() - start));
+            mask::extend_unmasked(target, part, key, phase);
             // What is compressed is judged once it is text.
-            Kind::Text if !self.compressed => {
-                self.text.push(self.buffer.get(start..).unwrap_or_default()).map_err(|_| invalid_text())
+            if self.kind == Kind::Text && !self.compressed {
+                self.text.push(target.get(start..).unwrap_or_default()).map_err(|_| invalid_text())?;
             }
-            _ => Ok(()),
+            (rest, phase) = (behind, phase.wrapping_add(part.len()));
         }
+        Ok(())
     }
 
     fn finish(self) -> Result<Step, Failure> {
         if self.compressed {
-            return Ok(Step::Compressed(self.kind, self.buffer));
+            return Ok(Step::Compressed(self.kind, self.payload.join().into_vec()));
         }
         if self.kind == Kind::Text && !self.text.is_complete() {
             return Err(invalid_text());
         }
         // Whoever keeps the message pays for its length, and for no room that fragments were given.
-        Ok(Step::Message(Message::checked(self.kind, Bytes::from(self.buffer.into_boxed_slice()))))
+        Ok(Step::Message(Message::checked(self.kind, Bytes::from(self.payload.join()))))
     }
 }
 

@@ -14,6 +14,7 @@ pub mod mask;
 pub mod message;
 pub mod origin;
 pub mod outbound;
+mod pieces;
 pub mod target;
 pub mod text;
 pub mod utf8;

@@ -2,7 +2,7 @@
 
 use super::Event;
 use crate::proto::batch::LARGE;
-use crate::proto::frame::{Opcode, write_header};
+use crate::proto::frame::{MAX_HEADER, Opcode, write_header};
 use crate::proto::message::Kind;
 
 /// One frame; a large payload is left to follow by reference.
@@ -13,8 +13,9 @@ pub(super) fn encode(event: &Event<'_>, target: &mut Vec<u8>) {
         Kind::Text => Opcode::Text,
         Kind::Binary => Opcode::Binary,
     };
+    let copied = if payload.len() < LARGE { payload } else { &[] };
+    // Once for both, since an empty batch would grow twice.
+    target.reserve(MAX_HEADER + copied.len());
     write_header(target, opcode, payload.len());
-    if payload.len() < LARGE {
-        target.extend_from_slice(payload);
-    }
+    target.extend_from_slice(copied);
 }

@@ -4,12 +4,12 @@ use bytes::Bytes;
 
 use super::{Framing, MAX_HEAD, Refusal, Status, is_field_value_byte, is_token_byte};
 use crate::limits::Limits;
-use crate::proto::decoder::RESERVE_AHEAD;
+use crate::proto::pieces::Pieces;
 
 /// Most digits of a chunk's size; more than these can only be leading zeros, of which nobody needs as many.
 const MAX_SIZE_DIGITS: u8 = 16;
 
-/// Collects one body. What a peer claims reserves at most `RESERVE_AHEAD` bytes ahead of what has arrived.
+/// Collects one body. What a peer claims reserves no more than `Pieces` do ahead of what has arrived.
 ///
 /// Of a chunked body every byte that is not data is looked at once, and refused at the first one about which two
 /// recipients could differ: what is accepted does not depend on how the bytes were cut into reads. Chunk extensions
@@ -17,7 +17,7 @@ const MAX_SIZE_DIGITS: u8 = 16;
 #[derive(Debug)]
 pub struct BodyReader {
     state: State,
-    bytes: Vec<u8>,
+    bytes: Pieces,
     /// Bytes of data still to come, of the chunk or of the whole. Invariant: at most the limit at the time it was read.
     left: usize,
     digits: u8,
@@ -65,7 +65,7 @@ impl BodyReader {
             }
             Framing::Chunked => (State::Size, 0),
         };
-        Ok(BodyReader { state, bytes: Vec::new(), left, digits: 0, trailers: 0, aside: 0 })
+        Ok(BodyReader { state, bytes: Pieces::default(), left, digits: 0, trailers: 0, aside: 0 })
     }
 
     /// Takes bytes, at most up to the end of the body; returns how many, and whether the body is complete.
@@ -95,23 +95,26 @@ impl BodyReader {
 
     /// Bytes of heap memory held.
     pub fn held(&self) -> usize {
-        self.bytes.capacity()
+        self.bytes.held()
     }
 
     /// The body; of one that is not complete, what has arrived. It holds no more memory than it is long.
     pub fn finish(self) -> Bytes {
-        Bytes::from(self.bytes.into_boxed_slice())
+        Bytes::from(self.bytes.join())
     }
 
     fn copy(&mut self, input: &[u8]) -> usize {
         let data = input.get(..self.left.min(input.len())).unwrap_or_default();
         self.left -= data.len();
-        if self.bytes.capacity() - self.bytes.len() < data.len() {
-            // Many small chunks would otherwise move the buffer with each of them.
-            let ahead = self.left.max(self.bytes.len()).min(RESERVE_AHEAD);
-            self.bytes.reserve_exact(data.len() + ahead);
+        // Many small chunks promise little each, and are followed by as many again.
+        let ahead = self.left.max(self.bytes.len());
+        let mut rest = data;
+        while !rest.is_empty() {
+            let target = self.bytes.room(rest.len(), ahead);
+            let (part, behind) = rest.split_at(rest.len().min(target.capacity() - target.len()));
+            target.extend_from_slice(part);
+            rest = behind;
         }
-        self.bytes.extend_from_slice(data);
         if self.left == 0 {
             self.state = if self.state == State::Whole { State::Complete } else { State::DataCr };
         }

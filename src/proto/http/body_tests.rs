@@ -1,7 +1,7 @@
 use super::*;
 use crate::limits::Limits;
 use crate::proto::connection::{Connection, Input};
-use crate::proto::decoder::RESERVE_AHEAD;
+use crate::proto::pieces::RESERVE_AHEAD;
 use crate::proto::testing::Random;
 
 /// The body and how many bytes it took, nothing yet, or a refusal.

@@ -1,0 +1,4 @@
+//! One `send` for every message to every subscriber.
+fn main() {
+    floor::serve(false);
+}

@@ -1,0 +1,97 @@
+//! Bytes that arrive a little at a time. They are kept in pieces, so that what is long is moved once, at its end, and not
+//! with every read.
+
+/// How far the memory may be larger than what has arrived, in bytes: a promised length reserves nothing more.
+pub const RESERVE_AHEAD: usize = 16 * 1024;
+
+/// A piece of so many bytes does not grow any more.
+const PIECE: usize = 32 * 1024;
+
+/// What has arrived so far.
+///
+/// Invariants: every piece of `full` has `PIECE` bytes at least and no room; `before` is the sum of their lengths.
+#[derive(Debug, Default)]
+pub struct Pieces {
+    full: Vec<Vec<u8>>,
+    before: usize,
+    last: Vec<u8>,
+}
+
+impl Pieces {
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.before + self.last.len()
+    }
+
+    /// Bytes of heap memory held.
+    pub fn held(&self) -> usize {
+        self.before + self.last.capacity() + self.full.capacity() * size_of::<Vec<u8>>()
+    }
+
+    /// Where the next bytes are to be appended, as many as it has room for and no more. `wanted` have arrived, one at
+    /// least, and `ahead` are expected behind them.
+    pub fn room(&mut self, wanted: usize, ahead: usize) -> &mut Vec<u8> {
+        let (length, room) = (self.last.len(), self.last.capacity() - self.last.len());
+        if room < wanted && (room == 0 || length < PIECE) {
+            if length >= PIECE {
+                self.before += length;
+                self.full.push(std::mem::take(&mut self.last));
+            }
+            // Many small ones would otherwise move the piece with each of them.
+            self.last.reserve_exact(wanted + ahead.max(length / 8).min(RESERVE_AHEAD));
+        }
+        &mut self.last
+    }
+
+    /// All of it in one, which holds no more memory than it is long.
+    pub fn join(mut self) -> Box<[u8]> {
+        if self.full.is_empty() {
+            return self.last.into_boxed_slice();
+        }
+        let mut whole = Vec::with_capacity(self.len());
+        self.full.push(self.last);
+        // Each is let go as soon as it is copied.
+        self.full.into_iter().for_each(|piece| whole.extend_from_slice(&piece));
+        whole.into_boxed_slice()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::testing::Random;
+
+    #[test]
+    fn what_comes_out_is_what_went_in_and_little_is_reserved() {
+        let mut random = Random::seeded();
+        for most in [1, 100, 1_400, 16 * 1024, 65_536, 300_000] {
+            let (mut pieces, mut all) = (Pieces::default(), Vec::new());
+            while all.len() < 200 * most.min(2_000) {
+                let length = 1 + random.below(most);
+                let (arrived, ahead) = (random.bytes(length), random.below(1 << 20));
+                let mut rest = arrived.as_slice();
+                while !rest.is_empty() {
+                    let target = pieces.room(rest.len(), ahead);
+                    let (part, behind) = rest.split_at(rest.len().min(target.capacity() - target.len()));
+                    assert!(!part.is_empty(), "no room, {random}");
+                    target.extend_from_slice(part);
+                    rest = behind;
+                }
+                all.extend_from_slice(&arrived);
+                let list = pieces.full.capacity() * size_of::<Vec<u8>>();
+                assert!(
+                    pieces.full.iter().all(|full| full.len() >= PIECE && full.capacity() == full.len()),
+                    "{random}"
+                );
+                assert_eq!(pieces.len(), all.len(), "{random}");
+                assert!(
+                    pieces.held() <= all.len() + RESERVE_AHEAD + list,
+                    "{} of {}, {random}",
+                    pieces.held(),
+                    all.len()
+                );
+            }
+            assert!(pieces.join().as_ref() == all, "at most {most} at a time, {random}");
+        }
+    }
+}
