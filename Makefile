@@ -1,6 +1,6 @@
 # Every target is one line; what it does stands in the script that it names.
 .DEFAULT_GOAL := help
-.PHONY: help run test rust-test planted websocat-test autobahn browser-test clients-test lint doc bench bench-check micro figures fuzz clean
+.PHONY: help run test rust-test planted websocat-test autobahn browser-test examples-test clients-test lint doc bench bench-check micro figures fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ autobahn: ## the whole Autobahn suite, 517 cases, strict (make test leaves out t
 
 browser-test: ## the page, followers and the module in a real Chromium
 	bash tests/run.sh browser
+
+examples-test: ## every example as a child process: its page in a real Chromium, or a WebSocket
+	bash tests/run.sh examples
 
 clients-test: ## httpx-sse, httpx and websockets from Python, ws and eventsource from Node, against the real broker
 	bash tests/run.sh clients

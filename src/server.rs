@@ -78,6 +78,8 @@ pub struct Server {
     finished: bool,
     /// Whether the last look at the sockets found nothing.
     rested: bool,
+    /// The embedder was told that nothing is left, and nothing was looked at since.
+    is_idle: bool,
     /// When this turn began; None before the first.
     woke: Option<Instant>,
     turns: Turns,
@@ -163,6 +165,7 @@ impl Server {
             accept_again: None,
             finished: false,
             rested: false,
+            is_idle: false,
             woke: None,
             turns: Turns::default(),
         })

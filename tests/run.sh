@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests, and first installs whatever they need.
 #
-#   tests/run.sh [SUITE...]     rust lint bench-check websocat autobahn browser clients
+#   tests/run.sh [SUITE...]     rust lint bench-check websocat autobahn browser examples clients
 #
 # Without arguments: all of them (lint only with CI=true). What cannot be installed is skipped, loudly;
 # with CI=true a skipped suite counts as failed. Tools go to .tools/, which git ignores.
@@ -39,21 +39,21 @@ main() {
     if ((${#suites[@]} == 0)); then
         suites=(rust)
         ! $ci || suites+=(lint)
-        suites+=(bench-check autobahn browser clients websocat) # the last one is being installed behind the others
+        suites+=(bench-check autobahn browser examples clients websocat) # the last one is being installed behind the others
     fi
     command -v cargo >/dev/null || usage 'cargo is missing; install Rust from https://rustup.rs'
     for suite in "${suites[@]}"; do
-        [[ $suite =~ ^(rust|lint|bench-check|autobahn|browser|clients|websocat)$ ]] || usage "no suite '$suite'; there are: rust lint bench-check autobahn browser clients websocat"
+        [[ $suite =~ ^(rust|lint|bench-check|autobahn|browser|examples|clients|websocat)$ ]] || usage "no suite '$suite'; there are: rust lint bench-check autobahn browser examples clients websocat"
     done
     mkdir -p "$tools"
     local built=''
     for suite in "${suites[@]}"; do
-        if [[ ! $suite =~ ^(rust|lint|bench-check)$ && -z $built ]]; then
+        if [[ ! $suite =~ ^(rust|lint|bench-check|examples)$ && -z $built ]]; then
             build_release && built=yes || built=no
             [[ $built == no || " ${suites[*]} " != *' websocat '* ]] || start_websocat_install
         fi
         echo "== $suite"
-        if [[ $built == no && $suite != bench-check ]]; then
+        if [[ $built == no && ! $suite =~ ^(bench-check|examples)$ ]]; then
             row "$suite (no release binary)" 0 1 0 0
         else
             "suite_$suite"
@@ -225,6 +225,20 @@ suite_browser() {
         run_counted 'browser followers' "$began" 300 indented node tests/browser/followers.mjs
         began=$SECONDS
         run_counted 'browser module' "$began" 300 indented node tests/browser/module.mjs
+    fi
+}
+
+# The examples as `cargo run --example` has them: the debug build.
+suite_examples() {
+    local began=$SECONDS
+    if ! page_ready || ! node_modules_ready tests/clients; then
+        skip examples 'no node, npm or chromium, or npm ci failed'
+    elif ! run_logged "$scratch/examples-build.log" 900 rust_progress cargo build --examples; then
+        sed 's/^/    /' "$scratch/examples-build.log"
+        row 'examples (not built)' 0 1 0 $((SECONDS - began))
+    else
+        export EXAMPLES=${CARGO_TARGET_DIR:-$root/target}/debug/examples
+        run_counted examples "$began" 600 indented node tests/browser/examples.mjs
     fi
 }
 

@@ -97,6 +97,16 @@ pub enum Published {
     TooManyChannels,
 }
 
+impl Published {
+    /// How many subscribers there were at that moment: none if nobody gets it.
+    pub fn receivers(&self) -> usize {
+        match self {
+            Published::Done { receivers, .. } => *receivers,
+            Published::TooBig | Published::TooManyChannels => 0,
+        }
+    }
+}
+
 /// Why somebody could not join a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

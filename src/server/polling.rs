@@ -45,7 +45,8 @@ impl Server {
 
     /// As `poll`, but it never waits: for a server inside somebody else's loop, which waits until the descriptor that
     /// [`AsFd`] shows is readable, or [`poll_timeout`](Self::poll_timeout) has passed, and then calls this until it is
-    /// `Idle`. Nothing is sent before that.
+    /// `Idle`, or as often as it likes: a busy server is never idle, and a host that has other things to see to goes on
+    /// with them after some events, for `poll_timeout` is zero then. What events lead to is sent at the end of each turn.
     ///
     /// # Errors
     /// As `poll`.
@@ -56,12 +57,14 @@ impl Server {
     /// How long somebody else's loop may wait at the most before it calls `poll_now`; zero while anything is ready, None
     /// if only the descriptor matters.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let waits = self.phase == Phase::Sleep && !self.broker.has_events() && self.io_ready.is_empty();
+        // Unless the last call found nothing, something may be left of which the outer poll is not told again.
+        let waits = self.is_idle && !self.broker.has_events() && self.io_ready.is_empty();
         if waits { self.timeout(Instant::now()) } else { Some(Duration::ZERO) }
     }
 
     fn advance(&mut self, deadline: Option<Instant>) -> io::Result<Polled> {
         self.values.tidy();
+        self.is_idle = false;
         loop {
             if let Some(event) = self.broker.next_event() {
                 if let Event::Close(id, _) = &event {
@@ -95,7 +98,7 @@ impl Server {
                     // Only a look that found nothing says that nothing is left: a full buffer of events, or an edge that
                     // came meanwhile, may have more behind it, and an outer poll is not told of that again.
                     if self.rested && deadline.is_some_and(|deadline| self.woke.is_some_and(|woke| woke >= deadline)) {
-                        self.rested = false;
+                        (self.rested, self.is_idle) = (false, true);
                         return Ok(Polled::Idle);
                     }
                     self.sleep(deadline)?;

@@ -1,5 +1,5 @@
 // Runs every example of the crate as a child process and uses it: those with a page in a real Chromium, the others with
-// a WebSocket.
+// the WebSocket of ../clients.
 //
 //   cargo build --examples && EXAMPLES=target/debug/examples node examples.mjs
 //
@@ -8,11 +8,16 @@
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { mkdirSync } from 'node:fs'
+import dgram from 'node:dgram'
+import { appendFileSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import net from 'node:net'
+import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { DEADLINE, finish, launch, runAll, until } from './harness.mjs'
 
+const WebSocket = createRequire(new URL('../clients/', import.meta.url))('ws')
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 const EXAMPLES = path.resolve(process.env.EXAMPLES || `${ROOT}target/debug/examples`)
 const SCREENSHOTS = `${ROOT}.screenshots/`
@@ -33,6 +38,7 @@ const tests = {
       await sees(bob, 'hello')
       await say(bob, 'hello yourself')
       await sees(ann, 'hello yourself')
+      await sees(bob, 'hello yourself')
       assert.deepEqual(await bob.locator('.said b').allTextContents(), ['Ann', 'Bob'])
       assert.match(await bob.locator('.said time').first().textContent(), /^\d\d:\d\d$/)
       assert.deepEqual(await people(bob), ['Ann', 'Bob'])
@@ -147,6 +153,397 @@ const tests = {
       await shoot(page, 'example-chat-390-dark-name')
     })
   },
+
+  async 'vote: the three modes agree, and one sees what each costs'(browser) {
+    await running('vote', async vote => {
+      const pages = []
+      for (const mode of ['WebSocket', 'Long polling', 'Polling']) pages.push(await ballot(browser, vote, mode))
+      const expected = { Coffee: 3, Tea: 3, Water: 3, Juice: 0, Mate: 0 }
+      for (const page of pages) for (const name of ['Coffee', 'Tea', 'Water']) await page.getByRole('button', { name }).click()
+      for (const page of pages) await shows(page, expected)
+      assert.equal(await pages[0].locator('#total').textContent(), '9 votes')
+      // A quiet while, in which the one who polls asks on and on.
+      const before = await costs(pages[2], 'plain')
+      await until('two more requests', async () => (await costs(pages[2], 'plain')).requests >= before.requests + 2)
+      assert.equal((await costs(pages[2], 'plain')).results, before.results, 'what is the same is 304')
+      const [socket, long, plain] = [await costs(pages[0], 'socket'), await costs(pages[1], 'long'), await costs(pages[2], 'plain')]
+      assert.equal(socket.requests, 1)
+      assert.equal(socket.results, 10, 'each vote, and how it stood')
+      assert.ok(long.requests > long.results - 1 && long.results > 1, JSON.stringify(long))
+      assert.ok(socket.bytes > 1000 && socket.bytes < long.bytes && socket.bytes < plain.bytes, JSON.stringify({ socket, long, plain }))
+      assert.deepEqual(await costs(pages[0], 'plain'), { requests: 0, results: 0, bytes: 0 })
+    })
+  },
+
+  async 'vote: one page switches between the modes, disconnects and connects'(browser) {
+    await running('vote', async vote => {
+      const [page, other] = [await ballot(browser, vote), await ballot(browser, vote)]
+      let votes = 0
+      for (const mode of ['Long polling', 'Polling', 'WebSocket']) {
+        await choose(page, mode)
+        await page.getByRole('button', { name: 'Mate' }).click()
+        for (const it of [page, other]) await shows(it, { Mate: votes + 1 })
+        await other.getByRole('button', { name: 'Mate' }).click()
+        votes += 2
+        for (const it of [page, other]) await shows(it, { Mate: votes })
+      }
+      for (const mode of ['socket', 'long', 'plain']) assert.ok((await costs(page, mode)).requests > 0, mode)
+      await page.getByRole('button', { name: 'Disconnect' }).click()
+      await status(page, 'Not connected')
+      assert.ok(await page.getByRole('button', { name: 'Tea' }).isDisabled())
+      await other.getByRole('button', { name: 'Tea' }).click()
+      await shows(other, { Tea: 1 })
+      await shows(page, { Tea: 0 })
+      await page.getByRole('button', { name: 'Connect', exact: true }).click()
+      await shows(page, { Tea: 1, Mate: votes })
+      await page.getByRole('button', { name: 'Begin again' }).click()
+      assert.deepEqual(await costs(page, 'plain'), { requests: 0, results: 0, bytes: 0 })
+    })
+  },
+
+  async 'vote: what is no vote is refused, and names stay text'(browser) {
+    const name = '<script>document.title="owned"</script>'
+    const args = address => [address, name, 'Tea']
+    await running('vote', async vote => {
+      const page = await ballot(browser, vote)
+      await page.getByRole('button', { name: 'script' }).click()
+      await shows(page, { [name]: 1, Tea: 0 })
+      assert.equal(await page.title(), 'Vote')
+      for (const [target, body, code] of [['/votes', 'Nobody', 'unknown_candidate'], ['/votes', '', 'unknown_candidate'], ['/elsewhere', 'Tea', 'not_here']]) {
+        const answer = await fetch(vote.url + target, { method: 'POST', body })
+        assert.equal((await answer.json()).code, code)
+      }
+      const lines = (...them) => fetch(vote.url + '/votes', { method: 'POST', body: them.join('\n'), headers: { 'Content-Type': 'application/x-ndjson' } })
+      assert.equal((await lines('Tea', 'Nobody')).status, 400)
+      assert.equal((await lines('Tea', 'Tea')).status, 200)
+      await shows(page, { [name]: 1, Tea: 2 })
+      assert.equal((await closing(vote.url + '/votes', ['Nobody'])).code, 1008)
+    }, { args })
+  },
+
+  async 'vote: a server that goes is noticed in every mode, one that comes back is found'(browser) {
+    await restarting('vote', async (vote, stop, start) => {
+      const pages = []
+      for (const mode of ['WebSocket', 'Long polling', 'Polling']) pages.push(await ballot(browser, vote, mode))
+      await pages[0].getByRole('button', { name: 'Tea' }).click()
+      for (const page of pages) await shows(page, { Tea: 1 })
+      await stop()
+      for (const page of pages) await status(page, 'Connection lost, trying again')
+      await start()
+      for (const page of pages) await status(page, 'Connected', RECONNECT_DEADLINE)
+      await pages[1].getByRole('button', { name: 'Water' }).click()
+      for (const page of pages) await shows(page, { Tea: 0, Water: 1 })
+    })
+  },
+
+  async 'vote: screenshots'(browser) {
+    await running('vote', async vote => {
+      const page = await ballot(browser, vote, 'WebSocket')
+      for (const [name, votes] of [['Coffee', 12], ['Tea', 17], ['Water', 4], ['Juice', 9], ['Mate', 1]])
+        for (let i = 0; i < votes; i++) await page.getByRole('button', { name }).click()
+      for (const mode of ['Long polling', 'Polling', 'WebSocket']) {
+        await choose(page, mode)
+        await page.getByRole('button', { name: 'Coffee' }).click()
+      }
+      await shows(page, { Coffee: 15, Tea: 17 })
+      await both(page, 'vote')
+    })
+  },
+
+  async 'clock: everybody gets the time each second'(browser) {
+    await running('clock', async clock => {
+      const pages = [await watch(browser, clock, 'kitchen'), await watch(browser, clock, '<script>hall</script>')]
+      for (const page of pages) {
+        const seen = new Set()
+        await until('three seconds', async () => seen.add(await page.locator('#time').textContent()).size >= 3)
+        for (const it of seen) assert.match(it, /^\d\d:\d\d:\d\d$/)
+        const shown = new Date(await page.locator('#time').getAttribute('datetime'))
+        assert.ok(Math.abs(shown - Date.now()) < DEADLINE, String(shown))
+        assert.deepEqual(await clients(page), ['<script>hall</script>', 'kitchen'])
+      }
+      const guest = await open(browser, clock.url)
+      await until('a name of its own', async () => /\?id=guest-/.test(guest.url()))
+      await until('three', async () => (await clients(pages[0])).length === 3)
+      await guest.close()
+      await until('two', async () => (await clients(pages[0])).length === 2)
+    })
+  },
+
+  async 'clock: a second connection of one id replaces the first'(browser) {
+    await running('clock', async clock => {
+      const first = await watch(browser, clock, 'kitchen')
+      const second = await watch(browser, clock, 'kitchen')
+      await until('the end', () => first.locator('#replaced').isVisible())
+      assert.match(await first.locator('#replaced p').textContent(), /4001 replaced: this id has connected again/)
+      await until('another second', async () => (await clients(second)).join() === 'kitchen')
+      await first.getByRole('button', { name: 'Take it back' }).click()
+      await status(first, 'Connected as kitchen')
+      await until('the end', () => second.locator('#replaced').isVisible())
+      const ended = closing(clock.url + '/time?id=a%20b', [])
+      const other = closing(clock.url + '/time?id=a%20b', [])
+      const one = await Promise.race([ended, other])
+      assert.deepEqual([one.code, one.reason], [4001, 'replaced: this id has connected again'])
+      for (const query of ['', '?id=', '?id=%20', '?id=%ff', '?id=' + 'x'.repeat(33)])
+        await assert.rejects(closing(clock.url + '/time' + query, []), /400/, query)
+      clock.child.kill('SIGINT')
+      await Promise.all([ended, other])
+    })
+  },
+
+  async 'clock: one that stops is noticed, one that comes back is found'(browser) {
+    await restarting('clock', async (clock, stop, start) => {
+      const page = await watch(browser, clock, 'kitchen')
+      clock.child.kill('SIGSTOP')
+      await status(page, 'Connection lost, trying again')
+      clock.child.kill('SIGCONT')
+      await status(page, 'Connected as kitchen', RECONNECT_DEADLINE)
+      await stop()
+      await status(page, 'Connection lost, trying again')
+      await start()
+      await status(page, 'Connected as kitchen', RECONNECT_DEADLINE)
+    })
+  },
+
+  async 'clock: screenshots'(browser) {
+    await running('clock', async clock => {
+      const page = await watch(browser, clock, 'kitchen')
+      for (const name of ['hall', 'workshop', 'Ann’s phone']) await watch(browser, clock, name)
+      await until('four', async () => (await clients(page)).length === 4)
+      await both(page, 'clock')
+      await watch(browser, clock, 'kitchen')
+      await until('the end', () => page.locator('#replaced').isVisible())
+      await shoot(page, 'example-clock-390-dark-replaced')
+    })
+  },
+
+  async 'monitor: a growing file, for everybody, and from where it was on'(browser) {
+    await followed(async (file, monitor) => {
+      appendFileSync(file, 'third\n')
+      const pages = [await look(browser, monitor), await look(browser, monitor)]
+      for (const page of pages) {
+        await logs(page, ['first <script>document.title="owned"</script>', '  second', 'third'])
+        assert.equal(await page.locator('h1').textContent(), path.basename(file))
+      }
+      await until('two', async () => (await pages[0].locator('#watching').textContent()) === '2 watching')
+      appendFileSync(file, 'ERROR no such')
+      appendFileSync(file, ' thing\nwarning: \xff\n\n')
+      for (const page of pages) await logs(page, ['ERROR no such thing', 'warning: ÿ', ' '], 3)
+      assert.equal(await pages[0].locator('#log .error').textContent(), 'ERROR no such thing')
+      await pages[0].getByLabel('Only lines with').fill('NO SUCH')
+      assert.deepEqual(await pages[0].locator('#log p:visible').allTextContents(), ['ERROR no such thing'])
+      await pages[1].reload()
+      await logs(pages[1], ['first <script>document.title="owned"</script>', '  second', 'third', 'ERROR no such thing', 'warning: ÿ', ' '])
+      // Another file takes its name, and then it is cut short.
+      renameSync(file, file + '.1')
+      writeFileSync(file, 'rotated\n')
+      await logs(pages[1], ['rotated'], 1)
+      writeFileSync(file, 'cut\n')
+      await logs(pages[1], ['cut'], 1)
+      appendFileSync(file, Array.from({ length: 3000 }, (_, i) => `line ${i}\n`).join(''))
+      for (const page of pages) await logs(page, ['line 2998', 'line 2999'], 2)
+      assert.ok((await pages[0].locator('#log p').count()) <= 2000)
+      assert.equal((await fetch(monitor.url + '/log', { method: 'POST', body: 'forged' })).status, 403)
+    })
+  },
+
+  async 'monitor: standard input, and charts that are there on load'(browser) {
+    await running('monitor', async monitor => {
+      const write = text => monitor.child.stdin.write(text)
+      write('one\ntwo\n')
+      const page = await look(browser, monitor)
+      await logs(page, ['one', 'two'])
+      write('x'.repeat(5000) + '\nthree')
+      await until('a long line in two pieces', async () => (await page.locator('#log p').allTextContents()).map(it => it.length).join() === '3,3,4096,904')
+      assert.equal(await page.locator('h1').textContent(), 'Standard input')
+      await until('three points', async () => (await page.locator('.line').first().getAttribute('d'))?.split('L').length >= 3)
+      const late = await look(browser, monitor)
+      await until('as many on load', async () => (await late.locator('.line').first().getAttribute('d'))?.split('L').length >= 3)
+      assert.match((await late.locator('#gauges p').allTextContents()).join(), /^\d+ %,\d+ %,\d+\.\d\d$/)
+      write(' and four\n')
+      monitor.child.stdin.end()
+      await until('the rest', async () => (await page.locator('#log p').allTextContents()).at(-1) === 'three and four')
+      await status(late, 'Connected')
+    }, { args: address => ['-', address], stdin: 'pipe' })
+  },
+
+  async 'monitor: one that goes is noticed, one that comes back is found'(browser) {
+    const args = address => ['tests/browser/package.json', address]
+    await restarting('monitor', async (monitor, stop, start) => {
+      const page = await look(browser, monitor)
+      await logs(page, ['}'], 1)
+      await stop()
+      await status(page, 'Connection lost, trying again')
+      await start()
+      await status(page, 'Connected', RECONNECT_DEADLINE)
+      await until('what is lost', async () => (await page.locator('#log .note').count()) === 1)
+    }, { args })
+  },
+
+  async 'monitor: screenshots'(browser) {
+    await followed(async (file, monitor) => {
+      const page = await look(browser, monitor)
+      await look(browser, monitor)
+      const at = i => `2026-03-14T09:${String(10 + Math.floor(i / 4)).padStart(2, '0')}:${String(i * 13 % 60).padStart(2, '0')}Z`
+      const lines = ['INFO  GET /basket 200 in 12 ms', 'INFO  GET /basket/items?page=2&sort=price 200 in 31 ms', 'DEBUG cache: 412 hits, 9 misses', 'INFO  POST /orders 201 in 84 ms',
+        'WARN  payment provider answered after 2,140 ms, trying another', 'INFO  order 88213 paid', 'ERROR cannot send the receipt of order 88213: connection refused', 'INFO  receipt of order 88213 sent']
+      for (let i = 0; i < 24; i++) appendFileSync(file, `${at(i)} ${lines[i % lines.length]}\n`)
+      await until('some points', async () => (await page.locator('.line').first().getAttribute('d'))?.split('L').length >= 12, 20_000)
+      await both(page, 'monitor')
+    })
+  },
+
+  async 'echo: it says back what it hears'() {
+    await running('echo', async echo => {
+      const { heard } = await talk(echo.url, ['hello', '<b>', Buffer.from([0, 255])], 3)
+      assert.deepEqual(heard, ['You said: hello', 'You said: <b>', 'You said: something binary'])
+      assert.equal((await fetch(echo.url)).status, 404)
+      await until('the end told', () => / has left: /.test(echo.output))
+    })
+  },
+
+  async 'callbacks: on_open, on_message and on_close'() {
+    await running('callbacks', async callbacks => {
+      const ann = talk(callbacks.url + '/ann', ['one', 'two'], 5)
+      await until('two', async () => (await ann.heard()).length === 3)
+      const bob = await closing(callbacks.url + '/bob', ['bye'])
+      assert.deepEqual(bob, { code: 1000, reason: 'bye', heard: ['welcome to /bob, 2 here; say bye to leave'] })
+      const { code } = await closing(callbacks.url + '/eve', [Buffer.from([1])])
+      assert.equal(code, 1003)
+      const { heard } = await ann
+      assert.deepEqual(heard.slice(0, 3), ['welcome to /ann, 1 here; say bye to leave', '/ann says: one (1)', '/ann says: two (2)'])
+      assert.match(heard.slice(3).join(), /^\/bob has left after 0: \S+,\/eve has left after 0: \S+$/)
+    })
+  },
+
+  async 'own_loop: datagrams become messages'() {
+    await running('own_loop', async host => {
+      const listener = talk(host.url + '/udp', [], 20)
+      await listener.open
+      const socket = dgram.createSocket('udp4')
+      try {
+        const answers = []
+        socket.on('message', answer => answers.push(String(answer)))
+        for (let i = 0; i < 20; i++) {
+          socket.send(`datagram ${i}`, Number(host.port), '127.0.0.1')
+          await until('an answer', () => answers.length === i + 1)
+        }
+        assert.deepEqual([...new Set(answers)], ['1 got it\n'])
+      } finally {
+        socket.close()
+      }
+      assert.deepEqual((await listener).heard, Array.from({ length: 20 }, (_, i) => `datagram ${i}`))
+    })
+  },
+
+  async 'threads: ten count, each in its order'() {
+    await running('threads', async threads => {
+      const { heard } = await talk(threads.url + '/threads?since=all', [], 40)
+      const last = new Map()
+      for (const text of heard) {
+        const [, number, count] = text.match(/^thread (\d+) counts (\d+)$/)
+        assert.equal(Number(count), (last.get(number) ?? Number(count) - 1) + 1, text)
+        last.set(number, Number(count))
+      }
+      assert.equal(last.size, 10)
+    })
+  },
+
+  async 'frames: what passes is shown byte by byte'() {
+    await running('frames', async frames => {
+      const long = 'x'.repeat(300)
+      const { heard } = await talk(frames.url + '/chat', ['Hello', Buffer.from([1, 2]), long, '\x1b[31mred'], 4)
+      assert.deepEqual(heard.map(String), ['Hello', '\x01\x02', long, '\x1b[31mred'])
+      await until('both closes', () => frames.output.match(/ Close, /g)?.length === 2)
+      const shown = frames.output.slice(frames.output.indexOf('1 →'))
+      assert.match(shown, /^1 → head, \d+ bytes\n {6}GET \/chat HTTP\/1\.1\n/)
+      assert.match(shown, /1 ← head, \d+ bytes\n {6}HTTP\/1\.1 101 Switching Protocols\n/)
+      const sent = shown.match(/1 → text, final, 5 bytes, masked with (.*)\n {6}header   (.*)\n {6}payload  (.*)\n {6}reads    (.*)\n/)
+      assert.deepEqual([sent[2], sent[4]], [`81 85 ${sent[1]}`, '"Hello"'])
+      const [key, payload] = [sent[1], sent[3]].map(it => it.split(' ').map(byte => parseInt(byte, 16)))
+      assert.equal(String.fromCharCode(...payload.map((byte, i) => byte ^ key[i % 4])), 'Hello')
+      assert.match(shown, /1 ← text, final, 5 bytes, not masked\n {6}header   81 05\n {6}payload  48 65 6c 6c 6f\n {6}reads    "Hello"\n/)
+      assert.match(shown, /1 ← binary, final, 2 bytes, not masked\n {6}header   82 02\n {6}payload  01 02\n/)
+      assert.match(shown, /1 ← text, final, 300 bytes, not masked\n {6}header   81 7e 01 2c\n {6}payload  (78 ){48}…\n/)
+      assert.match(shown, /1 → Close, final, 2 bytes, .*\n.*\n.*\n {6}reads    1000 ""\n/)
+      assert.ok(!shown.includes('\x1b'), 'peers do not paint the terminal')
+      assert.equal((await fetch(frames.url + '/-/health')).status, 200)
+    })
+  },
+
+  async 'each takes its port from the environment, ends at a signal, and says what is wrong with an address'() {
+    const port = await freePort()
+    for (const name of ['callbacks', 'chat', 'clock', 'echo', 'frames', 'monitor', 'own_loop', 'threads', 'vote']) {
+      const example = await start(name, { args: () => [], env: { ...process.env, PORT: String(port) } })
+      try {
+        assert.equal(example.port, String(port), name)
+        await example.stop('SIGINT')
+        assert.equal(example.signal, 'SIGINT', name)
+      } finally {
+        await example.stop()
+      }
+      const args = () => name === 'monitor' ? ['-', 'http://x/'] : ['http://x/']
+      await assert.rejects(start(name, { args }), /ended:[^]*is not an address/, name)
+    }
+  },
+}
+
+// ---------------------------------------------------------------- monitor
+
+async function look(browser, monitor) {
+  const page = await open(browser, monitor.url, { forgive: GONE })
+  await status(page, 'Connected')
+  return page
+}
+
+/** Waits until these are the last `count` lines, or all. */
+const logs = (page, lines, count = 0) => until(JSON.stringify(lines), async () =>
+  JSON.stringify((await page.locator('#log p').allTextContents()).slice(-count)) === JSON.stringify(lines))
+
+/** While `body` runs, a log file that has two lines, and the monitor on it. */
+async function followed(body) {
+  const folder = mkdtempSync(path.join(tmpdir(), 'slotcast-'))
+  const file = path.join(folder, 'app.log')
+  writeFileSync(file, 'first <script>document.title="owned"</script>\n  second\r\n')
+  try {
+    await running('monitor', monitor => body(file, monitor), { args: address => [file, address] })
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
+// ---------------------------------------------------------------- clock
+
+async function watch(browser, clock, id) {
+  const page = await open(browser, `${clock.url}/?id=${encodeURIComponent(id)}`, { forgive: GONE })
+  await status(page, `Connected as ${id}`)
+  return page
+}
+
+const clients = page => page.locator('#clients li').allTextContents()
+
+// ---------------------------------------------------------------- vote
+
+async function ballot(browser, vote, mode) {
+  const page = await open(browser, vote.url, { forgive: GONE })
+  await status(page, 'Connected')
+  if (mode) await choose(page, mode)
+  return page
+}
+
+async function choose(page, mode) {
+  await page.getByText(mode, { exact: true }).first().click()
+  await status(page, 'Connected')
+}
+
+const shows = (page, votes) => until(JSON.stringify(votes), async () => {
+  const names = await page.locator('#vote button').allTextContents()
+  const numbers = await page.locator('#chart text').allTextContents()
+  return Object.entries(votes).every(([name, number]) => numbers[names.indexOf(name)] === String(number))
+})
+
+async function costs(page, mode) {
+  const numbers = (await page.locator(`#${mode} td`).allTextContents()).map(it => Number(it.replaceAll(',', '')))
+  return { requests: numbers[0], results: numbers[1], bytes: numbers[2] }
 }
 
 // ---------------------------------------------------------------- chat
@@ -210,14 +607,54 @@ async function both(page, name, onPhone) {
 
 async function shoot(page, name) {
   mkdirSync(SCREENSHOTS, { recursive: true })
-  await page.screenshot({ path: `${SCREENSHOTS}${name}.png` })
+  await page.screenshot({ path: `${SCREENSHOTS}${name}.png`, animations: 'disabled' })
+}
+
+// ---------------------------------------------------------------- without a browser
+
+/** Sends those, waits for so many messages, and closes: `{ code, reason, heard }`. Also before: `open`, `heard()`. */
+function talk(url, messages, count) {
+  const heard = []
+  const ws = new WebSocket(url.replace('http', 'ws'))
+  const open = new Promise(resolve => ws.once('open', resolve))
+  const ended = new Promise((resolve, reject) => {
+    const timer = setTimeout(() => {
+      ws.terminate()
+      reject(new Error(`${url}: waited ${DEADLINE} ms; heard ${JSON.stringify(heard)}`))
+    }, DEADLINE)
+    ws.on('message', (data, binary) => {
+      heard.push(binary ? data : String(data))
+      if (heard.length === count) ws.close(1000)
+    })
+    ws.on('error', error => {
+      clearTimeout(timer)
+      reject(new Error(`${url}: ${error.message}`))
+    })
+    ws.on('close', (code, reason) => {
+      clearTimeout(timer)
+      resolve({ code, reason: String(reason), heard })
+    })
+  })
+  open.then(() => messages.forEach(it => ws.send(it)))
+  return Object.assign(ended, { open, heard: () => heard })
+}
+
+/** Sends those, and waits until the server closes. */
+const closing = (url, messages) => talk(url, messages, Infinity)
+
+async function freePort() {
+  const server = net.createServer()
+  await new Promise(resolve => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address()
+  await new Promise(resolve => server.close(resolve))
+  return port
 }
 
 // ---------------------------------------------------------------- examples, as child processes
 
-/** An example, with its address last among the arguments. */
-async function start(name, { port = 0, args = [], stdin = 'ignore' } = {}) {
-  const child = spawn(path.join(EXAMPLES, name), [...args, `127.0.0.1:${port}`], { stdio: [stdin, 'pipe', 'pipe'] })
+/** An example on that port, or on a free one. */
+async function start(name, { port = 0, args = address => [address], stdin = 'ignore', env } = {}) {
+  const child = spawn(path.join(EXAMPLES, name), args(`127.0.0.1:${port}`), { stdio: [stdin, 'pipe', 'pipe'], cwd: ROOT, env })
   const example = { name, child, output: '', errors: '', ended: false }
   const gone = new Promise(resolve => child.once('close', (code, signal) => {
     Object.assign(example, { ended: true, code, signal })
@@ -257,11 +694,11 @@ async function running(name, body, options) {
 }
 
 /** While `body` runs, an example that can be stopped and started again, on the same port. */
-async function restarting(name, body) {
-  let example = await start(name)
+async function restarting(name, body, options) {
+  let example = await start(name, options)
   const { port } = example
   try {
-    await body(example, () => example.stop(), async () => { example = await start(name, { port }) })
+    await body(example, () => example.stop(), async () => { example = await start(name, { ...options, port }) })
   } finally {
     await example.stop()
   }

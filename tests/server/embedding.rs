@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use slotcast::broker::JoinError;
 use slotcast::broker::event::{Accept, ConnectionId, Event};
+use slotcast::broker::reason::Cause;
+use slotcast::channel::dialect::command::CommandError;
 use slotcast::channel::log::From;
 use slotcast::handle::{CAPACITY, HandleError};
 use slotcast::proto::close::CloseCode;
@@ -206,6 +208,15 @@ fn try_every_verb(server: &mut Server, stale: ConnectionId, id: ConnectionId) {
     assert!(!server.close(stale, CloseCode::NORMAL, ""));
     assert_eq!(server.join(stale, "/other", From::Now), Err(JoinError::Gone));
     assert!(!server.leave(stale, "/chat"));
+    assert_eq!(server.subscribe(stale, "/other", From::Now, None), Err(JoinError::Gone));
+    assert!(!server.expel(stale, Cause::SlowConsumer, "x"));
+    assert!(!server.tell_error(stale, None, &CommandError::MALFORMED));
+    assert!(!server.tell_members(stale, "/chat", None));
+    assert!(!server.send_from(stale, "x", Some(id)) && !server.share_a_channel(stale, id));
+    server.set_name(stale, Some("nobody".into()));
+    assert_eq!((server.name(stale), server.name(id), server.encoding(stale)), (None, None, None));
+    assert!(!server.set_value(stale, 7) && server.value::<i32>(stale).is_none() && server.value::<i32>(id).is_none());
+    assert_eq!(server.connection_of(server.member_id(stale)), None);
     server.set_tag(stale, 7);
     assert_eq!((server.tag(stale), server.tag(id)), (0, 0));
     assert_eq!((server.channels_of(stale).count(), server.channels_of(id).count()), (0, 1));

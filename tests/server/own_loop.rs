@@ -39,6 +39,17 @@ fn a_deadline_of_the_embedders() {
 /// events holds.
 #[test]
 fn inside_somebody_elses_loop() {
+    in_a_hosts_loop(usize::MAX);
+}
+
+/// A host that has more to do does not wait until a busy server is idle, and misses nothing.
+#[test]
+fn inside_a_loop_that_takes_few_events_at_once() {
+    in_a_hosts_loop(1);
+    in_a_hosts_loop(7);
+}
+
+fn in_a_hosts_loop(at_once: usize) {
     const PEERS: usize = 1300;
     let mut server = bind(|_| {});
     let (address, handle) = (server.local_addrs()[0], server.handle());
@@ -60,7 +71,7 @@ fn inside_somebody_elses_loop() {
     while !ended {
         let timeout = server.poll_timeout().map_or(DEADLINE, |timeout| timeout.min(DEADLINE));
         host.poll(&mut events, Some(timeout)).unwrap();
-        loop {
+        for _ in 0..at_once {
             match server.poll_now().unwrap() {
                 Polled::Event(event) => relay.handle(&mut server, event),
                 Polled::Idle => break,

@@ -206,6 +206,11 @@ impl World {
     pub fn note_close(&mut self, id: ConnectionId, reason: &CloseReason) {
         let told = self.embedder.accepted.get_mut(&id).expect("a Close for one who was not accepted");
         assert_eq!(told.replace(reason.cause), None, "{id}: a second Close");
+        let accused = [Cause::ProtocolError, Cause::InvalidPayload, Cause::MessageTooBig, Cause::TooManyFragments];
+        if accused.contains(&reason.cause) {
+            let guilty = self.kernel.get(id).is_some_and(|peer| peer.poisoned);
+            assert!(guilty, "{id}: failed for what it did not do: {reason:?}");
+        }
         let behind = match reason.cause {
             Cause::Application | Cause::ShuttingDown => Behind::All,
             Cause::SlowConsumer | Cause::OutboundTotal => Behind::Some,

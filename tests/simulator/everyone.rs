@@ -2,25 +2,18 @@
 //! another kind, while messages come through every door. All see the same messages in the same order: none is lost, none
 //! comes twice. `MESSAGES` says how many there are.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
-use slotcast::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
-use slotcast::broker::followers::StreamFormat;
-use slotcast::broker::reason::CloseReason;
+use slotcast::broker::Broker;
+use slotcast::broker::event::ConnectionId;
 use slotcast::broker::timers::Now;
-use slotcast::broker::{Broker, Published};
-use slotcast::channel::dialect::command::{self, Command};
-use slotcast::channel::dialect::{Event as Told, JSON_DIALECT};
-use slotcast::channel::log::From;
-use slotcast::channel::position::Position;
+use slotcast::channel::dialect::JSON_DIALECT;
 use slotcast::limits::Limits;
-use slotcast::proto::http::{Representation, Request, Response, Start, Status, representation, start, wait};
-use slotcast::proto::message::{Kind as Type, Message};
 use slotcast::proto::origin::OriginRules;
 
 use crate::ask::Offer;
@@ -28,6 +21,8 @@ use crate::peer::{Kernel, Peer, Reader};
 use crate::random::Random;
 use crate::{ShowSeed, number, wire};
 
+#[path = "attendant.rs"]
+mod attendant;
 #[path = "judge.rs"]
 mod judge;
 
@@ -71,6 +66,8 @@ struct Follower {
     begun: bool,
     /// It has said that it leaves.
     leaves: bool,
+    /// Who is there, as far as it was told; None as long as nobody has told it all of them.
+    names: Option<BTreeSet<String>>,
 }
 
 struct World {
@@ -88,6 +85,10 @@ struct World {
     order: Vec<Data>,
     made: usize,
     epoch: Option<String>,
+    /// The ids of those who are in the channel.
+    inside: BTreeSet<String>,
+    /// How often one was looked at who knows who is there.
+    looks: usize,
     resumed: BTreeMap<Kind, usize>,
     doors: BTreeMap<&'static str, usize>,
 }
@@ -124,21 +125,6 @@ impl Kind {
     }
 }
 
-fn where_from(request: &Request) -> From {
-    match start::<Position>(request).expect("well-formed") {
-        Start::Position(position) => From::Position(position),
-        other => panic!("{other:?}"),
-    }
-}
-
-fn message_of((text, bytes): &Data) -> Message {
-    Message::from_bytes(if *text { Type::Text } else { Type::Binary }, bytes.clone().into()).expect("UTF-8")
-}
-
-fn data_of(message: &Message) -> Data {
-    (message.kind() == Type::Text, message.payload().to_vec())
-}
-
 impl World {
     fn new(seed: u64) -> World {
         let mut limits = Limits::default();
@@ -146,7 +132,7 @@ impl World {
         limits.validate().expect("limits of the test");
         let now = Now { instant: Instant::now(), unix_ms: 1_700_000_000_000 };
         let rules = OriginRules::new(&[], &[]).expect("no rules");
-        let new = |kind: &Kind| Follower { kind: *kind, id: None, seen: 0, begun: false, leaves: false };
+        let new = |kind: &Kind| Follower { kind: *kind, id: None, seen: 0, begun: false, leaves: false, names: None };
         let mut world = World {
             broker: Broker::new(limits, rules, seed, now),
             kernel: Kernel { peers: Vec::new(), random: Random::new(!seed) },
@@ -159,6 +145,8 @@ impl World {
             order: Vec::new(),
             made: 0,
             epoch: None,
+            inside: BTreeSet::new(),
+            looks: 0,
             resumed: BTreeMap::new(),
             doors: BTreeMap::new(),
         };
@@ -194,85 +182,6 @@ impl World {
         let unit: Vec<u8> = (0..unit).map(|_| self.random.pick(letters)).collect();
         bytes.extend(unit.into_iter().cycle().take(length));
         (text, bytes)
-    }
-
-    /// Publishes what somebody sent, which is what he sent next.
-    fn publish(&mut self, id: ConnectionId, message: &Message, from: Option<ConnectionId>) -> Position {
-        let data = data_of(message);
-        let sent = self.sent.get_mut(&id).and_then(VecDeque::pop_front);
-        assert!(sent.as_ref() == Some(&data), "{id}: not what it sent next");
-        let Published::Done { position, .. } = self.broker.publish(CHANNEL, message.clone(), from, None) else {
-            panic!("not published");
-        };
-        self.order.push(data);
-        assert_eq!(position.offset, self.order.len() as u64);
-        position
-    }
-
-    fn accept(&mut self, handshake: Handshake) {
-        let json = handshake.protocols().any(|protocol| protocol == JSON_DIALECT);
-        let accept = Accept::join(CHANNEL, where_from(handshake.request()));
-        let id = handshake.id();
-        assert_eq!(self.broker.accept(handshake, &if json { accept.json_dialect() } else { accept }), id);
-    }
-
-    fn heard(&mut self, id: ConnectionId, message: &Message) {
-        if !self.followers.iter().any(|follower| follower.id == Some(id) && matches!(follower.kind, Kind::Json(_))) {
-            self.publish(id, message, Some(id));
-            return;
-        }
-        let Ok((Some(reference), Command::Publish { channel, message })) = command::read(message) else {
-            panic!("{id}: {message:?}")
-        };
-        let position = Some(self.publish(id, &message, Some(id)));
-        assert!(
-            self.broker.tell(id, &Told::Ack { reference: &reference, channel: Some(&channel), position, lost: None })
-        );
-    }
-
-    fn serve(&mut self, exchange: Exchange) {
-        let (id, request) = (exchange.id(), exchange.request());
-        if request.method() != "GET" {
-            let kind = request.header_str("content-type").expect("a type");
-            let messages: Vec<Message> = match kind {
-                "application/x-ndjson" => {
-                    let lines = std::str::from_utf8(exchange.body()).expect("text").lines();
-                    lines.map(Message::text).collect()
-                }
-                _ => vec![message_of(&(kind == "text/plain", exchange.body().to_vec()))],
-            };
-            let last = messages.iter().map(|message| self.publish(id, message, None)).last().expect("one at least");
-            let response = Response::new(Status::OK).with_header("Slotcast-Position", last.to_string());
-            return self.broker.respond(exchange, response.with_body("text/plain", "published\n"));
-        }
-        let (from, wait) = (where_from(request), wait(request).expect("well-formed"));
-        let format = match representation(request, false).expect("one of ours") {
-            Representation::Sse => StreamFormat::Sse,
-            Representation::Ndjson => StreamFormat::Ndjson,
-            _ if wait.is_some() => return self.broker.hold(exchange, CHANNEL, from, wait.unwrap_or_default()),
-            _ => {
-                let response = self.broker.read_json(CHANNEL, from).answer_to(exchange.request());
-                return self.broker.respond(exchange, response);
-            }
-        };
-        self.broker.stream(exchange, format, CHANNEL, from);
-    }
-
-    fn handle_events(&mut self) {
-        while let Some(event) = self.broker.next_event() {
-            match event {
-                Event::Handshake(handshake) => self.accept(handshake),
-                Event::Http(exchange) => self.serve(exchange),
-                Event::Message(id, message) => self.heard(id, &message),
-                Event::Close(id, reason) => self.closed(id, &reason),
-                _ => {}
-            }
-        }
-    }
-
-    fn closed(&mut self, id: ConnectionId, reason: &CloseReason) {
-        let here = self.followers.iter().find(|follower| follower.id == Some(id) && !follower.leaves);
-        assert!(here.is_none(), "{id}: {:?} is told to go: {reason:?}", here.map(|follower| follower.kind));
     }
 
     /// Everybody decides what to do.
@@ -311,6 +220,7 @@ impl World {
         let follower = &mut self.followers[index];
         *self.resumed.entry(follower.kind).or_default() += usize::from(follower.seen > 0);
         (follower.id, follower.begun, follower.leaves) = (Some(id), follower.kind.polls(), false);
+        follower.names = None;
         if !follower.kind.polls() {
             self.ask(index, id);
         }
@@ -432,6 +342,7 @@ impl World {
         self.broker.flush(&mut self.kernel);
         self.handle_events();
         self.look();
+        self.look_around();
         let kernel = &mut self.kernel;
         self.broker.reap(|slot| kernel.peers[slot as usize] = None);
         self.broker.take_resumed();
@@ -479,7 +390,8 @@ fn run(seed: u64, messages: usize) {
     let (all, compressed) = (world.order.len(), world.broker.compression().messages);
     println!("{all} messages to {} in {turns} turns, {compressed} times compressed", world.followers.len());
     println!("came back: {:?}", world.resumed);
-    println!("doors: {:?}", world.doors);
+    println!("doors: {:?}; looked around {} times", world.doors, world.looks);
+    assert!(world.looks > turns, "nobody knows who is there");
     assert!(KINDS.iter().all(|kind| world.resumed[kind] > 0) && world.doors.len() == 5, "not all was tried");
     assert_eq!(world.broker.counters().messages_lost, 0);
 }

@@ -1,5 +1,7 @@
 //! What followers make of what they are told: every message, in the one order.
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
@@ -8,6 +10,9 @@ use slotcast::broker::event::ConnectionId;
 use super::{Data, Kind, World};
 use crate::incoming::{Head, Item};
 use crate::wire;
+
+/// What one asks who wants to know who is there.
+const ASK: &str = r#"{"type":"members","channel":"/all","ref":"who"}"#;
 
 impl World {
     pub(super) fn look(&mut self) {
@@ -73,14 +78,41 @@ impl World {
     fn told(&mut self, index: usize, said: &Value) {
         match said["type"].as_str() {
             Some("message") => self.told_message(index, said),
-            Some("welcome") => self.told_start(index, &said["position"]),
+            Some("welcome") => {
+                self.told_start(index, &said["position"]);
+                if let (Kind::Json(_), Some(id)) = (self.followers[index].kind, self.followers[index].id) {
+                    let ask = wire::masked(&mut self.random, 0x81, ASK.as_bytes());
+                    self.kernel.get(id).expect("a peer").wire.extend(ask);
+                }
+            }
+            Some("members") => {
+                let names = named(said);
+                assert_eq!(said["count"], names.len());
+                self.followers[index].names = Some(names);
+            }
             Some("ack") => {
                 let (_, offset) = position(said["position"].as_str().expect("a position"));
                 let made = format!("{}:", said["ref"]);
                 assert!(self.order[offset - 1].1.starts_with(made.as_bytes()), "{said}");
             }
-            Some("join" | "leave" | "rejoin" | "members") => {}
+            Some(kind @ ("join" | "leave")) => {
+                if let Some(names) = &mut self.followers[index].names {
+                    let told = named(said);
+                    names.retain(|name| !told.contains(name));
+                    names.extend(told.into_iter().filter(|_| kind == "join"));
+                }
+            }
             _ => panic!("{:?}: {said}", self.followers[index].kind),
+        }
+    }
+
+    /// Who has been told everything knows who is there.
+    pub(super) fn look_around(&mut self) {
+        for follower in &self.followers {
+            let Some(id) = follower.id.filter(|&id| self.broker.unsent(id) == 0) else { continue };
+            let Some(names) = follower.names.as_ref().filter(|_| follower.seen == self.order.len()) else { continue };
+            assert_eq!(*names, self.inside, "{id}: who is there");
+            self.looks += 1;
         }
     }
 
@@ -120,6 +152,12 @@ impl World {
         }
         follower.seen += 1;
     }
+}
+
+/// The ids of those whom it names.
+fn named(said: &Value) -> BTreeSet<String> {
+    let members = said["members"].as_array().expect("members");
+    members.iter().map(|member| member["id"].as_str().expect("an id").to_owned()).collect()
 }
 
 /// The epoch and the offset.

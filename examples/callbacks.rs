@@ -1,0 +1,99 @@
+//! Callbacks, for those who come from ws-rs or tornado: an object for each connection, and a method for each event.
+//! `cargo run --example callbacks [ADDRESS]`, or PORT in the environment
+//!
+//! `Handler`, `Out` and `run` are all there is to it, and yours to change.
+
+use std::collections::HashMap;
+
+use slotcast::{Accept, CloseCode, CloseReason, Config, ConnectionId, Event, From, Message, Request, Server};
+
+const EVERYBODY: &str = "/everybody";
+
+/// What happens to one connection.
+trait Handler {
+    fn on_open(&mut self, _out: &mut Out) {}
+    fn on_message(&mut self, out: &mut Out, message: Message);
+    fn on_close(&mut self, _out: &mut Out, _reason: &CloseReason) {}
+}
+
+/// What a handler can do.
+struct Out<'a> {
+    server: &'a mut Server,
+    id: ConnectionId,
+}
+
+impl Out<'_> {
+    fn send(&mut self, message: impl Into<Message>) {
+        self.server.send(self.id, message);
+    }
+
+    fn broadcast(&mut self, message: impl Into<Message>) {
+        self.server.publish(EVERYBODY, message);
+    }
+
+    fn close(&mut self, code: CloseCode, reason: &str) {
+        self.server.close(self.id, code, reason);
+    }
+}
+
+/// Calls handlers until the server is shut down; `make` makes one for each connection.
+fn run<H: Handler>(server: &mut Server, mut make: impl FnMut(&Request) -> H) -> std::io::Result<()> {
+    let mut handlers = HashMap::new();
+    while let Some(event) = server.poll()? {
+        match event {
+            Event::Handshake(handshake) => {
+                let mut handler = make(handshake.request());
+                let id = server.accept(handshake, &Accept::join(EVERYBODY, From::Now));
+                handler.on_open(&mut Out { server, id });
+                handlers.insert(id, handler);
+            }
+            Event::Message(id, message) => {
+                if let Some(handler) = handlers.get_mut(&id) {
+                    handler.on_message(&mut Out { server, id }, message);
+                }
+            }
+            Event::Close(id, reason) => {
+                if let Some(mut handler) = handlers.remove(&id) {
+                    handler.on_close(&mut Out { server, id }, &reason);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Says to everybody what one says, and how often that was.
+struct Speaker {
+    path: String,
+    said: u32,
+}
+
+impl Handler for Speaker {
+    fn on_open(&mut self, out: &mut Out) {
+        let here = out.server.members(EVERYBODY);
+        out.send(format!("welcome to {}, {here} here; say bye to leave", self.path));
+    }
+
+    fn on_message(&mut self, out: &mut Out, message: Message) {
+        match message.as_text() {
+            Some("bye") => out.close(CloseCode::NORMAL, "bye"),
+            Some(text) => {
+                self.said += 1;
+                out.broadcast(format!("{} says: {text} ({})", self.path, self.said));
+            }
+            None => out.close(CloseCode(1003), "text only"),
+        }
+    }
+
+    fn on_close(&mut self, out: &mut Out, reason: &CloseReason) {
+        out.broadcast(format!("{} has left after {}: {}", self.path, self.said, reason.cause));
+    }
+}
+
+fn main() -> std::io::Result<()> {
+    let address = std::env::args().nth(1).or(std::env::var("PORT").ok());
+    let mut server = Server::bind(Config::listen_on(address.as_deref().unwrap_or("8080"))?)?;
+    println!("listening on http://{}/", server.local_addrs()[0]);
+    run(&mut server, |request| Speaker { path: request.path().to_owned(), said: 0 })
+}

@@ -1,0 +1,68 @@
+//! A server inside a loop that is somebody else's, beside a UDP socket: each datagram becomes a message in /udp.
+//! `cargo run --example own_loop [ADDRESS]`, or PORT in the environment; then open /udp in a browser, and from a shell
+//! `echo hello >/dev/udp/127.0.0.1/8080`
+//!
+//! The host waits for what both can tell: the server's descriptor is one source among others, and its timeout a bound.
+
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, AsRawFd};
+
+use mio::net::UdpSocket;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use slotcast::{Config, Polled, Relay, Server};
+
+const SERVER: Token = Token(0);
+const DATAGRAMS: Token = Token(1);
+/// Events of the server between two looks at the rest.
+const AT_ONCE: usize = 256;
+
+fn main() -> io::Result<()> {
+    let address = std::env::args().nth(1).or(std::env::var("PORT").ok());
+    let mut server = Server::bind(Config::listen_on(address.as_deref().unwrap_or("8080"))?)?;
+    let mut datagrams = UdpSocket::bind(server.local_addrs()[0])?;
+    println!("listening on http://{}/ (datagrams come at /udp)", server.local_addrs()[0]);
+
+    let relay = Relay::default();
+    let mut host = Poll::new()?;
+    let mut events = Events::with_capacity(64);
+    let descriptor = server.as_fd().as_raw_fd();
+    host.registry().register(&mut SourceFd(&descriptor), SERVER, Interest::READABLE)?;
+    host.registry().register(&mut datagrams, DATAGRAMS, Interest::READABLE)?;
+    loop {
+        match host.poll(&mut events, server.poll_timeout()) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            result => result?,
+        }
+        if events.iter().any(|event| event.token() == DATAGRAMS) {
+            receive(&datagrams, &mut server);
+        }
+        // Whatever woke the host: the server gets its turn, and sends what the host has published. One that is busy is never
+        // idle, so the host looks at its own socket from time to time; the timeout is zero then.
+        for _ in 0..AT_ONCE {
+            match server.poll_now()? {
+                Polled::Event(event) => relay.handle(&mut server, event),
+                Polled::Idle => break,
+                Polled::Ended => return Ok(()),
+            }
+        }
+    }
+}
+
+/// All that there is, since the edge comes once; whoever sent it is told how many got it.
+fn receive(datagrams: &UdpSocket, server: &mut Server) {
+    let mut buffer = [0; 2048];
+    loop {
+        match datagrams.recv_from(&mut buffer) {
+            Ok((length, from)) => {
+                let text = String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned();
+                let answer = format!("{} got it\n", server.publish("/udp", text).receivers());
+                // A datagram may get lost anyway.
+                let _ = datagrams.send_to(answer.as_bytes(), from);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+            // That an earlier answer reached nobody, for example.
+            Err(error) => eprintln!("own_loop: {error}"),
+        }
+    }
+}

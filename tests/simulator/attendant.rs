@@ -1,0 +1,120 @@
+//! How those are answered who come to the one channel: as the relay does it.
+
+use std::collections::VecDeque;
+
+use slotcast::broker::Published;
+use slotcast::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
+use slotcast::broker::followers::StreamFormat;
+use slotcast::broker::reason::CloseReason;
+use slotcast::channel::dialect::command::{self, Command};
+use slotcast::channel::dialect::{Event as Told, JSON_DIALECT};
+use slotcast::channel::log::From;
+use slotcast::channel::position::Position;
+use slotcast::proto::http::{Representation, Request, Response, Start, Status, representation, start, wait};
+use slotcast::proto::message::{Kind as Type, Message};
+
+use super::{CHANNEL, Data, Kind, World};
+
+fn where_from(request: &Request) -> From {
+    match start::<Position>(request).expect("well-formed") {
+        Start::Position(position) => From::Position(position),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn message_of((text, bytes): &Data) -> Message {
+    Message::from_bytes(if *text { Type::Text } else { Type::Binary }, bytes.clone().into()).expect("UTF-8")
+}
+
+fn data_of(message: &Message) -> Data {
+    (message.kind() == Type::Text, message.payload().to_vec())
+}
+
+impl World {
+    /// Publishes what somebody sent, which is what he sent next.
+    fn publish(&mut self, id: ConnectionId, message: &Message, from: Option<ConnectionId>) -> Position {
+        let data = data_of(message);
+        let sent = self.sent.get_mut(&id).and_then(VecDeque::pop_front);
+        assert!(sent.as_ref() == Some(&data), "{id}: not what it sent next");
+        let Published::Done { position, .. } = self.broker.publish(CHANNEL, message.clone(), from, None) else {
+            panic!("not published");
+        };
+        self.order.push(data);
+        assert_eq!(position.offset, self.order.len() as u64);
+        position
+    }
+
+    fn accept(&mut self, handshake: Handshake) {
+        let json = handshake.protocols().any(|protocol| protocol == JSON_DIALECT);
+        let accept = Accept::join(CHANNEL, where_from(handshake.request()));
+        let id = handshake.id();
+        assert_eq!(self.broker.accept(handshake, &if json { accept.json_dialect() } else { accept }), id);
+        self.inside.insert(self.broker.member_id(id).to_string());
+    }
+
+    fn heard(&mut self, id: ConnectionId, message: &Message) {
+        if !self.followers.iter().any(|follower| follower.id == Some(id) && matches!(follower.kind, Kind::Json(_))) {
+            self.publish(id, message, Some(id));
+            return;
+        }
+        let (reference, channel, message) = match command::read(message) {
+            Ok((Some(reference), Command::Publish { channel, message })) => (reference, channel, message),
+            Ok((Some(reference), Command::Members { channel })) => {
+                assert!(self.broker.tell_members(id, &channel, Some(&reference)));
+                return;
+            }
+            _ => panic!("{id}: {message:?}"),
+        };
+        let position = Some(self.publish(id, &message, Some(id)));
+        assert!(
+            self.broker.tell(id, &Told::Ack { reference: &reference, channel: Some(&channel), position, lost: None })
+        );
+    }
+
+    fn serve(&mut self, exchange: Exchange) {
+        let (id, request) = (exchange.id(), exchange.request());
+        if request.method() != "GET" {
+            let kind = request.header_str("content-type").expect("a type");
+            let messages: Vec<Message> = match kind {
+                "application/x-ndjson" => {
+                    let lines = std::str::from_utf8(exchange.body()).expect("text").lines();
+                    lines.map(Message::text).collect()
+                }
+                _ => vec![message_of(&(kind == "text/plain", exchange.body().to_vec()))],
+            };
+            let last = messages.iter().map(|message| self.publish(id, message, None)).last().expect("one at least");
+            let response = Response::new(Status::OK).with_header("Slotcast-Position", last.to_string());
+            return self.broker.respond(exchange, response.with_body("text/plain", "published\n"));
+        }
+        let (from, wait) = (where_from(request), wait(request).expect("well-formed"));
+        let format = match representation(request, false).expect("one of ours") {
+            Representation::Sse => StreamFormat::Sse,
+            Representation::Ndjson => StreamFormat::Ndjson,
+            _ if wait.is_some() => return self.broker.hold(exchange, CHANNEL, from, wait.unwrap_or_default()),
+            _ => {
+                let response = self.broker.read_json(CHANNEL, from).answer_to(exchange.request());
+                return self.broker.respond(exchange, response);
+            }
+        };
+        self.broker.stream(exchange, format, CHANNEL, from);
+        self.inside.insert(self.broker.member_id(id).to_string());
+    }
+
+    pub(super) fn handle_events(&mut self) {
+        while let Some(event) = self.broker.next_event() {
+            match event {
+                Event::Handshake(handshake) => self.accept(handshake),
+                Event::Http(exchange) => self.serve(exchange),
+                Event::Message(id, message) => self.heard(id, &message),
+                Event::Close(id, reason) => self.closed(id, &reason),
+                _ => {}
+            }
+        }
+    }
+
+    fn closed(&mut self, id: ConnectionId, reason: &CloseReason) {
+        assert!(self.inside.remove(&self.broker.member_id(id).to_string()), "{id} was not there");
+        let here = self.followers.iter().find(|follower| follower.id == Some(id) && !follower.leaves);
+        assert!(here.is_none(), "{id}: {:?} is told to go: {reason:?}", here.map(|follower| follower.kind));
+    }
+}
