@@ -377,6 +377,7 @@ def main():
         print("WARNING: one core for server and generator: nothing but the ratios means anything", flush=True)
     loads = [load for load in LOADS if (load.quick or not QUICK) and re.search(os.environ.get("LOADS", ""), load.name)]
     there, missing = servers()
+    measured = versions(there)
     begun = time.monotonic()
     results = measure(loads, there, cores, begun + BUDGET)
     lines = table(loads, results)
@@ -388,7 +389,7 @@ def main():
              "Medians of %d runs, interleaved, %.0f minutes in all. Others on the machine took %.0f %% of a core "
              "(median); %d of %d runs had more than %.0f %% taken." % (
                  REPEATS, took, others * 100, disturbed, every, DISTURBED * 100),
-             "Versions: %s." % "; ".join(versions(there))]
+             "Versions: %s." % "; ".join(measured)]
     if missing:
         about.append("Not installed, and not measured: %s." % ", ".join(missing))
     print("\n" + "\n".join(lines) + "\n\n" + "\n".join(about))
