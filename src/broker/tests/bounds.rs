@@ -173,3 +173,26 @@ fn who_is_sent_away_takes_no_more_log_than_may_be_unsent() {
     let unsent = world.broker.unsent(id);
     assert!(unsent < (2 << 20) + 150_000, "{unsent}");
 }
+
+/// A leave that is held back left a note with every flush of its channel.
+#[test]
+fn a_leave_that_is_held_back_is_noted_once() {
+    let mut world = World::new(Limits { leave_grace: Duration::from_secs(20), ..Limits::default() });
+    world.accept(&Accept::join("/chat", From::Now).json_dialect());
+    let ann = world.accept(&Accept::join("/chat", From::Now).json_dialect().name(Some(Arc::from("Ann"))));
+    world.flush();
+    assert!(world.broker.leave(ann, "/chat"));
+    for _ in 0..1000 {
+        world.broker.publish("/chat", Message::text("x"), None, None);
+        world.flush();
+        world.broker.expire();
+    }
+    assert!(world.broker.notes_of_presence() < 100, "{}", world.broker.notes_of_presence());
+    for _ in 0..21 {
+        world.now.instant += Duration::from_secs(1);
+        world.broker.advance(world.now);
+        world.broker.expire();
+    }
+    assert!(world.flush().contains("\"type\":\"leave\""));
+    assert_eq!(world.broker.notes_of_presence(), 0);
+}
