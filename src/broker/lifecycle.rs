@@ -223,7 +223,7 @@ impl Broker {
         cold.kept = true;
         hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(response));
         // A turn has only so much to write, whoever it is for.
-        self.open_bytes += response.len();
+        self.made_bytes += response.len();
         if hot.has(flag::HELD) {
             self.resumed.push(id);
         }
@@ -347,6 +347,7 @@ impl Broker {
             hot.clear(flag::HELD);
             hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(response));
         }
+        self.made_bytes += response.len();
         self.farewell(slot, CloseReason::new(cause, None, ""));
         self.mark_dirty(slot);
         self.rearm(slot);
