@@ -17,6 +17,7 @@ import os
 import platform
 import re
 import resource
+import shutil
 import socket
 import statistics
 import subprocess
@@ -26,7 +27,9 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TARGET = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
 TOOLS = os.path.join(ROOT, ".tools", "peers")
-SLOTCAST = os.environ.get("SLOTCAST_BIN") or os.path.join(TARGET, "release", "slotcast")
+BUILT = os.environ.get("SLOTCAST_BIN") or os.path.join(TARGET, "release", "slotcast")
+# A copy, since a build during the run would put another in its place.
+SLOTCAST = os.path.join(TARGET, "bench", "slotcast")
 PEERS = os.path.join(TARGET, "peers", "release")
 QUICK = os.environ.get("QUICK") == "1"
 REPEATS = int(os.environ.get("REPEATS", "3"))
@@ -88,6 +91,10 @@ LOADS = [
 
 def servers():
     """Name -> command, of those that are installed. {} is the port."""
+    if not os.path.exists(BUILT):
+        sys.exit("compare.py: slotcast is not built")
+    os.makedirs(os.path.dirname(SLOTCAST), exist_ok=True)
+    shutil.copy2(BUILT, SLOTCAST)
     python = os.path.join(TOOLS, "python", "bin", "python")
     here = os.path.join(ROOT, "bench", "peers")
     known = {
@@ -354,7 +361,7 @@ def versions(there):
     python = output(os.path.join(TOOLS, "python", "bin", "python"), "--version")
     nginx = output(os.path.join(TOOLS, "nchan", "usr", "sbin", "nginx"), "-v").rpartition("/")[2]
     every = {
-        "slotcast": "%s at %s" % (output(SLOTCAST, "--version"), output("git", "rev-parse", "--short", "HEAD") or "?"),
+        "slotcast": "%s at %s" % (output(SLOTCAST, "--version"), output("git", "describe", "--always", "--dirty") or "?"),
         "floor": output("rustc", "--version"),
         "tokio-tungstenite": "tokio-tungstenite %s, tokio %s" % (crate("tokio-tungstenite"), crate("tokio")),
         "fastwebsockets": "fastwebsockets %s" % crate("fastwebsockets"),

@@ -47,6 +47,7 @@ impl Broker {
         if self.dirty.is_empty() {
             self.dirty = dirty;
         }
+        self.batches.shed();
         self.flush_line(self.counters.bytes_sent - sent, calls, io);
         self.made_bytes = 0;
         self.judge();

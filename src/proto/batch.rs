@@ -13,9 +13,10 @@ pub const LARGE: usize = 32 * 1024;
 /// A batch takes no more messages past this size, in bytes, so that positions inside it fit 32 bits.
 pub const MAX_BATCH: usize = 1 << 30;
 
-/// Freed batches that are kept for the next turn's, which may be of as many channels; the bytes that they may hold
-/// together, and the largest that is worth keeping.
+/// Freed batches of channels that are kept for the next turn, which may be of as many; how many stay however quiet it is,
+/// and of what was for one connection alone; the bytes that they may hold together, and the largest that is worth keeping.
 const SPARE: usize = 1024;
+const FEW: usize = 8;
 const SPARE_BYTES: usize = 512 * 1024;
 const SPARE_CAPACITY: usize = 64 * 1024;
 
@@ -210,6 +211,8 @@ pub struct Batches {
     made: u64,
     spare: Vec<Batch>,
     spare_bytes: usize,
+    /// The fewest spares since the last `shed`: so many nobody needed.
+    needless: usize,
 }
 
 impl Batches {
@@ -238,6 +241,7 @@ impl Batches {
     fn open_with(&mut self, content: Content) -> BatchKey {
         let mut batch = self.spare.pop().unwrap_or_default();
         self.spare_bytes -= batch.capacity();
+        self.needless = self.needless.min(self.spare.len());
         batch.content = content;
         batch.references = 1;
         batch.age = self.made;
@@ -333,7 +337,9 @@ impl Batches {
         let mut batch = self.slab.remove(key as usize);
         self.held -= batch.footprint();
         let capacity = batch.capacity();
-        if self.spare.len() < SPARE && capacity <= SPARE_CAPACITY && self.spare_bytes + capacity <= SPARE_BYTES {
+        let of_channel = matches!(batch.content, Content::Messages(..));
+        let most = if of_channel { SPARE } else { FEW };
+        if self.spare.len() < most && capacity <= SPARE_CAPACITY && self.spare_bytes + capacity <= SPARE_BYTES {
             batch.bytes.clear();
             batch.ends.clear();
             batch.segments = Vec::new();
@@ -341,6 +347,19 @@ impl Batches {
             batch.len = 0;
             self.spare_bytes += capacity;
             self.spare.push(batch);
+        }
+    }
+
+    /// Lets an eighth of the spares go that this turn did not need: what a busy hour has left is not kept for ever. To be
+    /// called once a turn.
+    pub fn shed(&mut self) {
+        let surplus = self.needless.min(self.spare.len()).saturating_sub(FEW).div_ceil(8);
+        for spare in self.spare.drain(self.spare.len() - surplus..) {
+            self.spare_bytes -= spare.capacity();
+        }
+        self.needless = self.spare.len();
+        if surplus > 0 && self.spare.len() < self.spare.capacity() / 4 {
+            self.spare.shrink_to(self.spare.len() * 2);
         }
     }
 
@@ -366,74 +385,5 @@ impl Batches {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn all(batch: &Batch, from: u32, to: u32) -> Vec<u8> {
-        let (mut bytes, mut position) = (Vec::new(), from);
-        while position < to {
-            let slice = batch.slice(position, to);
-            assert!(!slice.is_empty(), "no progress at {position} of {from}..{to}");
-            bytes.extend_from_slice(slice);
-            position += slice.len() as u32;
-        }
-        bytes
-    }
-
-    #[test]
-    fn slices_join_to_the_bytes_whatever_the_segments() {
-        for shape in 0..32u8 {
-            let mut batches = Batches::default();
-            let key = batches.open();
-            let (mut expected, mut ends) = (Vec::new(), Vec::new());
-            for i in 0..5u8 {
-                let head = vec![i; usize::from(i) + 1];
-                let payload = (shape >> i & 1 == 1).then(|| Bytes::from(vec![100 + i; 7]));
-                expected.extend_from_slice(&head);
-                expected.extend_from_slice(payload.as_deref().unwrap_or_default());
-                ends.push(expected.len() as u32);
-                batches.append(key, payload, |bytes| bytes.extend_from_slice(&head));
-            }
-            let batch = batches.get(key);
-            assert_eq!((batch.len() as usize, batches.held(), batch.messages()), (expected.len(), expected.len(), 5));
-            for from in 0..=batch.len() {
-                let cut = ends.iter().copied().find(|&end| end >= from).filter(|&end| end != from && from != 0);
-                let border = from == 0 || ends.contains(&from);
-                assert_eq!(batch.end_of_cut_message(from), if border { None } else { cut });
-                for to in from..=batch.len() {
-                    assert_eq!(all(batch, from, to), expected[from as usize..to as usize], "{shape:b} {from}..{to}");
-                }
-            }
-            batches.release(key);
-            assert_eq!((batches.held(), batches.count()), (0, 0));
-        }
-    }
-
-    #[test]
-    fn spares_are_few_and_small() {
-        let mut batches = Batches::default();
-        for size in [1, 100, 1000, SPARE_CAPACITY - 1000, SPARE_CAPACITY + 1] {
-            for _ in 0..2 {
-                let keys: Vec<BatchKey> = (0..SPARE + 9).map(|_| batches.open()).collect();
-                keys.iter().for_each(|&key| batches.append(key, None, |bytes| bytes.resize(size, 7)));
-                keys.iter().for_each(|&key| batches.release(key));
-                assert!(batches.spare.len() <= SPARE && batches.spare_bytes <= SPARE_BYTES, "{size}");
-                assert!(batches.spare.iter().all(|spare| spare.is_empty() && spare.capacity() <= SPARE_CAPACITY));
-                assert_eq!(batches.spare_bytes, batches.spare.iter().map(Batch::capacity).sum::<usize>(), "{size}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_last_reference_frees() {
-        let mut batches = Batches::default();
-        let key = batches.open();
-        batches.append(key, None, |bytes| bytes.push(1));
-        batches.hold(key);
-        assert!(!batches.is_sole(key));
-        batches.release(key);
-        assert_eq!((batches.held(), batches.count(), batches.is_sole(key)), (1, 1, true));
-        batches.release(key);
-        assert_eq!((batches.held(), batches.count()), (0, 0));
-    }
-}
+#[path = "batch_tests.rs"]
+mod tests;
