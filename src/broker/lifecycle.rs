@@ -68,11 +68,6 @@ impl Broker {
         id
     }
 
-    /// How many connections count for `max_connections`: all but those of operators.
-    pub fn counted_connections(&self) -> usize {
-        self.slots.len() - self.admins
-    }
-
     /// Answers a handshake with 101, and joins a channel in the same step. The id's Close event follows in any case,
     /// also if the peer has gone meanwhile or the channel cannot be made (503).
     pub fn accept(&mut self, mut handshake: Handshake, accept: &Accept) -> ConnectionId {

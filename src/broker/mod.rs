@@ -22,15 +22,7 @@ pub mod reason;
 mod scramble;
 mod slots;
 #[cfg(test)]
-mod tests {
-    mod bounds;
-    mod followers;
-    mod history;
-    mod keep_alive;
-    mod proxies;
-    pub(super) mod rig;
-    mod slow;
-}
+mod tests;
 pub mod timers;
 
 use core::net::IpAddr;
