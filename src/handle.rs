@@ -15,12 +15,24 @@ use crate::proto::message::Message;
 /// Commands that wait for the loop at the most; one more is an error value, never a wait.
 pub const CAPACITY: usize = 16 * 1024;
 
+/// Bytes of the messages among them at the most; one message alone may be longer.
+pub const CAPACITY_BYTES: usize = 64 * 1024 * 1024;
+
 /// What another thread asks for.
 #[derive(Debug)]
 pub(crate) enum Command {
     Publish { channel: Box<str>, message: Message },
     Close { id: ConnectionId, code: CloseCode, reason: Box<str> },
     Shutdown { code: CloseCode, timeout: Duration },
+}
+
+impl Command {
+    fn bytes(&self) -> usize {
+        match self {
+            Command::Publish { message, .. } => message.payload().len(),
+            Command::Close { .. } | Command::Shutdown { .. } => 0,
+        }
+    }
 }
 
 /// Why a command was not taken.
@@ -47,6 +59,8 @@ impl std::error::Error for HandleError {}
 #[derive(Debug)]
 struct Queue {
     commands: VecDeque<Command>,
+    /// Of the messages among them.
+    bytes: usize,
     closed: bool,
 }
 
@@ -64,7 +78,7 @@ pub struct Handle {
 
 impl Handle {
     pub(crate) fn new(waker: Waker) -> Handle {
-        let queue = Mutex::new(Queue { commands: VecDeque::new(), closed: false });
+        let queue = Mutex::new(Queue { commands: VecDeque::new(), bytes: 0, closed: false });
         Handle { shared: Arc::new(Shared { queue, waker }) }
     }
 
@@ -98,9 +112,13 @@ impl Handle {
             if queue.closed {
                 return Err(HandleError::Gone);
             }
-            if queue.commands.len() >= CAPACITY {
+            let bytes = queue.bytes.saturating_add(command.bytes());
+            // Whoever closes or shuts down adds no bytes, and is not kept from it by those who publish them.
+            let is_heavy = command.bytes() > 0 && queue.bytes > 0 && bytes > CAPACITY_BYTES;
+            if is_heavy || queue.commands.len() >= CAPACITY {
                 return Err(HandleError::Full);
             }
+            queue.bytes = bytes;
             queue.commands.push_back(command);
             queue.commands.len() == 1
         };
@@ -114,17 +132,44 @@ impl Handle {
 
     /// All that waits; afterwards the next command wakes the loop again.
     pub(crate) fn take(&self) -> VecDeque<Command> {
-        std::mem::take(&mut self.lock().commands)
+        let mut queue = self.lock();
+        queue.bytes = 0;
+        std::mem::take(&mut queue.commands)
     }
 
     pub(crate) fn close_queue(&self) {
         let mut queue = self.lock();
         queue.closed = true;
-        queue.commands = VecDeque::new();
+        (queue.commands, queue.bytes) = (VecDeque::new(), 0);
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         // Nothing is left half-done by a panic while it is locked.
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_queue_is_bounded_in_bytes() {
+        let poll = mio::Poll::new().unwrap();
+        let handle = Handle::new(Waker::new(poll.registry(), mio::Token(0)).unwrap());
+        let longer = Message::binary(vec![7; CAPACITY_BYTES + 1]);
+        let half = Message::binary(vec![7; CAPACITY_BYTES / 2]);
+        for _ in 0..2 {
+            assert_eq!(
+                (handle.publish("/chat", half.clone()), handle.publish("/chat", half.clone())),
+                (Ok(()), Ok(()))
+            );
+            assert_eq!(handle.publish("/chat", "x"), Err(HandleError::Full));
+            assert_eq!(handle.shutdown(Duration::ZERO), Ok(()), "which adds nothing");
+            assert_eq!(handle.take().len(), 3);
+        }
+        // It would never fit, and the server is to say what is wrong with it.
+        assert_eq!(handle.publish("/chat", longer), Ok(()));
+        assert_eq!(handle.publish("/chat", ""), Ok(()));
     }
 }

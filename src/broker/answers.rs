@@ -27,6 +27,7 @@ impl Broker {
 
     pub(super) fn tell_slot(&mut self, slot: u32, event: &Event<'_>) {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
+        let before = hot.outbound.pending();
         hot.outbound.push_bytes(&mut self.batches, |bytes| {
             cold.encoding.encode(event, bytes);
             if let Event::Direct { entry } = event
@@ -35,6 +36,7 @@ impl Broker {
                 bytes.extend_from_slice(&payload);
             }
         });
+        self.made_bytes += (hot.outbound.pending() - before) as usize;
         self.mark_dirty(slot);
     }
 

@@ -51,6 +51,11 @@ impl Broker {
     /// Queues the next chunk of log for the first membership that catches up. Ok(false) if none does; Err if what it
     /// has not seen is not kept any more, and it cannot be told.
     pub(super) fn catch_up(&mut self, slot: u32) -> Result<bool, ()> {
+        self.catch_up_in(slot, None)
+    }
+
+    /// As `catch_up`, for the membership in that channel alone if one is named.
+    pub(super) fn catch_up_in(&mut self, slot: u32, only: Option<u32>) -> Result<bool, ()> {
         let id = self.slots.id(slot).0;
         self.tell_lost(slot);
         let Some((hot, cold)) = self.slots.both(slot) else { return Ok(false) };
@@ -59,7 +64,7 @@ impl Broker {
         }
         let memberships = cold.memberships.as_slice();
         let (mut found, mut lost) = (None, false);
-        for membership in memberships {
+        for membership in memberships.iter().filter(|membership| only.is_none_or(|key| key == membership.channel)) {
             let channel = &mut self.channels[membership.channel as usize];
             let tail = channel.log.tail();
             let member = channel.group_mut(membership.encoding).members.get(membership.index as usize);
@@ -75,7 +80,7 @@ impl Broker {
             if lost {
                 return Err(());
             }
-            if memberships.len() < 2 {
+            if memberships.len() < 2 && only.is_none() {
                 hot.clear(flag::SLOW_PATH);
             }
             return Ok(false);
@@ -88,9 +93,11 @@ impl Broker {
                 self.chunks.clear(&mut self.batches);
             }
             let (now, batches) = (self.timers.milliseconds(), &mut self.batches);
+            let before = batches.held();
             let shared = (membership.channel, membership.encoding);
             let (chunk, encoded) = self.chunks.take(shared, channel, cursor, now, batches, &mut self.encoder);
             self.counters.messages_encoded += encoded;
+            self.made_bytes += batches.held().saturating_sub(before);
             last = chunk.last;
             let seen = (cursor - chunk.first) as usize;
             let mut start = batches.get(chunk.batch).start_of(seen);

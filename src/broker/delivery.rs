@@ -49,7 +49,7 @@ impl Broker {
         }
         self.batches.shed();
         self.flush_line(self.counters.bytes_sent - sent, calls, io);
-        self.open_bytes = 0;
+        self.made_bytes = 0;
         self.judge();
     }
 
@@ -79,10 +79,19 @@ impl Broker {
         }
     }
 
-    /// As `settle`, and also all of the log that one who catches up has not taken: nothing more will come for it.
+    /// As `settle`, and also the log that one who catches up has not taken: nothing more will come for it. No more of that
+    /// than it may have unsent: it can have joined many channels, and asked for all that they keep.
     pub(super) fn settle_all(&mut self, slot: u32) {
         self.settle(slot);
-        while matches!(self.catch_up(slot), Ok(true)) {
+        while !self.is_over(slot) && matches!(self.catch_up(slot), Ok(true)) {
+            self.mark_dirty(slot);
+        }
+    }
+
+    /// As `settle`, and also all of the log of a channel that one who catches up is about to leave.
+    pub(super) fn settle_leaving(&mut self, slot: u32, key: u32) {
+        self.settle(slot);
+        while matches!(self.catch_up_in(slot, Some(key)), Ok(true)) {
             self.mark_dirty(slot);
         }
     }

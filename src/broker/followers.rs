@@ -74,7 +74,10 @@ impl Broker {
             messages += 1;
         }
         let body = answer_of(channel, reading.position, reading.lost, &items);
-        Kept { position: reading.position, start: reading.start, lost: reading.lost, messages, body }
+        let kept = Kept { position: reading.position, start: reading.start, lost: reading.lost, messages, body };
+        // Also if the peer turns out to have it already, or asked for the head alone.
+        self.made_bytes += kept.body.len();
+        kept
     }
 
     /// Answers a request with a stream of a channel's messages. The id's Close event follows in any case.
@@ -159,6 +162,10 @@ impl Broker {
         if kept.messages > 0 || kept.lost.is_some() || self.slots.hot(slot).has(flag::HUNG_UP) {
             return self.respond(exchange, kept.response().with_header("Cache-Control", "no-store"));
         }
+        // Who waited before is answered with what there is by now: all who wait are owed the same, and one body is enough.
+        if let Some(key) = self.channels.find(channel) {
+            self.answer_polls(key);
+        }
         let due = self.timers.now().after(timeout);
         match self.join_slot(slot, channel, Encoding::Poll, From::Now) {
             Ok(_) => {
@@ -173,37 +180,22 @@ impl Broker {
         }
     }
 
-    /// Answers those who are held for this channel with what this turn has added.
+    /// Answers those who are held for this channel with what was added since the first of them came: nobody came later, as
+    /// `hold` sees to it.
     pub(super) fn answer_polls(&mut self, key: u32) {
         let Some(channel) = self.channels.get_mut(key) else { return };
         let (name, position) = (channel.name().clone(), channel.log.position());
         let Some(group) = channel.groups.iter_mut().find(|group| group.encoding == Encoding::Poll) else { return };
         let Some(open) = group.open.take() else { return };
-        let waiting: Vec<(u32, u64)> = group.members.iter().map(|member| (member.slot, member.cursor)).collect();
-        let mut bodies: Vec<(u64, Bytes, BatchKey)> = Vec::new();
-        for (slot, cursor) in waiting {
-            let seen = cursor.max(open.base);
-            if seen == position.offset {
-                continue;
+        let waiting: Vec<u32> = group.members.iter().map(|member| member.slot).collect();
+        if !waiting.is_empty() {
+            let items = self.batches.get(open.batch).contiguous().unwrap_or_default();
+            let body = answer_of(&name, position, None, items);
+            let shared = self.batches.open();
+            self.batches.append(shared, Some(body.clone()), |_| {});
+            for slot in waiting {
+                self.finish_poll(slot, key, position, body.clone(), shared);
             }
-            let index = match bodies.iter().position(|(from, ..)| *from == seen) {
-                Some(index) => index,
-                None => {
-                    let batch = self.batches.get(open.batch);
-                    let start = batch.start_of((seen - open.base) as usize) as usize;
-                    let items = batch.contiguous().and_then(|bytes| bytes.get(start..)).unwrap_or_default();
-                    let body = answer_of(&name, position, None, items);
-                    let shared = self.batches.open();
-                    self.batches.append(shared, Some(body.clone()), |_| {});
-                    bodies.push((seen, body, shared));
-                    bodies.len() - 1
-                }
-            };
-            if let Some((_, body, shared)) = bodies.get(index) {
-                self.finish_poll(slot, key, position, body.clone(), *shared);
-            }
-        }
-        for (_, _, shared) in bodies {
             self.batches.release(shared);
         }
         self.batches.release(open.batch);

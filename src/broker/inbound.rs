@@ -53,9 +53,9 @@ impl Broker {
         !hot.has(flag::CHOKED)
     }
 
-    /// Whether the open batches are so large that reading is to stop until they are flushed.
+    /// Whether what came has led to so much that reading is to stop until it is flushed: a few bytes can ask for a lot.
     pub fn wants_flush(&self) -> bool {
-        self.open_bytes > self.limits.max_outbound / 4
+        self.made_bytes > self.limits.max_outbound / 4
     }
 
     /// Takes received bytes, at most up to the end of one frame; returns how many. 0 means that the rest has to wait.
@@ -118,6 +118,7 @@ impl Broker {
         match message {
             Ok(message) => {
                 self.counters.messages_received += 1;
+                self.made_bytes += message.payload().len();
                 self.events.push_back(Event::Message(id, message));
             }
             Err(failure) => self.fail(slot, Cause::of(&failure), &failure),

@@ -68,11 +68,6 @@ impl Broker {
         id
     }
 
-    /// How many connections count for `max_connections`: all but those of operators.
-    pub fn counted_connections(&self) -> usize {
-        self.slots.len() - self.admins
-    }
-
     /// Answers a handshake with 101, and joins a channel in the same step. The id's Close event follows in any case,
     /// also if the peer has gone meanwhile or the channel cannot be made (503).
     pub fn accept(&mut self, mut handshake: Handshake, accept: &Accept) -> ConnectionId {
@@ -223,7 +218,7 @@ impl Broker {
         cold.kept = true;
         hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(response));
         // A turn has only so much to write, whoever it is for.
-        self.open_bytes += response.len();
+        self.made_bytes += response.len();
         if hot.has(flag::HELD) {
             self.resumed.push(id);
         }
@@ -347,6 +342,7 @@ impl Broker {
             hot.clear(flag::HELD);
             hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(response));
         }
+        self.made_bytes += response.len();
         self.farewell(slot, CloseReason::new(cause, None, ""));
         self.mark_dirty(slot);
         self.rearm(slot);

@@ -39,6 +39,11 @@ impl ChannelState {
 }
 
 impl Broker {
+    /// How many connections count for `max_connections`: all but those of operators.
+    pub fn counted_connections(&self) -> usize {
+        self.slots.len() - self.admins
+    }
+
     /// The first channels by name behind `after`, at most `most`: those that have members or history.
     ///
     /// It looks at every name, which takes about 10 ms where there are 100,000: as long as a message to 4,000 subscribers.

@@ -22,14 +22,7 @@ pub mod reason;
 mod scramble;
 mod slots;
 #[cfg(test)]
-mod tests {
-    mod followers;
-    mod history;
-    mod keep_alive;
-    mod proxies;
-    pub(super) mod rig;
-    mod slow;
-}
+mod tests;
 pub mod timers;
 
 use core::net::IpAddr;
@@ -163,8 +156,8 @@ pub struct Broker {
     inflater: Inflater,
     /// How many peers have an inflater of their own.
     takeovers: usize,
-    /// Bytes in open batches.
-    open_bytes: usize,
+    /// Bytes that this turn has made so far: in open batches, for one connection alone, of log, and out of compressed ones.
+    made_bytes: usize,
     /// Bytes in unfinished heads, messages and stashes.
     inbound: usize,
     counters: Counters,
@@ -207,7 +200,7 @@ impl Broker {
             ended: Vec::new(),
             resumed: Vec::new(),
             chunks: Chunks::default(),
-            open_bytes: 0,
+            made_bytes: 0,
             inbound: 0,
             counters: Counters::default(),
             addresses: HashMap::new(),
@@ -276,7 +269,7 @@ impl Broker {
         if !self.is_member(id, key) {
             return false;
         }
-        self.settle_all(slot);
+        self.settle_leaving(slot, key);
         self.remove_member(slot, key);
         true
     }

@@ -5,9 +5,13 @@ use std::time::Instant;
 
 use super::Broker;
 use super::event::ConnectionId;
+use crate::channel::Channel;
 use crate::channel::dialect::{Event, MemberName};
 use crate::channel::members::Open;
 use crate::channel::presence::{Named, Notices};
+
+/// So many notes of what is to be told later are not swept.
+const FEW_DUE: usize = 64;
 
 impl Broker {
     /// What a connection calls itself.
@@ -99,6 +103,7 @@ impl Broker {
 
     /// Sees to the channels of which something is to be told although nobody comes or goes.
     pub(super) fn expire_presence(&mut self) {
+        self.sweep_presence_due();
         let now = self.timers.milliseconds();
         while self.presence_due.peek().is_some_and(|Reverse((due, _))| *due <= now) {
             let Some(Reverse((_, key))) = self.presence_due.pop() else { return };
@@ -109,9 +114,22 @@ impl Broker {
         }
     }
 
+    /// A channel is noted once a flush while something is to be told later: if that makes many notes, one a channel stays.
+    fn sweep_presence_due(&mut self) {
+        if self.presence_due.len() > FEW_DUE + 2 * self.channels.len() {
+            let due = |(key, channel): (u32, &Channel)| Some(Reverse((channel.presence.as_ref()?.due()?, key)));
+            self.presence_due = self.channels.iter().filter_map(due).collect();
+        }
+    }
+
     pub(super) fn next_presence(&self) -> Option<Instant> {
         let Reverse((due, _)) = self.presence_due.peek()?;
         self.timers.instant_of_milliseconds(*due)
+    }
+
+    #[cfg(test)]
+    pub(super) fn notes_of_presence(&self) -> usize {
+        self.presence_due.len()
     }
 
     fn is_crowded_with_members(&self, key: u32) -> bool {

@@ -40,7 +40,7 @@ impl Broker {
         }
     }
 
-    fn is_over(&mut self, slot: u32) -> bool {
+    pub(super) fn is_over(&mut self, slot: u32) -> bool {
         self.slots.hot(slot).outbound.pending() > self.limits.max_outbound as u64
     }
 

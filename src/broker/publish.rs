@@ -49,7 +49,7 @@ impl Broker {
         let name = name.or_else(|| from.and_then(|id| self.name(id)).cloned());
         let from = from.map(|id| self.member_id(id));
         let entry = Entry { unix_ms, message, from, name, except: except.map(|id| id.0) };
-        self.open_bytes += self.channels.publish(key, entry, now, &mut self.batches, &mut self.encoder, &self.limits);
+        self.made_bytes += self.channels.publish(key, entry, now, &mut self.batches, &mut self.encoder, &self.limits);
         let encodings = self.channels[key as usize].open_batches();
         self.counters.messages_encoded += encodings as u64;
         if encodings > 0 {

@@ -67,7 +67,7 @@ impl Server {
     fn is_busy(&self) -> bool {
         let accepting = self.accept_again.is_none() && self.listeners.iter().any(|listening| listening.ready);
         let reading = !self.ready.is_empty() || !self.turn.is_empty();
-        reading || !self.commands.is_empty() || self.broker.has_work() || accepting
+        reading || self.woken || !self.commands.is_empty() || self.broker.has_work() || accepting
     }
 
     pub(super) fn timeout(&self, now: Instant) -> Option<Duration> {
@@ -121,14 +121,14 @@ impl Server {
         }
     }
 
-    /// Does what other threads have asked for.
+    /// Does what other threads have asked for. No more is taken over before all of that is done: the queue is bounded only
+    /// as long as what does not fit stays in it.
     fn obey(&mut self) {
-        if std::mem::take(&mut self.woken) {
-            self.commands.extend(self.handle.take());
-        }
-        while !self.broker.wants_flush()
-            && let Some(command) = self.commands.pop_front()
-        {
+        while !self.broker.wants_flush() {
+            if self.commands.is_empty() && std::mem::take(&mut self.woken) {
+                self.commands = self.handle.take();
+            }
+            let Some(command) = self.commands.pop_front() else { return };
             match command {
                 Command::Publish { channel, message } => {
                     self.broker.publish(&channel, message, None, None);
@@ -228,5 +228,35 @@ impl Server {
                 *place = None;
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::log::From;
+    use crate::config::Config;
+    use crate::handle::{CAPACITY, HandleError};
+
+    /// What a busy loop had taken over was room for as much again, turn after turn.
+    #[test]
+    fn the_queue_is_bounded_however_busy_the_loop_is() {
+        let mut config = Config::default();
+        config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+        config.limits = config.limits.max_message(4).max_outbound(32);
+        let mut server = Server::bind(config).unwrap();
+        let handle = server.handle();
+        let fill = || (0..=CAPACITY).take_while(|_| handle.publish("/chat", "x").is_ok()).count();
+        assert_eq!((fill(), handle.publish("/chat", "x")), (CAPACITY, Err(HandleError::Full)));
+        for _ in 0..3 {
+            server.woken = true;
+            server.broker.read_json("/chat", From::All);
+            assert!(server.broker.wants_flush(), "the loop is busy");
+            server.begin_turn();
+            assert_eq!((fill(), server.is_busy()), (0, true));
+        }
+        server.broker.flush(&mut server.sockets);
+        server.begin_turn();
+        assert_eq!((server.commands.len(), fill()), (0, CAPACITY));
     }
 }

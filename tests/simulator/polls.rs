@@ -65,8 +65,19 @@ impl Oracle {
 
     /// Those who are answered by the next flush, with what there is for them.
     pub fn answer_held(&mut self) -> Vec<(ConnectionId, Answer)> {
+        self.answer_those(|_| true)
+    }
+
+    /// Those who are answered as one more comes to wait in their channel.
+    pub fn answer_before(&mut self, channel: &str) -> Vec<(ConnectionId, Answer)> {
+        let life = self.current.get(channel).copied();
+        self.answer_those(|held| Some(held.life) == life)
+    }
+
+    fn answer_those(&mut self, is_meant: impl Fn(&Held) -> bool) -> Vec<(ConnectionId, Answer)> {
         let polls = std::mem::take(&mut self.polls);
-        let (due, waiting) = polls.into_iter().partition(|held| held.next < self.lives[held.life].entries.len());
+        let is_due = |held: &Held| is_meant(held) && held.next < self.lives[held.life].entries.len();
+        let (due, waiting) = polls.into_iter().partition(is_due);
         self.polls = waiting;
         let answer = |held: Held| {
             let of = &self.lives[held.life];

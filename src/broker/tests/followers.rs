@@ -15,15 +15,19 @@ use crate::proto::origin::OriginRules;
 
 /// What all peers were sent, in one heap, and whose socket is broken.
 #[derive(Default)]
-struct Wire {
-    sent: Vec<u8>,
+pub(super) struct Wire {
+    pub(super) sent: Vec<u8>,
     broken: HashSet<u32>,
+    pub(super) blocked: bool,
 }
 
 impl Io for Wire {
     fn write(&mut self, slot: u32, bytes: &[u8]) -> io::Result<usize> {
         if self.broken.contains(&slot) {
             return Err(ErrorKind::BrokenPipe.into());
+        }
+        if self.blocked {
+            return Err(ErrorKind::WouldBlock.into());
         }
         self.sent.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -36,19 +40,19 @@ impl Io for Wire {
     fn shutdown(&mut self, _: u32) {}
 }
 
-struct World {
-    broker: Broker,
-    wire: Wire,
-    now: Now,
+pub(super) struct World {
+    pub(super) broker: Broker,
+    pub(super) wire: Wire,
+    pub(super) now: Now,
 }
 
 impl World {
-    fn new(limits: Limits) -> World {
+    pub(super) fn new(limits: Limits) -> World {
         let now = Now { instant: Instant::now(), unix_ms: 0 };
         World { broker: Broker::new(limits, OriginRules::default(), 7, now), wire: Wire::default(), now }
     }
 
-    fn accept(&mut self, accept: &Accept) -> ConnectionId {
+    pub(super) fn accept(&mut self, accept: &Accept) -> ConnectionId {
         let id = self.broker.open(([127, 0, 0, 1], 9).into(), false).unwrap();
         let request = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
             Sec-WebSocket-Protocol: v1.slotcast.json\r\nSec-WebSocket-Version: 13\r\n\
@@ -63,7 +67,7 @@ impl World {
     }
 
     /// What this flush writes.
-    fn flush(&mut self) -> String {
+    pub(super) fn flush(&mut self) -> String {
         self.broker.flush(&mut self.wire);
         self.broker.assert_flushed();
         String::from_utf8_lossy(&std::mem::take(&mut self.wire.sent)).into_owned()

@@ -1,0 +1,198 @@
+//! What a few bytes can ask for: a turn ends before that is much, whoever asks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::followers::World;
+use crate::broker::event::{Accept, ConnectionId, Event, Exchange};
+use crate::channel::log::From;
+use crate::limits::Limits;
+use crate::proto::deflate::Deflater;
+use crate::proto::extension::Window;
+use crate::proto::http::{Response, Status};
+use crate::proto::message::Message;
+
+/// With these a turn makes 8 KiB, and what went past it.
+fn limits() -> Limits {
+    Limits { max_message: 4096, max_outbound: 32 * 1024, ..Limits::default() }
+}
+
+/// How often `ask` can be said until the turn is to end: not more than `most` times.
+fn turns_at(world: &mut World, most: usize, mut ask: impl FnMut(&mut World, usize)) -> usize {
+    for count in 0..most {
+        if world.broker.wants_flush() {
+            world.flush();
+            assert!(!world.broker.wants_flush());
+            return count;
+        }
+        ask(world, count);
+    }
+    panic!("{most} times in one turn");
+}
+
+fn exchange(world: &mut World, request: &str) -> Exchange {
+    let id = world.broker.open(([127, 0, 0, 1], 9).into(), false).unwrap();
+    world.broker.receive(id, request.as_bytes());
+    let Some(Event::Http(exchange)) = world.broker.next_event() else { panic!("no exchange") };
+    exchange
+}
+
+#[test]
+fn lists_of_members() {
+    let mut world = World::new(limits());
+    let named = |i| Accept::join("/chat", From::Now).json_dialect().name(Some(Arc::from(format!("{i:064}"))));
+    let ids: Vec<ConnectionId> = (0..20).map(|i| world.accept(&named(i))).collect();
+    world.flush();
+    // Of others, too: a thousand peers that ask once each ask for as much as one that asks a thousand times.
+    let asked = turns_at(&mut world, 20, |world, i| assert!(world.broker.tell_members(ids[i], "/chat", None)));
+    assert!(asked > 1, "{asked}");
+}
+
+#[test]
+fn answers_that_close_or_leave_the_body_out() {
+    let mut world = World::new(limits());
+    for _ in 0..4 {
+        world.broker.publish("/chat", Message::text("x".repeat(1000)), None, None);
+    }
+    for request in [
+        "GET /chat HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        "GET /chat HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: *\r\n\r\n",
+        "HEAD /chat HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ] {
+        turns_at(&mut world, 20, |world, _| {
+            let exchange = exchange(world, request);
+            let response = world.broker.read_json("/chat", From::All).answer_to(exchange.request());
+            world.broker.respond(exchange, response);
+        });
+    }
+    turns_at(&mut world, 20, |world, _| {
+        let exchange = exchange(world, "GET /chat HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let body = vec![b'x'; 1000];
+        world.broker.respond(exchange, Response::new(Status::OK).with_body("text/plain", body));
+    });
+}
+
+#[test]
+fn log_for_those_who_come() {
+    let mut world = World::new(limits());
+    for channel in 0..40 {
+        for _ in 0..4 {
+            world.broker.publish(&format!("/{channel}"), Message::text("x".repeat(500)), None, None);
+        }
+    }
+    let id = world.accept(&Accept::join("/chat", From::Now).json_dialect());
+    world.flush();
+    turns_at(&mut world, 40, |world, i| {
+        world.broker.subscribe(id, &format!("/{i}"), From::All, None).unwrap();
+    });
+}
+
+#[test]
+fn compressed_messages() {
+    let mut world = World::new(limits());
+    let id = world.broker.open(([127, 0, 0, 1], 9).into(), false).unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    world.broker.receive(id, request);
+    let Some(Event::Handshake(handshake)) = world.broker.next_event() else { panic!("no handshake") };
+    world.broker.accept(handshake, &Accept::default());
+    world.flush();
+    let small = Deflater::default().deflate(Window::Bits15, &[b'x'; 4096]).unwrap().to_vec();
+    let frame = [&[0xc1, 0x80 | small.len() as u8, 0, 0, 0, 0], &small[..]].concat();
+    assert!(frame.len() < 60, "{}", frame.len());
+    turns_at(&mut world, 20, |world, _| {
+        world.broker.receive(id, &frame);
+        assert!(
+            matches!(world.broker.next_event(), Some(Event::Message(_, message)) if message.payload().len() == 4096)
+        );
+    });
+}
+
+/// A poll that comes between two messages had a body of its own: as many as messages, each with all that followed.
+#[test]
+fn polls_that_come_between_messages_are_answered_with_each_once() {
+    let mut world = World::new(Limits { max_message: 4096, max_outbound: 8 << 20, ..Limits::default() });
+    let ids: Vec<ConnectionId> = (0..200)
+        .map(|i| {
+            let exchange = exchange(&mut world, "GET /chat?wait=9 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            let id = exchange.id();
+            world.broker.hold(exchange, "/chat", From::Now, Duration::from_secs(9));
+            world.broker.assert_invariants();
+            world.broker.publish("/chat", Message::text(format!("{i:01000}")), None, None);
+            id
+        })
+        .collect();
+    let sent = world.flush();
+    assert_eq!((sent.matches("HTTP/1.1 200 OK").count(), sent.matches("\"data\"").count()), (200, 200));
+    assert!(sent.len() < 200 * 2000, "{}", sent.len());
+    for (i, answer) in sent.split("HTTP/1.1 ").skip(1).enumerate() {
+        assert!(answer.contains(&format!("{i:01000}\"}}]")), "{answer}");
+    }
+    assert!(ids.iter().all(|&id| world.broker.unsent(id) == 0));
+}
+
+/// Whoever leaves one channel was queued at once what all its channels kept.
+#[test]
+fn who_leaves_a_channel_takes_the_rest_of_that_one_alone() {
+    let mut world = World::new(Limits { max_message: 40_000, max_outbound: 8 << 20, ..Limits::default() });
+    for channel in 0..100 {
+        for _ in 0..6 {
+            world.broker.publish(&format!("/{channel}"), Message::text("x".repeat(30_000)), None, None);
+        }
+    }
+    let id = world.accept(&Accept::join("/chat", From::Now).json_dialect());
+    world.flush();
+    world.wire.blocked = true;
+    for channel in 0..50 {
+        world.broker.subscribe(id, &format!("/{channel}"), From::All, None).unwrap();
+    }
+    let before = world.broker.unsent(id);
+    assert!(world.broker.leave(id, "/49"));
+    let more = world.broker.unsent(id) - before;
+    assert!((60_000..200_000).contains(&more), "{more} behind {before}");
+    world.broker.assert_invariants();
+}
+
+/// Whoever is sent away is not owed more than one connection may be.
+#[test]
+fn who_is_sent_away_takes_no_more_log_than_may_be_unsent() {
+    let mut world = World::new(Limits { max_message: 40_000, max_outbound: 2 << 20, ..Limits::default() });
+    for channel in 0..100 {
+        for _ in 0..6 {
+            world.broker.publish(&format!("/{channel}"), Message::text("x".repeat(30_000)), None, None);
+        }
+    }
+    let id = world.accept(&Accept::join("/chat", From::Now).json_dialect());
+    world.flush();
+    world.wire.blocked = true;
+    for channel in 0..20 {
+        world.broker.subscribe(id, &format!("/{channel}"), From::All, None).unwrap();
+    }
+    world.broker.close(id, crate::proto::close::CloseCode::GOING_AWAY, "bye");
+    let unsent = world.broker.unsent(id);
+    assert!(unsent < (2 << 20) + 150_000, "{unsent}");
+}
+
+/// A leave that is held back left a note with every flush of its channel.
+#[test]
+fn a_leave_that_is_held_back_is_noted_once() {
+    let mut world = World::new(Limits { leave_grace: Duration::from_secs(20), ..Limits::default() });
+    world.accept(&Accept::join("/chat", From::Now).json_dialect());
+    let ann = world.accept(&Accept::join("/chat", From::Now).json_dialect().name(Some(Arc::from("Ann"))));
+    world.flush();
+    assert!(world.broker.leave(ann, "/chat"));
+    for _ in 0..1000 {
+        world.broker.publish("/chat", Message::text("x"), None, None);
+        world.flush();
+        world.broker.expire();
+    }
+    assert!(world.broker.notes_of_presence() < 100, "{}", world.broker.notes_of_presence());
+    for _ in 0..21 {
+        world.now.instant += Duration::from_secs(1);
+        world.broker.advance(world.now);
+        world.broker.expire();
+    }
+    assert!(world.flush().contains("\"type\":\"leave\""));
+    assert_eq!(world.broker.notes_of_presence(), 0);
+}

@@ -1,0 +1,9 @@
+//! The broker by examples, without sockets.
+
+mod bounds;
+mod followers;
+mod history;
+mod keep_alive;
+mod proxies;
+pub(in crate::broker) mod rig;
+mod slow;
