@@ -17,6 +17,16 @@ pub const MAX_BATCH: usize = 1 << 30;
 const SPARE: usize = 8;
 const SPARE_CAPACITY: usize = 64 * 1024;
 
+/// The largest of them that a batch for one peer gets, in bytes: it may stay for long, with little in it.
+const SPARE_LITTLE: usize = 256;
+
+/// Room that nothing is in may be this much of a batch that somebody keeps, in bytes.
+const SLACK: usize = 1024;
+
+/// What a batch takes beside its bytes, in bytes, about, and what a reference to it does.
+const BATCH_COST: usize = 256;
+const REFERENCE_COST: usize = 16;
+
 /// A batch's place in the slab.
 pub type BatchKey = u32;
 
@@ -195,11 +205,12 @@ impl Batch {
 
 /// All batches of a broker, and what they weigh together.
 ///
-/// Invariant: `held` is the sum of the lengths of all batches.
+/// Invariant: `held` is the sum of the lengths of all batches, and `references` of their references.
 #[derive(Debug, Default)]
 pub struct Batches {
     slab: Slab<Batch>,
     held: usize,
+    references: usize,
     made: u64,
     spare: Vec<Batch>,
 }
@@ -228,7 +239,10 @@ impl Batches {
     }
 
     fn open_with(&mut self, content: Content) -> BatchKey {
-        let mut batch = self.spare.pop().unwrap_or_default();
+        let most = if matches!(content, Content::Private | Content::Loss(..)) { SPARE_LITTLE } else { SPARE_CAPACITY };
+        let spare = self.spare.iter().rposition(|batch| batch.bytes.capacity() <= most);
+        let mut batch = spare.map(|index| self.spare.swap_remove(index)).unwrap_or_default();
+        self.references += 1;
         batch.content = content;
         batch.references = 1;
         batch.age = self.made;
@@ -311,6 +325,18 @@ impl Batches {
     pub fn hold(&mut self, key: BatchKey) {
         if let Some(batch) = self.slab.get_mut(key as usize) {
             batch.references += 1;
+            self.references += 1;
+        }
+    }
+
+    /// As `release`, by whoever has appended to it and will no more: if others keep it, they keep little that is empty.
+    pub fn close(&mut self, key: BatchKey) {
+        self.release(key);
+        if let Some(batch) = self.slab.get_mut(key as usize)
+            && batch.bytes.capacity() - batch.bytes.len() > batch.bytes.len().max(SLACK)
+        {
+            batch.bytes.shrink_to_fit();
+            batch.ends.shrink_to_fit();
         }
     }
 
@@ -318,6 +344,7 @@ impl Batches {
     pub fn release(&mut self, key: BatchKey) {
         let Some(batch) = self.slab.get_mut(key as usize) else { return };
         batch.references -= 1;
+        self.references -= 1;
         if batch.references > 0 {
             return;
         }
@@ -338,6 +365,22 @@ impl Batches {
         self.held
     }
 
+    /// What batches, and the queues that refer to them, take beside the bytes that are held, in bytes, about.
+    pub fn overhead(&self) -> usize {
+        self.slab.len() * BATCH_COST + self.references * REFERENCE_COST
+    }
+
+    /// Bytes of the buffers of all batches, empty or not.
+    #[cfg(test)]
+    pub fn room(&self) -> usize {
+        self.slab.iter().map(|(_, batch)| batch.bytes.capacity()).sum()
+    }
+
+    /// The references of all batches.
+    pub fn all_references(&self) -> usize {
+        self.references
+    }
+
     /// How many batches there are.
     pub fn count(&self) -> usize {
         self.slab.len()
@@ -355,59 +398,5 @@ impl Batches {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn all(batch: &Batch, from: u32, to: u32) -> Vec<u8> {
-        let (mut bytes, mut position) = (Vec::new(), from);
-        while position < to {
-            let slice = batch.slice(position, to);
-            assert!(!slice.is_empty(), "no progress at {position} of {from}..{to}");
-            bytes.extend_from_slice(slice);
-            position += slice.len() as u32;
-        }
-        bytes
-    }
-
-    #[test]
-    fn slices_join_to_the_bytes_whatever_the_segments() {
-        for shape in 0..32u8 {
-            let mut batches = Batches::default();
-            let key = batches.open();
-            let (mut expected, mut ends) = (Vec::new(), Vec::new());
-            for i in 0..5u8 {
-                let head = vec![i; usize::from(i) + 1];
-                let payload = (shape >> i & 1 == 1).then(|| Bytes::from(vec![100 + i; 7]));
-                expected.extend_from_slice(&head);
-                expected.extend_from_slice(payload.as_deref().unwrap_or_default());
-                ends.push(expected.len() as u32);
-                batches.append(key, payload, |bytes| bytes.extend_from_slice(&head));
-            }
-            let batch = batches.get(key);
-            assert_eq!((batch.len() as usize, batches.held(), batch.messages()), (expected.len(), expected.len(), 5));
-            for from in 0..=batch.len() {
-                let cut = ends.iter().copied().find(|&end| end >= from).filter(|&end| end != from && from != 0);
-                let border = from == 0 || ends.contains(&from);
-                assert_eq!(batch.end_of_cut_message(from), if border { None } else { cut });
-                for to in from..=batch.len() {
-                    assert_eq!(all(batch, from, to), expected[from as usize..to as usize], "{shape:b} {from}..{to}");
-                }
-            }
-            batches.release(key);
-            assert_eq!((batches.held(), batches.count()), (0, 0));
-        }
-    }
-
-    #[test]
-    fn the_last_reference_frees() {
-        let mut batches = Batches::default();
-        let key = batches.open();
-        batches.append(key, None, |bytes| bytes.push(1));
-        batches.hold(key);
-        assert!(!batches.is_sole(key));
-        batches.release(key);
-        assert_eq!((batches.held(), batches.count(), batches.is_sole(key)), (1, 1, true));
-        batches.release(key);
-        assert_eq!((batches.held(), batches.count()), (0, 0));
-    }
-}
+#[path = "batch_tests.rs"]
+mod tests;
