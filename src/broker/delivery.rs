@@ -106,7 +106,7 @@ impl Broker {
         }
         for group in &mut self.channels[key as usize].groups {
             if let Some(open) = group.open.take() {
-                self.batches.release(open.batch);
+                self.batches.close(open.batch);
             }
         }
     }
@@ -148,7 +148,7 @@ impl Broker {
             self.counters.messages_sent += walk.sent;
             self.counters.bytes_sent += walk.bytes;
             calls += walk.calls;
-            self.batches.release(open.batch);
+            self.batches.close(open.batch);
         }
         channel.groups.retain(|group| !group.members.is_empty());
         for (slot, wrote) in troubled {

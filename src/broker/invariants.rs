@@ -37,6 +37,8 @@ impl Broker {
         }
         let held = self.batches.held();
         assert!(held <= self.limits.max_outbound_total, "{held} bytes unsent in all");
+        let beside = self.batches.overhead();
+        assert!(beside <= self.limits.max_outbound_total.max(2 << 20), "{beside} bytes beside what is unsent");
     }
 
     fn assert_only_newest(&self, slot: u32, hot: &Hot) {
@@ -127,6 +129,8 @@ impl Broker {
 
     fn assert_references(&self) {
         self.chunks.assert_invariants(&self.batches);
+        let references = self.batches.references().map(|(_, references)| references as usize);
+        assert_eq!(self.batches.all_references(), references.sum::<usize>(), "references are not counted as they are");
         for (key, references) in self.batches.references() {
             let queued =
                 self.slots.iter().flat_map(|(_, hot, _)| hot.outbound.ranges()).filter(|range| range.batch == key);

@@ -265,10 +265,7 @@ impl Broker {
     /// Leaves a channel. What was published to it before still arrives. Returns false if it was no member.
     pub fn leave(&mut self, id: ConnectionId, channel: &str) -> bool {
         let Some(slot) = self.open_slot(id) else { return false };
-        let Some(key) = self.channels.find(channel) else { return false };
-        if !self.is_member(id, key) {
-            return false;
-        }
+        let Some(key) = self.channels.find(channel).filter(|&key| self.is_member(id, key)) else { return false };
         self.settle_leaving(slot, key);
         self.remove_member(slot, key);
         true

@@ -17,6 +17,9 @@ use crate::proto::batch::{Batch, Life, Source};
 use crate::proto::close::CloseCode;
 use crate::proto::frame::Failure;
 
+/// What all queues may take beside what is unsent, in bytes, however little that may be.
+const LEAST_OVERHEAD: usize = 1 << 20;
+
 impl Broker {
     /// Judges those who have a lot unsent, after the flush: never at publish.
     pub(super) fn judge(&mut self) {
@@ -34,7 +37,7 @@ impl Broker {
             }
         }
         self.over = over;
-        if self.batches.held() > self.limits.max_outbound_total {
+        if self.are_over(self.limits.max_outbound_total) {
             self.chunks.clear(&mut self.batches);
             self.shed();
         }
@@ -113,15 +116,23 @@ impl Broker {
 
     /// All together have too much unsent: whoever holds the oldest goes first, until the rest fits.
     fn shed(&mut self) {
+        // To look at all of them is not to be necessary again at once.
+        let enough = self.limits.max_outbound_total - self.limits.max_outbound_total / 16;
         let ages = self.slots.iter().filter_map(|(slot, hot, _)| Some((hot.outbound.oldest(&self.batches)?, slot)));
         let mut holders: Vec<(u64, u32)> = ages.collect();
         holders.sort_unstable();
         for (_, slot) in holders {
-            if self.batches.held() <= self.limits.max_outbound_total {
+            if !self.are_over(enough) {
                 return;
             }
             self.close_slow(slot, Cause::OutboundTotal);
         }
+    }
+
+    /// Whether all together have more than `most` unsent, or their queues take that much beside it: a short message that ten
+    /// thousand are owed is held once, and stands in ten thousand queues.
+    fn are_over(&self, most: usize) -> bool {
+        self.batches.held() > most || self.batches.overhead() > most.max(LEAST_OVERHEAD)
     }
 
     /// Notes a blocked connection that is to be judged.
@@ -249,6 +260,17 @@ impl Broker {
     /// next.
     pub fn outbound_held(&self) -> usize {
         self.batches.held()
+    }
+
+    #[cfg(test)]
+    pub(super) fn ranges_of(&self, id: ConnectionId) -> usize {
+        let slot = self.slots.live(id).and_then(|slot| self.slots.get(slot));
+        slot.map_or(0, |(hot, _)| hot.outbound.ranges().count())
+    }
+
+    #[cfg(test)]
+    pub(super) fn room_of_batches(&self) -> usize {
+        self.batches.room()
     }
 
     /// Bytes in unfinished heads and messages.

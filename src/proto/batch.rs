@@ -20,6 +20,16 @@ const FEW: usize = 8;
 const SPARE_BYTES: usize = 512 * 1024;
 const SPARE_CAPACITY: usize = 64 * 1024;
 
+/// The largest of them that a batch for one peer gets, in bytes: it may stay for long, with little in it.
+const SPARE_LITTLE: usize = 256;
+
+/// Room that nothing is in may be this much of a batch that somebody keeps, in bytes.
+const SLACK: usize = 1024;
+
+/// What a batch takes beside its bytes, in bytes, about, and what a reference to it does.
+const BATCH_COST: usize = 256;
+const REFERENCE_COST: usize = 16;
+
 /// A batch's place in the slab.
 pub type BatchKey = u32;
 
@@ -203,11 +213,16 @@ impl Batch {
 
 /// All batches of a broker, and what they weigh together.
 ///
+<<<<<<< HEAD
 /// Invariants: `held` is the sum of the lengths of all batches; `spare_bytes` is the sum of the capacities of `spare`.
+=======
+/// Invariant: `held` is the sum of the lengths of all batches, and `references` of their references.
+>>>>>>> 4c2a7dcd0e5c900cfdf3f4b9adb94eae6b33eb6a
 #[derive(Debug, Default)]
 pub struct Batches {
     slab: Slab<Batch>,
     held: usize,
+    references: usize,
     made: u64,
     spare: Vec<Batch>,
     spare_bytes: usize,
@@ -239,9 +254,16 @@ impl Batches {
     }
 
     fn open_with(&mut self, content: Content) -> BatchKey {
+<<<<<<< HEAD
         let mut batch = self.spare.pop().unwrap_or_default();
         self.spare_bytes -= batch.capacity();
         self.needless = self.needless.min(self.spare.len());
+=======
+        let most = if matches!(content, Content::Private | Content::Loss(..)) { SPARE_LITTLE } else { SPARE_CAPACITY };
+        let spare = self.spare.iter().rposition(|batch| batch.bytes.capacity() <= most);
+        let mut batch = spare.map(|index| self.spare.swap_remove(index)).unwrap_or_default();
+        self.references += 1;
+>>>>>>> 4c2a7dcd0e5c900cfdf3f4b9adb94eae6b33eb6a
         batch.content = content;
         batch.references = 1;
         batch.age = self.made;
@@ -324,6 +346,18 @@ impl Batches {
     pub fn hold(&mut self, key: BatchKey) {
         if let Some(batch) = self.slab.get_mut(key as usize) {
             batch.references += 1;
+            self.references += 1;
+        }
+    }
+
+    /// As `release`, by whoever has appended to it and will no more: if others keep it, they keep little that is empty.
+    pub fn close(&mut self, key: BatchKey) {
+        self.release(key);
+        if let Some(batch) = self.slab.get_mut(key as usize)
+            && batch.bytes.capacity() - batch.bytes.len() > batch.bytes.len().max(SLACK)
+        {
+            batch.bytes.shrink_to_fit();
+            batch.ends.shrink_to_fit();
         }
     }
 
@@ -331,6 +365,7 @@ impl Batches {
     pub fn release(&mut self, key: BatchKey) {
         let Some(batch) = self.slab.get_mut(key as usize) else { return };
         batch.references -= 1;
+        self.references -= 1;
         if batch.references > 0 {
             return;
         }
@@ -366,6 +401,22 @@ impl Batches {
     /// Bytes of all batches, each counted once.
     pub fn held(&self) -> usize {
         self.held
+    }
+
+    /// What batches, and the queues that refer to them, take beside the bytes that are held, in bytes, about.
+    pub fn overhead(&self) -> usize {
+        self.slab.len() * BATCH_COST + self.references * REFERENCE_COST
+    }
+
+    /// Bytes of the buffers of all batches, empty or not.
+    #[cfg(test)]
+    pub fn room(&self) -> usize {
+        self.slab.iter().map(|(_, batch)| batch.bytes.capacity()).sum()
+    }
+
+    /// The references of all batches.
+    pub fn all_references(&self) -> usize {
+        self.references
     }
 
     /// How many batches there are.

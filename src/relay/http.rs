@@ -27,6 +27,10 @@ const HTML: &str = "text/html; charset=utf-8";
 /// The longest name that a sender may give itself, in bytes.
 const MAX_NAME: usize = 64;
 
+/// What one line of a body counts for at the least, in bytes of `max_outbound`: what a dialect writes around it. More lines
+/// than fit so would make every subscriber a slow one, however short they are.
+const AROUND_LINE: usize = 1024;
+
 /// What a request wants.
 pub(super) fn read(relay: &Relay, server: &Server, exchange: Exchange) -> Intent {
     if let Some(response) = own::answer(relay, server, &exchange) {
@@ -126,7 +130,7 @@ fn page_answer(page: Page) -> Response {
 }
 
 fn publish(server: &Server, exchange: Exchange, channel: ChannelName) -> Intent {
-    let parsed = messages_of(&exchange)
+    let parsed = messages_of(&exchange, server.limits().max_outbound / AROUND_LINE)
         .and_then(|messages| Ok((messages, sender_name(exchange.request())?, left_out(exchange.request())?)));
     match parsed {
         Ok(((message, more), name, except)) => {
@@ -152,8 +156,9 @@ pub(super) fn sender_name(request: &Request) -> Result<Option<Arc<str>>, Refusal
     Ok(Some(Arc::from(&*name)))
 }
 
-/// The messages that a request publishes: its body, byte for byte, or each line of it. The type decides what they are.
-fn messages_of(exchange: &Exchange) -> Result<(Message, Vec<Message>), Refusal> {
+/// The messages that a request publishes: its body, byte for byte, or each line of it, of which there are at most
+/// `most_lines`, and may be one. The type decides what they are.
+fn messages_of(exchange: &Exchange, most_lines: usize) -> Result<(Message, Vec<Message>), Refusal> {
     let request = exchange.request();
     let unsupported = |detail: &'static str| Refusal::new(Status(415), "unsupported_media_type", detail);
     if request.header("content-encoding").is_some() {
@@ -165,7 +170,7 @@ fn messages_of(exchange: &Exchange) -> Result<(Message, Vec<Message>), Refusal> 
         return Err(unsupported("Send the message itself as the body, not as multipart."));
     }
     if media == "application/x-ndjson" {
-        return lines_of(exchange);
+        return lines_of(exchange, most_lines.max(1));
     }
     let says_text = media.starts_with("text/") || media == "application/json" || media.ends_with("+json");
     let maybe_text = says_text || media.is_empty() || media == "application/x-www-form-urlencoded";
@@ -178,12 +183,16 @@ fn messages_of(exchange: &Exchange) -> Result<(Message, Vec<Message>), Refusal> 
 }
 
 /// Each line that is not empty is one text message, verbatim; all of them or none.
-fn lines_of(exchange: &Exchange) -> Result<(Message, Vec<Message>), Refusal> {
+fn lines_of(exchange: &Exchange, most: usize) -> Result<(Message, Vec<Message>), Refusal> {
     let body = exchange.body();
     let lines = body.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     // A history keeps a large payload by reference, and one line must not keep all of the body.
     let part = |line: &[u8]| if line.len() < LARGE { body.slice_ref(line) } else { Bytes::copy_from_slice(line) };
     let messages = lines.filter(|line| !line.is_empty());
+    if messages.clone().nth(most).is_some() {
+        let detail = format!("Send at most {most} lines at a time; see the broker's --max-outbound.");
+        return Err(Refusal::new(Status(413), "too_many_messages", detail));
+    }
     let mut messages = messages.map(|line| Message::from_bytes(Kind::Text, part(line)).ok_or_else(not_utf8));
     let empty = || Refusal::bad_request("no_messages", "Send at least one line that is not empty.");
     let first = messages.next().ok_or_else(empty)??;

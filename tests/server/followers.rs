@@ -167,6 +167,22 @@ fn lines_are_published_all_or_none() {
     assert!(kept.contains("\"data\":\"  two \"") && !kept.contains("fine"), "{kept}");
 }
 
+/// A megabyte of empty-handed lines once was a hundred in each dialect, and made all who listened slow.
+#[test]
+fn so_many_lines_and_no_more() {
+    let broker = Broker::start(|config| (config.limits.max_message, config.limits.max_outbound) = (1000, 8 * 1024));
+    let ndjson = "Content-Type: application/x-ndjson\r\n";
+    let answer = post(broker.address, "/chat", ndjson, "x\n\n".repeat(8).as_bytes());
+    assert_eq!(value(&answer.text(), "count"), "8");
+    let refused = post(broker.address, "/chat", ndjson, "x\n".repeat(9).as_bytes());
+    assert!(
+        refused.is_problem(413, "too_many_messages") && refused.text().contains("at most 8 lines"),
+        "{}",
+        refused.text()
+    );
+    assert_eq!(ask(broker.address, get("/chat", "")).text().matches("\"data\"").count(), 8);
+}
+
 #[test]
 fn what_peers_choose_stays_data() {
     let broker = Broker::start(|_| {});

@@ -196,3 +196,48 @@ fn a_leave_that_is_held_back_is_noted_once() {
     assert!(world.flush().contains("\"type\":\"leave\""));
     assert_eq!(world.broker.notes_of_presence(), 0);
 }
+
+/// A short message that many are owed is held once; that it stands in all their queues counted for nothing.
+#[test]
+fn queues_of_many_that_take_nothing() {
+    let limits = Limits { max_message: 1000, max_outbound: 1 << 20, max_outbound_total: 2 << 20, ..Limits::default() };
+    let mut world = World::new(limits);
+    let ids: Vec<ConnectionId> = (0..100).map(|_| world.accept(&Accept::join("/chat", From::Now))).collect();
+    world.flush();
+    world.wire.blocked = true;
+    for _ in 0..2000 {
+        world.broker.publish("/chat", Message::text("x"), None, None);
+        world.broker.flush(&mut world.wire);
+    }
+    world.broker.assert_flushed();
+    let queued: usize = ids.iter().map(|&id| world.broker.ranges_of(id)).sum();
+    assert!(queued * 16 <= 2 << 20, "{queued} places in queues");
+    assert!(ids.iter().any(|&id| !world.broker.is_live(id) || world.broker.ranges_of(id) < 2000));
+}
+
+/// The buffer of a large message that is gone went to a short one, and stayed with it in the queue of one that is slow.
+#[test]
+fn a_short_message_keeps_no_large_buffer() {
+    let mut world = World::new(Limits::default());
+    let [slow, _] = [(); 2].map(|()| world.accept(&Accept::join("/slow", From::Now)));
+    world.accept(&Accept::join("/loud", From::Now));
+    world.flush();
+    for round in 0..100 {
+        world.wire.blocked = false;
+        for _ in 0..2 {
+            world.broker.publish("/loud", Message::text("x".repeat(20_000)), None, None);
+        }
+        world.flush();
+        if round % 3 == 0 {
+            world.broker.send(slow, &Message::text("y"));
+        } else {
+            world.broker.publish("/slow", Message::text("z"), None, None);
+        }
+        world.wire.blocked = true;
+        world.broker.flush(&mut world.wire);
+        world.broker.assert_flushed();
+    }
+    assert!(world.broker.unsent(slow) < 1000);
+    let room = world.broker.room_of_batches();
+    assert!(room < 100_000, "{room} bytes for {}", world.broker.unsent(slow));
+}

@@ -117,7 +117,8 @@ impl Outbound {
         let copy = batches.open_for(source);
         batches.copy(range.batch, range.start, range.end, copy, true);
         batches.release(range.batch);
-        self.push_held(Range { batch: copy, start: 0, end: batches.get(copy).len() }, batches);
+        self.push(Range { batch: copy, start: 0, end: batches.get(copy).len() }, batches);
+        batches.close(copy);
     }
 
     /// What is for this peer alone goes behind the last of that kind, if it is little.
