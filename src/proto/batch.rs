@@ -213,11 +213,8 @@ impl Batch {
 
 /// All batches of a broker, and what they weigh together.
 ///
-<<<<<<< HEAD
-/// Invariants: `held` is the sum of the lengths of all batches; `spare_bytes` is the sum of the capacities of `spare`.
-=======
-/// Invariant: `held` is the sum of the lengths of all batches, and `references` of their references.
->>>>>>> 4c2a7dcd0e5c900cfdf3f4b9adb94eae6b33eb6a
+/// Invariants: `held` is the sum of the lengths of all batches, `references` of their references; `spare_bytes` is the sum of
+/// the capacities of `spare`.
 #[derive(Debug, Default)]
 pub struct Batches {
     slab: Slab<Batch>,
@@ -254,16 +251,14 @@ impl Batches {
     }
 
     fn open_with(&mut self, content: Content) -> BatchKey {
-<<<<<<< HEAD
-        let mut batch = self.spare.pop().unwrap_or_default();
+        let most = if matches!(content, Content::Private | Content::Loss(..)) { SPARE_LITTLE } else { SPARE_CAPACITY };
+        // Only the last few are looked at, or what is said to one alone would look through those of all channels.
+        let first = self.spare.len().saturating_sub(FEW);
+        let found = self.spare.iter().skip(first).rposition(|batch| batch.bytes.capacity() <= most);
+        let mut batch = found.map(|index| self.spare.swap_remove(first + index)).unwrap_or_default();
         self.spare_bytes -= batch.capacity();
         self.needless = self.needless.min(self.spare.len());
-=======
-        let most = if matches!(content, Content::Private | Content::Loss(..)) { SPARE_LITTLE } else { SPARE_CAPACITY };
-        let spare = self.spare.iter().rposition(|batch| batch.bytes.capacity() <= most);
-        let mut batch = spare.map(|index| self.spare.swap_remove(index)).unwrap_or_default();
         self.references += 1;
->>>>>>> 4c2a7dcd0e5c900cfdf3f4b9adb94eae6b33eb6a
         batch.content = content;
         batch.references = 1;
         batch.age = self.made;

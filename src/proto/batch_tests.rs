@@ -1,12 +1,9 @@
 use super::*;
 
-<<<<<<< HEAD
 fn source() -> Source {
     Source { channel: Arc::from("/chat"), epoch: [0; 16], offset: 0 }
 }
 
-=======
->>>>>>> 4c2a7dcd0e5c900cfdf3f4b9adb94eae6b33eb6a
 fn all(batch: &Batch, from: u32, to: u32) -> Vec<u8> {
     let (mut bytes, mut position) = (Vec::new(), from);
     while position < to {
@@ -48,7 +45,6 @@ fn slices_join_to_the_bytes_whatever_the_segments() {
 }
 
 #[test]
-<<<<<<< HEAD
 fn spares_are_few_and_small() {
     let mut batches = Batches::default();
     for size in [1, 100, 1000, SPARE_CAPACITY - 1000, SPARE_CAPACITY + 1] {
@@ -82,8 +78,6 @@ fn spares_stay_while_they_are_needed() {
 }
 
 #[test]
-=======
->>>>>>> 4c2a7dcd0e5c900cfdf3f4b9adb94eae6b33eb6a
 fn the_last_reference_frees() {
     let mut batches = Batches::default();
     let key = batches.open();
@@ -95,7 +89,6 @@ fn the_last_reference_frees() {
     batches.release(key);
     assert_eq!((batches.held(), batches.count()), (0, 0));
 }
-<<<<<<< HEAD
 
 #[test]
 fn what_was_for_one_alone_leaves_few_spares() {
@@ -105,5 +98,3 @@ fn what_was_for_one_alone_leaves_few_spares() {
     keys.iter().for_each(|&key| batches.release(key));
     assert_eq!(batches.spare.len(), FEW);
 }
-=======
->>>>>>> 4c2a7dcd0e5c900cfdf3f4b9adb94eae6b33eb6a
