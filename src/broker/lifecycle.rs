@@ -217,7 +217,6 @@ impl Broker {
         cold.due = due;
         cold.kept = true;
         hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(response));
-        // A turn has only so much to write, whoever it is for.
         self.made_bytes += response.len();
         if hot.has(flag::HELD) {
             self.resumed.push(id);
