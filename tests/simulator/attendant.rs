@@ -40,6 +40,8 @@ impl World {
             panic!("not published");
         };
         self.order.push(data);
+        // Whoever polls may be told of it before anybody is told where the channel begins.
+        self.epoch.get_or_insert_with(|| position.to_string().split('.').next().unwrap_or_default().to_owned());
         assert_eq!(position.offset, self.order.len() as u64);
         position
     }
