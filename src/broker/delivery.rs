@@ -25,32 +25,43 @@ enum Wrote {
 impl Broker {
     /// Writes all that is owed: once a turn. Afterwards nobody who is open has more unsent than the limits allow.
     pub fn flush(&mut self, io: &mut impl Io) {
+        self.flush_some(io, u64::MAX);
+    }
+
+    /// As `flush`, but it returns false after about so many writes if there are more to do: the next flush goes on with them,
+    /// before anything that has come meanwhile.
+    pub fn flush_some(&mut self, io: &mut impl Io, most: u64) -> bool {
         self.answer_dropped();
         let (sent, mut calls) = (self.counters.bytes_sent, 0);
+        let at_once = most.saturating_sub(self.dirty.len() as u64);
         let mut touched = std::mem::take(&mut self.touched);
         for key in touched.drain(..) {
-            calls += self.fan_out(key, io);
+            calls += self.fan_out(key, at_once.saturating_sub(calls), io);
         }
         // Who broke meanwhile has left: that is told in the next flush.
         if self.touched.is_empty() {
             self.touched = touched;
         }
         let mut dirty = std::mem::take(&mut self.dirty);
-        for slot in dirty.drain(..) {
+        let now = dirty.len().min(usize::try_from(most.saturating_sub(calls)).unwrap_or(usize::MAX));
+        for slot in dirty.drain(..now) {
             self.slots.hot(slot).clear(flag::DIRTY);
             if !self.stands_in_line(slot) {
                 self.flush_one(slot, io);
                 calls += 1;
             }
         }
-        // What became dirty meanwhile waits for the next flush, in the other vector.
-        if self.dirty.is_empty() {
-            self.dirty = dirty;
-        }
+        let is_done = dirty.is_empty();
+        // What became dirty meanwhile waits for the next flush, behind what is left.
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
         self.batches.shed();
         self.flush_line(self.counters.bytes_sent - sent, calls, io);
-        self.made_bytes = 0;
-        self.judge();
+        if is_done {
+            self.made_bytes = 0;
+            self.judge();
+        }
+        is_done
     }
 
     /// Queues what the open batches of its channels owe a connection, so that what is queued next comes behind it.
@@ -123,8 +134,9 @@ impl Broker {
         }
     }
 
-    /// Writes a channel's open batches to all members at once, and forgets them; returns how many it wrote to.
-    fn fan_out(&mut self, key: u32, io: &mut impl Io) -> u64 {
+    /// Writes a channel's open batches to all members at once, queues them for those past so many, and forgets them; returns
+    /// how many it wrote to.
+    fn fan_out(&mut self, key: u32, most: u64, io: &mut impl Io) -> u64 {
         self.answer_polls(key);
         self.append_notices(key);
         let tolerated = self.tolerated();
@@ -142,12 +154,13 @@ impl Broker {
                 over: &mut self.over,
                 sent: 0,
                 bytes: 0,
-                calls: 0,
+                left: most.saturating_sub(calls),
             };
+            let left = walk.left;
             walk.group(group, &mut self.slots.hot, tolerated, io, &mut troubled);
             self.counters.messages_sent += walk.sent;
             self.counters.bytes_sent += walk.bytes;
-            calls += walk.calls;
+            calls += left - walk.left;
             self.batches.close(open.batch);
         }
         channel.groups.retain(|group| !group.members.is_empty());
@@ -279,7 +292,8 @@ struct FanOut<'a> {
     over: &'a mut Vec<u32>,
     sent: u64,
     bytes: u64,
-    calls: u64,
+    /// How many more it may write to.
+    left: u64,
 }
 
 impl FanOut<'_> {
@@ -303,7 +317,7 @@ impl FanOut<'_> {
             }
             let Some(hot) = hot.get_mut(member.slot as usize) else { continue };
             let waits = flag::DIRTY | flag::BLOCKED | flag::SLOW_PATH | flag::PONG;
-            if hot.has(waits) || !hot.outbound.is_empty() {
+            if hot.has(waits) || !hot.outbound.is_empty() || self.left == 0 {
                 hot.outbound.push(range, self.batches);
                 if hot.has(flag::BLOCKED) {
                     if hot.outbound.pending() > tolerated {
@@ -315,7 +329,7 @@ impl FanOut<'_> {
                 }
                 continue;
             }
-            self.calls += 1;
+            self.left -= 1;
             match self.write(member.slot, range, io) {
                 Wrote::All => self.bytes += u64::from(range.end - range.start),
                 Wrote::Blocked(taken) => {

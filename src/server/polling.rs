@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use super::{Phase, Server};
 use crate::broker::event::Event;
 
+/// The writes after which a flush that has a deadline looks at the clock.
+const WRITES_AT_ONCE: u64 = 128;
+
 /// What `poll_until` and `poll_now` came to.
 #[derive(Debug)]
 pub enum Polled {
@@ -46,7 +49,8 @@ impl Server {
     /// As `poll`, but it never waits: for a server inside somebody else's loop, which waits until the descriptor that
     /// [`AsFd`] shows is readable, or [`poll_timeout`](Self::poll_timeout) has passed, and then calls this until it is
     /// `Idle`, or as often as it likes: a busy server is never idle, and a host that has other things to see to goes on
-    /// with them after some events, for `poll_timeout` is zero then. What events lead to is sent at the end of each turn.
+    /// with them after some events, for `poll_timeout` is zero then. What events lead to is sent at the end of each turn, and
+    /// of that no more at once than to 128 connections: `Idle` may also mean that the rest is sent by the next call.
     ///
     /// # Errors
     /// As `poll`.
@@ -86,9 +90,14 @@ impl Server {
                     self.phase = Phase::Flush;
                 }
                 Phase::Flush => {
-                    self.broker.flush(&mut self.sockets);
+                    let most = if deadline.is_some() { WRITES_AT_ONCE } else { u64::MAX };
+                    let is_done = self.broker.flush_some(&mut self.sockets, most);
                     self.reap();
-                    self.phase = Phase::Sleep;
+                    if is_done {
+                        self.phase = Phase::Sleep;
+                    } else if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                        return Ok(Polled::Idle);
+                    }
                 }
                 Phase::Sleep => {
                     if self.is_finished() {

@@ -36,6 +36,10 @@ impl World {
         let data = data_of(message);
         let sent = self.sent.get_mut(&id).and_then(VecDeque::pop_front);
         assert!(sent.as_ref() == Some(&data), "{id}: not what it sent next");
+        self.publish_now(data, message, from)
+    }
+
+    fn publish_now(&mut self, data: Data, message: &Message, from: Option<ConnectionId>) -> Position {
         let Published::Done { position, .. } = self.broker.publish(CHANNEL, message.clone(), from, None) else {
             panic!("not published");
         };
@@ -44,6 +48,14 @@ impl World {
         self.epoch.get_or_insert_with(|| position.to_string().split('.').next().unwrap_or_default().to_owned());
         assert_eq!(position.offset, self.order.len() as u64);
         position
+    }
+
+    /// The embedder has something to say itself.
+    pub(super) fn announce(&mut self) {
+        let data = self.make(true);
+        let message = message_of(&data);
+        self.publish_now(data, &message, None);
+        *self.doors.entry("the embedder").or_default() += 1;
     }
 
     fn accept(&mut self, handshake: Handshake) {

@@ -115,7 +115,14 @@ impl World {
             self.embedder.count("long polls");
             self.embedder.expect(id, Answer::Poll(answer));
         }
-        self.broker.flush(&mut self.kernel);
+        // A loop that has a deadline pauses in its flush.
+        let most = self.random.pick(&[1, 3, 20, u64::MAX]);
+        while !self.broker.flush_some(&mut self.kernel, most) {
+            self.broker.assert_invariants();
+            self.note_polls();
+            self.handle_events();
+            self.reap();
+        }
         self.broker.assert_flushed();
         self.oracle.assert_none_overdue();
         self.look_at_what_arrived();
