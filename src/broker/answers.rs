@@ -28,14 +28,12 @@ impl Broker {
     pub(super) fn tell_slot(&mut self, slot: u32, event: &Event<'_>) {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         let before = hot.outbound.pending();
-        hot.outbound.push_bytes(&mut self.batches, |bytes| {
-            cold.encoding.encode(event, bytes);
-            if let Event::Direct { entry } = event
-                && let Some(payload) = cold.encoding.by_reference(*entry)
-            {
-                bytes.extend_from_slice(&payload);
-            }
-        });
+        let payload = match event {
+            Event::Direct { entry } => cold.encoding.by_reference(*entry, 1),
+            _ => None,
+        };
+        let follows = payload.is_some();
+        hot.outbound.push_with(&mut self.batches, payload, |bytes| cold.encoding.encode_around(event, follows, bytes));
         self.made_bytes += (hot.outbound.pending() - before) as usize;
         self.mark_dirty(slot);
     }

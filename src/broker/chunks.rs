@@ -172,7 +172,7 @@ impl Chunk {
             }
             let position = Position { offset, ..channel.log.position() };
             let event = Event::Message { context: Context { channel: channel.name(), position }, entry };
-            encoder.append(encoding, &event, entry, batches, self.batch);
+            encoder.append((encoding, usize::MAX), &event, entry, batches, self.batch);
             self.excepts.extend(entry.except.map(|except| ((offset - self.first - 1) as usize, except)));
             self.last = offset;
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::member_id::MemberId;
-use crate::proto::batch::LARGE;
+use crate::proto::batch::LARGE_FOR_FEW;
 use crate::proto::message::{Kind, Message};
 use bytes::Bytes;
 
@@ -49,7 +49,7 @@ pub struct EntryRef<'a> {
     pub kind: Kind,
     /// What was published.
     pub payload: &'a [u8],
-    /// The payload to be held on to. Invariant: None only of one that is shorter than `LARGE`.
+    /// The payload to be held on to. Invariant: None only of one that is shorter than `LARGE_FOR_FEW`.
     shared: Option<&'a Bytes>,
     /// Who published it, as others may know it; None if nobody who is connected.
     pub from: Option<MemberId>,
@@ -65,14 +65,14 @@ impl EntryRef<'_> {
         self.payload.len() + self.name.map_or(0, str::len)
     }
 
-    /// The payload, if it is large enough to be sent from where it is.
-    pub fn large(&self) -> Option<Bytes> {
-        self.shared.filter(|payload| payload.len() >= LARGE).cloned()
+    /// The payload, if it has that many bytes, which are `LARGE_FOR_FEW` at least, and so can be sent from where it is.
+    pub fn large(&self, least: usize) -> Option<Bytes> {
+        self.shared.filter(|payload| payload.len() >= least).cloned()
     }
 
     /// The message, by reference if it is large.
     pub fn message(&self) -> Message {
-        let payload = self.large().unwrap_or_else(|| Bytes::copy_from_slice(self.payload));
+        let payload = self.large(LARGE_FOR_FEW).unwrap_or_else(|| Bytes::copy_from_slice(self.payload));
         Message::checked(self.kind, payload)
     }
 }
@@ -98,7 +98,7 @@ pub(super) enum Kept {
 impl Kept {
     pub(super) fn new(entry: Entry, at: u64) -> Kept {
         let told = entry.view();
-        if told.size() >= LARGE {
+        if told.payload.len() >= LARGE_FOR_FEW {
             return Kept::Large(Box::new((at, entry)));
         }
         let flag = |bit: u8, is_set: bool| if is_set { bit } else { 0 };
@@ -183,7 +183,7 @@ mod tests {
         let mut random = Random::seeded();
         for _ in 0..2000 {
             let edge = random.one_in(50);
-            let length = if edge { LARGE - 100 + random.below(200) } else { random.below(300) };
+            let length = if edge { LARGE_FOR_FEW - 100 + random.below(200) } else { random.below(300) };
             let payload = random.bytes(length);
             let message = if random.one_in(2) {
                 Message::binary(payload)
@@ -204,8 +204,9 @@ mod tests {
             assert_eq!((kept.at(), told.unix_ms, told.kind), (at, came.unix_ms, came.kind), "{random}");
             assert_eq!((told.from, told.name, told.except), (came.from, came.name, came.except), "{random}");
             assert_eq!((told.message(), told.size()), (message, came.size()), "{random}");
-            let is_large = came.payload.len() >= LARGE;
-            assert_eq!((told.large().is_some(), came.large().is_some()), (is_large, is_large), "{random}");
+            let is_large = came.payload.len() >= LARGE_FOR_FEW;
+            let large = |told: EntryRef<'_>| told.large(LARGE_FOR_FEW).is_some();
+            assert_eq!((large(told), large(came)), (is_large, is_large), "{random}");
         }
     }
 

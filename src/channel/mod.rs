@@ -135,7 +135,8 @@ impl Channel {
                 let source = source(&self.name, self.log.position());
                 Open { batch: batches.open_for(source), base }
             });
-            encoder.append(group.encoding, &event, entry.view(), batches, open.batch);
+            let readers = group.members.len();
+            encoder.append((group.encoding, readers), &event, entry.view(), batches, open.batch);
         }
         self.log.append(entry, now, kept);
         batches.held() - before

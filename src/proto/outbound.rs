@@ -5,6 +5,8 @@ mod prune;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
+use bytes::Bytes;
+
 use super::batch::{BatchKey, Batches};
 
 /// Slices that are handed to one call of the kernel at the most.
@@ -101,11 +103,16 @@ impl Outbound {
 
     /// Appends bytes for this peer alone: one message, copied.
     pub fn push_bytes(&mut self, batches: &mut Batches, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.push_with(batches, None, encode);
+    }
+
+    /// As `push_bytes`, and `payload`, if there is one, follows by reference.
+    pub fn push_with(&mut self, batches: &mut Batches, payload: Option<Bytes>, encode: impl FnOnce(&mut Vec<u8>)) {
         if self.pending > 0 {
             let last = self.more.as_mut().and_then(|more| more.back_mut()).unwrap_or(&mut self.head);
             // A batch that nobody else holds takes more, so that many short messages do not make many batches.
             if batches.is_sole(last.batch) && batches.get(last.batch).len() == last.end && last.end < MAX_PRIVATE {
-                batches.append(last.batch, None, encode);
+                batches.append(last.batch, payload, encode);
                 let end = batches.get(last.batch).len();
                 self.pending += u64::from(end - last.end);
                 last.end = end;
@@ -113,7 +120,7 @@ impl Outbound {
             }
         }
         let batch = batches.open();
-        batches.append(batch, None, encode);
+        batches.append(batch, payload, encode);
         self.push(Range { batch, start: 0, end: batches.get(batch).len() }, batches);
         batches.release(batch);
     }

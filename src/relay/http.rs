@@ -12,7 +12,7 @@ use crate::channel::log::{From, MemberId};
 use crate::channel::name::{ChannelName, NameError};
 use crate::channel::position::Position;
 use crate::page;
-use crate::proto::batch::LARGE;
+use crate::proto::batch::LARGE_FOR_FEW;
 use crate::proto::http::{
     METHODS, Refusal, Representation, Request, Response, Start, Status, answer_options, representation, start, wait,
 };
@@ -187,7 +187,8 @@ fn lines_of(exchange: &Exchange, most: usize) -> Result<(Message, Vec<Message>),
     let body = exchange.body();
     let lines = body.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     // A history keeps a large payload by reference, and one line must not keep all of the body.
-    let part = |line: &[u8]| if line.len() < LARGE { body.slice_ref(line) } else { Bytes::copy_from_slice(line) };
+    let part =
+        |line: &[u8]| if line.len() < LARGE_FOR_FEW { body.slice_ref(line) } else { Bytes::copy_from_slice(line) };
     let messages = lines.filter(|line| !line.is_empty());
     if messages.clone().nth(most).is_some() {
         let detail = format!("Send at most {most} lines at a time; see the broker's --max-outbound.");

@@ -29,17 +29,19 @@ impl Encoder {
         &self.deflater
     }
 
-    /// Appends a channel's message to a batch.
+    /// Appends a channel's message to a batch that so many are owed.
     pub fn append(
         &mut self,
-        encoding: Encoding,
+        (encoding, readers): (Encoding, usize),
         event: &Event<'_>,
         entry: EntryRef<'_>,
         batches: &mut Batches,
         key: BatchKey,
     ) {
         if self.append_compressed(encoding, event, entry, batches, key).is_none() {
-            batches.append_logged(key, encoding.by_reference(entry), |bytes| encoding.encode(event, bytes));
+            let payload = encoding.by_reference(entry, readers);
+            let follows = payload.is_some();
+            batches.append_logged(key, payload, |bytes| encoding.encode_around(event, follows, bytes));
         }
     }
 

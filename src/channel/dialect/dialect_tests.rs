@@ -360,7 +360,11 @@ fn random_text(random: &mut Random, bytes: usize) -> String {
 fn whatever_is_sent_is_what_others_read() {
     let mut random = Random::seeded();
     for _ in 0..3_000 {
-        let length = if random.one_in(50) { 65_300 + random.below(400) } else { random.below(300) };
+        let length = match random.below(100) {
+            0 => 65_300 + random.below(400),
+            1 => LARGE_FOR_FEW - 2 + random.below(4),
+            _ => random.below(300),
+        };
         let message = if random.one_in(2) {
             Message::text(random_text(&mut random, length))
         } else {
@@ -405,12 +409,19 @@ fn whatever_is_sent_is_what_others_read() {
     }
 }
 
-/// A raw frame and what follows it by reference are header and payload.
+/// A raw frame and what follows it by reference are header and payload; whether it follows depends on how many get it.
 fn check_raw(event: &Event<'_>, entry: &Entry) {
-    let mut raw = encoded(Encoding::Raw, event);
-    raw.extend(Encoding::Raw.by_reference(entry.view()).unwrap_or_default());
-    assert!(raw.ends_with(entry.message.payload()) && raw.len() - entry.message.payload().len() <= 10);
+    let length = entry.message.payload().len();
+    for (readers, least) in [(1, LARGE_FOR_FEW), (FEW, LARGE_FOR_FEW), (FEW + 1, LARGE), (usize::MAX, LARGE)] {
+        let follows = Encoding::Raw.by_reference(entry.view(), readers);
+        assert_eq!(follows.is_some(), length >= least, "{length} for {readers}");
+        let mut raw = Vec::new();
+        Encoding::Raw.encode_around(event, follows.is_some(), &mut raw);
+        raw.extend(follows.unwrap_or_default());
+        assert_eq!(raw, encoded(Encoding::Raw, event));
+        assert!(raw.ends_with(entry.message.payload()) && raw.len() - length <= 10);
+    }
     for encoding in ALL {
-        assert!(encoding == Encoding::Raw || encoding.by_reference(entry.view()).is_none());
+        assert!(encoding == Encoding::Raw || encoding.by_reference(entry.view(), 1).is_none());
     }
 }

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use super::log::{EntryRef, Lost};
 use super::member_id::MemberId;
 use super::position::Position;
+use crate::proto::batch::{LARGE, LARGE_FOR_FEW};
 use crate::proto::extension::Window;
 use command::Ref;
 
@@ -47,6 +48,9 @@ pub enum Encoding {
     /// As [`Encoding::Json`], and messages are compressed with that window (RFC 7692).
     JsonDeflate(Window),
 }
+
+/// So many readers are few: to copy a payload once is cheap for more.
+const FEW: usize = 8;
 
 /// Where a message stands.
 #[derive(Debug, Clone, Copy)]
@@ -188,11 +192,14 @@ impl Encoding {
     }
 
     /// Appends an event to `target`; nothing if this encoding has no words for it.
-    ///
-    /// Whoever has a [`by_reference`](Self::by_reference) for a message must send it right behind.
     pub fn encode(self, event: &Event<'_>, target: &mut Vec<u8>) {
+        self.encode_around(event, false, target);
+    }
+
+    /// As `encode`, of a message with a payload that follows if it is `by_reference`: what stands before it.
+    pub fn encode_around(self, event: &Event<'_>, by_reference: bool, target: &mut Vec<u8>) {
         match self {
-            Encoding::Raw | Encoding::RawDeflate(_) => raw::encode(event, target),
+            Encoding::Raw | Encoding::RawDeflate(_) => raw::encode(event, by_reference, target),
             Encoding::Json | Encoding::JsonDeflate(_) => json::encode(event, target),
             Encoding::Sse => sse::encode(event, target),
             Encoding::Ndjson => ndjson::encode(event, target),
@@ -200,10 +207,10 @@ impl Encoding {
         }
     }
 
-    /// The payload, if this encoding sends it as it is and it is large enough to be sent from where it is.
-    pub fn by_reference(self, entry: EntryRef<'_>) -> Option<Bytes> {
+    /// The payload, if this encoding sends it as it is and it is large enough to be sent to so many from where it is.
+    pub fn by_reference(self, entry: EntryRef<'_>, readers: usize) -> Option<Bytes> {
         match self.plain() {
-            Encoding::Raw => entry.large(),
+            Encoding::Raw => entry.large(if readers <= FEW { LARGE_FOR_FEW } else { LARGE }),
             _ => None,
         }
     }
