@@ -55,7 +55,7 @@ fn encode(bencher: Bencher, size: usize) {
     let mut batches = Batches::default();
     bencher.counter(BytesCount::new(size)).bench_local(|| {
         let batch = batches.open();
-        batches.append(batch, None, |bytes| {
+        batches.append(batch, &[], |bytes| {
             write_header(bytes, Opcode::Binary, size);
             bytes.extend_from_slice(black_box(&payload));
         });

@@ -29,7 +29,7 @@ pub(crate) enum Command {
 impl Command {
     fn bytes(&self) -> usize {
         match self {
-            Command::Publish { message, .. } => message.payload().len(),
+            Command::Publish { message, .. } => message.len(),
             Command::Close { .. } | Command::Shutdown { .. } => 0,
         }
     }

@@ -32,8 +32,9 @@ impl Broker {
             Event::Direct { entry } => cold.encoding.by_reference(*entry, 1),
             _ => None,
         };
-        let follows = payload.is_some();
-        hot.outbound.push_with(&mut self.batches, payload, |bytes| cold.encoding.encode_around(event, follows, bytes));
+        hot.outbound.push_with(&mut self.batches, payload.unwrap_or_default(), |bytes| {
+            cold.encoding.encode_around(event, payload.is_some(), bytes);
+        });
         self.made_bytes += (hot.outbound.pending() - before) as usize;
         self.mark_dirty(slot);
     }
@@ -99,7 +100,7 @@ impl Broker {
 
     /// As `send`, on behalf of another connection.
     pub fn send_from(&mut self, id: ConnectionId, message: &Message, from: Option<ConnectionId>) -> bool {
-        if message.payload().len() > self.limits.max_message {
+        if message.len() > self.limits.max_message {
             return false;
         }
         let name = from.and_then(|id| self.name(id)).cloned();

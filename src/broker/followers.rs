@@ -184,15 +184,15 @@ impl Broker {
     /// `hold` sees to it.
     pub(super) fn answer_polls(&mut self, key: u32) {
         let Some(channel) = self.channels.get_mut(key) else { return };
-        let (name, position) = (channel.name().clone(), channel.log.position());
         let Some(group) = channel.groups.iter_mut().find(|group| group.encoding == Encoding::Poll) else { return };
         let Some(open) = group.open.take() else { return };
         let waiting: Vec<u32> = group.members.iter().map(|member| member.slot).collect();
+        let (name, position) = (channel.name().clone(), channel.log.position());
         if !waiting.is_empty() {
             let items = self.batches.get(open.batch).contiguous().unwrap_or_default();
             let body = answer_of(&name, position, None, items);
             let shared = self.batches.open();
-            self.batches.append(shared, Some(body.clone()), |_| {});
+            self.batches.append(shared, std::slice::from_ref(&body), |_| {});
             for slot in waiting {
                 self.finish_poll(slot, key, position, body.clone(), shared);
             }
@@ -215,7 +215,7 @@ impl Broker {
         let position = if offset == 0 { Position::NONE } else { Position { offset, ..position } };
         let body = answer_of(&name, position, None, &[]);
         let shared = self.batches.open();
-        self.batches.append(shared, Some(body.clone()), |_| {});
+        self.batches.append(shared, std::slice::from_ref(&body), |_| {});
         self.finish_poll(slot, membership.channel, position, body, shared);
         self.batches.release(shared);
     }

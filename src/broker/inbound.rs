@@ -118,7 +118,7 @@ impl Broker {
         match message {
             Ok(message) => {
                 self.counters.messages_received += 1;
-                self.made_bytes += message.payload().len();
+                self.made_bytes += message.len();
                 self.events.push_back(Event::Message(id, message));
             }
             Err(failure) => self.fail(slot, Cause::of(&failure), &failure),

@@ -96,7 +96,7 @@ impl Broker {
             }
             let open = group.open.get_or_insert_with(|| Open { batch: self.batches.open(), base: head });
             for event in told.events(&name) {
-                self.batches.append(open.batch, None, |bytes| group.encoding.encode(&event, bytes));
+                self.batches.append(open.batch, &[], |bytes| group.encoding.encode(&event, bytes));
             }
         }
     }

@@ -7,7 +7,7 @@ use super::{Broker, Published, scrambled};
 use crate::channel::log::{Entry, From, MemberId};
 use crate::channel::position::Position;
 use crate::channel::settings::ChannelSettings;
-use crate::channel::store::Reading;
+use crate::channel::store::{Reading, TooManyChannels};
 use crate::limits::LimitsError;
 use crate::proto::message::Message;
 
@@ -34,15 +34,15 @@ impl Broker {
         name: Option<Arc<str>>,
         except: Option<ConnectionId>,
     ) -> Published {
-        if message.payload().len() > self.limits.max_message {
+        if message.len() > self.limits.max_message {
             return Published::TooBig;
         }
-        let Ok(key) = self.hold_channel(channel) else { return Published::TooManyChannels };
+        let Ok(key) = self.hold_for(channel, from) else { return Published::TooManyChannels };
         let except = except.filter(|&id| self.is_member(id, key));
         if let Some(id) = except {
             self.settle(id.slot());
         }
-        if !self.channels[key as usize].has_room(message.payload().len() + 64, &self.batches) {
+        if !self.channels[key as usize].has_room(message.len() + 64, &self.batches) {
             self.settle_channel(key);
         }
         let (now, unix_ms) = (self.timers.milliseconds(), self.timers.unix_ms());
@@ -62,6 +62,19 @@ impl Broker {
         }
         self.release_if_idle(key);
         Published::Done { position, receivers: members - usize::from(except.is_some()) }
+    }
+
+    /// As `hold_channel`. Most publish to the only channel that they are in, which need not be looked for.
+    fn hold_for(&mut self, name: &str, from: Option<ConnectionId>) -> Result<u32, TooManyChannels> {
+        let cold = from.and_then(|id| self.slots.live(id)).and_then(|slot| self.slots.cold(slot));
+        if let Some([only]) = cold.map(|cold| cold.memberships.as_slice())
+            && **self.channels[only.channel as usize].name() == *name
+        {
+            let key = only.channel;
+            self.channels.hold_joined(key, self.timers.milliseconds(), &self.limits);
+            return Ok(key);
+        }
+        self.hold_channel(name)
     }
 
     /// Sets what one channel keeps, now and whenever it exists; the default is what all keep.

@@ -1,5 +1,6 @@
 //! A published message: as it comes in, as a log keeps it, and as it is told.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::member_id::MemberId;
@@ -31,8 +32,7 @@ impl Entry {
         EntryRef {
             unix_ms: self.unix_ms,
             kind: self.message.kind(),
-            payload: self.message.payload(),
-            shared: Some(self.message.payload()),
+            payload: Payload::Shared(&self.message),
             from: self.from,
             name: self.name.as_deref(),
             except: self.except,
@@ -47,10 +47,7 @@ pub struct EntryRef<'a> {
     pub unix_ms: u64,
     /// Text or binary.
     pub kind: Kind,
-    /// What was published.
-    pub payload: &'a [u8],
-    /// The payload to be held on to. Invariant: None only of one that is shorter than `LARGE_FOR_FEW`.
-    shared: Option<&'a Bytes>,
+    payload: Payload<'a>,
     /// Who published it, as others may know it; None if nobody who is connected.
     pub from: Option<MemberId>,
     /// What the publisher calls itself.
@@ -59,21 +56,49 @@ pub struct EntryRef<'a> {
     pub except: Option<MemberKey>,
 }
 
-impl EntryRef<'_> {
+/// What was published. Invariant: `Copied` only if it is shorter than `LARGE_FOR_FEW`.
+#[derive(Debug, Clone, Copy)]
+enum Payload<'a> {
+    Copied(&'a [u8]),
+    Shared(&'a Message),
+}
+
+impl<'a> EntryRef<'a> {
+    /// What was published, in one piece.
+    pub fn payload(&self) -> Cow<'a, [u8]> {
+        match self.payload {
+            Payload::Copied(payload) => Cow::Borrowed(payload),
+            Payload::Shared(message) => message.peek(),
+        }
+    }
+
+    /// How many bytes were published.
+    pub fn payload_len(&self) -> usize {
+        match self.payload {
+            Payload::Copied(payload) => payload.len(),
+            Payload::Shared(message) => message.len(),
+        }
+    }
+
     /// What it counts for: the bytes of its payload and of the sender's name.
     pub fn size(&self) -> usize {
-        self.payload.len() + self.name.map_or(0, str::len)
+        self.payload_len() + self.name.map_or(0, str::len)
     }
 
     /// The payload, if it has that many bytes, which are `LARGE_FOR_FEW` at least, and so can be sent from where it is.
-    pub fn large(&self, least: usize) -> Option<Bytes> {
-        self.shared.filter(|payload| payload.len() >= least).cloned()
+    pub fn large(&self, least: usize) -> Option<&'a [Bytes]> {
+        match self.payload {
+            Payload::Shared(message) if message.len() >= least => Some(message.pieces()),
+            _ => None,
+        }
     }
 
     /// The message, by reference if it is large.
     pub fn message(&self) -> Message {
-        let payload = self.large(LARGE_FOR_FEW).unwrap_or_else(|| Bytes::copy_from_slice(self.payload));
-        Message::checked(self.kind, payload)
+        match self.payload {
+            Payload::Shared(message) if message.len() >= LARGE_FOR_FEW => message.clone(),
+            _ => Message::checked(self.kind, Bytes::copy_from_slice(&self.payload())),
+        }
     }
 }
 
@@ -98,8 +123,8 @@ pub(super) enum Kept {
 impl Kept {
     pub(super) fn new(entry: Entry, at: u64) -> Kept {
         let told = entry.view();
-        if told.payload.len() >= LARGE_FOR_FEW {
-            return Kept::Large(Box::new((at, entry)));
+        if told.payload_len() >= LARGE_FOR_FEW {
+            return Kept::Large(Box::new((at, Entry { message: entry.message.settled(), ..entry })));
         }
         let flag = |bit: u8, is_set: bool| if is_set { bit } else { 0 };
         let flags = flag(TEXT, told.kind == Kind::Text)
@@ -115,7 +140,7 @@ impl Kept {
         piece.extend(told.except.iter().flat_map(|except| except.to_le_bytes()));
         piece.extend(told.name.iter().flat_map(|name| (name.len() as u16).to_le_bytes()));
         piece.extend_from_slice(told.name.unwrap_or_default().as_bytes());
-        piece.extend_from_slice(told.payload);
+        piece.extend_from_slice(&told.payload());
         Kept::Small(piece.into_boxed_slice())
     }
 
@@ -144,7 +169,7 @@ impl Kept {
             std::str::from_utf8(rest.bytes(usize::from(length))).unwrap_or_default()
         });
         let kind = if has(TEXT) { Kind::Text } else { Kind::Binary };
-        EntryRef { unix_ms, kind, payload: rest.0, shared: None, from, name, except }
+        EntryRef { unix_ms, kind, payload: Payload::Copied(rest.0), from, name, except }
     }
 
     /// Bytes of heap memory, the payload of a large one included.
@@ -204,7 +229,7 @@ mod tests {
             assert_eq!((kept.at(), told.unix_ms, told.kind), (at, came.unix_ms, came.kind), "{random}");
             assert_eq!((told.from, told.name, told.except), (came.from, came.name, came.except), "{random}");
             assert_eq!((told.message(), told.size()), (message, came.size()), "{random}");
-            let is_large = came.payload.len() >= LARGE_FOR_FEW;
+            let is_large = came.payload_len() >= LARGE_FOR_FEW;
             let large = |told: EntryRef<'_>| told.large(LARGE_FOR_FEW).is_some();
             assert_eq!((large(told), large(came)), (is_large, is_large), "{random}");
         }
@@ -227,6 +252,6 @@ mod tests {
         let message = Message::from_bytes(Kind::Text, body.slice(5..15)).unwrap();
         let kept = Kept::new(Entry { unix_ms: 1, message, from: None, name: None, except: None }, 1);
         assert!(body.is_unique());
-        assert_eq!(kept.view().payload, b"xxxxxxxxxx");
+        assert_eq!(&*kept.view().payload(), b"xxxxxxxxxx");
     }
 }

@@ -58,13 +58,15 @@ pub struct Lost {
 /// The log. Offsets advance also when nothing is kept.
 ///
 /// Invariants: `entries` are those with the offsets `head - entries.len() + 1 ..= head`, the oldest first; `bytes` is
-/// the sum of their sizes.
+/// the sum of their sizes; none was kept before `since`.
 #[derive(Debug)]
 pub struct Log {
     epoch: OwnEpoch,
     head: u64,
     entries: VecDeque<Kept>,
     bytes: usize,
+    /// So that the oldest entry, which is far away in memory, is not looked at with every message.
+    since: u64,
 }
 
 impl Log {
@@ -75,7 +77,7 @@ impl Log {
 
     /// A log that goes on behind a position, of which nothing is kept.
     pub fn resumed(position: Position) -> Log {
-        Log { epoch: position.epoch.into(), head: position.offset, entries: VecDeque::new(), bytes: 0 }
+        Log { epoch: position.epoch.into(), head: position.offset, entries: VecDeque::new(), bytes: 0, since: 0 }
     }
 
     /// The position behind the newest message.
@@ -100,6 +102,9 @@ impl Log {
         if kept.messages == 0 || kept.age.is_zero() {
             (self.entries, self.bytes) = (VecDeque::new(), 0);
             return self.head;
+        }
+        if self.entries.is_empty() {
+            self.since = now;
         }
         self.bytes += entry.view().size();
         // Many channels keep one message, and what is counted leaves no room for places twice as many as the entries.
@@ -134,11 +139,15 @@ impl Log {
 
     /// Lets the entries go that are older than `age`, but no more than `most`; returns how many.
     pub(super) fn expire(&mut self, now: u64, age: Duration, most: usize) -> usize {
+        if !is_over(self.since, now, age) {
+            return 0;
+        }
         let mut gone = 0;
         while gone < most && self.entries.front().is_some_and(|oldest| is_over(oldest.at(), now, age)) {
             self.pop_oldest();
             gone += 1;
         }
+        self.since = self.entries.front().map_or(now, Kept::at);
         gone
     }
 
@@ -201,6 +210,7 @@ impl Log {
         assert!(held <= cost + self.bytes / LARGE_SHARE, "{held} bytes are held and count for {cost}");
         assert!(self.entries.len() as u64 <= self.head && self.head <= MAX_OFFSET, "offsets that cannot be");
         assert!(self.entries.iter().is_sorted_by_key(Kept::at), "the oldest is not first");
+        assert!(self.entries.front().is_none_or(|oldest| oldest.at() >= self.since), "kept before the log was");
     }
 }
 

@@ -157,6 +157,11 @@ impl Store {
         Ok(key)
     }
 
+    /// As `hold`, of a channel that somebody is in, whose key he knows.
+    pub fn hold_joined(&mut self, key: u32, now: u64, limits: &Limits) {
+        self.expire(key, now, limits, usize::MAX);
+    }
+
     /// Lets a channel go that nobody is in and that owes nobody anything: if it has history it stays until another needs
     /// its place; if it has none and somebody knows its position, a stub stays; else nothing does. To be called whenever one of
     /// that may have become so, and after each `hold`.

@@ -224,7 +224,8 @@ pub struct Batches {
     held: usize,
     references: usize,
     made: u64,
-    spare: Vec<Batch>,
+    /// The keys of batches that nobody refers to, to be used again.
+    spare: Vec<BatchKey>,
     spare_bytes: usize,
     /// The fewest spares since the last `shed`: so many nobody needed.
     needless: usize,
@@ -249,7 +250,7 @@ impl Batches {
     /// As `open`, with what `encode` writes to tell that so many messages of a channel are lost.
     pub fn open_loss(&mut self, source: Source, count: u64, encode: impl FnOnce(&Source, &mut Vec<u8>)) -> BatchKey {
         let key = self.open_with(Content::Loss(source.clone(), count));
-        self.append(key, None, |bytes| encode(&source, bytes));
+        self.append(key, &[], |bytes| encode(&source, bytes));
         key
     }
 
@@ -257,16 +258,20 @@ impl Batches {
         let most = if matches!(content, Content::Private | Content::Loss(..)) { SPARE_LITTLE } else { SPARE_CAPACITY };
         // Only the last few are looked at, or what is said to one alone would look through those of all channels.
         let first = self.spare.len().saturating_sub(FEW);
-        let found = self.spare.iter().skip(first).rposition(|batch| batch.bytes.capacity() <= most);
-        let mut batch = found.map(|index| self.spare.swap_remove(first + index)).unwrap_or_default();
-        self.spare_bytes -= batch.capacity();
+        let fits = |key: &BatchKey| self.slab.get(*key as usize).is_some_and(|batch| batch.bytes.capacity() <= most);
+        let found = self.spare.iter().skip(first).rposition(fits);
+        let spare = found.map(|index| self.spare.swap_remove(first + index));
+        let key = spare.unwrap_or_else(|| self.slab.insert(Batch::default()) as BatchKey);
+        if let Some(batch) = self.slab.get_mut(key as usize) {
+            self.spare_bytes -= batch.capacity();
+            batch.content = content;
+            batch.references = 1;
+            batch.age = self.made;
+        }
         self.needless = self.needless.min(self.spare.len());
         self.references += 1;
-        batch.content = content;
-        batch.references = 1;
-        batch.age = self.made;
         self.made += 1;
-        self.slab.insert(batch) as BatchKey
+        key
     }
 
     /// The batch; an empty one for a key that names none, which a holder of a reference never sees.
@@ -281,13 +286,13 @@ impl Batches {
             age: 0,
         };
         let batch = self.slab.get(key as usize);
-        debug_assert!(batch.is_some(), "batch {key} is gone while somebody owes it");
+        debug_assert!(batch.is_some_and(|batch| batch.references > 0), "batch {key} is gone while somebody owes it");
         batch.unwrap_or(&EMPTY)
     }
 
     /// As `append`, for the next message of the channel's log that the batch was opened for. Nothing else may have been
     /// appended before.
-    pub fn append_logged(&mut self, key: BatchKey, payload: Option<Bytes>, encode: impl FnOnce(&mut Vec<u8>)) {
+    pub fn append_logged(&mut self, key: BatchKey, payload: &[Bytes], encode: impl FnOnce(&mut Vec<u8>)) {
         self.append(key, payload, encode);
         if let Some(Batch { content: Content::Messages(_, count), ends, .. }) = self.slab.get_mut(key as usize) {
             *count += 1;
@@ -295,13 +300,13 @@ impl Batches {
         }
     }
 
-    /// Appends one message: `encode` writes what is to be copied, and `payload`, if there is one, follows by reference.
-    pub fn append(&mut self, key: BatchKey, payload: Option<Bytes>, encode: impl FnOnce(&mut Vec<u8>)) {
+    /// Appends one message: `encode` writes what is to be copied, and `payload` follows by reference.
+    pub fn append(&mut self, key: BatchKey, payload: &[Bytes], encode: impl FnOnce(&mut Vec<u8>)) {
         let Some(batch) = self.slab.get_mut(key as usize) else { return };
         let before = batch.bytes.len();
         encode(&mut batch.bytes);
         let mut added = batch.bytes.len() - before;
-        if let Some(payload) = payload {
+        for payload in payload {
             let already = batch.segments.last().map_or(0, |last| last.before + last.payload.len() as u32);
             batch.segments.push(Segment { start: batch.len + added as u32, before: already, payload: payload.clone() });
             added += payload.len();
@@ -367,7 +372,6 @@ impl Batches {
         if batch.references > 0 {
             return;
         }
-        let mut batch = self.slab.remove(key as usize);
         self.held -= batch.footprint();
         let capacity = batch.capacity();
         let of_channel = matches!(batch.content, Content::Messages(..));
@@ -379,7 +383,9 @@ impl Batches {
             batch.content = Content::Private;
             batch.len = 0;
             self.spare_bytes += capacity;
-            self.spare.push(batch);
+            self.spare.push(key);
+        } else {
+            self.slab.remove(key as usize);
         }
     }
 
@@ -387,8 +393,8 @@ impl Batches {
     /// called once a turn.
     pub fn shed(&mut self) {
         let surplus = self.needless.min(self.spare.len()).saturating_sub(FEW).div_ceil(8);
-        for spare in self.spare.drain(self.spare.len() - surplus..) {
-            self.spare_bytes -= spare.capacity();
+        for key in self.spare.drain(self.spare.len() - surplus..) {
+            self.spare_bytes -= self.slab.remove(key as usize).capacity();
         }
         self.needless = self.spare.len();
         if surplus > 0 && self.spare.len() < self.spare.capacity() / 4 {
@@ -403,13 +409,13 @@ impl Batches {
 
     /// What batches, and the queues that refer to them, take beside the bytes that are held, in bytes, about.
     pub fn overhead(&self) -> usize {
-        self.slab.len() * BATCH_COST + self.references * REFERENCE_COST
+        self.count() * BATCH_COST + self.references * REFERENCE_COST
     }
 
     /// Bytes of the buffers of all batches, empty or not.
     #[cfg(test)]
     pub fn room(&self) -> usize {
-        self.slab.iter().map(|(_, batch)| batch.bytes.capacity()).sum()
+        self.slab.iter().filter(|(_, batch)| batch.references > 0).map(|(_, batch)| batch.bytes.capacity()).sum()
     }
 
     /// The references of all batches.
@@ -419,7 +425,7 @@ impl Batches {
 
     /// How many batches there are.
     pub fn count(&self) -> usize {
-        self.slab.len()
+        self.slab.len() - self.spare.len()
     }
 
     /// Whether the only reference of `key` is the caller's.
@@ -429,7 +435,8 @@ impl Batches {
 
     /// Every batch with its number of references, for the invariants.
     pub fn references(&self) -> impl Iterator<Item = (BatchKey, u32)> {
-        self.slab.iter().map(|(key, batch)| (key as BatchKey, batch.references))
+        let batches = self.slab.iter().map(|(key, batch)| (key as BatchKey, batch.references));
+        batches.filter(|(_, references)| *references > 0)
     }
 }
 

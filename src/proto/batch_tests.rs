@@ -27,7 +27,7 @@ fn slices_join_to_the_bytes_whatever_the_segments() {
             expected.extend_from_slice(&head);
             expected.extend_from_slice(payload.as_deref().unwrap_or_default());
             ends.push(expected.len() as u32);
-            batches.append(key, payload, |bytes| bytes.extend_from_slice(&head));
+            batches.append(key, payload.as_slice(), |bytes| bytes.extend_from_slice(&head));
         }
         let batch = batches.get(key);
         assert_eq!((batch.len() as usize, batches.held(), batch.messages()), (expected.len(), expected.len(), 5));
@@ -50,11 +50,21 @@ fn spares_are_few_and_small() {
     for size in [1, 100, 1000, SPARE_CAPACITY - 1000, SPARE_CAPACITY + 1] {
         for _ in 0..2 {
             let keys: Vec<BatchKey> = (0..SPARE + 9).map(|_| batches.open_for(source())).collect();
-            keys.iter().for_each(|&key| batches.append(key, None, |bytes| bytes.resize(size, 7)));
+            keys.iter().for_each(|&key| batches.append(key, &[], |bytes| bytes.resize(size, 7)));
             keys.iter().for_each(|&key| batches.release(key));
             assert!(batches.spare.len() <= SPARE && batches.spare_bytes <= SPARE_BYTES, "{size}");
-            assert!(batches.spare.iter().all(|spare| spare.is_empty() && spare.capacity() <= SPARE_CAPACITY));
-            assert_eq!(batches.spare_bytes, batches.spare.iter().map(Batch::capacity).sum::<usize>(), "{size}");
+            assert!(
+                batches
+                    .spare
+                    .iter()
+                    .map(|&key| &batches.slab[key as usize])
+                    .all(|spare| spare.is_empty() && spare.capacity() <= SPARE_CAPACITY)
+            );
+            assert_eq!(
+                batches.spare_bytes,
+                batches.spare.iter().map(|&key| batches.slab[key as usize].capacity()).sum::<usize>(),
+                "{size}"
+            );
         }
     }
 }
@@ -64,10 +74,13 @@ fn spares_stay_while_they_are_needed() {
     let mut batches = Batches::default();
     let mut turn = |count: usize| {
         let keys: Vec<BatchKey> = (0..count).map(|_| batches.open_for(source())).collect();
-        keys.iter().for_each(|&key| batches.append(key, None, |bytes| bytes.push(7)));
+        keys.iter().for_each(|&key| batches.append(key, &[], |bytes| bytes.push(7)));
         keys.iter().for_each(|&key| batches.release(key));
         batches.shed();
-        assert_eq!(batches.spare_bytes, batches.spare.iter().map(Batch::capacity).sum::<usize>());
+        assert_eq!(
+            batches.spare_bytes,
+            batches.spare.iter().map(|&key| batches.slab[key as usize].capacity()).sum::<usize>()
+        );
         (batches.spare.len(), batches.spare.capacity())
     };
     for _ in 0..50 {
@@ -81,7 +94,7 @@ fn spares_stay_while_they_are_needed() {
 fn the_last_reference_frees() {
     let mut batches = Batches::default();
     let key = batches.open();
-    batches.append(key, None, |bytes| bytes.push(1));
+    batches.append(key, &[], |bytes| bytes.push(1));
     batches.hold(key);
     assert!(!batches.is_sole(key));
     batches.release(key);
@@ -94,7 +107,7 @@ fn the_last_reference_frees() {
 fn what_was_for_one_alone_leaves_few_spares() {
     let mut batches = Batches::default();
     let keys: Vec<BatchKey> = (0..500).map(|_| batches.open()).collect();
-    keys.iter().for_each(|&key| batches.append(key, None, |bytes| bytes.push(7)));
+    keys.iter().for_each(|&key| batches.append(key, &[], |bytes| bytes.push(7)));
     keys.iter().for_each(|&key| batches.release(key));
     assert_eq!(batches.spare.len(), FEW);
 }

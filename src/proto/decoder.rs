@@ -253,7 +253,7 @@ impl Unfinished {
             return Err(invalid_text());
         }
         // Whoever keeps the message pays for its length, and for no room that fragments were given.
-        Ok(Step::Message(Message::checked(self.kind, Bytes::from(self.payload.join()))))
+        Ok(Step::Message(Message::of_pieces(self.kind, self.payload)))
     }
 }
 

@@ -1,29 +1,33 @@
 //! Masking (RFC 6455 §5.3): XOR with a four-byte key that repeats, at memory speed.
 
-/// Bytes that are copied and unmasked in one go: small enough to still be in the first-level cache for the second pass.
-const BLOCK: usize = 4096;
-
 /// Appends `source` to `target`, unmasked with `key`; `phase` is how many payload bytes of the frame came before.
 pub fn extend_unmasked(target: &mut Vec<u8>, source: &[u8], key: [u8; 4], phase: usize) {
-    let mut phase = phase;
-    for block in source.chunks(BLOCK) {
-        let start = target.len();
-        target.extend_from_slice(block);
-        if let Some(copied) = target.get_mut(start..) {
-            apply(copied, key, phase);
-        }
-        phase = phase.wrapping_add(block.len());
+    let wide = repeated::<64>(key, phase);
+    target.reserve(source.len());
+    // Through registers, instead of copying first and going over the copy again.
+    let (blocks, rest) = source.as_chunks::<64>();
+    for block in blocks {
+        let mut block = *block;
+        block.iter_mut().zip(&wide).for_each(|(byte, key)| *byte ^= key);
+        target.extend_from_slice(&block);
     }
+    target.extend_from_slice(rest);
+    let copied = target.len() - rest.len();
+    target.iter_mut().skip(copied).zip(&wide).for_each(|(byte, key)| *byte ^= key);
+}
+
+/// The key, beginning at a phase, over and over; so many bytes are a multiple of its four.
+fn repeated<const N: usize>(key: [u8; 4], phase: usize) -> [u8; N] {
+    let mut turned = key;
+    turned.rotate_left(phase % 4);
+    let mut wide = [0; N];
+    wide.as_chunks_mut::<4>().0.iter_mut().for_each(|four| *four = turned);
+    wide
 }
 
 /// Masks or unmasks `payload` in place; `phase` is how many payload bytes of the frame came before.
 pub fn apply(payload: &mut [u8], key: [u8; 4], phase: usize) {
-    let mut turned = key;
-    turned.rotate_left(phase % 4);
-    let mut wide = [0; 32];
-    for (byte, key) in wide.iter_mut().zip(turned.iter().cycle()) {
-        *byte = *key;
-    }
+    let wide = repeated::<32>(key, phase);
     let mut chunks = payload.chunks_exact_mut(32);
     for chunk in &mut chunks {
         for (byte, key) in chunk.iter_mut().zip(&wide) {

@@ -1,7 +1,11 @@
 //! A message: decoded, whole, owned.
 
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
+
 use bytes::Bytes;
 
+use super::pieces::Pieces;
 use super::utf8;
 
 /// What a message is made of (RFC 6455 §5.6).
@@ -16,32 +20,58 @@ pub enum Kind {
 /// A message as it was sent: nothing is parsed, trimmed or re-encoded.
 ///
 /// Invariant: the payload of a text message is UTF-8.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Message {
     kind: Kind,
-    payload: Bytes,
+    payload: Payload,
+}
+
+/// What arrived a piece at a time stays so until somebody wants it in one: most messages are only passed on.
+#[derive(Debug, Clone)]
+enum Payload {
+    Whole(Bytes),
+    Pieces(Arc<Rope>),
+}
+
+#[derive(Debug)]
+struct Rope {
+    pieces: Box<[Bytes]>,
+    len: usize,
+    joined: OnceLock<Bytes>,
 }
 
 impl Message {
     /// A text message.
     pub fn text(text: impl Into<String>) -> Message {
-        Message { kind: Kind::Text, payload: Bytes::from(text.into()) }
+        Message::checked(Kind::Text, Bytes::from(text.into()))
     }
 
     /// A binary message.
     pub fn binary(payload: impl Into<Bytes>) -> Message {
-        Message { kind: Kind::Binary, payload: payload.into() }
+        Message::checked(Kind::Binary, payload.into())
     }
 
     /// A message of that kind; None if it is to be text and is not UTF-8.
     pub fn from_bytes(kind: Kind, payload: Bytes) -> Option<Message> {
         let good = kind == Kind::Binary || utf8::check(&payload).is_ok();
-        good.then_some(Message { kind, payload })
+        good.then_some(Message::checked(kind, payload))
     }
 
     /// For the decoder, which has checked the text already.
     pub(crate) fn checked(kind: Kind, payload: Bytes) -> Message {
-        Message { kind, payload }
+        Message { kind, payload: Payload::Whole(payload) }
+    }
+
+    /// As `checked`, of what arrived a piece at a time.
+    pub(crate) fn of_pieces(kind: Kind, pieces: Pieces) -> Message {
+        let len = pieces.len();
+        match pieces.into_bytes() {
+            Ok(whole) => Message::checked(kind, whole),
+            Err(pieces) => {
+                let rope = Rope { pieces: pieces.into_boxed_slice(), len, joined: OnceLock::new() };
+                Message { kind, payload: Payload::Pieces(Arc::new(rope)) }
+            }
+        }
     }
 
     /// Text or binary.
@@ -49,24 +79,73 @@ impl Message {
         self.kind
     }
 
-    /// The bytes; of a text, its UTF-8.
+    /// How many bytes the payload has.
+    pub fn len(&self) -> usize {
+        match &self.payload {
+            Payload::Whole(payload) => payload.len(),
+            Payload::Pieces(rope) => rope.len,
+        }
+    }
+
+    /// Whether the payload is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes; of a text, its UTF-8. A message that took several reads to arrive is copied into one piece when this
+    /// is called first: [`len`](Self::len) asks for less.
     pub fn payload(&self) -> &Bytes {
-        &self.payload
+        match &self.payload {
+            Payload::Whole(payload) => payload,
+            Payload::Pieces(rope) => rope.joined.get_or_init(|| Bytes::from(rope.pieces.concat())),
+        }
     }
 
     /// The text, if it is one.
     pub fn as_text(&self) -> Option<&str> {
         match self.kind {
-            Kind::Text => std::str::from_utf8(&self.payload).ok(),
+            Kind::Text => std::str::from_utf8(self.payload()).ok(),
             Kind::Binary => None,
         }
     }
 
     /// Takes the bytes out.
     pub fn into_payload(self) -> Bytes {
-        self.payload
+        self.payload().clone()
+    }
+
+    /// The bytes as they are kept, in pieces that follow each other.
+    pub(crate) fn pieces(&self) -> &[Bytes] {
+        match &self.payload {
+            Payload::Whole(payload) => std::slice::from_ref(payload),
+            Payload::Pieces(rope) => rope.joined.get().map_or(&rope.pieces, std::slice::from_ref),
+        }
+    }
+
+    /// The bytes in one, for a moment: unlike `payload` it leaves no copy behind.
+    pub(crate) fn peek(&self) -> Cow<'_, [u8]> {
+        match self.pieces() {
+            [whole] => Cow::Borrowed(whole),
+            pieces => Cow::Owned(pieces.concat()),
+        }
+    }
+
+    /// The message as it is to be kept for long: no more than one copy of it.
+    pub(crate) fn settled(self) -> Message {
+        match &self.payload {
+            Payload::Pieces(rope) if rope.joined.get().is_some() => Message::checked(self.kind, self.into_payload()),
+            _ => self,
+        }
     }
 }
+
+impl PartialEq for Message {
+    fn eq(&self, other: &Message) -> bool {
+        self.kind == other.kind && self.len() == other.len() && self.peek() == other.peek()
+    }
+}
+
+impl Eq for Message {}
 
 impl From<&str> for Message {
     fn from(text: &str) -> Message {
@@ -77,5 +156,34 @@ impl From<&str> for Message {
 impl From<String> for Message {
     fn from(text: String) -> Message {
         Message::text(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arrived(reads: &[&[u8]]) -> Message {
+        let mut pieces = Pieces::default();
+        reads.iter().for_each(|read| pieces.room(read.len(), 0).extend_from_slice(read));
+        Message::of_pieces(Kind::Text, pieces)
+    }
+
+    #[test]
+    fn pieces_are_joined_by_whoever_wants_them_in_one() {
+        let (one, other) = (vec![b'a'; 40_000], vec![b'b'; 50_000]);
+        let (message, whole) = (arrived(&[&one, &other]), [one.clone(), other.clone()].concat());
+        assert_eq!((message.len(), message.pieces().len()), (90_000, 2));
+        assert_eq!(message, Message::from_bytes(Kind::Text, whole.clone().into()).unwrap());
+        assert_eq!((&*message.peek(), message.pieces().len()), (&*whole, 2));
+        let copy = message.clone();
+        assert_eq!(message.as_text().map(str::as_bytes), Some(&*whole));
+        // It is the same for whoever shares it, and the pieces are not kept beside it.
+        assert_eq!((copy.pieces().len(), copy.payload().as_ptr()), (1, message.payload().as_ptr()));
+        drop(message);
+        let kept = copy.settled();
+        assert!(matches!(&kept.payload, Payload::Whole(payload) if *payload == whole));
+        assert!(matches!(arrived(&[&one]).payload, Payload::Whole(_)));
+        assert!(arrived(&[]).is_empty());
     }
 }

@@ -103,11 +103,11 @@ impl Outbound {
 
     /// Appends bytes for this peer alone: one message, copied.
     pub fn push_bytes(&mut self, batches: &mut Batches, encode: impl FnOnce(&mut Vec<u8>)) {
-        self.push_with(batches, None, encode);
+        self.push_with(batches, &[], encode);
     }
 
-    /// As `push_bytes`, and `payload`, if there is one, follows by reference.
-    pub fn push_with(&mut self, batches: &mut Batches, payload: Option<Bytes>, encode: impl FnOnce(&mut Vec<u8>)) {
+    /// As `push_bytes`, and `payload` follows by reference.
+    pub fn push_with(&mut self, batches: &mut Batches, payload: &[Bytes], encode: impl FnOnce(&mut Vec<u8>)) {
         if self.pending > 0 {
             let last = self.more.as_mut().and_then(|more| more.back_mut()).unwrap_or(&mut self.head);
             // A batch that nobody else holds takes more, so that many short messages do not make many batches.

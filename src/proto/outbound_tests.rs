@@ -16,7 +16,7 @@ fn put(bytes: &[u8]) -> impl FnOnce(&mut Vec<u8>) {
 fn batch(batches: &mut Batches, messages: &[&[u8]]) -> BatchKey {
     let key = batches.open();
     for message in messages {
-        batches.append(key, None, put(message));
+        batches.append(key, &[], put(message));
     }
     key
 }
@@ -158,7 +158,7 @@ fn a_half_sent_range_goes_on_with_what_is_appended() {
     let key = batch(&mut batches, &[b"abc"]);
     outbound.push(range(&batches, key, 0, 1), &mut batches);
     outbound.advance(2, &mut batches);
-    batches.append(key, None, put(b"def"));
+    batches.append(key, &[], put(b"def"));
     outbound.push(range(&batches, key, 1, 2), &mut batches);
     assert_eq!((outbound.ranges().count(), outbound.pending()), (1, 4));
     outbound.truncate(&mut batches);
@@ -199,7 +199,7 @@ fn more_slices_than_one_call_takes() {
     let mut held = Vec::new();
     for i in 0..200u8 {
         let key = batches.open();
-        batches.append(key, None, put(&[i; 3]));
+        batches.append(key, &[], put(&[i; 3]));
         outbound.push(range(&batches, key, 0, 1), &mut batches);
         held.push(key);
         expected.extend([i; 3]);
@@ -211,7 +211,7 @@ fn more_slices_than_one_call_takes() {
     // The same inside one range, whose payloads lie elsewhere.
     let (key, mut expected) = (batches.open(), Vec::new());
     for i in 0..100u8 {
-        batches.append(key, Some(Bytes::from(vec![i; LARGE])), put(b"head"));
+        batches.append(key, &[Bytes::from(vec![i; LARGE])], put(b"head"));
         expected.extend(b"head");
         expected.extend([i; LARGE]);
     }
@@ -321,7 +321,7 @@ impl World {
             let by_reference = if random.one_in(3) { message.len() - 2 } else { 0 };
             let (head, tail) = message.split_at(message.len() - by_reference);
             let tail = (by_reference > 0).then(|| Bytes::copy_from_slice(tail));
-            self.batches.append(*key, tail, put(head));
+            self.batches.append(*key, tail.as_slice(), put(head));
             messages.push(message);
         }
     }

@@ -1,6 +1,8 @@
 //! Bytes that arrive a little at a time. They are kept in pieces, so that what is long is moved once, at its end, and not
 //! with every read.
 
+use bytes::Bytes;
+
 /// How far the memory may be larger than what has arrived, in bytes: a promised length reserves nothing more.
 pub const RESERVE_AHEAD: usize = 16 * 1024;
 
@@ -41,6 +43,17 @@ impl Pieces {
             self.last.reserve_exact(wanted + ahead.max(length / 8).min(RESERVE_AHEAD));
         }
         &mut self.last
+    }
+
+    /// All of it, which holds no more memory than it is long: in one if it is in one already, or else as it came.
+    pub fn into_bytes(self) -> Result<Bytes, Vec<Bytes>> {
+        let last = Bytes::from(self.last.into_boxed_slice());
+        if self.full.is_empty() {
+            return Ok(last);
+        }
+        let mut pieces: Vec<Bytes> = self.full.into_iter().map(Bytes::from).collect();
+        pieces.extend(Some(last).filter(|last| !last.is_empty()));
+        Err(pieces)
     }
 
     /// All of it in one, which holds no more memory than it is long.

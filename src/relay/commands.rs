@@ -60,7 +60,7 @@ pub(super) fn unsubscribe(server: &mut Server, id: ConnectionId, reference: Opti
 /// Sends to one connection alone. Whoever shares no channel with the sender is as good as nobody: nothing is told of it.
 pub(super) fn send(server: &mut Server, id: ConnectionId, reference: Option<Ref>, to: MemberId, message: Message) {
     let receiver = server.connection_of(to).filter(|&receiver| server.share_a_channel(id, receiver));
-    let big = message.payload().len() > server.limits().max_message;
+    let big = message.len() > server.limits().max_message;
     match receiver {
         _ if big => reject(server, id, reference, &CommandError::MESSAGE_TOO_BIG),
         Some(receiver) if server.send_from(receiver, message, Some(id)) => ack(server, id, reference, None, None),

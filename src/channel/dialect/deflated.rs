@@ -40,8 +40,9 @@ impl Encoder {
     ) {
         if self.append_compressed(encoding, event, entry, batches, key).is_none() {
             let payload = encoding.by_reference(entry, readers);
-            let follows = payload.is_some();
-            batches.append_logged(key, payload, |bytes| encoding.encode_around(event, follows, bytes));
+            batches.append_logged(key, payload.unwrap_or_default(), |bytes| {
+                encoding.encode_around(event, payload.is_some(), bytes);
+            });
         }
     }
 
@@ -55,18 +56,21 @@ impl Encoder {
         key: BatchKey,
     ) -> Option<()> {
         let window = encoding.window()?;
+        let whole;
         let (opcode, payload) = match encoding.plain() {
             Encoding::Json => {
                 self.text.clear();
                 object::write_event(&mut self.text, event);
                 (Opcode::Text, self.text.as_slice())
             }
-            _ if entry.kind == Kind::Text => (Opcode::Text, entry.payload),
-            _ => (Opcode::Binary, entry.payload),
+            _ => {
+                whole = entry.payload();
+                (if entry.kind == Kind::Text { Opcode::Text } else { Opcode::Binary }, &*whole)
+            }
         };
         let compressed = if payload.len() < self.least { None } else { self.deflater.deflate(window, payload) };
         let appended = compressed.map(|compressed| {
-            batches.append_logged(key, None, |bytes| {
+            batches.append_logged(key, &[], |bytes| {
                 write_compressed_header(bytes, opcode, compressed.len());
                 bytes.extend_from_slice(compressed);
             });

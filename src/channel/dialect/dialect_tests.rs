@@ -417,7 +417,7 @@ fn check_raw(event: &Event<'_>, entry: &Entry) {
         assert_eq!(follows.is_some(), length >= least, "{length} for {readers}");
         let mut raw = Vec::new();
         Encoding::Raw.encode_around(event, follows.is_some(), &mut raw);
-        raw.extend(follows.unwrap_or_default());
+        raw.extend(follows.unwrap_or_default().concat());
         assert_eq!(raw, encoded(Encoding::Raw, event));
         assert!(raw.ends_with(entry.message.payload()) && raw.len() - length <= 10);
     }

@@ -208,7 +208,7 @@ impl Encoding {
     }
 
     /// The payload, if this encoding sends it as it is and it is large enough to be sent to so many from where it is.
-    pub fn by_reference(self, entry: EntryRef<'_>, readers: usize) -> Option<Bytes> {
+    pub fn by_reference(self, entry: EntryRef<'_>, readers: usize) -> Option<&[Bytes]> {
         match self.plain() {
             Encoding::Raw => entry.large(if readers <= FEW { LARGE_FOR_FEW } else { LARGE }),
             _ => None,

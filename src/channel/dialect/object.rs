@@ -144,11 +144,11 @@ impl<'t> Object<'t> {
             self.text("name", name);
         }
         match entry.kind {
-            Kind::Text => write_json_string(self.key("data"), entry.payload),
+            Kind::Text => write_json_string(self.key("data"), &entry.payload()),
             Kind::Binary => {
                 let target = self.key("data_base64");
                 target.push(b'"');
-                write_base64(target, entry.payload);
+                write_base64(target, &entry.payload());
                 target.push(b'"');
             }
         }
@@ -158,7 +158,7 @@ impl<'t> Object<'t> {
 /// How long an event's object will be, about: enough for one allocation and the right form of a frame's length.
 pub(super) fn expected_length(event: &Event<'_>) -> usize {
     let of_entry = |entry: &EntryRef<'_>| {
-        let payload = entry.payload.len();
+        let payload = entry.payload_len();
         AROUND + if entry.kind == Kind::Text { payload } else { payload / 3 * 4 }
     };
     match event {

@@ -34,7 +34,7 @@ pub(super) fn encode(event: &Event<'_>, target: &mut Vec<u8>) {
 }
 
 fn write_message(target: &mut Vec<u8>, position: Option<Position>, entry: EntryRef<'_>) {
-    let payload = entry.payload;
+    let payload = &*entry.payload();
     let text = entry.kind == Kind::Text;
     target.reserve(64 + if text { payload.len() } else { payload.len() / 3 * 4 });
     if !text {

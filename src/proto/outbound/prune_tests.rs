@@ -63,8 +63,8 @@ fn append(batches: &mut Batches, key: BatchKey, item: Item) {
     let tail = (!tail.is_empty()).then(|| bytes::Bytes::copy_from_slice(tail.as_bytes()));
     let copy = |target: &mut Vec<u8>| target.extend_from_slice(head.as_bytes());
     match item {
-        Item::Message(..) => batches.append_logged(key, tail, copy),
-        _ => batches.append(key, tail, copy),
+        Item::Message(..) => batches.append_logged(key, tail.as_slice(), copy),
+        _ => batches.append(key, tail.as_slice(), copy),
     }
 }
 
