@@ -8,7 +8,7 @@ use super::slots::{Hot, flag};
 use super::{Broker, Io};
 use crate::channel::dialect::Encoding;
 use crate::channel::members::{Group, Member, Open};
-use crate::proto::batch::Batches;
+use crate::proto::batch::{Batch, Batches};
 use crate::proto::frame::{Opcode, write_header};
 use crate::proto::outbound::{MAX_SLICES, Range};
 
@@ -79,7 +79,7 @@ impl Broker {
             if let (Some(open), Some(member)) = (group.open, group.members.get_mut(membership.index as usize))
                 && !member.catching_up
             {
-                let range = owed(member, open, &self.batches);
+                let range = owed(member, open, self.batches.get(open.batch));
                 self.counters.messages_sent += head.saturating_sub(member.cursor.max(open.base));
                 hot.outbound.push(range, &mut self.batches);
                 member.cursor = head;
@@ -263,8 +263,7 @@ impl Broker {
 }
 
 /// The range of the open batch that a live member has not been queued.
-fn owed(member: &Member, open: Open, batches: &Batches) -> Range {
-    let batch = batches.get(open.batch);
+fn owed(member: &Member, open: Open, batch: &Batch) -> Range {
     let start = match member.cursor.checked_sub(open.base) {
         None | Some(0) => 0,
         Some(seen) => batch.start_of(usize::try_from(seen).unwrap_or(usize::MAX)),
@@ -306,11 +305,12 @@ impl FanOut<'_> {
         troubled: &mut Vec<(u32, Wrote)>,
     ) {
         for member in &group.members {
+            let batch = self.batches.get(self.open.batch);
             let range = if member.catching_up {
-                self.notices()
+                self.notices(batch)
             } else {
                 self.sent += self.head - member.cursor.max(self.open.base);
-                owed(member, self.open, self.batches)
+                owed(member, self.open, batch)
             };
             if range.start == range.end {
                 continue;
@@ -330,7 +330,7 @@ impl FanOut<'_> {
                 continue;
             }
             self.left -= 1;
-            match self.write(member.slot, range, io) {
+            match write(batch, range, member.slot, io) {
                 Wrote::All => self.bytes += u64::from(range.end - range.start),
                 Wrote::Blocked(taken) => {
                     self.keep(hot, range, taken);
@@ -350,8 +350,7 @@ impl FanOut<'_> {
     }
 
     /// What stands behind the messages: one who catches up takes those from the log.
-    fn notices(&self) -> Range {
-        let batch = self.batches.get(self.open.batch);
+    fn notices(&self, batch: &Batch) -> Range {
         let messages = usize::try_from(self.head - self.open.base).unwrap_or(usize::MAX);
         Range { batch: self.open.batch, start: batch.start_of(messages), end: batch.len() }
     }
@@ -362,27 +361,26 @@ impl FanOut<'_> {
         hot.outbound.push(range, self.batches);
         hot.outbound.advance(taken, self.batches);
     }
+}
 
-    fn write(&self, slot: u32, range: Range, io: &mut impl Io) -> Wrote {
-        let batch = self.batches.get(self.open.batch);
-        let (result, offered) = match batch.contiguous() {
-            Some(bytes) => {
-                let bytes = bytes.get(range.start as usize..range.end as usize).unwrap_or_default();
-                (io.write(slot, bytes), bytes.len())
-            }
-            None => {
-                let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-                let (count, offered) = batch.fill(range.start, range.end, &mut slices);
-                (io.write_vectored(slot, slices.get(..count).unwrap_or_default()), offered)
-            }
-        };
-        match result {
-            Ok(taken) if taken < offered => Wrote::Blocked(taken),
-            Ok(taken) if taken < (range.end - range.start) as usize => Wrote::More(taken),
-            Ok(_) => Wrote::All,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Wrote::Blocked(0),
-            Err(error) if error.kind() == ErrorKind::Interrupted => Wrote::More(0),
-            Err(_) => Wrote::Broken,
+fn write(batch: &Batch, range: Range, slot: u32, io: &mut impl Io) -> Wrote {
+    let (result, offered) = match batch.contiguous() {
+        Some(bytes) => {
+            let bytes = bytes.get(range.start as usize..range.end as usize).unwrap_or_default();
+            (io.write(slot, bytes), bytes.len())
         }
+        None => {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let (count, offered) = batch.fill(range.start, range.end, &mut slices);
+            (io.write_vectored(slot, slices.get(..count).unwrap_or_default()), offered)
+        }
+    };
+    match result {
+        Ok(taken) if taken < offered => Wrote::Blocked(taken),
+        Ok(taken) if taken < (range.end - range.start) as usize => Wrote::More(taken),
+        Ok(_) => Wrote::All,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Wrote::Blocked(0),
+        Err(error) if error.kind() == ErrorKind::Interrupted => Wrote::More(0),
+        Err(_) => Wrote::Broken,
     }
 }
