@@ -30,6 +30,7 @@ TOOLS = os.path.join(ROOT, ".tools", "peers")
 BUILT = os.environ.get("SLOTCAST_BIN") or os.path.join(TARGET, "release", "slotcast")
 # A copy, since a build during the run would put another in its place.
 SLOTCAST = os.path.join(TARGET, "bench", "slotcast")
+SENDS_BACK = os.path.join(TARGET, "bench", "send_back")
 PEERS = os.path.join(TARGET, "peers", "release")
 QUICK = os.environ.get("QUICK") == "1"
 REPEATS = int(os.environ.get("REPEATS", "3"))
@@ -47,7 +48,7 @@ class Load:
 
     def suits(self, server):
         """Whether that server can be measured with it in reasonable time."""
-        if server == BARE:
+        if server in (BARE, EMBEDDED):
             return self.mode == "echo"
         return not (server in SLOW and "10000" in self.flags) and (self.peers or server in OURS)
 
@@ -64,7 +65,9 @@ def echo(name, connections, size, target, **more):
 # A broadcast's history is one message for all; where everybody is alone in a channel it is one message each, which the
 # floor does not pay for.
 BARE = "slotcast, no history"
-OURS = ("slotcast", BARE, "floor", "floor-batch")
+# A program of six lines on the crate, without a channel: what others call an echo server.
+EMBEDDED = "slotcast, embedded"
+OURS = ("slotcast", BARE, EMBEDDED, "floor", "floor-batch")
 LOADS = [
     broadcast("100 : 32 : 1", 100, "32", 1, 1.05),
     broadcast("100 : 512 : 1", 100, "512", 1, 1.05, peers=False),
@@ -95,10 +98,13 @@ def servers():
         sys.exit("compare.py: slotcast is not built")
     os.makedirs(os.path.dirname(SLOTCAST), exist_ok=True)
     shutil.copy2(BUILT, SLOTCAST)
+    if os.path.exists(os.path.join(TARGET, "release", "examples", "send_back")):
+        shutil.copy2(os.path.join(TARGET, "release", "examples", "send_back"), SENDS_BACK)
     python = os.path.join(TOOLS, "python", "bin", "python")
     here = os.path.join(ROOT, "bench", "peers")
     known = {
         "slotcast": [SLOTCAST, "--listen", "127.0.0.1:{}", "--log", "warn"],
+        EMBEDDED: [SENDS_BACK, "127.0.0.1:{}"],
         BARE: [SLOTCAST, "--listen", "127.0.0.1:{}", "--log", "warn", "--history-messages", "0"],
         "floor": [os.path.join(PEERS, "floor"), "{}"],
         "floor-batch": [os.path.join(PEERS, "floor-batch"), "{}"],
@@ -315,11 +321,11 @@ def table(loads, results):
              "| --- | --- | --: | --: | --: | --: | --: | --: | --: | --- |"]
     for load in loads:
         these, spread = rows(load, results)
-        for row in sorted(these, key=lambda row: (row.name != load.yardstick, row.name not in ("slotcast", BARE), row.value or 1e9)):
+        for row in sorted(these, key=lambda row: (row.name != load.yardstick, row.name not in OURS, row.value or 1e9)):
             is_floor = row.name == load.yardstick
             if is_floor:
                 note = "± %s %%: the spread" % shown(spread, "%.0f", 0.01)
-            elif row.name in ("slotcast", BARE):
+            elif row.name in ("slotcast", BARE, EMBEDDED):
                 note = verdict(load, row, spread)
             else:
                 note = ""

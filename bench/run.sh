@@ -11,7 +11,7 @@ if [[ ! -d /proc/self || -z $(command -v taskset) || -z $(command -v python3) ]]
     echo "bench/run.sh: needs Linux (/proc), taskset and Python 3" >&2
     exit 1
 fi
-[[ -n ${SLOTCAST_BIN:-} ]] || cargo build --release --quiet
+[[ -n ${SLOTCAST_BIN:-} ]] || cargo build --release --quiet --bin slotcast --example send_back
 if [[ ${QUICK:-} == 1 ]]; then
     bash bench/peers/install.sh floor
 else

@@ -64,10 +64,12 @@ pub struct Server {
     /// Commands of other threads that wait for the next flush.
     commands: VecDeque<Command>,
     io_ready: VecDeque<usize>,
-    /// Connections that may be readable, for the next turn. Invariant: each stands in `ready` or `turn` once.
+    /// Connections that may be readable, for the next round of reading. Invariant: each stands in `ready` or `turn` once.
     ready: Vec<ConnectionId>,
-    /// Those of this turn that were not looked at yet.
+    /// Those of this round that were not looked at yet.
     turn: VecDeque<ConnectionId>,
+    /// What this turn has read so far, in bytes.
+    read_bytes: usize,
     scratch: Box<[u8]>,
     reading: Option<Reading>,
     phase: Phase,
@@ -157,6 +159,7 @@ impl Server {
             io_ready: VecDeque::new(),
             ready: Vec::new(),
             turn: VecDeque::new(),
+            read_bytes: 0,
             scratch: vec![0; SCRATCH].into(),
             reading: None,
             phase: Phase::Sleep,

@@ -11,8 +11,11 @@ use crate::broker::timers::Now;
 use crate::handle::Command;
 use crate::net::transport::Read1;
 
-/// The most frames of one connection per turn.
+/// The most frames of one connection per read.
 const MAX_FRAMES: usize = 256;
+
+/// As long as a turn has read less, in bytes, those who have more are read again: larger batches take fewer writes.
+const READ_AGAIN: usize = 256 * 1024;
 
 /// What lies in the scratch buffer.
 #[derive(Debug)]
@@ -107,6 +110,7 @@ impl Server {
         self.obey();
         self.accept_waiting();
         self.turn.extend(self.ready.drain(..));
+        self.read_bytes = 0;
     }
 
     fn make_ready(&mut self, id: ConnectionId, read_closed: bool) {
@@ -151,6 +155,9 @@ impl Server {
             self.feed();
             return true;
         }
+        if self.turn.is_empty() && self.read_bytes < READ_AGAIN {
+            self.turn.extend(self.ready.drain(..));
+        }
         let Some(id) = self.turn.pop_front() else { return false };
         if !self.broker.is_live(id) {
             return true;
@@ -164,11 +171,13 @@ impl Server {
         let stash = self.broker.take_stash(id);
         if let Some(place) = self.scratch.get_mut(..stash.len()).filter(|place| !place.is_empty()) {
             place.copy_from_slice(&stash);
+            self.read_bytes += stash.len();
             self.reading = Some(Reading { id, start: 0, end: stash.len(), frames: 0, more: true });
             return true;
         }
         match socket.transport.read(&mut self.scratch, socket.read_closed) {
             Ok(Read1::Bytes { count, drained }) => {
+                self.read_bytes += count;
                 self.reading = Some(Reading { id, start: 0, end: count, frames: 0, more: !drained });
             }
             Ok(Read1::Empty) => {}

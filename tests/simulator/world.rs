@@ -41,6 +41,8 @@ pub struct World {
     start: Instant,
     scratch: Vec<u8>,
     max_frames: usize,
+    read_again: usize,
+    read_bytes: usize,
     ready: Vec<ConnectionId>,
     turn: VecDeque<ConnectionId>,
     reading: Option<Reading>,
@@ -69,6 +71,8 @@ impl World {
             start: now.instant,
             scratch: vec![0; scratch],
             max_frames: random.pick(&[1, 3, 256]),
+            read_again: random.pick(&[0, 5, 2000]),
+            read_bytes: 0,
             random,
             ready: Vec::new(),
             turn: VecDeque::new(),
@@ -193,6 +197,7 @@ impl World {
             }
         }
         self.turn.extend(self.ready.drain(..));
+        self.read_bytes = 0;
     }
 
     fn make_ready(&mut self, id: ConnectionId, read_closed: bool) {
@@ -222,6 +227,9 @@ impl World {
             self.feed();
             return true;
         }
+        if self.turn.is_empty() && self.read_bytes < self.read_again {
+            self.turn.extend(self.ready.drain(..));
+        }
         let Some(id) = self.turn.pop_front() else { return false };
         if !self.broker.is_live(id) {
             return true;
@@ -234,11 +242,13 @@ impl World {
         let stash = self.broker.take_stash(id);
         if !stash.is_empty() {
             self.scratch[..stash.len()].copy_from_slice(&stash);
+            self.read_bytes += stash.len();
             self.reading = Some(Reading { id, start: 0, end: stash.len(), frames: 0, more: true });
             return true;
         }
         match peer.read(&mut self.scratch) {
             Read::Bytes(count, drained) => {
+                self.read_bytes += count;
                 self.reading = Some(Reading { id, start: 0, end: count, frames: 0, more: !drained });
             }
             Read::Empty => {}
