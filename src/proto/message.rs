@@ -114,8 +114,8 @@ impl Message {
         self.payload().clone()
     }
 
-    /// The bytes as they are kept, in pieces that follow each other.
-    pub(crate) fn pieces(&self) -> &[Bytes] {
+    /// The bytes as they are kept, in pieces that follow each other: for who only passes them on.
+    pub fn pieces(&self) -> &[Bytes] {
         match &self.payload {
             Payload::Whole(payload) => std::slice::from_ref(payload),
             Payload::Pieces(rope) => rope.joined.get().map_or(&rope.pieces, std::slice::from_ref),

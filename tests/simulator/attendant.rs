@@ -27,7 +27,7 @@ fn message_of((text, bytes): &Data) -> Message {
 }
 
 fn data_of(message: &Message) -> Data {
-    (message.kind() == Type::Text, message.payload().to_vec())
+    (message.kind() == Type::Text, message.pieces().concat())
 }
 
 impl World {

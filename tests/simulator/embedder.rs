@@ -223,7 +223,10 @@ impl World {
         assert!(self.embedder.is_open(id), "{id}: a message of one who is not open");
         let peer = self.kernel.get(id).expect("a message of nobody");
         let sent = peer.sent.pop_front().expect("a message that nobody sent");
-        assert!(sent.0 == (message.kind() == Kind::Text) && sent.1 == **message.payload(), "{id}: not as it was sent");
+        assert!(
+            sent.0 == (message.kind() == Kind::Text) && sent.1 == message.pieces().concat(),
+            "{id}: not as it was sent"
+        );
     }
 
     pub fn answer(&mut self, event: Event) {
@@ -242,7 +245,7 @@ impl World {
             Event::Message(id, message) if self.oracle.dialect(id) == Some(Dialect::Json) => self.obey(id, &message),
             Event::Message(id, message) => {
                 let text = message.kind() == Kind::Text;
-                let data = (text, message.into_payload().to_vec());
+                let data = (text, message.pieces().concat());
                 let channel = self.broker.channels_of(id).next().map(|name| name.to_string());
                 match channel {
                     Some(channel) if !data.1.is_empty() => {

@@ -128,7 +128,7 @@ impl Kind {
 impl World {
     fn new(seed: u64) -> World {
         let mut limits = Limits::default();
-        (limits.history_messages, limits.history_bytes) = (2000, 64 << 20);
+        (limits.history_messages, limits.history_bytes, limits.max_outbound) = (2000, 64 << 20, 8 << 20);
         limits.validate().expect("limits of the test");
         let now = Now { instant: Instant::now(), unix_ms: 1_700_000_000_000 };
         let rules = OriginRules::new(&[], &[]).expect("no rules");
@@ -173,7 +173,8 @@ impl World {
         self.made += 1;
         let mut bytes = format!("{}:", self.made).into_bytes();
         let length = match self.random.below(512) {
-            0 => 33_000,
+            // Some of these arrive in pieces.
+            0 => 33_000 + self.random.below(90_000),
             1..64 => 300 + self.random.below(3000),
             _ => 10 + self.random.below(150),
         };
