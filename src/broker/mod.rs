@@ -321,6 +321,11 @@ impl Broker {
         self.slots.live(id).is_some()
     }
 
+    /// Whether it is an open WebSocket.
+    pub fn is_open(&mut self, id: ConnectionId) -> bool {
+        self.open_slot(id).is_some()
+    }
+
     /// What was counted.
     pub fn counters(&self) -> &Counters {
         &self.counters

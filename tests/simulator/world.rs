@@ -228,7 +228,8 @@ impl World {
             return true;
         }
         if self.turn.is_empty() && self.read_bytes < self.read_again {
-            self.turn.extend(self.ready.drain(..));
+            let again = self.ready.extract_if(.., |&mut id| self.broker.is_open(id));
+            self.turn.extend(again);
         }
         let Some(id) = self.turn.pop_front() else { return false };
         if !self.broker.is_live(id) {
