@@ -208,8 +208,6 @@ impl Broker {
     /// Adjusts what a connection counts for in the inbound budget, and whether a message's deadline holds. To be called
     /// whenever either may have changed, so that a deadline that means nothing any more cannot fire for ever.
     pub(super) fn count_inbound(&mut self, slot: u32) {
-        let now = self.timers.now();
-        let due = now.after(self.limits.message_timeout);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         let held = cold.connection.held() + cold.stash_len();
         self.inbound = self.inbound - cold.inbound as usize + held;
@@ -217,7 +215,7 @@ impl Broker {
         match (cold.connection.is_unfinished(), hot.has(flag::UNFINISHED)) {
             (true, false) => {
                 hot.set(flag::UNFINISHED);
-                cold.message_due = due;
+                cold.message_due = self.timers.now().after(self.limits.message_timeout);
                 self.rearm(slot);
             }
             (false, true) => hot.clear(flag::UNFINISHED),

@@ -137,9 +137,14 @@ impl Log {
         self.expire(now, kept.age, usize::MAX);
     }
 
+    /// Whether an entry may be older than `age`: false is certain.
+    pub(super) fn may_expire(&self, now: u64, age: Duration) -> bool {
+        !self.entries.is_empty() && is_over(self.since, now, age)
+    }
+
     /// Lets the entries go that are older than `age`, but no more than `most`; returns how many.
     pub(super) fn expire(&mut self, now: u64, age: Duration, most: usize) -> usize {
-        if !is_over(self.since, now, age) {
+        if !self.may_expire(now, age) {
             return 0;
         }
         let mut gone = 0;

@@ -70,10 +70,12 @@ impl From<Epoch> for OwnEpoch {
 impl From<OwnEpoch> for Epoch {
     fn from(OwnEpoch(own): OwnEpoch) -> Epoch {
         let mut text = [0; MAX_EPOCH];
-        for (place, byte) in text.iter_mut().zip(own) {
-            *place = byte;
+        if let Some(place) = text.first_chunk_mut() {
+            *place = own;
         }
-        Epoch { text, len: own.iter().take_while(|&&byte| byte != 0).count() as u8 }
+        // Whatever is behind the text is zero.
+        let behind = u64::from_le_bytes(own).leading_zeros() / 8;
+        Epoch { text, len: (MIN_EPOCH - behind as usize) as u8 }
     }
 }
 

@@ -298,8 +298,11 @@ impl Store {
 
     /// Lets the messages of a channel go that are too old; returns how many.
     fn expire(&mut self, key: u32, now: u64, limits: &Limits, most: usize) -> usize {
-        let mut gone = 0;
         let age = self.retention(key, limits).age;
+        if !self.get(key).is_some_and(|channel| channel.log.may_expire(now, age)) {
+            return 0;
+        }
+        let mut gone = 0;
         self.shorten(key, now, limits, |log| gone = log.expire(now, age, most));
         gone
     }

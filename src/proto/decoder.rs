@@ -114,9 +114,9 @@ impl Decoder {
     fn take_header(&mut self, input: &[u8]) -> Result<(usize, Option<Header>), Failure> {
         if let (0, [first, second, ..]) = (self.have, input) {
             // In the order in which single bytes are judged, so that a failure does not depend on the cut.
-            let (_, opcode) = Start::first(*first, self.deflates)?;
+            let (fin, opcode) = Start::first(*first, self.deflates)?;
             self.check_sequence(opcode)?;
-            let start = Start::parse(*first, *second, self.deflates)?;
+            let start = Start::second((fin, opcode), *first, *second)?;
             if let Some(bytes) = input.get(..start.header_length()) {
                 return Ok((bytes.len(), Some(start.finish(bytes)?)));
             }

@@ -122,7 +122,14 @@ impl Start {
     /// # Errors
     /// 1002 as `first`, and for an unmasked frame and a control frame of more than 125 bytes.
     pub fn parse(first: u8, second: u8, deflates: bool) -> Result<Start, Failure> {
-        let (fin, opcode) = Start::first(first, deflates)?;
+        Start::second(Start::first(first, deflates)?, first, second)
+    }
+
+    /// As `parse`, of a first byte that `first` has judged.
+    ///
+    /// # Errors
+    /// As `parse`, but for those of `first`.
+    pub fn second((fin, opcode): (bool, Opcode), first: u8, second: u8) -> Result<Start, Failure> {
         if second & 0x80 == 0 {
             return Err(protocol_error("unmasked frame"));
         }
