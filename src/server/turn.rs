@@ -156,7 +156,7 @@ impl Server {
             return true;
         }
         if self.turn.is_empty() && self.read_bytes < READ_AGAIN {
-            self.turn.extend(self.ready.drain(..));
+            self.turn.extend(self.ready.extract_if(.., |id| self.broker.takes_more(*id)));
         }
         let Some(id) = self.turn.pop_front() else { return false };
         if !self.broker.is_live(id) {
