@@ -87,7 +87,7 @@ impl Handle {
     /// # Errors
     /// See `HandleError`; the message was not taken.
     pub fn publish(&self, channel: &str, message: impl Into<Message>) -> Result<(), HandleError> {
-        self.push(Command::Publish { channel: channel.into(), message: message.into() })
+        self.push(Command::Publish { channel: channel.into(), message: message.into().settled() })
     }
 
     /// Closes a connection; a stale id is ignored.

@@ -33,9 +33,11 @@ impl Broker {
         true
     }
 
-    /// Writes to those who stand in line: as much as this flush wrote to the others in so many calls, and `LEAST` at least.
-    pub(super) fn flush_line(&mut self, sent: u64, calls: u64, io: &mut impl Io) {
-        let share = (sent + calls * CALL).max(LEAST.min(self.limits.max_outbound as u64 / 2));
+    /// Writes to those who stand in line: as much as this flush wrote to the others in so many calls, and `LEAST` at least
+    /// if it does not only pause.
+    pub(super) fn flush_line(&mut self, sent: u64, calls: u64, is_done: bool, io: &mut impl Io) {
+        let least = if is_done { LEAST.min(self.limits.max_outbound as u64 / 2) } else { 0 };
+        let share = (sent + calls * CALL).max(least);
         let mut spent = 0;
         while spent < share
             && let Some(id) = self.line.pop_front()

@@ -28,8 +28,8 @@ impl Broker {
         self.flush_some(io, u64::MAX);
     }
 
-    /// As `flush`, but it returns false after about so many writes if there are more to do: the next flush goes on with them,
-    /// before anything that has come meanwhile.
+    /// As `flush`, but it returns false after about so many writes if there are more to do: the next call goes on with them.
+    /// What comes meanwhile is queued behind that, and is no reason to return false again.
     pub fn flush_some(&mut self, io: &mut impl Io, most: u64) -> bool {
         self.answer_dropped();
         let (sent, mut calls) = (self.counters.bytes_sent, 0);
@@ -43,6 +43,7 @@ impl Broker {
             self.touched = touched;
         }
         let mut dirty = std::mem::take(&mut self.dirty);
+        let due = if self.left == 0 { dirty.len() } else { self.left.min(dirty.len()) };
         let now = dirty.len().min(usize::try_from(most.saturating_sub(calls)).unwrap_or(usize::MAX));
         for slot in dirty.drain(..now) {
             self.slots.hot(slot).clear(flag::DIRTY);
@@ -51,13 +52,14 @@ impl Broker {
                 calls += 1;
             }
         }
-        let is_done = dirty.is_empty();
-        // What became dirty meanwhile waits for the next flush, behind what is left.
+        // What became dirty since it began is the next flush's, or one would never end while there is always more to say.
+        self.left = due.saturating_sub(now);
+        let is_done = self.left == 0;
         dirty.append(&mut self.dirty);
         self.dirty = dirty;
-        self.batches.shed();
-        self.flush_line(self.counters.bytes_sent - sent, calls, io);
+        self.flush_line(self.counters.bytes_sent - sent, calls, is_done, io);
         if is_done {
+            self.batches.shed();
             self.made_bytes = 0;
             self.judge();
         }

@@ -53,6 +53,13 @@ impl Broker {
         !hot.has(flag::CHOKED)
     }
 
+    /// Whether it may be read from more than once before the next flush. One that is sent away is told so first: what it sends
+    /// behind that is thrown away, and past a limit it is reset.
+    pub fn takes_more(&self, id: ConnectionId) -> bool {
+        let cold = self.slots.live(id).and_then(|slot| self.slots.get(slot)).map(|(_, cold)| cold);
+        cold.is_some_and(|cold| cold.connection.is_open() || cold.connection.is_connecting())
+    }
+
     /// Whether what came has led to so much that reading is to stop until it is flushed: a few bytes can ask for a lot.
     pub fn wants_flush(&self) -> bool {
         self.made_bytes > self.limits.max_outbound / 4

@@ -137,6 +137,8 @@ pub struct Broker {
     dropped: Dropped,
     /// Connections to flush. Invariant: each stands here once, and has the flag `DIRTY`.
     dirty: Vec<u32>,
+    /// How many of them, the first, a flush that paused has left; 0 if none did.
+    left: usize,
     /// Channels that were published to since the last flush.
     touched: Vec<u32>,
     /// Connections that take log, in the order of their turns. Invariant: each stands here once, and has the flag `IN_LINE`.
@@ -194,6 +196,7 @@ impl Broker {
             events: VecDeque::new(),
             dropped: Dropped::default(),
             dirty: Vec::new(),
+            left: 0,
             touched: Vec::new(),
             line: VecDeque::new(),
             over: Vec::new(),
@@ -319,11 +322,6 @@ impl Broker {
     /// Whether this id still names a connection, in whatever state.
     pub fn is_live(&self, id: ConnectionId) -> bool {
         self.slots.live(id).is_some()
-    }
-
-    /// Whether it is an open WebSocket.
-    pub fn is_open(&mut self, id: ConnectionId) -> bool {
-        self.open_slot(id).is_some()
     }
 
     /// What was counted.

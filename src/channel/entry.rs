@@ -93,10 +93,10 @@ impl<'a> EntryRef<'a> {
         }
     }
 
-    /// The message, by reference if it is large.
+    /// The message, by reference if it is large. Whoever wants it in one does not make the log keep it twice.
     pub fn message(&self) -> Message {
         match self.payload {
-            Payload::Shared(message) if message.len() >= LARGE_FOR_FEW => message.clone(),
+            Payload::Shared(message) if message.len() >= LARGE_FOR_FEW => message.clone().settled(),
             _ => Message::checked(self.kind, Bytes::copy_from_slice(&self.payload())),
         }
     }
@@ -243,6 +243,15 @@ mod tests {
         assert_eq!(Kept::new(bare.clone(), 1).footprint(), 17 + 10);
         let full = Entry { from: Some(MemberId(1)), name: Some("Ann".into()), except: Some(1), ..bare };
         assert_eq!(Kept::new(full, 1).footprint(), 35 + 3 + 10);
+    }
+
+    /// Whoever wanted it in one, of those who share it with the log, made the log keep it twice.
+    #[test]
+    fn a_log_keeps_one_copy_whoever_looks_at_it() {
+        let message = Message::arrived(Kind::Binary, &[&[7; 40_000][..]; 2]);
+        let kept = Kept::new(Entry { unix_ms: 1, message: message.clone(), from: None, name: None, except: None }, 1);
+        assert_eq!((message.payload().len(), kept.view().message().payload().len()), (80_000, 80_000));
+        assert_eq!(kept.view().large(LARGE_FOR_FEW).map(<[Bytes]>::len), Some(2));
     }
 
     /// A line of a body of a megabyte once kept the megabyte, and counted for a line.

@@ -357,6 +357,7 @@ impl Batches {
     pub fn close(&mut self, key: BatchKey) {
         self.release(key);
         if let Some(batch) = self.slab.get_mut(key as usize)
+            && batch.references > 0
             && batch.bytes.capacity() - batch.bytes.len() > batch.bytes.len().max(SLACK)
         {
             batch.bytes.shrink_to_fit();

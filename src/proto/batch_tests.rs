@@ -111,3 +111,18 @@ fn what_was_for_one_alone_leaves_few_spares() {
     keys.iter().for_each(|&key| batches.release(key));
     assert_eq!(batches.spare.len(), FEW);
 }
+
+/// Whoever closed a batch made the spare that it had just become smaller, behind the back of whoever counts them: after some
+/// hundred turns nothing was kept any more.
+#[test]
+fn what_is_closed_becomes_a_spare_as_it_is() {
+    let mut batches = Batches::default();
+    for _ in 0..1000 {
+        let key = batches.open_for(source());
+        batches.append(key, &[], |bytes| bytes.resize(5000, 7));
+        batches.close(key);
+        let capacity = batches.spare.iter().map(|&key| batches.slab[key as usize].capacity()).sum::<usize>();
+        assert_eq!((batches.spare.len(), batches.spare_bytes), (1, capacity));
+        assert!(capacity >= 5000);
+    }
+}

@@ -130,10 +130,14 @@ impl Message {
         }
     }
 
-    /// The message as it is to be kept for long: no more than one copy of it.
+    /// The message as it is to be kept for long: one copy of it, whatever those do with theirs who have it, too.
     pub(crate) fn settled(self) -> Message {
         match &self.payload {
             Payload::Pieces(rope) if rope.joined.get().is_some() => Message::checked(self.kind, self.into_payload()),
+            Payload::Pieces(rope) if Arc::strong_count(rope) > 1 => {
+                let own = Rope { pieces: rope.pieces.clone(), len: rope.len, joined: OnceLock::new() };
+                Message { kind: self.kind, payload: Payload::Pieces(Arc::new(own)) }
+            }
             _ => self,
         }
     }
@@ -163,10 +167,17 @@ impl From<String> for Message {
 mod tests {
     use super::*;
 
+    impl Message {
+        /// A message that took so many reads to arrive.
+        pub(crate) fn arrived(kind: Kind, reads: &[&[u8]]) -> Message {
+            let mut pieces = Pieces::default();
+            reads.iter().for_each(|read| pieces.room(read.len(), 0).extend_from_slice(read));
+            Message::of_pieces(kind, pieces)
+        }
+    }
+
     fn arrived(reads: &[&[u8]]) -> Message {
-        let mut pieces = Pieces::default();
-        reads.iter().for_each(|read| pieces.room(read.len(), 0).extend_from_slice(read));
-        Message::of_pieces(Kind::Text, pieces)
+        Message::arrived(Kind::Text, reads)
     }
 
     #[test]

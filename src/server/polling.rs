@@ -15,7 +15,8 @@ const WRITES_AT_ONCE: u64 = 128;
 pub enum Polled {
     /// Something happened.
     Event(Event),
-    /// Nothing more happened, and the deadline has passed.
+    /// The deadline has passed, and nothing more happened; or there is more to send than fits before it, which the next
+    /// call goes on with.
     Idle,
     /// It was shut down, and every connection is gone.
     Ended,

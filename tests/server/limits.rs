@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
-use slotcast::Config;
 use slotcast::broker::event::{Accept, Event};
 use slotcast::proto::close::CloseCode;
+use slotcast::{Config, Polled};
 
 use crate::common::{
     Answer, BINARY, Broker, CLOSE, CONTINUATION, DEADLINE, FIN, PING, PONG, Peer, TEXT, bind, frame, pattern, post,
@@ -231,6 +232,39 @@ fn too_many_fragments_and_too_big_a_message() {
     let reason = peer.expect_close(1009);
     assert!(reason.starts_with("message_too_big: "), "{reason}");
     peer.expect_end();
+}
+
+/// A loop that was late read all that a peer had sent, and too much of it, before it was told why: there came only a reset.
+#[test]
+fn why_it_is_too_much_is_told_also_by_a_loop_that_is_late() {
+    let mut server = bind(|config| config.limits.max_message = 100_000);
+    let address = server.local_addrs()[0];
+    let ((go_on, waits), (sent, is_sent)) = (channel(), channel());
+    let sending = std::thread::spawn(move || {
+        let mut peer = Peer::connect(address);
+        peer.write(upgrade_request("/chat", "").as_bytes());
+        peer.read_head();
+        // The kernel gives more room to who has needed it.
+        (0..50).for_each(|_| peer.send(BINARY, &[b'x'; 100_000]));
+        waits.recv().unwrap();
+        peer.send(BINARY, &[b'x'; 160_000]);
+        sent.send(()).unwrap();
+        peer.expect_close(1009);
+    });
+    let mut heard = 0;
+    while !sending.is_finished() {
+        match server.poll_until(Instant::now() + Duration::from_millis(5)).unwrap() {
+            Polled::Event(Event::Handshake(handshake)) => drop(server.accept(handshake, &Accept::plain())),
+            Polled::Event(Event::Message(..)) => heard += 1,
+            _ => {}
+        }
+        if heard == 50 {
+            heard = 0;
+            go_on.send(()).unwrap();
+            is_sent.recv_timeout(DEADLINE).unwrap();
+        }
+    }
+    sending.join().unwrap();
 }
 
 fn retry_after(answer: &Answer) -> u32 {

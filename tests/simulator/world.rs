@@ -228,8 +228,7 @@ impl World {
             return true;
         }
         if self.turn.is_empty() && self.read_bytes < self.read_again {
-            let again = self.ready.extract_if(.., |&mut id| self.broker.is_open(id));
-            self.turn.extend(again);
+            self.turn.extend(self.ready.extract_if(.., |id| self.broker.takes_more(*id)));
         }
         let Some(id) = self.turn.pop_front() else { return false };
         if !self.broker.is_live(id) {

@@ -241,3 +241,23 @@ fn a_short_message_keeps_no_large_buffer() {
     let room = world.broker.room_of_batches();
     assert!(room < 100_000, "{room} bytes for {}", world.broker.unsent(slow));
 }
+
+/// A host that had something to say whenever a flush paused never got to its end: nothing was read any more, no deadline
+/// passed, and nobody who took nothing was judged.
+#[test]
+fn a_paused_flush_ends_although_there_is_always_more_to_say() {
+    let mut world = World::new(Limits::default());
+    for _ in 0..100 {
+        world.accept(&Accept::join("/chat", From::Now));
+    }
+    world.flush();
+    let mut flushed = 0;
+    for _ in 0..100 {
+        world.broker.publish("/chat", Message::text("x"), None, None);
+        flushed += usize::from(world.broker.flush_some(&mut world.wire, 30));
+        world.broker.assert_invariants();
+    }
+    assert!(flushed >= 100 / 5, "{flushed} flushes came to their end");
+    world.flush();
+    assert!(!world.broker.has_work(), "and one that may write to all leaves nothing");
+}
