@@ -32,7 +32,8 @@ fn main() -> io::Result<()> {
     if source == "-" {
         thread::spawn(move || read_lines(io::stdin().lock(), &mut Vec::new(), &log));
     } else {
-        let (path, file) = (source.clone(), BufReader::new(File::open(&source)?));
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot read {source}: {error}"));
+        let (path, file) = (source.clone(), BufReader::new(File::open(&source).map_err(named)?));
         thread::spawn(move || {
             follow(&path, file, &log).unwrap_or_else(|error| eprintln!("monitor: cannot follow {path}: {error}"))
         });

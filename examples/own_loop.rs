@@ -1,5 +1,5 @@
 //! A server inside a loop that is somebody else's, beside a UDP socket: each datagram becomes a message in /udp.
-//! `cargo run --example own_loop [ADDRESS]`, or PORT in the environment; then open /udp in a browser, and from a shell
+//! `cargo run --example own_loop [ADDRESS]`, or PORT in the environment; then open /udp in a browser, and from bash
 //! `echo hello >/dev/udp/127.0.0.1/8080`
 //!
 //! The host waits for what both can tell: the server's descriptor is one source among others, and its timeout a bound.

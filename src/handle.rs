@@ -36,7 +36,7 @@ impl Command {
 }
 
 /// Why a command was not taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandleError {
     /// The queue is full: the loop is behind.
@@ -82,7 +82,9 @@ impl Handle {
         Handle { shared: Arc::new(Shared { queue, waker }) }
     }
 
-    /// Publishes to a channel. Messages of one thread keep their order.
+    /// Publishes to a channel, as `Server::publish` does, when the loop comes to it. Messages of one thread keep their order.
+    /// `Ok` says that it waits for the loop: what the server cannot publish then, such as a message longer than
+    /// `max_message`, nobody gets, and the log tells.
     ///
     /// # Errors
     /// See `HandleError`; the message was not taken.

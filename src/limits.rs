@@ -1,6 +1,7 @@
 //! Every limit that a peer can run into, in one struct that is read at use and copied nowhere.
 
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -62,7 +63,8 @@ pub struct Limits {
     pub max_target: usize,
     /// From accept to the end of the whole request; past it the connection is closed. Default 10 s.
     pub handshake_timeout: Duration,
-    /// Longest message (all fragments, after decompression), in bytes; past it 1009 or 413. Default 1 MiB.
+    /// Longest message (all fragments, after decompression), in bytes; past it 1009 or 413. Of more than
+    /// 1 MiB `max_outbound` has to be raised as well: here it does not follow by itself. At most 256 MiB. Default 1 MiB.
     pub max_message: usize,
     /// Most fragments of one message, empty ones included, but for a last one that is empty; past it 1008. Default 4,096.
     pub max_fragments: u32,
@@ -214,7 +216,8 @@ impl Default for Limits {
     }
 }
 
-/// Two limits that contradict each other, or one that is out of its range: one line, in terms of the flags.
+/// Two limits that contradict each other, or one that is out of its range: one line, in terms of the command's flags, where
+/// `--max-outbound` is `max_outbound`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitsError(String);
 
@@ -231,6 +234,13 @@ impl fmt::Display for LimitsError {
 }
 
 impl std::error::Error for LimitsError {}
+
+/// `InvalidInput`, for a `main` that returns `io::Result`.
+impl From<LimitsError> for io::Error {
+    fn from(error: LimitsError) -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidInput, error)
+    }
+}
 
 /// The longest timeout that is accepted: deadlines are kept in ticks that wrap, and a year is more than anyone means.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3600);

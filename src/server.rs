@@ -107,9 +107,9 @@ impl Server {
     ///
     /// # Errors
     /// `InvalidInput` for limits that contradict each other, an origin or a proxy that is none; otherwise the system's, such as
-    /// an address that is taken.
+    /// an address that is taken, which it names.
     pub fn bind(config: Config) -> io::Result<Server> {
-        let listeners = config.listen.iter().map(|address| Listener::bind(*address)).collect::<io::Result<_>>()?;
+        let listeners = config.listen.iter().map(|address| listen(*address)).collect::<io::Result<_>>()?;
         Server::over(config, listeners)
     }
 
@@ -125,14 +125,13 @@ impl Server {
 
     fn over(config: Config, open: Vec<Listener>) -> io::Result<Server> {
         let invalid = |error: String| io::Error::new(ErrorKind::InvalidInput, error);
-        config.limits.validate().map_err(|error| invalid(error.to_string()))?;
+        config.limits.validate()?;
         let rules = OriginRules::new(&config.origins, &config.hosts).map_err(invalid)?;
         let proxies = TrustedProxies::new(&config.trusted_proxies).map_err(invalid)?;
         let poll = Poll::new()?;
         let handle = Handle::new(Waker::new(poll.registry(), WAKER)?);
         let mut listeners = Vec::new();
-        let admins =
-            config.admin_listen.iter().map(|address| Listener::bind(*address).map(|listener| (listener, true)));
+        let admins = config.admin_listen.iter().map(|address| listen(*address).map(|listener| (listener, true)));
         for listening in admins.chain(open.into_iter().map(|listener| Ok((listener, false)))) {
             let (mut listener, admin) = listening?;
             listener.register(poll.registry(), Token(LISTENERS | listeners.len()))?;
@@ -216,6 +215,12 @@ impl Server {
         self.accept_again = None;
         self.broker.shutdown(code, timeout);
     }
+}
+
+/// Listens there; the system's error does not say where that failed.
+fn listen(address: SocketAddr) -> io::Result<Listener> {
+    Listener::bind(address)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
 }
 
 impl Drop for Server {

@@ -15,6 +15,7 @@ mod inbound;
 mod invariants;
 mod lifecycle;
 pub mod listing;
+mod outcome;
 mod presence;
 mod pressure;
 mod publish;
@@ -35,7 +36,7 @@ use std::time::Instant;
 use crate::channel::Channel;
 use crate::channel::dialect::Encoding;
 use crate::channel::dialect::deflated::Encoder;
-use crate::channel::log::{From, Lost};
+use crate::channel::log::From;
 use crate::channel::members::{Member, Membership};
 use crate::channel::position::Position;
 use crate::channel::store::{Store, TooManyChannels};
@@ -54,6 +55,8 @@ use scramble::{scrambled, unscrambled};
 use slots::{Slots, flag};
 use timers::{Now, Timers};
 
+pub use outcome::{JoinError, Joined, Published};
+
 /// How the broker writes: the loop's sockets, or the simulator's peers.
 pub trait Io {
     /// Writes some of `bytes` to the peer in that slot; returns how many were taken.
@@ -71,56 +74,6 @@ pub trait Io {
 
     /// Ends our side of the stream.
     fn shutdown(&mut self, slot: u32);
-}
-
-/// What became of a publish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Published {
-    /// It is in the channel's log and on its way.
-    Done {
-        /// Its position.
-        position: Position,
-        /// Subscribers at that moment; not deliveries.
-        receivers: usize,
-    },
-    /// It is longer than `max_message`: nobody gets it.
-    TooBig,
-    /// The channel does not exist, and there are as many as `max_channels` allows: nobody gets it.
-    TooManyChannels,
-}
-
-impl Published {
-    /// How many subscribers there were at that moment: none if nobody gets it.
-    pub fn receivers(&self) -> usize {
-        match self {
-            Published::Done { receivers, .. } => *receivers,
-            Published::TooBig | Published::TooManyChannels => 0,
-        }
-    }
-}
-
-/// Why somebody could not join a channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum JoinError {
-    /// The connection is not open, or no more.
-    Gone,
-    /// There are as many channels as `max_channels` allows.
-    TooManyChannels,
-    /// The connection is in as many channels as `max_channels_per_connection` allows.
-    TooManyMemberships,
-    /// It is a member already.
-    AlreadyMember,
-}
-
-/// Where a subscriber begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Joined {
-    /// The position behind which everything follows.
-    pub position: Position,
-    /// What does not follow, because it is not kept.
-    pub lost: Option<Lost>,
 }
 
 /// The broker. See the module.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::proto::close::CloseCode;
 use crate::proto::frame::Failure;
+use crate::proto::text::escape_for_log;
 
 /// Why a request is refused past `max_connections` and `max_connections_per_ip`.
 pub const TOO_MANY_CONNECTIONS: &str = "too_many_connections";
@@ -98,8 +99,8 @@ impl fmt::Display for Cause {
 pub struct CloseReason {
     /// Why.
     pub cause: Cause,
-    /// The code of the Close frame that decided it, the peer's or ours; None if there was none (RFC 6455 §7.1.5 calls
-    /// that 1006).
+    /// The code of the Close frame that decided it, the peer's or ours; 1005 if it had no code, None if there was no frame
+    /// (RFC 6455 §7.1.5 calls that 1006).
     pub code: Option<CloseCode>,
     /// The reason in that frame.
     pub text: Box<str>,
@@ -108,6 +109,17 @@ pub struct CloseReason {
 impl CloseReason {
     pub(crate) fn new(cause: Cause, code: Option<CloseCode>, text: &str) -> CloseReason {
         CloseReason { cause, code, text: text.into() }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    /// `slow_consumer (1013: …)`, with as much as there is.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.code {
+            None => fmt::Display::fmt(&self.cause, f),
+            Some(code) if self.text.is_empty() => write!(f, "{} ({code})", self.cause),
+            Some(code) => write!(f, "{} ({code}: {})", self.cause, escape_for_log(self.text.as_bytes())),
+        }
     }
 }
 
@@ -144,5 +156,18 @@ impl Counters {
         if let Some(count) = self.closed.get_mut(cause as usize) {
             *count += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_close_reason_says_as_much_as_there_is() {
+        let said = |code, text| CloseReason::new(Cause::PeerClosed, code, text).to_string();
+        assert_eq!(said(None, ""), "peer_closed");
+        assert_eq!(said(Some(CloseCode::NORMAL), ""), "peer_closed (1000)");
+        assert_eq!(said(Some(CloseCode(4000)), "by\ne"), "peer_closed (4000: by\\u{a}e)");
     }
 }

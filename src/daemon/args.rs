@@ -123,7 +123,7 @@ pub const FLAGS: &[Flag] = &[
     flag(LIMITS, "max-outbound-total", Size(|v| &mut v.limits.max_outbound_total), "Unsent, all connections together"),
     flag(LIMITS, "max-inbound-total", Size(|v| &mut v.limits.max_inbound_total), "Unfinished messages, all connections together"),
     flag(LIMITS, "slow-consumer", Policy(|v| &mut v.limits.slow_consumer), "Past --max-outbound: close, drop-oldest or latest"),
-    flag(LIMITS, "max-connections", Count(|v| &mut v.limits.max_connections), "From the descriptor limit (ulimit -n)"),
+    flag(LIMITS, "max-connections", Count(|v| &mut v.limits.max_connections), "From the descriptor limit (ulimit -Hn)"),
     flag(LIMITS, "max-connections-per-ip", Count(|v| &mut v.limits.max_connections_per_ip), "From one address; 0 is no limit"),
     flag(LIMITS, "max-channels", Count(|v| &mut v.limits.max_channels), "Channels at once"),
     flag(LIMITS, "max-channels-per-connection", Count(|v| &mut v.limits.max_channels_per_connection), "Channels that one connection may join"),
@@ -222,7 +222,7 @@ const ABOUT: &str = "A lightweight WebSocket broker: a channel is a URL.
   slotcast                                                  broker on ws://localhost:8080
   websocat ws://localhost:8080/chat                         join a channel
   slotcast --listen :80 --origin https://example.com        serve the pages of a site
-  slotcast bench ws://localhost:8080/load                   put a load on a server; see slotcast bench --help";
+  slotcast bench ws://localhost:8080/load                   put a load on a server (bench --help)";
 
 const AFTER: &str = "\
 Defaults are in brackets. Sizes: 65536, 64k, 16MiB, 1GiB (units of 1024).

@@ -110,6 +110,8 @@ fn cannot_listen(listens: &[Listen], admin_listens: &[Listen], error: &io::Error
         ErrorKind::AddrInUse => format!("address already in use; choose another with {flag}"),
         ErrorKind::PermissionDenied => format!("permission denied; choose a port above 1023 with {flag}"),
         ErrorKind::AddrNotAvailable => format!("this machine has no such address; choose another with {flag}"),
+        // One of the server's own, which is whole.
+        _ if error.get_ref().is_some() => return Failure::Runtime(error.to_string()),
         _ => error.to_string(),
     };
     Failure::Runtime(format!("cannot listen on {}: {reason}", culprits.join(" or ")))

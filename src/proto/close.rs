@@ -1,5 +1,7 @@
 //! Close codes and the payload of a Close frame (RFC 6455 §5.5.1, §7.4).
 
+use std::fmt;
+
 use super::utf8;
 
 /// A close code (RFC 6455 §7.4.1).
@@ -32,6 +34,12 @@ impl CloseCode {
     /// use, and 3000 to 4999 (RFC 6455 §7.4.2).
     pub fn is_sendable(self) -> bool {
         matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
+    }
+}
+
+impl fmt::Display for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
     }
 }
 

@@ -10,6 +10,7 @@ use crate::broker::event::ConnectionId;
 use crate::broker::timers::Now;
 use crate::handle::Command;
 use crate::net::transport::Read1;
+use crate::proto::text::escape_for_log;
 
 /// The most frames of one connection per read.
 const MAX_FRAMES: usize = 256;
@@ -135,7 +136,14 @@ impl Server {
             let Some(command) = self.commands.pop_front() else { return };
             match command {
                 Command::Publish { channel, message } => {
-                    self.broker.publish(&channel, message, None, None);
+                    let published = self.broker.publish(&channel, message, None, None);
+                    // Nobody else is there to be told.
+                    if let Some(why) = published.refused() {
+                        self.broker.complain(log::Level::Warn, || {
+                            let channel = escape_for_log(channel.as_bytes());
+                            format!("not published to {channel}, as a handle asked: {why}")
+                        });
+                    }
                 }
                 Command::Close { id, code, reason } => {
                     self.broker.close(id, code, &reason);

@@ -45,7 +45,8 @@ impl Server {
         self.broker.configure(channel, settings)
     }
 
-    /// Publishes to all members of a channel.
+    /// Publishes to all members of a channel. Its name is taken as it is, decoded and with its leading slash: peers of the
+    /// relay reach only those that [`ChannelName::from_decoded`](crate::ChannelName::from_decoded) allows.
     pub fn publish(&mut self, channel: &str, message: impl Into<Message>) -> Published {
         self.broker.publish(channel, message.into(), None, None)
     }

@@ -1,5 +1,6 @@
 //! The server in somebody's own loop, and the handle that reaches it from other threads.
 
+use std::io::ErrorKind;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use slotcast::channel::log::From;
 use slotcast::handle::{CAPACITY, HandleError};
 use slotcast::proto::close::CloseCode;
 use slotcast::server::Server;
+use slotcast::{Config, Limits};
 
 use crate::common::{Answer, Broker, DEADLINE, Peer, TEXT, bind, upgrade_request};
 
@@ -273,4 +275,17 @@ fn messages_for_one_alone_and_memberships_of_many() {
         }
     }
     peers.join().unwrap();
+}
+
+#[test]
+fn errors_name_what_they_are_about() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap();
+    let bind = |config: Config| Server::bind(config).unwrap_err();
+    let error = bind(Config::listen_on(&addr.to_string()).unwrap());
+    assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    assert!(error.to_string().starts_with(&format!("cannot listen on {addr}: ")), "{error}");
+    let error = bind(Config::listen_on("0").unwrap().limits(Limits::default().max_message(2 << 20)));
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().starts_with("--max-outbound is "), "{error}");
 }

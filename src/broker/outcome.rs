@@ -1,0 +1,78 @@
+//! What became of what an embedder asked for.
+
+use std::fmt;
+
+use crate::channel::log::Lost;
+use crate::channel::position::Position;
+
+/// What became of a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Published {
+    /// It is in the channel's log and on its way.
+    Done {
+        /// Its position.
+        position: Position,
+        /// Subscribers at that moment; not deliveries.
+        receivers: usize,
+    },
+    /// It is longer than `max_message`: nobody gets it.
+    TooBig,
+    /// The channel does not exist, and there are as many as `max_channels` allows: nobody gets it.
+    TooManyChannels,
+}
+
+impl Published {
+    /// How many subscribers there were at that moment: none if nobody gets it.
+    pub fn receivers(&self) -> usize {
+        match self {
+            Published::Done { receivers, .. } => *receivers,
+            Published::TooBig | Published::TooManyChannels => 0,
+        }
+    }
+
+    /// Why nobody gets it; None if it is published.
+    pub fn refused(&self) -> Option<&'static str> {
+        match self {
+            Published::Done { .. } => None,
+            Published::TooBig => Some("it is longer than max_message"),
+            Published::TooManyChannels => Some("there are as many channels as max_channels allows"),
+        }
+    }
+}
+
+/// Why somebody could not join a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The connection is not open, or no more.
+    Gone,
+    /// There are as many channels as `max_channels` allows.
+    TooManyChannels,
+    /// The connection is in as many channels as `max_channels_per_connection` allows.
+    TooManyMemberships,
+    /// It is a member already.
+    AlreadyMember,
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            JoinError::Gone => "the connection is not open",
+            JoinError::TooManyChannels => "there are as many channels as max_channels allows",
+            JoinError::TooManyMemberships => "it is in as many channels as max_channels_per_connection allows",
+            JoinError::AlreadyMember => "it is a member already",
+        })
+    }
+}
+
+impl std::error::Error for JoinError {}
+
+/// Where a subscriber begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Joined {
+    /// The position behind which everything follows.
+    pub position: Position,
+    /// What does not follow, because it is not kept.
+    pub lost: Option<Lost>,
+}
