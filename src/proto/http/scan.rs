@@ -58,11 +58,26 @@ impl HeadScan {
             if at >= max_head {
                 return Err(head_too_large(max_head));
             }
+            let run = self.run(bytes_so_far.get(at..max_head.min(bytes_so_far.len())).unwrap_or_default());
+            if run > 0 {
+                self.at += run as u32;
+                continue;
+            }
             let Some(&byte) = bytes_so_far.get(at) else { return Ok(None) };
             self.state = self.step(byte, limits)?;
             self.at += 1;
         }
         Ok(Some(self.at as usize))
+    }
+
+    /// How many of the bytes only go on with what is under way, where that is most of a head.
+    fn run(&self, bytes: &[u8]) -> usize {
+        let end = match self.state {
+            State::FieldName => bytes.iter().position(|&byte| !is_token_byte(byte)),
+            State::FieldValue => bytes.iter().position(|&byte| !is_field_value_byte(byte)),
+            _ => Some(0),
+        };
+        end.unwrap_or(bytes.len())
     }
 
     /// Whether a byte of a request was seen: an empty line before it does not count.
