@@ -9,23 +9,13 @@ use slotcast::handle::HandleError;
 use slotcast::{From, Polled, Relay};
 
 use crate::common::{DEADLINE, Peer, TEXT, bind};
+use crate::own_loop::crowd;
 
 /// poll(2) tells of a state and not of an edge, and of one descriptor only: that is all such a host needs.
 #[test]
 fn inside_a_host_that_knows_nothing_but_poll() {
-    const PEERS: usize = 1300;
     let mut server = bind(|_| {});
-    let (address, handle) = (server.local_addrs()[0], server.handle());
-    let peers = std::thread::spawn(move || {
-        let mut peers: Vec<Peer> = (0..PEERS).map(|_| Peer::join(address, "/chat?echo=0")).collect();
-        for round in 0..2 {
-            peers.iter_mut().for_each(|peer| peer.send(TEXT, round.to_string().as_bytes()));
-            for peer in &mut peers {
-                (1..PEERS).for_each(|_| peer.expect_text(&round.to_string()));
-            }
-        }
-        handle.shutdown(Duration::ZERO).unwrap();
-    });
+    let peers = crowd(&server, 2);
     let (relay, mut waits, mut ended) = (Relay::default(), 0, false);
     while !ended {
         let timeout = server.poll_timeout().map_or(DEADLINE, |timeout| timeout.min(DEADLINE));

@@ -1,6 +1,7 @@
 //! The server as a part of somebody else's program: its loop, its timers, its values, its answers.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -49,13 +50,13 @@ fn inside_a_loop_that_takes_few_events_at_once() {
     in_a_hosts_loop(7);
 }
 
-fn in_a_hosts_loop(at_once: usize) {
+/// More peers than a buffer of events holds; each tells all others of each round, and then the server is shut down.
+pub fn crowd(server: &Server, rounds: usize) -> JoinHandle<()> {
     const PEERS: usize = 1300;
-    let mut server = bind(|_| {});
     let (address, handle) = (server.local_addrs()[0], server.handle());
-    let peers = std::thread::spawn(move || {
+    std::thread::spawn(move || {
         let mut peers: Vec<Peer> = (0..PEERS).map(|_| Peer::join(address, "/chat?echo=0")).collect();
-        for round in 0..3 {
+        for round in 0..rounds {
             // All at once, while the other side may be asleep.
             peers.iter_mut().for_each(|peer| peer.send(TEXT, round.to_string().as_bytes()));
             for peer in &mut peers {
@@ -63,7 +64,12 @@ fn in_a_hosts_loop(at_once: usize) {
             }
         }
         handle.shutdown(Duration::ZERO).unwrap();
-    });
+    })
+}
+
+fn in_a_hosts_loop(at_once: usize) {
+    let mut server = bind(|_| {});
+    let peers = crowd(&server, 3);
     let (relay, mut host, mut events) = (Relay::default(), Poll::new().unwrap(), Events::with_capacity(8));
     let descriptor = server.as_fd().as_raw_fd();
     host.registry().register(&mut SourceFd(&descriptor), Token(0), Interest::READABLE).unwrap();

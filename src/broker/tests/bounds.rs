@@ -132,10 +132,9 @@ fn polls_that_come_between_messages_are_answered_with_each_once() {
     assert!(ids.iter().all(|&id| world.broker.unsent(id) == 0));
 }
 
-/// Whoever leaves one channel was queued at once what all its channels kept.
-#[test]
-fn who_leaves_a_channel_takes_the_rest_of_that_one_alone() {
-    let mut world = World::new(Limits { max_message: 40_000, max_outbound: 8 << 20, ..Limits::default() });
+/// A hundred channels that keep 180 KB each, and a connection in none of them that reads nothing.
+fn blocked_beside_long_logs(max_outbound: usize) -> (World, ConnectionId) {
+    let mut world = World::new(Limits { max_message: 40_000, max_outbound, ..Limits::default() });
     for channel in 0..100 {
         for _ in 0..6 {
             world.broker.publish(&format!("/{channel}"), Message::text("x".repeat(30_000)), None, None);
@@ -144,6 +143,13 @@ fn who_leaves_a_channel_takes_the_rest_of_that_one_alone() {
     let id = world.accept(&Accept::join("/chat", From::Now).json_dialect());
     world.flush();
     world.wire.blocked = true;
+    (world, id)
+}
+
+/// Whoever leaves one channel was queued at once what all its channels kept.
+#[test]
+fn who_leaves_a_channel_takes_the_rest_of_that_one_alone() {
+    let (mut world, id) = blocked_beside_long_logs(8 << 20);
     for channel in 0..50 {
         world.broker.subscribe(id, &format!("/{channel}"), From::All, None).unwrap();
     }
@@ -157,15 +163,7 @@ fn who_leaves_a_channel_takes_the_rest_of_that_one_alone() {
 /// Whoever is sent away is not owed more than one connection may be.
 #[test]
 fn who_is_sent_away_takes_no_more_log_than_may_be_unsent() {
-    let mut world = World::new(Limits { max_message: 40_000, max_outbound: 2 << 20, ..Limits::default() });
-    for channel in 0..100 {
-        for _ in 0..6 {
-            world.broker.publish(&format!("/{channel}"), Message::text("x".repeat(30_000)), None, None);
-        }
-    }
-    let id = world.accept(&Accept::join("/chat", From::Now).json_dialect());
-    world.flush();
-    world.wire.blocked = true;
+    let (mut world, id) = blocked_beside_long_logs(2 << 20);
     for channel in 0..20 {
         world.broker.subscribe(id, &format!("/{channel}"), From::All, None).unwrap();
     }
