@@ -20,13 +20,6 @@ fn main() {
     divan::main();
 }
 
-/// In place.
-#[divan::bench(args = SIZES)]
-fn unmask(bencher: Bencher, size: usize) {
-    let mut payload = vec![7; size];
-    bencher.counter(BytesCount::new(size)).bench_local(|| mask::apply(black_box(&mut payload), KEY, 1));
-}
-
 /// While it is copied, as the decoder does it.
 #[divan::bench(args = SIZES)]
 fn unmask_and_copy(bencher: Bencher, size: usize) {

@@ -1,6 +1,7 @@
 //! The way from a publish to the peers. Messages are encoded when they are published, once an encoding, into the open
 //! batch of the turn; here the ranges of it that each member is owed are queued or written.
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 
 use super::reason::Cause;
@@ -289,7 +290,7 @@ struct FanOut<'a> {
     open: Open,
     head: u64,
     batches: &'a mut Batches,
-    dirty: &'a mut Vec<u32>,
+    dirty: &'a mut VecDeque<u32>,
     over: &'a mut Vec<u32>,
     sent: u64,
     bytes: u64,
@@ -327,7 +328,7 @@ impl FanOut<'_> {
                     }
                 } else if !hot.has(flag::DIRTY) {
                     hot.set(flag::DIRTY);
-                    self.dirty.push(member.slot);
+                    self.dirty.push_back(member.slot);
                 }
                 continue;
             }
@@ -344,7 +345,7 @@ impl FanOut<'_> {
                 Wrote::More(taken) => {
                     self.keep(hot, range, taken);
                     hot.set(flag::DIRTY);
-                    self.dirty.push(member.slot);
+                    self.dirty.push_back(member.slot);
                 }
                 Wrote::Broken => troubled.push((member.slot, Wrote::Broken)),
             }

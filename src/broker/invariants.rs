@@ -50,7 +50,7 @@ impl Broker {
     }
 
     fn assert_lists(&self) {
-        let mut dirty: Vec<u32> = self.dirty.clone();
+        let mut dirty: Vec<u32> = self.dirty.iter().copied().collect();
         dirty.sort_unstable();
         assert!(dirty.windows(2).all(|pair| pair[0] != pair[1]), "a connection stands in dirty twice");
         let flagged = self.slots.iter().filter(|(_, hot, _)| hot.has(flag::DIRTY)).count();

@@ -89,7 +89,7 @@ pub struct Broker {
     events: VecDeque<Event>,
     dropped: Dropped,
     /// Connections to flush. Invariant: each stands here once, and has the flag `DIRTY`.
-    dirty: Vec<u32>,
+    dirty: VecDeque<u32>,
     /// How many of them, the first, a flush that paused has left; 0 if none did.
     left: usize,
     /// Channels that were published to since the last flush.
@@ -148,7 +148,7 @@ impl Broker {
             timers: Timers::new(now),
             events: VecDeque::new(),
             dropped: Dropped::default(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
             left: 0,
             touched: Vec::new(),
             line: VecDeque::new(),
@@ -384,7 +384,7 @@ impl Broker {
         let hot = self.slots.hot(slot);
         if !hot.has(flag::DIRTY | flag::ENDED) {
             hot.set(flag::DIRTY);
-            self.dirty.push(slot);
+            self.dirty.push_back(slot);
         }
     }
 

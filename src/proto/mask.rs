@@ -2,7 +2,10 @@
 
 /// Appends `source` to `target`, unmasked with `key`; `phase` is how many payload bytes of the frame came before.
 pub fn extend_unmasked(target: &mut Vec<u8>, source: &[u8], key: [u8; 4], phase: usize) {
-    let wide = repeated::<64>(key, phase);
+    let mut turned = key;
+    turned.rotate_left(phase % 4);
+    let mut wide = [0; 64];
+    wide.as_chunks_mut::<4>().0.iter_mut().for_each(|four| *four = turned);
     target.reserve(source.len());
     // Through registers, instead of copying first and going over the copy again.
     let (blocks, rest) = source.as_chunks::<64>();
@@ -14,29 +17,6 @@ pub fn extend_unmasked(target: &mut Vec<u8>, source: &[u8], key: [u8; 4], phase:
     target.extend_from_slice(rest);
     let copied = target.len() - rest.len();
     target.iter_mut().skip(copied).zip(&wide).for_each(|(byte, key)| *byte ^= key);
-}
-
-/// The key, beginning at a phase, over and over; so many bytes are a multiple of its four.
-fn repeated<const N: usize>(key: [u8; 4], phase: usize) -> [u8; N] {
-    let mut turned = key;
-    turned.rotate_left(phase % 4);
-    let mut wide = [0; N];
-    wide.as_chunks_mut::<4>().0.iter_mut().for_each(|four| *four = turned);
-    wide
-}
-
-/// Masks or unmasks `payload` in place; `phase` is how many payload bytes of the frame came before.
-pub fn apply(payload: &mut [u8], key: [u8; 4], phase: usize) {
-    let wide = repeated::<32>(key, phase);
-    let mut chunks = payload.chunks_exact_mut(32);
-    for chunk in &mut chunks {
-        for (byte, key) in chunk.iter_mut().zip(&wide) {
-            *byte ^= key;
-        }
-    }
-    for (byte, key) in chunks.into_remainder().iter_mut().zip(&wide) {
-        *byte ^= key;
-    }
 }
 
 #[cfg(test)]
