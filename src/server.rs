@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Interest, Poll, Token, Waker, event::Source};
 
 use crate::broker::Broker;
-use crate::broker::event::ConnectionId;
+use crate::broker::schedule::{Pace, Schedule};
 use crate::config::Config;
 use crate::handle::{Command, Handle};
 use crate::net::listener::Listener;
@@ -31,12 +31,9 @@ use crate::proto::forwarded::TrustedProxies;
 use crate::proto::origin::OriginRules;
 
 use sockets::Sockets;
-use turn::{Reading, clock};
+use turn::{TurnClock, clock};
 use turns::Turns;
 use values::Values;
-
-/// The one buffer that everything is read into, in bytes: also the most that one connection is read per turn.
-const SCRATCH: usize = 64 * 1024;
 
 /// Events that one call of the poll brings.
 const EVENTS: usize = 1024;
@@ -64,14 +61,8 @@ pub struct Server {
     /// Commands of other threads that wait for the next flush.
     commands: VecDeque<Command>,
     io_ready: VecDeque<usize>,
-    /// Connections that may be readable, for the next round of reading. Invariant: each stands in `ready` or `turn` once.
-    ready: Vec<ConnectionId>,
-    /// Those of this round that were not looked at yet.
-    turn: VecDeque<ConnectionId>,
-    /// What this turn has read so far, in bytes.
-    read_bytes: usize,
-    scratch: Box<[u8]>,
-    reading: Option<Reading>,
+    /// Who is read next.
+    schedule: Schedule,
     phase: Phase,
     values: Values,
     /// Given up to tell one peer that there are no more descriptors.
@@ -82,8 +73,8 @@ pub struct Server {
     rested: bool,
     /// The embedder was told that nothing is left, and nothing was looked at since.
     is_idle: bool,
-    /// When this turn began; None before the first.
-    woke: Option<Instant>,
+    /// How long this turn has taken.
+    turn: TurnClock,
     turns: Turns,
 }
 
@@ -141,7 +132,8 @@ impl Server {
             && config.origins.is_empty()
             && config.hosts.is_empty();
         let seed = RandomState::new().hash_one(std::process::id());
-        let mut broker = Broker::new(config.limits, rules, seed, clock());
+        let now = clock();
+        let mut broker = Broker::new(config.limits, rules, seed, now);
         broker.set_compression(config.compression);
         broker.trust(proxies);
         Ok(Server {
@@ -156,11 +148,7 @@ impl Server {
             woken: false,
             commands: VecDeque::new(),
             io_ready: VecDeque::new(),
-            ready: Vec::new(),
-            turn: VecDeque::new(),
-            read_bytes: 0,
-            scratch: vec![0; SCRATCH].into(),
-            reading: None,
+            schedule: Schedule::new(Pace::default()),
             phase: Phase::Sleep,
             values: Values::default(),
             reserve: File::open("/dev/null").ok(),
@@ -168,7 +156,7 @@ impl Server {
             finished: false,
             rested: false,
             is_idle: false,
-            woke: None,
+            turn: TurnClock::new(now.instant),
             turns: Turns::default(),
         })
     }

@@ -2,7 +2,7 @@
 
 use super::event::ConnectionId;
 use super::slots::flag;
-use super::{Broker, JoinError, Joined, unscrambled};
+use super::{Broker, JoinError, Joined, cost, unscrambled};
 use crate::channel::dialect::command::{CommandError, Ref};
 use crate::channel::dialect::{Encoding, Event, MemberName};
 use crate::channel::log::{Entry, From, MemberId};
@@ -35,7 +35,9 @@ impl Broker {
         hot.outbound.push_with(&mut self.batches, payload.unwrap_or_default(), |bytes| {
             cold.encoding.encode_around(event, payload.is_some(), bytes);
         });
-        self.made_bytes += (hot.outbound.pending() - before) as usize;
+        let grown = (hot.outbound.pending() - before) as usize;
+        self.made_bytes += grown;
+        self.spent += cost::TELL + cost::copied(grown);
         self.mark_dirty(slot);
     }
 
@@ -71,6 +73,7 @@ impl Broker {
     /// it is not open, or no more.
     pub fn tell_members(&mut self, id: ConnectionId, channel: &str, reference: Option<&Ref>) -> bool {
         let (count, named) = (self.members(channel), self.members_named(channel));
+        self.spent += cost::LOOK_UP * named.as_ref().map_or(1, |named| 1 + named.len() as u64);
         let names: Option<Vec<MemberName<'_>>> =
             named.as_ref().map(|named| named.iter().map(Named::as_member).collect());
         let told = self.tell(id, &Event::Members { channel, count, members: names.as_deref(), reference });

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::chunks::SHARE;
 use super::slots::flag;
-use super::{Broker, Io};
+use super::{Broker, cost};
 use crate::channel::dialect::Event;
 use crate::channel::log::{Lost, LostReason};
 use crate::channel::position::Position;
@@ -12,44 +12,7 @@ use crate::limits::SlowConsumer;
 use crate::proto::batch::BatchKey;
 use crate::proto::outbound::Range;
 
-/// What those who take log are written in one flush at least, in bytes, if one connection may have that much unsent.
-const LEAST: u64 = 4 << 20;
-/// What a call of the kernel costs, in bytes that it takes in the same time, about.
-const CALL: u64 = 4096;
-
 impl Broker {
-    /// Whether it takes log and so has to wait in line: a herd that comes back is not to hold up those who are there. One
-    /// that has much unsent waits no longer.
-    pub(super) fn stands_in_line(&mut self, slot: u32) -> bool {
-        let most = self.limits.max_outbound as u64 / 2;
-        let hot = self.slots.hot(slot);
-        if !hot.has(flag::TAKES_LOG) || hot.has(flag::BLOCKED | flag::ENDED) || hot.outbound.pending() > most {
-            return false;
-        }
-        if !hot.has(flag::IN_LINE) {
-            hot.set(flag::IN_LINE);
-            self.line.push_back(self.slots.id(slot));
-        }
-        true
-    }
-
-    /// Writes to those who stand in line: as much as this flush wrote to the others in so many calls, and `LEAST` at least
-    /// if it does not only pause.
-    pub(super) fn flush_line(&mut self, sent: u64, calls: u64, is_done: bool, io: &mut impl Io) {
-        let least = if is_done { LEAST.min(self.limits.max_outbound as u64 / 2) } else { 0 };
-        let share = (sent + calls * CALL).max(least);
-        let mut spent = 0;
-        while spent < share
-            && let Some(id) = self.line.pop_front()
-        {
-            let Some(slot) = self.slots.live(id) else { continue };
-            self.slots.hot(slot).clear(flag::IN_LINE);
-            let before = self.counters.bytes_sent;
-            self.flush_one(slot, io);
-            spent += self.counters.bytes_sent - before + CALL;
-        }
-    }
-
     /// Queues the next chunk of log for the first membership that catches up. Ok(false) if none does; Err if what it
     /// has not seen is not kept any more, and it cannot be told.
     pub(super) fn catch_up(&mut self, slot: u32) -> Result<bool, ()> {
@@ -99,7 +62,9 @@ impl Broker {
             let shared = (membership.channel, membership.encoding);
             let (chunk, encoded) = self.chunks.take(shared, channel, cursor, now, batches, &mut self.encoder);
             self.counters.messages_encoded += encoded;
-            self.made_bytes += batches.held().saturating_sub(before);
+            let grown = batches.held().saturating_sub(before);
+            self.made_bytes += grown;
+            self.spent += cost::TELL + cost::encoded(grown);
             last = chunk.last;
             let seen = (cursor - chunk.first) as usize;
             let mut start = batches.get(chunk.batch).start_of(seen);

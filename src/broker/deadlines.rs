@@ -1,14 +1,14 @@
 //! Deadlines: which one a connection has next, and what happens when it passes. A deadline that moves later costs
 //! nothing: the timer finds out when it looks.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::Broker;
 use super::reason::Cause;
 use super::slots::{Cold, Hot, flag};
 use super::timers::{Tick, Timer};
+use super::{Broker, cost};
 use crate::limits::Limits;
 use crate::proto::close::CloseCode;
 use crate::proto::frame::{Failure, Opcode, write_header};
@@ -19,19 +19,57 @@ use crate::proto::http::{Refusal, Status};
 const SWEEP_INTERVAL: u64 = 1000;
 const SWEEP_BUDGET: usize = 4096;
 
+/// How soon the deadline of somebody is looked at again who waits to be read.
+const WAIT: Duration = Duration::from_millis(100);
+
 impl Broker {
     /// Acts on every deadline that has passed: once a turn.
     pub fn expire(&mut self) {
-        while let Some(timer) = self.timers.pop_due() {
+        self.expire_some(usize::MAX, |_| false);
+        self.expire_others();
+    }
+
+    /// Acts on some deadlines of connections that have passed, of so many at the most; returns whether there are no more.
+    /// `is_waiting` says whether there is something of the connection in that slot which it is for us to read: its time does not run
+    /// out then.
+    pub fn expire_some(&mut self, most: usize, is_waiting: impl Fn(u32) -> bool) -> bool {
+        for _ in 0..most {
+            let Some(timer) = self.timers.pop_due() else { return true };
             let Some((hot, cold)) = self.slots.both(timer.slot) else { continue };
             if !is_armed(&timer, hot, cold) {
                 continue;
             }
             hot.clear(flag::ARMED);
+            self.spent += cost::LOOK_UP;
+            if is_waiting(timer.slot) {
+                self.wait_for(timer.slot);
+            }
             self.check_deadlines(timer.slot);
             self.rearm(timer.slot);
             debug_assert!(!self.is_due(timer.slot), "a deadline passed, and nothing was done about it");
         }
+        false
+    }
+
+    /// Moves the deadlines of what is to be read from a connection that waits to be read.
+    fn wait_for(&mut self, slot: u32) {
+        let (now, later) = (self.timers.now(), self.timers.now().after(WAIT));
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        if cold.connection.is_connecting() && now.is_past(cold.due) {
+            cold.due = later;
+        }
+        if hot.has(flag::UNFINISHED) && now.is_past(cold.message_due) {
+            cold.message_due = later;
+        }
+        if cold.connection.is_open() {
+            // It has said something since.
+            hot.heard = now;
+            hot.clear(flag::PINGED);
+        }
+    }
+
+    /// Acts on the deadlines that are no connection's: once a turn.
+    pub fn expire_others(&mut self) {
         self.go_on_draining();
         self.sweep_channels();
         self.expire_presence();
@@ -82,7 +120,7 @@ impl Broker {
     }
 
     fn check_deadlines(&mut self, slot: u32) {
-        let (now, held) = (self.timers.now(), self.is_held(slot));
+        let (now, held, parked) = (self.timers.now(), self.is_held(slot), self.is_parked(slot));
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         if hot.has(flag::BLOCKED) && now.is_past(hot.write_due) {
             return self.end(slot, Cause::WriteTimeout);
@@ -92,7 +130,10 @@ impl Broker {
                 self.end_waiting(slot, now);
             }
         } else if cold.connection.is_asked() {
-            if now.is_past(cold.due) && held {
+            if now.is_past(cold.due) && parked {
+                // It waits for others, and nobody was asked yet.
+                cold.due = now.after(self.limits.answer_timeout);
+            } else if now.is_past(cold.due) && held {
                 self.answer_held(slot);
             } else if now.is_past(cold.due) {
                 let peer = cold.peer();
@@ -130,11 +171,20 @@ impl Broker {
     fn check_open(&mut self, slot: u32, now: Tick) {
         let pong_timeout = self.limits.pong_timeout;
         let Some((hot, cold)) = self.slots.both(slot) else { return };
+        if hot.has(flag::UNFINISHED) && hot.has(flag::PARKED) && now.is_past(cold.message_due) {
+            cold.message_due = now.after(self.limits.message_timeout);
+        }
         if hot.has(flag::UNFINISHED) && !hot.has(flag::CHOKED) && now.is_past(cold.message_due) {
             let what = "message not finished within --message-timeout";
             return self.fail(slot, Cause::MessageTimeout, &Failure { code: CloseCode::POLICY, what });
         }
         if hot.has(flag::CHOKED | flag::BLOCKED) {
+            return;
+        }
+        if hot.has(flag::PARKED) {
+            // What it may have said was not read.
+            hot.heard = now;
+            hot.clear(flag::PINGED);
             return;
         }
         if hot.has(flag::PINGED) {

@@ -1,14 +1,14 @@
 //! The way from a publish to the peers. Messages are encoded when they are published, once an encoding, into the open
 //! batch of the turn; here the ranges of it that each member is owed are queued or written.
 
-use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 
+use super::jobs::{self, Job, Jobs};
 use super::reason::Cause;
 use super::slots::{Hot, flag};
-use super::{Broker, Io};
+use super::{Broker, Io, cost};
 use crate::channel::dialect::Encoding;
-use crate::channel::members::{Group, Member, Open};
+use crate::channel::members::{Member, Open, Walk};
 use crate::proto::batch::{Batch, Batches};
 use crate::proto::frame::{Opcode, write_header};
 use crate::proto::outbound::{MAX_SLICES, Range};
@@ -23,52 +23,71 @@ enum Wrote {
     Broken,
 }
 
+/// A flush looks at the time whenever it has done so much, in nominal nanoseconds: 16 writes.
+const LOOK: u64 = 16 * cost::WRITE;
+
+/// What a channel's members are written at a time, if others wait.
+const SLICE: u64 = 2 * LOOK;
+
+/// What it takes to queue a range to a member instead of writing it.
+const QUEUED: u64 = 50;
+
+/// Bytes that one connection is written at a time, before others are, about: one call may take more.
+const MOST_AT_ONCE: usize = 512 * 1024;
+
 impl Broker {
-    /// Writes all that is owed: once a turn. Afterwards nobody who is open has more unsent than the limits allow.
+    /// Writes all that is owed, however long that takes. Afterwards nobody who is open has more unsent than the limits allow.
     pub fn flush(&mut self, io: &mut impl Io) {
-        self.flush_some(io, u64::MAX);
+        while !self.flush_some(io) {}
     }
 
-    /// As `flush`, but it returns false after about so many writes if there are more to do: the next call goes on with them.
-    /// What comes meanwhile is queued behind that, and is no reason to return false again.
-    pub fn flush_some(&mut self, io: &mut impl Io, most: u64) -> bool {
+    /// Writes what is owed, small things first, until all is done or `io` says that its time is up: the next call goes on then.
+    /// Returns whether all is done; what comes meanwhile is the next flush's.
+    pub fn flush_some(&mut self, io: &mut impl Io) -> bool {
         self.answer_dropped();
-        let (sent, mut calls) = (self.counters.bytes_sent, 0);
-        let at_once = most.saturating_sub(self.dirty.len() as u64);
-        let mut touched = std::mem::take(&mut self.touched);
-        for key in touched.drain(..) {
-            calls += self.fan_out(key, at_once.saturating_sub(calls), io);
+        if self.jobs.begin() {
+            self.offered_bytes = std::mem::take(&mut self.made_bytes);
         }
-        // Who broke meanwhile has left: that is told in the next flush.
-        if self.touched.is_empty() {
-            self.touched = touched;
-        }
-        let mut dirty = std::mem::take(&mut self.dirty);
-        let due = if self.left == 0 { dirty.len() } else { self.left.min(dirty.len()) };
-        let now = dirty.len().min(usize::try_from(most.saturating_sub(calls)).unwrap_or(usize::MAX));
-        for slot in dirty.drain(..now) {
-            self.slots.hot(slot).clear(flag::DIRTY);
-            if !self.stands_in_line(slot) {
-                self.flush_one(slot, io);
-                calls += 1;
+        let mut unlooked = 0;
+        while let Some((tier, queued)) = self.jobs.pop() {
+            let began = self.spent;
+            let more = match queued.job {
+                Job::Channel(key) => self.fan_out(key, tier, io),
+                Job::Connection(slot, serial) => self.offer(slot, serial, tier, io),
+            };
+            let cost = self.spent - began;
+            match more {
+                Some(to) => self.jobs.put_back(tier, to, queued, cost),
+                None => self.jobs.done(tier, queued, cost),
+            }
+            unlooked += cost;
+            if unlooked >= LOOK {
+                unlooked = 0;
+                if io.is_time_up() {
+                    break;
+                }
             }
         }
-        // What became dirty since it began is the next flush's, or one would never end while there is always more to say.
-        self.left = due.saturating_sub(now);
-        let is_done = self.left == 0;
-        dirty.append(&mut self.dirty);
-        self.dirty = dirty;
-        self.flush_line(self.counters.bytes_sent - sent, calls, is_done, io);
-        if is_done {
+        let is_done = self.jobs.is_done();
+        if self.jobs.end() {
+            self.offered_bytes = 0;
             self.batches.shed();
-            self.made_bytes = 0;
-            self.judge();
         }
+        self.judge(is_done);
+        self.unpark();
         is_done
+    }
+
+    /// Whether some channel has something to tell still.
+    pub fn is_telling(&self) -> bool {
+        self.jobs.iter().any(|job| matches!(job, Job::Channel(_)))
     }
 
     /// Queues what the open batches of its channels owe a connection, so that what is queued next comes behind it.
     pub(super) fn settle(&mut self, slot: u32) {
+        if self.walking > 0 {
+            self.settle_walks(slot);
+        }
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         let before = hot.outbound.pending();
         for membership in cold.memberships.as_slice() {
@@ -82,7 +101,7 @@ impl Broker {
             if let (Some(open), Some(member)) = (group.open, group.members.get_mut(membership.index as usize))
                 && !member.catching_up
             {
-                let range = owed(member, open, self.batches.get(open.batch));
+                let range = owed(member, open, head, self.batches.get(open.batch));
                 self.counters.messages_sent += head.saturating_sub(member.cursor.max(open.base));
                 hot.outbound.push(range, &mut self.batches);
                 member.cursor = head;
@@ -90,6 +109,36 @@ impl Broker {
         }
         if hot.outbound.pending() > before {
             self.mark_dirty(slot);
+        }
+    }
+
+    /// Queues what is on its way to a connection and has not reached it.
+    fn settle_walks(&mut self, slot: u32) {
+        let mut index = 0;
+        loop {
+            let Some((hot, cold)) = self.slots.both(slot) else { return };
+            let Some(membership) = cold.memberships.as_slice().get(index).copied() else { return };
+            index += 1;
+            if membership.encoding == Encoding::Poll {
+                continue;
+            }
+            let group = self.channels[membership.channel as usize].group_mut(membership.encoding);
+            let at = membership.index;
+            let (Some(walk), true) = (group.walk, group.is_unserved(at)) else { continue };
+            let Some(member) = group.members.get_mut(at as usize) else { continue };
+            let (range, sent) = owed_of_walk(member, walk, self.batches.get(walk.open.batch));
+            if !member.catching_up {
+                member.cursor = member.cursor.max(walk.head);
+            }
+            self.counters.messages_sent += sent;
+            let is_more = range.start < range.end;
+            hot.outbound.push(range, &mut self.batches);
+            let moved = group.serve(at);
+            let other = group.members.get(at as usize).map(|other| (other.slot, at));
+            self.note_moved(membership.channel, other.into_iter().chain(moved.map(|place| (slot, place))));
+            if is_more {
+                self.mark_dirty(slot);
+            }
         }
     }
 
@@ -110,7 +159,7 @@ impl Broker {
         }
     }
 
-    /// Queues what a channel's open batches owe to each member, and closes the batches: they are full.
+    /// Queues what a channel's batches owe to each member, and closes them: they are full.
     pub(super) fn settle_channel(&mut self, key: u32) {
         self.answer_polls(key);
         let groups = &self.channels[key as usize].groups;
@@ -137,47 +186,118 @@ impl Broker {
         }
     }
 
-    /// Writes a channel's open batches to all members at once, queues them for those past so many, and forgets them; returns
-    /// how many it wrote to.
-    fn fan_out(&mut self, key: u32, most: u64, io: &mut impl Io) -> u64 {
-        self.answer_polls(key);
-        self.append_notices(key);
-        let tolerated = self.tolerated();
+    /// Takes a channel's batches to its members: the next of them, if others wait, or as many as there is time for. Returns None if
+    /// all have what was published, or else how urgent the rest is.
+    fn fan_out(&mut self, key: u32, tier: usize, io: &mut impl Io) -> Option<usize> {
+        let is_alone = self.jobs.is_done();
+        let mut left = SLICE;
+        self.begin_walks(key);
+        loop {
+            let began = self.spent;
+            let is_done = self.walk_on(key, io);
+            left = left.saturating_sub(self.spent - began);
+            if is_done {
+                break;
+            }
+            if if is_alone { io.is_time_up() } else { left == 0 } {
+                return Some(tier + 1);
+            }
+        }
         let channel = &mut self.channels[key as usize];
-        channel.touched = false;
+        channel.groups.retain(|group| !group.members.is_empty() || group.open.is_some());
+        let tier = jobs::tier_of_channel(channel.subscribers());
+        if channel.owes() || self.has_news_of_members(key) {
+            // Something was published meanwhile, or somebody came or went.
+            return Some(tier);
+        }
+        self.channels[key as usize].touched = false;
+        self.release_if_idle(key);
+        None
+    }
+
+    /// From now on what is published to a channel goes into the next batches, if the last ones have arrived.
+    fn begin_walks(&mut self, key: u32) {
+        if self.channels[key as usize].is_busy() {
+            return;
+        }
+        self.begin_answering(key);
+        self.append_notices(key);
+        let channel = &mut self.channels[key as usize];
         let head = channel.log.head();
-        let (mut troubled, mut calls) = (Vec::new(), 0);
+        for group in channel.groups.iter_mut().filter(|group| group.encoding != Encoding::Poll) {
+            group.walk = group.open.take().map(|open| Walk { open, head, served: 0 });
+        }
+        self.walking += usize::from(channel.is_busy());
+    }
+
+    /// Takes the batches that are on their way some members further; returns whether they have arrived.
+    fn walk_on(&mut self, key: u32, io: &mut impl Io) -> bool {
+        let tolerated = self.tolerated();
+        let mut credit = LOOK as i64;
+        let mut troubled = Vec::new();
+        let channel = &mut self.channels[key as usize];
+        if !channel.is_busy() {
+            return true;
+        }
         for group in &mut channel.groups {
-            let Some(open) = group.open.take() else { continue };
-            let mut walk = FanOut {
-                open,
-                head,
+            let Some(walk) = group.walk.filter(|_| group.encoding != Encoding::Poll) else { continue };
+            let mut fan_out = FanOut {
+                walk,
                 batches: &mut self.batches,
-                dirty: &mut self.dirty,
+                jobs: &mut self.jobs,
                 over: &mut self.over,
                 sent: 0,
                 bytes: 0,
-                left: most.saturating_sub(calls),
+                credit,
             };
-            let left = walk.left;
-            walk.group(group, &mut self.slots.hot, tolerated, io, &mut troubled);
-            self.counters.messages_sent += walk.sent;
-            self.counters.bytes_sent += walk.bytes;
-            calls += left - walk.left;
-            self.batches.close(open.batch);
+            let unserved = group.members.get(walk.served as usize..).unwrap_or_default();
+            let served =
+                walk.served + fan_out.members(unserved, &mut self.slots.hot, tolerated, io, &mut troubled) as u32;
+            credit = fan_out.credit;
+            self.counters.messages_sent += fan_out.sent;
+            self.counters.bytes_sent += fan_out.bytes;
+            if (served as usize) < group.members.len() {
+                group.walk = Some(Walk { served, ..walk });
+                break;
+            }
+            group.walk = None;
+            self.batches.close(walk.open.batch);
         }
-        channel.groups.retain(|group| !group.members.is_empty());
+        self.spent += (LOOK as i64 - credit) as u64;
         for (slot, wrote) in troubled {
             match wrote {
                 Wrote::Broken => self.end(slot, Cause::Reset),
                 _ => self.block(slot, true),
             }
         }
-        self.release_if_idle(key);
-        calls
+        let has_answered = self.answer_some(key, LOOK.saturating_sub((LOOK as i64 - credit) as u64));
+        let is_done = has_answered && !self.channels[key as usize].is_busy();
+        self.walking -= usize::from(is_done);
+        is_done
     }
 
-    pub(super) fn flush_one(&mut self, slot: u32, io: &mut impl Io) {
+    /// Writes what is queued to one connection. Returns how urgent it is, if that is less than was thought.
+    fn offer(&mut self, slot: u32, serial: u32, tier: usize, io: &mut impl Io) -> Option<usize> {
+        let most = self.limits.max_outbound as u64 / 2;
+        let hot = self.slots.hot(slot);
+        if hot.serial != serial || !hot.has(flag::DIRTY) {
+            // It has gone, and somebody else may have its place.
+            return None;
+        }
+        let pending = hot.outbound.pending();
+        // A herd that comes back is not to hold up those who are there; one that has much unsent waits no longer.
+        let takes_log = hot.has(flag::TAKES_LOG) && !hot.has(flag::BLOCKED) && pending <= most;
+        let proper = jobs::tier_of_connection(pending, takes_log);
+        if proper > tier && !hot.has(flag::BLOCKED | flag::ENDED) {
+            return Some(proper);
+        }
+        hot.clear(flag::DIRTY);
+        self.flush_one(slot, io);
+        None
+    }
+
+    fn flush_one(&mut self, slot: u32, io: &mut impl Io) {
+        self.spent += QUEUED;
         let hot = self.slots.hot(slot);
         if hot.has(flag::BLOCKED | flag::ENDED) {
             return self.weigh(slot);
@@ -186,14 +306,14 @@ impl Broker {
         self.push_pong(slot);
         match self.catch_up(slot) {
             // The next chunk is the next flush's.
-            Ok(true) => self.mark_dirty(slot),
+            Ok(true) => self.mark_for_next(slot),
             Ok(false) => {}
             Err(()) => return self.lose(slot),
         }
         if self.write_all(slot, io) {
             if self.slots.hot(slot).has(flag::PONG) {
                 // It had to wait for the 101.
-                self.mark_dirty(slot);
+                self.mark_for_next(slot);
             }
             self.drained(slot, io);
         }
@@ -202,10 +322,17 @@ impl Broker {
 
     /// Writes what is queued. Returns false if some of it has to wait, or the connection is broken.
     fn write_all(&mut self, slot: u32, io: &mut impl Io) -> bool {
+        let mut left = MOST_AT_ONCE;
         while !self.slots.hot(slot).outbound.is_empty() {
+            if left == 0 {
+                self.mark_for_next(slot);
+                return false;
+            }
             match write_queue(self.slots.hot(slot), slot, &self.batches, io) {
                 Ok((taken, offered)) => {
                     self.counters.bytes_sent += taken as u64;
+                    self.spent += cost::WRITE + cost::copied(taken);
+                    left = left.saturating_sub(taken);
                     let Some((hot, cold)) = self.slots.both(slot) else { return false };
                     hot.outbound.advance(taken, &mut self.batches);
                     // On a kept connection the answers to earlier requests may stand before the 101.
@@ -220,6 +347,7 @@ impl Broker {
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.spent += cost::WRITE;
                     self.block(slot, false);
                     self.weigh(slot);
                     return false;
@@ -265,13 +393,26 @@ impl Broker {
     }
 }
 
-/// The range of the open batch that a live member has not been queued.
-fn owed(member: &Member, open: Open, batch: &Batch) -> Range {
-    let start = match member.cursor.checked_sub(open.base) {
+/// The range of a batch whose last message is `head` that a live member has not been queued.
+#[inline]
+fn owed(member: &Member, open: Open, head: u64, batch: &Batch) -> Range {
+    let start = match member.cursor.min(head).checked_sub(open.base) {
         None | Some(0) => 0,
         Some(seen) => batch.start_of(usize::try_from(seen).unwrap_or(usize::MAX)),
     };
     Range { batch: open.batch, start, end: batch.len() }
+}
+
+/// What a member owes of a batch that is on its way, and how many messages that is. One who catches up takes those from the log,
+/// and from here only what stands after them.
+#[inline]
+fn owed_of_walk(member: &Member, walk: Walk, batch: &Batch) -> (Range, u64) {
+    if member.catching_up {
+        let messages = usize::try_from(walk.head - walk.open.base).unwrap_or(usize::MAX);
+        return (Range { batch: walk.open.batch, start: batch.start_of(messages), end: batch.len() }, 0);
+    }
+    let sent = walk.head.saturating_sub(member.cursor.max(walk.open.base));
+    (owed(member, walk.open, walk.head, batch), sent)
 }
 
 fn write_queue(hot: &Hot, slot: u32, batches: &Batches, io: &mut impl Io) -> io::Result<(usize, usize)> {
@@ -285,54 +426,45 @@ fn write_queue(hot: &Hot, slot: u32, batches: &Batches, io: &mut impl Io) -> io:
     Ok((taken, offered))
 }
 
-/// One walk over the members of a group, which owe the same batch.
+/// A part of a walk over the members of a group, which owe the same batch.
 struct FanOut<'a> {
-    open: Open,
-    head: u64,
+    walk: Walk,
     batches: &'a mut Batches,
-    dirty: &'a mut VecDeque<u32>,
+    jobs: &'a mut Jobs,
     over: &'a mut Vec<u32>,
     sent: u64,
     bytes: u64,
-    /// How many more it may write to.
-    left: u64,
+    /// What may be done still, in nominal nanoseconds.
+    credit: i64,
 }
 
 impl FanOut<'_> {
-    fn group(
+    /// Writes to the first of these, or queues; returns to how many.
+    fn members(
         &mut self,
-        group: &Group,
+        members: &[Member],
         hot: &mut [Hot],
         tolerated: u64,
         io: &mut impl Io,
         troubled: &mut Vec<(u32, Wrote)>,
-    ) {
-        for member in &group.members {
-            let batch = self.batches.get(self.open.batch);
-            let range = if member.catching_up {
-                self.notices(batch)
-            } else {
-                self.sent += self.head - member.cursor.max(self.open.base);
-                owed(member, self.open, batch)
-            };
+    ) -> usize {
+        for (index, member) in members.iter().enumerate() {
+            if self.credit <= 0 {
+                return index;
+            }
+            let batch = self.batches.get(self.walk.open.batch);
+            let (range, sent) = owed_of_walk(member, self.walk, batch);
+            self.sent += sent;
             if range.start == range.end {
                 continue;
             }
             let Some(hot) = hot.get_mut(member.slot as usize) else { continue };
             let waits = flag::DIRTY | flag::BLOCKED | flag::SLOW_PATH | flag::PONG;
-            if hot.has(waits) || !hot.outbound.is_empty() || self.left == 0 {
-                hot.outbound.push(range, self.batches);
-                if hot.has(flag::BLOCKED) {
-                    if hot.outbound.pending() > tolerated {
-                        self.over.push(member.slot);
-                    }
-                } else if !hot.has(flag::DIRTY) {
-                    hot.set(flag::DIRTY);
-                    self.dirty.push_back(member.slot);
-                }
+            if hot.has(waits) || !hot.outbound.is_empty() {
+                self.queue(hot, member.slot, range, tolerated);
                 continue;
             }
-            self.left -= 1;
+            self.credit -= (cost::WRITE + cost::copied((range.end - range.start) as usize)) as i64;
             match write(batch, range, member.slot, io) {
                 Wrote::All => self.bytes += u64::from(range.end - range.start),
                 Wrote::Blocked(taken) => {
@@ -344,18 +476,30 @@ impl FanOut<'_> {
                 }
                 Wrote::More(taken) => {
                     self.keep(hot, range, taken);
-                    hot.set(flag::DIRTY);
-                    self.dirty.push_back(member.slot);
+                    self.mark_dirty(hot, member.slot);
                 }
                 Wrote::Broken => troubled.push((member.slot, Wrote::Broken)),
             }
         }
+        members.len()
     }
 
-    /// What stands behind the messages: one who catches up takes those from the log.
-    fn notices(&self, batch: &Batch) -> Range {
-        let messages = usize::try_from(self.head - self.open.base).unwrap_or(usize::MAX);
-        Range { batch: self.open.batch, start: batch.start_of(messages), end: batch.len() }
+    fn queue(&mut self, hot: &mut Hot, slot: u32, range: Range, tolerated: u64) {
+        self.credit -= QUEUED as i64;
+        hot.outbound.push(range, self.batches);
+        if !hot.has(flag::BLOCKED) {
+            self.mark_dirty(hot, slot);
+        } else if hot.outbound.pending() > tolerated {
+            self.over.push(slot);
+        }
+    }
+
+    fn mark_dirty(&mut self, hot: &mut Hot, slot: u32) {
+        if !hot.has(flag::DIRTY) {
+            hot.set(flag::DIRTY);
+            self.jobs
+                .push_now(jobs::tier_of_connection(hot.outbound.pending(), false), Job::Connection(slot, hot.serial));
+        }
     }
 
     /// A reference to the batch is kept only now, that something of it is unsent.

@@ -9,9 +9,11 @@ use super::event::{ConnectionId, Event, Exchange};
 use super::reason::{Cause, CloseReason};
 use super::slots::flag;
 use super::timers::Tick;
-use super::{Broker, JoinError, Joined};
+use super::{Broker, JoinError, Joined, cost};
+use crate::channel::Channel;
 use crate::channel::dialect::{self, Context, Encoding, poll, sse};
 use crate::channel::log::{From, Lost};
+use crate::channel::members::{Open, Walk};
 use crate::channel::position::Position;
 use crate::proto::batch::BatchKey;
 use crate::proto::http::{Refusal, Request, Response, Status, etag_of, is_unmodified};
@@ -164,7 +166,7 @@ impl Broker {
         }
         // Who waited before is answered with what there is by now: all who wait are owed the same, and one body is enough.
         if let Some(key) = self.channels.find(channel) {
-            self.answer_polls(key);
+            self.answer_those_before(key);
         }
         let due = self.timers.now().after(timeout);
         match self.join_slot(slot, channel, Encoding::Poll, From::Now) {
@@ -180,25 +182,74 @@ impl Broker {
         }
     }
 
-    /// Answers those who are held for this channel with what was added since the first of them came: nobody came later, as
-    /// `hold` sees to it.
+    /// Answers all who are held for this channel and are owed something, at once.
     pub(super) fn answer_polls(&mut self, key: u32) {
+        // First those of before, if that is not done.
+        for _ in 0..2 {
+            let was_busy = self.channels.get(key).is_some_and(Channel::is_busy);
+            self.begin_answering(key);
+            self.answer_some(key, u64::MAX);
+            let is_busy = self.channels.get(key).is_some_and(Channel::is_busy);
+            self.walking = self.walking + usize::from(is_busy) - usize::from(was_busy);
+        }
+    }
+
+    /// Whoever comes to be held now is owed nothing of what was published before.
+    fn answer_those_before(&mut self, key: u32) {
+        let Some(channel) = self.channels.get(key) else { return };
+        let mut polls = channel.groups.iter().filter(|group| group.encoding == Encoding::Poll);
+        let Some(group) = polls.next().filter(|group| group.open.is_some()) else { return };
+        if group.walk.is_some() {
+            return self.answer_polls(key);
+        }
+        let was_busy = channel.is_busy();
+        self.begin_answering(key);
+        let is_busy = self.channels.get(key).is_some_and(Channel::is_busy);
+        self.walking += usize::from(!was_busy && is_busy);
+        self.touch(key);
+    }
+
+    /// From now on those who are held for this channel are answered, with what was added since the first of them came: nobody
+    /// came later, as `hold` sees to it. Nothing changes while others are being answered. The caller counts who is busy.
+    pub(super) fn begin_answering(&mut self, key: u32) {
         let Some(channel) = self.channels.get_mut(key) else { return };
-        let Some(group) = channel.groups.iter_mut().find(|group| group.encoding == Encoding::Poll) else { return };
-        let Some(open) = group.open.take() else { return };
-        let waiting: Vec<u32> = group.members.iter().map(|member| member.slot).collect();
         let (name, position) = (channel.name().clone(), channel.log.position());
-        if !waiting.is_empty() {
+        let polls = channel.groups.iter_mut().find(|group| group.encoding == Encoding::Poll && group.walk.is_none());
+        let Some(group) = polls else { return };
+        let Some(open) = group.open.take() else { return };
+        if !group.members.is_empty() {
             let items = self.batches.get(open.batch).contiguous().unwrap_or_default();
             let body = answer_of(&name, position, None, items);
-            let shared = self.batches.open();
-            self.batches.append(shared, std::slice::from_ref(&body), |_| {});
-            for slot in waiting {
-                self.finish_poll(slot, key, position, body.clone(), shared);
-            }
-            self.batches.release(shared);
+            self.spent += cost::copied(body.len());
+            let batch = self.batches.open();
+            self.batches.append(batch, std::slice::from_ref(&body), |_| {});
+            group.walk = Some(Walk { open: Open { batch, ..open }, head: position.offset, served: 0 });
         }
         self.batches.release(open.batch);
+    }
+
+    /// Answers some more of those, until that has cost so much; returns whether all are answered. The caller counts who is busy.
+    pub(super) fn answer_some(&mut self, key: u32, most: u64) -> bool {
+        let began = self.spent;
+        loop {
+            let Some(channel) = self.channels.get_mut(key) else { return true };
+            let epoch = channel.log.position();
+            let Some(group) = channel.groups.iter_mut().find(|group| group.encoding == Encoding::Poll) else {
+                return true;
+            };
+            let Some(walk) = group.walk else { return true };
+            let Some(member) = group.members.get(walk.served as usize) else {
+                group.walk = None;
+                self.batches.release(walk.open.batch);
+                return true;
+            };
+            if self.spent - began >= most {
+                return false;
+            }
+            let (slot, position) = (member.slot, Position { offset: walk.head, ..epoch });
+            let body = self.batches.get(walk.open.batch).payload().cloned().unwrap_or_default();
+            self.finish_poll(slot, key, position, body, walk.open.batch);
+        }
     }
 
     /// Its time is over: it is answered with nothing, and the position that it waits behind.
@@ -222,6 +273,7 @@ impl Broker {
 
     /// Answers a held request: a head of its own, and a body that it shares.
     fn finish_poll(&mut self, slot: u32, key: u32, position: Position, body: Bytes, shared: BatchKey) {
+        self.spent += cost::ANSWER;
         self.remove_member(slot, key);
         let Some(cold) = self.slots.cold(slot) else { return };
         let Some(exchange) = cold.extras.as_mut().and_then(|extras| extras.held.take()) else { return };

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use log::Level;
 
-use super::Broker;
 use super::event::{ConnectionId, Event, Exchange, Handshake};
 use super::reason::{Cause, CloseReason, TOO_MANY_CONNECTIONS};
 use super::slots::flag;
+use super::{Broker, cost};
 use crate::channel::name::is_own_path;
 use crate::proto::close::CloseCode;
 use crate::proto::connection::Input;
@@ -50,7 +50,8 @@ impl Broker {
         if answers && hot.outbound.pending() > half {
             hot.set(flag::CHOKED);
         }
-        !hot.has(flag::CHOKED)
+        let (choked, open) = (hot.has(flag::CHOKED), cold.connection.is_open());
+        !choked && !(open && self.must_wait(id, slot))
     }
 
     /// Whether it may be read from more than once before the next flush. One that is sent away is told so first: what it sends
@@ -62,7 +63,12 @@ impl Broker {
 
     /// Whether what came has led to so much that reading is to stop until it is flushed: a few bytes can ask for a lot.
     pub fn wants_flush(&self) -> bool {
-        self.made_bytes > self.limits.max_outbound / 4
+        self.made_bytes + self.offered_bytes > self.limits.max_outbound / 4
+    }
+
+    /// As `wants_flush`, of so much that also those are not read from who want little.
+    pub fn needs_flush(&self) -> bool {
+        self.made_bytes + self.offered_bytes > self.limits.max_outbound / 2
     }
 
     /// Takes received bytes, at most up to the end of one frame; returns how many. 0 means that the rest has to wait.
@@ -84,6 +90,7 @@ impl Broker {
             cold.due = now.after(self.limits.handshake_timeout);
         }
         self.counters.bytes_received += taken as u64;
+        self.spent += cost::FRAME + cost::copied(taken);
         match came {
             Input::Nothing => {}
             Input::Message(message) => {
@@ -126,6 +133,7 @@ impl Broker {
             Ok(message) => {
                 self.counters.messages_received += 1;
                 self.made_bytes += message.len();
+                self.spent += cost::inflated(message.len());
                 self.events.push_back(Event::Message(id, message));
             }
             Err(failure) => self.fail(slot, Cause::of(&failure), &failure),
@@ -154,6 +162,7 @@ impl Broker {
     }
 
     fn request(&mut self, slot: u32, request: Box<Request>) {
+        self.spent += cost::REQUEST;
         self.identify(slot, &request);
         if request.method() == "HEAD" {
             self.slots.hot(slot).set(flag::HEAD);
@@ -204,7 +213,12 @@ impl Broker {
         let (peer, admin) = (cold.peer(), cold.admin);
         self.rearm(slot);
         let unanswered = self.dropped.guard(id, Status::NOT_FOUND);
-        self.events.push_back(Event::Http(Exchange { id, peer, admin, request, body, unanswered }));
+        let busy = self.busy_channel(&request);
+        let exchange = Exchange { id, peer, admin, request, body, unanswered };
+        match busy {
+            Some(key) => self.park_exchange(slot, key, exchange),
+            None => self.events.push_back(Event::Http(exchange)),
+        }
     }
 
     /// The deadline stays: it counts from accept, or the first byte, to the end of the whole request.

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::jobs::Job;
 use super::pressure::may_lose;
 use super::slots::{Extras, Hot, flag};
 use super::{Broker, ConnectionId};
@@ -25,8 +26,9 @@ impl Broker {
     /// If it does not hold.
     pub fn assert_flushed(&self) {
         self.assert_invariants();
-        let owes = |key: &&u32| self.channels[**key as usize].has_open_batches();
-        assert_eq!(self.touched.iter().find(owes), None, "a batch is open after the flush");
+        for (_, channel) in self.channels.iter().filter(|(_, channel)| !channel.touched) {
+            assert!(!channel.owes(), "{}: a batch is open after the flush", channel.name());
+        }
         for (slot, hot, cold) in self.slots.iter() {
             let pending = hot.outbound.pending();
             let over = cold.connection.is_open() && pending > self.limits.max_outbound as u64;
@@ -50,15 +52,32 @@ impl Broker {
     }
 
     fn assert_lists(&self) {
-        let mut dirty: Vec<u32> = self.dirty.iter().copied().collect();
+        self.jobs.assert_invariants();
+        let is_dirty = |slot, serial| {
+            let hot = self.slots.get(slot).map(|(hot, _)| hot);
+            hot.is_some_and(|hot| hot.serial == serial && hot.has(flag::DIRTY))
+        };
+        let mut dirty: Vec<(u32, u32)> = Vec::new();
+        let mut touched: Vec<u32> = Vec::new();
+        for job in self.jobs.iter() {
+            match job {
+                Job::Channel(key) => touched.push(key),
+                Job::Connection(slot, serial) if is_dirty(slot, serial) => dirty.push((slot, serial)),
+                Job::Connection(..) => {}
+            }
+        }
         dirty.sort_unstable();
-        assert!(dirty.windows(2).all(|pair| pair[0] != pair[1]), "a connection stands in dirty twice");
+        assert!(dirty.windows(2).all(|pair| pair[0] != pair[1]), "a connection stands among the jobs twice");
         let flagged = self.slots.iter().filter(|(_, hot, _)| hot.has(flag::DIRTY)).count();
-        let listed = dirty.iter().filter(|&&slot| self.slots.get(slot).is_some_and(|(hot, _)| hot.has(flag::DIRTY)));
-        assert_eq!(flagged, listed.count(), "flags and list of the dirty differ");
-        let in_line = self.slots.iter().filter(|(_, hot, _)| hot.has(flag::IN_LINE) && !hot.has(flag::ENDED)).count();
-        let listed = self.line.iter().filter(|&&id| self.slots.live(id).is_some()).count();
-        assert_eq!(in_line, listed, "flags and list of those in line differ");
+        assert_eq!(flagged, dirty.len(), "flags and list of the dirty differ");
+        touched.sort_unstable();
+        let mut flagged: Vec<u32> =
+            self.channels.iter().filter(|(_, channel)| channel.touched).map(|(key, _)| key).collect();
+        flagged.sort_unstable();
+        assert_eq!(flagged, touched, "flags and list of the touched differ");
+        let walking = self.channels.iter().filter(|(_, channel)| channel.is_busy()).count();
+        assert_eq!(walking, self.walking, "channels whose batches are on their way are not counted as they are");
+        self.assert_parked();
         let ended = self.slots.iter().filter(|(_, hot, _)| hot.has(flag::ENDED)).count();
         assert_eq!(ended, self.ended.len(), "flags and list of the ended differ");
         let admins = self.slots.iter().filter(|(.., cold)| cold.admin).count();
@@ -79,7 +98,7 @@ impl Broker {
             let sum: u64 = hot.outbound.ranges().map(|range| u64::from(range.end - range.start)).sum();
             assert_eq!(hot.outbound.pending(), sum, "slot {slot}: pending is not the sum of its ranges");
             inbound += cold.inbound as usize;
-            let held = cold.connection.held() + cold.stash_len();
+            let held = cold.held();
             assert_eq!(cold.inbound as usize, held, "slot {slot}: holds other than what it counts for");
             let unfinished = cold.connection.is_unfinished();
             assert_eq!(hot.has(flag::UNFINISHED), unfinished, "slot {slot}: a message's deadline without a message");
@@ -116,7 +135,6 @@ impl Broker {
         assert!(held <= self.limits.history_total, "{held} bytes of history in all");
         let mut memberships = 0;
         for (key, channel) in self.channels.iter() {
-            assert_eq!(channel.touched, self.touched.contains(&key), "flag and list of the touched differ");
             memberships += channel.subscribers();
             for member in channel.groups.iter().flat_map(|group| &group.members) {
                 assert!(member.cursor <= channel.log.head(), "a cursor beyond the head");
@@ -134,7 +152,8 @@ impl Broker {
         for (key, references) in self.batches.references() {
             let queued =
                 self.slots.iter().flat_map(|(_, hot, _)| hot.outbound.ranges()).filter(|range| range.batch == key);
-            let open = self.channels.iter().flat_map(|(_, channel)| &channel.groups).filter_map(|group| group.open);
+            let groups = self.channels.iter().flat_map(|(_, channel)| &channel.groups);
+            let open = groups.flat_map(|group| group.open.into_iter().chain(group.walk.map(|walk| walk.open)));
             let chunks = self.chunks_holding(key);
             let count = queued.count() + open.filter(|open| open.batch == key).count() + chunks;
             assert_eq!(references as usize, count, "batch {key} has references that nobody holds, or too few");

@@ -9,7 +9,7 @@ use super::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use super::reason::{Cause, CloseReason};
 use super::slots::{Cold, Hot, flag};
 use super::timers::{Tick, ticks};
-use super::{Broker, Joined};
+use super::{Broker, Joined, cost};
 use crate::channel::dialect::{self, Encoding};
 use crate::proto::close::CloseCode;
 use crate::proto::deflate::Inflater;
@@ -218,6 +218,7 @@ impl Broker {
         cold.kept = true;
         hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(response));
         self.made_bytes += response.len();
+        self.spent += cost::ANSWER + cost::copied(response.len());
         if hot.has(flag::HELD) {
             self.resumed.push(id);
         }
@@ -288,6 +289,7 @@ impl Broker {
             return;
         }
         hot.set(flag::ENDED);
+        self.spent += cost::END;
         hot.outbound.clear(&mut self.batches);
         self.ended.push(slot);
         // Until it is reaped it is neither open nor does it hold anything.
@@ -342,6 +344,7 @@ impl Broker {
             hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(response));
         }
         self.made_bytes += response.len();
+        self.spent += cost::ANSWER + cost::copied(response.len());
         self.farewell(slot, CloseReason::new(cause, None, ""));
         self.mark_dirty(slot);
         self.rearm(slot);
@@ -408,12 +411,13 @@ impl Broker {
 
     /// The connections that have ended since the last call; their slots are free afterwards, and their sockets are to
     /// be dropped.
-    pub fn reap(&mut self, mut drop_socket: impl FnMut(u32)) {
-        let ended = std::mem::take(&mut self.ended);
-        if ended.iter().any(|&slot| self.slots.hot(slot).has(flag::DIRTY)) {
-            self.dirty.retain(|&slot| !self.slots.hot(slot).has(flag::ENDED));
-        }
-        for slot in ended {
+    pub fn reap(&mut self, drop_socket: impl FnMut(u32)) {
+        self.reap_some(usize::MAX, drop_socket);
+    }
+
+    /// As `reap`, of so many at the most.
+    pub fn reap_some(&mut self, most: usize, mut drop_socket: impl FnMut(u32)) {
+        for slot in self.ended.drain(self.ended.len().saturating_sub(most)..) {
             if let Some(cold) = self.slots.remove(slot) {
                 self.inbound -= cold.inbound as usize;
                 self.admins -= usize::from(cold.admin);

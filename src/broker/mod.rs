@@ -6,6 +6,7 @@ mod answers;
 mod catching_up;
 mod chunks;
 mod complaints;
+pub mod cost;
 mod deadlines;
 mod delivery;
 mod draining;
@@ -13,17 +14,21 @@ pub mod event;
 pub mod followers;
 mod inbound;
 mod invariants;
+mod jobs;
 mod lifecycle;
 pub mod listing;
 mod outcome;
+mod parked;
 mod presence;
 mod pressure;
 mod publish;
 pub mod reason;
+pub mod schedule;
 mod scramble;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod tiers;
 pub mod timers;
 
 use core::net::IpAddr;
@@ -50,10 +55,12 @@ use chunks::Chunks;
 use complaints::Complaints;
 use draining::Draining;
 use event::{ConnectionId, Dropped, Event};
+use jobs::{Job, Jobs};
+use parked::Parked;
 use reason::Counters;
 use scramble::{scrambled, unscrambled};
 use slots::{Slots, flag};
-use timers::{Now, Timers};
+use timers::{Now, Tick, Timers};
 
 pub use outcome::{JoinError, Joined, Published};
 
@@ -74,6 +81,11 @@ pub trait Io {
 
     /// Ends our side of the stream.
     fn shutdown(&mut self, slot: u32);
+
+    /// Whether the flush has had its time: it is asked once in a while, and goes on in the next turn.
+    fn is_time_up(&mut self) -> bool {
+        false
+    }
 }
 
 /// The broker. See the module.
@@ -88,14 +100,13 @@ pub struct Broker {
     timers: Timers,
     events: VecDeque<Event>,
     dropped: Dropped,
-    /// Connections to flush. Invariant: each stands here once, and has the flag `DIRTY`.
-    dirty: VecDeque<u32>,
-    /// How many of them, the first, a flush that paused has left; 0 if none did.
-    left: usize,
-    /// Channels that were published to since the last flush.
-    touched: Vec<u32>,
-    /// Connections that take log, in the order of their turns. Invariant: each stands here once, and has the flag `IN_LINE`.
-    line: VecDeque<ConnectionId>,
+    /// What the next flush does. Invariants: a connection stands here once, and has the flag `DIRTY`; so does a channel that is
+    /// `touched`.
+    jobs: Jobs,
+    /// How many channels have a batch on its way to their members.
+    walking: usize,
+    /// Who waits until that of a channel has arrived.
+    parked: Parked,
     /// Connections that may have more unsent than they are allowed.
     over: Vec<u32>,
     /// Connections to be reaped, with the flag `ENDED`.
@@ -111,8 +122,13 @@ pub struct Broker {
     inflater: Inflater,
     /// How many peers have an inflater of their own.
     takeovers: usize,
-    /// Bytes that this turn has made so far: in open batches, for one connection alone, of log, and out of compressed ones.
+    /// Bytes that were made since this round of flushing began: in open batches, for one connection alone, of log, and out of
+    /// compressed ones.
     made_bytes: usize,
+    /// The same of before, which this round offers to the kernel.
+    offered_bytes: usize,
+    /// What everything has cost so far, in nominal nanoseconds: see `cost`.
+    spent: u64,
     /// Bytes in unfinished heads, messages and stashes.
     inbound: usize,
     counters: Counters,
@@ -148,15 +164,16 @@ impl Broker {
             timers: Timers::new(now),
             events: VecDeque::new(),
             dropped: Dropped::default(),
-            dirty: VecDeque::new(),
-            left: 0,
-            touched: Vec::new(),
-            line: VecDeque::new(),
+            jobs: Jobs::default(),
+            walking: 0,
+            parked: Parked::default(),
             over: Vec::new(),
             ended: Vec::new(),
             resumed: Vec::new(),
             chunks: Chunks::default(),
             made_bytes: 0,
+            offered_bytes: 0,
+            spent: 0,
             inbound: 0,
             counters: Counters::default(),
             addresses: HashMap::new(),
@@ -199,7 +216,22 @@ impl Broker {
 
     /// Whether a flush has something to do.
     pub fn has_work(&self) -> bool {
-        !(self.dirty.is_empty() && self.touched.is_empty() && self.line.is_empty() && self.ended.is_empty())
+        !(self.jobs.is_empty() && self.ended.is_empty() && self.parked.is_empty())
+    }
+
+    /// What time it is, in ticks.
+    pub(in crate::broker) fn now(&self) -> Tick {
+        self.timers.now()
+    }
+
+    /// What everything has cost so far, in nominal nanoseconds: see [`cost`].
+    pub fn spent(&self) -> u64 {
+        self.spent
+    }
+
+    /// Something has cost so much that the broker does not know of.
+    pub fn spend(&mut self, cost: u64) {
+        self.spent += cost;
     }
 
     /// When time alone gives the broker something to do.
@@ -300,12 +332,14 @@ impl Broker {
         let channel = &mut self.channels[key as usize];
         let (cursor, lost) = channel.log.resolve(from);
         let catching_up = cursor < channel.log.head();
-        let index = channel.insert(encoding, Member { cursor, slot, catching_up });
+        let (index, moved) = channel.insert(encoding, Member { cursor, slot, catching_up });
         cold.memberships.push(Membership { channel: key, index, encoding });
         if catching_up || cold.memberships.as_slice().len() > 1 {
             hot.set(flag::SLOW_PATH);
         }
         let position = Position { offset: cursor, ..channel.log.position() };
+        self.spent += cost::JOIN;
+        self.note_moved(key, moved);
         if catching_up {
             self.mark_dirty(slot);
         }
@@ -344,18 +378,21 @@ impl Broker {
             hot.clear(flag::SLOW_PATH);
         }
         let moved = self.channels[key as usize].remove(membership.encoding, membership.index);
-        let moved = moved.and_then(|slot| self.slots.cold(slot));
-        if let Some(cold) = moved {
-            for other in cold.memberships.as_mut_slice() {
-                if other.channel == key {
-                    other.index = membership.index;
-                }
-            }
-        }
+        self.note_moved(key, moved.into_iter().flatten());
+        self.spent += cost::JOIN;
         if membership.encoding != Encoding::Poll {
             self.note_leave(slot, key);
         }
         self.release_if_idle(key);
+    }
+
+    /// Members of a channel stand elsewhere among the others than before.
+    fn note_moved(&mut self, key: u32, moved: impl IntoIterator<Item = (u32, u32)>) {
+        for (slot, index) in moved {
+            if let Some(cold) = self.slots.cold(slot) {
+                cold.memberships.set_index(key, index);
+            }
+        }
     }
 
     /// Whether it is one of the members: those who poll are none.
@@ -376,7 +413,7 @@ impl Broker {
         let channel = &mut self.channels[key as usize];
         if !channel.touched {
             channel.touched = true;
-            self.touched.push(key);
+            self.jobs.push(jobs::tier_of_channel(channel.subscribers()), Job::Channel(key));
         }
     }
 
@@ -384,7 +421,17 @@ impl Broker {
         let hot = self.slots.hot(slot);
         if !hot.has(flag::DIRTY | flag::ENDED) {
             hot.set(flag::DIRTY);
-            self.dirty.push_back(slot);
+            self.jobs
+                .push_now(jobs::tier_of_connection(hot.outbound.pending(), false), Job::Connection(slot, hot.serial));
+        }
+    }
+
+    /// As `mark_dirty`, for one that this flush has written to already.
+    fn mark_for_next(&mut self, slot: u32) {
+        let hot = self.slots.hot(slot);
+        if !hot.has(flag::DIRTY | flag::ENDED) {
+            hot.set(flag::DIRTY);
+            self.jobs.push(jobs::tier_of_connection(hot.outbound.pending(), false), Job::Connection(slot, hot.serial));
         }
     }
 

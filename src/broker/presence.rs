@@ -101,6 +101,17 @@ impl Broker {
         }
     }
 
+    /// Whether somebody came or went since the last notices, so that it is to be told now. What is to be told later is noted.
+    pub(super) fn has_news_of_members(&mut self, key: u32) -> bool {
+        let now = self.timers.milliseconds();
+        let Some(presence) = &self.channels[key as usize].presence else { return false };
+        if presence.has_news(now) {
+            return true;
+        }
+        self.presence_due.extend(presence.due().map(|due| Reverse((due, key))));
+        false
+    }
+
     /// Sees to the channels of which something is to be told although nobody comes or goes.
     pub(super) fn expire_presence(&mut self) {
         self.sweep_presence_due();

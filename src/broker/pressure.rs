@@ -9,6 +9,7 @@ use super::Broker;
 use super::event::ConnectionId;
 use super::reason::Cause;
 use super::slots::{Cold, Hot, flag};
+use super::timers::Tick;
 use crate::channel::dialect::Event;
 use crate::channel::log::{Lost, LostReason};
 use crate::channel::position::{Epoch, Position};
@@ -21,8 +22,9 @@ use crate::proto::frame::Failure;
 const LEAST_OVERHEAD: usize = 1 << 20;
 
 impl Broker {
-    /// Judges those who have a lot unsent, after the flush: never at publish.
-    pub(super) fn judge(&mut self) {
+    /// Judges those who have a lot unsent, after the flush: never at publish, and never before their bytes were offered. What all
+    /// have together is judged when all were offered, so that whoever reads is not sent away for those who do not.
+    pub(super) fn judge(&mut self, all_were_offered: bool) {
         let mut over = std::mem::take(&mut self.over);
         // One who is in many channels may have been noted for each.
         over.sort_unstable();
@@ -39,7 +41,7 @@ impl Broker {
         self.over = over;
         if self.are_over(self.limits.max_outbound_total) {
             self.chunks.clear(&mut self.batches);
-            self.shed();
+            self.shed(all_were_offered);
         }
     }
 
@@ -115,10 +117,11 @@ impl Broker {
     }
 
     /// All together have too much unsent: whoever holds the oldest goes first, until the rest fits.
-    fn shed(&mut self) {
+    fn shed(&mut self, all_were_offered: bool) {
         // To look at all of them is not to be necessary again at once.
         let enough = self.limits.max_outbound_total - self.limits.max_outbound_total / 16;
-        let ages = self.slots.iter().filter_map(|(slot, hot, _)| Some((hot.outbound.oldest(&self.batches)?, slot)));
+        let judged = self.slots.iter().filter(|(_, hot, _)| all_were_offered || hot.has(flag::BLOCKED));
+        let ages = judged.filter_map(|(slot, hot, _)| Some((hot.outbound.oldest(&self.batches)?, slot)));
         let mut holders: Vec<(u64, u32)> = ages.collect();
         holders.sort_unstable();
         for (_, slot) in holders {
@@ -183,6 +186,22 @@ impl Broker {
         }
     }
 
+    /// It is not this peer's fault that it had to wait until it was read, since that tick: its deadlines for what it has begun move by
+    /// as much.
+    pub fn has_waited(&mut self, id: ConnectionId, since: Tick) {
+        let waited = self.timers.now().since(since);
+        if waited == 0 {
+            return;
+        }
+        let Some((hot, cold)) = self.slots.live(id).and_then(|slot| self.slots.both(slot)) else { return };
+        if cold.connection.is_connecting() {
+            cold.due = cold.due.later(waited);
+        }
+        if hot.has(flag::UNFINISHED) {
+            cold.message_due = cold.message_due.later(waited);
+        }
+    }
+
     /// It is not this peer's fault that it was not read from: the time for its unfinished message begins anew.
     pub fn excuse(&mut self, id: ConnectionId) {
         let Some(slot) = self.slots.live(id) else { return };
@@ -209,7 +228,7 @@ impl Broker {
     /// whenever either may have changed, so that a deadline that means nothing any more cannot fire for ever.
     pub(super) fn count_inbound(&mut self, slot: u32) {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
-        let held = cold.connection.held() + cold.stash_len();
+        let held = cold.held();
         self.inbound = self.inbound - cold.inbound as usize + held;
         cold.inbound = u32::try_from(held).unwrap_or(u32::MAX);
         match (cold.connection.is_unfinished(), hot.has(flag::UNFINISHED)) {

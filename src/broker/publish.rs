@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::event::ConnectionId;
-use super::{Broker, Published, scrambled};
+use super::{Broker, Published, cost, scrambled};
 use crate::channel::log::{Entry, From, MemberId};
 use crate::channel::position::Position;
 use crate::channel::settings::ChannelSettings;
@@ -47,16 +47,24 @@ impl Broker {
         }
         let (now, unix_ms) = (self.timers.milliseconds(), self.timers.unix_ms());
         let name = name.or_else(|| from.and_then(|id| self.name(id)).cloned());
+        let sender = from;
         let from = from.map(|id| self.member_id(id));
         let entry = Entry { unix_ms, message, from, name, except: except.map(|id| id.0) };
-        self.made_bytes += self.channels.publish(key, entry, now, &mut self.batches, &mut self.encoder, &self.limits);
+        let grown = self.channels.publish(key, entry, now, &mut self.batches, &mut self.encoder, &self.limits);
+        self.made_bytes += grown;
+        self.spent += cost::TELL + cost::copied(grown);
         let encodings = self.channels[key as usize].open_batches();
         self.counters.messages_encoded += encodings as u64;
         if encodings > 0 {
             self.touch(key);
         }
+        if self.walking > 0
+            && let Some(id) = sender
+        {
+            self.park_publisher(id, key);
+        }
         let channel = &self.channels[key as usize];
-        let (position, members) = (channel.log.position(), channel.subscribers());
+        let (position, members) = (channel.log.position(), channel.receivers());
         if let Some(id) = except {
             self.skip_newest(id.slot(), key);
         }

@@ -17,7 +17,7 @@ use crate::proto::outbound::Outbound;
 
 /// Bits of `Hot::flags`.
 pub mod flag {
-    /// Stands in the list of connections to flush.
+    /// Stands among what is to be flushed.
     pub const DIRTY: u32 = 1;
     /// The kernel took less than was offered: nothing is written until its writable edge.
     pub const BLOCKED: u32 = 1 << 1;
@@ -59,8 +59,8 @@ pub mod flag {
     pub const LOSSY: u32 = 1 << 19;
     /// Encoded log is queued, or more of it follows: it is written behind what is new to others.
     pub const TAKES_LOG: u32 = 1 << 20;
-    /// Stands in the line of those who take log.
-    pub const IN_LINE: u32 = 1 << 21;
+    /// Not read from until a channel's batch has arrived at all its members.
+    pub const PARKED: u32 = 1 << 21;
     /// Its address is counted.
     pub const COUNTED: u32 = 1 << 22;
     /// The request that waits for its answer wants only the head of it.
@@ -151,6 +151,8 @@ pub struct Extras {
     pub stash: Vec<u8>,
     /// The request that waits for the next message.
     pub held: Option<Exchange>,
+    /// The request that waits until its channel takes another message.
+    pub parked: Option<Exchange>,
     /// For a peer whose messages refer to those before them.
     pub inflater: Option<Box<Inflater>>,
 }
@@ -199,10 +201,18 @@ impl Cold {
         self.extras.as_ref().map_or(0, |extras| extras.stash.len())
     }
 
+    /// Bytes that count in the inbound budget.
+    pub fn held(&self) -> usize {
+        let parked =
+            self.extras.as_ref().and_then(|extras| extras.parked.as_ref()).map_or(0, |parked| parked.body.len());
+        self.connection.held() + self.stash_len() + parked
+    }
+
     /// Frees the extras when nothing is in them.
     pub fn tidy(&mut self) {
         if self.extras.as_ref().is_some_and(|extras| {
-            extras.pong.is_none() && extras.stash.is_empty() && extras.held.is_none() && extras.inflater.is_none()
+            let waits = extras.held.is_some() || extras.parked.is_some();
+            extras.pong.is_none() && extras.stash.is_empty() && !waits && extras.inflater.is_none()
         }) {
             self.extras = None;
         }

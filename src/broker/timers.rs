@@ -34,6 +34,11 @@ impl Tick {
         Tick(self.0.wrapping_add(ticks(timeout)).wrapping_add(1))
     }
 
+    /// So many ticks later.
+    pub fn later(self, ticks: u32) -> Tick {
+        Tick(self.0.wrapping_add(ticks))
+    }
+
     /// Whether this is at or past `deadline`.
     pub fn is_past(self, deadline: Tick) -> bool {
         self.0.wrapping_sub(deadline.0) < u32::MAX / 2

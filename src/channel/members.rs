@@ -24,15 +24,91 @@ pub struct Open {
     pub base: u64,
 }
 
+/// A batch on its way to the members of a group, which may take many turns. What is published meanwhile goes into the next.
+#[derive(Debug, Clone, Copy)]
+pub struct Walk {
+    /// The batch, to which nothing is added any more.
+    pub open: Open,
+    /// The offset of its last message.
+    pub head: u64,
+    /// How many members, the first of the group, owe nothing of it: it was written or queued to them, or they came later.
+    pub served: u32,
+}
+
 /// The members that share an encoding.
+///
+/// Invariant: the `served` of a walk is at most the number of members.
 #[derive(Debug)]
 pub struct Group {
     /// How they are told.
     pub encoding: Encoding,
     /// Who they are.
     pub members: Vec<Member>,
-    /// What this turn added, as far as it is encoded; None if nothing was published yet.
+    /// What was added since the last walk began, as far as it is encoded; None if that is nothing.
     pub open: Option<Open>,
+    /// What is on its way to the members.
+    pub walk: Option<Walk>,
+}
+
+/// Members that stand at another index than before: the slot of each, and where it is now.
+pub type Moved = [Option<(u32, u32)>; 2];
+
+impl Group {
+    /// A group without members.
+    pub fn new(encoding: Encoding) -> Group {
+        Group { encoding, members: Vec::new(), open: None, walk: None }
+    }
+
+    /// Puts a member in, who owes nothing of a walk that has begun. Returns its index, and who moved.
+    pub fn insert(&mut self, member: Member) -> (u32, Option<(u32, u32)>) {
+        self.members.push(member);
+        let last = (self.members.len() - 1) as u32;
+        match self.serve(last) {
+            Some(place) => (place, self.moved_to(last).filter(|_| place != last)),
+            None => (last, None),
+        }
+    }
+
+    /// Takes a member out; whatever it owes of a walk is forgotten. Returns who moved.
+    pub fn remove(&mut self, index: u32) -> Moved {
+        let mut gap = index;
+        let mut moved = [None; 2];
+        if let Some(walk) = self.walk.as_mut().filter(|walk| index < walk.served) {
+            // Who was served stays before those who were not.
+            walk.served -= 1;
+            gap = walk.served;
+            self.members.swap(index as usize, gap as usize);
+            if index != gap {
+                moved[0] = self.moved_to(index);
+            }
+        }
+        self.members.swap_remove(gap as usize);
+        moved[1] = self.moved_to(gap);
+        // A crowd that has gone is not to be paid for until the channel goes.
+        if self.members.capacity() > 64 && self.members.len() < self.members.capacity() / 4 {
+            self.members.shrink_to(self.members.len() * 2);
+        }
+        moved
+    }
+
+    /// Whether the member at that index still owes what is on its way.
+    pub fn is_unserved(&self, index: u32) -> bool {
+        self.walk.is_some_and(|walk| index >= walk.served)
+    }
+
+    /// The member at that index, which was not served, is now. Returns its new index: who stood there stands at `index`. None if
+    /// there is no walk.
+    pub fn serve(&mut self, index: u32) -> Option<u32> {
+        let walk = self.walk.as_mut()?;
+        let place = walk.served;
+        walk.served += 1;
+        self.members.swap(index as usize, place as usize);
+        Some(place)
+    }
+
+    fn moved_to(&self, index: u32) -> Option<(u32, u32)> {
+        self.members.get(index as usize).map(|member| (member.slot, index))
+    }
 }
 
 /// One connection's place in one channel: 16 bytes.
@@ -79,6 +155,13 @@ impl Memberships {
         }
     }
 
+    /// Notes where the connection stands now among those of that channel.
+    pub fn set_index(&mut self, channel: u32, index: u32) {
+        for membership in self.as_mut_slice().iter_mut().filter(|membership| membership.channel == channel) {
+            membership.index = index;
+        }
+    }
+
     /// The one in that channel.
     pub fn in_channel(&self, channel: u32) -> Option<Membership> {
         self.as_slice().iter().find(|membership| membership.channel == channel).copied()
@@ -122,6 +205,61 @@ mod tests {
         assert!(size_of::<Member>() <= 16);
         assert!(size_of::<Membership>() <= 16);
         assert!(size_of::<Memberships>() <= 16);
+    }
+
+    /// Members come, go and are served in any order: all are there, and who was served stands before who was not.
+    #[test]
+    fn a_walk_serves_each_member_once_whoever_comes_and_goes() {
+        for seed in 1..200_u32 {
+            let mut random = seed;
+            let mut next = |below: u32| {
+                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (random >> 8) % below
+            };
+            let mut group = Group::new(Encoding::Raw);
+            let member = |slot| Member { cursor: 0, slot, catching_up: false };
+            let mut owing: Vec<u32> = (0..next(9)).collect();
+            owing.iter().for_each(|&slot| drop(group.insert(member(slot))));
+            let mut places: Vec<u32> = owing.clone();
+            let mut served = Vec::new();
+            group.walk = Some(Walk { open: Open { batch: 0, base: 0 }, head: 1, served: 0 });
+            for slot in 100..140 {
+                let (mut place, mut moved) = (None, [None; 2]);
+                match next(4) {
+                    0 => {
+                        let (index, one) = group.insert(member(slot));
+                        places.resize(slot as usize + 1, u32::MAX);
+                        (place, moved[0]) = (Some((slot, index)), one);
+                        served.push(slot);
+                    }
+                    1 if !group.members.is_empty() => {
+                        let index = next(group.members.len() as u32);
+                        let gone = group.members[index as usize].slot;
+                        moved = group.remove(index);
+                        owing.retain(|&slot| slot != gone);
+                        served.retain(|&slot| slot != gone);
+                        places[gone as usize] = u32::MAX;
+                    }
+                    _ if !owing.is_empty() => {
+                        let slot = owing.swap_remove(next(owing.len() as u32) as usize);
+                        let index = places[slot as usize];
+                        assert!(group.is_unserved(index));
+                        let now = group.serve(index).unwrap();
+                        (place, moved[0]) = (Some((slot, now)), Some((group.members[index as usize].slot, index)));
+                        served.push(slot);
+                    }
+                    _ => {}
+                }
+                for (slot, index) in moved.into_iter().chain([place]).flatten() {
+                    places[slot as usize] = index;
+                }
+                for (index, member) in group.members.iter().enumerate() {
+                    assert_eq!(places[member.slot as usize], index as u32, "seed {seed}");
+                    assert_eq!(group.is_unserved(index as u32), owing.contains(&member.slot), "seed {seed}");
+                }
+                assert_eq!(group.members.len(), owing.len() + served.len(), "seed {seed}");
+            }
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use dialect::deflated::Encoder;
 use dialect::{Context, Encoding, Event};
 use log::{Entry, Log};
-use members::{Group, Member, Open};
+use members::{Group, Member, Moved, Open};
 use position::{MAX_OFFSET, Position};
 use presence::Presence;
 use settings::Retention;
@@ -37,7 +37,7 @@ pub struct Channel {
     pub log: Log,
     /// Who is told, by encoding; only encodings that have or had members since the last turn.
     pub groups: Vec<Group>,
-    /// Whether it stands in the list of channels that this turn published to.
+    /// Whether a flush has something to do for it.
     pub touched: bool,
     /// Whether somebody joined, and so was told the position.
     known: bool,
@@ -59,6 +59,15 @@ impl Channel {
     /// How many subscribers it has, of whatever kind.
     pub fn subscribers(&self) -> usize {
         self.groups.iter().map(|group| group.members.len()).sum()
+    }
+
+    /// How many are told of what is published now: all subscribers but those who poll and are being answered with what was before.
+    pub fn receivers(&self) -> usize {
+        let answered = |group: &Group| match group.walk {
+            Some(walk) if group.encoding == Encoding::Poll => group.members.len() - walk.served as usize,
+            _ => 0,
+        };
+        self.subscribers() - self.groups.iter().map(answered).sum::<usize>()
     }
 
     /// How many members it has: those who poll are none.
@@ -92,7 +101,7 @@ impl Channel {
     pub fn group_mut(&mut self, encoding: Encoding) -> &mut Group {
         let found = self.groups.iter().position(|group| group.encoding == encoding);
         let index = found.unwrap_or_else(|| {
-            self.groups.push(Group { encoding, members: Vec::new(), open: None });
+            self.groups.push(Group::new(encoding));
             self.groups.len() - 1
         });
         &mut self.groups[index]
@@ -104,9 +113,14 @@ impl Channel {
         !self.groups.iter().filter_map(|group| group.open).any(full)
     }
 
-    /// Whether a batch is open: somebody is still to be told what this turn published.
-    pub fn has_open_batches(&self) -> bool {
-        self.open_batches() > 0
+    /// Whether somebody is still to be told what was published.
+    pub fn owes(&self) -> bool {
+        self.is_busy() || self.open_batches() > 0
+    }
+
+    /// Whether a batch is on its way to the members: nothing is published to it from a socket until all have it.
+    pub fn is_busy(&self) -> bool {
+        self.groups.iter().any(|group| group.walk.is_some())
     }
 
     /// Into how many batches, one an encoding, what is published goes.
@@ -142,24 +156,16 @@ impl Channel {
         batches.held() - before
     }
 
-    /// Puts a member into a group; returns its index.
-    pub fn insert(&mut self, encoding: Encoding, member: Member) -> u32 {
+    /// Puts a member into a group; returns its index, and who moved.
+    pub fn insert(&mut self, encoding: Encoding, member: Member) -> (u32, Option<(u32, u32)>) {
         // Those who poll are told `0.0` of a channel that was never published to.
         self.known |= encoding != Encoding::Poll;
-        let members = &mut self.group_mut(encoding).members;
-        members.push(member);
-        (members.len() - 1) as u32
+        self.group_mut(encoding).insert(member)
     }
 
-    /// Takes a member out. Returns the slot of the member that stands in its place now.
-    pub fn remove(&mut self, encoding: Encoding, index: u32) -> Option<u32> {
-        let members = &mut self.group_mut(encoding).members;
-        members.swap_remove(index as usize);
-        // A crowd that has gone is not to be paid for until the channel goes.
-        if members.capacity() > 64 && members.len() < members.capacity() / 4 {
-            members.shrink_to(members.len() * 2);
-        }
-        members.get(index as usize).map(|member| member.slot)
+    /// Takes a member out. Returns who moved.
+    pub fn remove(&mut self, encoding: Encoding, index: u32) -> Moved {
+        self.group_mut(encoding).remove(index)
     }
 }
 

@@ -145,6 +145,12 @@ impl Presence {
         held.into_iter().chain(self.recount.then_some(self.next_count)).min()
     }
 
+    /// Whether something is to be told now.
+    pub fn has_news(&self, now: u64) -> bool {
+        let named = self.joined.is_empty() && self.left.is_empty() && self.returned.is_empty();
+        !named || self.due().is_some_and(|due| due <= now)
+    }
+
     /// Whether nothing is to be told, now or later.
     pub fn is_empty(&self, now: u64) -> bool {
         self.joined.is_empty()

@@ -170,7 +170,7 @@ impl Store {
         if channel.touched || channel.subscribers() > 0 {
             return;
         }
-        debug_assert!(!channel.has_open_batches(), "{} has open batches and is not touched", channel.name());
+        debug_assert!(!channel.owes(), "{} owes something and is not touched", channel.name());
         channel.groups = Vec::new();
         self.idle.touch(&mut self.slots, key);
         self.expire(key, now, limits, usize::MAX);

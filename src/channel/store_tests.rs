@@ -63,7 +63,7 @@ impl World {
         self.store.publish(key, entry, self.now, &mut self.batches, &mut Encoder::new(usize::MAX), &self.limits);
         let channel = &mut self.store[key as usize];
         let position = channel.log.position();
-        if !channel.touched && channel.has_open_batches() {
+        if !channel.touched && channel.owes() {
             channel.touched = true;
             self.touched.push(key);
         }

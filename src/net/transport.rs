@@ -14,38 +14,18 @@ pub enum Transport {
     Plain(TcpStream),
 }
 
-/// What one read came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Read1 {
-    /// So many bytes. `drained` says that no more will come before the next readable edge.
-    Bytes {
-        /// How many bytes.
-        count: usize,
-        /// Whether the socket's buffer is empty.
-        drained: bool,
-    },
-    /// Nothing now.
-    Empty,
-    /// The peer has ended its side.
-    End,
-}
-
 impl Transport {
-    /// Reads once into `buffer`. It is this socket's word whether it is drained: a short read means so, but not if the
-    /// peer has ended its side, which only a further read tells.
+    /// Reads once into `buffer`; returns how many bytes, 0 if the peer has ended its side.
     ///
     /// # Errors
-    /// Any but `WouldBlock` and `Interrupted`: the connection is broken.
-    pub fn read(&mut self, buffer: &mut [u8], read_closed: bool) -> io::Result<Read1> {
+    /// `WouldBlock` if there is nothing now; any other but `Interrupted`: the connection is broken.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Transport::Plain(stream) = self;
         loop {
-            return match stream.read(buffer) {
-                Ok(0) => Ok(Read1::End),
-                Ok(count) => Ok(Read1::Bytes { count, drained: count < buffer.len() && !read_closed }),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Read1::Empty),
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => Err(error),
-            };
+            match stream.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => return result,
+            }
         }
     }
 

@@ -163,6 +163,11 @@ impl Batch {
         }
     }
 
+    /// The first payload that is in it by reference.
+    pub fn payload(&self) -> Option<&Bytes> {
+        self.segments.first().map(|segment| &segment.payload)
+    }
+
     /// All bytes as one slice, if the batch has no segments.
     pub fn contiguous(&self) -> Option<&[u8]> {
         self.segments.is_empty().then_some(&self.bytes)

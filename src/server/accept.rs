@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use mio::Token;
 
 use super::Server;
-use super::sockets::Socket;
 use crate::net::transport::Transport;
 use crate::proto::http::{Refusal, Response, Status};
 
@@ -45,18 +44,12 @@ impl Server {
             refuse_unseen(&mut transport, self.broker.jittered_seconds());
             return;
         };
-        let slot = id.slot() as usize;
         if let Err(error) = transport.register(self.poll.registry(), Token(id.0 as usize)) {
             log::warn!("cannot register a connection from {peer}: {error}");
             self.broker.broken(id);
             return;
         }
-        if slot >= self.sockets.0.len() {
-            self.sockets.0.resize_with(slot + 1, || None);
-        }
-        if let Some(place) = self.sockets.0.get_mut(slot) {
-            *place = Some(Socket { transport, ready: false, read_closed: false });
-        }
+        self.sockets.insert(id.slot(), transport);
     }
 
     /// Out of descriptors or memory: with the reserve descriptor one peer is told, then accepting pauses. The edge does

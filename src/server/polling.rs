@@ -7,9 +7,6 @@ use std::time::{Duration, Instant};
 use super::{Phase, Server};
 use crate::broker::event::Event;
 
-/// The writes after which a flush that has a deadline looks at the clock.
-const WRITES_AT_ONCE: u64 = 128;
-
 /// What `poll_until` and `poll_now` came to.
 #[derive(Debug)]
 pub enum Polled {
@@ -50,8 +47,8 @@ impl Server {
     /// As `poll`, but it never waits: for a server inside somebody else's loop, which waits until the descriptor that
     /// [`AsFd`] shows is readable, or [`poll_timeout`](Self::poll_timeout) has passed, and then calls this until it is
     /// `Idle`, or as often as it likes: a busy server is never idle, and a host that has other things to see to goes on
-    /// with them after some events, for `poll_timeout` is zero then. What events lead to is sent at the end of each turn, and
-    /// of that no more at once than to 128 connections: `Idle` may also mean that the rest is sent by the next call.
+    /// with them after some events, for `poll_timeout` is zero then. What events lead to is sent at the end of each turn, for a
+    /// millisecond at a time: `Idle` may also mean that the rest is sent by the next call.
     ///
     /// # Errors
     /// As `poll`.
@@ -87,16 +84,14 @@ impl Server {
                     }
                 }
                 Phase::Expire => {
-                    self.broker.expire();
+                    self.expire();
                     self.phase = Phase::Flush;
                 }
                 Phase::Flush => {
-                    let most = if deadline.is_some() { WRITES_AT_ONCE } else { u64::MAX };
-                    let is_done = self.broker.flush_some(&mut self.sockets, most);
+                    let is_done = self.flush(deadline.is_some());
                     self.reap();
-                    if is_done {
-                        self.phase = Phase::Sleep;
-                    } else if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    self.phase = Phase::Sleep;
+                    if !is_done && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                         return Ok(Polled::Idle);
                     }
                 }
@@ -107,7 +102,9 @@ impl Server {
                     }
                     // Only a look that found nothing says that nothing is left: a full buffer of events, or an edge that
                     // came meanwhile, may have more behind it, and an outer poll is not told of that again.
-                    if self.rested && deadline.is_some_and(|deadline| self.woke.is_some_and(|woke| woke >= deadline)) {
+                    if self.rested
+                        && deadline.is_some_and(|deadline| self.turn.woke.is_some_and(|woke| woke >= deadline))
+                    {
                         (self.rested, self.is_idle) = (false, true);
                         return Ok(Polled::Idle);
                     }

@@ -1,5 +1,7 @@
 //! How the server is: what operators ask.
 
+use std::time::Duration;
+
 use super::Server;
 use super::turns::Turns;
 use crate::broker::listing::ChannelState;
@@ -24,6 +26,18 @@ impl Server {
     /// How long turns have taken.
     pub fn turns(&self) -> &Turns {
         &self.turns
+    }
+
+    /// Times turns by another clock as well, such as that of the thread's CPU time: for those who measure the server.
+    #[doc(hidden)]
+    pub fn meter_turns(&mut self, clock: fn() -> Duration) {
+        self.turns.meter(clock);
+    }
+
+    /// The longest turn since `meter_turns`, by its clock.
+    #[doc(hidden)]
+    pub fn longest_turn(&self) -> Duration {
+        self.turns.longest()
     }
 
     /// How many connections there are, in whatever state.

@@ -9,24 +9,49 @@ use super::{OWN, SOURCES, Server, WAKER};
 use crate::broker::event::ConnectionId;
 use crate::broker::timers::Now;
 use crate::handle::Command;
-use crate::net::transport::Read1;
 use crate::proto::text::escape_for_log;
 
-/// The most frames of one connection per read.
-const MAX_FRAMES: usize = 256;
+/// How long a turn reads, and then how long it writes at least, if there is so much to do: nobody waits for longer than these and
+/// the longest step.
+const READ_TIME: Duration = Duration::from_millis(2);
+const WRITE_TIME: Duration = Duration::from_millis(2);
 
-/// As long as a turn has read less, in bytes, those who have more are read again: larger batches take fewer writes.
-const READ_AGAIN: usize = 256 * 1024;
+/// How long a flush takes at a time where somebody else's loop waits for it.
+const HOST_TIME: Duration = Duration::from_millis(1);
 
-/// What lies in the scratch buffer.
+/// The loop looks at its clock whenever it has done so much, in nominal nanoseconds.
+const LOOK: u64 = 20_000;
+
+/// How many deadlines, ends of connections and commands of other threads are one step.
+const STEP: usize = 64;
+
+/// When a turn has had its time.
 #[derive(Debug)]
-pub(super) struct Reading {
-    id: ConnectionId,
-    start: usize,
-    end: usize,
-    frames: usize,
-    /// Whether the socket may have more.
-    more: bool,
+pub(super) struct TurnClock {
+    /// When this turn began; None before the first.
+    pub(super) woke: Option<Instant>,
+    /// When it was looked at last.
+    now: Instant,
+    /// What everything had cost then.
+    looked: u64,
+}
+
+impl TurnClock {
+    pub(super) fn new(now: Instant) -> TurnClock {
+        TurnClock { woke: None, now, looked: 0 }
+    }
+
+    fn begin(&mut self, now: Instant, spent: u64) {
+        (self.woke, self.now, self.looked) = (Some(now), now, spent);
+    }
+
+    /// Whether the turn has taken that long. It looks only when something was done since.
+    fn has_taken(&mut self, time: Duration, spent: u64) -> bool {
+        if spent.saturating_sub(self.looked) >= LOOK {
+            (self.now, self.looked) = (Instant::now(), spent);
+        }
+        self.woke.is_some_and(|woke| self.now.saturating_duration_since(woke) >= time)
+    }
 }
 
 pub(super) fn clock() -> Now {
@@ -45,10 +70,10 @@ impl Server {
 
     pub(super) fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<()> {
         for id in self.broker.take_resumed() {
-            self.make_ready(id, false);
+            self.schedule.ready(&self.broker, id, false);
         }
         let asleep = Instant::now();
-        if let Some(woke) = self.woke {
+        if let Some(woke) = self.turn.woke {
             self.turns.record(asleep.saturating_duration_since(woke));
         }
         let left = deadline.map(|deadline| deadline.saturating_duration_since(asleep));
@@ -59,7 +84,8 @@ impl Server {
         }
         self.rested = self.events.is_empty() && !self.is_busy();
         let now = clock();
-        self.woke = Some(now.instant);
+        self.turns.begin();
+        self.turn.begin(now.instant, self.broker.spent());
         self.broker.advance(now);
         if self.accept_again.is_some_and(|again| now.instant >= again) {
             self.accept_again = None;
@@ -70,8 +96,7 @@ impl Server {
     /// Whether there is something to do without anything happening.
     fn is_busy(&self) -> bool {
         let accepting = self.accept_again.is_none() && self.listeners.iter().any(|listening| listening.ready);
-        let reading = !self.ready.is_empty() || !self.turn.is_empty();
-        reading || self.woken || !self.commands.is_empty() || self.broker.has_work() || accepting
+        self.schedule.has_ready() || self.woken || !self.commands.is_empty() || self.broker.has_work() || accepting
     }
 
     pub(super) fn timeout(&self, now: Instant) -> Option<Duration> {
@@ -96,7 +121,7 @@ impl Server {
                         self.broker.hung_up(id);
                     }
                     if event.is_readable() || event.is_read_closed() || event.is_error() {
-                        self.make_ready(id, event.is_read_closed() || event.is_error());
+                        self.schedule.ready(&self.broker, id, event.is_read_closed() || event.is_error());
                     }
                 }
                 Token(token) if token & SOURCES == SOURCES => self.io_ready.push_back(token & 0xffff_ffff),
@@ -110,26 +135,46 @@ impl Server {
         self.events = events;
         self.obey();
         self.accept_waiting();
-        self.turn.extend(self.ready.drain(..));
-        self.read_bytes = 0;
+        self.schedule.begin_turn();
     }
 
-    fn make_ready(&mut self, id: ConnectionId, read_closed: bool) {
-        if !self.broker.is_live(id) {
-            return;
+    /// One step of reading; false if this turn has nothing more to read, or no more time to.
+    pub(super) fn read_next(&mut self) -> bool {
+        if self.turn.has_taken(READ_TIME, self.broker.spent())
+            || !self.schedule.step(&mut self.broker, &mut self.sockets)
+        {
+            self.schedule.pause(&mut self.broker);
+            return false;
         }
-        let Some(socket) = self.sockets.get(id.slot()) else { return };
-        socket.read_closed |= read_closed;
-        if !socket.ready {
-            socket.ready = true;
-            self.ready.push(id);
+        true
+    }
+
+    /// Acts on deadlines, as long as there is time: who is left is looked at in the next turn.
+    pub(super) fn expire(&mut self) {
+        let schedule = &self.schedule;
+        while !self.broker.expire_some(STEP, |slot| schedule.is_waiting(slot)) {
+            if self.turn.has_taken(READ_TIME + WRITE_TIME, self.broker.spent()) {
+                break;
+            }
         }
+        self.broker.expire_others();
+    }
+
+    /// Writes what is owed, as long as there is time; returns whether that is all.
+    pub(super) fn flush(&mut self, has_host: bool) -> bool {
+        let until = if has_host {
+            self.turn.now + HOST_TIME
+        } else {
+            self.turn.woke.map_or(self.turn.now, |woke| woke + READ_TIME).max(self.turn.now) + WRITE_TIME
+        };
+        self.sockets.until = Some(until);
+        self.broker.flush_some(&mut self.sockets)
     }
 
     /// Does what other threads have asked for. No more is taken over before all of that is done: the queue is bounded only
     /// as long as what does not fit stays in it.
     fn obey(&mut self) {
-        while !self.broker.wants_flush() {
+        while !self.broker.wants_flush() && !self.turn.has_taken(READ_TIME, self.broker.spent()) {
             if self.commands.is_empty() && std::mem::take(&mut self.woken) {
                 self.commands = self.handle.take();
             }
@@ -153,98 +198,9 @@ impl Server {
         }
     }
 
-    /// One step of reading; false if this turn has nothing more to read.
-    pub(super) fn read_next(&mut self) -> bool {
-        if self.broker.wants_flush() {
-            self.put_back();
-            return false;
-        }
-        if self.reading.is_some() {
-            self.feed();
-            return true;
-        }
-        if self.turn.is_empty() && self.read_bytes < READ_AGAIN {
-            self.turn.extend(self.ready.extract_if(.., |id| self.broker.takes_more(*id)));
-        }
-        let Some(id) = self.turn.pop_front() else { return false };
-        if !self.broker.is_live(id) {
-            return true;
-        }
-        let Some(socket) = self.sockets.get(id.slot()) else { return true };
-        socket.ready = false;
-        if !self.broker.wants_input(id) {
-            // It comes back by `take_resumed`.
-            return true;
-        }
-        let stash = self.broker.take_stash(id);
-        if let Some(place) = self.scratch.get_mut(..stash.len()).filter(|place| !place.is_empty()) {
-            place.copy_from_slice(&stash);
-            self.read_bytes += stash.len();
-            self.reading = Some(Reading { id, start: 0, end: stash.len(), frames: 0, more: true });
-            return true;
-        }
-        match socket.transport.read(&mut self.scratch, socket.read_closed) {
-            Ok(Read1::Bytes { count, drained }) => {
-                self.read_bytes += count;
-                self.reading = Some(Reading { id, start: 0, end: count, frames: 0, more: !drained });
-            }
-            Ok(Read1::Empty) => {}
-            Ok(Read1::End) => self.broker.eof(id),
-            Err(_) => self.broker.broken(id),
-        }
-        true
-    }
-
-    /// Feeds what was read to the broker, until something happens or the connection had its share of the turn.
-    fn feed(&mut self) {
-        let Some(mut reading) = self.reading.take() else { return };
-        while reading.start < reading.end && reading.frames < MAX_FRAMES {
-            let bytes = self.scratch.get(reading.start..reading.end).unwrap_or_default();
-            let taken = self.broker.receive(reading.id, bytes);
-            if taken == 0 {
-                break;
-            }
-            reading.start += taken;
-            reading.frames += 1;
-            if self.broker.has_events() || self.broker.wants_flush() {
-                self.reading = Some(reading);
-                return;
-            }
-        }
-        self.set_aside(&reading);
-    }
-
-    /// Keeps what is left of a reading for a later turn.
-    fn set_aside(&mut self, reading: &Reading) {
-        let rest = self.scratch.get(reading.start..reading.end).unwrap_or_default();
-        if !rest.is_empty() {
-            self.broker.stash(reading.id, rest);
-        }
-        if reading.more || !rest.is_empty() {
-            self.make_ready(reading.id, false);
-        }
-    }
-
-    /// The open batches are large enough: whoever was not read this turn is first in the next.
-    fn put_back(&mut self) {
-        let waiting: Vec<ConnectionId> = self.turn.drain(..).collect();
-        for &id in &waiting {
-            self.broker.excuse(id);
-        }
-        let newly = std::mem::replace(&mut self.ready, waiting);
-        self.ready.extend(newly);
-        if let Some(reading) = self.reading.take() {
-            self.set_aside(&reading);
-        }
-    }
-
     pub(super) fn reap(&mut self) {
         let sockets = &mut self.sockets;
-        self.broker.reap(|slot| {
-            if let Some(place) = sockets.0.get_mut(slot as usize) {
-                *place = None;
-            }
-        });
+        self.broker.reap_some(STEP, |slot| sockets.remove(slot));
     }
 }
 

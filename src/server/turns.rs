@@ -11,10 +11,40 @@ pub struct Turns {
     /// By bucket; the last has no bound.
     counts: [u64; BOUNDS.len() + 1],
     sum: Duration,
+    meter: Option<Meter>,
+}
+
+/// What tells how long turns take by another clock, such as that of the thread's CPU time.
+#[derive(Debug, Clone)]
+struct Meter {
+    clock: fn() -> Duration,
+    began: Duration,
+    longest: Duration,
 }
 
 impl Turns {
+    /// From now on each turn is timed by this clock, too.
+    pub(super) fn meter(&mut self, clock: fn() -> Duration) {
+        self.meter = Some(Meter { clock, began: clock(), longest: Duration::ZERO });
+    }
+
+    /// The longest turn by the clock that was given to `meter`.
+    pub(super) fn longest(&self) -> Duration {
+        self.meter.as_ref().map_or(Duration::ZERO, |meter| meter.longest)
+    }
+
+    /// A turn begins.
+    pub(super) fn begin(&mut self) {
+        if let Some(meter) = &mut self.meter {
+            meter.began = (meter.clock)();
+        }
+    }
+
+    /// The turn that has begun ends after that long.
     pub(super) fn record(&mut self, took: Duration) {
+        if let Some(meter) = &mut self.meter {
+            meter.longest = meter.longest.max((meter.clock)().saturating_sub(meter.began));
+        }
         let bucket = BOUNDS.iter().position(|&bound| took <= Duration::from_micros(bound)).unwrap_or(BOUNDS.len());
         if let Some(count) = self.counts.get_mut(bucket) {
             *count += 1;

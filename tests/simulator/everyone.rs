@@ -135,7 +135,7 @@ impl World {
         let new = |kind: &Kind| Follower { kind: *kind, id: None, seen: 0, begun: false, leaves: false, names: None };
         let mut world = World {
             broker: Broker::new(limits, rules, seed, now),
-            kernel: Kernel { peers: Vec::new(), random: Random::new(!seed) },
+            kernel: Kernel::new(Random::new(!seed)),
             random: Random::new(seed),
             now,
             opened: 0,
@@ -343,8 +343,10 @@ impl World {
         }
         self.broker.expire();
         self.handle_events();
-        let most = self.random.pick(&[1, 3, 20, u64::MAX]);
-        while !self.broker.flush_some(&mut self.kernel, most) {
+        let most = self.random.pick(&[1, 3_000, 20_000, u64::MAX]);
+        self.kernel.give_time(most);
+        while !self.broker.flush_some(&mut self.kernel) {
+            self.kernel.give_time(most);
             self.handle_events();
             if !is_over && !self.is_one_far_behind() && self.random.one_in(8) {
                 self.announce();

@@ -5,8 +5,9 @@ use std::io::{self, ErrorKind, IoSlice};
 
 use flate2::{Compress, Compression, FlushCompress};
 
-use slotcast::broker::Io;
 use slotcast::broker::event::ConnectionId;
+use slotcast::broker::schedule::{Inlet, ReadOutcome};
+use slotcast::broker::{Io, cost};
 
 use slotcast::channel::position::Position;
 
@@ -30,15 +31,6 @@ pub enum Reader {
 pub enum Ending {
     Eof,
     Reset,
-}
-
-/// What a read comes to: so many bytes and whether that was all, nothing, the end, an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Read {
-    Bytes(usize, bool),
-    Empty,
-    End,
-    Broken,
 }
 
 /// One peer and its socket.
@@ -87,9 +79,6 @@ pub struct Peer {
     /// Messages that it has sent whole, and that the embedder has not been told of.
     pub sent: VecDeque<(bool, Vec<u8>)>,
     pub pings: VecDeque<Vec<u8>>,
-    /// The loop's part of it.
-    pub ready: bool,
-    pub read_closed: bool,
 }
 
 impl Peer {
@@ -122,8 +111,6 @@ impl Peer {
             inbox: Vec::new(),
             sent: VecDeque::new(),
             pings: VecDeque::new(),
-            ready: false,
-            read_closed: false,
         }
     }
 
@@ -212,18 +199,18 @@ impl Peer {
         edge
     }
 
-    pub fn read(&mut self, buffer: &mut [u8]) -> Read {
+    pub fn read(&mut self, buffer: &mut [u8], read_closed: bool) -> io::Result<ReadOutcome> {
         if self.ended == Some(Ending::Reset) {
-            return Read::Broken;
+            return Err(ErrorKind::ConnectionReset.into());
         }
         let count = self.arrived.len().min(buffer.len());
         if count == 0 {
-            return if self.ended.is_some() { Read::End } else { Read::Empty };
+            return Ok(if self.ended.is_some() { ReadOutcome::End } else { ReadOutcome::Empty });
         }
         for (place, byte) in buffer.iter_mut().zip(self.arrived.drain(..count)) {
             *place = byte;
         }
-        Read::Bytes(count, count < buffer.len() && !self.read_closed)
+        Ok(ReadOutcome::Bytes { count, drained: count < buffer.len() && !read_closed })
     }
 
     fn write(&mut self, slices: &[&[u8]], random: &mut Random) -> io::Result<usize> {
@@ -259,6 +246,9 @@ impl Peer {
 pub struct Kernel {
     pub peers: Vec<Option<Peer>>,
     pub random: Random,
+    /// What writing has cost since the flush began, and what it may: in nominal nanoseconds.
+    spent: u64,
+    most: u64,
 }
 
 /// The slot of an id, as it is printed.
@@ -267,6 +257,15 @@ pub fn slot_of(id: ConnectionId) -> usize {
 }
 
 impl Kernel {
+    pub fn new(random: Random) -> Kernel {
+        Kernel { peers: Vec::new(), random, spent: 0, most: u64::MAX }
+    }
+
+    /// From now on the flush has so much time.
+    pub fn give_time(&mut self, most: u64) {
+        (self.spent, self.most) = (0, most);
+    }
+
     pub fn get(&mut self, id: ConnectionId) -> Option<&mut Peer> {
         self.peers.get_mut(slot_of(id))?.as_mut().filter(|peer| peer.id == id)
     }
@@ -290,13 +289,25 @@ impl Kernel {
     }
 }
 
+impl Inlet for Kernel {
+    fn read(&mut self, slot: u32, buffer: &mut [u8], read_closed: bool) -> io::Result<ReadOutcome> {
+        self.at(slot).0.read(buffer, read_closed)
+    }
+}
+
 impl Io for Kernel {
+    fn is_time_up(&mut self) -> bool {
+        self.spent >= self.most
+    }
+
     fn write(&mut self, slot: u32, bytes: &[u8]) -> io::Result<usize> {
+        self.spent += cost::WRITE + cost::copied(bytes.len());
         let (peer, random) = self.at(slot);
         peer.write(&[bytes], random)
     }
 
     fn write_vectored(&mut self, slot: u32, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.spent += cost::WRITE + cost::copied(slices.iter().map(|slice| slice.len()).sum());
         let (peer, random) = self.at(slot);
         let slices: Vec<&[u8]> = slices.iter().map(|slice| &**slice).collect();
         peer.write(&slices, random)

@@ -1,10 +1,10 @@
-//! The fake loop: what `src/server/turn.rs` does, with simulated sockets and a simulated clock.
+//! The world around a broker: peers, an embedder and time. Who is read when is the broker's own schedule, as in the real loop.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use slotcast::broker::Broker;
 use slotcast::broker::event::ConnectionId;
+use slotcast::broker::schedule::{Pace, Schedule};
 use slotcast::broker::timers::Now;
 use slotcast::channel::position::Position;
 use slotcast::limits::Limits;
@@ -14,17 +14,11 @@ use crate::ask::{Ask, Dialect};
 use crate::embedder::{Answer, CHANNELS, Embedder};
 use crate::incoming::Item;
 use crate::oracle::{Behind, Oracle};
-use crate::peer::{Ending, Kernel, Peer, Read, Reader};
+use crate::peer::{Ending, Kernel, Peer, Reader};
 use crate::random::Random;
 
-/// What lies in the scratch buffer.
-struct Reading {
-    id: ConnectionId,
-    start: usize,
-    end: usize,
-    frames: usize,
-    more: bool,
-}
+/// What a turn may read and write, in nominal nanoseconds.
+const TIMES: [u64; 6] = [1, 3_000, 20_000, 100_000, u64::MAX / 2, u64::MAX / 2];
 
 pub struct World {
     pub broker: Broker,
@@ -39,13 +33,7 @@ pub struct World {
     pub random: Random,
     pub now: Now,
     start: Instant,
-    scratch: Vec<u8>,
-    max_frames: usize,
-    read_again: usize,
-    read_bytes: usize,
-    ready: Vec<ConnectionId>,
-    turn: VecDeque<ConnectionId>,
-    reading: Option<Reading>,
+    schedule: Schedule,
     /// Nothing is done but what follows from what was done before.
     quiet: bool,
 }
@@ -56,27 +44,26 @@ impl World {
         let mut random = Random::new(seed);
         let now = Now { instant: Instant::now(), unix_ms: 1_700_000_000_000 };
         let rules = OriginRules::new(&[], &[]).expect("no rules");
-        let scratch = random.pick(&[7, 64, 1000, 8192, 65_536, 65_536]);
+        let pace = Pace {
+            buffer: random.pick(&[7, 64, 1000, 8192, 65_536, 65_536]),
+            frames: random.pick(&[1, 3, 256]),
+            visit: random.pick(&[1, 1000, 50_000]),
+            read_again: random.pick(&[0, 5, 2000]),
+        };
         let mut broker = Broker::new(limits.clone(), rules, seed, now);
         broker.set_compression(!random.one_in(8));
         World {
             oracle: Oracle::new(limits),
             broker,
-            kernel: Kernel { peers: Vec::new(), random: Random::new(!seed) },
+            kernel: Kernel::new(Random::new(!seed)),
             embedder: Embedder::default(),
             asks: Vec::new(),
             cut_off: Vec::new(),
             opened: 0,
             now,
             start: now.instant,
-            scratch: vec![0; scratch],
-            max_frames: random.pick(&[1, 3, 256]),
-            read_again: random.pick(&[0, 5, 2000]),
-            read_bytes: 0,
+            schedule: Schedule::new(pace),
             random,
-            ready: Vec::new(),
-            turn: VecDeque::new(),
-            reading: None,
             quiet: false,
         }
     }
@@ -104,10 +91,14 @@ impl World {
         self.oracle.unix_ms = self.now.unix_ms;
         self.begin_turn();
         self.after_step();
-        while self.read_next() {
+        let until = self.broker.spent() + self.random.pick(&TIMES);
+        while self.broker.spent() < until && self.schedule.step(&mut self.broker, &mut self.kernel) {
             self.after_step();
         }
-        self.broker.expire();
+        self.schedule.pause(&mut self.broker);
+        let most = self.random.pick(&[1, 64]);
+        while !self.broker.expire_some(most, |slot| self.schedule.is_waiting(slot)) {}
+        self.broker.expire_others();
         self.note_polls();
         let events = self.note_events();
         self.oracle.sweep();
@@ -120,8 +111,12 @@ impl World {
             self.embedder.expect(id, Answer::Poll(answer));
         }
         // A loop that has a deadline pauses in its flush.
-        let most = self.random.pick(&[1, 3, 20, u64::MAX]);
-        while !self.broker.flush_some(&mut self.kernel, most) {
+        let most = self.random.pick(&TIMES);
+        let mut is_done = false;
+        // Who breaks in a flush has left, which is told in the next.
+        while !is_done || self.broker.is_telling() {
+            self.kernel.give_time(most);
+            is_done = self.broker.flush_some(&mut self.kernel);
             self.broker.assert_invariants();
             self.note_polls();
             self.handle_events();
@@ -135,20 +130,19 @@ impl World {
         self.reap();
         self.after_step();
         for id in self.broker.take_resumed() {
-            self.make_ready(id, false);
+            self.schedule.ready(&self.broker, id, false);
         }
     }
 
     /// From now on only what was begun is finished, in large steps.
     pub fn calm_down(&mut self) {
         self.quiet = true;
-        self.scratch.resize(65_536, 0);
-        self.max_frames = 256;
+        self.schedule.set_pace(Pace::default());
     }
 
     /// Whether another turn would do something without any help.
     pub fn has_work(&self) -> bool {
-        !self.ready.is_empty() || !self.turn.is_empty() || self.broker.has_work()
+        self.schedule.has_ready() || self.broker.has_work()
     }
 
     fn after_step(&mut self) {
@@ -193,97 +187,10 @@ impl World {
                 self.kernel.get(id).into_iter().for_each(|peer| peer.hung_up = true);
             }
             if readable {
-                self.make_ready(id, closed);
+                self.schedule.ready(&self.broker, id, closed);
             }
         }
-        self.turn.extend(self.ready.drain(..));
-        self.read_bytes = 0;
-    }
-
-    fn make_ready(&mut self, id: ConnectionId, read_closed: bool) {
-        if !self.broker.is_live(id) {
-            return;
-        }
-        let Some(peer) = self.kernel.get(id) else { return };
-        peer.read_closed |= read_closed;
-        if !peer.ready {
-            peer.ready = true;
-            self.ready.push(id);
-        }
-    }
-
-    fn read_next(&mut self) -> bool {
-        if self.broker.wants_flush() {
-            let waiting: Vec<ConnectionId> = self.turn.drain(..).collect();
-            waiting.iter().for_each(|&id| self.broker.excuse(id));
-            let newly = std::mem::replace(&mut self.ready, waiting);
-            self.ready.extend(newly);
-            if let Some(reading) = self.reading.take() {
-                self.set_aside(&reading);
-            }
-            return false;
-        }
-        if self.reading.is_some() {
-            self.feed();
-            return true;
-        }
-        if self.turn.is_empty() && self.read_bytes < self.read_again {
-            self.turn.extend(self.ready.extract_if(.., |id| self.broker.takes_more(*id)));
-        }
-        let Some(id) = self.turn.pop_front() else { return false };
-        if !self.broker.is_live(id) {
-            return true;
-        }
-        let Some(peer) = self.kernel.get(id) else { return true };
-        peer.ready = false;
-        if !self.broker.wants_input(id) {
-            return true;
-        }
-        let stash = self.broker.take_stash(id);
-        if !stash.is_empty() {
-            self.scratch[..stash.len()].copy_from_slice(&stash);
-            self.read_bytes += stash.len();
-            self.reading = Some(Reading { id, start: 0, end: stash.len(), frames: 0, more: true });
-            return true;
-        }
-        match peer.read(&mut self.scratch) {
-            Read::Bytes(count, drained) => {
-                self.read_bytes += count;
-                self.reading = Some(Reading { id, start: 0, end: count, frames: 0, more: !drained });
-            }
-            Read::Empty => {}
-            Read::End => self.broker.eof(id),
-            Read::Broken => self.broker.broken(id),
-        }
-        true
-    }
-
-    fn feed(&mut self) {
-        let Some(mut reading) = self.reading.take() else { return };
-        while reading.start < reading.end && reading.frames < self.max_frames {
-            let taken = self.broker.receive(reading.id, &self.scratch[reading.start..reading.end]);
-            assert!(taken <= reading.end - reading.start, "more is taken than there is");
-            if taken == 0 {
-                break;
-            }
-            reading.start += taken;
-            reading.frames += 1;
-            if self.broker.has_events() || self.broker.wants_flush() {
-                self.reading = Some(reading);
-                return;
-            }
-        }
-        self.set_aside(&reading);
-    }
-
-    fn set_aside(&mut self, reading: &Reading) {
-        let rest = &self.scratch[reading.start..reading.end];
-        if !rest.is_empty() {
-            self.broker.stash(reading.id, rest);
-        }
-        if reading.more || !rest.is_empty() {
-            self.make_ready(reading.id, false);
-        }
+        self.schedule.begin_turn();
     }
 
     fn reap(&mut self) {

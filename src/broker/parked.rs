@@ -1,0 +1,146 @@
+//! Who publishes to a channel whose last batch has not arrived at all its members yet: it waits, and the others go on. Otherwise
+//! whoever publishes faster than the members take it would fill the budgets, since nobody is judged before its bytes were offered.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::event::{ConnectionId, Event, Exchange};
+use super::slots::flag;
+use super::{Broker, cost};
+use crate::channel::Channel;
+use crate::channel::dialect::Encoding;
+use crate::channel::name::ChannelName;
+use crate::proto::http::Request;
+
+/// What of `max_outbound` the bodies of those that go on at a time may have together: one part in so many.
+const SHARE: usize = 8;
+
+/// Those who wait, by the channel that they wait for, in the order of their coming.
+///
+/// Invariant: no list is empty.
+#[derive(Debug, Default)]
+pub(super) struct Parked(BTreeMap<u32, VecDeque<ConnectionId>>);
+
+impl Parked {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Broker {
+    /// Whether an open connection is not to be read from, because it would publish to a channel that is busy.
+    pub(super) fn must_wait(&mut self, id: ConnectionId, slot: u32) -> bool {
+        if self.walking == 0 {
+            return self.slots.hot(slot).has(flag::PARKED);
+        }
+        let Some((hot, cold)) = self.slots.both(slot) else { return false };
+        if hot.has(flag::PARKED) {
+            return true;
+        }
+        // What is no dialect's publishes to the first channel alone.
+        let most = if cold.encoding == Encoding::Json { usize::MAX } else { 1 };
+        let mut channels = cold.memberships.as_slice().iter().take(most).map(|membership| membership.channel);
+        let busy = channels.find(|&key| self.channels.get(key).is_some_and(Channel::is_busy));
+        if let Some(key) = busy {
+            self.park(id, slot, key);
+        }
+        busy.is_some()
+    }
+
+    /// One who has published to a channel that is busy says no more until it is not.
+    pub(super) fn park(&mut self, id: ConnectionId, slot: u32, key: u32) {
+        let hot = self.slots.hot(slot);
+        if !hot.has(flag::PARKED) {
+            hot.set(flag::PARKED);
+            self.parked.0.entry(key).or_default().push_back(id);
+        }
+    }
+
+    /// It has published to a channel that may be busy.
+    pub(super) fn park_publisher(&mut self, id: ConnectionId, key: u32) {
+        if self.is_busy(key)
+            && let Some(slot) = self.open_slot(id)
+        {
+            self.park(id, slot, key);
+        }
+    }
+
+    /// The channel that a request would publish to, if it is busy.
+    pub(super) fn busy_channel(&self, request: &Request) -> Option<u32> {
+        if self.walking == 0 || !matches!(request.method(), "POST" | "PUT") {
+            return None;
+        }
+        let name = ChannelName::from_path(request.path()).ok()?;
+        self.channels.find(&name).filter(|&key| self.channels.get(key).is_some_and(Channel::is_busy))
+    }
+
+    /// Keeps a request that is complete until its channel is not busy any more.
+    pub(super) fn park_exchange(&mut self, slot: u32, key: u32, exchange: Exchange) {
+        let id = exchange.id;
+        if let Some(cold) = self.slots.cold(slot) {
+            cold.extras.get_or_insert_default().parked = Some(exchange);
+        }
+        self.park(id, slot, key);
+    }
+
+    /// Whether its request waits for a channel.
+    pub(super) fn is_parked(&self, slot: u32) -> bool {
+        let extras = self.slots.get(slot).and_then(|(_, cold)| cold.extras.as_ref());
+        extras.is_some_and(|extras| extras.parked.is_some())
+    }
+
+    /// Lets those go on whose channels are not busy any more: no more at a time than have few bytes together.
+    pub(super) fn unpark(&mut self) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let mut left = self.limits.max_outbound / SHARE;
+        let free: Vec<u32> = self.parked.0.keys().copied().filter(|&key| !self.is_busy(key)).collect();
+        for key in free {
+            let mut waiting = self.parked.0.remove(&key).unwrap_or_default();
+            while left > 0
+                && let Some(id) = waiting.pop_front()
+            {
+                left = left.saturating_sub(1024 + self.go_on(id));
+            }
+            if !waiting.is_empty() {
+                self.parked.0.insert(key, waiting);
+            }
+        }
+    }
+
+    fn is_busy(&self, key: u32) -> bool {
+        self.channels.get(key).is_some_and(Channel::is_busy)
+    }
+
+    /// Returns how many bytes its request has.
+    fn go_on(&mut self, id: ConnectionId) -> usize {
+        let Some(slot) = self.slots.live(id) else { return 0 };
+        let due = self.timers.now().after(self.limits.answer_timeout);
+        self.spent += cost::TELL;
+        let Some((hot, cold)) = self.slots.both(slot) else { return 0 };
+        hot.clear(flag::PARKED);
+        let Some(exchange) = cold.extras.as_mut().and_then(|extras| extras.parked.take()) else {
+            self.resumed.push(id);
+            self.excuse(id);
+            return 0;
+        };
+        cold.due = due;
+        cold.tidy();
+        let bytes = exchange.body.len();
+        self.rearm(slot);
+        self.count_inbound(slot);
+        self.events.push_back(Event::Http(exchange));
+        bytes
+    }
+
+    /// Panics if the invariant does not hold: for tests.
+    pub(super) fn assert_parked(&self) {
+        assert!(self.parked.0.values().all(|waiting| !waiting.is_empty()), "a list of nobody who waits");
+        for (slot, hot, _) in self.slots.iter().filter(|(_, hot, _)| hot.has(flag::PARKED) && !hot.has(flag::ENDED)) {
+            let id = self.slots.id(slot);
+            let lists = self.parked.0.values().filter(|waiting| waiting.contains(&id)).count();
+            assert_eq!(lists, 1, "slot {slot}: waits for a channel, and nobody lets it go on");
+            let _ = hot;
+        }
+    }
+}
