@@ -381,6 +381,39 @@ impl World {
         assert_eq!(self.broker.members(channel), self.oracle.members(channel), "members of {channel}");
     }
 
+    /// Something that it does while a flush has paused: where nobody is told of members, and nobody waits to be answered, so that the
+    /// oracle need not know how far the flush has come.
+    pub fn act_in_flush(&mut self) {
+        let channel = self.random.pick(&CHANNELS);
+        let open = self.embedder.open();
+        if open.is_empty() || self.oracle.has_polls(channel) || self.oracle.tells_members_later() {
+            return;
+        }
+        let anyone = open[self.random.below(open.len())];
+        let settled = !CHANNELS.iter().any(|channel| self.oracle.has_news_of_members(channel));
+        self.embedder.count("acts in a flush");
+        match self.random.below(8) {
+            0..4 if !self.oracle.has_news_of_members(channel) => {
+                let except = Some(anyone).filter(|_| self.random.one_in(4));
+                for _ in 0..1 + self.random.below(3) {
+                    let data = self.data((channel == "/").then_some(true));
+                    self.publish(channel, data, None, None, except);
+                }
+            }
+            4 => {
+                let data = self.data(Some(false));
+                self.send(anyone, data);
+            }
+            5 if settled => self.leave(anyone, channel),
+            6 if settled => self.join(anyone),
+            7 if settled && self.random.one_in(4) => {
+                assert!(self.broker.close(anyone, CloseCode::NORMAL, "bye"));
+                self.handle_closes();
+            }
+            _ => {}
+        }
+    }
+
     fn leave(&mut self, id: ConnectionId, channel: &str) {
         // A stream gets one channel, to its end.
         let may = self.oracle.is_member(id, channel) && !self.is_stream(id);

@@ -67,6 +67,8 @@ struct Life {
     crowded_at: u64,
     /// When a member came or went, in milliseconds.
     changed_at: u64,
+    /// In which turn that was.
+    changed_in: Option<u64>,
 }
 
 /// What one membership is owed: `next..end` of a life. `behind` until it was seen to have caught up.
@@ -134,6 +136,8 @@ pub struct Oracle {
     current: HashMap<String, usize>,
     views: HashMap<ConnectionId, View>,
     polls: Vec<Held>,
+    /// The channels of those who are answered by this flush.
+    answering: Vec<usize>,
     time: u64,
     turn: u64,
     /// Milliseconds that nobody waited for.
@@ -148,7 +152,21 @@ pub struct Oracle {
 impl Oracle {
     pub fn new(limits: Limits) -> Oracle {
         let (lives, current, views, polls) = (Vec::new(), HashMap::new(), HashMap::new(), Vec::new());
-        Oracle { lives, current, views, polls, time: 0, turn: 0, gaps: 0, now: 0, unix_ms: 0, sweep_at: 0, limits }
+        let answering = Vec::new();
+        Oracle {
+            lives,
+            current,
+            views,
+            polls,
+            answering,
+            time: 0,
+            turn: 0,
+            gaps: 0,
+            now: 0,
+            unix_ms: 0,
+            sweep_at: 0,
+            limits,
+        }
     }
 
     /// The members of a channel: those who poll are none.
@@ -306,6 +324,7 @@ impl Oracle {
 
     pub fn flushed(&mut self) {
         self.turn += 1;
+        self.answering.clear();
         for life in 0..self.lives.len() {
             self.lives[life].stays.iter_mut().for_each(|stay| stay.is_announced = true);
             if std::mem::take(&mut self.lives[life].touched) {

@@ -58,6 +58,12 @@ impl Oracle {
         self.polls.iter().any(|held| held.id == id)
     }
 
+    /// Whether somebody is held there, or was when this flush began.
+    pub fn has_polls(&self, channel: &str) -> bool {
+        let held = self.polls.iter().map(|held| held.life);
+        held.chain(self.answering.iter().copied()).any(|life| self.lives[life].name == channel)
+    }
+
     /// Those who are held.
     pub fn all_held(&self) -> Vec<ConnectionId> {
         self.polls.iter().map(|held| held.id).collect()
@@ -79,12 +85,13 @@ impl Oracle {
         let is_due = |held: &Held| is_meant(held) && held.next < self.lives[held.life].entries.len();
         let (due, waiting) = polls.into_iter().partition(is_due);
         self.polls = waiting;
+        let due: Vec<Held> = due;
+        self.answering.extend(due.iter().map(|held| held.life));
         let answer = |held: Held| {
             let of = &self.lives[held.life];
             let body = self.answer_of(&of.name, Some(held.life), held.next, of.entries.len(), None);
             (held.id, Answer { body, is_head: held.is_head })
         };
-        let due: Vec<Held> = due;
         due.into_iter().map(answer).collect()
     }
 

@@ -91,13 +91,19 @@ impl Oracle {
         self.changed(life);
     }
 
+    /// Whether somebody came or went since the last flush.
+    pub fn has_news_of_members(&self, channel: &str) -> bool {
+        let of = self.current.get(channel).map(|&life| &self.lives[life]);
+        of.is_some_and(|of| of.changed_in == Some(self.turn) || of.stays.iter().any(|stay| !stay.is_announced))
+    }
+
     fn changed(&mut self, life: usize) {
         let of = &mut self.lives[life];
         if of.listeners == 0 {
             return of.announce_all();
         }
         of.touched = true;
-        of.changed_at = self.now;
+        (of.changed_at, of.changed_in) = (self.now, Some(self.turn));
         if of.members() > self.limits.max_presence {
             of.crowded_at = self.time;
             of.announce_all();

@@ -121,6 +121,11 @@ impl World {
             self.note_polls();
             self.handle_events();
             self.reap();
+            if !is_done && !self.quiet && self.random.one_in(3) {
+                self.act_in_flush();
+                self.handle_events();
+                self.broker.assert_invariants();
+            }
         }
         self.broker.assert_flushed();
         self.oracle.assert_none_overdue();
