@@ -24,8 +24,6 @@ pub(super) const END: u64 = 5_000;
 
 /// Bytes that are copied, or read, in a nanosecond.
 const COPIED: u64 = 4;
-/// What it takes to compress a byte.
-const DEFLATED: u64 = 100;
 /// What it takes to write a byte of a message, in the words of a dialect.
 const ENCODED: u64 = 1;
 /// What it takes to make a byte that was compressed.
@@ -39,11 +37,6 @@ pub fn copied(bytes: usize) -> u64 {
 /// To encode so many bytes.
 pub(super) fn encoded(bytes: usize) -> u64 {
     bytes as u64 * ENCODED
-}
-
-/// To compress so many bytes.
-pub(super) fn deflated(bytes: u64) -> u64 {
-    bytes * DEFLATED
 }
 
 /// To make so many bytes that were compressed.

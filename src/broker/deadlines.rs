@@ -74,6 +74,7 @@ impl Broker {
         self.sweep_channels();
         self.expire_presence();
         self.sweep_chunks();
+        self.sweep_reads();
         self.tell_left_out();
     }
 

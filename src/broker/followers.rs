@@ -1,7 +1,7 @@
 //! Subscribers by HTTP: streams that last, and requests that are held until there is something to tell. A held request
 //! is a subscriber that ends after its first answer.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -67,19 +67,27 @@ pub fn lost_header(lost: Lost) -> String {
 impl Broker {
     /// What is kept of a channel, as the JSON answer to a GET. The channel is not made by asking.
     pub fn read_json(&mut self, channel: &str, from: From) -> Kept {
-        let reading = self.read(channel, from);
+        let now = self.timers.milliseconds();
+        let reading = self.channels.read(channel, from, now, &self.limits);
+        let (position, start, lost) = (reading.position, reading.start, reading.lost);
+        self.spent += cost::LOOK_UP;
+        if let Some((body, messages)) = self.reads.find(position, start, lost, now) {
+            return Kept { position, start, lost, messages, body };
+        }
         let mut items = Vec::new();
         let mut messages = 0;
         for (offset, entry) in reading.entries() {
-            let context = Context { channel, position: Position { offset, ..reading.position } };
+            let context = Context { channel, position: Position { offset, ..position } };
             Encoding::Poll.encode(&dialect::Event::Message { context, entry }, &mut items);
             messages += 1;
         }
-        let body = answer_of(channel, reading.position, reading.lost, &items);
-        let kept = Kept { position: reading.position, start: reading.start, lost: reading.lost, messages, body };
+        let body = answer_of(channel, position, lost, &items);
+        self.spent += messages as u64 * cost::LOOK_UP + cost::encoded(body.len());
         // Also if the peer turns out to have it already, or asked for the head alone.
-        self.made_bytes += kept.body.len();
-        kept
+        self.made_bytes += body.len();
+        let limit = self.limits.max_outbound_total;
+        self.reads.keep((position, start, lost), (&body, messages), (now, limit), &mut self.batches);
+        Kept { position, start, lost, messages, body }
     }
 
     /// Answers a request with a stream of a channel's messages. The id's Close event follows in any case.
@@ -289,10 +297,37 @@ impl Broker {
             self.answer(slot, Cause::Answered, &response.closing().encode_for_head());
         }
         if request.method() != "HEAD" {
-            let end = self.batches.get(shared).len();
-            let hot = self.slots.hot(slot);
-            hot.outbound.push(Range { batch: shared, start: 0, end }, &mut self.batches);
+            self.push_shared(slot, shared);
         }
+    }
+
+    /// Queues all of a batch, after what is queued.
+    fn push_shared(&mut self, slot: u32, batch: BatchKey) {
+        let end = self.batches.get(batch).len();
+        self.slots.hot(slot).outbound.push(Range { batch, start: 0, end }, &mut self.batches);
+    }
+
+    /// Queues the body of an answer by reference, once the head is queued: the batch that holds it, or one of its own.
+    pub(super) fn push_body(&mut self, slot: u32, body: Bytes) {
+        self.spent += cost::copied(body.len());
+        if let Some(batch) = self.reads.batch_of(&body) {
+            return self.push_shared(slot, batch);
+        }
+        self.made_bytes += body.len();
+        self.slots.hot(slot).outbound.push_with(&mut self.batches, &[body], |_| {});
+    }
+
+    /// Lets answers go that nobody asks for any more.
+    pub(super) fn sweep_reads(&mut self) {
+        let now = self.timers.milliseconds();
+        if self.reads.due().is_some_and(|due| due <= now) {
+            self.reads.sweep(now, &mut self.batches);
+        }
+    }
+
+    /// When that is next to be looked for.
+    pub(super) fn next_reads_sweep(&self) -> Option<Instant> {
+        self.reads.due().and_then(|due| self.timers.instant_of_milliseconds(due))
     }
 
     /// The peer has ended its side, although there may be something to read before that: nobody waits for the answer to

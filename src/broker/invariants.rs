@@ -147,6 +147,7 @@ impl Broker {
 
     fn assert_references(&self) {
         self.chunks.assert_invariants(&self.batches);
+        self.reads.assert_invariants();
         let references = self.batches.references().map(|(_, references)| references as usize);
         assert_eq!(self.batches.all_references(), references.sum::<usize>(), "references are not counted as they are");
         for (key, references) in self.batches.references() {
@@ -154,7 +155,7 @@ impl Broker {
                 self.slots.iter().flat_map(|(_, hot, _)| hot.outbound.ranges()).filter(|range| range.batch == key);
             let groups = self.channels.iter().flat_map(|(_, channel)| &channel.groups);
             let open = groups.flat_map(|group| group.open.into_iter().chain(group.walk.map(|walk| walk.open)));
-            let chunks = self.chunks_holding(key);
+            let chunks = self.chunks_holding(key) + self.reads.holding(key);
             let count = queued.count() + open.filter(|open| open.batch == key).count() + chunks;
             assert_eq!(references as usize, count, "batch {key} has references that nobody holds, or too few");
         }

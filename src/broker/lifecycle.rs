@@ -11,6 +11,7 @@ use super::slots::{Cold, Hot, flag};
 use super::timers::{Tick, ticks};
 use super::{Broker, Joined, cost};
 use crate::channel::dialect::{self, Encoding};
+use crate::proto::batch::LARGE_FOR_FEW;
 use crate::proto::close::CloseCode;
 use crate::proto::deflate::Inflater;
 use crate::proto::extension::Deflate;
@@ -183,10 +184,18 @@ impl Broker {
         let request = &exchange.request;
         let keep = !request.wants_close() && !response.is_closing() && self.may_ask_again(slot);
         let response = response.with_cors(self.rules.cors_origin(request));
+        let response = if keep { response } else { response.closing() };
+        let (answer, body) = match response.large_body(request, LARGE_FOR_FEW) {
+            Some(body) => (response.encode_for_head(), Some(body.clone())),
+            None => (response.encode_for(request), None),
+        };
         if keep {
-            self.answer_and_keep(slot, &response.encode_for(request));
+            self.answer_and_keep(slot, &answer);
         } else {
-            self.answer(slot, Cause::Answered, &response.closing().encode_for(request));
+            self.answer(slot, Cause::Answered, &answer);
+        }
+        if let Some(body) = body {
+            self.push_body(slot, body);
         }
     }
 

@@ -22,6 +22,7 @@ mod parked;
 mod presence;
 mod pressure;
 mod publish;
+mod reads;
 pub mod reason;
 pub mod schedule;
 mod scramble;
@@ -57,6 +58,7 @@ use draining::Draining;
 use event::{ConnectionId, Dropped, Event};
 use jobs::{Job, Jobs};
 use parked::Parked;
+use reads::Reads;
 use reason::Counters;
 use scramble::{scrambled, unscrambled};
 use slots::{Slots, flag};
@@ -115,6 +117,8 @@ pub struct Broker {
     resumed: Vec<ConnectionId>,
     /// Log that was encoded for those who catch up.
     chunks: Chunks,
+    /// What was written for those who read and do not wait.
+    reads: Reads,
     /// Whether permessage-deflate is agreed to.
     compression: bool,
     encoder: Encoder,
@@ -171,6 +175,7 @@ impl Broker {
             ended: Vec::new(),
             resumed: Vec::new(),
             chunks: Chunks::default(),
+            reads: Reads::default(),
             made_bytes: 0,
             offered_bytes: 0,
             spent: 0,
@@ -201,6 +206,7 @@ impl Broker {
 
     /// Takes note of the time: once when the loop wakes up.
     pub fn advance(&mut self, now: Now) {
+        self.encoder.begin_turn();
         self.timers.advance(now);
     }
 
@@ -238,7 +244,7 @@ impl Broker {
     pub fn next_deadline(&self) -> Option<Instant> {
         let paced = self.draining.as_ref().map(|draining| self.timers.instant_of(draining.next));
         let told = self.next_presence().into_iter().chain(self.next_complaint());
-        let swept = self.next_sweep().into_iter().chain(self.next_chunk_sweep());
+        let swept = self.next_sweep().into_iter().chain(self.next_chunk_sweep()).chain(self.next_reads_sweep());
         self.timers.next().into_iter().chain(paced).chain(swept).chain(told).min()
     }
 

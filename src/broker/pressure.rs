@@ -41,6 +41,7 @@ impl Broker {
         self.over = over;
         if self.are_over(self.limits.max_outbound_total) {
             self.chunks.clear(&mut self.batches);
+            self.reads.clear(&mut self.batches);
             self.shed(all_were_offered);
         }
     }

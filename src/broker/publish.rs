@@ -52,7 +52,7 @@ impl Broker {
         let entry = Entry { unix_ms, message, from, name, except: except.map(|id| id.0) };
         let grown = self.channels.publish(key, entry, now, &mut self.batches, &mut self.encoder, &self.limits);
         self.made_bytes += grown;
-        self.spent += cost::TELL + cost::copied(grown);
+        self.spent += cost::TELL + cost::copied(grown) + self.encoder.take_cost();
         let encodings = self.channels[key as usize].open_batches();
         self.counters.messages_encoded += encodings as u64;
         if encodings > 0 {

@@ -219,7 +219,9 @@ mod tests {
             let mut group = Group::new(Encoding::Raw);
             let member = |slot| Member { cursor: 0, slot, catching_up: false };
             let mut owing: Vec<u32> = (0..next(9)).collect();
-            owing.iter().for_each(|&slot| drop(group.insert(member(slot))));
+            for &slot in &owing {
+                group.insert(member(slot));
+            }
             let mut places: Vec<u32> = owing.clone();
             let mut served = Vec::new();
             group.walk = Some(Walk { open: Open { batch: 0, base: 0 }, head: 1, served: 0 });

@@ -62,6 +62,8 @@ fn answers_that_close_or_leave_the_body_out() {
     ] {
         turns_at(&mut world, 20, |world, _| {
             let exchange = exchange(world, request);
+            // What has not changed is not written again.
+            world.broker.publish("/chat", Message::text("x".repeat(100)), None, None);
             let response = world.broker.read_json("/chat", From::All).answer_to(exchange.request());
             world.broker.respond(exchange, response);
         });
@@ -71,6 +73,39 @@ fn answers_that_close_or_leave_the_body_out() {
         let body = vec![b'x'; 1000];
         world.broker.respond(exchange, Response::new(Status::OK).with_body("text/plain", body));
     });
+}
+
+/// Each answer was written anew: 500 connections that asked for a full history eight times each took eight seconds.
+#[test]
+fn what_is_kept_is_written_once_for_all_who_ask() {
+    let mut world = World::new(Limits::default());
+    for _ in 0..100 {
+        world.broker.publish("/chat", Message::text("x".repeat(2000)), None, None);
+    }
+    world.flush();
+    world.wire.blocked = true;
+    for _ in 0..100 {
+        let exchange = exchange(&mut world, "GET /chat HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let response = world.broker.read_json("/chat", From::All).answer_to(exchange.request());
+        world.broker.respond(exchange, response);
+        world.broker.assert_invariants();
+    }
+    let held = world.broker.outbound_held();
+    assert!((200_000..300_000).contains(&held), "{held} bytes for a hundred answers");
+    world.wire.blocked = false;
+    world.broker.publish("/chat", Message::text("new"), None, None);
+    let exchange = exchange(&mut world, "GET /chat HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let response = world.broker.read_json("/chat", From::All).answer_to(exchange.request());
+    world.broker.respond(exchange, response);
+    let sent = world.flush();
+    assert_eq!(sent.matches("HTTP/1.1 200 OK").count(), 101);
+    assert_eq!((sent.matches("xxx\"").count(), sent.matches("\"new\"").count()), (10_099, 1));
+    for _ in 0..2 {
+        world.now.instant += Duration::from_secs(1);
+        world.broker.advance(world.now);
+        world.broker.expire();
+    }
+    assert_eq!(world.broker.outbound_held(), 0, "what nobody asks for is not kept");
 }
 
 #[test]

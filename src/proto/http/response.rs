@@ -117,6 +117,11 @@ impl Response {
         if request.method() == "HEAD" { self.encode_for_head() } else { self.encode() }
     }
 
+    /// The body, if this request is answered with one of at least so many bytes: it may follow the head by reference.
+    pub fn large_body(&self, request: &Request, least: usize) -> Option<&Bytes> {
+        (self.body.len() >= least && self.may_have_body() && request.method() != "HEAD").then_some(&self.body)
+    }
+
     /// The answer to HEAD: the same `Content-Length`, no body (RFC 9110 §9.3.2).
     pub fn encode_for_head(&self) -> Vec<u8> {
         let status = if (200..=599).contains(&self.status.0) { self.status } else { Status::INTERNAL_SERVER_ERROR };
