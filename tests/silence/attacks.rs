@@ -19,6 +19,10 @@ pub const BEARER: &str = "Authorization: Bearer sesame\r\n";
 /// What peers that do not read may be ended for.
 const SLOW: &[&str] = &["slow_consumer", "outbound_total", "write_timeout"];
 
+/// Budgets past which it shows what is in none of them.
+const TIGHT: &[&str] =
+    &["max-inbound-total=2097152", "max-outbound-total=8388608", "history-total=262144", "max-head=65535"];
+
 pub struct Attack {
     pub name: &'static str,
     /// More settings of the broker.
@@ -85,6 +89,7 @@ pub const ATTACKS: &[Attack] = &[
             let post = post("/deflate", "", &noise(1, MAX_MESSAGE));
             vec![with_deflate(4, "/deflate"), Group::asking(n, 1, post)]
         },
+        allows: &["inbound_total"],
         ..PLAIN
     },
     Attack {
@@ -166,8 +171,9 @@ pub const ATTACKS: &[Attack] = &[
             let command = |kind: &str| text(&format!("{{\"type\":\"{kind}\",\"channel\":\"/room\"}}"));
             let both = [command("subscribe"), command("unsubscribe")].concat();
             let room = Group::opened(4, |_, _| upgrade("/room", JSON)).watched();
-            let joined = Group::opened(n, |i, _| upgrade(&alone(i), JSON));
-            vec![room, joined.says(repeated(128, &both)).pace(20)]
+            let joined = Group::opened(n, |i, _| upgrade(&format!("{}?name={}{i:04}", alone(i), "n".repeat(60)), JSON));
+            // Of one who came while somebody asked who is there, the leaving has to be told.
+            vec![room, joined.says([command("members"), repeated(128, &both)].concat()).each(1)]
         },
         ..PLAIN
     },
@@ -181,7 +187,7 @@ pub const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "evict subs",
-        settings: &[TOKEN],
+        settings: &[TOKEN, "max-channels=5000"],
         groups: |n, _| {
             let joined = Group::opened(n, |i, _| upgrade(&alone(i), JSON));
             let burst = |i: usize, k: u64| {
@@ -189,14 +195,16 @@ pub const ATTACKS: &[Attack] = &[
                 let command = |j| format!("{{\"type\":\"{kind}\",\"channel\":\"/new/{i}/{life}/{j}\",\"ref\":1}}");
                 commands(0..127, command)
             };
-            vec![joined.says_each(burst).each(127)]
+            vec![joined.says_each(burst).each(127).returning()]
         },
+        // Who is refused very often.
+        allows: &["control_rate"],
         has_victims: true,
         ..PLAIN
     },
     Attack {
         name: "evict polls",
-        settings: &[TOKEN],
+        settings: &[TOKEN, "max-channels=300"],
         groups: |n, _| {
             let ask = |i, life| get(&format!("/new/{i}/{life}?wait=60&since=0.0"));
             vec![Group::coming(n, ask).ends(End::Goes)]
@@ -231,7 +239,7 @@ pub const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "held heads",
-        settings: &["max-inbound-total=2097152", "max-head=65535"],
+        settings: TIGHT,
         groups: |n, _| {
             let head = |i, _| {
                 let more = format!("X-Long: {}\r\nContent-Length: 1000000\r\n", "v".repeat(60_000));
@@ -244,7 +252,7 @@ pub const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "held polls",
-        settings: &["max-inbound-total=2097152", "max-head=65535"],
+        settings: TIGHT,
         groups: |n, _| {
             let ask = |i, _| {
                 let more = format!("X-Long: {}\r\n", "v".repeat(60_000));

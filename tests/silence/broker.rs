@@ -35,14 +35,17 @@ struct Peak {
     outbound: usize,
     inbound: usize,
     history: usize,
+    /// The most channels, whatever else was held then.
+    channels: usize,
 }
 
 impl Peak {
     fn note(&mut self, server: &Server) {
         let now = (server.outbound_held(), server.inbound_held(), server.history_held());
         if now.0 + now.1 + now.2 > self.outbound + self.inbound + self.history {
-            *self = Peak { outbound: now.0, inbound: now.1, history: now.2 };
+            (self.outbound, self.inbound, self.history) = now;
         }
+        self.channels = self.channels.max(server.channels() + server.stubs());
     }
 }
 
@@ -84,6 +87,7 @@ fn set(limits: &mut Limits, name: &str, value: usize) -> io::Result<()> {
         "max-outbound-total" => limits.max_outbound_total = value,
         "max-outbound" => limits.max_outbound = value,
         "max-message" => limits.max_message = value,
+        "max-channels" => limits.max_channels = value,
         "max-head" => limits.max_head = value,
         "history-total" => limits.history_total = value,
         _ => return Err(io::Error::other(format!("no limit is called {name}"))),
@@ -131,6 +135,7 @@ fn report(server: &Server, peak: &Peak) -> String {
     line("outbound", peak.outbound as u128);
     line("inbound", peak.inbound as u128);
     line("history", peak.history as u128);
+    line("channels", peak.channels as u128);
     line("turns", server.turns().count().into());
     for &cause in Cause::ALL {
         line(cause.as_str(), server.counters().closed(cause).into());

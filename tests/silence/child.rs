@@ -8,8 +8,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-/// Longer than a broker that is broken may take for anything: a turn of half a minute has been seen.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+/// Longer than anything here may take: what is not there by then does not come.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct Broker {
     pub address: SocketAddr,

@@ -90,7 +90,7 @@ impl Pair {
     }
 }
 
-/// The longest silence of each pair; None for one that was disconnected, or heard nothing any more.
+/// The longest silence of each pair, be it one that has not ended yet; None for one that was disconnected.
 pub type Silences = [Option<Duration>; 2];
 
 /// Two pairs that talk, on a thread.
@@ -142,7 +142,8 @@ fn talk(mut pairs: [Pair; 2], measuring: &AtomicBool, ending: &AtomicBool) -> Si
         if ending.load(SeqCst) {
             let deadline = *deadline.get_or_insert(now + PATIENCE);
             if now >= deadline || pairs.iter().all(Pair::has_heard_all) {
-                return pairs.map(|pair| (!pair.is_lost && pair.has_heard_all()).then_some(pair.longest));
+                pairs.iter_mut().filter(|pair| !pair.has_heard_all()).for_each(|pair| pair.arrived(now));
+                return pairs.map(|pair| (!pair.is_lost).then_some(pair.longest));
             }
         } else if now >= next {
             pairs.iter_mut().filter(|pair| !pair.is_lost).for_each(|pair| pair.say(&bytes));

@@ -51,9 +51,13 @@ const MESSAGES: usize = 3;
 const OWN_ENDS: [&str; 6] =
     ["peer_closed", "peer_vanished", "connection_reset", "answered", "refused", "shutting_down"];
 
-/// What a process may hold besides its budgets, in bytes: at rest, and for each connection.
+/// What a process may hold besides its budgets, in bytes: at most, for each connection, and for each channel.
 const BESIDE: u64 = 8 << 20;
-const EACH: u64 = 2048;
+const EACH_CONNECTION: u64 = 2048;
+const EACH_CHANNEL: u64 = 1024;
+
+/// The most connections of an attack besides the attackers.
+const OTHERS: usize = 1000;
 
 struct Options {
     names: Vec<String>,
@@ -83,11 +87,12 @@ fn run() -> io::Result<bool> {
     let (mut passed, mut failed) = (0, 0);
     for attack in ATTACKS.iter().filter(wanted) {
         for &size in &options.sizes {
-            let mut runs = Vec::new();
-            for run in 1..=options.runs {
-                runs.push(one_run(&program, attack, size, &idle, run == options.runs)?);
-            }
-            let (line, is_good) = row(attack, size, &runs, options.turn);
+            let run = |run| one_run(&program, attack, size, &idle, run == options.runs);
+            let (line, is_good) = match (1..=options.runs).map(run).collect::<io::Result<Vec<_>>>() {
+                Ok(runs) => row(attack, size, &runs, options.turn),
+                // The broker says nothing any more, or has ended.
+                Err(error) => (format!("{:<15} {size:>5} | FAILED {error}", attack.name), false),
+            };
             println!("{line}");
             *if is_good { &mut passed } else { &mut failed } += 1;
         }
@@ -229,13 +234,13 @@ fn median(times: impl Iterator<Item = Option<Duration>>) -> Option<Duration> {
 
 fn row(attack: &Attack, size: usize, runs: &[Outcome], turn: Duration) -> (String, bool) {
     let most = |value: &dyn Fn(&Outcome) -> u64| runs.iter().map(value).max().unwrap_or_default();
-    let told = |name: &str| most(&|run| run.report.get(name).copied().unwrap_or_default());
+    let told = |name: &str| most(&|run| run.told(name));
     let knows_turn = runs.iter().all(|run| run.report.contains_key("longest_us"));
     let longest = knows_turn.then(|| Duration::from_micros(told("longest_us")));
     let (quiet, idle) = (median(runs.iter().map(|run| run.attacked)), median(runs.iter().map(|run| run.idle)));
     let stopped = runs.iter().find_map(|run| run.stopped);
     let lost = most(&|run| run.lost(attack).iter().map(|(_, count)| count).sum());
-    let faults = faults(attack, runs, turn, longest, quiet, idle);
+    let faults = faults(attack, size, runs, turn, (longest, quiet, idle));
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     let line = format!(
         "{:<15} {size:>5} | {:>6} {:>6} | {:>6} {:>6} | {:>6.1} {:>6.1} {:>8} | {lost:>4} | {:>4} | {:>5.1} {:>6.1} {:>6.1} {:>6.1} | {}",
@@ -258,6 +263,16 @@ fn row(attack: &Attack, size: usize, runs: &[Outcome], turn: Duration) -> (Strin
 }
 
 impl Outcome {
+    fn told(&self, name: &str) -> u64 {
+        self.report.get(name).copied().unwrap_or_default()
+    }
+
+    /// The most that may be resident where so many bytes are counted.
+    fn limit(&self, counted: u64, size: usize) -> u64 {
+        let connections = (size + OTHERS) as u64 * EACH_CONNECTION;
+        counted * 11 / 10 + BESIDE + connections + self.told("channels") * EACH_CHANNEL
+    }
+
     /// What was dropped that should not have been, by why.
     fn lost(&self, attack: &Attack) -> Vec<(String, u64)> {
         let closed = self.report.iter().filter(|(name, _)| is_cause(name) && !OWN_ENDS.contains(&name.as_str()));
@@ -276,16 +291,15 @@ impl Outcome {
 
 /// Whether a figure of the report is a count of ends.
 fn is_cause(name: &str) -> bool {
-    !["longest_us", "wall_us", "outbound", "inbound", "history", "turns"].contains(&name)
+    !["longest_us", "wall_us", "outbound", "inbound", "history", "channels", "turns"].contains(&name)
 }
 
 fn faults(
     attack: &Attack,
+    size: usize,
     runs: &[Outcome],
     turn: Duration,
-    longest: Option<Duration>,
-    quiet: Option<Duration>,
-    idle: Option<Duration>,
+    (longest, quiet, idle): (Option<Duration>, Option<Duration>, Option<Duration>),
 ) -> Vec<String> {
     let mut faults = Vec::new();
     if longest.is_some_and(|longest| longest > turn) {
@@ -303,10 +317,12 @@ fn faults(
     if runs.iter().any(|run| run.stopped.is_some_and(|stopped| stopped > STOPPING)) {
         faults.push("stop".to_owned());
     }
-    // Those of the attack may be a thousand more than the attackers.
-    let allowed = |run: &Outcome| run.budgets * 11 / 10 + BESIDE + EACH * 4000;
-    if runs.iter().any(|run| run.memory > allowed(run)) {
+    if runs.iter().any(|run| run.memory > run.limit(run.budgets, size)) {
         faults.push("memory".to_owned());
+    }
+    let held = |run: &Outcome| run.told("outbound") + run.told("inbound") + run.told("history");
+    if runs.iter().any(|run| run.memory > run.limit(held(run), size)) {
+        faults.push("uncounted".to_owned());
     }
     faults
 }
