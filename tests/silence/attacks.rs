@@ -19,6 +19,9 @@ pub const BEARER: &str = "Authorization: Bearer sesame\r\n";
 /// What peers that do not read may be ended for.
 const SLOW: &[&str] = &["slow_consumer", "outbound_total", "write_timeout"];
 
+/// What those may be ended for who send more at a time than `max_inbound_total`: some hundreds of a MiB each.
+const UPLOADS: &[&str] = &["inbound_total"];
+
 /// Budgets past which it shows what is in none of them.
 const TIGHT: &[&str] =
     &["max-inbound-total=2097152", "max-outbound-total=8388608", "history-total=262144", "max-head=65535"];
@@ -89,7 +92,7 @@ pub const ATTACKS: &[Attack] = &[
             let post = post("/deflate", "", &noise(1, MAX_MESSAGE));
             vec![with_deflate(4, "/deflate"), Group::asking(n, 1, post)]
         },
-        allows: &["inbound_total"],
+        allows: UPLOADS,
         ..PLAIN
     },
     Attack {
@@ -158,6 +161,7 @@ pub const ATTACKS: &[Attack] = &[
             let joined = Group::opened(n, |i, _| upgrade(&alone(i), ""));
             vec![joined.says(fragments(MAX_FRAGMENTS, &[b'x'; MAX_MESSAGE / MAX_FRAGMENTS])).each(1)]
         },
+        allows: UPLOADS,
         ..PLAIN
     },
     Attack {
@@ -197,17 +201,17 @@ pub const ATTACKS: &[Attack] = &[
             };
             vec![joined.says_each(burst).each(127).returning()]
         },
-        // Who is refused very often.
-        allows: &["control_rate"],
+        // Who is refused very often, and who comes again when there are as many channels as there may be.
+        allows: &["control_rate", "too_many_channels"],
         has_victims: true,
         ..PLAIN
     },
     Attack {
         name: "evict polls",
-        settings: &[TOKEN, "max-channels=300"],
+        settings: &[TOKEN, "max-channels=150"],
         groups: |n, _| {
-            let ask = |i, life| get(&format!("/new/{i}/{life}?wait=60&since=0.0"));
-            vec![Group::coming(n, ask).ends(End::Goes)]
+            let ask = |i, k| get(&format!("/new/{i}/{k}?wait=60&since=0.0"));
+            vec![Group::asking_for(n, 1, ask).held()]
         },
         has_victims: true,
         ..PLAIN
@@ -298,6 +302,7 @@ pub const ATTACKS: &[Attack] = &[
             let hearing = Group::opened(4, |_, _| upgrade("/lines", ""));
             vec![hearing, Group::asking(n, 1, post("/lines", NDJSON, &lines(8000, 100)))]
         },
+        allows: UPLOADS,
         ..PLAIN
     },
     Attack {
@@ -306,6 +311,7 @@ pub const ATTACKS: &[Attack] = &[
             let post = post("/lines", NDJSON, &lines(3600, 280));
             vec![with_deflate(4, "/lines"), Group::asking(n, 1, post)]
         },
+        allows: UPLOADS,
         ..PLAIN
     },
     Attack {
@@ -319,7 +325,8 @@ pub const ATTACKS: &[Attack] = &[
     Attack {
         name: "deaf sse",
         groups: |n, _| {
-            let deaf = Group::opened(n, |_, _| request("GET", "/sse", "Accept: text/event-stream\r\n")).deaf();
+            let deaf =
+                Group::opened(n, |_, _| request("GET", "/sse", "Accept: text/event-stream\r\n")).deaf().returning();
             vec![deaf, Group::asking(1, 1, post("/sse", "", &noise(4, 16 * 1024)))]
         },
         allows: SLOW,
@@ -425,7 +432,7 @@ pub const ATTACKS: &[Attack] = &[
             let part = |i, _| [request("POST", &alone(i), "Content-Length: 1000000\r\n"), noise(5, 260_000)].concat();
             let innocent = Group::coming(1, |_, _| request("POST", "/innocent", "Content-Length: 900000\r\n"));
             let innocent = innocent.times(60).says(noise(6, 15_000)).pace(12).watched();
-            vec![Group::coming(n, part), innocent]
+            vec![innocent, Group::coming(n, part)]
         },
         allows: &["inbound_total"],
         ..PLAIN
