@@ -54,6 +54,11 @@ fn alone(i: usize) -> String {
     format!("/alone/{i}")
 }
 
+/// How many large answers one attacker asks for at a time, so that all of them together can be sent in some seconds.
+fn shared(n: usize, most: usize) -> usize {
+    (4000 / n).clamp(2, most)
+}
+
 /// Those who listen to what is published with compression.
 fn with_deflate(count: usize, target: &'static str) -> Group {
     Group::opened(count, move |_, _| upgrade(target, DEFLATE))
@@ -70,19 +75,23 @@ pub const ATTACKS: &[Attack] = &[
     Attack {
         name: "histories read",
         prepare: |_| vec![history("/history", "")],
-        groups: |n, _| vec![Group::asking(n, 8, repeated(8, &get("/history")))],
+        groups: |n, _| {
+            let count = shared(n, 8);
+            vec![Group::asking(n, count as u64, repeated(count, &get("/history")))]
+        },
         ..PLAIN
     },
     Attack {
         name: "since",
         prepare: |_| vec![history("/history", "")],
         groups: |n, position| {
+            let count = shared(n, 8) as u64;
             let epoch = position.split('.').next().unwrap_or_default().to_owned();
             let burst = move |i: usize, k: u64| {
-                let one = |j| get(&format!("/history?since={epoch}.{}", (i as u64 * 7 + k * 8 + j) % 100));
-                (0..8).flat_map(one).collect()
+                let one = |j| get(&format!("/history?since={epoch}.{}", (i as u64 * 7 + k * count + j) % 100));
+                (0..count).flat_map(one).collect()
             };
-            vec![Group::asking_for(n, 8, burst)]
+            vec![Group::asking_for(n, count, burst)]
         },
         ..PLAIN
     },
@@ -127,7 +136,8 @@ pub const ATTACKS: &[Attack] = &[
             let crowd = Group::opened(900, |i, _| upgrade(&format!("/crowd?name=member{i}"), ""));
             let ask = |i| format!("{{\"type\":\"members\",\"channel\":\"/crowd\",\"ref\":{i}}}");
             let asking = Group::opened(n, |i, _| upgrade(&alone(i), JSON));
-            vec![crowd, asking.says(commands(0..64, ask)).each(64)]
+            let count = shared(n, 64);
+            vec![crowd, asking.says(commands(0..count, ask)).each(count as u64)]
         },
         ..PLAIN
     },

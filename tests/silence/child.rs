@@ -47,7 +47,8 @@ impl Broker {
         self.tell("report\n")?;
         let mut report = HashMap::new();
         loop {
-            let line = self.lines.recv_timeout(PATIENCE).map_err(io::Error::other)?;
+            let line = self.lines.recv_timeout(PATIENCE);
+            let line = line.map_err(|_| io::Error::other(format!("it says nothing for {} s", PATIENCE.as_secs())))?;
             let Some((name, value)) = line.split_once(' ') else { return Ok(report) };
             report.insert(name.to_owned(), value.parse().map_err(io::Error::other)?);
         }

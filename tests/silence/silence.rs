@@ -31,7 +31,7 @@ const GATHERING: Duration = Duration::from_secs(20);
 /// How long the attack goes on before the broker is told to shut down.
 const AGAIN: Duration = Duration::from_millis(300);
 
-/// How long answers that are due may be waited for: longer than the handshake timeout, past which they would not come.
+/// How long no answer may come of those that are due: longer than the handshake timeout, past which none would.
 const SETTLING: Duration = Duration::from_secs(11);
 
 /// What a shutdown may take: its own time and a second.
@@ -161,13 +161,18 @@ fn one_run(program: &Path, attack: &Attack, size: usize, idle: &Broker, stops: b
     crowd.begin();
     crowd.run(true, |_| begun.elapsed() >= ATTACK)?;
     pairs.end();
-    let attacked = Instant::now();
+    let (attacked, mut last, mut answers) = (Instant::now(), Instant::now(), 0);
     crowd.run(false, |crowd| {
-        let settled = crowd.due() == 0 || attacked.elapsed() >= SETTLING;
+        if crowd.seen.answers > answers {
+            (last, answers) = (Instant::now(), crowd.seen.answers);
+        }
+        let settled = crowd.due() == 0 || last.elapsed() >= SETTLING;
         (pairs.have_ended() && settled) || attacked.elapsed() >= child::PATIENCE
     })?;
+    // What still comes is not lost.
+    let due = if last.elapsed() >= SETTLING { crowd.due() } else { 0 };
     let [attacked, at_rest] = pairs.silences();
-    let (report, due) = (broker.report()?, crowd.due());
+    let report = broker.report()?;
     let memory = broker.memory().1.saturating_sub(rest);
     let victims = victims.gone(&mut victim, bearer)?;
     let seen = crowd.seen;
