@@ -114,7 +114,7 @@ pub const ATTACKS: &[Attack] = &[
         name: "big to deaf",
         groups: |n, _| {
             let deaf = Group::opened(n, |_, _| upgrade("/big", "")).deaf();
-            vec![deaf, Group::asking(1, 1, post("/big", "", &noise(2, MAX_MESSAGE)))]
+            vec![deaf, Group::asking(1, 1, post("/big", "", &noise(2, MAX_MESSAGE))).pace(100)]
         },
         allows: SLOW,
         ..PLAIN
@@ -221,8 +221,9 @@ pub const ATTACKS: &[Attack] = &[
         settings: &[TOKEN, "max-channels=150"],
         groups: |n, _| {
             let ask = |i, k| get(&format!("/new/{i}/{k}?wait=60&since=0.0"));
-            vec![Group::asking_for(n, 1, ask).held()]
+            vec![Group::asking_for(n, 1, ask).held().returning()]
         },
+        allows: &["too_many_channels"],
         has_victims: true,
         ..PLAIN
     },
@@ -337,7 +338,7 @@ pub const ATTACKS: &[Attack] = &[
         groups: |n, _| {
             let deaf =
                 Group::opened(n, |_, _| request("GET", "/sse", "Accept: text/event-stream\r\n")).deaf().returning();
-            vec![deaf, Group::asking(1, 1, post("/sse", "", &noise(4, 16 * 1024)))]
+            vec![deaf, Group::asking(1, 1, post("/sse", "", &noise(4, 16 * 1024))).pace(2)]
         },
         allows: SLOW,
         ..PLAIN

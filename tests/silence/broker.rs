@@ -14,8 +14,8 @@ use slotcast::{Cause, Config, Event, Limits, PublishToken, Relay, Server};
 /// The key of the standard input among the server's sources.
 const COMMANDS: usize = 1;
 
-/// How long peers have to go, as the daemon's default is.
-const SHUTDOWN: Duration = Duration::from_secs(5);
+/// How long peers have to go: less than the daemon's default, since most attackers use all of it.
+const SHUTDOWN: Duration = Duration::from_secs(2);
 
 /// Stands in for what a server without a meter does not have. Where it has one, its own methods come first.
 #[allow(dead_code, reason = "a server that has these methods does not need them")]

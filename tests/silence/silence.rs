@@ -35,7 +35,7 @@ const AGAIN: Duration = Duration::from_millis(300);
 const SETTLING: Duration = Duration::from_secs(11);
 
 /// What a shutdown may take: its own time and a second.
-const STOPPING: Duration = Duration::from_secs(6);
+const STOPPING: Duration = Duration::from_secs(3);
 
 /// How much longer than beside an idle broker a silence may be.
 const MORE: Duration = Duration::from_millis(20);
