@@ -1,6 +1,6 @@
 # Every target is one line; what it does stands in the script that it names.
 .DEFAULT_GOAL := help
-.PHONY: help run test rust-test planted websocat-test autobahn browser-test examples-test clients-test lint doc bench bench-check micro figures fuzz clean
+.PHONY: help run test rust-test planted websocat-test autobahn browser-test examples-test clients-test lint doc bench bench-check micro figures silence fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ micro: ## the paths that a byte travels, without sockets
 
 figures: ## size, start, memory at rest and per connection, against their limits
 	bash tests/figures/run.sh
+
+silence: ## what attacks do to those who are quiet: one line an attack and size (half an hour; QUICK=1: five minutes)
+	bash tests/silence/run.sh
 
 fuzz: ## a hundred thousand seeds through the simulator
 	SLOTCAST_SEEDS=100000 cargo test --release --test simulator -- --nocapture
