@@ -23,11 +23,12 @@ enum Wrote {
     Broken,
 }
 
-/// A flush looks at the time whenever it has done so much, in nominal nanoseconds: 16 writes.
-const LOOK: u64 = 16 * cost::WRITE;
+/// A flush looks at the time whenever it has done so much, in nominal nanoseconds: 32 writes of little.
+const LOOK: u64 = 32 * cost::WRITE;
 
-/// What a channel's members are written at a time, if others wait.
-const SLICE: u64 = 2 * LOOK;
+/// Channels with no more members are told at once, if it is no more than that, in bytes: there is nothing to be gained by less.
+const FEW: usize = 8;
+const LITTLE: u32 = 64 * 1024;
 
 /// What it takes to queue a range to a member instead of writing it.
 const QUEUED: u64 = 50;
@@ -189,17 +190,13 @@ impl Broker {
     /// Takes a channel's batches to its members: the next of them, if others wait, or as many as there is time for. Returns None if
     /// all have what was published, or else how urgent the rest is.
     fn fan_out(&mut self, key: u32, tier: usize, io: &mut impl Io) -> Option<usize> {
+        if self.tell_few(key, io) {
+            return None;
+        }
         let is_alone = self.jobs.is_done();
-        let mut left = SLICE;
         self.begin_walks(key);
-        loop {
-            let began = self.spent;
-            let is_done = self.walk_on(key, io);
-            left = left.saturating_sub(self.spent - began);
-            if is_done {
-                break;
-            }
-            if if is_alone { io.is_time_up() } else { left == 0 } {
+        while !self.walk_on(key, io) {
+            if !is_alone || io.is_time_up() {
                 return Some(tier + 1);
             }
         }
@@ -213,6 +210,41 @@ impl Broker {
         self.channels[key as usize].touched = false;
         self.release_if_idle(key);
         None
+    }
+
+    /// The short way of most channels: with one encoding, few members, and nothing to tell but messages. Returns false if this is
+    /// not one of them.
+    fn tell_few(&mut self, key: u32, io: &mut impl Io) -> bool {
+        let tolerated = self.tolerated();
+        let channel = &mut self.channels[key as usize];
+        let head = channel.log.head();
+        let (None, [group]) = (&channel.presence, channel.groups.as_mut_slice()) else { return false };
+        let (Some(open), None) = (group.open, group.walk) else { return false };
+        let few = (1..=FEW).contains(&group.members.len()) && self.batches.get(open.batch).len() <= LITTLE;
+        if !few || group.encoding == Encoding::Poll {
+            return false;
+        }
+        group.open = None;
+        channel.touched = false;
+        let mut troubled = Vec::new();
+        let mut fan_out = FanOut {
+            walk: Walk { open, head, served: 0 },
+            batches: &mut self.batches,
+            jobs: &mut self.jobs,
+            over: &mut self.over,
+            sent: 0,
+            bytes: 0,
+            credit: i64::MAX,
+        };
+        fan_out.members(&group.members, &mut self.slots.hot, tolerated, io, &mut troubled);
+        self.counters.messages_sent += fan_out.sent;
+        self.counters.bytes_sent += fan_out.bytes;
+        self.spent += (i64::MAX - fan_out.credit) as u64;
+        self.batches.close(open.batch);
+        if !troubled.is_empty() {
+            self.end_or_block(troubled);
+        }
+        true
     }
 
     /// From now on what is published to a channel goes into the next batches, if the last ones have arrived.
@@ -236,11 +268,13 @@ impl Broker {
         let mut credit = LOOK as i64;
         let mut troubled = Vec::new();
         let channel = &mut self.channels[key as usize];
-        if !channel.is_busy() {
-            return true;
-        }
+        let (mut walks, mut arrived) = (0, 0);
         for group in &mut channel.groups {
-            let Some(walk) = group.walk.filter(|_| group.encoding != Encoding::Poll) else { continue };
+            let Some(walk) = group.walk else { continue };
+            walks += 1;
+            if credit <= 0 || group.encoding == Encoding::Poll {
+                continue;
+            }
             let mut fan_out = FanOut {
                 walk,
                 batches: &mut self.batches,
@@ -258,22 +292,32 @@ impl Broker {
             self.counters.bytes_sent += fan_out.bytes;
             if (served as usize) < group.members.len() {
                 group.walk = Some(Walk { served, ..walk });
-                break;
+                continue;
             }
             group.walk = None;
+            arrived += 1;
             self.batches.close(walk.open.batch);
         }
+        if walks == 0 {
+            return true;
+        }
         self.spent += (LOOK as i64 - credit) as u64;
+        self.end_or_block(troubled);
+        if walks > arrived && credit > 0 {
+            arrived += usize::from(self.answer_some(key, credit as u64));
+        }
+        let is_done = walks == arrived;
+        self.walking -= usize::from(is_done);
+        is_done
+    }
+
+    fn end_or_block(&mut self, troubled: Vec<(u32, Wrote)>) {
         for (slot, wrote) in troubled {
             match wrote {
                 Wrote::Broken => self.end(slot, Cause::Reset),
                 _ => self.block(slot, true),
             }
         }
-        let has_answered = self.answer_some(key, LOOK.saturating_sub((LOOK as i64 - credit) as u64));
-        let is_done = has_answered && !self.channels[key as usize].is_busy();
-        self.walking -= usize::from(is_done);
-        is_done
     }
 
     /// Writes what is queued to one connection. Returns how urgent it is, if that is less than was thought.
@@ -426,6 +470,9 @@ fn write_queue(hot: &Hot, slot: u32, batches: &Batches, io: &mut impl Io) -> io:
     Ok((taken, offered))
 }
 
+/// Who has one of these is not written to from a fan-out.
+const WAITS: u32 = flag::DIRTY | flag::BLOCKED | flag::SLOW_PATH | flag::PONG;
+
 /// A part of a walk over the members of a group, which owe the same batch.
 struct FanOut<'a> {
     walk: Walk,
@@ -448,40 +495,82 @@ impl FanOut<'_> {
         io: &mut impl Io,
         troubled: &mut Vec<(u32, Wrote)>,
     ) -> usize {
-        for (index, member) in members.iter().enumerate() {
-            if self.credit <= 0 {
-                return index;
-            }
-            let batch = self.batches.get(self.walk.open.batch);
-            let (range, sent) = owed_of_walk(member, self.walk, batch);
+        let mut at = 0;
+        while self.credit > 0
+            && let Some(rest) = members.get(at..)
+        {
+            let (count, failed) = self.write_alike(rest, hot, io);
+            at += count;
+            let Some(member) = members.get(at).filter(|_| self.credit > 0) else { break };
+            let Some(hot) = hot.get_mut(member.slot as usize) else { break };
+            at += 1;
+            let (range, sent) = owed_of_walk(member, self.walk, self.batches.get(self.walk.open.batch));
             self.sent += sent;
             if range.start == range.end {
                 continue;
             }
-            let Some(hot) = hot.get_mut(member.slot as usize) else { continue };
-            let waits = flag::DIRTY | flag::BLOCKED | flag::SLOW_PATH | flag::PONG;
-            if hot.has(waits) || !hot.outbound.is_empty() {
+            if failed.is_none() && (hot.has(WAITS) || !hot.outbound.is_empty()) {
                 self.queue(hot, member.slot, range, tolerated);
                 continue;
             }
             self.credit -= (cost::WRITE + cost::copied((range.end - range.start) as usize)) as i64;
-            match write(batch, range, member.slot, io) {
-                Wrote::All => self.bytes += u64::from(range.end - range.start),
-                Wrote::Blocked(taken) => {
-                    self.keep(hot, range, taken);
-                    if hot.outbound.pending() > tolerated {
-                        self.over.push(member.slot);
-                    }
-                    troubled.push((member.slot, Wrote::Blocked(taken)));
-                }
-                Wrote::More(taken) => {
-                    self.keep(hot, range, taken);
-                    self.mark_dirty(hot, member.slot);
-                }
-                Wrote::Broken => troubled.push((member.slot, Wrote::Broken)),
-            }
+            let wrote = failed.unwrap_or_else(|| write(self.batches.get(range.batch), range, member.slot, io));
+            self.note(wrote, (hot, member.slot), range, tolerated, troubled);
         }
-        members.len()
+        at
+    }
+
+    /// Writes to those first members that owe all of the batch and nothing else, as long as the kernel takes it whole; returns how
+    /// many that are, and what came of the next if it was written to.
+    #[inline]
+    fn write_alike(&mut self, members: &[Member], hot: &[Hot], io: &mut impl Io) -> (usize, Option<Wrote>) {
+        let (base, batch) = (self.walk.open.base, self.batches.get(self.walk.open.batch));
+        let Some(bytes) = batch.contiguous().filter(|bytes| !bytes.is_empty()) else { return (0, None) };
+        let each = (cost::WRITE + cost::copied(bytes.len())) as i64;
+        let most = usize::try_from(self.credit / each + 1).unwrap_or(usize::MAX);
+        let (mut count, mut failed) = (0, None);
+        for member in members.iter().take(most) {
+            let Some(hot) = hot.get(member.slot as usize) else { break };
+            if member.cursor > base || member.catching_up || hot.has(WAITS) || !hot.outbound.is_empty() {
+                break;
+            }
+            let result = io.write(member.slot, bytes);
+            if !matches!(result, Ok(taken) if taken == bytes.len()) {
+                failed = Some(outcome(result, bytes.len(), bytes.len()));
+                break;
+            }
+            count += 1;
+        }
+        self.sent += count as u64 * (self.walk.head - base);
+        self.bytes += (count * bytes.len()) as u64;
+        self.credit = self.credit.saturating_sub(each.saturating_mul(count as i64));
+        (count, failed)
+    }
+
+    /// Takes note of what came of writing to a member.
+    fn note(
+        &mut self,
+        wrote: Wrote,
+        (hot, slot): (&mut Hot, u32),
+        range: Range,
+        tolerated: u64,
+        troubled: &mut Vec<(u32, Wrote)>,
+    ) {
+        match wrote {
+            Wrote::All => self.bytes += u64::from(range.end - range.start),
+            Wrote::Blocked(taken) => {
+                self.keep(hot, range, taken);
+                if hot.outbound.pending() > tolerated {
+                    self.over.push(slot);
+                }
+                troubled.push((slot, Wrote::Blocked(taken)));
+            }
+            Wrote::More(taken) => {
+                self.keep(hot, range, taken);
+                self.mark_dirty(hot, slot);
+            }
+            Wrote::Broken => troubled.push((slot, Wrote::Broken)),
+        }
     }
 
     fn queue(&mut self, hot: &mut Hot, slot: u32, range: Range, tolerated: u64) {
@@ -522,9 +611,14 @@ fn write(batch: &Batch, range: Range, slot: u32, io: &mut impl Io) -> Wrote {
             (io.write_vectored(slot, slices.get(..count).unwrap_or_default()), offered)
         }
     };
+    outcome(result, offered, (range.end - range.start) as usize)
+}
+
+/// What it means that the kernel has answered so, when it was offered so much of a range that is so long.
+fn outcome(result: io::Result<usize>, offered: usize, length: usize) -> Wrote {
     match result {
         Ok(taken) if taken < offered => Wrote::Blocked(taken),
-        Ok(taken) if taken < (range.end - range.start) as usize => Wrote::More(taken),
+        Ok(taken) if taken < length => Wrote::More(taken),
         Ok(_) => Wrote::All,
         Err(error) if error.kind() == ErrorKind::WouldBlock => Wrote::Blocked(0),
         Err(error) if error.kind() == ErrorKind::Interrupted => Wrote::More(0),

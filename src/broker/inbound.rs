@@ -50,8 +50,10 @@ impl Broker {
         if answers && hot.outbound.pending() > half {
             hot.set(flag::CHOKED);
         }
-        let (choked, open) = (hot.has(flag::CHOKED), cold.connection.is_open());
-        !choked && !(open && self.must_wait(id, slot))
+        if hot.has(flag::CHOKED | flag::PARKED) {
+            return hot.has(flag::PARKED) && !cold.connection.is_open() && !hot.has(flag::CHOKED);
+        }
+        self.walking == 0 || !cold.connection.is_open() || !self.must_wait(id, slot)
     }
 
     /// Whether it may be read from more than once before the next flush. One that is sent away is told so first: what it sends

@@ -27,15 +27,9 @@ impl Parked {
 }
 
 impl Broker {
-    /// Whether an open connection is not to be read from, because it would publish to a channel that is busy.
+    /// Whether an open connection is not to be read from, because it would publish to a channel that is busy: it is parked then.
     pub(super) fn must_wait(&mut self, id: ConnectionId, slot: u32) -> bool {
-        if self.walking == 0 {
-            return self.slots.hot(slot).has(flag::PARKED);
-        }
-        let Some((hot, cold)) = self.slots.both(slot) else { return false };
-        if hot.has(flag::PARKED) {
-            return true;
-        }
+        let Some(cold) = self.slots.cold(slot) else { return false };
         // What is no dialect's publishes to the first channel alone.
         let most = if cold.encoding == Encoding::Json { usize::MAX } else { 1 };
         let mut channels = cold.memberships.as_slice().iter().take(most).map(|membership| membership.channel);

@@ -9,16 +9,20 @@ const SHARE: u64 = 4;
 const OWED: u64 = 64_000;
 
 /// `N` queues, the most urgent first.
+///
+/// Invariant: `lower` is the sum of the lengths of all queues but the first.
 #[derive(Debug)]
 pub(super) struct Tiers<T, const N: usize> {
     queues: [VecDeque<T>; N],
     /// What each is owed; never more than twice `OWED`.
     owed: [u64; N],
+    /// How many there are in all but the first.
+    lower: usize,
 }
 
 impl<T, const N: usize> Default for Tiers<T, N> {
     fn default() -> Self {
-        Tiers { queues: std::array::from_fn(|_| VecDeque::new()), owed: [0; N] }
+        Tiers { queues: std::array::from_fn(|_| VecDeque::new()), owed: [0; N], lower: 0 }
     }
 }
 
@@ -26,7 +30,9 @@ impl<T, const N: usize> Tiers<T, N> {
     /// Queues something as the last of its tier.
     #[inline]
     pub(super) fn push(&mut self, tier: usize, item: T) {
-        self.queues[tier.min(N - 1)].push_back(item);
+        let tier = tier.min(N - 1);
+        self.lower += usize::from(tier > 0);
+        self.queues[tier].push_back(item);
     }
 
     /// What is to run next, and its tier. `charge` is to be told what it has cost.
@@ -36,10 +42,15 @@ impl<T, const N: usize> Tiers<T, N> {
     }
 
     /// As `pop`, from the first `tiers` alone.
+    #[inline]
     pub(super) fn pop_above(&mut self, tiers: usize) -> Option<(usize, T)> {
+        if self.lower == 0 {
+            return self.queues[0].pop_front().map(|item| (0, item));
+        }
         let tiers = tiers.min(N);
         let owed = (1..tiers).rev().find(|&tier| self.owed[tier] >= OWED && !self.queues[tier].is_empty());
         let tier = owed.or_else(|| (0..tiers).find(|&tier| !self.queues[tier].is_empty()))?;
+        self.lower -= usize::from(tier > 0);
         Some((tier, self.queues[tier].pop_front()?))
     }
 
@@ -47,6 +58,9 @@ impl<T, const N: usize> Tiers<T, N> {
     #[inline]
     pub(super) fn charge(&mut self, tier: usize, cost: u64) {
         self.owed[tier] = self.owed[tier].saturating_sub(cost);
+        if self.lower == 0 {
+            return;
+        }
         for lower in tier + 1..N {
             if self.queues[lower].is_empty() {
                 self.owed[lower] = 0;
@@ -64,7 +78,7 @@ impl<T, const N: usize> Tiers<T, N> {
     /// Whether there is nothing.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.queues.iter().all(VecDeque::is_empty)
+        self.lower == 0 && self.queues[0].is_empty()
     }
 
     /// All of them, in no order.

@@ -63,11 +63,11 @@ impl Channel {
 
     /// How many are told of what is published now: all subscribers but those who poll and are being answered with what was before.
     pub fn receivers(&self) -> usize {
-        let answered = |group: &Group| match group.walk {
-            Some(walk) if group.encoding == Encoding::Poll => group.members.len() - walk.served as usize,
-            _ => 0,
+        let receivers = |group: &Group| match group.walk {
+            Some(walk) if group.encoding == Encoding::Poll => walk.served as usize,
+            _ => group.members.len(),
         };
-        self.subscribers() - self.groups.iter().map(answered).sum::<usize>()
+        self.groups.iter().map(receivers).sum()
     }
 
     /// How many members it has: those who poll are none.
