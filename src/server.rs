@@ -14,8 +14,7 @@ mod verbs;
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::hash::{BuildHasher, RandomState};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -40,6 +39,9 @@ const SCRATCH: usize = 64 * 1024;
 
 /// Events that one call of the poll brings.
 const EVENTS: usize = 1024;
+
+/// Where random bytes come from.
+const RANDOM: &str = "/dev/urandom";
 
 /// Tokens that are no connection's: the loop byte of an id never has this value.
 const OWN: usize = 0xff << 56;
@@ -140,8 +142,7 @@ impl Server {
         let private = listeners.iter().all(|listening| listening.listener.is_loopback())
             && config.origins.is_empty()
             && config.hosts.is_empty();
-        let seed = RandomState::new().hash_one(std::process::id());
-        let mut broker = Broker::new(config.limits, rules, seed, clock());
+        let mut broker = Broker::new(config.limits, rules, secret()?, clock());
         broker.set_compression(config.compression);
         broker.trust(proxies);
         Ok(Server {
@@ -215,6 +216,14 @@ impl Server {
         self.accept_again = None;
         self.broker.shutdown(code, timeout);
     }
+}
+
+/// What nobody else knows: from the system, which has the only good source.
+fn secret() -> io::Result<u128> {
+    let mut bits = [0; 16];
+    let read = File::open(RANDOM).and_then(|mut source| source.read_exact(&mut bits));
+    read.map_err(|error| io::Error::new(error.kind(), format!("cannot read random bytes from {RANDOM}: {error}")))?;
+    Ok(u128::from_le_bytes(bits))
 }
 
 /// Listens there; the system's error does not say where that failed.

@@ -99,6 +99,8 @@ impl Broker {
             assert!(self.slots.live(self.slots.id(slot)).is_some() != hot.has(flag::ENDED));
             let stale = ConnectionId::new(slot, hot.serial.wrapping_sub(1));
             assert!(self.slots.live(stale).is_none(), "slot {slot}: a stale id is live");
+            let foreign = ConnectionId(self.slots.id(slot).0 | 1 << 56);
+            assert!(self.slots.live(foreign).is_none(), "slot {slot}: an id of another loop is live");
             for membership in members {
                 let channel = &self.channels[membership.channel as usize];
                 let group = channel.groups.iter().find(|group| group.encoding == membership.encoding);

@@ -436,7 +436,7 @@ impl Broker {
 
     /// When to come again, for one who is sent away: not the same for all, or they would come together.
     pub fn jittered_seconds(&mut self) -> u64 {
-        1 + self.next_random() % 10
+        1 + self.chance.next() % 10
     }
 
     pub(super) fn is_second_over(&self, since: Tick) -> bool {

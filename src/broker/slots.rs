@@ -274,7 +274,9 @@ impl Slots {
     /// The slot, if this id still names somebody who has not ended.
     pub fn live(&self, id: ConnectionId) -> Option<u32> {
         let (slot, hot) = (id.slot(), self.hot.get(id.slot() as usize)?);
-        let there = hot.serial == id.serial() && self.cold.contains(slot as usize) && !hot.has(flag::ENDED);
+        // All of the id: one of another loop names nobody here, whatever its slot and serial.
+        let named = ConnectionId::new(slot, hot.serial) == id;
+        let there = named && self.cold.contains(slot as usize) && !hot.has(flag::ENDED);
         there.then_some(slot)
     }
 

@@ -57,7 +57,7 @@ impl World {
         let now = Now { instant: Instant::now(), unix_ms: 1_700_000_000_000 };
         let rules = OriginRules::new(&[], &[]).expect("no rules");
         let scratch = random.pick(&[7, 64, 1000, 8192, 65_536, 65_536]);
-        let mut broker = Broker::new(limits.clone(), rules, seed, now);
+        let mut broker = Broker::new(limits.clone(), rules, seed.into(), now);
         broker.set_compression(!random.one_in(8));
         World {
             oracle: Oracle::new(limits),
