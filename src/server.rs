@@ -25,6 +25,7 @@ use crate::broker::event::ConnectionId;
 use crate::config::Config;
 use crate::handle::{Command, Handle};
 use crate::net::listener::Listener;
+use crate::net::transport::Transport;
 use crate::proto::close::CloseCode;
 use crate::proto::forwarded::TrustedProxies;
 use crate::proto::origin::OriginRules;
@@ -56,7 +57,7 @@ pub struct Server {
     events: Events,
     broker: Broker,
     sockets: Sockets,
-    /// Those for operators first, which outlive the others.
+    /// Those for operators first.
     listeners: Vec<Listening>,
     /// How many are for operators.
     admin_listeners: usize,
@@ -82,6 +83,8 @@ pub struct Server {
     finished: bool,
     /// Whether the last look at the sockets found nothing.
     rested: bool,
+    /// Whether the last look at the sockets found all that is ready.
+    saw_all: bool,
     /// The embedder was told that nothing is left, and nothing was looked at since.
     is_idle: bool,
     /// When this turn began; None before the first.
@@ -102,6 +105,8 @@ struct Listening {
     listener: Listener,
     ready: bool,
     admin: bool,
+    /// One who is accepted and waits for a place.
+    waiting: Option<(Transport, SocketAddr)>,
 }
 
 impl Server {
@@ -137,7 +142,7 @@ impl Server {
         for listening in admins.chain(open.into_iter().map(|listener| Ok((listener, false)))) {
             let (mut listener, admin) = listening?;
             listener.register(poll.registry(), Token(LISTENERS | listeners.len()))?;
-            listeners.push(Listening { listener, ready: false, admin });
+            listeners.push(Listening { listener, ready: false, admin, waiting: None });
         }
         let private = listeners.iter().all(|listening| listening.listener.is_loopback())
             && config.origins.is_empty()
@@ -168,6 +173,7 @@ impl Server {
             accept_again: None,
             finished: false,
             rested: false,
+            saw_all: true,
             is_idle: false,
             woke: None,
             turns: Turns::default(),
@@ -204,16 +210,14 @@ impl Server {
         self.handle.clone()
     }
 
-    /// Begins to shut down: no new connections; every open one gets a Close frame with 1001, in paced batches; after
-    /// `timeout` whoever is left is dropped. `poll` returns None when all are gone. Listeners for operators still listen
-    /// until everybody else has gone.
+    /// Begins to shut down: every open connection gets a Close frame with 1001, in paced batches; after `timeout` all who
+    /// are left are dropped. `poll` returns None when all are gone. Until everybody has gone who was there before, it still
+    /// listens: requests below `/-/` are told like any other, and all others are answered with 503.
     pub fn shutdown(&mut self, timeout: Duration) {
         self.shutdown_with(CloseCode::GOING_AWAY, timeout);
     }
 
     fn shutdown_with(&mut self, code: CloseCode, timeout: Duration) {
-        self.listeners.truncate(self.admin_listeners);
-        self.accept_again = None;
         self.broker.shutdown(code, timeout);
     }
 }

@@ -177,7 +177,7 @@ impl Broker {
         match asks {
             Asks::WebSocket(upgrade) => {
                 cold.due = due;
-                let (peer, admin) = (cold.peer(), cold.admin);
+                let (peer, admin) = (cold.peer(), cold.is_admin());
                 self.rearm(slot);
                 let unanswered = self.dropped.guard(id, Status::FORBIDDEN);
                 self.events.push_back(Event::Handshake(Handshake { id, peer, admin, request, upgrade, unanswered }));
@@ -201,7 +201,7 @@ impl Broker {
         let due = self.timers.now().after(self.limits.answer_timeout);
         let Some(cold) = self.slots.cold(slot) else { return };
         cold.due = due;
-        let (peer, admin) = (cold.peer(), cold.admin);
+        let (peer, admin) = (cold.peer(), cold.is_admin());
         self.rearm(slot);
         let unanswered = self.dropped.guard(id, Status::NOT_FOUND);
         self.events.push_back(Event::Http(Exchange { id, peer, admin, request, body, unanswered }));

@@ -61,13 +61,12 @@ impl Broker {
         assert_eq!(in_line, listed, "flags and list of those in line differ");
         let ended = self.slots.iter().filter(|(_, hot, _)| hot.has(flag::ENDED)).count();
         assert_eq!(ended, self.ended.len(), "flags and list of the ended differ");
-        let admins = self.slots.iter().filter(|(.., cold)| cold.admin).count();
         let mut addresses = std::collections::HashMap::new();
         for (.., cold) in self.slots.iter().filter(|(_, hot, _)| hot.has(flag::COUNTED)) {
             *addresses.entry(cold.peer().ip()).or_insert(0) += 1;
         }
         assert_eq!(addresses, self.addresses, "addresses are not counted as they are");
-        assert_eq!(admins, self.admins, "flags and number of the operators differ");
+        self.assert_places();
         let has_one = |extras: &Extras| extras.inflater.is_some();
         let inflaters = self.slots.iter().filter(|(.., cold)| cold.extras.as_deref().is_some_and(has_one)).count();
         assert_eq!(inflaters, self.takeovers, "inflaters of their own are not counted as they are");

@@ -16,6 +16,7 @@ mod invariants;
 mod lifecycle;
 pub mod listing;
 mod outcome;
+mod places;
 mod presence;
 mod pressure;
 mod publish;
@@ -50,6 +51,7 @@ use chunks::Chunks;
 use complaints::Complaints;
 use draining::Draining;
 use event::{ConnectionId, Dropped, Event};
+use places::Few;
 use reason::Counters;
 use secret::{Chance, PublicIds, Secret};
 use slots::{Slots, flag};
@@ -124,8 +126,10 @@ pub struct Broker {
     presence_due: BinaryHeap<Reverse<(u64, u32)>>,
     /// When the channels are swept next, at the earliest, in monotonic milliseconds.
     sweep_at: u64,
-    /// Connections by listeners for operators: those with `Cold::admin`.
-    admins: usize,
+    /// Connections past `max_connections`, and those that came during a shutdown.
+    extra: Few,
+    /// Connections by listeners for operators.
+    admins: Few,
     complaints: Complaints,
     draining: Option<Draining>,
 }
@@ -164,7 +168,8 @@ impl Broker {
             public_ids: PublicIds::new(secret),
             presence_due: BinaryHeap::new(),
             sweep_at: 0,
-            admins: 0,
+            extra: Few::default(),
+            admins: Few::default(),
             complaints: Complaints::default(),
             draining: None,
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::event::{ConnectionId, Exchange};
+use super::places::Place;
 use super::reason::Cause;
 use super::timers::Tick;
 use crate::channel::dialect::Encoding;
@@ -132,8 +133,8 @@ pub struct Cold {
     pub tag: u32,
     /// Whether an HTTP request was answered and the connection kept for the next.
     pub kept: bool,
-    /// Whether it arrived by a listener for operators.
-    pub admin: bool,
+    /// Which place it has.
+    pub place: Place,
     /// How it is told what it is told alone, and what it joins.
     pub encoding: Encoding,
     /// What its messages are compressed with, if they are.
@@ -172,7 +173,7 @@ impl Cold {
             inbound: 0,
             tag: 0,
             kept: false,
-            admin: false,
+            place: Place::Regular,
             encoding: Encoding::Raw,
             window: None,
             cause: None,
@@ -182,6 +183,11 @@ impl Cold {
     /// Whether it waits between two requests.
     pub fn is_idle(&self) -> bool {
         self.kept && self.connection.is_silent()
+    }
+
+    /// Whether it arrived by a listener for operators.
+    pub fn is_admin(&self) -> bool {
+        self.place == Place::Admin
     }
 
     /// The peer's address.

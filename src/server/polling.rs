@@ -88,6 +88,7 @@ impl Server {
                 }
                 Phase::Expire => {
                     self.broker.expire();
+                    self.make_places();
                     self.phase = Phase::Flush;
                 }
                 Phase::Flush => {

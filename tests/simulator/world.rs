@@ -87,6 +87,9 @@ impl World {
         let address = ([10, 0, 0, self.random.below(3) as u8], 1024 + self.opened).into();
         let admin = self.random.one_in(16);
         let opened = if admin { self.broker.open_admin(address, false) } else { self.broker.open(address, false) };
+        if opened.is_none() {
+            self.broker.is_place_coming(admin);
+        }
         let id = opened?;
         self.kernel.place(Peer::new(id, reader, room));
         self.kernel.get(id)
@@ -108,6 +111,9 @@ impl World {
             self.after_step();
         }
         self.broker.expire();
+        let kernel = &self.kernel;
+        self.broker
+            .make_places(|slot| kernel.peers.get(slot as usize).and_then(Option::as_ref).is_some_and(|it| it.ready));
         self.note_polls();
         let events = self.note_events();
         self.oracle.sweep();
