@@ -3,8 +3,11 @@
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use slotcast::Config;
+use slotcast::broker::timers::Now;
+use slotcast::proto::origin::OriginRules;
 
 use crate::common::{Answer, Broker, CLOSE, DEADLINE, Peer, TEXT, ask, bind, close_payload, post, upgrade_request};
 
@@ -129,6 +132,30 @@ fn health_is_told_however_many_say_nothing() {
     inside.send(TEXT, b"still here");
     inside.expect_text("still here");
     inside.close();
+}
+
+/// Whoever has just come is read from first, and one that has an address of its own stays, however many of another come.
+#[test]
+fn who_makes_room() {
+    let mut config = Config::default();
+    config.limits.max_connections = 1;
+    let now = Now { instant: Instant::now(), unix_ms: 0 };
+    let mut broker = slotcast::broker::Broker::new(config.limits, OriginRules::default(), 7, now);
+    let come = |broker: &mut slotcast::broker::Broker, last: u8| broker.open(([192, 0, 2, last], 1).into(), false);
+    (0..20).for_each(|_| assert!(come(&mut broker, 1).is_some()));
+    let alone = come(&mut broker, 2).unwrap();
+    let mut came = Vec::new();
+    for turn in 0..6 {
+        while let Some(id) = come(&mut broker, 1) {
+            came.push(id);
+        }
+        assert!(broker.is_place_coming(false));
+        broker.make_places(|_| false);
+        broker.reap(|_| {});
+        assert!(turn > 0 || came.iter().all(|&id| broker.is_live(id)), "they came in this very turn");
+        assert!(broker.is_live(alone), "{turn}");
+    }
+    assert!(!broker.is_live(came[0]));
 }
 
 /// Those who waste a place come again and again, all at once; who asks meanwhile is answered each time.
