@@ -245,11 +245,17 @@ fn a_shutdown_ends_while_others_keep_coming() {
     let (broker, admin) = start_with_admin(|_| {});
     let mut peer = broker.join("/chat");
     std::thread::scope(|scope| {
-        let floods = [broker.address, admin].map(|address| {
+        let floods = [(broker.address, 2), (admin, 3)].map(|(address, last)| {
             scope.spawn(move || {
                 let mut silent = VecDeque::new();
-                while let Ok(stream) = TcpStream::connect(address) {
-                    silent.push_back(stream);
+                let connect = || {
+                    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+                    socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into())?;
+                    socket.connect(&address.into())?;
+                    std::io::Result::Ok(socket)
+                };
+                while let Ok(socket) = connect() {
+                    silent.push_back(socket);
                     silent.drain(..silent.len().saturating_sub(200));
                 }
             })
