@@ -23,7 +23,7 @@ pub struct Config {
     /// Where to listen. Default: port 8080 of 127.0.0.1.
     pub listen: Vec<SocketAddr>,
     /// Where to listen for operators: what comes in there has `Exchange::is_admin`, has places of its own when the
-    /// broker is full, and is heard until a shutdown has sent everybody else away. Default: nowhere.
+    /// broker is full. Default: nowhere.
     pub admin_listen: Vec<SocketAddr>,
     /// The limits.
     pub limits: Limits,

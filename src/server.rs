@@ -14,8 +14,7 @@ mod verbs;
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::hash::{BuildHasher, RandomState};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -26,6 +25,7 @@ use crate::broker::schedule::{Pace, Schedule};
 use crate::config::Config;
 use crate::handle::{Command, Handle};
 use crate::net::listener::Listener;
+use crate::net::transport::Transport;
 use crate::proto::close::CloseCode;
 use crate::proto::forwarded::TrustedProxies;
 use crate::proto::origin::OriginRules;
@@ -37,6 +37,9 @@ use values::Values;
 
 /// Events that one call of the poll brings.
 const EVENTS: usize = 1024;
+
+/// Where random bytes come from.
+const RANDOM: &str = "/dev/urandom";
 
 /// Tokens that are no connection's: the loop byte of an id never has this value.
 const OWN: usize = 0xff << 56;
@@ -51,7 +54,7 @@ pub struct Server {
     events: Events,
     broker: Broker,
     sockets: Sockets,
-    /// Those for operators first, which outlive the others.
+    /// Those for operators first.
     listeners: Vec<Listening>,
     /// How many are for operators.
     admin_listeners: usize,
@@ -71,6 +74,8 @@ pub struct Server {
     finished: bool,
     /// Whether the last look at the sockets found nothing.
     rested: bool,
+    /// Whether the last look at the sockets found all that is ready.
+    saw_all: bool,
     /// The embedder was told that nothing is left, and nothing was looked at since.
     is_idle: bool,
     /// How long this turn has taken.
@@ -91,6 +96,8 @@ struct Listening {
     listener: Listener,
     ready: bool,
     admin: bool,
+    /// One who is accepted and waits for a place.
+    waiting: Option<(Transport, SocketAddr)>,
 }
 
 impl Server {
@@ -126,14 +133,13 @@ impl Server {
         for listening in admins.chain(open.into_iter().map(|listener| Ok((listener, false)))) {
             let (mut listener, admin) = listening?;
             listener.register(poll.registry(), Token(LISTENERS | listeners.len()))?;
-            listeners.push(Listening { listener, ready: false, admin });
+            listeners.push(Listening { listener, ready: false, admin, waiting: None });
         }
         let private = listeners.iter().all(|listening| listening.listener.is_loopback())
             && config.origins.is_empty()
             && config.hosts.is_empty();
-        let seed = RandomState::new().hash_one(std::process::id());
         let now = clock();
-        let mut broker = Broker::new(config.limits, rules, seed, now);
+        let mut broker = Broker::new(config.limits, rules, secret()?, now);
         broker.set_compression(config.compression);
         broker.trust(proxies);
         Ok(Server {
@@ -155,6 +161,7 @@ impl Server {
             accept_again: None,
             finished: false,
             rested: false,
+            saw_all: true,
             is_idle: false,
             turn: TurnClock::new(now.instant),
             turns: Turns::default(),
@@ -191,18 +198,24 @@ impl Server {
         self.handle.clone()
     }
 
-    /// Begins to shut down: no new connections; every open one gets a Close frame with 1001, in paced batches; after
-    /// `timeout` whoever is left is dropped. `poll` returns None when all are gone. Listeners for operators still listen
-    /// until everybody else has gone.
+    /// Begins to shut down: every open connection gets a Close frame with 1001, in paced batches; after `timeout` all who
+    /// are left are dropped. `poll` returns None when all are gone. Until everybody has gone who was there before, it still
+    /// listens: requests below `/-/` are told like any other, and all others are answered with 503.
     pub fn shutdown(&mut self, timeout: Duration) {
         self.shutdown_with(CloseCode::GOING_AWAY, timeout);
     }
 
     fn shutdown_with(&mut self, code: CloseCode, timeout: Duration) {
-        self.listeners.truncate(self.admin_listeners);
-        self.accept_again = None;
         self.broker.shutdown(code, timeout);
     }
+}
+
+/// What nobody else knows: from the system, which has the only good source.
+fn secret() -> io::Result<u128> {
+    let mut bits = [0; 16];
+    let read = File::open(RANDOM).and_then(|mut source| source.read_exact(&mut bits));
+    read.map_err(|error| io::Error::new(error.kind(), format!("cannot read random bytes from {RANDOM}: {error}")))?;
+    Ok(u128::from_le_bytes(bits))
 }
 
 /// Listens there; the system's error does not say where that failed.

@@ -311,7 +311,7 @@ fn computed(process: u32) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-/// The default of --max-connections leaves room for twenty of forty descriptors, and sixteen more may wait to be
+/// The default of --max-connections leaves room for twenty of forty descriptors, and 48 more may wait to be
 /// refused; together with the daemon's own that is more than there are.
 #[cfg(target_os = "linux")]
 #[test]

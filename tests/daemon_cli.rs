@@ -73,7 +73,7 @@ fn usage_errors_are_one_line_and_exit_2() {
 #[test]
 fn the_descriptor_limit_bounds_the_connections() {
     let limited = |arguments: &str| {
-        let script = format!("ulimit -n 256 && exec \"$0\" {arguments}");
+        let script = format!("ulimit -n 320 && exec \"$0\" {arguments}");
         let output = Command::new("sh").args(["-c", &script, env!("CARGO_BIN_EXE_slotcast")]).env_clear().output();
         let output = output.unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
@@ -84,7 +84,7 @@ fn the_descriptor_limit_bounds_the_connections() {
     assert_eq!(limited("--check --max-connections 192").0, Some(0));
     let (code, out, err) = limited("--check --max-connections 193");
     assert_eq!((code, out.as_str(), err.lines().count()), (Some(2), "", 1), "{err}");
-    assert!(err.starts_with("slotcast: --max-connections is 193, but the limit of 256 descriptors leaves"), "{err}");
+    assert!(err.starts_with("slotcast: --max-connections is 193, but the limit of 320 descriptors leaves"), "{err}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ impl Broker {
     /// operators have places of their own.
     pub(super) fn is_crowded(&self, slot: u32) -> bool {
         let Some((hot, cold)) = self.slots.get(slot) else { return false };
-        let inside = cold.kept || cold.admin;
+        let inside = cold.kept || cold.is_admin();
         if !inside && self.counted_connections() > self.limits.max_connections {
             return true;
         }

@@ -2,7 +2,7 @@
 
 use super::event::ConnectionId;
 use super::slots::flag;
-use super::{Broker, JoinError, Joined, cost, unscrambled};
+use super::{Broker, JoinError, Joined, cost};
 use crate::channel::dialect::command::{CommandError, Ref};
 use crate::channel::dialect::{Encoding, Event, MemberName};
 use crate::channel::log::{Entry, From, MemberId};
@@ -116,7 +116,7 @@ impl Broker {
 
     /// The connection of that public id, if it is open.
     pub fn connection_of(&self, member: MemberId) -> Option<ConnectionId> {
-        let id = ConnectionId(unscrambled(member.0) ^ self.secret);
+        let id = self.public_ids.connection(member)?;
         let slot = self.slots.live(id)?;
         let (hot, cold) = self.slots.get(slot)?;
         (cold.connection.is_subscribed() && !hot.has(flag::ENDED)).then_some(id)

@@ -33,7 +33,7 @@ const LITTLE: u32 = 64 * 1024;
 /// What it takes to queue a range to a member instead of writing it.
 const QUEUED: u64 = 50;
 
-/// Bytes that one connection is written at a time, before others are, about: one call may take more.
+/// Bytes that one connection is written at a time, before others are: to copy them takes the kernel most of a millisecond.
 const MOST_AT_ONCE: usize = 512 * 1024;
 
 impl Broker {
@@ -369,7 +369,7 @@ impl Broker {
         let mut left = MOST_AT_ONCE;
         while !self.slots.hot(slot).outbound.is_empty() {
             if left == 0 {
-                self.mark_for_next(slot);
+                self.mark_dirty(slot);
                 return false;
             }
             match write_queue(self.slots.hot(slot), slot, &self.batches, io) {
@@ -461,7 +461,7 @@ fn owed_of_walk(member: &Member, walk: Walk, batch: &Batch) -> (Range, u64) {
 
 fn write_queue(hot: &Hot, slot: u32, batches: &Batches, io: &mut impl Io) -> io::Result<(usize, usize)> {
     let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-    let (count, offered) = hot.outbound.gather(batches, &mut slices);
+    let (count, offered) = hot.outbound.gather(batches, &mut slices, MOST_AT_ONCE);
     let taken = match slices.get(..count) {
         Some([one]) => io.write(slot, one)?,
         Some(many) => io.write_vectored(slot, many)?,

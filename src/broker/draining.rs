@@ -1,8 +1,9 @@
-//! A shutdown: everybody is sent away, batch by batch, and operators last.
+//! A shutdown: everybody is sent away, batch by batch, and those who only look last: operators, and who comes meanwhile.
 
 use std::time::Duration;
 
 use super::Broker;
+use super::places::Place;
 use super::reason::Cause;
 use super::timers::Tick;
 use crate::proto::close::CloseCode;
@@ -24,9 +25,11 @@ pub(super) struct Draining {
 }
 
 impl Broker {
-    /// Begins to shut down: every open connection gets a Close frame with that code, batch by batch, but operators only
-    /// when nobody else is left; after `timeout` whoever is left is dropped.
+    /// Begins to shut down: every open connection gets a Close frame with that code, batch by batch. Operators are sent
+    /// away only when nobody else is left, and so are those who come from now on, and are told so. After `timeout` all who
+    /// are left are dropped.
     pub fn shutdown(&mut self, code: CloseCode, timeout: Duration) {
+        self.promote_extra();
         let now = self.timers.now();
         let deadline = now.after(timeout);
         self.draining = Some(Draining { code, reached: 0, next: now, deadline });
@@ -37,13 +40,13 @@ impl Broker {
         self.draining.is_some()
     }
 
-    /// Whether nobody is left but operators, whom a shutdown does not wait for.
-    pub fn only_admins_left(&self) -> bool {
-        self.slots.len() == self.admins
+    /// Whether nobody is left but those whom a shutdown does not wait for: operators, and who came since it began.
+    pub fn only_visitors_left(&self) -> bool {
+        self.slots.len() == self.admins.len() + self.extra.len()
     }
 
     pub(super) fn go_on_draining(&mut self) {
-        let (now, admins_too) = (self.timers.now(), self.only_admins_left());
+        let (now, visitors_too) = (self.timers.now(), self.only_visitors_left());
         let Some(draining) = &mut self.draining else { return };
         if !now.is_past(draining.next) {
             return;
@@ -57,7 +60,7 @@ impl Broker {
             return;
         }
         let behind = self.slots.iter().filter(|(slot, ..)| *slot >= draining.reached);
-        let behind = behind.filter(|(.., cold)| admins_too || !cold.admin);
+        let behind = behind.filter(|(.., cold)| visitors_too || cold.place == Place::Regular);
         let told: Vec<u32> = behind.map(|(slot, ..)| slot).take(DRAIN_BATCH).collect();
         // Behind the last one it starts again: whoever came meanwhile or was asked is told then.
         let (reached, pause) = told.last().map_or((0, DRAIN_PAUSE * 10), |last| (last + 1, DRAIN_PAUSE));

@@ -15,7 +15,7 @@ use crate::proto::message::Message;
 
 /// Names one connection for as long as it lives; a stale id names nothing, and no id is used twice.
 ///
-/// Eight bits of loop, 24 of slot, 32 of serial.
+/// Eight bits of loop, which are 0 today, 24 of slot, 32 of serial.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub(crate) u64);
 

@@ -159,7 +159,7 @@ impl Broker {
     }
 
     fn retry_ms(&mut self) -> u32 {
-        1000 + (self.next_random() % 3000) as u32
+        1000 + (self.chance.next() % 3000) as u32
     }
 
     /// Answers a request with what there is behind `from`; if there is nothing, holds it until there is, at most for

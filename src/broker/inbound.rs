@@ -188,7 +188,7 @@ impl Broker {
         match asks {
             Asks::WebSocket(upgrade) => {
                 cold.due = due;
-                let (peer, admin) = (cold.peer(), cold.admin);
+                let (peer, admin) = (cold.peer(), cold.is_admin());
                 self.rearm(slot);
                 let unanswered = self.dropped.guard(id, Status::FORBIDDEN);
                 self.events.push_back(Event::Handshake(Handshake { id, peer, admin, request, upgrade, unanswered }));
@@ -212,7 +212,7 @@ impl Broker {
         let due = self.timers.now().after(self.limits.answer_timeout);
         let Some(cold) = self.slots.cold(slot) else { return };
         cold.due = due;
-        let (peer, admin) = (cold.peer(), cold.admin);
+        let (peer, admin) = (cold.peer(), cold.is_admin());
         self.rearm(slot);
         let unanswered = self.dropped.guard(id, Status::NOT_FOUND);
         let busy = self.busy_channel(&request);

@@ -80,13 +80,12 @@ impl Broker {
         self.assert_parked();
         let ended = self.slots.iter().filter(|(_, hot, _)| hot.has(flag::ENDED)).count();
         assert_eq!(ended, self.ended.len(), "flags and list of the ended differ");
-        let admins = self.slots.iter().filter(|(.., cold)| cold.admin).count();
         let mut addresses = std::collections::HashMap::new();
         for (.., cold) in self.slots.iter().filter(|(_, hot, _)| hot.has(flag::COUNTED)) {
             *addresses.entry(cold.peer().ip()).or_insert(0) += 1;
         }
         assert_eq!(addresses, self.addresses, "addresses are not counted as they are");
-        assert_eq!(admins, self.admins, "flags and number of the operators differ");
+        self.assert_places();
         let has_one = |extras: &Extras| extras.inflater.is_some();
         let inflaters = self.slots.iter().filter(|(.., cold)| cold.extras.as_deref().is_some_and(has_one)).count();
         assert_eq!(inflaters, self.takeovers, "inflaters of their own are not counted as they are");
@@ -118,6 +117,8 @@ impl Broker {
             assert!(self.slots.live(self.slots.id(slot)).is_some() != hot.has(flag::ENDED));
             let stale = ConnectionId::new(slot, hot.serial.wrapping_sub(1));
             assert!(self.slots.live(stale).is_none(), "slot {slot}: a stale id is live");
+            let foreign = ConnectionId(self.slots.id(slot).0 | 1 << 56);
+            assert!(self.slots.live(foreign).is_none(), "slot {slot}: an id of another loop is live");
             for membership in members {
                 let channel = &self.channels[membership.channel as usize];
                 let group = channel.groups.iter().find(|group| group.encoding == membership.encoding);

@@ -20,42 +20,8 @@ use crate::proto::handshake::switching_protocols;
 use crate::proto::http::{Refusal, Response, Status};
 use crate::proto::text::escape_for_log;
 
-/// Connections past `max_connections` that are let in far enough to be told so.
-pub const REFUSING: usize = 16;
-
-/// Most connections of operators at once: these do not count for `max_connections`.
-pub const MOST_ADMINS: usize = 16;
-
 impl Broker {
-    /// Takes a new connection in; None if there are too many even to be told so. `loopback` says that its listener can
-    /// be reached from this machine alone.
-    pub fn open(&mut self, peer: SocketAddr, loopback: bool) -> Option<ConnectionId> {
-        if self.counted_connections() >= self.limits.max_connections + REFUSING {
-            return None;
-        }
-        let id = self.take_in(peer, loopback);
-        if self.proxies.contains(peer.ip()) {
-            // Whom to count, each of its requests tells.
-            self.slots.hot(id.slot()).set(flag::PROXIED);
-        } else {
-            self.count_address(id.slot());
-        }
-        Some(id)
-    }
-
-    /// As `open`, by a listener for operators. They have places of their own, so that they can look when it is full;
-    /// None if all of these are taken.
-    pub fn open_admin(&mut self, peer: SocketAddr, loopback: bool) -> Option<ConnectionId> {
-        if self.admins >= MOST_ADMINS {
-            return None;
-        }
-        let id = self.take_in(peer, loopback);
-        self.slots.cold(id.slot())?.admin = true;
-        self.admins += 1;
-        Some(id)
-    }
-
-    fn take_in(&mut self, peer: SocketAddr, loopback: bool) -> ConnectionId {
+    pub(super) fn take_in(&mut self, peer: SocketAddr, loopback: bool) -> ConnectionId {
         let now = self.timers.now();
         let id = self.slots.insert(peer, now);
         if let Some((hot, cold)) = self.slots.both(id.slot()) {
@@ -426,10 +392,10 @@ impl Broker {
 
     /// As `reap`, of so many at the most.
     pub fn reap_some(&mut self, most: usize, mut drop_socket: impl FnMut(u32)) {
-        for slot in self.ended.drain(self.ended.len().saturating_sub(most)..) {
+        for slot in self.ended.split_off(self.ended.len().saturating_sub(most)) {
             if let Some(cold) = self.slots.remove(slot) {
                 self.inbound -= cold.inbound as usize;
-                self.admins -= usize::from(cold.admin);
+                self.give_place_back(slot, cold.place);
                 self.counters.count_closed(cold.cause.unwrap_or(Cause::PeerVanished));
                 drop_socket(slot);
             }
@@ -449,7 +415,7 @@ impl Broker {
 
     /// When to come again, for one who is sent away: not the same for all, or they would come together.
     pub fn jittered_seconds(&mut self) -> u64 {
-        1 + self.next_random() % 10
+        1 + self.chance.next() % 10
     }
 
     pub(super) fn is_second_over(&self, since: Tick) -> bool {

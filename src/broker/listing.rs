@@ -41,7 +41,7 @@ impl ChannelState {
 impl Broker {
     /// How many connections count for `max_connections`: all but those of operators.
     pub fn counted_connections(&self) -> usize {
-        self.slots.len() - self.admins
+        self.slots.len() - self.admins.len()
     }
 
     /// The first channels by name behind `after`, at most `most`: those that have members or history.

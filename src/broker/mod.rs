@@ -19,13 +19,14 @@ mod lifecycle;
 pub mod listing;
 mod outcome;
 mod parked;
+mod places;
 mod presence;
 mod pressure;
 mod publish;
 mod reads;
 pub mod reason;
 pub mod schedule;
-mod scramble;
+mod secret;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -58,9 +59,10 @@ use draining::Draining;
 use event::{ConnectionId, Dropped, Event};
 use jobs::{Job, Jobs};
 use parked::Parked;
+use places::Few;
 use reads::Reads;
 use reason::Counters;
-use scramble::{scrambled, unscrambled};
+use secret::{Chance, PublicIds, Secret};
 use slots::{Slots, flag};
 use timers::{Now, Tick, Timers};
 
@@ -138,23 +140,25 @@ pub struct Broker {
     counters: Counters,
     /// Connections by address; empty unless that is limited.
     addresses: HashMap<IpAddr, u32>,
-    random: u64,
-    /// Scrambles ids.
-    secret: u64,
+    chance: Chance,
+    public_ids: PublicIds,
     /// When of which channel something is to be told although nobody comes or goes, in monotonic milliseconds.
     presence_due: BinaryHeap<Reverse<(u64, u32)>>,
     /// When the channels are swept next, at the earliest, in monotonic milliseconds.
     sweep_at: u64,
-    /// Connections by listeners for operators: those with `Cold::admin`.
-    admins: usize,
+    /// Connections past `max_connections`, and those that came during a shutdown.
+    extra: Few,
+    /// Connections by listeners for operators.
+    admins: Few,
     complaints: Complaints,
     draining: Option<Draining>,
 }
 
 impl Broker {
-    /// A broker without connections. `seed` is random: epochs come from it.
-    pub fn new(limits: Limits, rules: OriginRules, seed: u64, now: Now) -> Broker {
-        let mut broker = Broker {
+    /// A broker without connections. Public ids and epochs come from `secret`: 128 random bits that nobody else knows.
+    pub fn new(limits: Limits, rules: OriginRules, secret: u128, now: Now) -> Broker {
+        let secret = Secret::new(secret);
+        Broker {
             compression: true,
             encoder: Encoder::new(limits.compress_min),
             inflater: Inflater::default(),
@@ -182,16 +186,15 @@ impl Broker {
             inbound: 0,
             counters: Counters::default(),
             addresses: HashMap::new(),
-            random: seed | 1,
-            secret: 0,
+            chance: Chance::new(secret),
+            public_ids: PublicIds::new(secret),
             presence_due: BinaryHeap::new(),
             sweep_at: 0,
-            admins: 0,
+            extra: Few::default(),
+            admins: Few::default(),
             complaints: Complaints::default(),
             draining: None,
-        };
-        broker.secret = broker.next_random();
-        broker
+        }
     }
 
     /// Whether permessage-deflate is agreed to with WebSockets that offer it (RFC 7692); it is until this says otherwise.
@@ -368,7 +371,7 @@ impl Broker {
 
     /// The key of a channel that is made or woken up if need be; a member or `release_if_idle` must follow.
     fn hold_channel(&mut self, name: &str) -> Result<u32, TooManyChannels> {
-        let (seed, now) = (self.next_random(), self.timers.milliseconds());
+        let (seed, now) = (self.chance.next(), self.timers.milliseconds());
         self.channels.hold(name, seed, now, &self.limits)
     }
 
@@ -439,11 +442,5 @@ impl Broker {
             hot.set(flag::DIRTY);
             self.jobs.push(jobs::tier_of_connection(hot.outbound.pending(), false), Job::Connection(slot, hot.serial));
         }
-    }
-
-    fn next_random(&mut self) -> u64 {
-        // SplitMix64: good enough for what only has to differ.
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        scrambled(self.random)
     }
 }

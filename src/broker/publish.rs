@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::event::ConnectionId;
-use super::{Broker, Published, cost, scrambled};
+use super::{Broker, Published, cost};
 use crate::channel::log::{Entry, From, MemberId};
 use crate::channel::position::Position;
 use crate::channel::settings::ChannelSettings;
@@ -48,7 +48,7 @@ impl Broker {
         let (now, unix_ms) = (self.timers.milliseconds(), self.timers.unix_ms());
         let name = name.or_else(|| from.and_then(|id| self.name(id)).cloned());
         let sender = from;
-        let from = from.map(|id| self.member_id(id));
+        let from = from.map(|id| self.public_ids.of_sender(id));
         let entry = Entry { unix_ms, message, from, name, except: except.map(|id| id.0) };
         let grown = self.channels.publish(key, entry, now, &mut self.batches, &mut self.encoder, &self.limits);
         self.made_bytes += grown;
@@ -105,6 +105,6 @@ impl Broker {
 
     /// A connection's id as everybody may know it.
     pub fn member_id(&self, id: ConnectionId) -> MemberId {
-        MemberId(scrambled(id.0 ^ self.secret))
+        self.public_ids.of(id)
     }
 }

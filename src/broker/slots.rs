@@ -6,6 +6,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::event::{ConnectionId, Exchange};
+use super::places::Place;
 use super::reason::Cause;
 use super::timers::Tick;
 use crate::channel::dialect::Encoding;
@@ -132,8 +133,8 @@ pub struct Cold {
     pub tag: u32,
     /// Whether an HTTP request was answered and the connection kept for the next.
     pub kept: bool,
-    /// Whether it arrived by a listener for operators.
-    pub admin: bool,
+    /// Which place it has.
+    pub place: Place,
     /// How it is told what it is told alone, and what it joins.
     pub encoding: Encoding,
     /// What its messages are compressed with, if they are.
@@ -174,7 +175,7 @@ impl Cold {
             inbound: 0,
             tag: 0,
             kept: false,
-            admin: false,
+            place: Place::Regular,
             encoding: Encoding::Raw,
             window: None,
             cause: None,
@@ -184,6 +185,11 @@ impl Cold {
     /// Whether it waits between two requests.
     pub fn is_idle(&self) -> bool {
         self.kept && self.connection.is_silent()
+    }
+
+    /// Whether it arrived by a listener for operators.
+    pub fn is_admin(&self) -> bool {
+        self.place == Place::Admin
     }
 
     /// The peer's address.
@@ -284,7 +290,9 @@ impl Slots {
     /// The slot, if this id still names somebody who has not ended.
     pub fn live(&self, id: ConnectionId) -> Option<u32> {
         let (slot, hot) = (id.slot(), self.hot.get(id.slot() as usize)?);
-        let there = hot.serial == id.serial() && self.cold.contains(slot as usize) && !hot.has(flag::ENDED);
+        // All of the id: one of another loop names nobody here, whatever its slot and serial.
+        let named = ConnectionId::new(slot, hot.serial) == id;
+        let there = named && self.cold.contains(slot as usize) && !hot.has(flag::ENDED);
         there.then_some(slot)
     }
 

@@ -131,12 +131,12 @@ impl Kept {
             | flag(FROM, told.from.is_some())
             | flag(EXCEPT, told.except.is_some())
             | flag(NAME, told.name.is_some());
-        let head = 1 + 8 + 8 + told.from.map_or(0, |_| 8) + told.except.map_or(0, |_| 8) + told.name.map_or(0, |_| 2);
+        let head = 1 + 8 + 8 + told.from.map_or(0, |_| 16) + told.except.map_or(0, |_| 8) + told.name.map_or(0, |_| 2);
         let mut piece = Vec::with_capacity(head + told.size());
         piece.push(flags);
         piece.extend(at.to_le_bytes());
         piece.extend(told.unix_ms.to_le_bytes());
-        piece.extend(told.from.iter().flat_map(|from| from.0.to_le_bytes()));
+        piece.extend(told.from.iter().flat_map(|from| from.to_bytes()));
         piece.extend(told.except.iter().flat_map(|except| except.to_le_bytes()));
         piece.extend(told.name.iter().flat_map(|name| (name.len() as u16).to_le_bytes()));
         piece.extend_from_slice(told.name.unwrap_or_default().as_bytes());
@@ -162,7 +162,7 @@ impl Kept {
         rest.take::<8>();
         let unix_ms = u64::from_le_bytes(rest.take());
         let has = |bit: u8| flags & bit != 0;
-        let from = has(FROM).then(|| MemberId(u64::from_le_bytes(rest.take())));
+        let from = has(FROM).then(|| MemberId::from_bytes(rest.take()));
         let except = has(EXCEPT).then(|| u64::from_le_bytes(rest.take()));
         let name = has(NAME).then(|| {
             let length = u16::from_le_bytes(rest.take());
@@ -219,7 +219,7 @@ mod tests {
             let entry = Entry {
                 unix_ms: random.next(),
                 message: message.clone(),
-                from: random.one_in(2).then(|| MemberId(random.next())),
+                from: random.one_in(2).then(|| MemberId::new(random.next(), random.next())),
                 name: random.one_in(2).then(|| name.as_str().into()),
                 except: random.one_in(2).then(|| random.next()),
             };
@@ -241,8 +241,8 @@ mod tests {
         // A message without a sender, and one with all that there may be.
         let bare = Entry { unix_ms: 1, message: Message::binary(vec![0; 10]), from: None, name: None, except: None };
         assert_eq!(Kept::new(bare.clone(), 1).footprint(), 17 + 10);
-        let full = Entry { from: Some(MemberId(1)), name: Some("Ann".into()), except: Some(1), ..bare };
-        assert_eq!(Kept::new(full, 1).footprint(), 35 + 3 + 10);
+        let full = Entry { from: Some(MemberId::new(1, 1)), name: Some("Ann".into()), except: Some(1), ..bare };
+        assert_eq!(Kept::new(full, 1).footprint(), 43 + 3 + 10);
     }
 
     /// Whoever wanted it in one, of those who share it with the log, made the log keep it twice.

@@ -175,11 +175,11 @@ mod tests {
 
     fn named(id: u64, name: &str) -> Named {
         let name = (!name.is_empty()).then(|| Arc::from(name));
-        Named { id: MemberId(id), name, was: None }
+        Named { id: MemberId::new(0, id), name, was: None }
     }
 
     fn ids(members: &[Named]) -> Vec<u64> {
-        members.iter().map(|member| member.id.0).collect()
+        members.iter().map(|member| member.id.halves().1).collect()
     }
 
     #[test]
@@ -207,7 +207,7 @@ mod tests {
         presence.join(named(4, "Ann"));
         let told = presence.take(200, 6, 10);
         assert_eq!((told.joined.len(), told.left.len()), (0, 0));
-        assert_eq!(told.returned, [Named { was: Some(MemberId(1)), ..named(4, "Ann") }]);
+        assert_eq!(told.returned, [Named { was: Some(MemberId::new(0, 1)), ..named(4, "Ann") }]);
         assert_eq!(ids(&presence.take(600, 6, 10).left), [2]);
         assert!(presence.is_empty(600));
     }
@@ -238,7 +238,7 @@ mod tests {
         presence.leave(named(2, "Ann"), Some(700), 10);
         assert!(presence.take(600, 5, 10).is_empty());
         presence.join(named(3, "Ann"));
-        assert_eq!(presence.take(600, 5, 10).returned[0].was, Some(MemberId(1)));
+        assert_eq!(presence.take(600, 5, 10).returned[0].was, Some(MemberId::new(0, 1)));
         presence.leave(named(3, "Ann"), Some(900), 10);
         assert_eq!(ids(&presence.take(900, 5, 10).left), [3]);
     }
@@ -251,7 +251,7 @@ mod tests {
         presence.leave(named(2, "Ann"), Some(500), 10);
         presence.join(named(2, "Ann"));
         let itself = |id| Notices {
-            returned: vec![Named { was: Some(MemberId(id)), ..named(id, "Ann") }],
+            returned: vec![Named { was: Some(MemberId::new(0, id)), ..named(id, "Ann") }],
             ..Notices::default()
         };
         assert_eq!(presence.take(100, 5, 10), itself(2));

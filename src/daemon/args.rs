@@ -308,7 +308,7 @@ mod tests {
         }
         let mut limits = Values::defaults(4096);
         limits.limits = Limits::default();
-        limits.limits.max_connections = 4032;
+        limits.limits.max_connections = 3968;
         for flag in FLAGS {
             let start = format!("--{}", flag.name);
             let lines: Vec<_> = help.lines().filter(|l| l.split_whitespace().next() == Some(&start)).collect();

@@ -42,7 +42,7 @@ fn without_anything_the_defaults_hold() {
     let settings = settings("", &[("PATH", "/bin"), ("HOME", "/")]);
     assert_eq!(listen_texts(&settings), ["localhost:8080"]);
     let mut limits = slotcast::limits::Limits::default();
-    limits.max_connections = 4032;
+    limits.max_connections = 3968;
     assert_eq!(settings.limits, limits);
     assert_eq!((settings.page, settings.check, settings.log.clone()), (true, false, None));
     assert_eq!(settings.shutdown_timeout, Duration::from_secs(10));
@@ -160,7 +160,7 @@ fn contradictions_and_bad_values_are_refused() {
         ("--ping-interval 0", "--ping-interval must be more than 0"),
         ("--max-channels 0", "--max-channels must be at least 1"),
         ("--shutdown-timeout 9000h", "--shutdown-timeout must be at most 366 days"),
-        ("--max-connections 4033", "--max-connections is 4033, but the limit of 4096 descriptors leaves room for 4032"),
+        ("--max-connections 3969", "--max-connections is 3969, but the limit of 4096 descriptors leaves room for 3968"),
         ("--max-message 10x", "--max-message: \"10x\" is not a size"),
         ("--max-channels 1k", "--max-channels: \"1k\" is not a whole number"),
         ("--close-timeout soon", "--close-timeout: \"soon\" is not a time"),
@@ -181,7 +181,7 @@ fn contradictions_and_bad_values_are_refused() {
         let said = refusal(arguments, &[]);
         assert!(said.starts_with(start), "{arguments}: {said}");
     }
-    assert_eq!(settings("--max-connections 4032", &[]).limits.max_connections, 4032);
+    assert_eq!(settings("--max-connections 3968", &[]).limits.max_connections, 3968);
     let said = refusal("", &[("SLOTCAST_MAX_MESSAGE", "ten")]);
     assert!(said.starts_with("SLOTCAST_MAX_MESSAGE: \"ten\" is not a size"), "{said}");
     for name in ["SLOTCAST_LISTEN", "SLOTCAST_ADMIN_LISTEN"] {

@@ -145,12 +145,18 @@ impl Outbound {
         }
     }
 
-    /// Fills `slices` with what is owed, from the first unsent byte; returns how many slices and bytes.
-    pub fn gather<'a>(&self, batches: &'a Batches, slices: &mut [IoSlice<'a>; MAX_SLICES]) -> (usize, usize) {
+    /// Fills `slices` with what is owed, from the first unsent byte, up to `most` bytes; returns how many slices and bytes.
+    pub fn gather<'a>(
+        &self,
+        batches: &'a Batches,
+        slices: &mut [IoSlice<'a>; MAX_SLICES],
+        most: usize,
+    ) -> (usize, usize) {
         let (mut count, mut bytes) = (0, 0);
         for range in self.ranges() {
-            let Some(room @ [_, ..]) = slices.get_mut(count..) else { break };
-            let (more, length) = batches.get(range.batch).fill(range.start, range.end, room);
+            let Some(room @ [_, ..]) = slices.get_mut(count..).filter(|_| bytes < most) else { break };
+            let end = range.end.min(range.start.saturating_add(u32::try_from(most - bytes).unwrap_or(u32::MAX)));
+            let (more, length) = batches.get(range.batch).fill(range.start, end, room);
             count += more;
             bytes += length;
         }

@@ -29,7 +29,7 @@ fn range(batches: &Batches, batch: BatchKey, first: usize, end: usize) -> Range 
 /// What one call of `gather` hands to the kernel, and in how many slices.
 fn gathered(outbound: &Outbound, batches: &Batches) -> (Vec<u8>, usize) {
     let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-    let (count, bytes) = outbound.gather(batches, &mut slices);
+    let (count, bytes) = outbound.gather(batches, &mut slices, usize::MAX);
     assert!(slices[..count].iter().all(|slice| !slice.is_empty()));
     let all = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect::<Vec<_>>();
     assert_eq!(all.len(), bytes);

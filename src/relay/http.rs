@@ -29,7 +29,7 @@ const MAX_NAME: usize = 64;
 
 /// What one line of a body counts for at the least, in bytes of `max_outbound`: what a dialect writes around it. More lines
 /// than fit so would make every subscriber a slow one, however short they are.
-const AROUND_LINE: usize = 1024;
+const AROUND_LINE: usize = 4096;
 
 /// What a request wants.
 pub(super) fn read(relay: &Relay, server: &Server, exchange: Exchange) -> Intent {

@@ -25,10 +25,12 @@ impl Server {
                 let Some(listening) = self.listeners.get_mut(i).filter(|listening| listening.ready && !paused) else {
                     break;
                 };
-                match listening.listener.accept() {
+                let waiting = listening.waiting.take();
+                match waiting.map_or_else(|| listening.listener.accept(), Ok) {
                     Ok((transport, peer)) => {
-                        let (loopback, admin) = (listening.listener.is_loopback(), listening.admin);
-                        self.take_in(transport, peer, loopback, admin);
+                        if !self.take_in(transport, peer, i) {
+                            break;
+                        }
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => listening.ready = false,
                     Err(error) if is_one_peers(&error) => {}
@@ -38,18 +40,27 @@ impl Server {
         }
     }
 
-    fn take_in(&mut self, mut transport: Transport, peer: SocketAddr, loopback: bool, admin: bool) {
+    /// Returns false if it, and with it all behind it, has to wait until others have made room in this turn: it may be
+    /// somebody who asks whether the broker is well, and is to be told so.
+    fn take_in(&mut self, mut transport: Transport, peer: SocketAddr, listener: usize) -> bool {
+        let Some(listening) = self.listeners.get_mut(listener) else { return false };
+        let (loopback, admin) = (listening.listener.is_loopback(), listening.admin);
         let opened = if admin { self.broker.open_admin(peer, loopback) } else { self.broker.open(peer, loopback) };
         let Some(id) = opened else {
+            if self.broker.is_place_coming(admin) {
+                listening.waiting = Some((transport, peer));
+                return false;
+            }
             refuse_unseen(&mut transport, self.broker.jittered_seconds());
-            return;
+            return true;
         };
         if let Err(error) = transport.register(self.poll.registry(), Token(id.0 as usize)) {
             log::warn!("cannot register a connection from {peer}: {error}");
             self.broker.broken(id);
-            return;
+            return true;
         }
         self.sockets.insert(id.slot(), transport);
+        true
     }
 
     /// Out of descriptors or memory: with the reserve descriptor one peer is told, then accepting pauses. The edge does

@@ -85,6 +85,7 @@ impl Server {
                 }
                 Phase::Expire => {
                     self.expire();
+                    self.make_places();
                     self.phase = Phase::Flush;
                 }
                 Phase::Flush => {

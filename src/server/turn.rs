@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::{Events, Token};
 
-use super::{OWN, SOURCES, Server, WAKER};
+use super::{EVENTS, OWN, SOURCES, Server, WAKER};
 use crate::broker::event::ConnectionId;
 use crate::broker::timers::Now;
 use crate::handle::Command;
@@ -61,7 +61,7 @@ pub(super) fn clock() -> Now {
 
 impl Server {
     pub(super) fn is_finished(&mut self) -> bool {
-        if self.broker.is_draining() && self.broker.only_admins_left() {
+        if self.broker.is_draining() && self.broker.only_visitors_left() {
             self.listeners.clear();
         }
         self.finished |= self.broker.is_draining() && self.broker.connection_count() == 0 && !self.broker.has_events();
@@ -109,7 +109,9 @@ impl Server {
 
     pub(super) fn begin_turn(&mut self) {
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        let mut seen = 0;
         for event in &events {
+            seen += 1;
             match event.token() {
                 WAKER => self.woken = true,
                 Token(token) if token & OWN != OWN => {
@@ -133,6 +135,7 @@ impl Server {
             }
         }
         self.events = events;
+        self.saw_all = seen < EVENTS;
         self.obey();
         self.accept_waiting();
         self.schedule.begin_turn();
@@ -195,6 +198,14 @@ impl Server {
                 }
                 Command::Shutdown { code, timeout } => self.shutdown_with(code, timeout),
             }
+        }
+    }
+
+    /// Sees to it that whoever waits for one of the few places past the limits gets one.
+    pub(super) fn make_places(&mut self) {
+        if self.saw_all {
+            let schedule = &self.schedule;
+            self.broker.make_places(|slot| schedule.is_waiting(slot));
         }
     }
 

@@ -12,6 +12,7 @@ mod followers;
 mod herd;
 mod hosts;
 mod http;
+mod ids;
 mod limits;
 mod messages;
 mod metrics;

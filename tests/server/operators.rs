@@ -1,8 +1,13 @@
 //! What is for operators: how the broker is, and what goes on in it, told to those whom it concerns.
 
+use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use slotcast::Config;
+use slotcast::broker::timers::Now;
+use slotcast::proto::origin::OriginRules;
 
 use crate::common::{Answer, Broker, CLOSE, DEADLINE, Peer, TEXT, ask, bind, close_payload, post, upgrade_request};
 
@@ -100,19 +105,95 @@ fn a_full_broker_is_well_and_not_ready() {
     other.close();
 }
 
+/// Sixteen who had a place and said nothing once kept everybody from asking, and a probe would have had a broker that is
+/// well restarted.
 #[test]
-fn operators_have_sixteen_places() {
+fn health_is_told_however_many_say_nothing() {
     let (broker, admin) = start_with_admin(|config| config.limits.max_connections = 1);
-    let mut inside: Vec<Peer> = (0..16).map(|_| Peer::connect(admin)).collect();
-    for peer in &mut inside {
-        peer.write(get("/-/health", "").as_bytes());
-        assert_eq!(Answer::read(peer).status, 200);
+    let mut inside = broker.join("/chat");
+    // They ask nothing, half of it, or have been answered and stay.
+    let hogs = ["", "GET /-/health HTTP/1.1\r\nHo", &get("/-/health", "")];
+    for address in [broker.address, admin] {
+        let mut silent = Vec::new();
+        for round in 0..3 {
+            for hog in hogs.iter().flat_map(|hog| [hog; 40]) {
+                let mut peer = Peer::connect(address);
+                // It may have been sent away already.
+                let _ = std::io::Write::write_all(&mut peer.stream, hog.as_bytes());
+                silent.push(peer);
+            }
+            for path in ["/-/health", "/-/healthy"] {
+                assert_eq!(ask(address, get(path, "")).text(), "ok\n", "{round}");
+            }
+        }
+        silent.remove(0).expect_gone();
     }
-    assert_eq!(Answer::read(&mut Peer::connect(admin)).status, 503);
-    drop(inside.pop().unwrap());
-    // The place is free as soon as the broker has seen that.
-    while Answer::read(&mut asked(admin, "/-/health")).status != 200 {}
-    broker.join("/chat").close();
+    assert!(ask(broker.address, get("/chat", "")).is_problem(503, "too_many_connections"));
+    inside.send(TEXT, b"still here");
+    inside.expect_text("still here");
+    inside.close();
+}
+
+/// Whoever has just come is read from first, and one that has an address of its own stays, however many of another come.
+#[test]
+fn who_makes_room() {
+    let mut config = Config::default();
+    config.limits.max_connections = 1;
+    let now = Now { instant: Instant::now(), unix_ms: 0 };
+    let mut broker = slotcast::broker::Broker::new(config.limits, OriginRules::default(), 7, now);
+    let come = |broker: &mut slotcast::broker::Broker, last: u8| broker.open(([192, 0, 2, last], 1).into(), false);
+    (0..20).for_each(|_| assert!(come(&mut broker, 1).is_some()));
+    let alone = come(&mut broker, 2).unwrap();
+    let mut came = Vec::new();
+    for turn in 0..6 {
+        while let Some(id) = come(&mut broker, 1) {
+            came.push(id);
+        }
+        assert!(broker.is_place_coming(false));
+        broker.make_places(|_| false);
+        broker.reap(|_| {});
+        assert!(turn > 0 || came.iter().all(|&id| broker.is_live(id)), "they came in this very turn");
+        assert!(broker.is_live(alone), "{turn}");
+    }
+    assert!(!broker.is_live(came[0]));
+}
+
+/// Those who waste a place come again and again, all at once; who asks meanwhile is answered each time.
+#[test]
+fn health_is_told_while_others_keep_coming() {
+    let (broker, admin) = start_with_admin(|config| config.limits.max_connections = 1);
+    let mut inside = broker.join("/chat");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for (address, last) in [(broker.address, 2), (admin, 3)] {
+            let stop = &stop;
+            scope.spawn(move || {
+                let mut silent = VecDeque::new();
+                while !stop.load(Ordering::Relaxed) {
+                    silent.push_back(Peer::connect_from([127, 0, 0, last].into(), address));
+                    silent.drain(..silent.len().saturating_sub(200));
+                }
+            });
+        }
+        let told = [broker.address, admin].map(|address| {
+            let answers = (0..100).map(|_| asked_for_health(address));
+            answers.filter(|told| told.as_deref() == Some("ok\n")).count()
+        });
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(told, [100, 100]);
+    });
+    inside.send(TEXT, b"still here");
+    inside.expect_text("still here");
+    inside.close();
+}
+
+/// The body of the answer; None if there is none.
+fn asked_for_health(address: SocketAddr) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    std::io::Write::write_all(&mut stream, get("/-/health", "Connection: close\r\n").as_bytes()).ok()?;
+    let answer = std::io::read_to_string(stream).ok()?;
+    answer.split("\r\n\r\n").nth(1).map(str::to_owned)
 }
 
 fn asked(address: SocketAddr, path: &str) -> Peer {
@@ -122,7 +203,7 @@ fn asked(address: SocketAddr, path: &str) -> Peer {
     peer
 }
 
-/// While the others are sent away operators may look, and the end does not wait for them.
+/// While the others are sent away anyone may ask how it is, by whatever door, and the end does not wait for them.
 #[test]
 fn a_broker_that_shuts_down_is_well_and_not_ready() {
     let (broker, admin) = start_with_admin(|_| {});
@@ -132,21 +213,62 @@ fn a_broker_that_shuts_down_is_well_and_not_ready() {
     let mut peer = broker.join("/chat");
     broker.handle.shutdown(DEADLINE).unwrap();
     assert_eq!(peer.expect_close(1001), "shutting_down");
-    assert!(TcpStream::connect(broker.address).is_err(), "it still listens");
-    for mut operator in [idle, Peer::connect(admin)] {
-        operator.write(get("/-/ready", "").as_bytes());
-        let ready = Answer::read(&mut operator);
+    for mut asking in [idle, Peer::connect(admin), Peer::connect(broker.address)] {
+        asking.write(get("/-/ready", "").as_bytes());
+        let ready = Answer::read(&mut asking);
         assert!(ready.is_problem(503, "shutting_down"), "{ready:?}");
         assert_eq!(ready.header("connection"), Some("close"));
     }
-    assert_eq!(ask(admin, get("/-/health", "")).text(), "ok\n");
-    let mut silent = Peer::connect(admin);
+    for address in [admin, broker.address] {
+        assert_eq!(ask(address, get("/-/health", "")).text(), "ok\n");
+    }
+    for request in [get("/chat", ""), upgrade_request("/chat", ""), upgrade_request("/-/health", "")] {
+        let refused = ask(broker.address, &request);
+        assert!(refused.is_problem(503, "shutting_down") && refused.header("retry-after").is_some(), "{refused:?}");
+    }
+    let silent = [admin, broker.address].map(Peer::connect);
     peer.send(CLOSE, &close_payload(1001, ""));
     peer.expect_end();
     drop(peer);
-    silent.expect_gone();
+    silent.into_iter().for_each(|mut silent| silent.expect_gone());
+    let addresses = [admin, broker.address];
     drop(broker);
-    assert!(TcpStream::connect(admin).is_err(), "it still listens for operators");
+    for address in addresses {
+        assert!(TcpStream::connect(address).is_err(), "it still listens");
+        assert!(std::net::TcpListener::bind(address).is_ok(), "the port is not free");
+    }
+}
+
+/// A shutdown ends although new connections come faster than it can send them away.
+#[test]
+fn a_shutdown_ends_while_others_keep_coming() {
+    let (broker, admin) = start_with_admin(|_| {});
+    let mut peer = broker.join("/chat");
+    std::thread::scope(|scope| {
+        let floods = [(broker.address, 2), (admin, 3)].map(|(address, last)| {
+            scope.spawn(move || {
+                let mut silent = VecDeque::new();
+                let connect = || {
+                    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+                    socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into())?;
+                    socket.connect(&address.into())?;
+                    std::io::Result::Ok(socket)
+                };
+                while let Ok(socket) = connect() {
+                    silent.push_back(socket);
+                    silent.drain(..silent.len().saturating_sub(200));
+                }
+            })
+        });
+        broker.handle.shutdown(DEADLINE).unwrap();
+        assert_eq!(peer.expect_close(1001), "shutting_down");
+        assert_eq!(asked_for_health(broker.address).as_deref(), Some("ok\n"));
+        peer.send(CLOSE, &close_payload(1001, ""));
+        peer.expect_end();
+        drop(peer);
+        // Until it listens no more, which is before its time is over.
+        floods.into_iter().for_each(|flood| flood.join().unwrap());
+    });
 }
 
 /// What goes on in the broker is told to those who run it.

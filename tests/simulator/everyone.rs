@@ -134,7 +134,7 @@ impl World {
         let rules = OriginRules::new(&[], &[]).expect("no rules");
         let new = |kind: &Kind| Follower { kind: *kind, id: None, seen: 0, begun: false, leaves: false, names: None };
         let mut world = World {
-            broker: Broker::new(limits, rules, seed, now),
+            broker: Broker::new(limits, rules, seed.into(), now),
             kernel: Kernel::new(Random::new(!seed)),
             random: Random::new(seed),
             now,

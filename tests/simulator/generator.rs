@@ -34,7 +34,14 @@ pub fn run(seed: u64) -> (Counters, BTreeMap<&'static str, u64>) {
     let mut world = World::new(seed, limits(&mut random));
     let turns = 40 + random.below(200);
     let crowd = 1 + random.below(9);
+    // For three turns more come than there are places, and say nothing.
+    let silence = random.one_in(100).then(|| random.below(turns));
     for turn in 0..turns {
+        if silence.is_some_and(|first| (first..first + 3).contains(&turn)) {
+            for _ in 0..70 {
+                world.connect(Reader::Eager, usize::MAX);
+            }
+        }
         if world.kernel.all().count() < crowd && random.one_in(2) {
             connect(&mut world, &mut random);
         }

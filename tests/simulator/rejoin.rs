@@ -128,7 +128,7 @@ impl Herd {
         (limits.history_messages, limits.history_bytes) = (2 * LAST as usize, 1 << 20);
         limits.max_connections = HERD;
         let now = Now { instant: Instant::now(), unix_ms: 0 };
-        let broker = Broker::new(limits, OriginRules::default(), seed, now);
+        let broker = Broker::new(limits, OriginRules::default(), seed.into(), now);
         let (readers, random) = (Readers::default(), Random::new(seed));
         let mut herd = Herd { broker, readers, ids: Vec::new(), random, now, published: 0, most_held: 0 };
         (0..LAST).for_each(|_| herd.publish());

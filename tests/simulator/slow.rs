@@ -220,7 +220,7 @@ impl World {
         let now = Now { instant: Instant::now(), unix_ms: 1_700_000_000_000 };
         let rules = OriginRules::new(&[], &[]).expect("no rules");
         let logs = CHANNELS.into_iter().map(|channel| (channel, Vec::new())).collect();
-        let broker = Broker::new(limits, rules, seed, now);
+        let broker = Broker::new(limits, rules, seed.into(), now);
         let peers = Peers::default();
         World { broker, peers, random, now, logs, forgets, joins_behind, said: 0, ended: 0 }
     }

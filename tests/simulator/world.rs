@@ -50,7 +50,7 @@ impl World {
             visit: random.pick(&[1, 1000, 50_000]),
             read_again: random.pick(&[0, 5, 2000]),
         };
-        let mut broker = Broker::new(limits.clone(), rules, seed, now);
+        let mut broker = Broker::new(limits.clone(), rules, seed.into(), now);
         broker.set_compression(!random.one_in(8));
         World {
             oracle: Oracle::new(limits),
@@ -74,6 +74,9 @@ impl World {
         let address = ([10, 0, 0, self.random.below(3) as u8], 1024 + self.opened).into();
         let admin = self.random.one_in(16);
         let opened = if admin { self.broker.open_admin(address, false) } else { self.broker.open(address, false) };
+        if opened.is_none() {
+            self.broker.is_place_coming(admin);
+        }
         let id = opened?;
         self.kernel.place(Peer::new(id, reader, room));
         self.kernel.get(id)
@@ -99,6 +102,7 @@ impl World {
         let most = self.random.pick(&[1, 64]);
         while !self.broker.expire_some(most, |slot| self.schedule.is_waiting(slot)) {}
         self.broker.expire_others();
+        self.broker.make_places(|slot| self.schedule.is_waiting(slot));
         self.note_polls();
         let events = self.note_events();
         self.oracle.sweep();

@@ -197,5 +197,5 @@ fn ids_in_public_say_nothing_and_differ() {
     let ids: std::collections::HashSet<_> =
         (0..1000).map(|slot| world.broker.member_id(ConnectionId::new(slot, 0))).collect();
     assert_eq!(ids.len(), 1000);
-    assert!(ids.iter().all(|id| id.to_string().len() > 6 && id.0 > 1 << 24));
+    assert!(ids.iter().all(|id| id.to_string().len() > 20), "{ids:?}");
 }

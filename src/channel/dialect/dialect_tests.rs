@@ -374,7 +374,7 @@ fn whatever_is_sent_is_what_others_read() {
         let channel = random_text(&mut random, channel_length);
         let name = random_text(&mut random, name_length);
         let mut entry = entry(message, None, random.one_in(2).then_some(name.as_str()));
-        entry.from = random.one_in(2).then(|| MemberId(random.next()));
+        entry.from = random.one_in(2).then(|| MemberId::new(random.next(), random.next()));
         entry.unix_ms = random.next() >> random.below(64);
         let position = Position { epoch: Epoch::from_random(random.next()), offset: random.next() >> 11 };
         let event = Event::Message { context: Context { channel: &channel, position }, entry: entry.view() };
