@@ -119,8 +119,8 @@ impl Broker {
     fn inflate(&mut self, slot: u32, kind: Kind, payload: &[u8]) {
         let (id, limit) = (self.slots.id(slot), self.limits.max_message);
         let Some(cold) = self.slots.cold(slot) else { return };
-        let own = cold.extras.as_mut().and_then(|extras| extras.inflater.as_deref_mut());
-        let inflated = own.unwrap_or(&mut self.inflater).inflate(payload, limit);
+        let earlier = cold.extras.as_mut().and_then(|extras| extras.earlier.as_deref_mut());
+        let inflated = self.inflater.inflate(payload, limit, earlier);
         let message = inflated.and_then(|bytes| Message::from_bytes(kind, Bytes::from(bytes)).ok_or(invalid_text()));
         match message {
             Ok(message) => {

@@ -11,7 +11,7 @@ use super::timers::Tick;
 use crate::channel::dialect::Encoding;
 use crate::channel::members::Memberships;
 use crate::proto::connection::Connection;
-use crate::proto::deflate::Inflater;
+use crate::proto::deflate::Earlier;
 use crate::proto::extension::Window;
 use crate::proto::outbound::Outbound;
 
@@ -151,8 +151,8 @@ pub struct Extras {
     pub stash: Vec<u8>,
     /// The request that waits for the next message.
     pub held: Option<Exchange>,
-    /// For a peer whose messages refer to those before them.
-    pub inflater: Option<Box<Inflater>>,
+    /// For a peer whose messages may refer to those before them.
+    pub earlier: Option<Box<Earlier>>,
 }
 
 impl Cold {
@@ -202,7 +202,7 @@ impl Cold {
     /// Frees the extras when nothing is in them.
     pub fn tidy(&mut self) {
         if self.extras.as_ref().is_some_and(|extras| {
-            extras.pong.is_none() && extras.stash.is_empty() && extras.held.is_none() && extras.inflater.is_none()
+            extras.pong.is_none() && extras.stash.is_empty() && extras.held.is_none() && extras.earlier.is_none()
         }) {
             self.extras = None;
         }
