@@ -127,6 +127,7 @@ impl Server {
         let invalid = |error: String| io::Error::new(ErrorKind::InvalidInput, error);
         config.limits.validate()?;
         let rules = OriginRules::new(&config.origins, &config.hosts).map_err(invalid)?;
+        let rules = rules.for_other_sites(config.for_other_sites.clone());
         let proxies = TrustedProxies::new(&config.trusted_proxies).map_err(invalid)?;
         let poll = Poll::new()?;
         let handle = Handle::new(Waker::new(poll.registry(), WAKER)?);

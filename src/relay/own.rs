@@ -29,7 +29,8 @@ pub(super) fn answer(relay: &Relay, server: &Server, exchange: &Exchange) -> Opt
     let found: Result<Response, Refusal> = match request.path() {
         "/-/health" | "/-/healthy" => Ok(ok()),
         "/-/ready" => ready(server, exchange),
-        MODULE => Ok(page::module(request)),
+        // With CORS or without: there is nothing in it that not everybody may know.
+        MODULE => Ok(page::module(request).with_header("Cross-Origin-Resource-Policy", "cross-origin")),
         _ if !is_for_operators(server, exchange) => return Some(Response::not_found()),
         // A page that is allowed to use the channels is no operator, and neither is whatever else runs here.
         _ if !is_same_origin(request) => Err(foreign_page()),

@@ -233,6 +233,68 @@ fn no_page_from_elsewhere_gets_to_see_what_goes_on() {
     }
 }
 
+/// What a page of another site can make a browser ask for without an Origin joins nothing, and shows it nothing.
+#[test]
+fn a_page_of_another_site_without_an_origin_gets_the_page_alone() {
+    let (broker, admin) = start_with_admin(|config| config.for_other_sites.push("/logo.png".to_owned()));
+    let mut member = Peer::connect(broker.address);
+    member.write(upgrade_request("/chat", "Sec-WebSocket-Protocol: v1.slotcast.json\r\n").as_bytes());
+    assert!(member.read_head().starts_with("HTTP/1.1 101 "));
+    let page = "Accept: text/html\r\n";
+    let sse = "Accept: text/event-stream\r\n";
+    let link = "Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
+    let image = "Sec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: image\r\n";
+    let frame = "Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: iframe\r\n";
+    for site in ["cross-site", "same-site"] {
+        for (path, fields, how, status) in [
+            ("/chat?name=Eve", page, link, 200),
+            ("/chat/?name=Eve", page, link, 308),
+            ("/chat?name=Eve", page, image, 403),
+            ("/chat?name=Eve", page, frame, 403),
+            ("/chat?name=Eve", page, "", 403),
+            ("/chat?name=Eve", sse, image, 403),
+            ("/chat?name=Eve&format=sse", page, link, 403),
+            ("/chat?name=Eve&format=ndjson", page, link, 403),
+            ("/chat?name=Eve&wait=1", "", image, 403),
+            ("/chat?wait=1", "", link, 403),
+            ("/chat", "", link, 403),
+            ("/-/slotcast.js", "", image, 200),
+            ("/-/health", "", image, 403),
+            ("/-/health", "", link, 200),
+            ("/logo.png", "", image, 200),
+        ] {
+            let answer = ask(
+                broker.address,
+                get(path, &format!("{fields}Sec-Fetch-Site: {site}\r\n{how}Connection: close\r\n")),
+            );
+            assert_eq!(answer.status, status, "{site} {path} {fields}{how}{answer:?}");
+            assert!(status != 403 || answer.is_problem(403, "origin_not_allowed"), "{answer:?}");
+        }
+        for path in OPERATORS_PATHS {
+            for how in [link, image, frame, ""] {
+                let answer = ask(admin, get(path, &format!("Sec-Fetch-Site: {site}\r\n{how}")));
+                assert!(answer.is_problem(403, "origin_not_allowed"), "{site} {path} {how}{answer:?}");
+            }
+        }
+        let fields = format!("Sec-Fetch-Site: {site}\r\nSec-Fetch-Mode: websocket\r\n");
+        assert!(ask(broker.address, upgrade_request("/chat", &fields)).is_problem(403, "origin_not_allowed"));
+        assert!(post(broker.address, "/chat", &fields, b"hi").is_problem(403, "origin_not_allowed"));
+    }
+    for site in ["same-origin", "none"] {
+        for path in OPERATORS_PATHS {
+            assert_eq!(ask(admin, get(path, &format!("Sec-Fetch-Site: {site}\r\n"))).status, 200, "{path}");
+        }
+    }
+    // Nobody has come meanwhile, and nothing has been said.
+    member.send(TEXT, br#"{"type":"publish","channel":"/chat","data":"first"}"#);
+    let mut told = Vec::new();
+    while !told.last().is_some_and(|event: &String| event.contains("first")) {
+        told.push(String::from_utf8(member.read_frame().payload).unwrap());
+    }
+    let strange = |event: &String| event.contains("Eve") || event.contains("hi");
+    assert!(!told.iter().any(strange), "{told:?}");
+}
+
 #[test]
 fn the_channels_page_by_page() {
     let broker = Broker::start(|config| {
