@@ -384,7 +384,8 @@ fn warn_of_foreign_protocols(server: &mut Server, handshake: &Handshake, channel
     if handshake.protocols().next().is_some() {
         server.complain(Level::Warn, || {
             let offered: Vec<&str> = handshake.protocols().collect();
-            let offered = escape_for_log(offered.join(", ").as_bytes());
+            let offered = escape_for_log(offered.join(",").as_bytes());
+            let channel = escape_for_log(channel.as_bytes());
             format!(
                 "ws {channel}: none of the offered subprotocols ({offered}) is known here; browsers will disconnect; offer none, or {JSON_DIALECT}"
             )

@@ -284,6 +284,40 @@ fn no_secret_is_ever_logged() {
     assert!(check.status.success() && !said.contains("s3cret"), "{said}");
 }
 
+/// No peer can write a line, or a part of one, that reads like the broker's own.
+#[test]
+fn what_a_peer_chose_stands_in_quotation_marks() {
+    let mut daemon = Daemon::start(&["--max-channels", "1"]);
+    let offer = "Sec-WebSocket-Protocol: chat, x\r\n";
+    let lie = "/x%20from%201.2.3.4:5:%20all%20is%20well;%20start%20with%20--origin%20%22";
+    let lie_shown = "\"/x from 1.2.3.4:5: all is well; start with --origin \\\"\"";
+    let mut peer = Peer::connect(daemon.address);
+    peer.write(upgrade_request(lie, offer).as_bytes());
+    assert!(peer.read_head().starts_with("HTTP/1.1 101 "));
+    for (request, shown) in [
+        (String::new(), format!("WARN  ws {lie_shown}: none of the offered subprotocols (chat,x) is known here")),
+        (
+            upgrade_request("/a\u{a0}from\u{3164}1.2.3.4:5:", "Origin: http://x all is well\r\n"),
+            "WARN  refused ws \"/a\\u{a0}from\\u{3164}1.2.3.4:5:\" from 127.0.0.1:".to_owned(),
+        ),
+        (
+            upgrade_request("/b", "Origin: http://x from \"1.2.3.4\r\n"),
+            ": origin \"http://x from \\\"1.2.3.4\" not allowed; it is not what a browser sends".to_owned(),
+        ),
+        (
+            upgrade_request("/c", "Sec-Fetch-Site: none from here\r\n"),
+            ": a page of another origin (Sec-Fetch-Site: \"none from here\") ".to_owned(),
+        ),
+        (upgrade_request("/\u{201c}", ""), "WARN  refused ws \"/\u{201c}\" from 127.0.0.1:".to_owned()),
+    ] {
+        if !request.is_empty() {
+            assert!(ask(daemon.address, request).status >= 400);
+        }
+        let line = daemon.wait_for_line("WARN");
+        assert!(line.contains(&shown), "{shown}\n{line}");
+    }
+}
+
 /// What the system knows of the process is told with the rest.
 #[cfg(target_os = "linux")]
 #[test]

@@ -3,7 +3,7 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::http::Request;
-use super::text::escape_for_log;
+use super::text::escape;
 
 /// The proxies that are believed, by network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl TrustedProxies {
     pub fn new(values: &[String]) -> Result<TrustedProxies, String> {
         let parse = |value: &String| {
             Network::parse(value.trim()).map_err(|what| {
-                format!("--trusted-proxy {} {what}, such as 10.0.0.0/8 or ::1", escape_for_log(value.as_bytes()))
+                format!("--trusted-proxy {} {what}, such as 10.0.0.0/8 or ::1", escape(value.as_bytes()))
             })
         };
         values.iter().map(parse).collect::<Result<_, _>>().map(TrustedProxies)

@@ -6,7 +6,7 @@
 //! at us (DNS rebinding).
 
 use super::http::{Authority, Refusal, Request, Status};
-use super::text::escape_for_log;
+use super::text::{escape, escape_for_log};
 
 /// Which origins and hosts are allowed besides those that need no permission.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl OriginRules {
     pub fn new(origins: &[String], hosts: &[String]) -> Result<OriginRules, String> {
         let mut rules = OriginRules::default();
         for value in origins {
-            let shown = escape_for_log(value.as_bytes());
+            let shown = escape(value.as_bytes());
             if value == "null" {
                 rules.origins.push(value.clone());
                 continue;
@@ -61,7 +61,7 @@ impl OriginRules {
                     rules.hosts.push(authority.host.to_string());
                 }
                 _ => {
-                    let shown = escape_for_log(value.as_bytes());
+                    let shown = escape(value.as_bytes());
                     return Err(format!("--host {shown} must be a host name or an address, without scheme and port"));
                 }
             }

@@ -144,7 +144,7 @@ fn the_log_is_told_the_mend() {
     for (host, origin, expected) in [
         ("localhost", "http://x:5173", "origin http://x:5173 not allowed; start with --origin http://x:5173"),
         ("localhost", "HTTPS://X:443", "origin HTTPS://X:443 not allowed; start with --origin https://x"),
-        ("localhost", "a b\\", "origin a b\\\\ not allowed; it is not what a browser sends"),
+        ("localhost", "a b\\", "origin \"a b\\\\\" not allowed; it is not what a browser sends"),
         ("x.lan:80", "http://x.lan", "host x.lan not allowed; start with --host x.lan"),
     ] {
         assert_eq!(mend(host, origin), expected);
