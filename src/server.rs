@@ -140,7 +140,8 @@ impl Server {
         }
         let private = listeners.iter().all(|listening| listening.listener.is_loopback())
             && config.origins.is_empty()
-            && config.hosts.is_empty();
+            && config.hosts.is_empty()
+            && config.trusted_proxies.is_empty();
         let seed = RandomState::new().hash_one(std::process::id());
         let mut broker = Broker::new(config.limits, rules, seed, clock());
         broker.set_compression(config.compression);

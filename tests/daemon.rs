@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
-use common::{Answer, Peer, TEXT, ask, upgrade_request};
+use common::{Answer, Peer, TEXT, ask, look, upgrade_request};
 
 /// A daemon that does not outlive its test, and its log.
 struct Daemon {
@@ -252,8 +252,10 @@ fn no_secret_is_ever_logged() {
     // Of more than ten lines in a second some would be left out.
     for requests in requests.chunks(5) {
         let mut daemon = Daemon::start(&flags);
+        let host = format!("Host: localhost:{}\r\n", daemon.address.port());
         for (request, status) in requests {
-            assert_eq!(ask(daemon.address, request).status, *status, "{request}");
+            let request = request.replace("Host: localhost\r\n", &host);
+            assert_eq!(ask(daemon.address, &request).status, *status, "{request}");
         }
         for target in ["/chat", "/chat?token=s3cret-token"] {
             let mut peer = Peer::join(daemon.address, target);
@@ -324,7 +326,7 @@ fn what_a_peer_chose_stands_in_quotation_marks() {
 fn metrics_of_the_process() {
     let daemon = Daemon::start(&[]);
     let peers: Vec<Peer> = (0..20).map(|_| Peer::join(daemon.address, "/chat")).collect();
-    let text = ask(daemon.address, "GET /-/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").text();
+    let text = ask(daemon.address, look(daemon.address, "/-/metrics")).text();
     let value = |name: &str| -> f64 {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("{name}: {text}")).parse().unwrap()

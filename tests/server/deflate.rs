@@ -2,7 +2,9 @@
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
-use crate::common::{BINARY, Broker, CLOSE, CONTINUATION, FIN, Peer, TEXT, ask, frame, post, prose, upgrade_request};
+use crate::common::{
+    BINARY, Broker, CLOSE, CONTINUATION, FIN, Peer, TEXT, ask, frame, look, post, prose, upgrade_request,
+};
 
 const RSV1: u8 = 0x40;
 const PLAIN: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
@@ -72,7 +74,7 @@ fn two_windows_and_none_in_one_channel() {
         }
     }
     // Once a message and window, whoever gets it: four of these were long enough.
-    let metrics = ask(broker.address, "GET /-/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").text();
+    let metrics = ask(broker.address, look(broker.address, "/-/metrics")).text();
     assert!(metrics.contains("\nslotcast_compressed_messages_total 8\n"), "{metrics}");
     // What does not shrink is sent as it is.
     let noise = crate::common::pattern(3, 5000);
