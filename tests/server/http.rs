@@ -275,3 +275,25 @@ fn who_expects_100_continue_is_told_to_go_on() {
     );
     assert!(refused.is_problem(413, "message_too_big"), "{refused:?}");
 }
+
+/// Each door looks several parameters up: whoever sends thousands does not make it search them all again and again.
+#[test]
+fn a_query_of_too_many_parameters_is_refused_at_every_door() {
+    let broker = Broker::start(|_| {});
+    let with = |count: usize| format!("?{}name=Ann", "x=1&".repeat(count - 1));
+    for (query, status) in [(with(64), 200), (with(65), 400), (format!("?{}", "&+".repeat(1500)), 400)] {
+        for path in ["/chat", "/-/health"] {
+            let head = |method: &str, more: &str| {
+                format!("{method} {path}{query} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{more}\r\n")
+            };
+            for request in [head("GET", ""), head("POST", "Content-Length: 1\r\n") + "x", head("OPTIONS", "")] {
+                let answer = ask(broker.address, &request);
+                assert_eq!(answer.is_problem(400, "too_many_parameters"), status == 400, "{request}{answer:?}");
+            }
+        }
+        let mut peer = Peer::connect(broker.address);
+        peer.write(upgrade_request(&format!("/chat{query}"), "").as_bytes());
+        let expected = if status == 200 { 101 } else { 400 };
+        assert!(peer.read_head().starts_with(&format!("HTTP/1.1 {expected} ")));
+    }
+}
