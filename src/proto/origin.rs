@@ -5,8 +5,11 @@
 //! they keep foreign pages out (cross-site WebSocket hijacking, CSRF) and names that a foreign DNS server has pointed
 //! at us (DNS rebinding).
 
-use super::http::{Authority, Refusal, Request, Status};
+use super::http::{Authority, Refusal, Request, Status, default_port};
 use super::text::{escape, escape_for_log};
+
+/// The longest host of an origin, in bytes, its port included: a name in DNS has at most 253.
+const MAX_HOST: usize = 260;
 
 /// Which origins and hosts are allowed besides those that need no permission.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,7 +34,8 @@ pub struct OriginRefusal {
 }
 
 impl OriginRules {
-    /// Rules that allow the values of `--origin` (`scheme://host[:port]`, or `null`) and `--host` (a name or an
+    /// Rules that allow the values of `--origin` (`scheme://host[:port]`, as `https://example.com`, `file://` and
+    /// `app://.`, or `null`) and `--host` (a name or an
     /// address) in addition. The host of each origin is an allowed host too.
     ///
     /// # Errors
@@ -48,12 +52,14 @@ impl OriginRules {
                 return Err(match value.as_str() {
                     "*" => "--origin * is not possible: list each origin, such as https://example.com".to_owned(),
                     _ => {
-                        format!("--origin {shown} must be scheme://host or scheme://host:port, without a path, or null")
+                        format!(
+                            "--origin {shown} must be scheme://host or scheme://host:port, without a path, or null, or such as file:// and app://."
+                        )
                     }
                 });
             };
             rules.origins.push(origin.serialize());
-            rules.hosts.push(origin.authority.host.to_string());
+            rules.hosts.extend(origin.authority.map(|authority| authority.host.to_string()));
         }
         for value in hosts {
             match Authority::parse(value.as_bytes()) {
@@ -165,7 +171,7 @@ impl OriginRules {
             return sent == b"null" && self.origins.iter().any(|listed| listed == "null");
         };
         if let Some(target) = target
-            && (origin.is_at(target) || origin.authority.host.is_loopback() && target.host.is_loopback())
+            && (origin.is_at(target) || origin.is_loopback() && target.host.is_loopback())
         {
             return true;
         }
@@ -236,37 +242,56 @@ pub fn is_same_origin(request: &Request) -> bool {
     fields.next().is_none() && origin.zip(request.authority()).is_some_and(|(origin, target)| origin.is_at(target))
 }
 
-/// A tuple origin (RFC 6454 §4).
+/// An origin with a scheme and a host (RFC 6454 §4), or one of a scheme that an application has chosen, whose host may be
+/// anything and nothing: `file://`, `app://.`, `capacitor://localhost`.
 struct Origin<'a> {
     scheme: &'a str,
-    authority: Authority<'a>,
+    /// What comes behind `://`.
+    host: &'a str,
+    /// The same, if it is one; always for the schemes of the web.
+    authority: Option<Authority<'a>>,
 }
 
 impl<'a> Origin<'a> {
     /// `scheme://host[:port]` and nothing behind it; `None` for everything else, `null` included.
     fn parse(bytes: &'a [u8]) -> Option<Origin<'a>> {
-        let (scheme, authority) = str::from_utf8(bytes).ok()?.split_once("://")?;
+        let (scheme, host) = str::from_utf8(bytes).ok()?.split_once("://")?;
         let mut letters = scheme.bytes();
         let is_scheme = letters.next()?.is_ascii_alphabetic()
             && letters.all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-        if !is_scheme || authority.ends_with(':') {
+        if !is_scheme || host.ends_with(':') || host.len() > MAX_HOST {
             return None;
         }
-        Some(Origin { scheme, authority: Authority::parse(authority.as_bytes())? })
+        let authority = Authority::parse(host.as_bytes());
+        // RFC 3986 §3.2.2, and no more than what a header and a log line can repeat without harm.
+        let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=:[]%".contains(&byte);
+        let of_an_app = default_port(scheme).is_none() && host.bytes().all(is_host);
+        (authority.is_some() || of_an_app).then_some(Origin { scheme, host, authority })
     }
 
     /// Whether host and port are those of a request: then it is the request's own origin, as far as we can tell, since
     /// TLS may end before us.
     fn is_at(&self, target: Authority<'_>) -> bool {
-        let (ours, theirs) = (self.authority.port_or_default(self.scheme), target.port_or_default(self.scheme));
-        self.authority.host == target.host && ours == theirs
+        // An application's page never comes from here, whatever it calls its host.
+        let web = self.authority.filter(|_| default_port(self.scheme).is_some());
+        web.is_some_and(|ours| {
+            ours.host == target.host && ours.port_or_default(self.scheme) == target.port_or_default(self.scheme)
+        })
+    }
+
+    fn is_loopback(&self) -> bool {
+        self.authority.is_some_and(|authority| authority.host.is_loopback())
     }
 
     /// RFC 6454 §6.2
     fn serialize(&self) -> String {
-        let mut text = format!("{}://{}", self.scheme.to_ascii_lowercase(), self.authority.host);
-        if let Some(port) = self.authority.port
-            && Some(port) != crate::proto::http::default_port(self.scheme)
+        // Of an application's host nothing is known, not even which others are the same.
+        let Some(authority) = self.authority.filter(|_| default_port(self.scheme).is_some()) else {
+            return format!("{}://{}", self.scheme.to_ascii_lowercase(), self.host);
+        };
+        let mut text = format!("{}://{}", self.scheme.to_ascii_lowercase(), authority.host);
+        if let Some(port) = authority.port
+            && Some(port) != default_port(self.scheme)
         {
             text.push_str(&format!(":{port}"));
         }

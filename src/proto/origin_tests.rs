@@ -101,6 +101,50 @@ fn origins_with_a_list() {
     assert!(listed.check(&old("http://localhost"), true).is_err());
 }
 
+/// What Chromium says of pages of Electron, Cordova and the like, and of files.
+#[test]
+fn origins_of_applications() {
+    let sent =
+        ["file://", "app://.", "app://-", "app://obsidian.md", "capacitor://localhost", "chrome-extension://abc"];
+    let sent =
+        sent.into_iter().chain(["moz-extension://0d-1", "vscode-webview://1a2b", "content://a.b:7", "app://a%20b"]);
+    for origin in sent {
+        let none = OriginRules::default();
+        let listed = rules(&[origin], &[]).unwrap();
+        for host in ["broker.example", "localhost:8080", "localhost"] {
+            let request = from(host, origin);
+            assert_eq!(listed.check(&request, false), Ok(()), "{origin}");
+            assert_eq!(listed.cors_origin(&request).as_deref(), Some(origin));
+            // One that says it is of this machine needs no permission on this machine, as before.
+            let own = host.starts_with("localhost") && origin.ends_with("localhost");
+            let refused = none.check(&request, false);
+            assert_eq!(refused.is_ok(), own, "{origin}");
+            let mend = format!("origin {origin} not allowed; start with --origin {origin}");
+            assert!(refused.is_ok() || refused.unwrap_err().mend == mend);
+        }
+        for other in ["file://x", "app://..", "app://", "APP://.x", "http://.", "https://", "capacitor://", "file:"] {
+            assert!(listed.check(&from("broker.example", other), false).is_err(), "{other} for {origin}");
+        }
+    }
+    let long = format!("app://{}", "a".repeat(261));
+    for no in [
+        "http://",
+        "https://.",
+        "ws://-/",
+        "file:///",
+        "app://./x",
+        "app://a b",
+        "app://\u{e9}",
+        "app://a\"b",
+        "app://a,b",
+        &long,
+    ] {
+        assert!(rules(&[no], &[]).is_err(), "{no}");
+        assert!(OriginRules::default().check(&from("localhost", no), false).is_err(), "{no}");
+    }
+    assert!(rules(&[&long[..long.len() - 1]], &[]).is_ok());
+}
+
 /// DNS rebinding: only names that nobody else can point at us.
 #[test]
 fn hosts_on_a_loopback_listener() {
@@ -169,7 +213,9 @@ fn settings_are_checked() {
         let said = rules(&[], &[host]).unwrap_err();
         assert!(said.starts_with("--host ") && !said.contains('\n'), "{said}");
     }
-    assert!(rules(&["tauri://localhost", "HTTP://[::1]:80"], &["a", "10.0.0.1", "[::1]"]).is_ok());
+    assert!(
+        rules(&["file://", "app://.", "tauri://localhost", "HTTP://[::1]:80"], &["a", "10.0.0.1", "[::1]"]).is_ok()
+    );
 }
 
 /// Fetch Metadata §2: every combination, judged by what the browser's user would say of it.

@@ -297,3 +297,21 @@ fn a_query_of_too_many_parameters_is_refused_at_every_door() {
         assert!(peer.read_head().starts_with(&format!("HTTP/1.1 {expected} ")));
     }
 }
+
+/// Electron, Cordova and files: what Chromium says of them may be listed, and is not let in otherwise.
+#[test]
+fn origins_of_applications_may_be_listed() {
+    let origins = ["file://", "app://.", "capacitor://localhost"];
+    let listed = Broker::start(|config| config.origins = origins.map(str::to_owned).to_vec());
+    let none = Broker::start(|_| {});
+    for origin in origins {
+        let headers = format!("Origin: {origin}\r\nConnection: close\r\n");
+        let answer = ask(listed.address, get("/chat", &headers));
+        assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, Some(origin)), "{answer:?}");
+        let mut peer = Peer::connect(listed.address);
+        peer.write(upgrade_request("/chat", &format!("Origin: {origin}\r\n")).as_bytes());
+        assert!(peer.read_head().starts_with("HTTP/1.1 101 "), "{origin}");
+        let own = origin.ends_with("localhost");
+        assert_eq!(ask(none.address, get("/chat", &headers)).is_problem(403, "origin_not_allowed"), !own, "{origin}");
+    }
+}
