@@ -222,7 +222,9 @@ impl Broker {
 
     fn judge_request(&mut self, slot: u32, request: &Request) -> Result<Asks, Refused> {
         let loopback = self.slots.hot(slot).has(flag::LOOPBACK);
-        let verdict = self.rules.check(request, loopback);
+        let proxied = self.slots.hot(slot).has(flag::PROXIED);
+        let scheme = self.proxies.scheme(request).filter(|_| proxied);
+        let verdict = self.rules.check(request, loopback, scheme);
         verdict.map_err(|error| Refused { refusal: error.refusal, why: error.mend })?;
         let is_websocket = request.has_token("upgrade", "websocket");
         let crowded = self.is_crowded(slot);

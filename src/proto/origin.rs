@@ -81,11 +81,14 @@ impl OriginRules {
         OriginRules { for_other_sites: paths, ..self }
     }
 
-    /// Judges a request of any method; `loopback_listener` says whether the listener it came in by is a loopback one.
+    /// Judges a request of any method; `loopback_listener` says whether the listener it came in by is a loopback one, and
+    /// `scheme` what the peer spoke, if a trusted proxy has told.
     ///
     /// Allowed are an origin whose host and port are those of the request; an origin and a request that both name this
     /// machine (`localhost`, `*.localhost`, 127/8, `[::1]`), at any port; and what is listed. A port that is not there is the default one of the origin's scheme, in the request too, since TLS may
-    /// end before us. `null` is allowed only where it is listed, and what is no origin at all never.
+    /// end before us. As soon as an origin of the web is listed its own host is allowed only with the scheme of a listed one,
+    /// or with `scheme`: a page of `http://` may have been changed on its way, and `--origin https://` does not mean it.
+    /// `null` is allowed only where it is listed, and what is no origin at all never.
     ///
     /// A request without `Origin` is allowed unless a browser says in `Sec-Fetch-Site` that a page of another site, or of
     /// another origin of the same site, made it: `fetch` with `no-cors`, an image, a script, a frame, a prefetch. Such a page
@@ -97,7 +100,7 @@ impl OriginRules {
     ///
     /// # Errors
     /// 421 `host_not_allowed`, else 403 `origin_not_allowed`, else 400 `repeated_field` for several `Origin` fields.
-    pub fn check(&self, request: &Request, loopback_listener: bool) -> Result<(), OriginRefusal> {
+    pub fn check(&self, request: &Request, loopback_listener: bool, scheme: Option<&str>) -> Result<(), OriginRefusal> {
         let target = request.authority();
         if loopback_listener && let Some(target) = target {
             self.check_host(target)?;
@@ -110,11 +113,11 @@ impl OriginRules {
                 mend: "several Origin fields; something in between adds one".to_owned(),
             });
         }
-        if self.allows(sent, target) { Ok(()) } else { Err(origin_not_allowed(sent)) }
+        if self.allows(sent, target, scheme) { Ok(()) } else { Err(origin_not_allowed(sent)) }
     }
 
     /// The origin to name in `Access-Control-Allow-Origin`, if the request has one that [`check`](Self::check) allows
-    /// and that is not its own: host and port of which are those of the request.
+    /// and that is listed, or is not its own: host and port of which are those of the request.
     ///
     /// It is written anew from what was understood, so no other byte of the request can come along. It equals what a
     /// browser sent, because browsers serialize origins the same way.
@@ -122,12 +125,13 @@ impl OriginRules {
         let mut fields = request.headers("origin");
         let sent = fields.next()?;
         let target = request.authority();
-        if fields.next().is_some() || !self.allows(sent, target) {
+        // Its own needs no permission to read, with whatever scheme.
+        if fields.next().is_some() || !self.allows(sent, target, None) {
             return None;
         }
         let Some(origin) = Origin::parse(sent) else { return Some("null".to_owned()) };
         let same = target.is_some_and(|target| origin.is_at(target));
-        (!same).then(|| origin.serialize())
+        Some(origin.serialize()).filter(|origin| !same || self.origins.contains(origin))
     }
 
     fn check_site(&self, request: &Request) -> Result<(), OriginRefusal> {
@@ -166,16 +170,25 @@ impl OriginRules {
         })
     }
 
-    fn allows(&self, sent: &[u8], target: Option<Authority<'_>>) -> bool {
+    fn allows(&self, sent: &[u8], target: Option<Authority<'_>>, scheme: Option<&str>) -> bool {
         let Some(origin) = Origin::parse(sent) else {
             return sent == b"null" && self.origins.iter().any(|listed| listed == "null");
         };
+        let own = |target| origin.is_at(target) && self.is_own_scheme(origin.scheme, scheme);
         if let Some(target) = target
-            && (origin.is_at(target) || origin.is_loopback() && target.host.is_loopback())
+            && (own(target) || origin.is_loopback() && target.host.is_loopback())
         {
             return true;
         }
         !self.origins.is_empty() && self.origins.contains(&origin.serialize())
+    }
+
+    /// Whether pages of the request's own host may have come by that scheme.
+    fn is_own_scheme(&self, scheme: &str, told: Option<&str>) -> bool {
+        let listed = self.origins.iter().filter_map(|origin| Some(origin.split_once("://")?.0));
+        let mut listed = listed.filter(|scheme| default_port(scheme).is_some()).peekable();
+        let is = |other: &str| other.eq_ignore_ascii_case(scheme);
+        listed.peek().is_none() || told.is_some_and(is) || listed.any(is)
     }
 }
 

@@ -61,7 +61,7 @@ fn origins_without_a_list() {
     ];
     for (host, origin, allowed) in cases {
         let request = from(host, origin);
-        let checked = none.check(&request, false);
+        let checked = none.check(&request, false, None);
         assert_eq!(checked.is_ok(), allowed, "{host} {origin}");
         // What is allowed elsewhere than on this machine is the request's own origin.
         let cross = allowed && Authority::parse(host.as_bytes()).unwrap().host.is_loopback();
@@ -71,8 +71,8 @@ fn origins_without_a_list() {
         }
     }
     for head in ["GET / HTTP/1.1\r\nHost: example.com\r\n\r\n", "GET / HTTP/1.0\r\n\r\n"] {
-        assert_eq!(none.check(&request(head), false), Ok(()));
-        assert_eq!(none.check(&request(head), true).is_ok(), head.contains("1.0"));
+        assert_eq!(none.check(&request(head), false, None), Ok(()));
+        assert_eq!(none.check(&request(head), true, None).is_ok(), head.contains("1.0"));
         assert_eq!(none.cors_origin(&request(head)), None);
     }
 }
@@ -92,13 +92,47 @@ fn origins_with_a_list() {
         ("http://null", None),
     ] {
         let request = from("broker:8080", origin);
-        assert_eq!(listed.check(&request, false).is_ok(), echoed.is_some(), "{origin}");
+        assert_eq!(listed.check(&request, false, None).is_ok(), echoed.is_some(), "{origin}");
         assert_eq!(listed.cors_origin(&request).as_deref(), echoed, "{origin}");
     }
     // Without Host nothing is equal to it, but what is listed is still listed.
     let old = |origin: &str| request(&format!("GET / HTTP/1.0\r\nOrigin: {origin}\r\n\r\n"));
-    assert!(listed.check(&old("http://x:5173"), true).is_ok());
-    assert!(listed.check(&old("http://localhost"), true).is_err());
+    assert!(listed.check(&old("http://x:5173"), true, None).is_ok());
+    assert!(listed.check(&old("http://localhost"), true, None).is_err());
+}
+
+/// A site over TLS with `--origin https://`: a page that came without it may have been changed on its way.
+#[test]
+fn the_scheme_of_ones_own_pages_once_origins_are_listed() {
+    let listed: [&[&str]; 6] = [
+        &[],
+        &["https://h.example"],
+        &["https://other.example"],
+        &["http://other.example:5173"],
+        &["https://other.example", "http://third.example"],
+        &["app://.", "null"],
+    ];
+    for origins in listed {
+        let rules = rules(origins, &[]).unwrap();
+        for scheme in ["http", "https", "HTTPS"] {
+            for told in [None, Some("http"), Some("https"), Some("HTTP"), Some("ftp")] {
+                let asked = from("h.example", &format!("{scheme}://h.example"));
+                let is_told = told.is_some_and(|told| told.eq_ignore_ascii_case(scheme));
+                let web = origins.iter().any(|origin| origin.starts_with("http"));
+                let of_a_listed_one =
+                    origins.iter().any(|o| o.starts_with(&format!("{}:", scheme.to_ascii_lowercase())));
+                let expected = !web || of_a_listed_one || is_told;
+                let checked = rules.check(&asked, false, told);
+                assert_eq!(checked.is_ok(), expected, "{scheme} {told:?} {origins:?}");
+                // On this machine the scheme says nothing: development servers are of all kinds.
+                let here = from("localhost:8080", &format!("{scheme}://localhost:8080"));
+                assert_eq!(rules.check(&here, true, told), Ok(()), "{scheme} {told:?} {origins:?}");
+                // Who may read an answer: one that is listed, by whatever name it is asked for.
+                let reads = origins == ["https://h.example"] && scheme.eq_ignore_ascii_case("https");
+                assert_eq!(rules.cors_origin(&asked).is_some(), reads, "{scheme} {origins:?}");
+            }
+        }
+    }
 }
 
 /// What Chromium says of pages of Electron, Cordova and the like, and of files.
@@ -113,17 +147,17 @@ fn origins_of_applications() {
         let listed = rules(&[origin], &[]).unwrap();
         for host in ["broker.example", "localhost:8080", "localhost"] {
             let request = from(host, origin);
-            assert_eq!(listed.check(&request, false), Ok(()), "{origin}");
+            assert_eq!(listed.check(&request, false, None), Ok(()), "{origin}");
             assert_eq!(listed.cors_origin(&request).as_deref(), Some(origin));
             // One that says it is of this machine needs no permission on this machine, as before.
             let own = host.starts_with("localhost") && origin.ends_with("localhost");
-            let refused = none.check(&request, false);
+            let refused = none.check(&request, false, None);
             assert_eq!(refused.is_ok(), own, "{origin}");
             let mend = format!("origin {origin} not allowed; start with --origin {origin}");
             assert!(refused.is_ok() || refused.unwrap_err().mend == mend);
         }
         for other in ["file://x", "app://..", "app://", "APP://.x", "http://.", "https://", "capacitor://", "file:"] {
-            assert!(listed.check(&from("broker.example", other), false).is_err(), "{other} for {origin}");
+            assert!(listed.check(&from("broker.example", other), false, None).is_err(), "{other} for {origin}");
         }
     }
     let long = format!("app://{}", "a".repeat(261));
@@ -140,7 +174,7 @@ fn origins_of_applications() {
         &long,
     ] {
         assert!(rules(&[no], &[]).is_err(), "{no}");
-        assert!(OriginRules::default().check(&from("localhost", no), false).is_err(), "{no}");
+        assert!(OriginRules::default().check(&from("localhost", no), false, None).is_err(), "{no}");
     }
     assert!(rules(&[&long[..long.len() - 1]], &[]).is_ok());
 }
@@ -167,24 +201,27 @@ fn hosts_on_a_loopback_listener() {
         ("www.named.lan", false),
     ] {
         let request = request(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
-        let checked = rules.check(&request, true);
+        let checked = rules.check(&request, true, None);
         assert_eq!(checked.is_ok(), allowed, "{host}");
-        assert_eq!(rules.check(&request, false), Ok(()));
+        assert_eq!(rules.check(&request, false, None), Ok(()));
         if let Err(refused) = checked {
             assert_eq!((refused.refusal.status.0, refused.refusal.code), (421, "host_not_allowed"));
         }
     }
     // A rebound page has an origin that equals its host: only the Host rule stops it.
-    assert_eq!(rules.check(&from("evil.com:8080", "http://evil.com:8080"), true).unwrap_err().refusal.status.0, 421);
+    assert_eq!(
+        rules.check(&from("evil.com:8080", "http://evil.com:8080"), true, None).unwrap_err().refusal.status.0,
+        421
+    );
     // The host of an absolute target is the one that counts (RFC 9112 §3.2.2).
     let proxied = request("GET http://evil.com/ HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    assert_eq!(rules.check(&proxied, true).unwrap_err().refusal.code, "host_not_allowed");
+    assert_eq!(rules.check(&proxied, true, None).unwrap_err().refusal.code, "host_not_allowed");
 }
 
 #[test]
 fn the_log_is_told_the_mend() {
     let none = OriginRules::default();
-    let mend = |host: &str, origin: &str| none.check(&from(host, origin), true).unwrap_err().mend;
+    let mend = |host: &str, origin: &str| none.check(&from(host, origin), true, None).unwrap_err().mend;
     for (host, origin, expected) in [
         ("localhost", "http://x:5173", "origin http://x:5173 not allowed; start with --origin http://x:5173"),
         ("localhost", "HTTPS://X:443", "origin HTTPS://X:443 not allowed; start with --origin https://x"),
@@ -197,7 +234,7 @@ fn the_log_is_told_the_mend() {
     assert!(mend("localhost", &"\u{202e}".repeat(1000)).len() < 300);
     assert!(mend("localhost", &format!("http://{}", "a".repeat(4000))).len() < 500);
     let twice = request("GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\norigin: http://evil\r\n\r\n");
-    assert_eq!(none.check(&twice, true).unwrap_err().refusal.status.0, 400);
+    assert_eq!(none.check(&twice, true, None).unwrap_err().refusal.status.0, 400);
     assert_eq!(none.cors_origin(&twice), None);
 }
 
@@ -221,7 +258,7 @@ fn settings_are_checked() {
 /// Fetch Metadata §2: every combination, judged by what the browser's user would say of it.
 #[test]
 fn what_says_no_origin_is_judged_by_its_site() {
-    let rules = rules(&["https://listed.example"], &[]).unwrap().for_other_sites(vec!["/logo.png".to_owned()]);
+    let rules = rules(&["http://listed.example"], &[]).unwrap().for_other_sites(vec!["/logo.png".to_owned()]);
     let sites = [
         "",
         "none",
@@ -237,7 +274,7 @@ fn what_says_no_origin_is_judged_by_its_site() {
     let origins = [
         ("", None),
         ("http://broker.example:8080", Some(true)),
-        ("https://listed.example", Some(true)),
+        ("http://listed.example", Some(true)),
         ("http://localhost:8080", Some(false)),
         ("https://evil.example", Some(false)),
         ("null", Some(false)),
@@ -261,7 +298,7 @@ fn what_says_no_origin_is_judged_by_its_site() {
                         let reads = ["GET", "HEAD"].contains(&method) && upgrade.is_empty();
                         let link = origin.is_empty() && foreign && reads && (mode, dest) == ("navigate", "document");
                         let expected = by_origin.unwrap_or(!foreign || link || path == "/logo.png");
-                        let checked = rules.check(&asked, false);
+                        let checked = rules.check(&asked, false, None);
                         assert_eq!(checked.is_ok(), expected, "{head}");
                         assert_eq!(is_link(&asked), link, "{head}");
                         let own = ["", "http://broker.example:8080"].contains(&origin);
@@ -282,7 +319,7 @@ fn what_says_no_origin_is_judged_by_its_site() {
 fn the_log_is_told_how_to_load_it() {
     let asked =
         request("GET / HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\n\r\n");
-    let mend = OriginRules::default().check(&asked, true).unwrap_err().mend;
+    let mend = OriginRules::default().check(&asked, true, None).unwrap_err().mend;
     assert!(
         mend.starts_with("a page of another origin (Sec-Fetch-Site: cross-site) ") && mend.contains("--origin"),
         "{mend}"

@@ -98,7 +98,8 @@ fn origins_and_hosts() {
         ("127.0.0.1", "Origin: https://listed.example\r\n", 101),
         (&format!("127.0.0.1:{port}"), &format!("Origin: {own}\r\n"), 101),
         ("localhost:8080", "Origin: http://localhost:5173\r\n", 101),
-        ("box.lan", "Origin: http://box.lan\r\n", 101),
+        ("box.lan", "Origin: https://box.lan\r\n", 101),
+        ("box.lan", "Origin: http://box.lan\r\n", 403),
         ("127.0.0.1", "Origin: https://evil.example\r\n", 403),
         ("127.0.0.1", "Origin: https://listed.example.evil.example\r\n", 403),
         ("127.0.0.1", "Origin: null\r\n", 403),
@@ -313,5 +314,33 @@ fn origins_of_applications_may_be_listed() {
         assert!(peer.read_head().starts_with("HTTP/1.1 101 "), "{origin}");
         let own = origin.ends_with("localhost");
         assert_eq!(ask(none.address, get("/chat", &headers)).is_problem(403, "origin_not_allowed"), !own, "{origin}");
+    }
+}
+
+/// A site over TLS behind a proxy: its pages that came without TLS are not its own.
+#[test]
+fn the_scheme_of_ones_own_pages_is_that_of_a_listed_one() {
+    let start = |proxy: &str| {
+        Broker::start(|config| {
+            config.origins = vec!["https://h.example".to_owned()];
+            config.trusted_proxies = vec![proxy.to_owned()];
+        })
+    };
+    let (trusting, other) = (start("127.0.0.1"), start("10.0.0.0/8"));
+    for (address, origin, told, allowed) in [
+        (trusting.address, "https://h.example", "", true),
+        (trusting.address, "http://h.example", "", false),
+        (trusting.address, "http://h.example", "X-Forwarded-Proto: https\r\n", false),
+        (trusting.address, "http://h.example", "X-Forwarded-Proto: http\r\n", true),
+        (other.address, "http://h.example", "X-Forwarded-Proto: http\r\n", false),
+    ] {
+        let headers = format!("Origin: {origin}\r\n{told}");
+        let request = get("/chat", &format!("{headers}Connection: close\r\n")).replace("localhost", "h.example");
+        let refused = ask(address, &request).is_problem(403, "origin_not_allowed");
+        assert_eq!(!refused, allowed, "{request}");
+        let request = upgrade_request("/chat", &headers).replace("Host: 127.0.0.1", "Host: h.example");
+        let mut peer = Peer::connect(address);
+        peer.write(request.as_bytes());
+        assert_eq!(peer.read_head().starts_with("HTTP/1.1 101 "), allowed, "{request}");
     }
 }
