@@ -31,9 +31,12 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Names that a `Host` field may have on a loopback listener, besides loopback names and addresses.
     pub hosts: Vec<String>,
+    /// Paths that pages of any site may load with `<img>`, `<script>` or `fetch` without CORS, which do not say their origin:
+    /// other paths are 403 for them. Default: the module of [`Relay`](crate::Relay), `/-/slotcast.js`.
+    pub for_other_sites: Vec<String>,
     /// Whether permessage-deflate is agreed to with WebSockets that offer it (RFC 7692). Default: it is.
     pub compression: bool,
-    /// Proxies whose `X-Forwarded-For` is believed: networks such as `10.0.0.0/8`, or addresses. Who they ask for is whom
+    /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed: networks such as `10.0.0.0/8`, or addresses. Who they ask for is whom
     /// `peer` and the log name, and who counts for `max_connections_per_ip`.
     pub trusted_proxies: Vec<String>,
 }
@@ -46,6 +49,7 @@ impl Default for Config {
             limits: Limits::default(),
             origins: Vec::new(),
             hosts: Vec::new(),
+            for_other_sites: vec!["/-/slotcast.js".to_owned()],
             compression: true,
             trusted_proxies: Vec::new(),
         }
@@ -92,6 +96,13 @@ impl Config {
         self
     }
 
+    /// Pages of any site may load that path, too: `for_other_sites`.
+    #[must_use]
+    pub fn for_other_sites(mut self, path: impl Into<String>) -> Config {
+        self.for_other_sites.push(path.into());
+        self
+    }
+
     /// With or without permessage-deflate: `compression`.
     #[must_use]
     pub fn compression(mut self, agrees: bool) -> Config {
@@ -116,7 +127,8 @@ mod tests {
         let admin = SocketAddr::from(([127, 0, 0, 1], 9));
         let limits = Limits::default().max_message(7).leave_grace(std::time::Duration::from_secs(1));
         let config = Config::default().admin_listen(admin).limits(limits).origin("null").host("a").compression(false);
-        let config = config.trusted_proxy("10.0.0.0/8");
+        let config = config.trusted_proxy("10.0.0.0/8").for_other_sites("/logo.png");
+        assert_eq!(config.for_other_sites, ["/-/slotcast.js", "/logo.png"]);
         assert_eq!((config.limits.max_message, config.limits.leave_grace.as_secs()), (7, 1));
         assert_eq!(
             (config.admin_listen, config.origins, config.hosts),

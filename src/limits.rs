@@ -123,7 +123,7 @@ pub struct Limits {
     pub leave_grace: Duration,
     /// Shortest message that is compressed, in bytes. Default 256.
     pub compress_min: usize,
-    /// Most WebSockets whose messages may refer to those before them, which costs about 40 KiB each: the others are asked
+    /// Most WebSockets whose messages may refer to those before them, which costs 32 KiB each: the others are asked
     /// to begin each message anew. Default 0.
     pub client_takeover: usize,
 }

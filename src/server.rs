@@ -125,6 +125,7 @@ impl Server {
         let invalid = |error: String| io::Error::new(ErrorKind::InvalidInput, error);
         config.limits.validate()?;
         let rules = OriginRules::new(&config.origins, &config.hosts).map_err(invalid)?;
+        let rules = rules.for_other_sites(config.for_other_sites.clone());
         let proxies = TrustedProxies::new(&config.trusted_proxies).map_err(invalid)?;
         let poll = Poll::new()?;
         let handle = Handle::new(Waker::new(poll.registry(), WAKER)?);
@@ -137,7 +138,8 @@ impl Server {
         }
         let private = listeners.iter().all(|listening| listening.listener.is_loopback())
             && config.origins.is_empty()
-            && config.hosts.is_empty();
+            && config.hosts.is_empty()
+            && config.trusted_proxies.is_empty();
         let now = clock();
         let mut broker = Broker::new(config.limits, rules, secret()?, now);
         broker.set_compression(config.compression);

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
-use common::{Answer, Peer, TEXT, ask, upgrade_request};
+use common::{Answer, Peer, TEXT, ask, look, upgrade_request};
 
 /// A daemon that does not outlive its test, and its log.
 struct Daemon {
@@ -156,6 +156,9 @@ fn the_log_names_who_and_what_and_why_and_the_mend() {
     logged("GET / HTTP/1.1\nHost: a\n\n", 400, &["bad_request_line", "CRLF"]);
     let long = "POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000\r\n\r\n";
     logged(long, 413, &["POST /chat", "--max-message"]);
+    let preflight = "OPTIONS /chat HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost:5173\r\n\
+                     Access-Control-Request-Method: DELETE\r\nConnection: close\r\n\r\n";
+    logged(preflight, 204, &["WARN", "OPTIONS /chat from", "the method DELETE; here it may use GET, HEAD, POST, PUT"]);
     let mut peer = Peer::join(daemon.address, "/only?token=secret");
     let mut logged = |request: &str, status: u16, needles: &[&str]| {
         assert_eq!(ask(daemon.address, request).status, status, "{request}");
@@ -252,8 +255,10 @@ fn no_secret_is_ever_logged() {
     // Of more than ten lines in a second some would be left out.
     for requests in requests.chunks(5) {
         let mut daemon = Daemon::start(&flags);
+        let host = format!("Host: localhost:{}\r\n", daemon.address.port());
         for (request, status) in requests {
-            assert_eq!(ask(daemon.address, request).status, *status, "{request}");
+            let request = request.replace("Host: localhost\r\n", &host);
+            assert_eq!(ask(daemon.address, &request).status, *status, "{request}");
         }
         for target in ["/chat", "/chat?token=s3cret-token"] {
             let mut peer = Peer::join(daemon.address, target);
@@ -284,13 +289,47 @@ fn no_secret_is_ever_logged() {
     assert!(check.status.success() && !said.contains("s3cret"), "{said}");
 }
 
+/// No peer can write a line, or a part of one, that reads like the broker's own.
+#[test]
+fn what_a_peer_chose_stands_in_quotation_marks() {
+    let mut daemon = Daemon::start(&["--max-channels", "1"]);
+    let offer = "Sec-WebSocket-Protocol: chat, x\r\n";
+    let lie = "/x%20from%201.2.3.4:5:%20all%20is%20well;%20start%20with%20--origin%20%22";
+    let lie_shown = "\"/x from 1.2.3.4:5: all is well; start with --origin \\\"\"";
+    let mut peer = Peer::connect(daemon.address);
+    peer.write(upgrade_request(lie, offer).as_bytes());
+    assert!(peer.read_head().starts_with("HTTP/1.1 101 "));
+    for (request, shown) in [
+        (String::new(), format!("WARN  ws {lie_shown}: none of the offered subprotocols (chat,x) is known here")),
+        (
+            upgrade_request("/a\u{a0}from\u{3164}1.2.3.4:5:", "Origin: http://x all is well\r\n"),
+            "WARN  refused ws \"/a\\u{a0}from\\u{3164}1.2.3.4:5:\" from 127.0.0.1:".to_owned(),
+        ),
+        (
+            upgrade_request("/b", "Origin: http://x from \"1.2.3.4\r\n"),
+            ": origin \"http://x from \\\"1.2.3.4\" not allowed; it is not what a browser sends".to_owned(),
+        ),
+        (
+            upgrade_request("/c", "Sec-Fetch-Site: none from here\r\n"),
+            ": a page of another origin (Sec-Fetch-Site: \"none from here\") ".to_owned(),
+        ),
+        (upgrade_request("/\u{201c}", ""), "WARN  refused ws \"/\u{201c}\" from 127.0.0.1:".to_owned()),
+    ] {
+        if !request.is_empty() {
+            assert!(ask(daemon.address, request).status >= 400);
+        }
+        let line = daemon.wait_for_line("WARN");
+        assert!(line.contains(&shown), "{shown}\n{line}");
+    }
+}
+
 /// What the system knows of the process is told with the rest.
 #[cfg(target_os = "linux")]
 #[test]
 fn metrics_of_the_process() {
     let daemon = Daemon::start(&[]);
     let peers: Vec<Peer> = (0..20).map(|_| Peer::join(daemon.address, "/chat")).collect();
-    let text = ask(daemon.address, "GET /-/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").text();
+    let text = ask(daemon.address, look(daemon.address, "/-/metrics")).text();
     let value = |name: &str| -> f64 {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("{name}: {text}")).parse().unwrap()

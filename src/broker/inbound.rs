@@ -128,8 +128,8 @@ impl Broker {
     fn inflate(&mut self, slot: u32, kind: Kind, payload: &[u8]) {
         let (id, limit) = (self.slots.id(slot), self.limits.max_message);
         let Some(cold) = self.slots.cold(slot) else { return };
-        let own = cold.extras.as_mut().and_then(|extras| extras.inflater.as_deref_mut());
-        let inflated = own.unwrap_or(&mut self.inflater).inflate(payload, limit);
+        let earlier = cold.extras.as_mut().and_then(|extras| extras.earlier.as_deref_mut());
+        let inflated = self.inflater.inflate(payload, limit, earlier);
         let message = inflated.and_then(|bytes| Message::from_bytes(kind, Bytes::from(bytes)).ok_or(invalid_text()));
         match message {
             Ok(message) => {
@@ -238,7 +238,9 @@ impl Broker {
 
     fn judge_request(&mut self, slot: u32, request: &Request) -> Result<Asks, Refused> {
         let loopback = self.slots.hot(slot).has(flag::LOOPBACK);
-        let verdict = self.rules.check(request, loopback);
+        let proxied = self.slots.hot(slot).has(flag::PROXIED);
+        let scheme = self.proxies.scheme(request).filter(|_| proxied);
+        let verdict = self.rules.check(request, loopback, scheme);
         verdict.map_err(|error| Refused { refusal: error.refusal, why: error.mend })?;
         let is_websocket = request.has_token("upgrade", "websocket");
         let crowded = self.is_crowded(slot);

@@ -86,9 +86,9 @@ impl Broker {
         }
         assert_eq!(addresses, self.addresses, "addresses are not counted as they are");
         self.assert_places();
-        let has_one = |extras: &Extras| extras.inflater.is_some();
-        let inflaters = self.slots.iter().filter(|(.., cold)| cold.extras.as_deref().is_some_and(has_one)).count();
-        assert_eq!(inflaters, self.takeovers, "inflaters of their own are not counted as they are");
+        let has_one = |extras: &Extras| extras.earlier.is_some();
+        let takeovers = self.slots.iter().filter(|(.., cold)| cold.extras.as_deref().is_some_and(has_one)).count();
+        assert_eq!(takeovers, self.takeovers, "those who may refer to earlier messages are not counted as they are");
     }
 
     fn assert_connections(&self) {

@@ -13,7 +13,7 @@ use super::{Broker, Joined, cost};
 use crate::channel::dialect::{self, Encoding};
 use crate::proto::batch::LARGE_FOR_FEW;
 use crate::proto::close::CloseCode;
-use crate::proto::deflate::Inflater;
+use crate::proto::deflate::Earlier;
 use crate::proto::extension::Deflate;
 use crate::proto::frame::write_close;
 use crate::proto::handshake::switching_protocols;
@@ -76,11 +76,11 @@ impl Broker {
         id
     }
 
-    /// Agrees to permessage-deflate; a peer may go on where its last message ended while there are inflaters for that.
+    /// Agrees to permessage-deflate; a peer may go on where its last message ended while there are places for that.
     fn agree_to_deflate(&mut self, slot: u32, deflate: Deflate) -> String {
         let takes_over = !deflate.client_no_context_takeover && self.takeovers < self.limits.client_takeover;
         if let Some(cold) = self.slots.cold(slot).filter(|_| takes_over) {
-            cold.extras.get_or_insert_default().inflater = Some(Box::new(Inflater::new(true)));
+            cold.extras.get_or_insert_default().earlier = Some(Box::new(Earlier::default()));
             self.takeovers += 1;
         }
         deflate.answer(takes_over)
@@ -268,7 +268,7 @@ impl Broker {
         hot.outbound.clear(&mut self.batches);
         self.ended.push(slot);
         // Until it is reaped it is neither open nor does it hold anything.
-        self.drop_inflater(slot);
+        self.drop_earlier(slot);
         if let Some(cold) = self.slots.cold(slot) {
             cold.connection.drain();
             cold.extras = None;
@@ -283,7 +283,7 @@ impl Broker {
         while let Some(key) = self.first_membership(slot) {
             self.remove_member(slot, key);
         }
-        self.drop_inflater(slot);
+        self.drop_earlier(slot);
         let id = self.slots.id(slot);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         if cold.cause.is_none() {
@@ -296,10 +296,10 @@ impl Broker {
         }
     }
 
-    /// Another peer may have an inflater of its own instead.
-    pub(super) fn drop_inflater(&mut self, slot: u32) {
+    /// Another peer may refer to its earlier messages instead.
+    pub(super) fn drop_earlier(&mut self, slot: u32) {
         let Some(cold) = self.slots.cold(slot) else { return };
-        if cold.extras.as_mut().is_some_and(|extras| extras.inflater.take().is_some()) {
+        if cold.extras.as_mut().is_some_and(|extras| extras.earlier.take().is_some()) {
             self.takeovers -= 1;
             cold.tidy();
         }

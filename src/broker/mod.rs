@@ -124,9 +124,8 @@ pub struct Broker {
     /// Whether permessage-deflate is agreed to.
     compression: bool,
     encoder: Encoder,
-    /// For peers that begin each message anew.
     inflater: Inflater,
-    /// How many peers have an inflater of their own.
+    /// How many peers may refer to their earlier messages.
     takeovers: usize,
     /// Bytes that were made since this round of flushing began: in open batches, for one connection alone, of log, and out of
     /// compressed ones.

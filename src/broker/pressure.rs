@@ -244,7 +244,7 @@ impl Broker {
     }
 
     fn drop_inbound(&mut self, slot: u32) {
-        self.drop_inflater(slot);
+        self.drop_earlier(slot);
         let Some(cold) = self.slots.cold(slot) else { return };
         cold.extras = None;
         if cold.connection.is_open() {

@@ -170,6 +170,6 @@ mod tests {
         let said = |code, text| CloseReason::new(Cause::PeerClosed, code, text).to_string();
         assert_eq!(said(None, ""), "peer_closed");
         assert_eq!(said(Some(CloseCode::NORMAL), ""), "peer_closed (1000)");
-        assert_eq!(said(Some(CloseCode(4000)), "by\ne"), "peer_closed (4000: by\\u{a}e)");
+        assert_eq!(said(Some(CloseCode(4000)), "by\ne"), "peer_closed (4000: \"by\\u{a}e\")");
     }
 }

@@ -12,7 +12,7 @@ use super::timers::Tick;
 use crate::channel::dialect::Encoding;
 use crate::channel::members::Memberships;
 use crate::proto::connection::Connection;
-use crate::proto::deflate::Inflater;
+use crate::proto::deflate::Earlier;
 use crate::proto::extension::Window;
 use crate::proto::outbound::Outbound;
 
@@ -154,8 +154,8 @@ pub struct Extras {
     pub held: Option<Exchange>,
     /// The request that waits until its channel takes another message.
     pub parked: Option<Exchange>,
-    /// For a peer whose messages refer to those before them.
-    pub inflater: Option<Box<Inflater>>,
+    /// For a peer whose messages may refer to those before them.
+    pub earlier: Option<Box<Earlier>>,
 }
 
 impl Cold {
@@ -218,7 +218,7 @@ impl Cold {
     pub fn tidy(&mut self) {
         if self.extras.as_ref().is_some_and(|extras| {
             let waits = extras.held.is_some() || extras.parked.is_some();
-            extras.pong.is_none() && extras.stash.is_empty() && !waits && extras.inflater.is_none()
+            extras.pong.is_none() && extras.stash.is_empty() && !waits && extras.earlier.is_none()
         }) {
             self.extras = None;
         }

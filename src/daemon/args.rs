@@ -131,7 +131,7 @@ pub const FLAGS: &[Flag] = &[
     flag(LIMITS, "max-fragments", Count32(|v| &mut v.limits.max_fragments), "Fragments of one message"),
     flag(LIMITS, "max-control-rate", Count32(|v| &mut v.limits.max_control_rate), "Control frames a second from one peer"),
     flag(LIMITS, "compress-min", Size(|v| &mut v.limits.compress_min), "Shortest message that is compressed"),
-    flag(LIMITS, "client-takeover", Count(|v| &mut v.limits.client_takeover), "Peers that may keep their window, 40 KiB each"),
+    flag(LIMITS, "client-takeover", Count(|v| &mut v.limits.client_takeover), "Peers that may keep their window, 32 KiB each"),
     flag(LIMITS, "max-head", Size(|v| &mut v.limits.max_head), "Longest request head"),
     flag(LIMITS, "max-head-fields", Count(|v| &mut v.limits.max_head_fields), "Header fields of a request"),
     flag(LIMITS, "max-target", Size(|v| &mut v.limits.max_target), "Longest request target"),

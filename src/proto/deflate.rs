@@ -17,6 +17,13 @@ const STEP: usize = 16 * 1024;
 /// 5 in 16,384 at the most, and is still a message.
 pub const MOST_GROWTH: usize = 64 * 1024;
 
+/// How far back a message may refer at the most, in bytes (RFC 1951 §2).
+const FARTHEST: usize = 32 * 1024;
+
+/// The most streams, each ended by a last block, that a message may be made of. Who ends one does so where others would
+/// flush, and a peer that flushes so often does not want to be quick. Each costs a look at all that it may refer to.
+const MOST_STREAMS: usize = 256;
+
 /// What compression did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -78,65 +85,132 @@ impl Deflater {
 }
 
 /// Makes compressed messages whole again. It is about 40 KiB once it is needed first.
+///
+/// It knows nothing of the message before: what a peer may refer to is given to it with each message. So no message, however
+/// it ends, can spoil the next one.
 #[derive(Debug, Default)]
 pub struct Inflater {
     decompress: Option<Decompress>,
-    /// Whether a message may refer to the one before it (RFC 7692 §7.1.1.2).
-    takes_over: bool,
+}
+
+/// The end of what a peer has sent, which its next message may refer to (RFC 7692 §7.1.1.2): at most 32 KiB.
+#[derive(Debug, Default)]
+pub struct Earlier(Vec<u8>);
+
+impl Earlier {
+    fn remember(&mut self, message: &[u8]) {
+        let new = last(message, FARTHEST);
+        let old = last(&self.0, FARTHEST - new.len()).len();
+        self.0.drain(..self.0.len() - old);
+        self.0.extend_from_slice(new);
+    }
 }
 
 impl Inflater {
-    /// An inflater of any window; with `takes_over` it is for one peer alone.
-    pub fn new(takes_over: bool) -> Inflater {
-        Inflater { decompress: None, takes_over }
-    }
-
-    /// The message that this was before it was compressed. Never makes more than `limit` bytes and a step of it.
+    /// The message that this was before it was compressed. Never makes more than `limit` bytes and a step of it. With
+    /// `earlier` it may refer to the messages before it, and the next one to it.
+    ///
+    /// No payload at all is an empty message. One that ends with a last block is complete, too, although there should be an
+    /// empty block behind it (RFC 7692 §7.2.1).
     ///
     /// # Errors
-    /// 1009 if it is longer than `limit`, 1007 if it is no DEFLATE stream. The connection is to be failed then.
-    pub fn inflate(&mut self, payload: &[u8], limit: usize) -> Result<Vec<u8>, Failure> {
-        let decompress = self.decompress.get_or_insert_with(|| Decompress::new(false));
-        if !self.takes_over {
-            decompress.reset(false);
+    /// 1009 if it is longer than `limit`, 1007 if it is no DEFLATE stream or ends in the middle of one, 1008 if it is
+    /// made of more streams than any peer needs. The connection is to be failed then.
+    pub fn inflate(&mut self, payload: &[u8], limit: usize, earlier: Option<&mut Earlier>) -> Result<Vec<u8>, Failure> {
+        if payload.is_empty() {
+            return Ok(Vec::new());
         }
+        let decompress = self.decompress.get_or_insert_with(|| Decompress::new(false));
+        let before = earlier.as_deref().map_or(&[][..], |earlier| &earlier.0);
         let mut message = Vec::new();
-        feed(decompress, payload, &mut message, limit)?;
-        feed(decompress, &TAIL, &mut message, limit)?;
+        restart(decompress, before, &message)?;
+        if !feed(decompress, payload, before, &mut message, limit)? && !is_at_its_end(decompress) {
+            return Err(Failure {
+                code: CloseCode::INVALID_PAYLOAD,
+                what: "compressed message that ends in the middle of a block",
+            });
+        }
         message.shrink_to_fit();
+        if let Some(earlier) = earlier {
+            earlier.remember(&message);
+        }
         Ok(message)
     }
 }
 
-fn feed(decompress: &mut Decompress, mut input: &[u8], message: &mut Vec<u8>, limit: usize) -> Result<(), Failure> {
+/// Inflates the whole input; returns whether it ended with a last block.
+fn feed(
+    decompress: &mut Decompress,
+    mut input: &[u8],
+    before: &[u8],
+    message: &mut Vec<u8>,
+    limit: usize,
+) -> Result<bool, Failure> {
+    let mut streams = 1;
     loop {
-        if message.len() > limit {
-            return Err(Failure { code: CloseCode::TOO_BIG, what: "message longer than --max-message" });
-        }
         if message.len() == message.capacity() {
             // One byte past the limit tells what is too long from what fills it.
             let most = limit + 1 - message.len();
             message.reserve_exact(message.len().max(STEP).min(input.len().saturating_mul(4).max(STEP)).min(most));
         }
-        let (before, length) = (decompress.total_in(), message.len());
+        let (taken_before, length) = (decompress.total_in(), message.len());
         let status = decompress.decompress_vec(input, message, FlushDecompress::Sync);
-        let taken = (decompress.total_in() - before) as usize;
+        let taken = (decompress.total_in() - taken_before) as usize;
         input = input.get(taken..).unwrap_or_default();
+        if message.len() > limit {
+            return Err(Failure { code: CloseCode::TOO_BIG, what: "message longer than --max-message" });
+        }
         match status {
             Err(_) => return Err(corrupt()),
+            Ok(Status::StreamEnd) if input.is_empty() => return Ok(true),
             // RFC 7692 §7.2.3.4: a last block is not the end of the message, what follows is a stream of its own.
             Ok(Status::StreamEnd) => {
-                decompress.reset(false);
-                if input.is_empty() {
-                    return Ok(());
+                streams += 1;
+                if streams > MOST_STREAMS {
+                    let what = "compressed message of more than 256 DEFLATE streams";
+                    return Err(Failure { code: CloseCode::POLICY, what });
                 }
+                restart(decompress, before, message)?;
             }
             Ok(_) if message.len() == message.capacity() => {}
-            Ok(_) if input.is_empty() => return Ok(()),
+            Ok(_) if input.is_empty() => return Ok(false),
             Ok(_) if taken == 0 && message.len() == length => return Err(corrupt()),
             Ok(_) => {}
         }
     }
+}
+
+/// Begins a stream that may refer to what came before. zlib forgets that at the end of a stream; the RFC does not say so,
+/// and whoever needs no reference is not disturbed.
+fn restart(decompress: &mut Decompress, before: &[u8], message: &[u8]) -> Result<(), Failure> {
+    decompress.reset(false);
+    let new = last(message, FARTHEST);
+    for window in [last(before, FARTHEST - new.len()), new] {
+        if !window.is_empty() {
+            decompress.set_dictionary(window).map_err(|_| corrupt())?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether what was fed, with the tail that every message lacks, is made of whole blocks.
+///
+/// The library does not tell where in a block it is. So the tail is followed by an empty last block: only where the tail has
+/// ended a block, it is read as one, to its last byte, and nothing is made of it. In the middle of a stored block these bytes
+/// are data; in that of another one at most the end of that block, and then they are cut at other bits and are no blocks.
+fn is_at_its_end(decompress: &mut Decompress) -> bool {
+    const PROBE: [u8; 9] = [0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff];
+    let (taken, made) = (decompress.total_in(), decompress.total_out());
+    let status = decompress.decompress(&PROBE, &mut [0; 16], FlushDecompress::Sync);
+    let taken = (decompress.total_in() - taken) as usize;
+    // It ends with the tail if that belongs to a last block.
+    let whole = taken == PROBE.len() || taken == TAIL.len();
+    matches!(status, Ok(Status::StreamEnd)) && whole && decompress.total_out() == made
+}
+
+/// At most that many bytes from the end.
+fn last(bytes: &[u8], most: usize) -> &[u8] {
+    bytes.get(bytes.len().saturating_sub(most)..).unwrap_or_default()
 }
 
 fn corrupt() -> Failure {
@@ -149,7 +223,7 @@ mod tests {
     use crate::proto::testing::Random;
 
     fn inflate(payload: &[u8], limit: usize) -> Result<Vec<u8>, CloseCode> {
-        Inflater::default().inflate(payload, limit).map_err(|failure| failure.code)
+        Inflater::default().inflate(payload, limit, None).map_err(|failure| failure.code)
     }
 
     #[test]
@@ -162,9 +236,10 @@ mod tests {
         for payload in [hello, stored, last, two] {
             assert_eq!(inflate(payload, 5).unwrap(), b"Hello", "{payload:x?}");
         }
-        let mut keeps = Inflater::new(true);
-        assert_eq!(keeps.inflate(hello, 5).unwrap(), b"Hello");
-        assert_eq!(keeps.inflate(b"\xf2\x00\x11\x00\x00", 5).unwrap(), b"Hello");
+        let (mut inflater, mut earlier) = (Inflater::default(), Earlier::default());
+        for payload in [hello, b"\xf2\x00\x11\x00\x00"] {
+            assert_eq!(inflater.inflate(payload, 5, Some(&mut earlier)).unwrap(), b"Hello");
+        }
         assert_eq!(inflate(b"\xf2\x00\x11\x00\x00", 5), Err(CloseCode::INVALID_PAYLOAD), "there is nothing before it");
     }
 
@@ -197,10 +272,14 @@ mod tests {
         let bomb = Deflater::default().deflate(Window::Bits15, &vec![0; 100 << 20]).unwrap().to_vec();
         assert!(bomb.len() < 110_000, "{}", bomb.len());
         let mut inflater = Inflater::default();
-        assert_eq!(inflater.inflate(&bomb, 1 << 20).unwrap_err().code, CloseCode::TOO_BIG);
+        assert_eq!(inflater.inflate(&bomb, 1 << 20, None).unwrap_err().code, CloseCode::TOO_BIG);
         let inflated = inflater.decompress.as_ref().unwrap().total_out();
         assert!(inflated <= (1 << 20) + 1, "{inflated}");
-        assert_eq!(inflater.inflate(b"\xf2\x48\xcd\xc9\xc9\x07\x00", 5).unwrap(), b"Hello", "and serves the next one");
+        assert_eq!(
+            inflater.inflate(b"\xf2\x48\xcd\xc9\xc9\x07\x00", 5, None).unwrap(),
+            b"Hello",
+            "and serves the next one"
+        );
     }
 
     #[test]
@@ -218,7 +297,7 @@ mod tests {
                     continue;
                 };
                 assert!(compressed.len() < payload.len(), "{random}");
-                assert_eq!(inflater.inflate(&compressed, length).unwrap(), payload, "{random}");
+                assert_eq!(inflater.inflate(&compressed, length, None).unwrap(), payload, "{random}");
                 let mut narrow = flate2::Decompress::new_with_window_bits(false, window as u8);
                 let mut out = Vec::with_capacity(length + 1);
                 narrow.decompress_vec(&compressed, &mut out, FlushDecompress::Sync).unwrap();
@@ -248,10 +327,14 @@ mod tests {
                 payload = (0..random.below(40)).map(|_| random.below(256) as u8).collect();
             }
             let limit = random.below(600);
-            if let Ok(message) = inflater.inflate(&payload, limit) {
+            if let Ok(message) = inflater.inflate(&payload, limit, None) {
                 assert!(message.len() <= limit, "{random}: {payload:x?}");
             }
-            assert_eq!(inflater.inflate(&good, 500).unwrap(), [b'x'; 500], "{random}: {payload:x?}");
+            assert_eq!(inflater.inflate(&good, 500, None).unwrap(), [b'x'; 500], "{random}: {payload:x?}");
         }
     }
 }
+
+#[cfg(test)]
+#[path = "deflate_ending_tests.rs"]
+mod ending_tests;

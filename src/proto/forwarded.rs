@@ -3,7 +3,7 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::http::Request;
-use super::text::escape_for_log;
+use super::text::escape;
 
 /// The proxies that are believed, by network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl TrustedProxies {
     pub fn new(values: &[String]) -> Result<TrustedProxies, String> {
         let parse = |value: &String| {
             Network::parse(value.trim()).map_err(|what| {
-                format!("--trusted-proxy {} {what}, such as 10.0.0.0/8 or ::1", escape_for_log(value.as_bytes()))
+                format!("--trusted-proxy {} {what}, such as 10.0.0.0/8 or ::1", escape(value.as_bytes()))
             })
         };
         values.iter().map(parse).collect::<Result<_, _>>().map(TrustedProxies)
@@ -51,6 +51,15 @@ impl TrustedProxies {
             }
         }
         client
+    }
+
+    /// What a trusted proxy says that its peer spoke: `X-Forwarded-Proto`, such as `https`. None where several are told that
+    /// differ: which of them the browser spoke is not to be guessed.
+    pub fn scheme<'a>(&self, request: &'a Request) -> Option<&'a str> {
+        let mut told = request.list("x-forwarded-proto");
+        let first = told.next()?;
+        let same = told.all(|other| other.eq_ignore_ascii_case(first));
+        str::from_utf8(first).ok().filter(|_| same)
     }
 }
 
@@ -174,6 +183,23 @@ mod tests {
         ] {
             let said = TrustedProxies::new(&["::1".to_owned(), text.to_owned()]).unwrap_err();
             assert_eq!(said, format!("--trusted-proxy {text} {what}, such as 10.0.0.0/8 or ::1"));
+        }
+    }
+
+    #[test]
+    fn what_the_peer_spoke() {
+        for (fields, expected) in [
+            ("", None),
+            ("X-Forwarded-Proto:\r\n", None),
+            ("X-Forwarded-Proto: https\r\n", Some("https")),
+            ("x-forwarded-PROTO:  HTTP \r\n", Some("HTTP")),
+            ("X-Forwarded-Proto: https, https\r\nX-Forwarded-Proto: HTTPS\r\n", Some("https")),
+            ("X-Forwarded-Proto: https, http\r\n", None),
+            ("X-Forwarded-Proto: http\r\nX-Forwarded-Proto: https\r\n", None),
+            ("Forwarded: proto=https\r\n", None),
+        ] {
+            let request = request(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+            assert_eq!(trusted(&["::1"]).scheme(&request), expected, "{fields}");
         }
     }
 

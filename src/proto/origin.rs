@@ -5,8 +5,11 @@
 //! they keep foreign pages out (cross-site WebSocket hijacking, CSRF) and names that a foreign DNS server has pointed
 //! at us (DNS rebinding).
 
-use super::http::{Authority, Refusal, Request, Status};
-use super::text::escape_for_log;
+use super::http::{Authority, Refusal, Request, Status, default_port};
+use super::text::{escape, escape_for_log};
+
+/// The longest host of an origin, in bytes, its port included: a name in DNS has at most 253.
+const MAX_HOST: usize = 260;
 
 /// Which origins and hosts are allowed besides those that need no permission.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,6 +18,8 @@ pub struct OriginRules {
     origins: Vec<String>,
     /// Host names and addresses, as `Host` displays them.
     hosts: Vec<String>,
+    /// Paths that pages of any site may load.
+    for_other_sites: Vec<String>,
 }
 
 /// A request that the rules do not allow.
@@ -29,7 +34,8 @@ pub struct OriginRefusal {
 }
 
 impl OriginRules {
-    /// Rules that allow the values of `--origin` (`scheme://host[:port]`, or `null`) and `--host` (a name or an
+    /// Rules that allow the values of `--origin` (`scheme://host[:port]`, as `https://example.com`, `file://` and
+    /// `app://.`, or `null`) and `--host` (a name or an
     /// address) in addition. The host of each origin is an allowed host too.
     ///
     /// # Errors
@@ -37,7 +43,7 @@ impl OriginRules {
     pub fn new(origins: &[String], hosts: &[String]) -> Result<OriginRules, String> {
         let mut rules = OriginRules::default();
         for value in origins {
-            let shown = escape_for_log(value.as_bytes());
+            let shown = escape(value.as_bytes());
             if value == "null" {
                 rules.origins.push(value.clone());
                 continue;
@@ -46,12 +52,14 @@ impl OriginRules {
                 return Err(match value.as_str() {
                     "*" => "--origin * is not possible: list each origin, such as https://example.com".to_owned(),
                     _ => {
-                        format!("--origin {shown} must be scheme://host or scheme://host:port, without a path, or null")
+                        format!(
+                            "--origin {shown} must be scheme://host or scheme://host:port, without a path, or null, or such as file:// and app://."
+                        )
                     }
                 });
             };
             rules.origins.push(origin.serialize());
-            rules.hosts.push(origin.authority.host.to_string());
+            rules.hosts.extend(origin.authority.map(|authority| authority.host.to_string()));
         }
         for value in hosts {
             match Authority::parse(value.as_bytes()) {
@@ -59,7 +67,7 @@ impl OriginRules {
                     rules.hosts.push(authority.host.to_string());
                 }
                 _ => {
-                    let shown = escape_for_log(value.as_bytes());
+                    let shown = escape(value.as_bytes());
                     return Err(format!("--host {shown} must be a host name or an address, without scheme and port"));
                 }
             }
@@ -67,36 +75,49 @@ impl OriginRules {
         Ok(rules)
     }
 
-    /// Judges a request of any method; `loopback_listener` says whether the listener it came in by is a loopback one.
+    /// With paths that pages of any site may load without saying who they are, as `<img>` and `<script>` do.
+    #[must_use]
+    pub fn for_other_sites(self, paths: Vec<String>) -> OriginRules {
+        OriginRules { for_other_sites: paths, ..self }
+    }
+
+    /// Judges a request of any method; `loopback_listener` says whether the listener it came in by is a loopback one, and
+    /// `scheme` what the peer spoke, if a trusted proxy has told.
     ///
-    /// Allowed are requests without `Origin`; an origin whose host and port are those of the request; an origin and a
-    /// request that both name this machine (`localhost`, `*.localhost`, 127/8, `[::1]`), at any port; and what is
-    /// listed. A port that is not there is the default one of the origin's scheme, in the request too, since TLS may
-    /// end before us. `null` is allowed only where it is listed, and what is no origin at all never.
+    /// Allowed are an origin whose host and port are those of the request; an origin and a request that both name this
+    /// machine (`localhost`, `*.localhost`, 127/8, `[::1]`), at any port; and what is listed. A port that is not there is the default one of the origin's scheme, in the request too, since TLS may
+    /// end before us. As soon as an origin of the web is listed its own host is allowed only with the scheme of a listed one,
+    /// or with `scheme`: a page of `http://` may have been changed on its way, and `--origin https://` does not mean it.
+    /// `null` is allowed only where it is listed, and what is no origin at all never.
+    ///
+    /// A request without `Origin` is allowed unless a browser says in `Sec-Fetch-Site` that a page of another site, or of
+    /// another origin of the same site, made it: `fetch` with `no-cors`, an image, a script, a frame, a prefetch. Such a page
+    /// could ask for anything that GET does, and nobody would know who it was. What it may do is lead the user here, by a
+    /// link ([`is_link`]), and load what is for other sites.
     ///
     /// On loopback listeners the host of the request must be an address, a loopback name or listed. A request without
     /// `Host` (HTTP/1.0) passes: no browser sends one, and only browsers can be rebound.
     ///
     /// # Errors
     /// 421 `host_not_allowed`, else 403 `origin_not_allowed`, else 400 `repeated_field` for several `Origin` fields.
-    pub fn check(&self, request: &Request, loopback_listener: bool) -> Result<(), OriginRefusal> {
+    pub fn check(&self, request: &Request, loopback_listener: bool, scheme: Option<&str>) -> Result<(), OriginRefusal> {
         let target = request.authority();
         if loopback_listener && let Some(target) = target {
             self.check_host(target)?;
         }
         let mut fields = request.headers("origin");
-        let Some(sent) = fields.next() else { return Ok(()) };
+        let Some(sent) = fields.next() else { return self.check_site(request) };
         if fields.next().is_some() {
             return Err(OriginRefusal {
                 refusal: Refusal::bad_request("repeated_field", "The field origin came more than once; send it once."),
                 mend: "several Origin fields; something in between adds one".to_owned(),
             });
         }
-        if self.allows(sent, target) { Ok(()) } else { Err(origin_not_allowed(sent)) }
+        if self.allows(sent, target, scheme) { Ok(()) } else { Err(origin_not_allowed(sent)) }
     }
 
     /// The origin to name in `Access-Control-Allow-Origin`, if the request has one that [`check`](Self::check) allows
-    /// and that is not its own: host and port of which are those of the request.
+    /// and that is listed, or is not its own: host and port of which are those of the request.
     ///
     /// It is written anew from what was understood, so no other byte of the request can come along. It equals what a
     /// browser sent, because browsers serialize origins the same way.
@@ -104,12 +125,30 @@ impl OriginRules {
         let mut fields = request.headers("origin");
         let sent = fields.next()?;
         let target = request.authority();
-        if fields.next().is_some() || !self.allows(sent, target) {
+        // Its own needs no permission to read, with whatever scheme.
+        if fields.next().is_some() || !self.allows(sent, target, None) {
             return None;
         }
         let Some(origin) = Origin::parse(sent) else { return Some("null".to_owned()) };
         let same = target.is_some_and(|target| origin.is_at(target));
-        (!same).then(|| origin.serialize())
+        Some(origin.serialize()).filter(|origin| !same || self.origins.contains(origin))
+    }
+
+    fn check_site(&self, request: &Request) -> Result<(), OriginRefusal> {
+        if !is_from_another_origin(request)
+            || is_link(request)
+            || self.for_other_sites.iter().any(|p| p == request.path())
+        {
+            return Ok(());
+        }
+        let site = escape_for_log(request.header("sec-fetch-site").unwrap_or_default());
+        Err(OriginRefusal {
+            refusal: foreign_page(),
+            mend: format!(
+                "a page of another origin (Sec-Fetch-Site: {site}) loads this and does not say its origin; load it with \
+                 fetch or EventSource, which do, and start with --origin and that"
+            ),
+        })
     }
 
     fn check_host(&self, target: Authority<'_>) -> Result<(), OriginRefusal> {
@@ -131,16 +170,25 @@ impl OriginRules {
         })
     }
 
-    fn allows(&self, sent: &[u8], target: Option<Authority<'_>>) -> bool {
+    fn allows(&self, sent: &[u8], target: Option<Authority<'_>>, scheme: Option<&str>) -> bool {
         let Some(origin) = Origin::parse(sent) else {
             return sent == b"null" && self.origins.iter().any(|listed| listed == "null");
         };
+        let own = |target| origin.is_at(target) && self.is_own_scheme(origin.scheme, scheme);
         if let Some(target) = target
-            && (origin.is_at(target) || origin.authority.host.is_loopback() && target.host.is_loopback())
+            && (own(target) || origin.is_loopback() && target.host.is_loopback())
         {
             return true;
         }
         !self.origins.is_empty() && self.origins.contains(&origin.serialize())
+    }
+
+    /// Whether pages of the request's own host may have come by that scheme.
+    fn is_own_scheme(&self, scheme: &str, told: Option<&str>) -> bool {
+        let listed = self.origins.iter().filter_map(|origin| Some(origin.split_once("://")?.0));
+        let mut listed = listed.filter(|scheme| default_port(scheme).is_some()).peekable();
+        let is = |other: &str| other.eq_ignore_ascii_case(scheme);
+        listed.peek().is_none() || told.is_some_and(is) || listed.any(is)
     }
 }
 
@@ -165,45 +213,98 @@ fn origin_not_allowed(sent: &[u8]) -> OriginRefusal {
     OriginRefusal { refusal, mend }
 }
 
-/// Whether no page of another origin sent this request, as far as its fields tell: it has no `Origin`, or its own.
+/// The refusal of what a page of another origin asks for without saying which.
+pub fn foreign_page() -> Refusal {
+    let detail =
+        "Pages of other sites may not load this; open it in the browser, or use fetch and have the origin allowed.";
+    Refusal::new(Status::FORBIDDEN, "origin_not_allowed", detail)
+}
+
+/// Whether a browser says that a page of another origin made this request (Fetch Metadata §2.4). `same-site` is one: a page
+/// at another port of this machine, or at another name of the same domain. What we do not know is one, too.
+///
+/// Browsers say it over TLS and to loopback addresses; others do not send the field, and no page can set it.
+fn is_from_another_origin(request: &Request) -> bool {
+    request.headers("sec-fetch-site").any(|site| site != b"same-origin" && site != b"none")
+}
+
+/// Whether a page of another origin leads the user here: by a link, say. What is answered is shown to the user and not to
+/// that page, but it must change nothing: the user may not have meant it.
+pub fn is_link(request: &Request) -> bool {
+    let says = |name, value: &[u8]| {
+        let mut fields = request.headers(name);
+        fields.next() == Some(value) && fields.next().is_none()
+    };
+    is_from_another_origin(request)
+        && request.header("origin").is_none()
+        && matches!(request.method(), "GET" | "HEAD")
+        && request.header("upgrade").is_none()
+        && says("sec-fetch-mode", b"navigate")
+        && says("sec-fetch-dest", b"document")
+}
+
+/// Whether no page of another origin made this request, as far as its fields tell: it has no `Origin`, or its own, and no
+/// `Sec-Fetch-Site` that says otherwise.
 pub fn is_same_origin(request: &Request) -> bool {
+    if is_from_another_origin(request) {
+        return false;
+    }
     let mut fields = request.headers("origin");
     let Some(sent) = fields.next() else { return true };
     let origin = Origin::parse(sent);
     fields.next().is_none() && origin.zip(request.authority()).is_some_and(|(origin, target)| origin.is_at(target))
 }
 
-/// A tuple origin (RFC 6454 §4).
+/// An origin with a scheme and a host (RFC 6454 §4), or one of a scheme that an application has chosen, whose host may be
+/// anything and nothing: `file://`, `app://.`, `capacitor://localhost`.
 struct Origin<'a> {
     scheme: &'a str,
-    authority: Authority<'a>,
+    /// What comes behind `://`.
+    host: &'a str,
+    /// The same, if it is one; always for the schemes of the web.
+    authority: Option<Authority<'a>>,
 }
 
 impl<'a> Origin<'a> {
     /// `scheme://host[:port]` and nothing behind it; `None` for everything else, `null` included.
     fn parse(bytes: &'a [u8]) -> Option<Origin<'a>> {
-        let (scheme, authority) = str::from_utf8(bytes).ok()?.split_once("://")?;
+        let (scheme, host) = str::from_utf8(bytes).ok()?.split_once("://")?;
         let mut letters = scheme.bytes();
         let is_scheme = letters.next()?.is_ascii_alphabetic()
             && letters.all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-        if !is_scheme || authority.ends_with(':') {
+        if !is_scheme || host.ends_with(':') || host.len() > MAX_HOST {
             return None;
         }
-        Some(Origin { scheme, authority: Authority::parse(authority.as_bytes())? })
+        let authority = Authority::parse(host.as_bytes());
+        // RFC 3986 §3.2.2, and no more than what a header and a log line can repeat without harm.
+        let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=:[]%".contains(&byte);
+        let of_an_app = default_port(scheme).is_none() && host.bytes().all(is_host);
+        (authority.is_some() || of_an_app).then_some(Origin { scheme, host, authority })
     }
 
     /// Whether host and port are those of a request: then it is the request's own origin, as far as we can tell, since
     /// TLS may end before us.
     fn is_at(&self, target: Authority<'_>) -> bool {
-        let (ours, theirs) = (self.authority.port_or_default(self.scheme), target.port_or_default(self.scheme));
-        self.authority.host == target.host && ours == theirs
+        // An application's page never comes from here, whatever it calls its host.
+        let web = self.authority.filter(|_| default_port(self.scheme).is_some());
+        web.is_some_and(|ours| {
+            ours.host == target.host && ours.port_or_default(self.scheme) == target.port_or_default(self.scheme)
+        })
+    }
+
+    fn is_loopback(&self) -> bool {
+        self.authority.is_some_and(|authority| authority.host.is_loopback())
     }
 
     /// RFC 6454 §6.2
     fn serialize(&self) -> String {
-        let mut text = format!("{}://{}", self.scheme.to_ascii_lowercase(), self.authority.host);
-        if let Some(port) = self.authority.port
-            && Some(port) != crate::proto::http::default_port(self.scheme)
+        // Of an application's host nothing is known, not even which others are the same.
+        let Some(authority) = self.authority.filter(|_| default_port(self.scheme).is_some()) else {
+            return format!("{}://{}", self.scheme.to_ascii_lowercase(), self.host);
+        };
+        let mut text = format!("{}://{}", self.scheme.to_ascii_lowercase(), authority.host);
+        if let Some(port) = authority.port
+            && Some(port) != default_port(self.scheme)
         {
             text.push_str(&format!(":{port}"));
         }
@@ -212,181 +313,5 @@ impl<'a> Origin<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::proto::http::tests::request;
-
-    fn rules(origins: &[&str], hosts: &[&str]) -> Result<OriginRules, String> {
-        let owned = |values: &[&str]| values.iter().map(|value| value.to_string()).collect::<Vec<_>>();
-        OriginRules::new(&owned(origins), &owned(hosts))
-    }
-
-    fn from(host: &str, origin: &str) -> Request {
-        request(&format!("POST /chat HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\n\r\n"))
-    }
-
-    /// RFC 6454 §4 to §6, SURFACE: which origins need no permission, on a listener that anyone may reach.
-    #[test]
-    fn origins_without_a_list() {
-        let none = OriginRules::default();
-        let cases = [
-            // host and port equal, the port by the origin's scheme
-            ("example.com", "http://example.com", true),
-            ("example.com", "https://example.com", true),
-            ("example.com:443", "https://example.com", true),
-            ("example.com:", "https://example.com:443", true),
-            ("EXAMPLE.com:8080", "http://example.COM:8080", true),
-            ("example.com.", "http://example.com", true),
-            ("[2001:db8::1]:8080", "http://[2001:DB8:0::1]:8080", true),
-            ("192.168.1.2:8080", "http://192.168.1.2:8080", true),
-            ("example.com:80", "https://example.com", false),
-            ("example.com:8080", "http://example.com", false),
-            ("example.com:8080", "http://example.com:8081", false),
-            ("example.com", "http://www.example.com", false),
-            ("example.com", "http://example.com.evil.com", false),
-            ("example.com", "http://evilexample.com", false),
-            ("192.168.1.2:8080", "http://192.168.1.2:80", false),
-            // both loopback, at any port
-            ("localhost:8080", "http://localhost:5173", true),
-            ("localhost:8080", "https://LOCALHOST.", true),
-            ("127.0.0.1:8080", "http://localhost:5173", true),
-            ("[::1]:8080", "http://app.localhost:3000", true),
-            ("localhost:8080", "http://127.5.5.5", true),
-            ("localhost:8080", "http://[::1]:1", true),
-            ("app.localhost:8080", "http://[0:0:0:0:0:0:0:1]", true),
-            ("localhost:8080", "http://x:5173", false),
-            ("localhost:8080", "http://localhost.evil.com", false),
-            ("localhost:8080", "http://127.0.0.1.evil.com", false),
-            ("localhost:8080", "http://128.0.0.1", false),
-            ("example.com", "http://localhost", false),
-            ("192.168.1.2", "http://127.0.0.1", false),
-            // not an origin
-            ("localhost", "null", false),
-            ("localhost", "", false),
-            ("localhost", "localhost", false),
-            ("localhost", "http://localhost/", false),
-            ("localhost", "http://localhost http://evil.com", false),
-            ("localhost", "http://user@localhost", false),
-            ("localhost", "http://localhost:", false),
-            ("localhost", "://localhost", false),
-            ("localhost", "1http://localhost", false),
-            ("localhost", "http://\u{e9}", false),
-        ];
-        for (host, origin, allowed) in cases {
-            let request = from(host, origin);
-            let checked = none.check(&request, false);
-            assert_eq!(checked.is_ok(), allowed, "{host} {origin}");
-            // What is allowed elsewhere than on this machine is the request's own origin.
-            let cross = allowed && Authority::parse(host.as_bytes()).unwrap().host.is_loopback();
-            assert_eq!(none.cors_origin(&request).is_some(), cross, "{host} {origin}");
-            if let Err(refused) = checked {
-                assert_eq!((refused.refusal.status.0, refused.refusal.code), (403, "origin_not_allowed"));
-            }
-        }
-        for head in ["GET / HTTP/1.1\r\nHost: example.com\r\n\r\n", "GET / HTTP/1.0\r\n\r\n"] {
-            assert_eq!(none.check(&request(head), false), Ok(()));
-            assert_eq!(none.check(&request(head), true).is_ok(), head.contains("1.0"));
-            assert_eq!(none.cors_origin(&request(head)), None);
-        }
-    }
-
-    #[test]
-    fn origins_with_a_list() {
-        let listed =
-            rules(&["https://Example.com:443", "http://x:5173", "null", "chrome-extension://abc"], &[]).unwrap();
-        for (origin, echoed) in [
-            ("https://example.com", Some("https://example.com")),
-            ("https://example.com:443", Some("https://example.com")),
-            ("HTTP://X:5173", Some("http://x:5173")),
-            ("null", Some("null")),
-            ("chrome-extension://abc", Some("chrome-extension://abc")),
-            ("http://example.com", None),
-            ("http://x", None),
-            ("NULL", None),
-            ("http://null", None),
-        ] {
-            let request = from("broker:8080", origin);
-            assert_eq!(listed.check(&request, false).is_ok(), echoed.is_some(), "{origin}");
-            assert_eq!(listed.cors_origin(&request).as_deref(), echoed, "{origin}");
-        }
-        // Without Host nothing is equal to it, but what is listed is still listed.
-        let old = |origin: &str| request(&format!("GET / HTTP/1.0\r\nOrigin: {origin}\r\n\r\n"));
-        assert!(listed.check(&old("http://x:5173"), true).is_ok());
-        assert!(listed.check(&old("http://localhost"), true).is_err());
-    }
-
-    /// DNS rebinding: only names that nobody else can point at us.
-    #[test]
-    fn hosts_on_a_loopback_listener() {
-        let rules = rules(&["http://listed.lan:5173"], &["Named.Lan.", "[::2]"]).unwrap();
-        for (host, allowed) in [
-            ("localhost:8080", true),
-            ("LOCALHOST.:1", true),
-            ("a.b.localhost", true),
-            ("127.0.0.1:8080", true),
-            ("[::1]:8080", true),
-            ("192.168.1.2", true),
-            ("[2001:db8::1]", true),
-            ("listed.lan:8080", true),
-            ("named.lan", true),
-            ("NAMED.lan.:99", true),
-            ("evil.com", false),
-            ("evil.com:8080", false),
-            ("localhost.evil.com", false),
-            ("127.1", false),
-            ("www.named.lan", false),
-        ] {
-            let request = request(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
-            let checked = rules.check(&request, true);
-            assert_eq!(checked.is_ok(), allowed, "{host}");
-            assert_eq!(rules.check(&request, false), Ok(()));
-            if let Err(refused) = checked {
-                assert_eq!((refused.refusal.status.0, refused.refusal.code), (421, "host_not_allowed"));
-            }
-        }
-        // A rebound page has an origin that equals its host: only the Host rule stops it.
-        assert_eq!(
-            rules.check(&from("evil.com:8080", "http://evil.com:8080"), true).unwrap_err().refusal.status.0,
-            421
-        );
-        // The host of an absolute target is the one that counts (RFC 9112 §3.2.2).
-        let proxied = request("GET http://evil.com/ HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        assert_eq!(rules.check(&proxied, true).unwrap_err().refusal.code, "host_not_allowed");
-    }
-
-    #[test]
-    fn the_log_is_told_the_mend() {
-        let none = OriginRules::default();
-        let mend = |host: &str, origin: &str| none.check(&from(host, origin), true).unwrap_err().mend;
-        for (host, origin, expected) in [
-            ("localhost", "http://x:5173", "origin http://x:5173 not allowed; start with --origin http://x:5173"),
-            ("localhost", "HTTPS://X:443", "origin HTTPS://X:443 not allowed; start with --origin https://x"),
-            ("localhost", "a b\\", "origin a b\\\\ not allowed; it is not what a browser sends"),
-            ("x.lan:80", "http://x.lan", "host x.lan not allowed; start with --host x.lan"),
-        ] {
-            assert_eq!(mend(host, origin), expected);
-        }
-        assert!(mend("localhost", "null").starts_with("origin null not allowed; start with --origin null"));
-        assert!(mend("localhost", &"\u{202e}".repeat(1000)).len() < 300);
-        assert!(mend("localhost", &format!("http://{}", "a".repeat(4000))).len() < 500);
-        let twice =
-            request("GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\norigin: http://evil\r\n\r\n");
-        assert_eq!(none.check(&twice, true).unwrap_err().refusal.status.0, 400);
-        assert_eq!(none.cors_origin(&twice), None);
-    }
-
-    #[test]
-    fn settings_are_checked() {
-        for origin in
-            ["*", "", "example.com", "http://example.com/", "http://", "http://a:70000", "http://*.a", "http://a b"]
-        {
-            let said = rules(&[origin], &[]).unwrap_err();
-            assert!(said.starts_with(&format!("--origin {origin} ")) && !said.contains('\n'), "{said}");
-        }
-        for host in ["", "*", "http://a", "a:80", "a:", "a/b", "::1", "a\nb"] {
-            let said = rules(&[], &[host]).unwrap_err();
-            assert!(said.starts_with("--host ") && !said.contains('\n'), "{said}");
-        }
-        assert!(rules(&["tauri://localhost", "HTTP://[::1]:80"], &["a", "10.0.0.1", "[::1]"]).is_ok());
-    }
-}
+#[path = "origin_tests.rs"]
+mod tests;

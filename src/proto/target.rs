@@ -79,6 +79,58 @@ fn percent_encode(text: &str, keep: &[u8]) -> String {
     encoded
 }
 
+/// The most parameters of a query that are read: more than anybody has a use for, and few enough to be looked through.
+pub const MAX_PARAMETERS: usize = 64;
+
+/// Where the parameters of a query are: found in one pass, so that no look-up has to search a long query again.
+#[derive(Debug, Clone, Default)]
+pub struct Parameters(Box<[Parameter]>);
+
+/// Offsets in the query: of a name, of the `=` behind it or else the end, and of the end.
+#[derive(Debug, Clone, Copy)]
+struct Parameter {
+    start: u16,
+    equals: u16,
+    end: u16,
+}
+
+impl Parameters {
+    /// Finds the parameters of a query, which is shorter than 64 KiB, like every request head. What is empty is none.
+    ///
+    /// # Errors
+    /// 400 `too_many_parameters` if there are more than [`MAX_PARAMETERS`].
+    pub fn scan(query: &str) -> Result<Parameters, Refusal> {
+        if query.is_empty() {
+            return Ok(Parameters::default());
+        }
+        let at = |place: usize| u16::try_from(place).unwrap_or(u16::MAX);
+        let mut found = Vec::new();
+        let (mut start, mut equals) = (0, None);
+        for (place, byte) in query.bytes().chain([b'&']).enumerate() {
+            match byte {
+                b'&' => {
+                    if place > start {
+                        if found.len() == MAX_PARAMETERS {
+                            return Err(too_many_parameters());
+                        }
+                        let equals = at(equals.unwrap_or(place));
+                        found.push(Parameter { start: at(start), equals, end: at(place) });
+                    }
+                    (start, equals) = (place + 1, None);
+                }
+                b'=' if equals.is_none() => equals = Some(place),
+                _ => {}
+            }
+        }
+        Ok(Parameters(found.into()))
+    }
+}
+
+fn too_many_parameters() -> Refusal {
+    let detail = format!("The query has more than {MAX_PARAMETERS} parameters; send fewer.");
+    Refusal::bad_request("too_many_parameters", detail)
+}
+
 /// The query of a target, read as HTML forms and `URLSearchParams` write it: `&` between parameters, the first `=` ends
 /// the name, `+` is a space, so a plus sign has to be sent as `%2B`.
 ///
@@ -86,12 +138,13 @@ fn percent_encode(text: &str, keep: &[u8]) -> String {
 #[derive(Clone, Copy)]
 pub struct Query<'a> {
     raw: &'a str,
+    parameters: &'a Parameters,
 }
 
 impl<'a> Query<'a> {
-    /// The query without its `?`.
-    pub fn new(raw: &'a str) -> Query<'a> {
-        Query { raw }
+    /// The query without its `?`, and what [`Parameters::scan`] has found in it.
+    pub fn new(raw: &'a str, parameters: &'a Parameters) -> Query<'a> {
+        Query { raw, parameters }
     }
 
     /// The query as it was sent. Never log it.
@@ -116,15 +169,10 @@ impl<'a> Query<'a> {
     /// # Errors
     /// 400 `bad_parameter` if the value cannot be decoded.
     pub fn get(self, name: &str) -> Result<Option<Cow<'a, str>>, Refusal> {
-        for (raw_name, raw_value) in self.parts() {
-            if form_decode(raw_name).is_ok_and(|decoded| decoded == name) {
-                let value = form_decode(raw_value);
-                return value
-                    .map(Some)
-                    .map_err(|error| bad_parameter(name, &format!("percent-encoded UTF-8, but {error}")));
-            }
-        }
-        Ok(None)
+        let found = self.parts().find(|(raw_name, _)| is_form_encoded(raw_name, name));
+        let Some((_, raw_value)) = found else { return Ok(None) };
+        let value = form_decode(raw_value);
+        value.map(Some).map_err(|error| bad_parameter(name, &format!("percent-encoded UTF-8, but {error}")))
     }
 
     /// A switch: `0` and `false`, `1` and `true`; `None` if the parameter is not there.
@@ -141,7 +189,10 @@ impl<'a> Query<'a> {
     }
 
     fn parts(self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.raw.split('&').filter(|part| !part.is_empty()).map(|part| part.split_once('=').unwrap_or((part, "")))
+        self.parameters.0.iter().map(|parameter| {
+            let part = |from: u16, to: u16| self.raw.get(from.into()..to.into()).unwrap_or_default();
+            (part(parameter.start, parameter.equals), part(parameter.equals.saturating_add(1), parameter.end))
+        })
     }
 }
 
@@ -156,6 +207,18 @@ pub fn bad_parameter(name: &str, must_be: &str) -> Refusal {
     Refusal::bad_request("bad_parameter", format!("The query parameter {name} must be {must_be}."))
 }
 
+/// Whether this is what it decodes to: found out without decoding, since it is asked of every name that stands before the
+/// one that is looked for.
+fn is_form_encoded(text: &str, decoded: &str) -> bool {
+    let mut rest = text.bytes();
+    let mut next = || match rest.next()? {
+        b'+' => Some(b' '),
+        b'%' => Some(hex_digit(rest.next()?)? << 4 | hex_digit(rest.next()?)?),
+        byte => Some(byte),
+    };
+    decoded.bytes().all(|byte| next() == Some(byte)) && rest.next().is_none()
+}
+
 fn form_decode(text: &str) -> Result<Cow<'_, str>, DecodeError> {
     if !text.contains('+') {
         return percent_decode(text);
@@ -166,6 +229,51 @@ fn form_decode(text: &str) -> Result<Cow<'_, str>, DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn query(raw: &'static str) -> Query<'static> {
+        Query::new(raw, Box::leak(Box::new(Parameters::scan(raw).unwrap())))
+    }
+
+    #[test]
+    fn so_many_parameters_and_not_one_more() {
+        let with = |count: usize| "a=b&&".repeat(count - 1) + "z=last";
+        let (most, more) = (with(MAX_PARAMETERS), with(MAX_PARAMETERS + 1));
+        let parameters = Parameters::scan(&most).unwrap();
+        assert_eq!(Query::new(&most, &parameters).get("z").unwrap().as_deref(), Some("last"));
+        let refusal = Parameters::scan(&more).unwrap_err();
+        assert_eq!((refusal.status.0, refusal.code), (400, "too_many_parameters"));
+        assert_eq!(refusal.detail, "The query has more than 64 parameters; send fewer.");
+        assert!(Parameters::scan(&"&+".repeat(2000)).is_err());
+        assert!(Parameters::scan(&"&".repeat(4000)).is_ok(), "what is empty is none");
+    }
+
+    /// As if each look-up split the query and decoded every name.
+    #[test]
+    fn a_look_up_finds_what_a_reader_of_forms_finds() {
+        let mut random = crate::proto::testing::Random::seeded();
+        let letters = ["a", "b", "=", "&", "+", "%61", "%20", "%c3%bc", "%", "%f", "ü", "%26", "%3D"];
+        let mut found = 0;
+        for _ in 0..50_000 {
+            let raw: String = (0..random.below(24)).map(|_| letters[random.below(letters.len())]).collect();
+            let parameters = Parameters::scan(&raw).unwrap();
+            let query = Query::new(&raw, &parameters);
+            let parts = raw.split('&').filter(|part| !part.is_empty());
+            let parts: Vec<_> = parts.map(|part| part.split_once('=').unwrap_or((part, ""))).collect();
+            for name in ["", "a", "b", "aa", "ab", "a ", " ", "ü", "aü", "&", "=", "a=", "%"] {
+                let first =
+                    parts.iter().find(|(raw_name, _)| form_decode(raw_name).is_ok_and(|decoded| decoded == name));
+                let expected = first.map(|(_, value)| form_decode(value));
+                found += usize::from(expected.is_some());
+                match (query.get(name), expected) {
+                    (Ok(value), expected) => assert_eq!(value.map(Ok), expected, "{random}: {raw} {name}"),
+                    (Err(_), expected) => assert!(expected.unwrap().is_err(), "{random}: {raw} {name}"),
+                }
+            }
+            let decoded = parts.iter().map(|(name, value)| Ok((form_decode(name)?, form_decode(value)?)));
+            assert!(query.iter().eq(decoded), "{random}: {raw}");
+        }
+        assert!(found > 10_000, "{random}: {found}");
+    }
 
     /// RFC 3986 §2.1
     #[test]
@@ -202,12 +310,12 @@ mod tests {
             assert!(encoded.is_ascii());
             assert_eq!(percent_decode(&encoded).unwrap(), path);
         }
-        assert_eq!(Query::new("a=%41&b=ü+\"\r\n").encoded(), "a=%41&b=%C3%BC+%22%0D%0A");
+        assert_eq!(query("a=%41&b=ü+\"\r\n").encoded(), "a=%41&b=%C3%BC+%22%0D%0A");
     }
 
     #[test]
     fn parameters_are_read_as_forms_write_them() {
-        let query = Query::new("since=k3f9.42&name=Ann+B%2BC&&echo&empty=&eq=a=b&since=2&%6c=1&=x&bad=%zz&%zz=1");
+        let query = query("since=k3f9.42&name=Ann+B%2BC&&echo&empty=&eq=a=b&since=2&%6c=1&=x&bad=%zz&%zz=1");
         let read: Vec<_> = query.iter().collect();
         let pair = |name: &str, value: &str| Ok((Cow::from(name.to_owned()), Cow::from(value.to_owned())));
         assert_eq!(
@@ -231,7 +339,7 @@ mod tests {
         let refusal = query.get("bad").unwrap_err();
         assert_eq!((refusal.status.0, refusal.code), (400, "bad_parameter"));
         assert!(refusal.detail.starts_with("The query parameter bad must be percent-encoded UTF-8"), "{refusal}");
-        assert_eq!(Query::new("").iter().count(), 0);
+        assert!(Parameters::scan("").unwrap().0.is_empty());
     }
 
     #[test]
@@ -251,7 +359,7 @@ mod tests {
             ("e=yes", None),
             ("e=%", None),
         ] {
-            match (Query::new(raw).boolean("e"), expected) {
+            match (query(raw).boolean("e"), expected) {
                 (Ok(read), Some(expected)) => assert_eq!(read, expected, "{raw}"),
                 (Err(refusal), None) => {
                     assert_eq!(refusal.code, "bad_parameter", "{raw}");
@@ -264,6 +372,6 @@ mod tests {
 
     #[test]
     fn debug_shows_no_token() {
-        assert_eq!(format!("{:?}", Query::new("token=secret")), "Query(12 bytes)");
+        assert_eq!(format!("{:?}", query("token=secret")), "Query(12 bytes)");
     }
 }

@@ -17,9 +17,37 @@ pub fn is_hidden(character: char) -> bool {
         )
 }
 
-/// Peer bytes as one harmless piece of a log line: printable characters as they are, a backslash doubled, hidden
-/// characters as `\u{…}`, bytes that are not UTF-8 as `\xNN`; cut at [`MAX_LOGGED`] bytes, and then `…` says so.
+/// Whether a character other than the space is a space to the eye, or nothing at all.
+fn looks_empty(character: char) -> bool {
+    (character != ' ' && character.is_whitespace())
+        || matches!(character, '\u{AD}' | '\u{34F}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}' | '\u{180E}')
+        || matches!(character, '\u{200B}' | '\u{2060}'..='\u{2064}' | '\u{2800}' | '\u{3164}' | '\u{FEFF}' | '\u{FFA0}')
+        || matches!(character, '\u{E0000}'..='\u{E0FFF}')
+}
+
+/// Peer bytes as a piece of a log line that nobody can take for another part of it. A word of ASCII letters, digits and signs
+/// is shown as it is. All else stands in quotation marks and is escaped as in [`escape`], and so are quotation marks in it
+/// and what looks like a space. So what stands outside quotation marks is ours, but for single words.
 pub fn escape_for_log(bytes: &[u8]) -> String {
+    let is_word = bytes.iter().all(|byte| byte.is_ascii_graphic() && !b"\"\\".contains(byte));
+    if is_word && !bytes.is_empty() {
+        return escape(bytes);
+    }
+    let (escaped, is_cut) = escape_and_cut(bytes, |character| character == '"' || looks_empty(character));
+    format!("\"{escaped}\"{}", if is_cut { "…" } else { "" })
+}
+
+/// Text as one harmless piece of a line: printable characters as they are, a backslash doubled, hidden characters as
+/// `\u{…}`, bytes that are not UTF-8 as `\xNN`; cut at [`MAX_LOGGED`] bytes, and then `…` says so.
+///
+/// This is for what the reader of the line has written, such as the value of a flag; for peers see [`escape_for_log`].
+pub fn escape(bytes: &[u8]) -> String {
+    let (escaped, is_cut) = escape_and_cut(bytes, |_| false);
+    if is_cut { escaped + "…" } else { escaped }
+}
+
+/// Whether it was cut, too. `more` says what is to be escaped besides what always is.
+fn escape_and_cut(bytes: &[u8], more: impl Fn(char) -> bool) -> (String, bool) {
     let mut line = String::new();
     let mut piece = String::new();
     for chunk in bytes.utf8_chunks() {
@@ -27,11 +55,12 @@ pub fn escape_for_log(bytes: &[u8]) -> String {
             piece.clear();
             match character {
                 '\\' => piece.push_str("\\\\"),
-                _ if is_hidden(character) => piece.extend(character.escape_unicode()),
+                '"' if more('"') => piece.push_str("\\\""),
+                _ if is_hidden(character) || more(character) => piece.extend(character.escape_unicode()),
                 _ => piece.push(character),
             }
             if !push_within_limit(&mut line, &piece) {
-                return line;
+                return (line, true);
             }
         }
         for byte in chunk.invalid() {
@@ -39,17 +68,19 @@ pub fn escape_for_log(bytes: &[u8]) -> String {
             // Writing to a String cannot fail.
             let _ = write!(piece, "\\x{byte:02x}");
             if !push_within_limit(&mut line, &piece) {
-                return line;
+                return (line, true);
             }
         }
     }
-    line
+    (line, false)
 }
 
-/// Appends a whole piece, or the mark of a cut; never half an escape.
+/// Appends a whole piece, or nothing; never half an escape.
 fn push_within_limit(line: &mut String, piece: &str) -> bool {
     let fits = piece.len() <= MAX_LOGGED.saturating_sub(line.len());
-    line.push_str(if fits { piece } else { "…" });
+    if fits {
+        line.push_str(piece);
+    }
     fits
 }
 
@@ -150,7 +181,47 @@ mod tests {
             ("\u{85}\u{2028}".as_bytes(), "\\u{85}\\u{2028}"),
         ];
         for (bytes, expected) in cases {
-            assert_eq!(escape_for_log(bytes), expected);
+            assert_eq!(escape(bytes), expected);
+            let quoted = if bytes == b"http://x:5173" { expected.to_owned() } else { format!("\"{expected}\"") };
+            assert_eq!(escape_for_log(bytes), quoted);
+        }
+    }
+
+    /// Whatever a peer sends: read as a reader of logs does, it is one word or one quoted string, and nothing else.
+    #[test]
+    fn what_a_peer_sends_is_one_piece_of_a_log_line() {
+        for (text, expected) in [
+            ("", "\"\""),
+            ("/chat", "/chat"),
+            ("/a'b=c:d,[1.2.3.4]", "/a'b=c:d,[1.2.3.4]"),
+            ("/x from 127.0.0.1:1: all is well", "\"/x from 127.0.0.1:1: all is well\""),
+            ("/x\" from \"", "\"/x\\\" from \\\"\""),
+            ("/x\\\" y", "\"/x\\\\\\\" y\""),
+            ("/x\u{a0}y", "\"/x\\u{a0}y\""),
+            ("/x\u{3164}y\u{2800}\u{200b}", "\"/x\\u{3164}y\\u{2800}\\u{200b}\""),
+            ("/größe…", "\"/größe…\""),
+        ] {
+            assert_eq!(escape_for_log(text.as_bytes()), expected);
+        }
+        let mut random = crate::proto::testing::Random::seeded();
+        for _ in 0..20_000 {
+            let length = random.below(230);
+            let letters = ["\"", "\\", " ", "a", ":", "…", "\u{2003}", "ß", "\n"];
+            let text: String = (0..length).map(|_| letters[random.below(letters.len())]).collect();
+            let line = escape_for_log(text.as_bytes());
+            match line.strip_prefix('"') {
+                None => assert!(line.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"'), "{random}: {line}"),
+                Some(rest) => {
+                    let mut escaped = false;
+                    let ends = |character: char| {
+                        let end = character == '"' && !escaped;
+                        escaped = character == '\\' && !escaped;
+                        end
+                    };
+                    let end = rest.find(ends).expect("the end of the string");
+                    assert!(["", "…"].contains(&&rest[end + 1..]), "{random}: {line}");
+                }
+            }
         }
     }
 
@@ -161,8 +232,9 @@ mod tests {
         // An escape that does not fit is left out whole.
         let mut bytes = vec![b'a'; MAX_LOGGED - 3];
         bytes.push(0xff);
-        assert_eq!(escape_for_log(&bytes), "a".repeat(MAX_LOGGED - 3) + "…");
-        assert!(escape_for_log(&[0xff; 100_000]).len() <= MAX_LOGGED + "…".len());
+        assert_eq!(escape(&bytes), "a".repeat(MAX_LOGGED - 3) + "…");
+        assert_eq!(escape_for_log(&bytes), format!("\"{}\"…", "a".repeat(MAX_LOGGED - 3)));
+        assert!(escape_for_log(&[0xff; 100_000]).len() <= MAX_LOGGED + "\"\"…".len());
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::proto::http::{
     METHODS, Refusal, Representation, Request, Response, Start, Status, answer_options, representation, start, wait,
 };
 use crate::proto::message::{Kind, Message};
+use crate::proto::origin::{foreign_page, is_link};
 use crate::proto::target::bad_parameter;
 use crate::proto::text::{is_hidden, push_json_string};
 use crate::server::Server;
@@ -38,7 +39,7 @@ pub(super) fn read(relay: &Relay, server: &Server, exchange: Exchange) -> Intent
     }
     let request = exchange.request();
     if request.method() == "OPTIONS" {
-        let response = answer_options(request);
+        let response = answer_options(request, METHODS);
         return Intent::Answer(exchange, response);
     }
     if is_no_channel(request.path()) {
@@ -90,6 +91,8 @@ fn get(request: &Request, page: Option<Page>) -> Result<Get, Refusal> {
     };
     match representation(request, page.is_some())? {
         Representation::Page => Ok(Get::Answer(page_answer(page.unwrap_or(Page::BuiltIn)))),
+        // A follower joins, and others are told: that is not for a link to do.
+        _ if is_link(request) => Err(foreign_page()),
         Representation::Sse => follow(StreamFormat::Sse),
         Representation::Ndjson => follow(StreamFormat::Ndjson),
         Representation::Json => {

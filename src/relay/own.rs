@@ -1,20 +1,20 @@
 //! What lies under `/-/`: the broker's own, and who gets to see it.
 //!
 //! How the broker is, everybody may ask. What goes on in it is for operators: on a listener of theirs, or, where there
-//! is none, on one that only this machine reaches, and only as long as nothing suggests that others reach it through a
-//! proxy or that pages of other origins may use it.
+//! is none, on one that only this machine reaches, and only if the request looks in every way like one of a program on this
+//! machine that asks for itself.
 
 use super::{Relay, listing, metrics};
 use crate::broker::event::Exchange;
 use crate::broker::reason::{Cause, TOO_MANY_CONNECTIONS};
 use crate::channel::name::is_own_path;
 use crate::page;
-use crate::proto::http::{Refusal, Request, Response, Status};
+use crate::proto::http::{Refusal, Response, Status, answer_options};
 use crate::proto::origin::is_same_origin;
 use crate::server::Server;
 
 /// The methods that work here.
-const METHODS: &str = "GET, HEAD";
+pub(super) const METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// The module for pages, which they may keep as long as they ask whether it is still the same.
 const MODULE: &str = "/-/slotcast.js";
@@ -22,6 +22,7 @@ const MODULE: &str = "/-/slotcast.js";
 /// The answer to what is no channel's business; None if it is a channel's.
 pub(super) fn answer(relay: &Relay, server: &Server, exchange: &Exchange) -> Option<Response> {
     let request = exchange.request();
+    let method = request.method();
     if !is_own_path(request.path()) {
         // A listener for operators is not a second door to the channels, which other rules might guard.
         return exchange.is_admin().then(Response::not_found);
@@ -29,10 +30,12 @@ pub(super) fn answer(relay: &Relay, server: &Server, exchange: &Exchange) -> Opt
     let found: Result<Response, Refusal> = match request.path() {
         "/-/health" | "/-/healthy" => Ok(ok()),
         "/-/ready" => ready(server, exchange),
-        MODULE => Ok(page::module(request)),
-        _ if !is_for_operators(server, exchange) => return Some(Response::not_found()),
+        // With CORS or without: there is nothing in it that not everybody may know.
+        MODULE => Ok(page::module(request).with_header("Cross-Origin-Resource-Policy", "cross-origin")),
+        _ if !is_for_operators(server, exchange) => return Some(not_here()),
         // A page that is allowed to use the channels is no operator, and neither is whatever else runs here.
         _ if !is_same_origin(request) => Err(foreign_page()),
+        _ if method == "OPTIONS" => Ok(ok()),
         "/-/metrics" => Ok(metrics(relay, server)),
         "/-/channels" => listing::channels(server, request),
         path => match path.strip_prefix("/-/channels").filter(|name| name.starts_with('/')) {
@@ -40,8 +43,13 @@ pub(super) fn answer(relay: &Relay, server: &Server, exchange: &Exchange) -> Opt
             None => return Some(Response::not_found()),
         },
     };
-    let is_read = matches!(request.method(), "GET" | "HEAD");
-    let found = if is_read { found } else { Err(Refusal::method_not_allowed(METHODS)) };
+    let is_read = matches!(method, "GET" | "HEAD");
+    let found = match method {
+        _ if is_read => found,
+        // Some balancers ask so whether all is well: HAProxy does unless it is told otherwise. They get the same status.
+        "OPTIONS" => found.map(|_| answer_options(request, METHODS)),
+        _ => Err(Refusal::method_not_allowed(METHODS)),
+    };
     let keeping = if is_read && request.path() == MODULE { "no-cache" } else { "no-store" };
     Some(found.unwrap_or_else(|refusal| Response::problem(&refusal)).with_header("Cache-Control", keeping))
 }
@@ -79,15 +87,66 @@ fn ready(server: &Server, exchange: &Exchange) -> Result<Response, Refusal> {
 
 /// Whether what goes on in the broker may be told in answer to this request, and told to whom.
 fn is_for_operators(server: &Server, exchange: &Exchange) -> bool {
-    exchange.is_admin()
-        || (!server.has_admin_listeners() && server.is_private() && !came_through_a_proxy(exchange.request()))
+    exchange.is_admin() || (!server.has_admin_listeners() && server.is_private() && is_direct(server, exchange))
 }
 
-/// A proxy in front makes everybody look like this machine.
-fn came_through_a_proxy(request: &Request) -> bool {
-    request.fields().any(|(name, _)| {
-        let is = |known: &str| name.eq_ignore_ascii_case(known);
-        let forwarded = name.get(..12).is_some_and(|start| start.eq_ignore_ascii_case("x-forwarded-"));
-        forwarded || is("forwarded") || is("via") || is("x-real-ip")
-    })
+/// The fields that a program sends which asks for itself: curl, wget, Prometheus, browsers, the HTTP libraries of Go,
+/// Python and Node. Of `Sec-Fetch-` and `Sec-CH-` there are many.
+const OF_CLIENTS: [&str; 22] = [
+    "accept",
+    "accept-encoding",
+    "accept-language",
+    "authorization",
+    "cache-control",
+    "connection",
+    "content-length",
+    "cookie",
+    "dnt",
+    "host",
+    "if-modified-since",
+    "if-none-match",
+    "keep-alive",
+    "origin",
+    "pragma",
+    "priority",
+    "referer",
+    "sec-gpc",
+    "sec-purpose",
+    "upgrade-insecure-requests",
+    "user-agent",
+    "x-prometheus-scrape-timeout-seconds",
+];
+
+/// Whether a program on this machine asks for itself. A proxy on this machine, or a tunnel's end, makes everybody look like
+/// that, and no list of what proxies add is ever complete. So this is a list of what is known to be harmless, and everything
+/// else counts as a proxy: any other field, HTTP/1.0 (nginx speaks it unless it is told otherwise), `Connection: close` (and
+/// this, where it is told so in the usual way), a host that is not this machine, or a port that is not ours.
+///
+/// It cannot be complete either: a proxy that adds nothing, and passes a `Host` on or writes one that fits, is not to be told
+/// from a program. That is why the paths go to `--admin-listen`, and are nowhere else, as soon as there is one; and why
+/// `is_private` is false if an origin, a host or a proxy is allowed, which few sites behind a proxy can do without.
+fn is_direct(server: &Server, exchange: &Exchange) -> bool {
+    let request = exchange.request();
+    let is_ours = |port| server.local_addrs().iter().any(|address| Some(address.port()) == port);
+    let names_us =
+        request.authority().is_some_and(|target| target.host.is_loopback() && is_ours(target.port_or_default("http")));
+    let known = |name: &str| OF_CLIENTS.iter().any(|known| name.eq_ignore_ascii_case(known)) || is_hint(name);
+    !request.is_http10()
+        && exchange.peer().ip().is_loopback()
+        && names_us
+        && request.fields().all(|(name, _)| known(name))
+        && request.list("connection").all(|option| option.eq_ignore_ascii_case(b"keep-alive"))
+}
+
+/// What only browsers send, and no page can set (Fetch §2.2.2).
+fn is_hint(name: &str) -> bool {
+    let begins = |start: &str| name.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start));
+    begins("sec-fetch-") || begins("sec-ch-")
+}
+
+/// Nothing is told of why: only what every reader of the manual knows.
+fn not_here() -> Response {
+    let detail = "What goes on here is told on --admin-listen; without that, to programs on this machine that ask directly, \
+                  by HTTP/1.1 and without fields that a proxy might add.";
+    Response::problem(&Refusal::new(Status::NOT_FOUND, "not_found", detail))
 }

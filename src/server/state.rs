@@ -13,7 +13,7 @@ impl Server {
     }
 
     /// Whether it is for this machine alone: all listeners are loopback ones, and no origin and no host is allowed
-    /// besides its own.
+    /// besides its own, and no proxy is trusted.
     pub fn is_private(&self) -> bool {
         self.private
     }

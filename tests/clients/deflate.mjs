@@ -5,6 +5,8 @@
 // MESSAGES messages (1,000 unless told) of 0 B to 1 MiB go there and back, text and bytes, and are compared. SEED=n repeats a run. The last line
 // is "N passed, N failed".
 
+import { deflateRawSync } from "node:zlib";
+
 import WebSocket from "ws";
 
 const MESSAGES = Number(process.env.MESSAGES ?? 1000);
@@ -34,7 +36,23 @@ function message() {
   return random(2) ? text : Buffer.from(text);
 }
 
-function run(name, perMessageDeflate, agreed) {
+// Empty messages as no library writes them, but RFC 7692 §7.2 has them: without a byte, and with last blocks.
+const NOTHING = ["", "00", "01", "0300", "030000", "010000ffff00"];
+
+// Makes that of empty messages; and others, where each is for itself, streams of their own with a last block.
+function writeOddly(socket) {
+  const extension = Object.values(socket._extensions)[0];
+  const compress = extension.compress.bind(extension);
+  extension.compress = (data, fin, done) => {
+    if (data.length === 0) return compress(data, fin, (error) => done(error, Buffer.from(NOTHING[random(NOTHING.length)], "hex")));
+    const alone = extension.params.client_no_context_takeover && random(3) === 0;
+    if (!alone) return compress(data, fin, done);
+    done(null, Buffer.concat([deflateRawSync(data), Buffer.alloc(random(2))]));
+  };
+}
+
+function run(name, { oddly, ...options }, agreed) {
+  const perMessageDeflate = Object.keys(options).length > 0 && options;
   return new Promise((resolve) => {
     const expected = Array.from({ length: MESSAGES }, message);
     const socket = new WebSocket(`${base}-${name.replace(/ /g, "-")}`, { perMessageDeflate, maxPayload: MOST });
@@ -56,7 +74,10 @@ function run(name, perMessageDeflate, agreed) {
       const told = response.headers["sec-websocket-extensions"] ?? "";
       if (told !== agreed) end(`agreed to ${told}`);
     });
-    socket.on("open", more);
+    socket.on("open", () => {
+      if (oddly) writeOddly(socket);
+      more();
+    });
     socket.on("message", (data, isBinary) => {
       const wanted = expected[got++];
       if (isBinary !== Buffer.isBuffer(wanted) || !data.equals(Buffer.from(wanted))) return end(`message ${got} differs`);
@@ -73,10 +94,13 @@ const ALONE = "permessage-deflate; server_no_context_takeover; client_no_context
 let [passed, failed] = [0, 0];
 for (const [name, options, agreed] of [
   ["no context takeover", { clientNoContextTakeover: true, serverNoContextTakeover: true }, ALONE],
-  ["context takeover", true, "permessage-deflate; server_no_context_takeover"],
+  ["context takeover", { threshold: 1024 }, "permessage-deflate; server_no_context_takeover"],
+  ["context takeover, whatever the length", { threshold: 0 }, "permessage-deflate; server_no_context_takeover"],
+  ["context takeover, with last blocks", { threshold: 0, oddly: true }, "permessage-deflate; server_no_context_takeover"],
+  ["no context takeover, with last blocks", { clientNoContextTakeover: true, threshold: 0, oddly: true }, ALONE],
   ["a window of 9 bits", { serverMaxWindowBits: 9, clientMaxWindowBits: 9, clientNoContextTakeover: true }, `${ALONE}; server_max_window_bits=9`],
   ["a window of 15 bits", { serverMaxWindowBits: 15, clientNoContextTakeover: true, threshold: 0 }, `${ALONE}; server_max_window_bits=15`],
-  ["none", false, ""],
+  ["none", {}, ""],
 ]) {
   const error = await run(name, options, agreed);
   error === null ? passed++ : failed++;

@@ -9,14 +9,42 @@ repeats a run. The last line is "N passed, N failed".
 import os
 import random
 import sys
+import zlib
 
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory as Deflate
+from websockets.frames import Frame, Opcode
 from websockets.sync.client import connect
 
 MESSAGES = int(os.environ.get("MESSAGES", "1000"))
 MOST = 1 << 20
 WORDS = ["broker", "channel", "ß", "🦀", " ", "\n", '{"x":', "0", "1", "2"]
 ALONE = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+
+
+# Empty messages as no library writes them, but RFC 7692 §7.2 has them: without a byte, and with last blocks.
+NOTHING = [b"", b"\0", b"\1", b"\3\0", b"\3\0\0", b"\1\0\0\xff\xff\0"]
+
+
+class Oddly(Deflate):
+    """Makes that of empty messages; and others, where each is for itself, streams of their own with a last block."""
+
+    def process_response_params(self, params, accepted):
+        extension = super().process_response_params(params, accepted)
+        encode, dice = extension.encode, random.Random(1)
+
+        def oddly(frame):
+            if frame.opcode not in (Opcode.TEXT, Opcode.BINARY):
+                return encode(frame)
+            if not frame.data:
+                return Frame(frame.opcode, dice.choice(NOTHING), rsv1=True)
+            if not extension.local_no_context_takeover or dice.randrange(3):
+                return encode(frame)
+            compress = zlib.compressobj(wbits=-15)
+            data = compress.compress(frame.data) + compress.flush() + bytes(dice.randrange(2))
+            return Frame(frame.opcode, data, rsv1=True)
+
+        extension.encode = oddly
+        return extension
 
 
 def message(dice):
@@ -47,6 +75,8 @@ def main():
         ("a window of 15 bits", [Deflate(server_max_window_bits=15, client_no_context_takeover=True)], f"{ALONE}; server_max_window_bits=15"),
         ("takeover refused", [Deflate(server_no_context_takeover=True, client_no_context_takeover=True)], ALONE),
         ("takeover asked", [Deflate()], "permessage-deflate; server_no_context_takeover"),
+        ("takeover asked, with last blocks", [Oddly()], "permessage-deflate; server_no_context_takeover"),
+        ("takeover refused, with last blocks", [Oddly(client_no_context_takeover=True)], ALONE),
         ("none", None, ""),
     )
     passed = failed = 0

@@ -297,6 +297,14 @@ pub fn shown(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(300)]).escape_debug().to_string()
 }
 
+/// The request of a program that looks at what goes on, without a proxy in between.
+pub fn look(address: SocketAddr, path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost:{}\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n\r\n",
+        address.port()
+    )
+}
+
 /// An answer to an HTTP request on a connection of its own, which the broker ends.
 #[derive(Debug)]
 pub struct Answer {

@@ -2,13 +2,13 @@
 """Ten thousand who come back at once: rejoin.py BINARY CROWD [COUNT]. Each wants the last 100 messages, 256 KiB, and then
 gets a live one. Beside it, in turns, the same bytes by plain sends to the same reader, from `CROWD serve`."""
 
+import http.client
 import os
 import re
 import resource
 import statistics
 import subprocess
 import sys
-import urllib.request
 
 from figures import MIB, Broker, settled, table
 
@@ -44,7 +44,10 @@ def crowd(binary, *words):
 
 
 def encoded(port):
-    with urllib.request.urlopen("http://127.0.0.1:%d/-/metrics" % port, timeout=20) as answer:
+    # urllib.request says Connection: close, as a proxy would.
+    asking = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    asking.request("GET", "/-/metrics")
+    with asking.getresponse() as answer:
         return int(re.search(rb"^slotcast_messages_encoded_total (\d+)$", answer.read(), re.M)[1])
 
 

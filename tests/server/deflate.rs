@@ -2,7 +2,9 @@
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
-use crate::common::{BINARY, Broker, CLOSE, CONTINUATION, FIN, Peer, TEXT, ask, frame, post, prose, upgrade_request};
+use crate::common::{
+    BINARY, Broker, CLOSE, CONTINUATION, FIN, Peer, TEXT, ask, frame, look, post, prose, upgrade_request,
+};
 
 const RSV1: u8 = 0x40;
 const PLAIN: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
@@ -74,7 +76,7 @@ fn two_windows_and_none_in_one_channel() {
         }
     }
     // Once a message and window, whoever gets it: four of these were long enough.
-    let metrics = ask(broker.address, "GET /-/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").text();
+    let metrics = ask(broker.address, look(broker.address, "/-/metrics")).text();
     assert!(metrics.contains("\nslotcast_compressed_messages_total 8\n"), "{metrics}");
     // What does not shrink is sent as it is.
     let noise = crate::common::pattern(3, 5000);
@@ -190,6 +192,53 @@ fn some_may_refer_to_their_earlier_messages() {
         let (_peer, agreed) = join(&broker, "permessage-deflate", "");
         if agreed.as_deref() != Some(PLAIN) {
             break;
+        }
+    }
+}
+
+/// RFC 7692 §7.2.1 to §7.2.3: what ends in the middle of a block was not all, and how a message ends is nothing to the next.
+#[test]
+fn a_message_ends_whole_or_not_at_all() {
+    let broker = Broker::start(|config| config.limits.client_takeover = 100);
+    let mut other = broker.join("/chat");
+    let text = prose(5, 3000);
+    let mut stored = Compress::new(Compression::none(), false);
+    for (what, payload) in [
+        ("dynamic", deflated(&mut fresh(), text.as_bytes())),
+        ("stored", deflated(&mut stored, text.as_bytes())),
+        ("fixed", deflated(&mut fresh(), b"Hello")),
+    ] {
+        for cut in [1, 2, 3, 4, payload.len() / 2, payload.len() - 2] {
+            for offer in ["permessage-deflate", "permessage-deflate; client_no_context_takeover"] {
+                let (mut peer, _) = join(&broker, offer, "");
+                peer.write(&frame(FIN | RSV1 | BINARY, &payload[..payload.len() - cut]));
+                let close = peer.read_frame();
+                assert_eq!((close.opcode, &close.payload[..2]), (CLOSE, &1007u16.to_be_bytes()[..]), "{what} {cut}");
+            }
+        }
+    }
+    let hello = b"\xf2\x48\xcd\xc9\xc9\x07\x00".as_slice();
+    let again = b"\xf2\x00\x11\x00\x00".as_slice();
+    for offer in ["permessage-deflate", "permessage-deflate; client_no_context_takeover"] {
+        let (mut peer, agreed) = join(&broker, offer, "");
+        let takes_over = agreed.as_deref() != Some(PLAIN);
+        for (payload, expected) in [
+            (b"".as_slice(), ""),
+            (b"\x00", ""),
+            (b"\x01", ""),
+            (b"\x03\x00", ""),
+            (b"\x03\x00\x00", ""),
+            (b"\xf3\x48\xcd\xc9\xc9\x07\x00", "Hello"),
+            (b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00", "Hello"),
+            (b"\x01\x05\x00\xfa\xffHello", "Hello"),
+            (b"\x00\x02\x00\xfd\xffHe\x01\x03\x00\xfc\xffllo\x00", "Hello"),
+        ] {
+            let mut messages = vec![(payload, expected), (hello, "Hello")];
+            messages.extend(takes_over.then_some((again, "Hello")));
+            for (payload, expected) in messages {
+                peer.write(&frame(FIN | RSV1 | TEXT, payload));
+                other.expect_text(expected);
+            }
         }
     }
 }

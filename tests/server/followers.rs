@@ -170,7 +170,7 @@ fn lines_are_published_all_or_none() {
 /// A megabyte of empty-handed lines once was a hundred in each dialect, and made all who listened slow.
 #[test]
 fn so_many_lines_and_no_more() {
-    let broker = Broker::start(|config| (config.limits.max_message, config.limits.max_outbound) = (1000, 8 * 1024));
+    let broker = Broker::start(|config| (config.limits.max_message, config.limits.max_outbound) = (1000, 32 * 1024));
     let ndjson = "Content-Type: application/x-ndjson\r\n";
     let answer = post(broker.address, "/chat", ndjson, "x\n\n".repeat(8).as_bytes());
     assert_eq!(value(&answer.text(), "count"), "8");

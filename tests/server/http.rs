@@ -98,7 +98,8 @@ fn origins_and_hosts() {
         ("127.0.0.1", "Origin: https://listed.example\r\n", 101),
         (&format!("127.0.0.1:{port}"), &format!("Origin: {own}\r\n"), 101),
         ("localhost:8080", "Origin: http://localhost:5173\r\n", 101),
-        ("box.lan", "Origin: http://box.lan\r\n", 101),
+        ("box.lan", "Origin: https://box.lan\r\n", 101),
+        ("box.lan", "Origin: http://box.lan\r\n", 403),
         ("127.0.0.1", "Origin: https://evil.example\r\n", 403),
         ("127.0.0.1", "Origin: https://listed.example.evil.example\r\n", 403),
         ("127.0.0.1", "Origin: null\r\n", 403),
@@ -274,4 +275,96 @@ fn who_expects_100_continue_is_told_to_go_on() {
         "POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\nExpect: 100-continue\r\n\r\n",
     );
     assert!(refused.is_problem(413, "message_too_big"), "{refused:?}");
+}
+
+/// Each door looks several parameters up: whoever sends thousands does not make it search them all again and again.
+#[test]
+fn a_query_of_too_many_parameters_is_refused_at_every_door() {
+    let broker = Broker::start(|_| {});
+    let with = |count: usize| format!("?{}name=Ann", "x=1&".repeat(count - 1));
+    for (query, status) in [(with(64), 200), (with(65), 400), (format!("?{}", "&+".repeat(1500)), 400)] {
+        for path in ["/chat", "/-/health"] {
+            let head = |method: &str, more: &str| {
+                format!("{method} {path}{query} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{more}\r\n")
+            };
+            for request in [head("GET", ""), head("POST", "Content-Length: 1\r\n") + "x", head("OPTIONS", "")] {
+                let answer = ask(broker.address, &request);
+                assert_eq!(answer.is_problem(400, "too_many_parameters"), status == 400, "{request}{answer:?}");
+            }
+        }
+        let mut peer = Peer::connect(broker.address);
+        peer.write(upgrade_request(&format!("/chat{query}"), "").as_bytes());
+        let expected = if status == 200 { 101 } else { 400 };
+        assert!(peer.read_head().starts_with(&format!("HTTP/1.1 {expected} ")));
+    }
+}
+
+/// Electron, Cordova and files: what Chromium says of them may be listed, and is not let in otherwise.
+#[test]
+fn origins_of_applications_may_be_listed() {
+    let origins = ["file://", "app://.", "capacitor://localhost"];
+    let listed = Broker::start(|config| config.origins = origins.map(str::to_owned).to_vec());
+    let none = Broker::start(|_| {});
+    for origin in origins {
+        let headers = format!("Origin: {origin}\r\nConnection: close\r\n");
+        let answer = ask(listed.address, get("/chat", &headers));
+        assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, Some(origin)), "{answer:?}");
+        let mut peer = Peer::connect(listed.address);
+        peer.write(upgrade_request("/chat", &format!("Origin: {origin}\r\n")).as_bytes());
+        assert!(peer.read_head().starts_with("HTTP/1.1 101 "), "{origin}");
+        let own = origin.ends_with("localhost");
+        assert_eq!(ask(none.address, get("/chat", &headers)).is_problem(403, "origin_not_allowed"), !own, "{origin}");
+    }
+}
+
+/// A site over TLS behind a proxy: its pages that came without TLS are not its own.
+#[test]
+fn the_scheme_of_ones_own_pages_is_that_of_a_listed_one() {
+    let start = |proxy: &str| {
+        Broker::start(|config| {
+            config.origins = vec!["https://h.example".to_owned()];
+            config.trusted_proxies = vec![proxy.to_owned()];
+        })
+    };
+    let (trusting, other) = (start("127.0.0.1"), start("10.0.0.0/8"));
+    for (address, origin, told, allowed) in [
+        (trusting.address, "https://h.example", "", true),
+        (trusting.address, "http://h.example", "", false),
+        (trusting.address, "http://h.example", "X-Forwarded-Proto: https\r\n", false),
+        (trusting.address, "http://h.example", "X-Forwarded-Proto: http\r\n", true),
+        (other.address, "http://h.example", "X-Forwarded-Proto: http\r\n", false),
+    ] {
+        let headers = format!("Origin: {origin}\r\n{told}");
+        let request = get("/chat", &format!("{headers}Connection: close\r\n")).replace("localhost", "h.example");
+        let refused = ask(address, &request).is_problem(403, "origin_not_allowed");
+        assert_eq!(!refused, allowed, "{request}");
+        let request = upgrade_request("/chat", &headers).replace("Host: 127.0.0.1", "Host: h.example");
+        let mut peer = Peer::connect(address);
+        peer.write(request.as_bytes());
+        assert_eq!(peer.read_head().starts_with("HTTP/1.1 101 "), allowed, "{request}");
+    }
+}
+
+/// Libraries send fields of their own with every request: a page that may come may send them, and no other page may.
+#[test]
+fn a_page_of_an_allowed_origin_may_send_any_field() {
+    let broker = Broker::start(|config| config.origins = vec!["https://listed.example".to_owned()]);
+    for (origin, asked, told) in [
+        ("https://listed.example", "cache-control,x-requested-with", Some("cache-control, x-requested-with")),
+        ("http://localhost:5173", "traceparent, b3", Some("traceparent, b3")),
+        ("https://listed.example", "a b", Some("Authorization, Content-Type, Last-Event-ID, Prefer, If-None-Match")),
+        ("https://evil.example", "cache-control", None),
+    ] {
+        for path in ["/chat", "/-/health", "/-/slotcast.js", "/"] {
+            let asking = "Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers";
+            let headers = format!("Origin: {origin}\r\n{asking}: {asked}\r\nConnection: close\r\n");
+            let answer = ask(broker.address, get(path, &headers).replace("GET /", "OPTIONS /"));
+            assert_eq!(answer.status, if told.is_some() { 204 } else { 403 }, "{answer:?}");
+            assert_eq!(answer.header("access-control-allow-headers"), told, "{answer:?}");
+            assert_eq!(answer.header("access-control-allow-origin"), told.map(|_| origin), "{answer:?}");
+            assert_eq!(answer.header("access-control-allow-credentials"), None);
+        }
+    }
+    // What HAProxy asks unless it is told otherwise.
+    assert_eq!(ask(broker.address, "OPTIONS / HTTP/1.0\r\n\r\n").status, 204);
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use crate::common::{Answer, BINARY, Broker, Peer, TEXT, ask, post};
+use crate::common::{Answer, BINARY, Broker, Peer, TEXT, ask, look, post};
 
 /// A metric as its lines say: its type, and its samples by name and labels.
 #[derive(Debug, Default)]
@@ -74,7 +74,7 @@ fn is_name(name: &str) -> bool {
 
 #[track_caller]
 fn metrics(address: SocketAddr) -> BTreeMap<String, Family> {
-    let answer = ask(address, "GET /-/metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let answer = ask(address, look(address, "/-/metrics"));
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("text/plain; version=0.0.4; charset=utf-8")));
     assert_eq!(answer.header("cache-control"), Some("no-store"));
     parse(&answer.text())
@@ -115,11 +115,13 @@ fn what_is_told() {
     assert_eq!(families["slotcast_build_info"].samples, BTreeMap::from([(version, 1.0)]));
     assert_eq!(families["slotcast_messages_lost_total"].samples["slotcast_messages_lost_total"], 0.0);
     // A HEAD is as long, and has nothing in it.
-    let head = ask(broker.address, "HEAD /-/metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    assert!(
-        head.status == 200 && head.body.is_empty() && head.header("content-length").unwrap().len() >= 4,
-        "{head:?}"
-    );
+    let mut peer = Peer::connect(broker.address);
+    peer.write(look(broker.address, "/-/metrics").replace("GET", "HEAD").as_bytes());
+    let head = peer.read_head();
+    let length = head.split("Content-Length: ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 ") && length.len() >= 4, "{head}");
+    peer.shut();
+    assert_eq!(peer.read_to_end(), b"");
 }
 
 #[test]
@@ -127,7 +129,7 @@ fn what_is_told_is_what_happened() {
     let broker = Broker::start(|_| {});
     let mut asking = Peer::connect(broker.address);
     let mut told = || {
-        asking.write(b"GET /-/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        asking.write(look(broker.address, "/-/metrics").as_bytes());
         let families = parse(&Answer::read(&mut asking).text());
         move |name: &str| {
             let family = name.split('{').next().unwrap();
@@ -169,7 +171,7 @@ fn what_is_told_is_what_happened() {
 #[test]
 fn no_channel_is_in_it() {
     let broker = Broker::start(|_| {});
-    let text = |address| ask(address, "GET /-/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").text();
+    let text = |address| ask(address, look(address, "/-/metrics")).text();
     let count = text(broker.address).lines().count();
     let mut peers: Vec<Peer> = (0..50).map(|i| broker.join(&format!("/secret-{i}?name=whoever"))).collect();
     for peer in &mut peers {

@@ -18,6 +18,11 @@ fn get(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
 }
 
+/// The same for that very address, as whoever is on this machine writes it.
+fn get_at(address: SocketAddr, path: &str, headers: &str) -> String {
+    get(path, headers).replace("Host: localhost", &format!("Host: localhost:{}", address.port()))
+}
+
 /// A broker with a listener for operators, and where that is.
 fn start_with_admin(configure: impl FnOnce(&mut Config)) -> (Broker, SocketAddr) {
     let server = bind(|config| {
@@ -39,10 +44,13 @@ fn how_it_is_may_be_asked_everywhere() {
             assert_eq!(answer.header("cache-control"), Some("no-store"));
             let head = ask(address, get(path, "Connection: close\r\n").replace("GET", "HEAD"));
             assert_eq!((head.status, head.header("content-length"), head.body.len()), (200, Some("3"), 0));
-            for method in ["POST", "DELETE", "OPTIONS", "get"] {
+            // HAProxy's check, unless it is told otherwise, and a preflight of a page that watches.
+            let options = ask(address, format!("OPTIONS {path} HTTP/1.0\r\n\r\n"));
+            assert_eq!((options.status, options.header("allow")), (204, Some("GET, HEAD, OPTIONS")), "{options:?}");
+            for method in ["POST", "DELETE", "get"] {
                 let answer = ask(address, get(path, "").replace("GET", method));
                 assert!(answer.is_problem(405, "method_not_allowed"), "{method} {answer:?}");
-                assert_eq!(answer.header("allow"), Some("GET, HEAD"));
+                assert_eq!(answer.header("allow"), Some("GET, HEAD, OPTIONS"));
             }
         }
         for path in ["/-", "/-/", "/-/nothing", "/-/health/", "/-/healthz"] {
@@ -85,8 +93,10 @@ fn a_full_broker_is_well_and_not_ready() {
     assert_eq!((health.status, health.header("connection")), (200, Some("close")), "{health:?}");
     assert_eq!(health.text(), "ok\n");
     drop(asking);
-    let ready = ask(broker.address, get("/-/ready", ""));
-    assert!(ready.is_problem(503, "too_many_connections"), "{ready:?}");
+    for method in ["GET", "OPTIONS"] {
+        let ready = ask(broker.address, get("/-/ready", "").replace("GET", method));
+        assert!(ready.is_problem(503, "too_many_connections"), "{method} {ready:?}");
+    }
     // Operators have places of their own, and take none away.
     let mut inside = Peer::connect(admin);
     for (path, status) in [("/-/health", 200), ("/-/ready", 503), ("/-/health", 200)] {
@@ -280,6 +290,7 @@ fn who_gets_to_see_what_goes_on() {
         start_with_admin(|config| config.origins = vec!["https://listed.example".to_owned()]);
     let listed = Broker::start(|config| config.origins = vec!["https://listed.example".to_owned()]);
     let named = Broker::start(|config| config.hosts = vec!["box.lan".to_owned()]);
+    let proxied = Broker::start(|config| config.trusted_proxies = vec!["127.0.0.1".to_owned()]);
     let open = Broker::start(|config| config.listen = vec![SocketAddr::from(([0, 0, 0, 0], 0))]);
     let half_open = Broker::start(|config| config.listen.push(SocketAddr::from(([0, 0, 0, 0], 0))));
     for broker in [&private, &with_admin, &with_origin] {
@@ -297,30 +308,99 @@ fn who_gets_to_see_what_goes_on() {
             (at(&named), 404),
             (at(&open), 404),
             (at(&half_open), 404),
+            (at(&proxied), 404),
         ] {
-            let answer = ask(address, get(path, ""));
+            let answer = ask(address, get_at(address, path, ""));
             assert_eq!(answer.status, status, "{path} {answer:?}");
             assert!(status == 200 || answer.is_problem(404, "not_found"), "{answer:?}");
-            let posted = ask(address, get(path, "").replace("GET", "POST"));
+            let posted = ask(address, get_at(address, path, "").replace("GET", "POST"));
             assert_eq!(posted.status, if status == 200 { 405 } else { 404 }, "{path}");
         }
-        // A proxy in front makes everybody look like this machine.
-        for header in [
-            "Forwarded: for=192.0.2.1",
-            "X-Forwarded-For: 192.0.2.1",
-            "x-forwarded-for:",
-            "X-Forwarded-Host: example.com",
-            "X-Forwarded-Anything: x",
-            "X-Real-IP: 192.0.2.1",
-            "VIA: 1.1 proxy",
-        ] {
-            let request = get(path, &format!("{header}\r\n"));
-            assert!(ask(at(&private), &request).is_problem(404, "not_found"), "{path} {header}");
-            assert_eq!(ask(admin, &request).status, 200, "whoever puts one before that listener means it");
+    }
+}
+
+/// A proxy in front makes everybody look like this machine: only what surely comes from a program here is told.
+#[test]
+fn whoever_may_have_come_through_a_proxy_is_nobody() {
+    let private = Broker::start(|_| {});
+    let (_other, admin) = start_with_admin(|_| {});
+    let address = private.address;
+    let port = address.port();
+    post(address, "/chat", "", b"hi");
+    post(_other.address, "/chat", "", b"hi");
+    let own = format!("127.0.0.1:{port}");
+    let from_wget = "User-Agent: Wget/1.21\r\nAccept: */*\r\nAccept-Encoding: identity\r\nConnection: Keep-Alive\r\n";
+    let from_prometheus = "User-Agent: Prometheus/3.1\r\nAccept: text/plain;version=0.0.4\r\nAccept-Encoding: gzip\r\n\
+                           X-Prometheus-Scrape-Timeout-Seconds: 10\r\nAuthorization: Bearer x\r\n";
+    let from_node = "connection: keep-alive\r\naccept: */*\r\naccept-language: *\r\nsec-fetch-mode: cors\r\n\
+                     user-agent: node\r\naccept-encoding: gzip, deflate\r\n";
+    let from_chromium = "Connection: keep-alive\r\nCache-Control: max-age=0\r\nsec-ch-ua: \"Chromium\";v=\"140\"\r\n\
+                         sec-ch-ua-mobile: ?0\r\nsec-ch-ua-platform: \"Linux\"\r\nUpgrade-Insecure-Requests: 1\r\n\
+                         User-Agent: Mozilla/5.0\r\nAccept: text/html\r\nSec-Fetch-Site: none\r\n\
+                         Sec-Fetch-Mode: navigate\r\nSec-Fetch-User: ?1\r\nSec-Fetch-Dest: document\r\n\
+                         Accept-Encoding: gzip\r\nAccept-Language: de\r\nCookie: a=b\r\n";
+    let from_firefox = "User-Agent: Mozilla/5.0\r\nAccept: text/html\r\nAccept-Language: de\r\nAccept-Encoding: gzip\r\n\
+                        DNT: 1\r\nSec-GPC: 1\r\nConnection: keep-alive\r\nUpgrade-Insecure-Requests: 1\r\n\
+                        Priority: u=0, i\r\nPragma: no-cache\r\nCache-Control: no-cache\r\n";
+    let of_proxies = [
+        "Forwarded: for=192.0.2.1",
+        "X-Forwarded-For: 192.0.2.1",
+        "x-forwarded-for:",
+        "X-Forwarded-Host: example.com",
+        "X-Forwarded-Anything: x",
+        "X-Real-IP: 192.0.2.1",
+        "VIA: 1.1 proxy",
+        "CF-Connecting-IP: 192.0.2.1",
+        "CF-Ray: 1",
+        "X-Client-IP: 192.0.2.1",
+        "True-Client-IP: 192.0.2.1",
+        "Fastly-Client-IP: 192.0.2.1",
+        "X-Cluster-Client-IP: 192.0.2.1",
+        "X-Envoy-External-Address: 192.0.2.1",
+        "X-Request-ID: 1",
+        "X-ProxyUser-IP: 192.0.2.1",
+        "Proxy-Connection: keep-alive",
+        "Max-Forwards: 10",
+        "CDN-Loop: cloudflare",
+        "traceparent: 00-0-0-00",
+        "X-Anything: 1",
+        "Sec-Fetc: 1",
+        "Connection: close",
+        "Connection: keep-alive, X-Forwarded-For",
+        "Connection: upgrade",
+        "TE: trailers",
+    ];
+    let mut cases = Vec::new();
+    for direct in ["", from_wget, from_prometheus, from_node, from_chromium, from_firefox] {
+        cases.push(("HTTP/1.1", own.clone(), direct.to_owned(), 200));
+        cases.push(("HTTP/1.0", own.clone(), direct.to_owned(), 404));
+        for field in of_proxies {
+            cases.push(("HTTP/1.1", own.clone(), format!("{direct}{field}\r\n"), 404));
         }
-        for header in ["X-Real-IPs: 1", "X-Forwarded: 1", "Viaduct: 1", "X-Forwarde: 1"] {
-            assert_eq!(ask(at(&private), get(path, &format!("{header}\r\n"))).status, 200, "{path} {header}");
+    }
+    for (host, status) in [
+        (format!("localhost:{port}"), 200),
+        (format!("LOCALHOST.:{port}"), 200),
+        (format!("x.localhost:{port}"), 200),
+        (format!("[::1]:{port}"), 200),
+        ("localhost".to_owned(), 404),
+        ("127.0.0.1:80".to_owned(), 404),
+        (format!("192.0.2.1:{port}"), 404),
+        (format!("example.com:{port}"), 421),
+    ] {
+        cases.push(("HTTP/1.1", host, String::new(), status));
+    }
+    for path in OPERATORS_PATHS {
+        for (version, host, fields, status) in &cases {
+            let request = format!("GET {path} {version}\r\nHost: {host}\r\n{fields}\r\n");
+            let answer = ask(address, &request);
+            assert_eq!(answer.status, *status, "{request}");
+            assert!(*status != 404 || answer.is_problem(404, "not_found") && answer.text().contains("--admin-listen"));
+            if *status != 421 {
+                assert_eq!(ask(admin, &request).status, 200, "whoever puts one before that listener means it");
+            }
         }
+        assert!(ask(address, format!("GET {path} HTTP/1.0\r\n\r\n")).is_problem(404, "not_found"));
     }
 }
 
@@ -355,6 +435,68 @@ fn no_page_from_elsewhere_gets_to_see_what_goes_on() {
     }
 }
 
+/// What a page of another site can make a browser ask for without an Origin joins nothing, and shows it nothing.
+#[test]
+fn a_page_of_another_site_without_an_origin_gets_the_page_alone() {
+    let (broker, admin) = start_with_admin(|config| config.for_other_sites.push("/logo.png".to_owned()));
+    let mut member = Peer::connect(broker.address);
+    member.write(upgrade_request("/chat", "Sec-WebSocket-Protocol: v1.slotcast.json\r\n").as_bytes());
+    assert!(member.read_head().starts_with("HTTP/1.1 101 "));
+    let page = "Accept: text/html\r\n";
+    let sse = "Accept: text/event-stream\r\n";
+    let link = "Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
+    let image = "Sec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: image\r\n";
+    let frame = "Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: iframe\r\n";
+    for site in ["cross-site", "same-site"] {
+        for (path, fields, how, status) in [
+            ("/chat?name=Eve", page, link, 200),
+            ("/chat/?name=Eve", page, link, 308),
+            ("/chat?name=Eve", page, image, 403),
+            ("/chat?name=Eve", page, frame, 403),
+            ("/chat?name=Eve", page, "", 403),
+            ("/chat?name=Eve", sse, image, 403),
+            ("/chat?name=Eve&format=sse", page, link, 403),
+            ("/chat?name=Eve&format=ndjson", page, link, 403),
+            ("/chat?name=Eve&wait=1", "", image, 403),
+            ("/chat?wait=1", "", link, 403),
+            ("/chat", "", link, 403),
+            ("/-/slotcast.js", "", image, 200),
+            ("/-/health", "", image, 403),
+            ("/-/health", "", link, 200),
+            ("/logo.png", "", image, 200),
+        ] {
+            let answer = ask(
+                broker.address,
+                get(path, &format!("{fields}Sec-Fetch-Site: {site}\r\n{how}Connection: close\r\n")),
+            );
+            assert_eq!(answer.status, status, "{site} {path} {fields}{how}{answer:?}");
+            assert!(status != 403 || answer.is_problem(403, "origin_not_allowed"), "{answer:?}");
+        }
+        for path in OPERATORS_PATHS {
+            for how in [link, image, frame, ""] {
+                let answer = ask(admin, get(path, &format!("Sec-Fetch-Site: {site}\r\n{how}")));
+                assert!(answer.is_problem(403, "origin_not_allowed"), "{site} {path} {how}{answer:?}");
+            }
+        }
+        let fields = format!("Sec-Fetch-Site: {site}\r\nSec-Fetch-Mode: websocket\r\n");
+        assert!(ask(broker.address, upgrade_request("/chat", &fields)).is_problem(403, "origin_not_allowed"));
+        assert!(post(broker.address, "/chat", &fields, b"hi").is_problem(403, "origin_not_allowed"));
+    }
+    for site in ["same-origin", "none"] {
+        for path in OPERATORS_PATHS {
+            assert_eq!(ask(admin, get(path, &format!("Sec-Fetch-Site: {site}\r\n"))).status, 200, "{path}");
+        }
+    }
+    // Nobody has come meanwhile, and nothing has been said.
+    member.send(TEXT, br#"{"type":"publish","channel":"/chat","data":"first"}"#);
+    let mut told = Vec::new();
+    while !told.last().is_some_and(|event: &String| event.contains("first")) {
+        told.push(String::from_utf8(member.read_frame().payload).unwrap());
+    }
+    let strange = |event: &String| event.contains("Eve") || event.contains("hi");
+    assert!(!told.iter().any(strange), "{told:?}");
+}
+
 #[test]
 fn the_channels_page_by_page() {
     let broker = Broker::start(|config| {
@@ -362,7 +504,7 @@ fn the_channels_page_by_page() {
         config.limits.max_channels = 3000;
     });
     let list = |query: &str| {
-        let answer = ask(broker.address, get(&format!("/-/channels{query}"), ""));
+        let answer = ask(broker.address, get_at(broker.address, &format!("/-/channels{query}"), ""));
         assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")), "{answer:?}");
         assert_eq!(answer.header("cache-control"), Some("no-store"));
         answer.text()
@@ -399,7 +541,7 @@ fn the_channels_page_by_page() {
     assert_eq!((list("?after=/a&limit=2"), list("?after=%2Fa")), (rest.clone(), rest));
     assert_eq!(list("?after=/c"), "{\"channels\":[],\"count\":3,\"stubs\":0,\"next\":null}\n");
     for bad in ["0", "1001", "-1", "+1", "", "many", "99999999999999999999"] {
-        let answer = ask(broker.address, get(&format!("/-/channels?limit={bad}"), ""));
+        let answer = ask(broker.address, get_at(broker.address, &format!("/-/channels?limit={bad}"), ""));
         assert!(answer.is_problem(400, "bad_parameter"), "{bad} {answer:?}");
     }
     for i in 0..1000 {
@@ -418,7 +560,7 @@ fn one_channel_and_who_is_in_it() {
         config.limits.max_presence = 3;
         config.limits.history_messages = 0;
     });
-    let describe = |path: &str| ask(broker.address, get(&format!("/-/channels{path}"), ""));
+    let describe = |path: &str| ask(broker.address, get_at(broker.address, &format!("/-/channels{path}"), ""));
     for path in ["/chat", "/", "/-/x", "/chat/", "//", "/a%2fb", "/*"] {
         let answer = describe(path);
         let status = if ["/chat", "/"].contains(&path) { 404 } else { 400 };
@@ -445,7 +587,7 @@ fn one_channel_and_who_is_in_it() {
     let quiet = describe("/quiet").text();
     let none = "\"members\":0,\"subscribers\":0,\"messages\":0,\"bytes\":0,\"who\":[]}\n";
     assert!(quiet.ends_with(&format!(".1\",{none}")), "{quiet}");
-    let listed = ask(broker.address, get("/-/channels", "")).text();
+    let listed = ask(broker.address, get_at(broker.address, "/-/channels", "")).text();
     assert!(listed.contains("\"count\":1,\"stubs\":1,") && !listed.contains("/quiet"), "{listed}");
     assert_eq!(describe("/").status, 404);
     let root = broker.join("/");

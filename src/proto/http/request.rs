@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::{Authority, HeadScan, METHODS, Refusal, trim_ows};
 use crate::limits::Limits;
-use crate::proto::target::Query;
+use crate::proto::target::{Parameters, Query};
 
 /// Field slots that httparse gets on the stack; a configuration with a higher limit costs an allocation.
 const FIELDS_ON_STACK: usize = 64;
@@ -23,6 +23,7 @@ pub struct Request {
     method: Span,
     target: Span,
     host: Option<Span>,
+    parameters: Parameters,
     is_http10: bool,
 }
 
@@ -45,7 +46,8 @@ impl Request {
     /// is reduced to origin form; its host then stands for the `Host` field. `*` comes through for OPTIONS only.
     ///
     /// # Errors
-    /// Whatever [`HeadScan::scan`] refuses; 400 (`bad_target`, `bad_host`, `repeated_field`), and 405 for CONNECT.
+    /// Whatever [`HeadScan::scan`] refuses; 400 (`bad_target`, `bad_host`, `repeated_field`,
+    /// `too_many_parameters`), and 405 for CONNECT.
     pub fn parse(head: &[u8], limits: &Limits) -> Result<Request, Refusal> {
         // Once more, so that a Request is strict by construction and not by its caller's care: httparse alone lets bare
         // line feeds and a number of empty lines pass.
@@ -69,6 +71,7 @@ impl Request {
             .ok_or_else(|| bad_target("The request target is not UTF-8; percent-encode it as UTF-8."))?;
         request.reduce_target()?;
         request.check_fields()?;
+        request.parameters = Parameters::scan(request.query().raw())?;
         Ok(request)
     }
 
@@ -84,6 +87,7 @@ impl Request {
             method: Span::of(head, parsed.method?.as_bytes())?,
             target: Span::of(head, parsed.path?.as_bytes())?,
             host: None,
+            parameters: Parameters::default(),
             is_http10: parsed.version == Some(0),
         })
     }
@@ -166,7 +170,7 @@ impl Request {
 
     /// What comes behind the first `?` of the target; empty without one.
     pub fn query(&self) -> Query<'_> {
-        Query::new(self.target().split_once('?').map_or("", |(_, query)| query))
+        Query::new(self.target().split_once('?').map_or("", |(_, query)| query), &self.parameters)
     }
 
     /// The host that the request is for: of an absolute target, else of `Host`; `None` only in HTTP/1.0.

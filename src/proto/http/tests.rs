@@ -379,7 +379,7 @@ fn random_heads_agree_with_the_oracle() {
                 assert!(oracle.path.is_some_and(|path| read.path() == "/" || path.ends_with(read.target())));
                 let fields: Vec<_> = oracle.headers.iter().map(|field| (field.name, field.value)).collect();
                 assert!(read.fields().eq(fields));
-                let _ = (framing(&read), upgrade(&read), rules.check(&read, true), read.query().boolean("a"));
+                let _ = (framing(&read), upgrade(&read), rules.check(&read, true, None), read.query().boolean("a"));
             }
         });
         assert!(checked.is_ok(), "seed {seed}: {}", bytes.escape_ascii());
