@@ -296,24 +296,7 @@ impl Relay {
                 server.set_tag(id, may_publish | if echo { 0 } else { NO_ECHO });
             }
             Intent::Publish { door, channel, message, more, name, except } => {
-                let from = match &door {
-                    Door::WebSocket(id) | Door::Command(id, _) => Some(*id),
-                    Door::Http(_) => None,
-                };
-                let count = 1 + more.len();
-                let mut published = server.publish_as(&channel, message, from, name.clone(), except);
-                let first = published;
-                for message in more {
-                    published = server.publish_as(&channel, message, from, name.clone(), except);
-                }
-                match door {
-                    Door::WebSocket(_) => {}
-                    Door::Command(id, reference) => commands::told(server, id, reference, &channel, published),
-                    Door::Http(exchange) => {
-                        let response = http::told(&exchange, &channel, first, published, count);
-                        server.respond(exchange, response);
-                    }
-                }
+                publish(server, door, &channel, (message, more), name, except);
             }
             Intent::Subscribe { id, reference, channel, from } => {
                 commands::subscribe(server, id, reference, &channel, from);
@@ -354,6 +337,35 @@ impl Relay {
                 server.respond(exchange, response);
             }
             Intent::Leave(_) | Intent::Io(_) | Intent::Nothing => {}
+        }
+    }
+}
+
+/// Publishes a message and those that follow it, and answers whoever asked.
+fn publish(
+    server: &mut Server,
+    door: Door,
+    channel: &ChannelName,
+    (message, more): (Message, Vec<Message>),
+    name: Option<Arc<str>>,
+    except: Option<ConnectionId>,
+) {
+    let from = match &door {
+        Door::WebSocket(id) | Door::Command(id, _) => Some(*id),
+        Door::Http(_) => None,
+    };
+    let count = 1 + more.len();
+    let mut published = server.publish_as(channel, message, from, name.clone(), except);
+    let first = published;
+    for message in more {
+        published = server.publish_as(channel, message, from, name.clone(), except);
+    }
+    match door {
+        Door::WebSocket(_) => {}
+        Door::Command(id, reference) => commands::told(server, id, reference, channel, published),
+        Door::Http(exchange) => {
+            let response = http::told(&exchange, channel, first, published, count);
+            server.respond(exchange, response);
         }
     }
 }

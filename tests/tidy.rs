@@ -36,7 +36,7 @@ const PURE: [&str; 4] = ["limits", "proto", "channel", "broker"];
 /// May ask what time it is. Tests may too: an `Instant` has no other beginning.
 const CLOCKS: [&str; 3] = ["server", "daemon", "main"];
 
-const LONGEST_FILE: usize = 450;
+const LONGEST_FILE: usize = 500;
 const LONGEST_FUNCTION: usize = 70;
 /// Words that say nothing, or that mean something else here.
 const BANNED: [&str; 5] = ["topic", "session", "manager", "util", "helper"];

@@ -1,0 +1,343 @@
+//! A channel's batches on their way to its members: some at a time, over as many turns as it takes.
+
+use std::io::{self, ErrorKind, IoSlice};
+
+use super::delivery::LOOK;
+use super::jobs::{self, Job, Jobs};
+use super::reason::Cause;
+use super::slots::{Hot, flag};
+use super::{Broker, Io, cost};
+use crate::channel::dialect::Encoding;
+use crate::channel::members::{Member, Open, Walk};
+use crate::proto::batch::{Batch, Batches};
+use crate::proto::outbound::{MAX_SLICES, Range};
+
+/// What came of writing a range to one connection.
+enum Wrote {
+    All,
+    /// The kernel takes no more for now.
+    Blocked(usize),
+    /// There was more than one call can offer.
+    More(usize),
+    Broken,
+}
+
+/// Channels with no more members are told at once, if it is no more than that, in bytes: there is nothing to be gained by less.
+const FEW: usize = 8;
+const LITTLE: u32 = 64 * 1024;
+
+/// What it takes to queue a range to a member instead of writing it.
+pub(super) const QUEUED: u64 = 50;
+
+impl Broker {
+    /// Takes a channel's batches to its members: the next of them, if others wait, or as many as there is time for. Returns None if
+    /// all have what was published, or else how urgent the rest is.
+    pub(super) fn fan_out(&mut self, key: u32, tier: usize, io: &mut impl Io) -> Option<usize> {
+        if self.tell_few(key, io) {
+            return None;
+        }
+        let is_alone = self.jobs.is_done();
+        self.begin_walks(key);
+        while !self.walk_on(key, io) {
+            if !is_alone || io.is_time_up() {
+                return Some(tier + 1);
+            }
+        }
+        let channel = &mut self.channels[key as usize];
+        channel.groups.retain(|group| !group.members.is_empty() || group.open.is_some());
+        let tier = jobs::tier_of_channel(channel.subscribers());
+        if channel.owes() || self.has_news_of_members(key) {
+            // Something was published meanwhile, or somebody came or went.
+            return Some(tier);
+        }
+        self.channels[key as usize].touched = false;
+        self.release_if_idle(key);
+        None
+    }
+
+    /// The short way of most channels: with one encoding, few members, and nothing to tell but messages. Returns false if this is
+    /// not one of them.
+    fn tell_few(&mut self, key: u32, io: &mut impl Io) -> bool {
+        let tolerated = self.tolerated();
+        let channel = &mut self.channels[key as usize];
+        let head = channel.log.head();
+        let (None, [group]) = (&channel.presence, channel.groups.as_mut_slice()) else { return false };
+        let (Some(open), None) = (group.open, group.walk) else { return false };
+        let few = (1..=FEW).contains(&group.members.len()) && self.batches.get(open.batch).len() <= LITTLE;
+        if !few || group.encoding == Encoding::Poll {
+            return false;
+        }
+        group.open = None;
+        channel.touched = false;
+        let mut troubled = Vec::new();
+        let mut fan_out = FanOut {
+            walk: Walk { open, head, served: 0 },
+            batches: &mut self.batches,
+            jobs: &mut self.jobs,
+            over: &mut self.over,
+            sent: 0,
+            bytes: 0,
+            credit: i64::MAX,
+        };
+        fan_out.members(&group.members, &mut self.slots.hot, tolerated, io, &mut troubled);
+        self.counters.messages_sent += fan_out.sent;
+        self.counters.bytes_sent += fan_out.bytes;
+        self.spent += (i64::MAX - fan_out.credit) as u64;
+        self.batches.close(open.batch);
+        if !troubled.is_empty() {
+            self.end_or_block(troubled);
+        }
+        true
+    }
+
+    /// From now on what is published to a channel goes into the next batches, if the last ones have arrived.
+    fn begin_walks(&mut self, key: u32) {
+        if self.channels[key as usize].is_busy() {
+            return;
+        }
+        self.begin_answering(key);
+        self.append_notices(key);
+        let channel = &mut self.channels[key as usize];
+        let head = channel.log.head();
+        for group in channel.groups.iter_mut().filter(|group| group.encoding != Encoding::Poll) {
+            group.walk = group.open.take().map(|open| Walk { open, head, served: 0 });
+        }
+        self.walking += usize::from(channel.is_busy());
+    }
+
+    /// Takes the batches that are on their way some members further; returns whether they have arrived.
+    fn walk_on(&mut self, key: u32, io: &mut impl Io) -> bool {
+        let tolerated = self.tolerated();
+        let mut credit = LOOK as i64;
+        let mut troubled = Vec::new();
+        let channel = &mut self.channels[key as usize];
+        let (mut walks, mut arrived) = (0, 0);
+        for group in &mut channel.groups {
+            let Some(walk) = group.walk else { continue };
+            walks += 1;
+            if credit <= 0 || group.encoding == Encoding::Poll {
+                continue;
+            }
+            let mut fan_out = FanOut {
+                walk,
+                batches: &mut self.batches,
+                jobs: &mut self.jobs,
+                over: &mut self.over,
+                sent: 0,
+                bytes: 0,
+                credit,
+            };
+            let unserved = group.members.get(walk.served as usize..).unwrap_or_default();
+            let served =
+                walk.served + fan_out.members(unserved, &mut self.slots.hot, tolerated, io, &mut troubled) as u32;
+            credit = fan_out.credit;
+            self.counters.messages_sent += fan_out.sent;
+            self.counters.bytes_sent += fan_out.bytes;
+            if (served as usize) < group.members.len() {
+                group.walk = Some(Walk { served, ..walk });
+                continue;
+            }
+            group.walk = None;
+            arrived += 1;
+            self.batches.close(walk.open.batch);
+        }
+        if walks == 0 {
+            return true;
+        }
+        self.spent += (LOOK as i64 - credit) as u64;
+        self.end_or_block(troubled);
+        if walks > arrived && credit > 0 {
+            arrived += usize::from(self.answer_some(key, credit as u64));
+        }
+        let is_done = walks == arrived;
+        self.walking -= usize::from(is_done);
+        is_done
+    }
+
+    fn end_or_block(&mut self, troubled: Vec<(u32, Wrote)>) {
+        for (slot, wrote) in troubled {
+            match wrote {
+                Wrote::Broken => self.end(slot, Cause::Reset),
+                _ => self.block(slot, true),
+            }
+        }
+    }
+}
+
+/// The range of a batch whose last message is `head` that a live member has not been queued.
+#[inline]
+pub(super) fn owed(member: &Member, open: Open, head: u64, batch: &Batch) -> Range {
+    let start = match member.cursor.min(head).checked_sub(open.base) {
+        None | Some(0) => 0,
+        Some(seen) => batch.start_of(usize::try_from(seen).unwrap_or(usize::MAX)),
+    };
+    Range { batch: open.batch, start, end: batch.len() }
+}
+
+/// What a member owes of a batch that is on its way, and how many messages that is. One who catches up takes those from the log,
+/// and from here only what stands after them.
+#[inline]
+pub(super) fn owed_of_walk(member: &Member, walk: Walk, batch: &Batch) -> (Range, u64) {
+    if member.catching_up {
+        let messages = usize::try_from(walk.head - walk.open.base).unwrap_or(usize::MAX);
+        return (Range { batch: walk.open.batch, start: batch.start_of(messages), end: batch.len() }, 0);
+    }
+    let sent = walk.head.saturating_sub(member.cursor.max(walk.open.base));
+    (owed(member, walk.open, walk.head, batch), sent)
+}
+
+/// Who has one of these is not written to from a fan-out.
+const WAITS: u32 = flag::DIRTY | flag::BLOCKED | flag::SLOW_PATH | flag::PONG;
+
+/// A part of a walk over the members of a group, which owe the same batch.
+struct FanOut<'a> {
+    walk: Walk,
+    batches: &'a mut Batches,
+    jobs: &'a mut Jobs,
+    over: &'a mut Vec<u32>,
+    sent: u64,
+    bytes: u64,
+    /// What may be done still, in nominal nanoseconds.
+    credit: i64,
+}
+
+impl FanOut<'_> {
+    /// Writes to the first of these, or queues; returns to how many.
+    fn members(
+        &mut self,
+        members: &[Member],
+        hot: &mut [Hot],
+        tolerated: u64,
+        io: &mut impl Io,
+        troubled: &mut Vec<(u32, Wrote)>,
+    ) -> usize {
+        let mut at = 0;
+        while self.credit > 0
+            && let Some(rest) = members.get(at..)
+        {
+            let (count, failed) = self.write_alike(rest, hot, io);
+            at += count;
+            let Some(member) = members.get(at).filter(|_| self.credit > 0) else { break };
+            let Some(hot) = hot.get_mut(member.slot as usize) else { break };
+            at += 1;
+            let (range, sent) = owed_of_walk(member, self.walk, self.batches.get(self.walk.open.batch));
+            self.sent += sent;
+            if range.start == range.end {
+                continue;
+            }
+            if failed.is_none() && (hot.has(WAITS) || !hot.outbound.is_empty()) {
+                self.queue(hot, member.slot, range, tolerated);
+                continue;
+            }
+            self.credit -= (cost::WRITE + cost::copied((range.end - range.start) as usize)) as i64;
+            let wrote = failed.unwrap_or_else(|| write(self.batches.get(range.batch), range, member.slot, io));
+            self.note(wrote, (hot, member.slot), range, tolerated, troubled);
+        }
+        at
+    }
+
+    /// Writes to those first members that owe all of the batch and nothing else, as long as the kernel takes it whole; returns how
+    /// many that are, and what came of the next if it was written to.
+    #[inline]
+    fn write_alike(&mut self, members: &[Member], hot: &[Hot], io: &mut impl Io) -> (usize, Option<Wrote>) {
+        let (base, batch) = (self.walk.open.base, self.batches.get(self.walk.open.batch));
+        let Some(bytes) = batch.contiguous().filter(|bytes| !bytes.is_empty()) else { return (0, None) };
+        let each = (cost::WRITE + cost::copied(bytes.len())) as i64;
+        let most = usize::try_from(self.credit / each + 1).unwrap_or(usize::MAX);
+        let (mut count, mut failed) = (0, None);
+        for member in members.iter().take(most) {
+            let Some(hot) = hot.get(member.slot as usize) else { break };
+            if member.cursor > base || member.catching_up || hot.has(WAITS) || !hot.outbound.is_empty() {
+                break;
+            }
+            let result = io.write(member.slot, bytes);
+            if !matches!(result, Ok(taken) if taken == bytes.len()) {
+                failed = Some(outcome(result, bytes.len(), bytes.len()));
+                break;
+            }
+            count += 1;
+        }
+        self.sent += count as u64 * (self.walk.head - base);
+        self.bytes += (count * bytes.len()) as u64;
+        self.credit = self.credit.saturating_sub(each.saturating_mul(count as i64));
+        (count, failed)
+    }
+
+    /// Takes note of what came of writing to a member.
+    fn note(
+        &mut self,
+        wrote: Wrote,
+        (hot, slot): (&mut Hot, u32),
+        range: Range,
+        tolerated: u64,
+        troubled: &mut Vec<(u32, Wrote)>,
+    ) {
+        match wrote {
+            Wrote::All => self.bytes += u64::from(range.end - range.start),
+            Wrote::Blocked(taken) => {
+                self.keep(hot, range, taken);
+                if hot.outbound.pending() > tolerated {
+                    self.over.push(slot);
+                }
+                troubled.push((slot, Wrote::Blocked(taken)));
+            }
+            Wrote::More(taken) => {
+                self.keep(hot, range, taken);
+                self.mark_dirty(hot, slot);
+            }
+            Wrote::Broken => troubled.push((slot, Wrote::Broken)),
+        }
+    }
+
+    fn queue(&mut self, hot: &mut Hot, slot: u32, range: Range, tolerated: u64) {
+        self.credit -= QUEUED as i64;
+        hot.outbound.push(range, self.batches);
+        if !hot.has(flag::BLOCKED) {
+            self.mark_dirty(hot, slot);
+        } else if hot.outbound.pending() > tolerated {
+            self.over.push(slot);
+        }
+    }
+
+    fn mark_dirty(&mut self, hot: &mut Hot, slot: u32) {
+        if !hot.has(flag::DIRTY) {
+            hot.set(flag::DIRTY);
+            self.jobs
+                .push_now(jobs::tier_of_connection(hot.outbound.pending(), false), Job::Connection(slot, hot.serial));
+        }
+    }
+
+    /// A reference to the batch is kept only now, that something of it is unsent.
+    fn keep(&mut self, hot: &mut Hot, range: Range, taken: usize) {
+        self.bytes += taken as u64;
+        hot.outbound.push(range, self.batches);
+        hot.outbound.advance(taken, self.batches);
+    }
+}
+
+fn write(batch: &Batch, range: Range, slot: u32, io: &mut impl Io) -> Wrote {
+    let (result, offered) = match batch.contiguous() {
+        Some(bytes) => {
+            let bytes = bytes.get(range.start as usize..range.end as usize).unwrap_or_default();
+            (io.write(slot, bytes), bytes.len())
+        }
+        None => {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let (count, offered) = batch.fill(range.start, range.end, &mut slices);
+            (io.write_vectored(slot, slices.get(..count).unwrap_or_default()), offered)
+        }
+    };
+    outcome(result, offered, (range.end - range.start) as usize)
+}
+
+/// What it means that the kernel has answered so, when it was offered so much of a range that is so long.
+fn outcome(result: io::Result<usize>, offered: usize, length: usize) -> Wrote {
+    match result {
+        Ok(taken) if taken < offered => Wrote::Blocked(taken),
+        Ok(taken) if taken < length => Wrote::More(taken),
+        Ok(_) => Wrote::All,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Wrote::Blocked(0),
+        Err(error) if error.kind() == ErrorKind::Interrupted => Wrote::More(0),
+        Err(_) => Wrote::Broken,
+    }
+}

@@ -1,0 +1,143 @@
+//! What is queued to one connection, offered to the kernel.
+
+use std::io::{self, ErrorKind, IoSlice};
+
+use super::fan_out::QUEUED;
+use super::reason::Cause;
+use super::slots::{Hot, flag};
+use super::{Broker, Io, cost, jobs};
+use crate::proto::batch::Batches;
+use crate::proto::frame::{Opcode, write_header};
+use crate::proto::outbound::MAX_SLICES;
+
+/// Bytes that one connection is written at a time, before others are: to copy them takes the kernel most of a millisecond.
+const MOST_AT_ONCE: usize = 512 * 1024;
+
+impl Broker {
+    /// Writes what is queued to one connection. Returns how urgent it is, if that is less than was thought.
+    pub(super) fn offer(&mut self, slot: u32, serial: u32, tier: usize, io: &mut impl Io) -> Option<usize> {
+        let most = self.limits.max_outbound as u64 / 2;
+        let hot = self.slots.hot(slot);
+        if hot.serial != serial || !hot.has(flag::DIRTY) {
+            // It has gone, and somebody else may have its place.
+            return None;
+        }
+        let pending = hot.outbound.pending();
+        // A herd that comes back is not to hold up those who are there; one that has much unsent waits no longer.
+        let takes_log = hot.has(flag::TAKES_LOG) && !hot.has(flag::BLOCKED) && pending <= most;
+        let proper = jobs::tier_of_connection(pending, takes_log);
+        if proper > tier && !hot.has(flag::BLOCKED | flag::ENDED) {
+            return Some(proper);
+        }
+        hot.clear(flag::DIRTY);
+        self.flush_one(slot, io);
+        None
+    }
+
+    fn flush_one(&mut self, slot: u32, io: &mut impl Io) {
+        self.spent += QUEUED;
+        let hot = self.slots.hot(slot);
+        if hot.has(flag::BLOCKED | flag::ENDED) {
+            return self.weigh(slot);
+        }
+        hot.clear(flag::TAKES_LOG);
+        self.push_pong(slot);
+        match self.catch_up(slot) {
+            // The next chunk is the next flush's.
+            Ok(true) => self.mark_for_next(slot),
+            Ok(false) => {}
+            Err(()) => return self.lose(slot),
+        }
+        if self.write_all(slot, io) {
+            if self.slots.hot(slot).has(flag::PONG) {
+                // It had to wait for the 101.
+                self.mark_for_next(slot);
+            }
+            self.drained(slot, io);
+        }
+        self.unchoke(slot);
+    }
+
+    /// Writes what is queued. Returns false if some of it has to wait, or the connection is broken.
+    fn write_all(&mut self, slot: u32, io: &mut impl Io) -> bool {
+        let mut left = MOST_AT_ONCE;
+        while !self.slots.hot(slot).outbound.is_empty() {
+            if left == 0 {
+                self.mark_dirty(slot);
+                return false;
+            }
+            match write_queue(self.slots.hot(slot), slot, &self.batches, io) {
+                Ok((taken, offered)) => {
+                    self.counters.bytes_sent += taken as u64;
+                    self.spent += cost::WRITE + cost::copied(taken);
+                    left = left.saturating_sub(taken);
+                    let Some((hot, cold)) = self.slots.both(slot) else { return false };
+                    hot.outbound.advance(taken, &mut self.batches);
+                    // On a kept connection the answers to earlier requests may stand before the 101.
+                    if !cold.kept || hot.outbound.is_empty() {
+                        hot.clear(flag::UNSWITCHED);
+                    }
+                    if taken < offered {
+                        self.block(slot, taken > 0);
+                        self.weigh(slot);
+                        return false;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.spent += cost::WRITE;
+                    self.block(slot, false);
+                    self.weigh(slot);
+                    return false;
+                }
+                Err(_) => {
+                    self.end(slot, Cause::Reset);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Nothing is owed any more: what waited for that goes on.
+    fn drained(&mut self, slot: u32, io: &mut impl Io) {
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        hot.clear(flag::STALLED);
+        if !cold.connection.is_draining() {
+            return;
+        }
+        if hot.has(flag::EOF) {
+            return self.end(slot, Cause::PeerVanished);
+        }
+        if !hot.has(flag::SHUT) {
+            hot.set(flag::SHUT);
+            io.shutdown(slot);
+        }
+    }
+
+    fn push_pong(&mut self, slot: u32) {
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        if !hot.has(flag::PONG) || hot.has(flag::UNSWITCHED) {
+            return;
+        }
+        hot.clear(flag::PONG);
+        if let Some(payload) = cold.extras.as_mut().and_then(|extras| extras.pong.take()) {
+            hot.outbound.push_front_bytes(&mut self.batches, |bytes| {
+                write_header(bytes, Opcode::Pong, payload.len());
+                bytes.extend_from_slice(&payload);
+            });
+        }
+        cold.tidy();
+    }
+}
+
+fn write_queue(hot: &Hot, slot: u32, batches: &Batches, io: &mut impl Io) -> io::Result<(usize, usize)> {
+    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+    let (count, offered) = hot.outbound.gather(batches, &mut slices, MOST_AT_ONCE);
+    let taken = match slices.get(..count) {
+        Some([one]) => io.write(slot, one)?,
+        Some(many) => io.write_vectored(slot, many)?,
+        None => 0,
+    };
+    Ok((taken, offered))
+}
