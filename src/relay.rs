@@ -21,9 +21,9 @@ use crate::broker::reason::Cause;
 use crate::channel::dialect::command::{CommandError, Ref};
 use crate::channel::dialect::{Encoding, JSON_DIALECT};
 use crate::channel::log::{From, MemberId};
-use crate::channel::name::ChannelName;
+use crate::channel::name::{ChannelName, is_own_path};
 use crate::proto::close::CloseCode;
-use crate::proto::http::{Refusal, Response, Status};
+use crate::proto::http::{METHODS, Refusal, Response, Status, unmet_preflight};
 use crate::proto::message::Message;
 use crate::proto::text::escape_for_log;
 use crate::server::Server;
@@ -343,7 +343,10 @@ impl Relay {
                 });
                 server.refuse(handshake, refusal);
             }
-            Intent::Answer(exchange, response) => server.respond(exchange, response),
+            Intent::Answer(exchange, response) => {
+                warn_of_an_unmet_preflight(server, &exchange);
+                server.respond(exchange, response);
+            }
             Intent::Leave(_) | Intent::Io(_) | Intent::Nothing => {}
         }
     }
@@ -389,6 +392,17 @@ fn warn_of_foreign_protocols(server: &mut Server, handshake: &Handshake, channel
             format!(
                 "ws {channel}: none of the offered subprotocols ({offered}) is known here; browsers will disconnect; offer none, or {JSON_DIALECT}"
             )
+        });
+    }
+}
+
+/// Browsers take it for a no, and hide why.
+fn warn_of_an_unmet_preflight(server: &mut Server, exchange: &Exchange) {
+    let methods = if is_own_path(exchange.path()) { own::METHODS } else { METHODS };
+    if let Some(why) = unmet_preflight(exchange.request(), methods) {
+        server.complain(Level::Warn, || {
+            let path = escape_for_log(exchange.path().as_bytes());
+            format!("refused OPTIONS {path} from {}: {why}", exchange.peer())
         });
     }
 }

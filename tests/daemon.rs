@@ -156,6 +156,9 @@ fn the_log_names_who_and_what_and_why_and_the_mend() {
     logged("GET / HTTP/1.1\nHost: a\n\n", 400, &["bad_request_line", "CRLF"]);
     let long = "POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000\r\n\r\n";
     logged(long, 413, &["POST /chat", "--max-message"]);
+    let preflight = "OPTIONS /chat HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost:5173\r\n\
+                     Access-Control-Request-Method: DELETE\r\nConnection: close\r\n\r\n";
+    logged(preflight, 204, &["WARN", "OPTIONS /chat from", "the method DELETE; here it may use GET, HEAD, POST, PUT"]);
     let mut peer = Peer::join(daemon.address, "/only?token=secret");
     let mut logged = |request: &str, status: u16, needles: &[&str]| {
         assert_eq!(ask(daemon.address, request).status, status, "{request}");

@@ -39,7 +39,7 @@ pub(super) fn read(relay: &Relay, server: &Server, exchange: Exchange) -> Intent
     }
     let request = exchange.request();
     if request.method() == "OPTIONS" {
-        let response = answer_options(request);
+        let response = answer_options(request, METHODS);
         return Intent::Answer(exchange, response);
     }
     if is_no_channel(request.path()) {

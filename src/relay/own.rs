@@ -9,12 +9,12 @@ use crate::broker::event::Exchange;
 use crate::broker::reason::{Cause, TOO_MANY_CONNECTIONS};
 use crate::channel::name::is_own_path;
 use crate::page;
-use crate::proto::http::{Refusal, Response, Status};
+use crate::proto::http::{Refusal, Response, Status, answer_options};
 use crate::proto::origin::is_same_origin;
 use crate::server::Server;
 
 /// The methods that work here.
-const METHODS: &str = "GET, HEAD";
+pub(super) const METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// The module for pages, which they may keep as long as they ask whether it is still the same.
 const MODULE: &str = "/-/slotcast.js";
@@ -22,6 +22,7 @@ const MODULE: &str = "/-/slotcast.js";
 /// The answer to what is no channel's business; None if it is a channel's.
 pub(super) fn answer(relay: &Relay, server: &Server, exchange: &Exchange) -> Option<Response> {
     let request = exchange.request();
+    let method = request.method();
     if !is_own_path(request.path()) {
         // A listener for operators is not a second door to the channels, which other rules might guard.
         return exchange.is_admin().then(Response::not_found);
@@ -34,6 +35,7 @@ pub(super) fn answer(relay: &Relay, server: &Server, exchange: &Exchange) -> Opt
         _ if !is_for_operators(server, exchange) => return Some(not_here()),
         // A page that is allowed to use the channels is no operator, and neither is whatever else runs here.
         _ if !is_same_origin(request) => Err(foreign_page()),
+        _ if method == "OPTIONS" => Ok(ok()),
         "/-/metrics" => Ok(metrics(relay, server)),
         "/-/channels" => listing::channels(server, request),
         path => match path.strip_prefix("/-/channels").filter(|name| name.starts_with('/')) {
@@ -41,8 +43,13 @@ pub(super) fn answer(relay: &Relay, server: &Server, exchange: &Exchange) -> Opt
             None => return Some(Response::not_found()),
         },
     };
-    let is_read = matches!(request.method(), "GET" | "HEAD");
-    let found = if is_read { found } else { Err(Refusal::method_not_allowed(METHODS)) };
+    let is_read = matches!(method, "GET" | "HEAD");
+    let found = match method {
+        _ if is_read => found,
+        // Some balancers ask so whether all is well: HAProxy does unless it is told otherwise. They get the same status.
+        "OPTIONS" => found.map(|_| answer_options(request, METHODS)),
+        _ => Err(Refusal::method_not_allowed(METHODS)),
+    };
     let keeping = if is_read && request.path() == MODULE { "no-cache" } else { "no-store" };
     Some(found.unwrap_or_else(|refusal| Response::problem(&refusal)).with_header("Cache-Control", keeping))
 }

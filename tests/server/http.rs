@@ -344,3 +344,27 @@ fn the_scheme_of_ones_own_pages_is_that_of_a_listed_one() {
         assert_eq!(peer.read_head().starts_with("HTTP/1.1 101 "), allowed, "{request}");
     }
 }
+
+/// Libraries send fields of their own with every request: a page that may come may send them, and no other page may.
+#[test]
+fn a_page_of_an_allowed_origin_may_send_any_field() {
+    let broker = Broker::start(|config| config.origins = vec!["https://listed.example".to_owned()]);
+    for (origin, asked, told) in [
+        ("https://listed.example", "cache-control,x-requested-with", Some("cache-control, x-requested-with")),
+        ("http://localhost:5173", "traceparent, b3", Some("traceparent, b3")),
+        ("https://listed.example", "a b", Some("Authorization, Content-Type, Last-Event-ID, Prefer, If-None-Match")),
+        ("https://evil.example", "cache-control", None),
+    ] {
+        for path in ["/chat", "/-/health", "/-/slotcast.js", "/"] {
+            let asking = "Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers";
+            let headers = format!("Origin: {origin}\r\n{asking}: {asked}\r\nConnection: close\r\n");
+            let answer = ask(broker.address, get(path, &headers).replace("GET /", "OPTIONS /"));
+            assert_eq!(answer.status, if told.is_some() { 204 } else { 403 }, "{answer:?}");
+            assert_eq!(answer.header("access-control-allow-headers"), told, "{answer:?}");
+            assert_eq!(answer.header("access-control-allow-origin"), told.map(|_| origin), "{answer:?}");
+            assert_eq!(answer.header("access-control-allow-credentials"), None);
+        }
+    }
+    // What HAProxy asks unless it is told otherwise.
+    assert_eq!(ask(broker.address, "OPTIONS / HTTP/1.0\r\n\r\n").status, 204);
+}

@@ -39,10 +39,13 @@ fn how_it_is_may_be_asked_everywhere() {
             assert_eq!(answer.header("cache-control"), Some("no-store"));
             let head = ask(address, get(path, "Connection: close\r\n").replace("GET", "HEAD"));
             assert_eq!((head.status, head.header("content-length"), head.body.len()), (200, Some("3"), 0));
-            for method in ["POST", "DELETE", "OPTIONS", "get"] {
+            // HAProxy's check, unless it is told otherwise, and a preflight of a page that watches.
+            let options = ask(address, format!("OPTIONS {path} HTTP/1.0\r\n\r\n"));
+            assert_eq!((options.status, options.header("allow")), (204, Some("GET, HEAD, OPTIONS")), "{options:?}");
+            for method in ["POST", "DELETE", "get"] {
                 let answer = ask(address, get(path, "").replace("GET", method));
                 assert!(answer.is_problem(405, "method_not_allowed"), "{method} {answer:?}");
-                assert_eq!(answer.header("allow"), Some("GET, HEAD"));
+                assert_eq!(answer.header("allow"), Some("GET, HEAD, OPTIONS"));
             }
         }
         for path in ["/-", "/-/", "/-/nothing", "/-/health/", "/-/healthz"] {
@@ -85,8 +88,10 @@ fn a_full_broker_is_well_and_not_ready() {
     assert_eq!((health.status, health.header("connection")), (200, Some("close")), "{health:?}");
     assert_eq!(health.text(), "ok\n");
     drop(asking);
-    let ready = ask(broker.address, get("/-/ready", ""));
-    assert!(ready.is_problem(503, "too_many_connections"), "{ready:?}");
+    for method in ["GET", "OPTIONS"] {
+        let ready = ask(broker.address, get("/-/ready", "").replace("GET", method));
+        assert!(ready.is_problem(503, "too_many_connections"), "{method} {ready:?}");
+    }
     // Operators have places of their own, and take none away.
     let mut inside = Peer::connect(admin);
     for (path, status) in [("/-/health", 200), ("/-/ready", 503), ("/-/health", 200)] {

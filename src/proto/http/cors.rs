@@ -1,9 +1,13 @@
 //! What browsers are told about other origins (Fetch §3.2), and OPTIONS.
 
-use super::{METHODS, Request, Response, Status};
+use super::{Request, Response, Status, is_token};
+use crate::proto::text::escape_for_log;
 
-/// What a page of another origin may send besides what it always may.
+/// What a page of another origin may send if its browser does not say what it wants to.
 const ALLOWED_HEADERS: &str = "Authorization, Content-Type, Last-Event-ID, Prefer, If-None-Match";
+
+/// The most bytes of `Access-Control-Request-Headers` that are repeated to it.
+pub const MAX_ASKED: usize = 1024;
 
 /// What a page of another origin may read besides what it always may.
 const EXPOSED_HEADERS: &str = "Slotcast-Position, Slotcast-Lost, ETag, Retry-After";
@@ -11,17 +15,44 @@ const EXPOSED_HEADERS: &str = "Slotcast-Position, Slotcast-Lost, ETag, Retry-Aft
 /// How long a browser may remember a preflight, in seconds: two hours, which is the most that Chromium does.
 const MAX_AGE: &str = "7200";
 
-/// The answer to OPTIONS on any path, and on `*`: to a preflight what it asks about, to others what works here. Whether
-/// the origin is allowed at all was judged before, and [`Response::with_cors`] says so.
-pub fn answer_options(request: &Request) -> Response {
+/// The answer to OPTIONS where these methods work: to a preflight what it asks about, to others the methods. Whether the
+/// origin is allowed at all was judged before, and [`Response::with_cors`] says so.
+///
+/// A page may send whatever fields it likes: it may not send credentials, so that it can do no more than any program.
+pub fn answer_options(request: &Request, methods: &'static str) -> Response {
     let response = Response::new(Status::NO_CONTENT);
     if request.header("access-control-request-method").is_none() {
-        return response.with_header("Allow", METHODS);
+        return response.with_header("Allow", methods);
     }
     response
-        .with_header("Access-Control-Allow-Methods", METHODS)
-        .with_header("Access-Control-Allow-Headers", ALLOWED_HEADERS)
+        .with_header("Access-Control-Allow-Methods", methods)
+        .with_header(
+            "Access-Control-Allow-Headers",
+            asked_headers(request).unwrap_or_else(|| ALLOWED_HEADERS.to_owned()),
+        )
         .with_header("Access-Control-Max-Age", MAX_AGE)
+}
+
+/// The fields that a preflight asks for, written anew; None if there are none, or too many, or one is no name.
+fn asked_headers(request: &Request) -> Option<String> {
+    let names: Vec<&[u8]> = request.list("access-control-request-headers").collect();
+    let length: usize = names.iter().map(|name| name.len() + 2).sum();
+    let good = !names.is_empty() && length <= MAX_ASKED && names.iter().all(|name| is_token(name));
+    good.then(|| names.iter().map(|name| String::from_utf8_lossy(name)).collect::<Vec<_>>().join(", "))
+}
+
+/// Why a browser will take the answer to this preflight for a no, where these methods work: scripts are not told, so the log
+/// is, and how to mend it. None if it will not, or it is no preflight.
+pub fn unmet_preflight(request: &Request, methods: &str) -> Option<String> {
+    let method = request.header("access-control-request-method").filter(|_| request.method() == "OPTIONS")?;
+    if !methods.split(", ").any(|known| known.as_bytes() == method) {
+        let shown = escape_for_log(method);
+        return Some(format!("a page asks whether it may use the method {shown}; here it may use {methods}"));
+    }
+    let asks = request.list("access-control-request-headers").next().is_some();
+    (asks && asked_headers(request).is_none()).then(|| {
+        format!("a page asks for fields that are no names, or more than {MAX_ASKED} bytes of them; have it send fewer")
+    })
 }
 
 impl Response {
@@ -38,6 +69,7 @@ impl Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::http::METHODS;
     use crate::proto::http::tests::request;
     use crate::proto::origin::OriginRules;
 
@@ -45,7 +77,7 @@ mod tests {
         let rules = OriginRules::new(&["http://x:5173".to_owned(), "null".to_owned()], &[]).unwrap();
         let request = request(&format!("{method} /chat HTTP/1.1\r\nHost: a:8080\r\n{more}\r\n"));
         let response = match method {
-            "OPTIONS" => answer_options(&request),
+            "OPTIONS" => answer_options(&request, METHODS),
             _ => Response::not_found(),
         };
         let text = String::from_utf8(response.with_cors(rules.cors_origin(&request)).encode_for(&request)).unwrap();
@@ -59,7 +91,7 @@ mod tests {
     fn what_browsers_are_told() {
         let allow_origin = "Access-Control-Allow-Origin: http://x:5173";
         let expose = "Access-Control-Expose-Headers: Slotcast-Position, Slotcast-Lost, ETag, Retry-After";
-        let ask = "Access-Control-Request-Method: PUT\r\nAccess-Control-Request-Headers: x\r\n";
+        let ask = "Access-Control-Request-Method: PUT\r\n";
         let preflight = [
             "Access-Control-Allow-Methods: GET, HEAD, POST, PUT, OPTIONS",
             "Access-Control-Allow-Headers: Authorization, Content-Type, Last-Event-ID, Prefer, If-None-Match",
@@ -81,9 +113,47 @@ mod tests {
     }
 
     #[test]
+    fn a_page_may_send_what_it_asks_for() {
+        let usual = "Authorization, Content-Type, Last-Event-ID, Prefer, If-None-Match";
+        let many = "x,".repeat(MAX_ASKED / 3);
+        for (method, asked, told, is_met) in [
+            ("GET", "cache-control", "cache-control", true),
+            (
+                "POST",
+                "Cache-Control,x-requested-with ,\ttraceparent",
+                "Cache-Control, x-requested-with, traceparent",
+                true,
+            ),
+            ("PUT", "a,,b,", "a, b", true),
+            ("PUT", "a\r\nAccess-Control-Request-Headers: b", "a, b", true),
+            ("GET", "", usual, true),
+            ("GET", ", ,", usual, true),
+            ("GET", "a b", usual, false),
+            ("GET", "a, b: c", usual, false),
+            ("GET", "x\u{e9}", usual, false),
+            ("GET", "a;b", usual, false),
+            ("GET", &many, &many.trim_end_matches(',').replace(',', ", "), true),
+            ("GET", &format!("{many}xx"), usual, false),
+            ("DELETE", "a", "a", false),
+            ("get", "a", "a", false),
+        ] {
+            let ask = format!("Access-Control-Request-Method: {method}\r\nAccess-Control-Request-Headers: {asked}\r\n");
+            let asked = format!("OPTIONS /chat HTTP/1.1\r\nHost: a\r\nOrigin: http://x:5173\r\n{ask}\r\n");
+            let told = format!("Access-Control-Allow-Headers: {told}");
+            assert!(fields("OPTIONS", &ask).contains(&told), "{ask}");
+            assert_eq!(unmet_preflight(&request(&asked), METHODS).is_none(), is_met, "{ask}");
+            assert_eq!(unmet_preflight(&request(&asked.replace("OPTIONS", "GET")), METHODS), None);
+        }
+        let delete = "OPTIONS / HTTP/1.1\r\nHost: a\r\nAccess-Control-Request-Method: DEL ETE\r\n\r\n";
+        let why = unmet_preflight(&request(delete), "GET, HEAD").unwrap();
+        assert_eq!(why, "a page asks whether it may use the method \"DEL ETE\"; here it may use GET, HEAD");
+    }
+
+    #[test]
     fn no_credentials() {
         let request = request("OPTIONS * HTTP/1.1\r\nHost: a\r\nAccess-Control-Request-Method: GET\r\n\r\n");
-        let text = String::from_utf8(answer_options(&request).with_cors(Some("http://b".to_owned())).encode()).unwrap();
+        let text = String::from_utf8(answer_options(&request, METHODS).with_cors(Some("http://b".to_owned())).encode())
+            .unwrap();
         assert!(text.starts_with("HTTP/1.1 204 No Content\r\n") && text.ends_with("\r\n\r\n"));
         assert!(!text.to_ascii_lowercase().contains("credentials") && !text.contains("Content-Length"));
     }

@@ -28,7 +28,7 @@ pub(crate) mod tests;
 pub(crate) use authority::default_port;
 pub use authority::{Authority, Host};
 pub use body::BodyReader;
-pub use cors::answer_options;
+pub use cors::{answer_options, unmet_preflight};
 pub use etag::{etag_of, is_unmodified};
 pub use framing::{Framing, framing};
 pub use negotiate::{Representation, representation};
