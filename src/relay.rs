@@ -327,13 +327,7 @@ impl Relay {
                 server.refuse(handshake, refusal);
             }
             Intent::Answer(exchange, response) => {
-                let methods = if is_own_path(exchange.path()) { own::METHODS } else { METHODS };
-                if let Some(why) = unmet_preflight(exchange.request(), methods) {
-                    server.complain(Level::Warn, || {
-                        let path = escape_for_log(exchange.path().as_bytes());
-                        format!("refused OPTIONS {path} from {}: {why}", exchange.peer())
-                    });
-                }
+                warn_of_an_unmet_preflight(server, &exchange);
                 server.respond(exchange, response);
             }
             Intent::Leave(_) | Intent::Io(_) | Intent::Nothing => {}
@@ -410,6 +404,17 @@ fn warn_of_foreign_protocols(server: &mut Server, handshake: &Handshake, channel
             format!(
                 "ws {channel}: none of the offered subprotocols ({offered}) is known here; browsers will disconnect; offer none, or {JSON_DIALECT}"
             )
+        });
+    }
+}
+
+/// Browsers take it for a no, and hide why.
+fn warn_of_an_unmet_preflight(server: &mut Server, exchange: &Exchange) {
+    let methods = if is_own_path(exchange.path()) { own::METHODS } else { METHODS };
+    if let Some(why) = unmet_preflight(exchange.request(), methods) {
+        server.complain(Level::Warn, || {
+            let path = escape_for_log(exchange.path().as_bytes());
+            format!("refused OPTIONS {path} from {}: {why}", exchange.peer())
         });
     }
 }
