@@ -29,7 +29,7 @@ impl ChannelState {
     fn of(channel: &Channel) -> ChannelState {
         ChannelState {
             name: channel.name().clone(),
-            position: channel.log.position(),
+            position: channel.position(),
             members: channel.members(),
             subscribers: channel.subscribers(),
             messages: channel.log.kept(),

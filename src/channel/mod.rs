@@ -88,6 +88,12 @@ impl Channel {
         self.known || self.log.head() > 0
     }
 
+    /// Its position, as it is told: `0.0` while it is awake only for those who poll. They leave nothing behind, and a
+    /// position that is forgotten with them would be taken for a loss.
+    pub fn position(&self) -> Position {
+        if self.is_known() { self.log.position() } else { Position::NONE }
+    }
+
     /// The group of that encoding.
     pub fn group_mut(&mut self, encoding: Encoding) -> &mut Group {
         let found = self.groups.iter().position(|group| group.encoding == encoding);

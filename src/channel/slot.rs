@@ -52,11 +52,11 @@ impl Slot {
         }
     }
 
-    /// The position behind the newest message.
+    /// The position after the newest message, as it is told.
     pub(super) fn position(&self) -> Position {
         match &self.state {
             State::Stub { epoch, offset, .. } => Position { epoch: (*epoch).into(), offset: *offset },
-            State::Awake(awake) => awake.channel.log.position(),
+            State::Awake(awake) => awake.channel.position(),
         }
     }
 

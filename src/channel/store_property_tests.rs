@@ -148,7 +148,8 @@ impl Oracle {
             return (0, unknown.filter(|_| strange), 0);
         };
         let kept = channel.kept.len();
-        let is_known = |position: Position| position.epoch == channel.epoch && position.offset <= channel.head;
+        let is_ours = |position: Position| position.epoch == channel.epoch && position.offset <= channel.head;
+        let is_known = |position: Position| position == Position::NONE || is_ours(position);
         let (count, lost) = match from {
             From::Now => (0, None),
             From::Last(count) => (kept.min(count as usize), None),
@@ -157,7 +158,7 @@ impl Oracle {
                 let lost = channel.head - position.offset - newer as u64;
                 (newer, (lost > 0).then_some(Lost { count: Some(lost), reason: LostReason::Expired }))
             }
-            From::Position(position) if position != Position::NONE => (kept, unknown),
+            From::Position(_) => (kept, unknown),
             _ => (kept, None),
         };
         (channel.head - count as u64, lost, count)
@@ -176,12 +177,49 @@ fn tiny_limits(random: &mut Random) -> Limits {
     }
 }
 
-fn random_from(random: &mut Random, known: &[Position]) -> From {
-    match random.below(6) {
-        0 => From::Now,
-        1 => From::All,
-        2 => From::Last(random.below(4) as u64),
-        _ => known.get(random.below(known.len())).map_or(From::All, |&position| From::Position(position)),
+/// What one who is told a position has got, or was told to have lost, of all that was ever published under that name.
+struct Told {
+    name: String,
+    position: Position,
+    seen: u64,
+}
+
+/// How many messages were ever published under each name.
+#[derive(Default)]
+struct Published(HashMap<String, u64>);
+
+impl Published {
+    fn count(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or_default()
+    }
+
+    /// Whatever the store thinks of positions: who sends one back gets all that came after it, or is told how much of it
+    /// not. Only `0.0` does not say before which life it was told, and a life that is forgotten says nothing.
+    fn assert_nothing_is_silently_lost(
+        &self,
+        now: Position,
+        told: &Told,
+        lost: Option<Lost>,
+        got: u64,
+        random: &Random,
+    ) {
+        let all = self.count(&told.name);
+        let is_sure = told.position != Position::NONE || (now != Position::NONE && told.seen >= all - now.offset);
+        let lost = lost.map_or(Some(0), |lost| lost.count);
+        if let Some(lost) = lost.filter(|_| is_sure) {
+            assert_eq!(told.seen + lost + got, all, "{random}: {} since {}", told.name, told.position);
+        }
+    }
+}
+
+/// Where somebody starts, and who he was, if he was here before under that name.
+fn random_from<'a>(random: &mut Random, name: &str, known: &'a [Told]) -> (From, Option<&'a Told>) {
+    let told = known.get(random.below(known.len().max(1)));
+    match (random.below(6), told) {
+        (0, _) => (From::Now, None),
+        (2, _) => (From::Last(random.below(4) as u64), None),
+        (3.., Some(told)) => (From::Position(told.position), Some(told).filter(|told| told.name == name)),
+        _ => (From::All, None),
     }
 }
 
@@ -201,7 +239,7 @@ fn compare(world: &mut World, oracle: &Oracle, random: &Random) {
     }
 }
 
-fn step(world: &mut World, oracle: &mut Oracle, known: &mut Vec<Position>, random: &mut Random) {
+fn step(world: &mut World, oracle: &mut Oracle, known: &mut Vec<Told>, all: &mut Published, random: &mut Random) {
     let name = format!("/{}", random.below(8));
     let members = oracle.channels.get(&name).map_or(0, |channel| channel.members);
     match random.below(12) {
@@ -213,11 +251,20 @@ fn step(world: &mut World, oracle: &mut Oracle, known: &mut Vec<Position>, rando
             if held.is_ok() {
                 oracle.publish(&name, size + sender.len());
             }
-            known.extend(published.ok());
+            if let Ok(position) = published {
+                *all.0.entry(name.clone()).or_default() += 1;
+                known.push(Told { position, seen: all.count(&name), name });
+            }
         }
         5..7 => {
-            let from = random_from(random, known);
-            let joined = world.join(&name, from).map(|(position, lost)| (position.offset, lost));
+            let (from, was) = random_from(random, &name, known);
+            let joined = world.join(&name, from);
+            if let (Ok((position, lost)), Some(was)) = (joined, was) {
+                let now = world.store.position_of(&name);
+                let got = now.offset - position.offset;
+                all.assert_nothing_is_silently_lost(now, was, lost, got, random);
+            }
+            let joined = joined.map(|(position, lost)| (position.offset, lost));
             let held = oracle.hold(&name, world.seed);
             let expected = held.map(|()| oracle.read(&name, from)).map(|(start, lost, _)| (start, lost));
             assert_eq!(joined, expected, "{random}: {from:?}");
@@ -232,10 +279,16 @@ fn step(world: &mut World, oracle: &mut Oracle, known: &mut Vec<Position>, rando
             oracle.release(&name);
         }
         8 => {
-            let from = random_from(random, known);
+            let (from, was) = random_from(random, &name, known);
             oracle.expire(&name);
             let expected = oracle.read(&name, from);
-            assert_eq!(world.read(&name, from), expected, "{random}: {from:?}");
+            let read = world.read(&name, from);
+            assert_eq!(read, expected, "{random}: {from:?}");
+            if let Some(was) = was {
+                all.assert_nothing_is_silently_lost(world.store.position_of(&name), was, read.1, read.2 as u64, random);
+            }
+            let (position, seen) = (world.store.position_of(&name), all.count(&name));
+            known.push(Told { position, seen, name });
         }
         9 => {
             world.flush();
@@ -260,9 +313,9 @@ fn as_the_oracle_says() {
         let limits = tiny_limits(&mut random);
         let mut oracle = Oracle { channels: HashMap::new(), limits: limits.clone(), now: 0, number: 0 };
         let mut world = World::new(limits);
-        let mut known = Vec::new();
+        let (mut known, mut all) = (Vec::new(), Published::default());
         for _ in 0..300 {
-            step(&mut world, &mut oracle, &mut known, &mut random);
+            step(&mut world, &mut oracle, &mut known, &mut all, &mut random);
             compare(&mut world, &oracle, &random);
         }
     }

@@ -154,6 +154,35 @@ fn asking_makes_nothing() {
     assert_eq!((world.store.find("/a"), world.counts()), (None, (0, 0, 0)));
 }
 
+/// It got what was kept, and was told of no loss: `0.0` counted as the position after what is not kept any more.
+#[test]
+fn who_asked_before_there_was_a_channel_is_told_what_it_missed() {
+    let mut world = World::new(Limits { history_messages: 100, ..limits() });
+    let told = world.store.position_of("/a");
+    for _ in 0..250 {
+        world.publish("/a", 1).unwrap();
+    }
+    assert_eq!(world.read("/a", From::Position(told)), (150, expired(150), 100));
+    assert_eq!(world.join("/a", From::Position(told)).unwrap().1, expired(150));
+    assert_eq!(world.read("/a", From::All), (150, None, 100), "who asks for what is kept misses nothing");
+}
+
+/// A position was told that went with those who polled: whoever sent it back was told of a loss that never was.
+#[test]
+fn a_position_that_will_not_hold_is_not_told() {
+    let mut world = World::new(limits());
+    let key = world.hold("/a").unwrap();
+    world.store[key as usize].insert(Encoding::Poll, Member { cursor: 0, slot: 0, catching_up: false });
+    world.release(key);
+    let told = world.store.read("/a", From::All, world.now, &world.limits).position;
+    assert_eq!((told, world.store.position_of("/a")), (Position::NONE, Position::NONE));
+    world.store[key as usize].remove(Encoding::Poll, 0);
+    world.release(key);
+    assert_eq!(world.counts(), (0, 0, 0));
+    world.publish("/a", 1).unwrap();
+    assert_eq!(world.read("/a", From::Position(told)), (0, None, 1));
+}
+
 #[test]
 fn a_follower_who_comes_back_after_a_quiet_hour() {
     let mut world = World::new(limits());
@@ -172,7 +201,7 @@ fn a_follower_who_comes_back_after_a_quiet_hour() {
         (From::Now, 2, None),
         (From::All, 2, None),
         (From::Last(5), 2, None),
-        (From::Position(Position::NONE), 2, None),
+        (From::Position(Position::NONE), 2, expired(2)),
         (From::Position(second), 2, None),
         (From::Position(first), 2, expired(1)),
         (From::Position(Position { offset: 0, ..first }), 2, expired(2)),
@@ -396,7 +425,7 @@ fn one_channel_keeps_what_its_settings_say() {
     world.check();
     world.publish("/a", 10).unwrap();
     world.flush();
-    assert_eq!((kept(&mut world, "/a"), world.read("/a", From::Position(Position::NONE)).1), (2, None));
+    assert_eq!((kept(&mut world, "/a"), world.read("/a", From::Position(Position::NONE)).1), (2, expired(4)));
     world.configure("/a", ChannelSettings::default().history_bytes(10)).unwrap();
     assert_eq!(kept(&mut world, "/a"), 1);
     // A channel that keeps nothing any more, and has no members, sleeps.

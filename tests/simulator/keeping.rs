@@ -41,17 +41,26 @@ impl Life {
         if self.kept().is_empty() { 0 } else { 256 + self.kept().iter().map(cost).sum::<usize>() }
     }
 
+    /// Of all that came after what one has seen, what one does not get is lost. Who was told `0.0` has seen nothing.
     pub(super) fn resolve(&self, from: From) -> Start {
-        let (head, tail) = (self.entries.len() as u64, self.tail as u64);
-        match from {
-            From::Now => (head, None),
-            From::Last(count) => (head.saturating_sub(count).max(tail), None),
-            From::Position(p) if p == Position::NONE => (tail, None),
-            From::Position(p) if Some(p.epoch) != self.epoch => (tail, Some(None)),
-            From::Position(p) if p.offset < tail => (tail, Some(Some(tail - p.offset))),
-            From::Position(p) => (p.offset, None),
-            _ => (tail, None),
-        }
+        let head = self.entries.len() as u64;
+        let seen = match from {
+            From::Position(Position::NONE) => Some(0),
+            From::Position(p) => (Some(p.epoch) == self.epoch).then_some(p.offset),
+            From::Last(count) => Some(head.saturating_sub(count)),
+            From::Now => Some(head),
+            _ => Some(0),
+        };
+        let gets = self.kept().len() as u64;
+        let gets = seen.map_or(gets, |seen| gets.min(head - seen));
+        let missed = seen.map(|seen| head - seen - gets);
+        let asked = matches!(from, From::Position(_)) && missed != Some(0);
+        (head - gets, asked.then_some(missed))
+    }
+
+    /// Whether anybody was told a position that has its epoch in it: that must hold.
+    pub(super) fn is_known(&self) -> bool {
+        self.known || !self.entries.is_empty()
     }
 }
 
@@ -65,8 +74,8 @@ impl Oracle {
 
     /// The position of a channel, whose epoch is whatever the broker said first.
     pub fn assert_position(&mut self, channel: &str, position: Position) {
-        let Some(&life) = self.current.get(channel) else {
-            return assert_eq!(position, Position::NONE, "{channel} does not exist");
+        let Some(&life) = self.current.get(channel).filter(|&&life| self.lives[life].is_known()) else {
+            return assert_eq!(position, Position::NONE, "{channel} does not exist, but for those who poll");
         };
         self.learned(channel, position.epoch);
         assert_eq!(position.offset, self.lives[life].entries.len() as u64, "{channel}: the offset");
@@ -172,8 +181,7 @@ impl Oracle {
         }
         of.state = State::Asleep(self.now);
         // Whoever joined was told the position, whether anything was ever published or not; one who polls was not.
-        let known = of.known || !of.entries.is_empty();
-        if !known || self.limits.position_age.is_zero() {
+        if !of.is_known() || self.limits.position_age.is_zero() {
             self.current.retain(|_, other| *other != life);
         }
     }
