@@ -123,6 +123,9 @@ impl Broker {
             }
             assert!(self.channels.keeps_no_more(key, &self.limits), "more is kept than the channel's settings allow");
         }
+        let (held_leaves, noted) = self.recount_presence();
+        assert_eq!(self.held_leaves, held_leaves, "leaves that are held back are not counted as they are");
+        assert_eq!(self.presence_due, noted, "notes of when something is to be told, and channels that have one");
         let sum: usize = self.slots.iter().map(|(_, _, cold)| cold.memberships.as_slice().len()).sum();
         assert_eq!(memberships, sum, "a member is left behind, or missing");
     }

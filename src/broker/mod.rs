@@ -27,8 +27,7 @@ mod tests;
 pub mod timers;
 
 use core::net::IpAddr;
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Instant;
@@ -121,8 +120,11 @@ pub struct Broker {
     random: u64,
     /// Scrambles ids.
     secret: u64,
-    /// When of which channel something is to be told although nobody comes or goes, in monotonic milliseconds.
-    presence_due: BinaryHeap<Reverse<(u64, u32)>>,
+    /// When of which channel something is to be told although nobody comes or goes, in monotonic milliseconds. Invariant:
+    /// these are the channels whose `Presence::noted` says so.
+    presence_due: BTreeSet<(u64, u32)>,
+    /// Leaves that are held back in all channels.
+    held_leaves: usize,
     /// When the channels are swept next, at the earliest, in monotonic milliseconds.
     sweep_at: u64,
     /// Connections by listeners for operators: those with `Cold::admin`.
@@ -162,7 +164,8 @@ impl Broker {
             addresses: HashMap::new(),
             random: seed | 1,
             secret: 0,
-            presence_due: BinaryHeap::new(),
+            presence_due: BTreeSet::new(),
+            held_leaves: 0,
             sweep_at: 0,
             admins: 0,
             complaints: Complaints::default(),

@@ -322,7 +322,7 @@ impl World {
             count => Some(open[self.random.below(count)]),
         };
         let channel = self.random.pick(&CHANNELS);
-        match (self.random.below(26), anyone) {
+        match (self.random.below(27), anyone) {
             (0..12, _) => {
                 // One who polls is not left out.
                 let polls = self.oracle.all_held().first().copied().filter(|_| self.random.one_in(8));
@@ -363,6 +363,10 @@ impl World {
                 }
             }
             (22, Some(id)) => self.try_stale(id),
+            (26, Some(id)) if self.embedder.is_open(id) && !self.is_stream(id) => {
+                let other = open[self.random.below(open.len())];
+                self.leave_and_come_back(id, Some(other).filter(|&other| other != id));
+            }
             (24, _) => self.read(channel),
             (25, Some(id)) if self.oracle.dialect(id) == Some(Dialect::Json) && self.embedder.is_open(id) => {
                 // Somebody comes, is named, and goes.

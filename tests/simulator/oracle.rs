@@ -136,6 +136,8 @@ pub struct Oracle {
     polls: Vec<Held>,
     time: u64,
     turn: u64,
+    /// When the last flush ended: in order, and in milliseconds.
+    flushed_at: (u64, u64),
     /// Milliseconds that nobody waited for.
     pub gaps: u64,
     /// In milliseconds, and in Unix milliseconds.
@@ -148,7 +150,20 @@ pub struct Oracle {
 impl Oracle {
     pub fn new(limits: Limits) -> Oracle {
         let (lives, current, views, polls) = (Vec::new(), HashMap::new(), HashMap::new(), Vec::new());
-        Oracle { lives, current, views, polls, time: 0, turn: 0, gaps: 0, now: 0, unix_ms: 0, sweep_at: 0, limits }
+        Oracle {
+            lives,
+            current,
+            views,
+            polls,
+            time: 0,
+            turn: 0,
+            flushed_at: (0, 0),
+            gaps: 0,
+            now: 0,
+            unix_ms: 0,
+            sweep_at: 0,
+            limits,
+        }
     }
 
     /// The members of a channel: those who poll are none.
@@ -306,6 +321,7 @@ impl Oracle {
 
     pub fn flushed(&mut self) {
         self.turn += 1;
+        self.flushed_at = (self.time, self.now);
         for life in 0..self.lives.len() {
             self.lives[life].stays.iter_mut().for_each(|stay| stay.is_announced = true);
             if std::mem::take(&mut self.lives[life].touched) {
