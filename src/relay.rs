@@ -296,16 +296,15 @@ impl Relay {
                 server.set_tag(id, may_publish | if echo { 0 } else { NO_ECHO });
             }
             Intent::Publish { door, channel, message, more, name, except } => {
-                let from = match &door {
-                    Door::WebSocket(id) | Door::Command(id, _) => Some(*id),
-                    Door::Http(_) => None,
+                let mut publish = |message: Message| match &door {
+                    Door::WebSocket(id) | Door::Command(id, _) => {
+                        server.publish_as(&channel, message, Some(*id), name.clone(), except)
+                    }
+                    Door::Http(exchange) => server.publish_for(exchange.id(), &channel, message, name.clone(), except),
                 };
                 let count = 1 + more.len();
-                let mut published = server.publish_as(&channel, message, from, name.clone(), except);
-                let first = published;
-                for message in more {
-                    published = server.publish_as(&channel, message, from, name.clone(), except);
-                }
+                let first = publish(message);
+                let published = more.into_iter().map(publish).last().unwrap_or(first);
                 match door {
                     Door::WebSocket(_) => {}
                     Door::Command(id, reference) => commands::told(server, id, reference, &channel, published),

@@ -111,7 +111,10 @@ impl Broker {
 
     fn assert_channels(&self) {
         self.channels.assert_invariants();
-        assert!(self.channels.len() <= self.limits.max_channels, "{} channels", self.channels.len());
+        let heard = self.channels.heard();
+        assert!(heard <= self.limits.max_channels, "{heard} channels that something was published to");
+        let listened = self.channels.len() - heard;
+        assert!(listened <= self.limits.max_listened, "{listened} channels in which there are only listeners");
         let held = self.channels.history_held();
         assert!(held <= self.limits.history_total, "{held} bytes of history in all");
         let mut memberships = 0;

@@ -53,6 +53,7 @@ impl Broker {
             None => presence.change_count(),
             Some(member) => presence.join(member, most),
         });
+        self.touch(key);
     }
 
     /// Notes that somebody went, to be told at the flush, or later.
@@ -75,6 +76,7 @@ impl Broker {
             None => presence.change_count(),
             Some(member) => presence.leave(member, due, most),
         });
+        self.touch(key);
     }
 
     /// Changes what is to be told of a channel's members, and keeps account of the leaves that are held back.
@@ -83,7 +85,6 @@ impl Broker {
         let before = presence.held_back();
         change(presence);
         self.held_leaves = self.held_leaves - before + presence.held_back();
-        self.touch(key);
     }
 
     /// What the flush will make of a notice counts in the turn that causes it: a few bytes can ask for many.

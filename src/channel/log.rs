@@ -15,9 +15,9 @@ pub const ENTRY_COST: usize = 64;
 pub const HISTORY_COST: usize = 256;
 
 /// What of that is the channel that is awake, and not asleep, for its history's sake; the rest is for `FEW` places.
-pub(super) const AWAKE_COST: usize = 144;
+pub(super) const AWAKE_COST: usize = 208;
 /// A log of so many places is not shrunk: that much its channel counts for.
-const FEW: usize = 7;
+const FEW: usize = 3;
 /// A large payload is held on to by a little more than it counts for, by one byte in so many.
 const LARGE_SHARE: usize = 128;
 

@@ -4,6 +4,7 @@ pub mod dialect;
 pub mod entry;
 pub mod log;
 mod lru;
+mod makers;
 pub mod member_id;
 pub mod members;
 pub mod name;
@@ -12,6 +13,8 @@ pub mod presence;
 pub mod settings;
 mod slot;
 pub mod store;
+#[cfg(test)]
+mod store_places_tests;
 #[cfg(test)]
 mod store_property_tests;
 #[cfg(test)]

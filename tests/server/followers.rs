@@ -284,7 +284,7 @@ fn a_head_request_follows_nothing() {
 fn an_event_source_without_room_is_told_to_come_back() {
     let broker = Broker::start(|config| {
         config.limits.max_connections = 3;
-        config.limits.max_channels = 1;
+        config.limits.max_listened = 1;
     });
     let inside = broker.join("/chat");
     let (mut channel, _) = follow(&broker, "/other", "text/event-stream", "");

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
+use std::net::IpAddr;
 
 use flate2::{Compress, Compression, FlushCompress};
 
@@ -44,6 +45,7 @@ pub enum Read {
 /// One peer and its socket.
 pub struct Peer {
     pub id: ConnectionId,
+    pub address: Option<IpAddr>,
     /// What it has said and has not arrived.
     pub wire: VecDeque<u8>,
     /// What has arrived and was not read.
@@ -96,6 +98,7 @@ impl Peer {
     pub fn new(id: ConnectionId, reader: Reader, room: usize) -> Peer {
         Peer {
             id,
+            address: None,
             wire: VecDeque::new(),
             arrived: VecDeque::new(),
             ending: None,

@@ -50,7 +50,7 @@ impl Oracle {
 
     /// One waits for what comes next.
     pub fn held(&mut self, id: ConnectionId, channel: &str, wait: u64, is_head: bool, is_there: impl Fn(&str) -> bool) {
-        let life = self.hold(channel, is_there);
+        let life = self.hold(channel, None, is_there);
         let next = self.lives[life].entries.len();
         self.polls.push(Held { id, life, next, is_head, due: self.now + wait, gaps: self.gaps });
     }

@@ -212,9 +212,12 @@ fn notices_of_who_comes_and_goes() {
 fn leaves_that_are_held_back_in_all_channels_together() {
     let limits = Limits { leave_grace: Duration::from_secs(20), max_presence: 65_536, ..Limits::default() };
     let mut world = World::new(limits);
-    world.accept(&Accept::join("/room", From::Now).json_dialect());
+    let rooms = ["/one", "/other"];
+    for room in rooms {
+        world.accept(&Accept::join(room, From::Now).json_dialect());
+    }
     for batch in 0..MAX_HELD_LEAVES / 1000 + 1 {
-        let named = |i: usize| Accept::join("/room", From::Now).name(Some(Arc::from(format!("{batch}.{i}"))));
+        let named = |i: usize| Accept::join(rooms[i % 2], From::Now).name(Some(Arc::from(format!("{batch}.{i}"))));
         let ids: Vec<ConnectionId> = (0..1000).map(|i| world.accept(&named(i))).collect();
         world.flush();
         ids.iter().for_each(|&id| world.broker.broken(id));
