@@ -111,9 +111,13 @@ pub struct Limits {
     pub history_total: usize,
     /// How long a channel without members and history still knows its position; 0 forgets it at once. Default 24 h.
     pub position_age: Duration,
-    /// Most channels at once, those that only know their position included: of these the coldest makes way, then the
-    /// coldest without members; past it 503. Default 100,000.
+    /// Most channels at once that something was published to, those that only know their position included. Past it one makes
+    /// way that has no members: anyone who has his share of them, by address, makes room for himself, and any other gets
+    /// the place of one of the coldest; if there is none, 503. Default 100,000.
     pub max_channels: usize,
+    /// Most channels at once in which there are only listeners: of these the coldest without members makes way; past it 503.
+    /// So nobody who only listens takes a place from what was published, or is to be. Default 100,000.
+    pub max_listened: usize,
     /// Most channels that one connection may be a member of. Default 128.
     pub max_channels_per_connection: usize,
     /// Most members of a channel that are told by name; past it only how many there are, once a second. Default 1,000.
@@ -169,6 +173,7 @@ builder! {
     history_total: usize,
     position_age: Duration,
     max_channels: usize,
+    max_listened: usize,
     max_channels_per_connection: usize,
     max_presence: usize,
     leave_grace: Duration,
@@ -207,6 +212,7 @@ impl Default for Limits {
             history_total: 64 * MIB,
             position_age: Duration::from_secs(24 * 3600),
             max_channels: 100_000,
+            max_listened: 100_000,
             max_channels_per_connection: 128,
             max_presence: 1000,
             leave_grace: Duration::ZERO,
@@ -254,8 +260,8 @@ const MOST_HEAD: usize = 65_535;
 /// Ids have 24 bits for the slot, and a few connections past the limit are let in to be refused.
 const MOST_CONNECTIONS: usize = (1 << 24) - 1024;
 
-/// Keys of channels have 32 bits, and a few values mean something else.
-const MOST_CHANNELS: usize = u32::MAX as usize - 1024;
+/// Keys of channels have 32 bits, for both kinds, and a few values mean something else.
+const MOST_CHANNELS: usize = u32::MAX as usize / 2 - 1024;
 
 /// Notices of one turn are looked through for whoever goes again.
 const MOST_PRESENCE: usize = 65_536;
@@ -342,6 +348,7 @@ impl Limits {
             ("--max-head", self.max_head, MOST_HEAD),
             ("--max-connections", self.max_connections, MOST_CONNECTIONS),
             ("--max-channels", self.max_channels, MOST_CHANNELS),
+            ("--max-listened", self.max_listened, MOST_CHANNELS),
             ("--max-presence", self.max_presence, MOST_PRESENCE),
         ] {
             if value > most {
@@ -385,7 +392,7 @@ mod tests {
     #[test]
     fn contradictions_name_both_flags() {
         type Change = fn(&mut Limits);
-        let cases: [(Change, &str); 11] = [
+        let cases: [(Change, &str); 12] = [
             (
                 |l| l.max_outbound = l.max_message,
                 "--max-outbound is 1048576 bytes, but must be at least 8 x --max-message",
@@ -397,6 +404,7 @@ mod tests {
             (|l| l.history_age = LONGEST_TIMEOUT + Duration::from_secs(1), "--history-age must be at most"),
             (|l| l.position_age = LONGEST_TIMEOUT + Duration::from_secs(1), "--position-age must be at most"),
             (|l| l.max_channels = MOST_CHANNELS + 1, "--max-channels must be at most"),
+            (|l| l.max_listened = MOST_CHANNELS + 1, "--max-listened must be at most"),
             (|l| l.max_presence = MOST_PRESENCE + 1, "--max-presence must be at most"),
             (|l| l.leave_grace = LONGEST_TIMEOUT + Duration::from_secs(1), "--leave-grace must be at most"),
             (|l| l.ping_interval = Duration::ZERO, "--ping-interval must be more than 0"),

@@ -344,16 +344,15 @@ fn publish(
     name: Option<Arc<str>>,
     except: Option<ConnectionId>,
 ) {
-    let from = match &door {
-        Door::WebSocket(id) | Door::Command(id, _) => Some(*id),
-        Door::Http(_) => None,
+    let mut say = |message: Message| match &door {
+        Door::WebSocket(id) | Door::Command(id, _) => {
+            server.publish_as(channel, message, Some(*id), name.clone(), except)
+        }
+        Door::Http(exchange) => server.publish_for(exchange.id(), channel, message, name.clone(), except),
     };
     let count = 1 + more.len();
-    let mut published = server.publish_as(channel, message, from, name.clone(), except);
-    let first = published;
-    for message in more {
-        published = server.publish_as(channel, message, from, name.clone(), except);
-    }
+    let first = say(message);
+    let published = more.into_iter().map(say).last().unwrap_or(first);
     match door {
         Door::WebSocket(_) => {}
         Door::Command(id, reference) => commands::told(server, id, reference, channel, published),

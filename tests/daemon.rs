@@ -132,7 +132,7 @@ fn a_port_that_another_daemon_has() {
 /// Browsers hide refusals from scripts, so that the log is where one looks: who, what, why, and the mend.
 #[test]
 fn the_log_names_who_and_what_and_why_and_the_mend() {
-    let mut daemon = Daemon::start(&["--max-channels", "1", "--max-message", "1k"]);
+    let mut daemon = Daemon::start(&["--max-listened", "1", "--max-message", "1k"]);
     let mut logged = |request: &str, status: u16, needles: &[&str]| {
         let mut peer = Peer::connect(daemon.address);
         peer.write(request.as_bytes());
@@ -165,7 +165,7 @@ fn the_log_names_who_and_what_and_why_and_the_mend() {
         let line = daemon.wait_for_line("refused");
         assert!(needles.iter().all(|needle| line.contains(needle)), "{line}");
     };
-    logged(&upgrade_request("/more", ""), 503, &["ws /more", "127.0.0.1:", "--max-channels"]);
+    logged(&upgrade_request("/more", ""), 503, &["ws /more", "127.0.0.1:", "--max-listened"]);
     peer.send(TEXT, &[b'x'; 1025]);
     peer.expect_close(1009);
     let line = daemon.wait_for_line("closed with 1009");

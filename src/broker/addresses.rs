@@ -4,11 +4,33 @@ use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::collections::hash_map::Entry;
 
 use super::Broker;
-use super::slots::flag;
+use super::event::ConnectionId;
+use super::secret::Chance;
+use super::slots::{Slots, flag};
 use crate::proto::http::Request;
+
+/// Who made a channel that the embedder publishes to, and nobody's request.
+const OURS: u32 = 0;
 
 /// Whom a proxy asks for if it does not say.
 const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
+
+/// As much of an address as one who has it cannot choose: all of IPv4, and the network of IPv6, which is 64 bits. The two
+/// never meet: no IPv6 network begins with these.
+fn network_of(address: IpAddr) -> u64 {
+    match address.to_canonical() {
+        IpAddr::V4(address) => u64::from(address.to_bits()),
+        IpAddr::V6(address) => (address.to_bits() >> 64) as u64 | 1 << 63,
+    }
+}
+
+/// Who is asking, as the store tells makers of channels apart: a number that only this process can tell from an address,
+/// so that nobody can look for another address that has the same.
+pub(super) fn maker_of(slots: &Slots, asker: Option<ConnectionId>, chance: &Chance) -> u32 {
+    let slot = asker.and_then(|id| slots.live(id));
+    let Some((_, cold)) = slot.and_then(|slot| slots.get(slot)) else { return OURS };
+    chance.maker(network_of(cold.peer().ip())).max(OURS + 1)
+}
 
 impl Broker {
     /// Whether this connection is one too many. Who was let in before stays in, unless a proxy asks for somebody else;

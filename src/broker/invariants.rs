@@ -131,7 +131,10 @@ impl Broker {
 
     fn assert_channels(&self) {
         self.channels.assert_invariants();
-        assert!(self.channels.len() <= self.limits.max_channels, "{} channels", self.channels.len());
+        let heard = self.channels.heard();
+        assert!(heard <= self.limits.max_channels, "{heard} channels that something was published to");
+        let listened = self.channels.len() - heard;
+        assert!(listened <= self.limits.max_listened, "{listened} channels in which there are only listeners");
         let held = self.channels.history_held();
         assert!(held <= self.limits.history_total, "{held} bytes of history in all");
         let mut memberships = 0;
@@ -142,6 +145,9 @@ impl Broker {
             }
             assert!(self.channels.keeps_no_more(key, &self.limits), "more is kept than the channel's settings allow");
         }
+        let (held_leaves, noted) = self.recount_presence();
+        assert_eq!(self.held_leaves, held_leaves, "leaves that are held back are not counted as they are");
+        assert_eq!(self.presence_due, noted, "notes of when something is to be told, and channels that have one");
         let sum: usize = self.slots.iter().map(|(_, _, cold)| cold.memberships.as_slice().len()).sum();
         assert_eq!(memberships, sum, "a member is left behind, or missing");
     }

@@ -126,7 +126,7 @@ impl Broker {
         let cause = Cause::TooManyChannels;
         self.complain(Level::Warn, || {
             let path = escape_for_log(handshake.path().as_bytes());
-            format!("refused ws {path} from {}: {cause}; see --max-channels", handshake.peer())
+            format!("refused ws {path} from {}: {cause}; see --max-listened", handshake.peer())
         });
         let seconds = self.jittered_seconds().to_string();
         let detail = "The broker has as many channels as it may have; try again later.";

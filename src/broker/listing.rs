@@ -1,6 +1,5 @@
 //! What channels there are, and what they are like: for operators.
 
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use super::Broker;
@@ -29,7 +28,7 @@ impl ChannelState {
     fn of(channel: &Channel) -> ChannelState {
         ChannelState {
             name: channel.name().clone(),
-            position: channel.log.position(),
+            position: channel.position(),
             members: channel.members(),
             subscribers: channel.subscribers(),
             messages: channel.log.kept(),
@@ -44,27 +43,10 @@ impl Broker {
         self.slots.len() - self.admins.len()
     }
 
-    /// The first channels by name behind `after`, at most `most`: those that have members or history.
-    ///
-    /// It looks at every name, which takes about 10 ms where there are 100,000: as long as a message to 4,000 subscribers.
-    /// An order that is kept would cost each channel memory that only operators have use for.
+    /// The first channels by name after `after`, at most `most`: those that have members or history. It looks at no others,
+    /// however many there are.
     pub fn channels_behind(&self, after: &str, most: usize) -> Vec<ChannelState> {
-        let mut first: BinaryHeap<(&str, u32)> = BinaryHeap::new();
-        for (name, key) in self.channels.awake() {
-            if name <= after {
-                continue;
-            }
-            if first.len() >= most {
-                match first.peek_mut() {
-                    Some(mut last) if name < last.0 => *last = (name, key),
-                    _ => {}
-                }
-                continue;
-            }
-            first.push((name, key));
-        }
-        let sorted = first.into_sorted_vec().into_iter();
-        sorted.filter_map(|(_, key)| self.channels.get(key)).map(ChannelState::of).collect()
+        self.channels.awake_after(after).take(most).map(ChannelState::of).collect()
     }
 
     /// What a channel is like; None if it does not exist. One of which only the position is known has nothing else.

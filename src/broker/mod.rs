@@ -36,8 +36,7 @@ mod tiers;
 pub mod timers;
 
 use core::net::IpAddr;
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Instant;
@@ -143,8 +142,11 @@ pub struct Broker {
     addresses: HashMap<IpAddr, u32>,
     chance: Chance,
     public_ids: PublicIds,
-    /// When of which channel something is to be told although nobody comes or goes, in monotonic milliseconds.
-    presence_due: BinaryHeap<Reverse<(u64, u32)>>,
+    /// When of which channel something is to be told although nobody comes or goes, in monotonic milliseconds. Invariant:
+    /// these are the channels whose `Presence::noted` says so.
+    presence_due: BTreeSet<(u64, u32)>,
+    /// Leaves that are held back in all channels.
+    held_leaves: usize,
     /// When the channels are swept next, at the earliest, in monotonic milliseconds.
     sweep_at: u64,
     /// Connections past `max_connections`, and those that came during a shutdown.
@@ -189,7 +191,8 @@ impl Broker {
             addresses: HashMap::new(),
             chance: Chance::new(secret),
             public_ids: PublicIds::new(secret),
-            presence_due: BinaryHeap::new(),
+            presence_due: BTreeSet::new(),
+            held_leaves: 0,
             sweep_at: 0,
             extra: Few::default(),
             admins: Few::default(),

@@ -18,7 +18,8 @@ pub enum Published {
     },
     /// It is longer than `max_message`: nobody gets it.
     TooBig,
-    /// The channel does not exist, and there are as many as `max_channels` allows: nobody gets it.
+    /// Nothing was published to the channel before, and there are as many as `max_channels` allows, of which none makes way:
+    /// nobody gets it.
     TooManyChannels,
 }
 
@@ -47,7 +48,7 @@ impl Published {
 pub enum JoinError {
     /// The connection is not open, or no more.
     Gone,
-    /// There are as many channels as `max_channels` allows.
+    /// The channel does not exist, and there are as many in which there are only listeners as `max_listened` allows.
     TooManyChannels,
     /// The connection is in as many channels as `max_channels_per_connection` allows.
     TooManyMemberships,
@@ -59,7 +60,7 @@ impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             JoinError::Gone => "the connection is not open",
-            JoinError::TooManyChannels => "there are as many channels as max_channels allows",
+            JoinError::TooManyChannels => "there are as many channels with listeners alone as max_listened allows",
             JoinError::TooManyMemberships => "it is in as many channels as max_channels_per_connection allows",
             JoinError::AlreadyMember => "it is a member already",
         })

@@ -1,17 +1,19 @@
 //! Who is in a channel: told to those whose dialect has words for it, once a turn, behind the turn's messages.
 
-use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::Broker;
 use super::event::ConnectionId;
-use crate::channel::Channel;
 use crate::channel::dialect::{Event, MemberName};
 use crate::channel::members::Open;
-use crate::channel::presence::{Named, Notices};
+use crate::channel::presence::{Named, Notices, Presence};
 
-/// So many notes of what is to be told later are not swept.
-const FEW_DUE: usize = 64;
+/// Most leaves that are held back in all channels together, about 200 B each: past it a leave is told at once.
+pub(super) const MAX_HELD_LEAVES: usize = 65_536;
+
+/// What a member is in a notice beside its name, in bytes, about.
+const NOTICE_COST: usize = 40;
 
 impl Broker {
     /// What a connection calls itself.
@@ -45,11 +47,12 @@ impl Broker {
             return;
         }
         let member = if crowded { None } else { self.named(slot) };
-        let presence = self.channels[key as usize].presence.get_or_insert_default();
-        match member {
+        self.charge_notice(key, member.as_ref());
+        let most = self.limits.max_presence;
+        self.change_presence(key, |presence| match member {
             None => presence.change_count(),
-            Some(member) => presence.join(member),
-        }
+            Some(member) => presence.join(member, most),
+        });
         self.touch(key);
     }
 
@@ -58,18 +61,37 @@ impl Broker {
         let crowded = self.is_crowded_with_members(key);
         if !self.channels[key as usize].tells_presence() {
             // Nobody is left who was told of anything.
-            self.channels[key as usize].presence = None;
+            self.note_due(key, None);
+            let presence = self.channels[key as usize].presence.take();
+            self.held_leaves -= presence.map_or(0, |presence| presence.held_back());
             return;
         }
         let grace = u64::try_from(self.limits.leave_grace.as_millis()).unwrap_or(u64::MAX);
-        let due = (grace > 0).then(|| self.timers.milliseconds().saturating_add(grace));
+        let is_held_back = grace > 0 && self.held_leaves < MAX_HELD_LEAVES;
+        let due = is_held_back.then(|| self.timers.milliseconds().saturating_add(grace));
         let member = if crowded { None } else { self.named(slot) };
-        let presence = self.channels[key as usize].presence.get_or_insert_default();
-        match member {
+        self.charge_notice(key, member.as_ref());
+        let most = self.limits.max_presence;
+        self.change_presence(key, |presence| match member {
             None => presence.change_count(),
-            Some(member) => presence.leave(member, due, self.limits.max_presence),
-        }
+            Some(member) => presence.leave(member, due, most),
+        });
         self.touch(key);
+    }
+
+    /// Changes what is to be told of a channel's members, and keeps account of the leaves that are held back.
+    fn change_presence(&mut self, key: u32, change: impl FnOnce(&mut Presence)) {
+        let presence = self.channels[key as usize].presence.get_or_insert_default();
+        let before = presence.held_back();
+        change(presence);
+        self.held_leaves = self.held_leaves - before + presence.held_back();
+    }
+
+    /// What the flush will make of a notice counts in the turn that causes it: a few bytes can ask for many.
+    fn charge_notice(&mut self, key: u32, member: Option<&Named>) {
+        let name = member.and_then(|member| member.name.as_deref()).map_or(0, str::len);
+        let encodings = self.channels[key as usize].groups.iter().filter(|group| group.encoding.tells_presence());
+        self.made_bytes += encodings.count() * (NOTICE_COST + name);
     }
 
     /// Appends what is to be told of a channel's members to the open batches of those who are told: behind the messages,
@@ -79,10 +101,13 @@ impl Broker {
         let channel = &mut self.channels[key as usize];
         let members = channel.members();
         let Some(presence) = &mut channel.presence else { return };
+        let before = presence.held_back();
         let notices = presence.take(now, members, self.limits.max_presence);
-        if let Some(due) = presence.due() {
-            self.presence_due.push(Reverse((due, key)));
-        } else if presence.is_empty(now) {
+        self.held_leaves = self.held_leaves - before + presence.held_back();
+        let (due, is_over) = (presence.due(), presence.is_empty(now));
+        self.note_due(key, due);
+        let channel = &mut self.channels[key as usize];
+        if is_over {
             channel.presence = None;
         }
         if notices.is_empty() {
@@ -108,34 +133,41 @@ impl Broker {
         if presence.has_news(now) {
             return true;
         }
-        self.presence_due.extend(presence.due().map(|due| Reverse((due, key))));
+        let due = presence.due();
+        self.note_due(key, due);
         false
     }
 
     /// Sees to the channels of which something is to be told although nobody comes or goes.
     pub(super) fn expire_presence(&mut self) {
-        self.sweep_presence_due();
         let now = self.timers.milliseconds();
-        while self.presence_due.peek().is_some_and(|Reverse((due, _))| *due <= now) {
-            let Some(Reverse((_, key))) = self.presence_due.pop() else { return };
-            // Another channel may have the key by now: then there is nothing to tell.
-            if self.channels.get(key).is_some_and(|channel| channel.presence.is_some()) {
-                self.touch(key);
-            }
+        while let Some(&(_, key)) = self.presence_due.first().filter(|(due, _)| *due <= now) {
+            self.note_due(key, None);
+            self.touch(key);
         }
     }
 
-    /// A channel is noted once a flush while something is to be told later: if that makes many notes, one a channel stays.
-    fn sweep_presence_due(&mut self) {
-        if self.presence_due.len() > FEW_DUE + 2 * self.channels.len() {
-            let due = |(key, channel): (u32, &Channel)| Some(Reverse((channel.presence.as_ref()?.due()?, key)));
-            self.presence_due = self.channels.iter().filter_map(due).collect();
+    /// Takes note of when something of a channel is to be told next.
+    fn note_due(&mut self, key: u32, due: Option<u64>) {
+        let Some(presence) = &mut self.channels[key as usize].presence else { return };
+        let before = std::mem::replace(&mut presence.noted, due);
+        if before != due {
+            if let Some(before) = before {
+                self.presence_due.remove(&(before, key));
+            }
+            self.presence_due.extend(due.map(|due| (due, key)));
         }
     }
 
     pub(super) fn next_presence(&self) -> Option<Instant> {
-        let Reverse((due, _)) = self.presence_due.peek()?;
-        self.timers.instant_of_milliseconds(*due)
+        self.timers.instant_of_milliseconds(self.presence_due.first()?.0)
+    }
+
+    /// How many leaves are held back, and when what of which channels is to be told, counted anew: for tests.
+    pub(super) fn recount_presence(&self) -> (usize, BTreeSet<(u64, u32)>) {
+        let all = || self.channels.iter().filter_map(|(key, channel)| Some((key, channel.presence.as_ref()?)));
+        let held = all().map(|(_, presence)| presence.held_back()).sum();
+        (held, all().filter_map(|(key, presence)| Some((presence.noted?, key))).collect())
     }
 
     #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::addresses::maker_of;
 use super::event::ConnectionId;
 use super::{Broker, Published, cost};
 use crate::channel::log::{Entry, From, MemberId};
@@ -34,10 +35,34 @@ impl Broker {
         name: Option<Arc<str>>,
         except: Option<ConnectionId>,
     ) -> Published {
+        self.publish_on_behalf(channel, message, (from, from), name, except)
+    }
+
+    /// As `publish_as`, because this connection asks for it, which is not told as the one that it comes from: what it takes the
+    /// place of is its own first. Without this a publish that is from nobody is the embedder's own.
+    pub fn publish_for(
+        &mut self,
+        asker: ConnectionId,
+        channel: &str,
+        message: Message,
+        name: Option<Arc<str>>,
+        except: Option<ConnectionId>,
+    ) -> Published {
+        self.publish_on_behalf(channel, message, (None, Some(asker)), name, except)
+    }
+
+    fn publish_on_behalf(
+        &mut self,
+        channel: &str,
+        message: Message,
+        (from, asker): (Option<ConnectionId>, Option<ConnectionId>),
+        name: Option<Arc<str>>,
+        except: Option<ConnectionId>,
+    ) -> Published {
         if message.len() > self.limits.max_message {
             return Published::TooBig;
         }
-        let Ok(key) = self.hold_for(channel, from) else { return Published::TooManyChannels };
+        let Ok(key) = self.hold_for(channel, from, asker) else { return Published::TooManyChannels };
         let except = except.filter(|&id| self.is_member(id, key));
         if let Some(id) = except {
             self.settle(id.slot());
@@ -72,17 +97,25 @@ impl Broker {
         Published::Done { position, receivers: members - usize::from(except.is_some()) }
     }
 
-    /// As `hold_channel`. Most publish to the only channel that they are in, which need not be looked for.
-    fn hold_for(&mut self, name: &str, from: Option<ConnectionId>) -> Result<u32, TooManyChannels> {
+    /// Holds a channel to publish to. Most publish to the only channel that they are in, which need not be looked for.
+    fn hold_for(
+        &mut self,
+        name: &str,
+        from: Option<ConnectionId>,
+        asker: Option<ConnectionId>,
+    ) -> Result<u32, TooManyChannels> {
+        let now = self.timers.milliseconds();
         let cold = from.and_then(|id| self.slots.live(id)).and_then(|slot| self.slots.cold(slot));
         if let Some([only]) = cold.map(|cold| cold.memberships.as_slice())
             && **self.channels[only.channel as usize].name() == *name
         {
             let key = only.channel;
-            self.channels.hold_joined(key, self.timers.milliseconds(), &self.limits);
+            let maker = || maker_of(&self.slots, asker, &self.chance);
+            self.channels.hold_joined(key, maker, now, &self.limits)?;
             return Ok(key);
         }
-        self.hold_channel(name)
+        let (seed, maker) = (self.chance.next(), maker_of(&self.slots, asker, &self.chance));
+        self.channels.hold_to_publish(name, maker, seed, now, &self.limits)
     }
 
     /// Sets what one channel keeps, now and whenever it exists; the default is what all keep.

@@ -73,7 +73,7 @@ causes! {
     Answered = "answered",
     /// It did what it needs a token for, and had shown none.
     Unauthorized = "unauthorized",
-    /// There are as many channels as `max_channels` allows.
+    /// There are as many channels as `max_channels` allows, or `max_listened`.
     TooManyChannels = "too_many_channels",
     /// The broker shuts down.
     ShuttingDown = "shutting_down",

@@ -14,6 +14,9 @@ const ROUNDS: [u8; 4] = [0, 1, 2, 3];
 const DRAWN: u8 = 4;
 const PROCESS: u8 = 5;
 
+/// What `Chance::maker` says behind an address.
+const MAKER: u8 = 6;
+
 /// How many ids of those who publish are kept at hand: 96 KiB at the most, and nothing while nobody publishes.
 const AT_HAND: usize = 4096;
 
@@ -103,6 +106,11 @@ pub(super) struct Chance {
 impl Chance {
     pub(super) fn new(secret: Secret) -> Chance {
         Chance { secret, drawn: 0 }
+    }
+
+    /// A number for each network, which nobody can look for another network of.
+    pub(super) fn maker(&self, network: u64) -> u32 {
+        self.secret.hash(network, MAKER) as u32
     }
 
     pub(super) fn next(&mut self) -> u64 {

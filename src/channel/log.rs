@@ -15,9 +15,9 @@ pub const ENTRY_COST: usize = 64;
 pub const HISTORY_COST: usize = 256;
 
 /// What of that is the channel that is awake, and not asleep, for its history's sake; the rest is for `FEW` places.
-pub(super) const AWAKE_COST: usize = 144;
+pub(super) const AWAKE_COST: usize = 208;
 /// A log of so many places is not shrunk: that much its channel counts for.
-const FEW: usize = 7;
+const FEW: usize = 3;
 /// A large payload is held on to by a little more than it counts for, by one byte in so many.
 const LARGE_SHARE: usize = 128;
 
@@ -169,8 +169,9 @@ impl Log {
         match from {
             From::Now => (self.head, None),
             From::Last(count) => (self.head.saturating_sub(count).max(tail), None),
-            From::All | From::Position(Position::NONE) => (tail, None),
-            From::Position(position) if position.epoch != self.epoch.into() || position.offset > self.head => {
+            From::All => (tail, None),
+            // `0.0` was told of a channel that did not exist: it is before the first message of the life that came next.
+            From::Position(position) if position != Position::NONE && !self.has_been_at(position) => {
                 (tail, Some(Lost { count: None, reason: LostReason::Epoch }))
             }
             From::Position(position) if position.offset < tail => {
@@ -178,6 +179,10 @@ impl Log {
             }
             From::Position(position) => (position.offset, None),
         }
+    }
+
+    fn has_been_at(&self, position: Position) -> bool {
+        position.epoch == self.epoch.into() && position.offset <= self.head
     }
 
     /// Bytes of payload and names that are kept.
@@ -277,7 +282,7 @@ mod tests {
             (From::Last(2), (3, None)),
             (From::Last(99), (2, None)),
             (From::All, (2, None)),
-            (From::Position(Position::NONE), (2, None)),
+            (From::Position(Position::NONE), (2, expired(2))),
             (at(5), (5, None)),
             (at(2), (2, None)),
             (at(1), (2, expired(1))),

@@ -42,66 +42,74 @@ impl fmt::Debug for Links {
     }
 }
 
-/// A list from cold to hot of some entries of a slab.
-///
-/// Invariant: an entry stands in the list iff its links say `is_in`.
-pub(super) struct List<T> {
+/// Where a list of entries begins and ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ends {
     coldest: u32,
     hottest: u32,
-    len: usize,
+}
+
+impl Ends {
+    /// Those of an empty list.
+    pub(super) const EMPTY: Ends = Ends { coldest: END, hottest: END };
+
+    /// The entry at the cold end.
+    pub(super) fn coldest(self) -> Option<u32> {
+        (self.coldest != END).then_some(self.coldest)
+    }
+}
+
+/// How lists of one kind are linked: an entry shows and takes its links by these functions, and stands in one list of the
+/// kind at most.
+pub(super) struct Chain<T> {
     get: fn(&T) -> Links,
     set: fn(&mut T, Links),
 }
 
-impl<T> List<T> {
-    /// An empty list, whose links an entry shows and takes by these functions.
-    pub(super) fn new(get: fn(&T) -> Links, set: fn(&mut T, Links)) -> List<T> {
-        List { coldest: END, hottest: END, len: 0, get, set }
+impl<T> Chain<T> {
+    pub(super) const fn new(get: fn(&T) -> Links, set: fn(&mut T, Links)) -> Chain<T> {
+        Chain { get, set }
     }
 
-    /// The entry at the cold end.
-    pub(super) fn coldest(&self) -> Option<u32> {
-        (self.coldest != END).then_some(self.coldest)
-    }
-
-    /// How many entries stand in it.
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Puts an entry at the hot end, wherever it stood before.
-    pub(super) fn touch(&mut self, slab: &mut Slab<T>, key: u32) {
-        if self.hottest == key {
-            return;
+    /// Puts an entry at the hot end, wherever it stood in this list before; returns whether it stood nowhere.
+    pub(super) fn touch(&self, ends: &mut Ends, slab: &mut Slab<T>, key: u32) -> bool {
+        if ends.hottest == key {
+            return false;
         }
-        self.remove(slab, key);
-        let Some(entry) = slab.get_mut(key as usize) else { return };
-        (self.set)(entry, Links::between(self.hottest, END));
-        self.change(slab, self.hottest, |its| Links::between(its.colder(), key));
-        self.hottest = key;
-        if self.coldest == END {
-            self.coldest = key;
+        let moved = self.remove(ends, slab, key);
+        let Some(entry) = slab.get_mut(key as usize) else { return false };
+        (self.set)(entry, Links::between(ends.hottest, END));
+        self.change(slab, ends.hottest, |its| Links::between(its.colder(), key));
+        ends.hottest = key;
+        if ends.coldest == END {
+            ends.coldest = key;
         }
-        self.len += 1;
+        !moved
     }
 
-    /// Takes an entry out, if it stands in the list.
-    pub(super) fn remove(&mut self, slab: &mut Slab<T>, key: u32) {
-        let Some(entry) = slab.get_mut(key as usize) else { return };
+    /// Takes an entry out, if it stands in a list, which must be this one; returns whether it did.
+    pub(super) fn remove(&self, ends: &mut Ends, slab: &mut Slab<T>, key: u32) -> bool {
+        let Some(entry) = slab.get_mut(key as usize) else { return false };
         let links = (self.get)(entry);
         if !links.is_in() {
-            return;
+            return false;
         }
         (self.set)(entry, Links::OUT);
         match links.colder() {
-            END => self.coldest = links.hotter,
+            END => ends.coldest = links.hotter,
             colder => self.change(slab, colder, |its| Links::between(its.colder(), links.hotter)),
         }
         match links.hotter {
-            END => self.hottest = links.colder(),
+            END => ends.hottest = links.colder(),
             hotter => self.change(slab, hotter, |its| Links::between(links.colder(), its.hotter)),
         }
-        self.len -= 1;
+        true
+    }
+
+    /// All of a list, from the coldest on.
+    pub(super) fn iter(&self, ends: Ends, slab: &Slab<T>) -> impl Iterator<Item = u32> {
+        let hotter = |&key: &u32| Some((self.get)(slab.get(key as usize)?).hotter).filter(|&key| key != END);
+        std::iter::successors(ends.coldest(), hotter)
     }
 
     fn change(&self, slab: &mut Slab<T>, key: u32, change: impl FnOnce(Links) -> Links) {
@@ -111,20 +119,71 @@ impl<T> List<T> {
         }
     }
 
+    /// As `iter`, of a list that must have no more than so many entries.
+    ///
+    /// # Panics
+    /// If the links do not agree with each other: for invariants and tests.
+    pub(super) fn walk(&self, ends: Ends, slab: &Slab<T>, most: usize) -> Vec<u32> {
+        let (mut keys, mut before, mut at) = (Vec::new(), END, ends.coldest);
+        while at != END {
+            let links = (self.get)(&slab[at as usize]);
+            assert_eq!(links.colder(), before, "links that do not agree at {at}");
+            assert!(keys.len() < most, "a list that is longer than it says");
+            keys.push(at);
+            (before, at) = (at, links.hotter);
+        }
+        assert_eq!(ends.hottest, before, "a list that ends elsewhere than it says");
+        keys
+    }
+}
+
+/// A list from cold to hot of some entries of a slab.
+///
+/// Invariant: an entry stands in the list iff its links say `is_in`.
+pub(super) struct List<T> {
+    chain: Chain<T>,
+    ends: Ends,
+    len: usize,
+}
+
+impl<T> List<T> {
+    /// An empty list, the only one of its kind.
+    pub(super) fn new(get: fn(&T) -> Links, set: fn(&mut T, Links)) -> List<T> {
+        List { chain: Chain::new(get, set), ends: Ends::EMPTY, len: 0 }
+    }
+
+    /// The entry at the cold end.
+    pub(super) fn coldest(&self) -> Option<u32> {
+        self.ends.coldest()
+    }
+
+    /// All of them, from the coldest on.
+    pub(super) fn iter(&self, slab: &Slab<T>) -> impl Iterator<Item = u32> {
+        self.chain.iter(self.ends, slab)
+    }
+
+    /// How many entries stand in it.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Puts an entry at the hot end, wherever it stood before.
+    pub(super) fn touch(&mut self, slab: &mut Slab<T>, key: u32) {
+        self.len += usize::from(self.chain.touch(&mut self.ends, slab, key));
+    }
+
+    /// Takes an entry out, if it stands in the list.
+    pub(super) fn remove(&mut self, slab: &mut Slab<T>, key: u32) {
+        self.len -= usize::from(self.chain.remove(&mut self.ends, slab, key));
+    }
+
     /// All of it, from the coldest on.
     ///
     /// # Panics
     /// If the links do not agree with each other: for invariants and tests.
     pub(super) fn walk(&self, slab: &Slab<T>) -> Vec<u32> {
-        let (mut keys, mut before, mut at) = (Vec::new(), END, self.coldest);
-        while at != END {
-            let links = (self.get)(&slab[at as usize]);
-            assert_eq!(links.colder(), before, "links that do not agree at {at}");
-            assert!(keys.len() < self.len, "a list that is longer than it says");
-            keys.push(at);
-            (before, at) = (at, links.hotter);
-        }
-        assert_eq!((self.hottest, self.len), (before, keys.len()), "a list that ends elsewhere than it says");
+        let keys = self.chain.walk(self.ends, slab, self.len);
+        assert_eq!(keys.len(), self.len, "a list that is shorter than it says");
         keys
     }
 }

@@ -4,6 +4,7 @@ pub mod dialect;
 pub mod entry;
 pub mod log;
 mod lru;
+mod makers;
 pub mod member_id;
 pub mod members;
 pub mod name;
@@ -12,6 +13,8 @@ pub mod presence;
 pub mod settings;
 mod slot;
 pub mod store;
+#[cfg(test)]
+mod store_places_tests;
 #[cfg(test)]
 mod store_property_tests;
 #[cfg(test)]
@@ -95,6 +98,12 @@ impl Channel {
     /// Whether anybody was told a position of its that is to hold.
     pub fn is_known(&self) -> bool {
         self.known || self.log.head() > 0
+    }
+
+    /// Its position, as it is told: `0.0` while it is awake only for those who poll. They leave nothing behind, and a
+    /// position that is forgotten with them would be taken for a loss.
+    pub fn position(&self) -> Position {
+        if self.is_known() { self.log.position() } else { Position::NONE }
     }
 
     /// The group of that encoding.

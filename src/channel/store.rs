@@ -8,7 +8,12 @@
 //! Times are monotonic milliseconds, and never go back. Nothing here walks over all channels but `assert_invariants`:
 //! whoever has to go stands at the cold end of a list.
 
-use std::ops;
+mod invariants;
+mod places;
+
+use std::collections::BTreeMap;
+use std::ops::{self, Bound};
+use std::sync::Arc;
 
 use slab::Slab;
 
@@ -16,31 +21,39 @@ use super::Channel;
 use super::dialect::deflated::Encoder;
 use super::log::{Entry, EntryRef, From, Log, Lost, is_over};
 use super::lru::{Links, List};
+use super::makers::{Makers, NOBODY};
 use super::position::{Epoch, Position};
 use super::settings::{ChannelSettings, Retention, Settings};
 use super::slot::{Index, Slot, State};
 use crate::limits::{Limits, LimitsError};
 use crate::proto::batch::Batches;
 
-/// There are as many channels as `max_channels` allows, and every one of them has members.
+use places::{OWN, OWN_RECENT};
+
+/// There are as many channels as `max_channels` allows, or, for anyone who only listens, `max_listened`, and none of them
+/// makes way for him.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyChannels;
 
-/// So many places are kept when a crowd has gone.
-const FEW: usize = 1024;
-
-/// All channels.
+/// All channels. Those that something was published to have a maker, whoever was the first, and count for `max_channels`;
+/// those in which there are only listeners count for `max_listened`.
 ///
-/// Invariants: `index` has the key of every slot; `recent` are the channels with history, by their last publish; `idle`
-/// are those of them without members, by when they were published to or left last; `stubs` are those that sleep, by when
-/// they fell asleep; `held` is the sum of what the histories cost.
+/// Invariants: `index` has the key of every slot; `awake` of every channel that is awake; `recent` are the channels with
+/// history, by their last publish; `idle` are those of them without members, by when they were published to or left last;
+/// `stubs` are those that sleep, by when they fell asleep, and `unheard` those of them that nothing was published to; each
+/// maker's lists are those of its channels, in the same order; `heard` counts the channels that have a maker; `held` is the
+/// sum of what the histories cost.
 #[derive(Debug)]
 pub struct Store {
     slots: Slab<Slot>,
     index: Index,
+    awake: BTreeMap<Arc<str>, u32>,
     recent: List<Slot>,
     idle: List<Slot>,
     stubs: List<Slot>,
+    unheard: List<Slot>,
+    makers: Makers,
+    heard: usize,
     held: usize,
     settings: Settings,
 }
@@ -79,9 +92,13 @@ impl Default for Store {
         Store {
             slots: Slab::new(),
             index: Index::default(),
+            awake: BTreeMap::new(),
             recent: linked(),
             idle: List::new(get_idle, set_idle),
             stubs: linked(),
+            unheard: linked(),
+            makers: Makers::default(),
+            heard: 0,
             held: 0,
             settings: Settings::default(),
         }
@@ -115,13 +132,13 @@ impl Store {
         self.slots.iter().filter_map(|(key, _)| Some((key as u32, self.get(key as u32)?)))
     }
 
-    /// The names of the channels that are awake, with their keys, in no order.
-    pub fn awake(&self) -> impl Iterator<Item = (&str, u32)> {
-        let awake = self.slots.iter().filter(|(_, slot)| matches!(slot.state, State::Awake(_)));
-        awake.map(|(key, slot)| (slot.name(), key as u32))
+    /// The channels that are awake whose names come after `after`, in the order of the names.
+    pub fn awake_after(&self, after: &str) -> impl Iterator<Item = &Channel> {
+        let keys = self.awake.range::<str, _>((Bound::Excluded(after), Bound::Unbounded)).map(|(_, &key)| key);
+        keys.filter_map(|key| self.get(key))
     }
 
-    /// All channels that count for `max_channels`.
+    /// All channels, those that sleep included.
     pub fn len(&self) -> usize {
         self.slots.len()
     }
@@ -133,7 +150,12 @@ impl Store {
 
     /// How many of them sleep.
     pub fn stubs(&self) -> usize {
-        self.stubs.len()
+        self.stubs.len() + self.unheard.len()
+    }
+
+    /// How many of them something was published to: these count for `max_channels`, the others for `max_listened`.
+    pub fn heard(&self) -> usize {
+        self.heard
     }
 
     /// What all histories cost, as `history_total` counts it.
@@ -141,25 +163,74 @@ impl Store {
         self.held
     }
 
-    /// The key of a channel for somebody who is going to join it or to publish to it: it is made or woken up if need be.
-    /// It stays until `release_if_idle` is called, which must follow. `seed` is random: a new epoch comes from it.
+    /// The key of a channel for somebody who is going to join it: it is made or woken up if need be. It stays until
+    /// `release_if_idle` is called, which must follow. `seed` is random: a new epoch comes from it. Of the channels that
+    /// nothing was published to the coldest may make way, and no other.
     ///
     /// # Errors
-    /// If it would be one too many and every other has members.
+    /// If it would be one too many of these.
     pub fn hold(&mut self, name: &str, seed: u64, now: u64, limits: &Limits) -> Result<u32, TooManyChannels> {
-        let Some(key) = self.index.find(name, &self.slots) else { return self.create(name, seed, now, limits) };
-        if self.get(key).is_none() {
-            self.stubs.remove(&mut self.slots, key);
-            self.slots[key as usize].wake_up();
+        if let Some(key) = self.index.find(name, &self.slots) {
+            self.wake_up(key, now, limits);
+            return Ok(key);
         }
-        self.idle.remove(&mut self.slots, key);
-        self.expire(key, now, limits, usize::MAX);
+        while self.slots.len() - self.heard >= limits.max_listened {
+            let coldest = self.unheard.coldest().ok_or(TooManyChannels)?;
+            self.forget(coldest);
+        }
+        Ok(self.create(name, seed, now))
+    }
+
+    /// As `hold`, for somebody who is going to publish to it; `publish` must follow. `maker` says who: it makes room for
+    /// itself, if it has its share of all places, and else gets one of those that are cold.
+    ///
+    /// # Errors
+    /// If it would be one too many, and none makes way.
+    pub fn hold_to_publish(
+        &mut self,
+        name: &str,
+        maker: u32,
+        seed: u64,
+        now: u64,
+        limits: &Limits,
+    ) -> Result<u32, TooManyChannels> {
+        let found = self.index.find(name, &self.slots);
+        let is_heard = |key: &u32| self.slots.get(*key as usize).is_some_and(|slot| slot.maker != NOBODY);
+        if let Some(key) = found.filter(is_heard) {
+            self.wake_up(key, now, limits);
+            return Ok(key);
+        }
+        self.make_room(maker, limits)?;
+        let key = match found {
+            Some(key) => {
+                self.wake_up(key, now, limits);
+                key
+            }
+            None => self.create(name, seed, now),
+        };
+        self.claim(key, maker);
         Ok(key)
     }
 
-    /// As `hold`, of a channel that somebody is in, whose key he knows.
-    pub fn hold_joined(&mut self, key: u32, now: u64, limits: &Limits) {
+    /// As `hold_to_publish`, of a channel that somebody is in, whose key he knows. Who the maker is, is asked only if nothing
+    /// was published to it before.
+    ///
+    /// # Errors
+    /// As `hold_to_publish`.
+    pub fn hold_joined(
+        &mut self,
+        key: u32,
+        maker: impl FnOnce() -> u32,
+        now: u64,
+        limits: &Limits,
+    ) -> Result<(), TooManyChannels> {
+        if self.slots.get(key as usize).is_some_and(|slot| slot.maker == NOBODY) {
+            let maker = maker();
+            self.make_room(maker, limits)?;
+            self.claim(key, maker);
+        }
         self.expire(key, now, limits, usize::MAX);
+        Ok(())
     }
 
     /// Lets a channel go that nobody is in and that owes nobody anything: if it has history it stays until another needs
@@ -173,15 +244,18 @@ impl Store {
         debug_assert!(!channel.owes(), "{} owes something and is not touched", channel.name());
         channel.groups = Vec::new();
         self.idle.touch(&mut self.slots, key);
+        if let Some(maker) = self.makers.get_mut(self.slots[key as usize].maker) {
+            OWN.touch(&mut maker.idle, &mut self.slots, key);
+        }
         self.expire(key, now, limits, usize::MAX);
         if self.get(key).is_some_and(|channel| channel.log.kept() == 0) {
             self.fall_asleep(key, now, limits);
         }
     }
 
-    /// Publishes to a channel that is held or has members: to its log, and to the open batches of its members. Past the
-    /// total of all histories the messages of the coldest channel leave, the oldest first. Returns how many bytes the
-    /// batches grew by.
+    /// Publishes to a channel that is held to be published to: to its log, and to the open batches of its members. Past the
+    /// total of all histories messages leave, the oldest of a channel first: those of the coldest of the same maker, if it has
+    /// its share, or else of one of the coldest of all. Returns how many bytes the batches grew by.
     ///
     /// # Panics
     /// If the key is not that of a channel that is awake.
@@ -199,15 +273,21 @@ impl Store {
         let before = channel.log.cost();
         let grown = channel.publish(entry, now, batches, encoder, kept);
         let after = channel.log.cost();
+        let maker = self.slots[key as usize].maker;
+        debug_assert_ne!(maker, NOBODY, "published to what was not held for that");
         self.held = self.held - before + after;
+        self.makers.recount(maker, before, after);
         if after > 0 {
             self.slots[key as usize].at = now;
             self.recent.touch(&mut self.slots, key);
+            if let Some(maker) = self.makers.get_mut(maker) {
+                OWN_RECENT.touch(&mut maker.recent, &mut self.slots, key);
+            }
         } else {
-            self.recent.remove(&mut self.slots, key);
+            self.leave_recent(key);
         }
         while self.held > limits.history_total {
-            let Some(coldest) = self.recent.coldest() else { break };
+            let Some(coldest) = self.coldest_history(maker, limits) else { break };
             let excess = self.held - limits.history_total;
             self.shorten(coldest, now, limits, |log| {
                 let before = log.cost();
@@ -266,10 +346,10 @@ impl Store {
             }
             budget -= gone.min(budget);
         }
-        while let Some(key) = self.stubs.coldest().filter(|_| budget > 0) {
-            if !is_over(self.slots[key as usize].at, now, limits.position_age) {
-                break;
-            }
+        let is_old = |slots: &Slab<Slot>, key: &u32| is_over(slots[*key as usize].at, now, limits.position_age);
+        while budget > 0 {
+            let coldest = [self.stubs.coldest(), self.unheard.coldest()];
+            let Some(key) = coldest.into_iter().flatten().find(|key| is_old(&self.slots, key)) else { break };
             self.forget(key);
             budget -= 1;
         }
@@ -282,18 +362,26 @@ impl Store {
             let at = self.slots.get(list.coldest()? as usize)?.at;
             Some(at.saturating_add(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)).saturating_add(1))
         };
-        let history = behind(&self.recent, limits.history_age);
-        history.into_iter().chain(behind(&self.stubs, limits.position_age)).min()
+        let stubs = [&self.stubs, &self.unheard].into_iter().filter_map(|list| behind(list, limits.position_age));
+        behind(&self.recent, limits.history_age).into_iter().chain(stubs).min()
     }
 
-    fn create(&mut self, name: &str, seed: u64, now: u64, limits: &Limits) -> Result<u32, TooManyChannels> {
-        while self.slots.len() >= limits.max_channels {
-            let coldest = self.stubs.coldest().or(self.idle.coldest());
-            self.forget(coldest.ok_or(TooManyChannels)?);
-        }
+    fn create(&mut self, name: &str, seed: u64, now: u64) -> u32 {
         let key = self.slots.insert(Slot::awake(name, Log::new(Epoch::from_random(seed)), now)) as u32;
         self.index.insert(key, &self.slots);
-        Ok(key)
+        self.enter_awake(key);
+        key
+    }
+
+    /// A channel is held: it sleeps no more, and is not idle.
+    fn wake_up(&mut self, key: u32, now: u64, limits: &Limits) {
+        if self.get(key).is_none() {
+            self.leave_stubs(key);
+            self.slots[key as usize].wake_up();
+            self.enter_awake(key);
+        }
+        self.leave_idle(key);
+        self.expire(key, now, limits, usize::MAX);
     }
 
     /// Lets the messages of a channel go that are too old; returns how many.
@@ -314,88 +402,20 @@ impl Store {
     /// Shortens a log, and keeps account of it. A channel that is idle and has no history any more falls asleep.
     fn shorten(&mut self, key: u32, now: u64, limits: &Limits, shorten: impl FnOnce(&mut Log)) {
         let Some(slot) = self.slots.get_mut(key as usize) else { return };
+        let maker = slot.maker;
         let State::Awake(awake) = &mut slot.state else { return };
         let (log, is_idle) = (&mut awake.channel.log, awake.idle.is_in());
         let before = log.cost();
         shorten(log);
         let after = log.cost();
         self.held -= before - after;
+        self.makers.recount(maker, before, after);
         if before > 0 && after == 0 {
-            self.recent.remove(&mut self.slots, key);
+            self.leave_recent(key);
             if is_idle {
                 self.fall_asleep(key, now, limits);
             }
         }
-    }
-
-    /// What is left of a channel without members and history.
-    fn fall_asleep(&mut self, key: u32, now: u64, limits: &Limits) {
-        self.idle.remove(&mut self.slots, key);
-        if limits.position_age.is_zero() || !self.slots[key as usize].fall_asleep(now) {
-            return self.forget(key);
-        }
-        self.stubs.touch(&mut self.slots, key);
-    }
-
-    /// Nothing is left of a channel.
-    fn forget(&mut self, key: u32) {
-        self.idle.remove(&mut self.slots, key);
-        let list = if self.get(key).is_some() { &mut self.recent } else { &mut self.stubs };
-        list.remove(&mut self.slots, key);
-        self.held -= self.get(key).map_or(0, |channel| channel.log.cost());
-        self.index.remove(key, &self.slots);
-        self.slots.try_remove(key as usize);
-        self.shrink();
-    }
-
-    /// A crowd that has gone is not to be paid for; to find out costs as much as the removals before it did.
-    fn shrink(&mut self) {
-        if self.slots.is_empty() && self.slots.capacity() > FEW {
-            (self.index, self.slots) = (Index::default(), Slab::new());
-        } else if self.index.capacity() > FEW && self.index.len() < self.index.capacity() / 8 {
-            self.index.shrink_to(self.index.len() * 2, &self.slots);
-            self.slots.shrink_to_fit();
-        }
-    }
-
-    /// Whether a channel's log keeps no more than it may, but for what is too old.
-    pub fn keeps_no_more(&self, key: u32, limits: &Limits) -> bool {
-        let kept = self.retention(key, limits);
-        self.get(key).is_none_or(|channel| channel.log.kept() <= kept.messages && channel.log.bytes() <= kept.bytes)
-    }
-
-    /// Panics, and says which, if an invariant does not hold. It looks at everything: for tests.
-    ///
-    /// # Panics
-    /// If one does not hold.
-    pub fn assert_invariants(&self) {
-        assert_eq!(self.index.len(), self.slots.len());
-        let mut held = 0;
-        for (key, slot) in &self.slots {
-            let name = slot.name();
-            let found = self.index.find(name, &self.slots);
-            assert_eq!(found, Some(key as u32), "{name} is not what its name leads to");
-            let State::Awake(awake) = &slot.state else { continue };
-            let channel = &awake.channel;
-            channel.log.assert_invariants();
-            let (kept, members) = (channel.log.kept() > 0, channel.subscribers() > 0);
-            assert!(kept || members || channel.touched, "{name} is empty and awake");
-            assert_eq!(slot.links.is_in(), kept, "{name}: recent iff it has history");
-            assert_eq!(awake.idle.is_in(), !members && !channel.touched, "{name}: idle iff nobody is in it");
-            held += channel.log.cost();
-        }
-        assert_eq!(self.held, held, "the total is not the sum of what the histories cost");
-        let at = |key: &u32| self.slots[*key as usize].at;
-        let (recent, stubs) = (self.recent.walk(&self.slots), self.stubs.walk(&self.slots));
-        assert!(recent.is_sorted_by_key(at), "the coldest is not first");
-        assert!(stubs.is_sorted_by_key(at), "the stub that sleeps longest is not first");
-        assert!(
-            recent.iter().chain(&self.idle.walk(&self.slots)).all(|&key| self.get(key).is_some()),
-            "a stub is listed"
-        );
-        let sleeping = self.slots.iter().filter(|(_, slot)| matches!(slot.state, State::Stub { .. }));
-        assert_eq!(sleeping.count(), stubs.len(), "a stub that is not listed");
-        assert_eq!(self.iter().count() + stubs.len(), self.len(), "neither awake nor a stub");
     }
 }
 

@@ -1,6 +1,6 @@
 //! The store against a naive oracle that looks through everything each time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::log::{From, Lost, LostReason};
@@ -19,6 +19,8 @@ struct Naive {
     members: usize,
     /// Whether anybody ever joined.
     joined: bool,
+    /// Who published first.
+    maker: Option<u32>,
     touched: Option<u64>,
     /// When it was published to last.
     published: (u64, u64),
@@ -49,6 +51,21 @@ impl Oracle {
         self.channels.values().map(|channel| &channel.kept).filter(|kept| !kept.is_empty()).map(cost).sum()
     }
 
+    /// Whose oldest message goes for one of this maker.
+    fn loses(&self, maker: Option<u32>) -> Option<String> {
+        let mut held: HashMap<Option<u32>, usize> = HashMap::new();
+        for channel in self.channels.values().filter(|channel| !channel.kept.is_empty()) {
+            *held.entry(channel.maker).or_default() += 256 + channel.kept.iter().map(|kept| 64 + kept.2).sum::<usize>();
+        }
+        let own = held.get(&maker).copied().unwrap_or_default();
+        let has_share = own >= self.limits.history_total / held.len().max(1);
+        let most = held.values().max().copied();
+        self.coldest(|channel| {
+            let is_meant = if has_share { channel.maker == maker } else { held.get(&channel.maker).copied() == most };
+            (is_meant && !channel.kept.is_empty()).then_some(channel.published.1)
+        })
+    }
+
     /// The name of the channel of which `number` is the lowest.
     fn coldest(&self, number: impl Fn(&Naive) -> Option<u64>) -> Option<String> {
         let numbered = self.channels.iter().filter_map(|(name, channel)| Some((number(channel)?, name)));
@@ -73,23 +90,56 @@ impl Oracle {
         }
     }
 
-    fn hold(&mut self, name: &str, seed: u64) -> Result<(), TooManyChannels> {
+    /// `maker` is who publishes; None for one who joins.
+    fn hold(&mut self, name: &str, seed: u64, maker: Option<u32>) -> Result<(), TooManyChannels> {
+        let heard = |channel: &Naive| channel.maker.is_some();
+        let found = self.channels.get(name).map(heard);
+        let needs_place = if maker.is_some() { found != Some(true) } else { found.is_none() };
+        let most = if maker.is_some() { self.limits.max_channels } else { self.limits.max_listened };
+        while needs_place && self.channels.values().filter(|channel| heard(channel) == maker.is_some()).count() >= most
+        {
+            let coldest = self.makes_way(maker).ok_or(TooManyChannels)?;
+            self.channels.remove(&coldest);
+        }
         if let Some(channel) = self.channels.get_mut(name) {
             (channel.idle, channel.asleep) = (None, None);
+            channel.maker = channel.maker.or(maker);
             self.expire(name);
             return Ok(());
         }
-        while self.channels.len() >= self.limits.max_channels {
-            let stub = self.coldest(|channel| channel.asleep.map(|(_, number)| number));
-            let coldest = stub.or_else(|| self.coldest(|channel| channel.idle)).ok_or(TooManyChannels)?;
-            self.channels.remove(&coldest);
-        }
         let epoch = Epoch::from_random(seed);
-        let (head, kept, members, touched) = (0, Vec::new(), 0, None);
-        let new =
-            Naive { epoch, head, kept, members, joined: false, touched, published: (0, 0), idle: None, asleep: None };
+        let (head, kept, members, touched, joined) = (0, Vec::new(), 0, None, false);
+        let (published, idle, asleep) = ((0, 0), None, None);
+        let new = Naive { epoch, head, kept, members, joined, maker, touched, published, idle, asleep };
         self.channels.insert(name.to_owned(), new);
         Ok(())
+    }
+
+    /// Who makes way for one who joins: the coldest of those that nobody has published to. For one who publishes: the
+    /// coldest of his own, if he has his share or more; or else the coldest of whoever has most.
+    fn makes_way(&self, maker: Option<u32>) -> Option<String> {
+        let Some(maker) = maker else {
+            return self
+                .coldest(|channel| channel.asleep.filter(|_| channel.maker.is_none()).map(|(_, number)| number));
+        };
+        let count = |maker: u32| self.channels.values().filter(|channel| channel.maker == Some(maker)).count();
+        let makers: HashSet<u32> = self.channels.values().filter_map(|channel| channel.maker).collect();
+        let has_share = count(maker) >= (self.limits.max_channels / makers.len().max(1)).max(1);
+        let asleep = |channel: &Naive| channel.asleep.map(|(_, number)| number);
+        let most = |number: &dyn Fn(&Naive) -> Option<u64>| {
+            let makers =
+                self.channels.values().filter(|channel| number(channel).is_some()).filter_map(|channel| channel.maker);
+            makers.map(count).max()
+        };
+        let cold = |number: &dyn Fn(&Naive) -> Option<u64>| {
+            let most = most(number);
+            self.coldest(|channel| {
+                let maker_of = channel.maker?;
+                let is_meant = if has_share { maker_of == maker } else { Some(count(maker_of)) == most };
+                number(channel).filter(|_| is_meant)
+            })
+        };
+        cold(&asleep).or_else(|| cold(&|channel| channel.idle))
     }
 
     fn release(&mut self, name: &str) {
@@ -117,8 +167,10 @@ impl Oracle {
         }
         self.expire(name);
         while self.total() > limits.history_total {
-            let coldest = self.coldest(|channel| (!channel.kept.is_empty()).then_some(channel.published.1)).unwrap();
-            self.channels.get_mut(&coldest).unwrap().kept.remove(0);
+            let coldest = self.loses(self.channels[name].maker).unwrap();
+            while self.total() > limits.history_total && !self.channels[&coldest].kept.is_empty() {
+                self.channels.get_mut(&coldest).unwrap().kept.remove(0);
+            }
             self.fall_asleep_if_empty(&coldest);
         }
         self.release(name);
@@ -148,7 +200,8 @@ impl Oracle {
             return (0, unknown.filter(|_| strange), 0);
         };
         let kept = channel.kept.len();
-        let is_known = |position: Position| position.epoch == channel.epoch && position.offset <= channel.head;
+        let is_ours = |position: Position| position.epoch == channel.epoch && position.offset <= channel.head;
+        let is_known = |position: Position| position == Position::NONE || is_ours(position);
         let (count, lost) = match from {
             From::Now => (0, None),
             From::Last(count) => (kept.min(count as usize), None),
@@ -157,7 +210,7 @@ impl Oracle {
                 let lost = channel.head - position.offset - newer as u64;
                 (newer, (lost > 0).then_some(Lost { count: Some(lost), reason: LostReason::Expired }))
             }
-            From::Position(position) if position != Position::NONE => (kept, unknown),
+            From::Position(_) => (kept, unknown),
             _ => (kept, None),
         };
         (channel.head - count as u64, lost, count)
@@ -167,6 +220,7 @@ impl Oracle {
 fn tiny_limits(random: &mut Random) -> Limits {
     Limits {
         max_channels: 1 + random.below(6),
+        max_listened: random.below(4),
         history_messages: random.below(5),
         history_bytes: random.below(40),
         history_total: random.below(4) * 256 + random.below(600),
@@ -176,12 +230,49 @@ fn tiny_limits(random: &mut Random) -> Limits {
     }
 }
 
-fn random_from(random: &mut Random, known: &[Position]) -> From {
-    match random.below(6) {
-        0 => From::Now,
-        1 => From::All,
-        2 => From::Last(random.below(4) as u64),
-        _ => known.get(random.below(known.len())).map_or(From::All, |&position| From::Position(position)),
+/// What one who is told a position has got, or was told to have lost, of all that was ever published under that name.
+struct Told {
+    name: String,
+    position: Position,
+    seen: u64,
+}
+
+/// How many messages were ever published under each name.
+#[derive(Default)]
+struct Published(HashMap<String, u64>);
+
+impl Published {
+    fn count(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or_default()
+    }
+
+    /// Whatever the store thinks of positions: who sends one back gets all that came after it, or is told how much of it
+    /// not. Only `0.0` does not say before which life it was told, and a life that is forgotten says nothing.
+    fn assert_nothing_is_silently_lost(
+        &self,
+        now: Position,
+        told: &Told,
+        lost: Option<Lost>,
+        got: u64,
+        random: &Random,
+    ) {
+        let all = self.count(&told.name);
+        let is_sure = told.position != Position::NONE || (now != Position::NONE && told.seen >= all - now.offset);
+        let lost = lost.map_or(Some(0), |lost| lost.count);
+        if let Some(lost) = lost.filter(|_| is_sure) {
+            assert_eq!(told.seen + lost + got, all, "{random}: {} since {}", told.name, told.position);
+        }
+    }
+}
+
+/// Where somebody starts, and who he was, if he was here before under that name.
+fn random_from<'a>(random: &mut Random, name: &str, known: &'a [Told]) -> (From, Option<&'a Told>) {
+    let told = known.get(random.below(known.len().max(1)));
+    match (random.below(6), told) {
+        (0, _) => (From::Now, None),
+        (2, _) => (From::Last(random.below(4) as u64), None),
+        (3.., Some(told)) => (From::Position(told.position), Some(told).filter(|told| told.name == name)),
+        _ => (From::All, None),
     }
 }
 
@@ -201,24 +292,34 @@ fn compare(world: &mut World, oracle: &Oracle, random: &Random) {
     }
 }
 
-fn step(world: &mut World, oracle: &mut Oracle, known: &mut Vec<Position>, random: &mut Random) {
+fn step(world: &mut World, oracle: &mut Oracle, known: &mut Vec<Told>, all: &mut Published, random: &mut Random) {
     let name = format!("/{}", random.below(8));
     let members = oracle.channels.get(&name).map_or(0, |channel| channel.members);
     match random.below(12) {
         0..5 => {
             let (size, sender) = (random.below(14), ["", "Ann"][random.below(2)]);
+            world.maker = random.below(3) as u32;
             let published = world.publish_named(&name, size, sender);
-            let held = oracle.hold(&name, world.seed);
+            let held = oracle.hold(&name, world.seed, Some(world.maker));
             assert_eq!(published.map(|_| ()), held, "{random}");
             if held.is_ok() {
                 oracle.publish(&name, size + sender.len());
             }
-            known.extend(published.ok());
+            if let Ok(position) = published {
+                *all.0.entry(name.clone()).or_default() += 1;
+                known.push(Told { position, seen: all.count(&name), name });
+            }
         }
         5..7 => {
-            let from = random_from(random, known);
-            let joined = world.join(&name, from).map(|(position, lost)| (position.offset, lost));
-            let held = oracle.hold(&name, world.seed);
+            let (from, was) = random_from(random, &name, known);
+            let joined = world.join(&name, from);
+            if let (Ok((position, lost)), Some(was)) = (joined, was) {
+                let now = world.store.position_of(&name);
+                let got = now.offset - position.offset;
+                all.assert_nothing_is_silently_lost(now, was, lost, got, random);
+            }
+            let joined = joined.map(|(position, lost)| (position.offset, lost));
+            let held = oracle.hold(&name, world.seed, None);
             let expected = held.map(|()| oracle.read(&name, from)).map(|(start, lost, _)| (start, lost));
             assert_eq!(joined, expected, "{random}: {from:?}");
             if let Some(channel) = oracle.channels.get_mut(&name).filter(|_| held.is_ok()) {
@@ -232,10 +333,16 @@ fn step(world: &mut World, oracle: &mut Oracle, known: &mut Vec<Position>, rando
             oracle.release(&name);
         }
         8 => {
-            let from = random_from(random, known);
+            let (from, was) = random_from(random, &name, known);
             oracle.expire(&name);
             let expected = oracle.read(&name, from);
-            assert_eq!(world.read(&name, from), expected, "{random}: {from:?}");
+            let read = world.read(&name, from);
+            assert_eq!(read, expected, "{random}: {from:?}");
+            if let Some(was) = was {
+                all.assert_nothing_is_silently_lost(world.store.position_of(&name), was, read.1, read.2 as u64, random);
+            }
+            let (position, seen) = (world.store.position_of(&name), all.count(&name));
+            known.push(Told { position, seen, name });
         }
         9 => {
             world.flush();
@@ -260,9 +367,9 @@ fn as_the_oracle_says() {
         let limits = tiny_limits(&mut random);
         let mut oracle = Oracle { channels: HashMap::new(), limits: limits.clone(), now: 0, number: 0 };
         let mut world = World::new(limits);
-        let mut known = Vec::new();
+        let (mut known, mut all) = (Vec::new(), Published::default());
         for _ in 0..300 {
-            step(&mut world, &mut oracle, &mut known, &mut random);
+            step(&mut world, &mut oracle, &mut known, &mut all, &mut random);
             compare(&mut world, &oracle, &random);
         }
     }

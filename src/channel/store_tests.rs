@@ -20,6 +20,8 @@ pub(super) struct World {
     pub(super) now: u64,
     /// The next channel's.
     pub(super) seed: u64,
+    /// Who publishes.
+    pub(super) maker: u32,
     batches: Batches,
     touched: Vec<u32>,
 }
@@ -27,15 +29,15 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(limits: Limits) -> World {
         let (store, batches) = (Store::default(), Batches::default());
-        World { store, limits, now: 0, seed: 1, batches, touched: Vec::new() }
+        World { store, limits, now: 0, seed: 1, maker: 1, batches, touched: Vec::new() }
     }
 
-    fn hold(&mut self, name: &str) -> Result<u32, TooManyChannels> {
+    pub(super) fn hold(&mut self, name: &str) -> Result<u32, TooManyChannels> {
         self.seed += 1;
         self.store.hold(name, self.seed, self.now, &self.limits)
     }
 
-    fn release(&mut self, key: u32) {
+    pub(super) fn release(&mut self, key: u32) {
         self.store.release_if_idle(key, self.now, &self.limits);
     }
 
@@ -56,7 +58,8 @@ impl World {
     }
 
     pub(super) fn publish_named(&mut self, name: &str, size: usize, sender: &str) -> Result<Position, TooManyChannels> {
-        let key = self.hold(name)?;
+        self.seed += 1;
+        let key = self.store.hold_to_publish(name, self.maker, self.seed, self.now, &self.limits)?;
         let message = Message::binary(vec![0; size]);
         let sender = Some(sender.into()).filter(|_| !sender.is_empty());
         let entry = Entry { unix_ms: 0, message, from: None, name: sender, except: None };
@@ -104,24 +107,25 @@ impl World {
 
     pub(super) fn check(&self) {
         self.store.assert_invariants();
-        assert!(self.store.len() <= self.limits.max_channels);
+        assert!(self.store.heard() <= self.limits.max_channels);
+        assert!(self.store.len() - self.store.heard() <= self.limits.max_listened);
         assert!(self.store.history_held() <= self.limits.history_total);
     }
 
     /// Channels that are awake, stubs, and what the histories cost.
-    fn counts(&self) -> (usize, usize, usize) {
+    pub(super) fn counts(&self) -> (usize, usize, usize) {
         self.check();
         (self.store.len() - self.store.stubs(), self.store.stubs(), self.store.history_held())
     }
 }
 
 /// Ages of 100 ms and 1,000 ms.
-fn limits() -> Limits {
+pub(super) fn limits() -> Limits {
     let (history_age, position_age) = (Duration::from_millis(100), Duration::from_millis(1000));
     Limits { history_age, position_age, ..Limits::default() }
 }
 
-fn expired(count: u64) -> Option<Lost> {
+pub(super) fn expired(count: u64) -> Option<Lost> {
     Some(Lost { count: Some(count), reason: LostReason::Expired })
 }
 
@@ -172,7 +176,7 @@ fn a_follower_who_comes_back_after_a_quiet_hour() {
         (From::Now, 2, None),
         (From::All, 2, None),
         (From::Last(5), 2, None),
-        (From::Position(Position::NONE), 2, None),
+        (From::Position(Position::NONE), 2, expired(2)),
         (From::Position(second), 2, None),
         (From::Position(first), 2, expired(1)),
         (From::Position(Position { offset: 0, ..first }), 2, expired(2)),
@@ -290,17 +294,17 @@ fn max_channels_at_the_limit_and_one_past() {
     world.publish("/idle3", 1).unwrap();
     assert_eq!(world.counts(), (3, 0, 3 * (256 + 65)));
     world.publish("/idle1", 1).unwrap();
-    world.join("/a", From::Now).unwrap();
+    for name in ["/a", "/idle1", "/b"] {
+        world.publish(name, 1).unwrap();
+        world.join(name, From::Now).unwrap();
+    }
     assert_eq!(world.store.find("/idle2"), None, "then the coldest without members");
-    world.join("/idle1", From::Now).unwrap();
-    world.join("/b", From::Now).unwrap();
-    assert_eq!((world.store.find("/idle3"), world.counts()), (None, (3, 0, 256 + 2 * 65)));
-    assert_eq!(world.join("/c", From::Now), Err(TooManyChannels));
+    assert_eq!((world.store.find("/idle3"), world.counts()), (None, (3, 0, 3 * 256 + 5 * 65)));
     assert_eq!(world.publish("/c", 1), Err(TooManyChannels));
-    world.join("/a", From::Now).unwrap();
+    world.flush();
     world.leave("/b");
     assert_eq!(world.publish("/c", 1).unwrap().offset, 1);
-    assert_eq!(world.counts().0, 3);
+    assert_eq!((world.store.find("/b"), world.counts().0), (None, 3));
 }
 
 #[test]
@@ -309,9 +313,9 @@ fn what_this_turn_published_keeps_its_place() {
     world.join("/a", From::Now).unwrap();
     world.publish("/a", 1).unwrap();
     world.leave("/a");
-    assert_eq!(world.join("/b", From::Now), Err(TooManyChannels), "the batch is open");
+    assert_eq!(world.publish("/b", 1), Err(TooManyChannels), "the batch is open");
     world.flush();
-    assert!(world.join("/b", From::Now).is_ok());
+    assert!(world.publish("/b", 1).is_ok());
 }
 
 #[test]
@@ -396,7 +400,7 @@ fn one_channel_keeps_what_its_settings_say() {
     world.check();
     world.publish("/a", 10).unwrap();
     world.flush();
-    assert_eq!((kept(&mut world, "/a"), world.read("/a", From::Position(Position::NONE)).1), (2, None));
+    assert_eq!((kept(&mut world, "/a"), world.read("/a", From::Position(Position::NONE)).1), (2, expired(4)));
     world.configure("/a", ChannelSettings::default().history_bytes(10)).unwrap();
     assert_eq!(kept(&mut world, "/a"), 1);
     // A channel that keeps nothing any more, and has no members, sleeps.

@@ -74,6 +74,19 @@ impl Server {
         self.broker.publish_as(channel, message.into(), from, name, except)
     }
 
+    /// Publishes because a connection asks for it that is not told as the sender, such as that of an HTTP request: where a
+    /// channel has to make way for it, it is first of all one of its own address.
+    pub fn publish_for(
+        &mut self,
+        asker: ConnectionId,
+        channel: &str,
+        message: impl Into<Message>,
+        name: Option<Arc<str>>,
+        except: Option<ConnectionId>,
+    ) -> Published {
+        self.broker.publish_for(asker, channel, message.into(), name, except)
+    }
+
     /// Answers a request with a stream of a channel's messages: a subscriber like any other. The id's Close event
     /// follows in any case.
     pub fn stream(&mut self, exchange: Exchange, format: StreamFormat, channel: &str, from: From) -> ConnectionId {

@@ -317,3 +317,27 @@ fn status(broker: &Broker, target: &str) -> u16 {
     peer.write(upgrade_request(target, OFFER).as_bytes());
     peer.read_head()[9..12].parse().unwrap()
 }
+
+/// One notice named everybody as often as he had come and gone, and was longer than anybody may have unsent.
+#[test]
+fn who_comes_and_goes_many_times_in_a_turn_is_named_once() {
+    let broker = Broker::start(|_| {});
+    let (mut ann, _) = join(&broker, "/room");
+    let (mut bob, _) = join(&broker, "/room");
+    next(&mut ann, "join");
+    let mut burst = frame(FIN | TEXT, br#"{"type":"members","channel":"/room"}"#);
+    for _ in 0..100 {
+        burst.extend(frame(FIN | TEXT, br#"{"type":"unsubscribe","channel":"/room"}"#));
+        burst.extend(frame(FIN | TEXT, br#"{"type":"subscribe","channel":"/room"}"#));
+    }
+    burst.extend(frame(FIN | TEXT, br#"{"type":"publish","channel":"/room","data":"done"}"#));
+    bob.write(&burst);
+    let mut named = 0;
+    for told in std::iter::repeat_with(|| event(&mut ann)).take_while(|told| told["data"] != "done") {
+        named += told["members"].as_array().map_or(0, Vec::len);
+    }
+    // The bytes may take a few turns to arrive.
+    assert!(named < 30, "{named} names");
+    command(&mut ann, r#"{"type":"members","channel":"/room","ref":1}"#);
+    assert_eq!(next(&mut ann, "members")["count"], 2);
+}

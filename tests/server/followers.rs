@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::common::{Answer, BINARY, Broker, Peer, TEXT, ask, post};
+use crate::common::{Answer, BINARY, Broker, Peer, TEXT, ask, post, upgrade_request};
 
 fn get(target: &str, headers: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
@@ -111,6 +111,41 @@ fn a_follower_resumes_behind_what_it_has() {
     let again = ask(broker.address, get(&format!("/chat?since={}", positions[2]), &unchanged));
     assert_eq!((again.status, again.header("slotcast-position")), (304, behind.header("slotcast-position")));
     assert_eq!(ask(broker.address, get("/chat", &unchanged)).status, 200);
+}
+
+/// Who had asked before there was a channel got what was kept, and was told of no loss.
+#[test]
+fn the_position_of_no_channel_is_before_its_first_message_at_every_door() {
+    let broker = Broker::start(|config| config.limits.history_messages = 2);
+    let nobody = ask(broker.address, get("/chat", ""));
+    assert_eq!((nobody.header("slotcast-position"), value(&nobody.text(), "position")), (Some("0.0"), "0.0"));
+    for text in ["a", "b", "c", "d", "e"] {
+        post(broker.address, "/chat", "", text.as_bytes());
+    }
+    for query in ["since=0.0", "since=0.0&wait=5"] {
+        let answer = ask(broker.address, get(&format!("/chat?{query}"), ""));
+        assert_eq!(answer.header("slotcast-lost"), Some("3"), "{query}");
+        assert!(answer.text().contains("\"lost\":{\"count\":3,\"reason\":\"expired\"}"), "{query}: {}", answer.text());
+    }
+    for (accept, since) in [("text/event-stream", "Last-Event-ID: 0.0\r\n"), ("application/x-ndjson", "")] {
+        let (mut peer, head) = follow(&broker, "/chat?since=0.0", accept, since);
+        assert!(head.contains("Slotcast-Lost: 3\r\n"), "{accept}: {head}");
+        let end = if accept == "application/x-ndjson" { "\n" } else { "\n\n" };
+        block(&mut peer, end);
+        let lost = block(&mut peer, end);
+        assert!(lost.contains("\"type\":\"lost\"") && lost.contains("\"count\":3"), "{accept}: {lost}");
+        assert!(block(&mut peer, end).contains('d'), "{accept}");
+    }
+    let mut raw = Peer::connect(broker.address);
+    raw.write(upgrade_request("/chat?since=0.0", "").as_bytes());
+    assert!(raw.read_head().contains("Slotcast-Lost: 3\r\n"));
+    let mut json = Peer::connect(broker.address);
+    json.write(upgrade_request("/other", "Sec-WebSocket-Protocol: v1.slotcast.json\r\n").as_bytes());
+    json.read_head();
+    json.send(TEXT, br#"{"type":"subscribe","channel":"/chat","since":"0.0","ref":1}"#);
+    let ack = std::iter::repeat_with(|| String::from_utf8(json.read_frame().payload).unwrap());
+    let ack = ack.take(9).find(|said| said.contains("\"ack\"")).expect("an answer");
+    assert!(ack.contains("\"lost\":{\"count\":3,\"reason\":\"expired\"}"), "{ack}");
 }
 
 #[test]
@@ -249,7 +284,7 @@ fn a_head_request_follows_nothing() {
 fn an_event_source_without_room_is_told_to_come_back() {
     let broker = Broker::start(|config| {
         config.limits.max_connections = 3;
-        config.limits.max_channels = 1;
+        config.limits.max_listened = 1;
     });
     let inside = broker.join("/chat");
     let (mut channel, _) = follow(&broker, "/other", "text/event-stream", "");

@@ -11,8 +11,8 @@ use slotcast::proto::close::CloseCode;
 use slotcast::{Config, Polled};
 
 use crate::common::{
-    Answer, BINARY, Broker, CLOSE, CONTINUATION, DEADLINE, FIN, PING, PONG, Peer, TEXT, bind, frame, pattern, post,
-    prose, upgrade_request,
+    Answer, BINARY, Broker, CLOSE, CONTINUATION, DEADLINE, FIN, PING, PONG, Peer, TEXT, ask, bind, frame, pattern,
+    post, prose, upgrade_request,
 };
 
 const SHORT: Duration = Duration::from_millis(200);
@@ -350,15 +350,73 @@ fn connections_of_one_address_behind_a_proxy_are_limited() {
 
 #[test]
 fn channels_are_limited() {
-    let broker = Broker::start(|config| config.limits.max_channels = 2);
+    let broker = Broker::start(|config| config.limits.max_listened = 2);
     let (_one, two) = (broker.join("/1"), broker.join("/2"));
-    let mut third = Peer::connect(broker.address);
-    third.write(upgrade_request("/3", "").as_bytes());
-    let answer = Answer::read(&mut third);
-    assert!(answer.is_problem(503, "too_many_channels"), "{answer:?}");
+    for headers in ["", "Sec-WebSocket-Protocol: v1.slotcast.json\r\n"] {
+        let mut third = Peer::connect(broker.address);
+        third.write(upgrade_request("/3", headers).as_bytes());
+        let answer = Answer::read(&mut third);
+        assert!(answer.is_problem(503, "too_many_channels"), "{answer:?}");
+    }
+    let poll = ask(broker.address, "GET /3?wait=9 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(poll.is_problem(503, "too_many_channels"), "{poll:?}");
     two.close();
     // The channel went with its last member, before that member's stream ended.
     broker.join("/3").close();
+}
+
+/// 782 connections in 128 channels each made all idle histories and positions go, and who published was told that there
+/// were too many channels; held polls did the same.
+#[test]
+fn who_only_listens_takes_nothing_from_who_publishes() {
+    let broker = Broker::start(|config| {
+        config.limits.max_channels = 20;
+        config.limits.max_listened = 10;
+    });
+    let told: Vec<Answer> = (0..20).map(|i| post(broker.address, &format!("/{i}"), "", b"kept")).collect();
+    let mut peer = Peer::join(broker.address, "/listen");
+    let mut json = Peer::connect(broker.address);
+    json.write(upgrade_request("/listen", "Sec-WebSocket-Protocol: v1.slotcast.json\r\n").as_bytes());
+    json.read_head();
+    for i in 0..50 {
+        json.send(TEXT, format!(r#"{{"type":"subscribe","channel":"/listen/{i}","ref":{i}}}"#).as_bytes());
+    }
+    let answers = std::iter::repeat_with(|| String::from_utf8(json.read_frame().payload).unwrap());
+    let last = answers.filter(|said| said.contains("too_many_channels")).find(|said| said.contains("\"ref\":49"));
+    assert!(last.is_some());
+    let mut polls: Vec<Peer> = (0..20).map(|_| Peer::connect(broker.address)).collect();
+    for (i, poll) in polls.iter_mut().enumerate() {
+        poll.write(format!("GET /poll/{i}?wait=9 HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+        assert!(Answer::read(poll).is_problem(503, "too_many_channels"));
+    }
+    for (i, told) in told.iter().enumerate() {
+        let kept = ask(broker.address, format!("GET /{i} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!(kept.header("slotcast-position"), told.header("slotcast-position"));
+        assert!(kept.text().contains("kept"), "{}", kept.text());
+    }
+    assert_eq!(post(broker.address, "/new", "", b"x").status, 200);
+    assert_eq!(post(broker.address, "/listen", "", b"there").status, 200);
+    peer.expect_text("there");
+}
+
+/// 100,000 messages of a byte over one socket made the histories and positions of all others go.
+#[cfg(target_os = "linux")] // Elsewhere loopback has one address.
+#[test]
+fn who_publishes_takes_from_himself() {
+    let broker = Broker::start(|config| config.limits.max_channels = 100);
+    let told: Vec<Answer> = (0..40).map(|i| post(broker.address, &format!("/{i}"), "", b"kept")).collect();
+    let mut flood = Peer::connect_from([127, 0, 0, 2].into(), broker.address);
+    for i in 0..500 {
+        let request = format!("POST /flood/{i} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx");
+        flood.write(request.as_bytes());
+        assert_eq!(Answer::read(&mut flood).status, 200);
+    }
+    for (i, told) in told.iter().enumerate() {
+        let kept = ask(broker.address, format!("GET /{i} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!(kept.header("slotcast-position"), told.header("slotcast-position"));
+        assert!(kept.text().contains("kept"), "{}", kept.text());
+    }
+    assert_eq!(post(broker.address, "/new", "", b"x").status, 200);
 }
 
 /// Unfinished requests and messages of all together; whoever holds the most goes first.

@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 use slotcast::broker::event::ConnectionId;
 use slotcast::channel::dialect::command::{self, Command, CommandError, Ref};
 use slotcast::channel::dialect::{Encoding, Event};
+use slotcast::channel::log::From;
 use slotcast::channel::position::Position;
 use slotcast::proto::message::{Kind, Message};
 
+use crate::ask::Dialect;
 use crate::embedder::CHANNELS;
 use crate::peer::Peer;
 use crate::random::Random;
@@ -141,6 +143,27 @@ impl World {
                 }
             }
             _ => panic!("{id}: no command of ours: {command:?}"),
+        }
+    }
+
+    /// One who speaks the dialect leaves a channel and comes back, within the turn, now and then with somebody between.
+    pub fn leave_and_come_back(&mut self, id: ConnectionId, other: Option<ConnectionId>) {
+        let channel = self.random.pick(&CHANNELS[1..]);
+        let asks = self.random.one_in(4);
+        for _ in 0..1 + self.random.below(4) {
+            if !self.oracle.is_member(id, channel) {
+                return;
+            }
+            assert!(self.broker.leave(id, channel), "{id} left {channel}");
+            self.oracle.left(id, channel);
+            if let Some(other) = other.filter(|&other| self.embedder.is_open(other)) {
+                self.join_from(other, channel, From::Now, &Reference::default());
+                if asks && self.oracle.dialect(other).is_some_and(|dialect| dialect == Dialect::Json) {
+                    self.tell_members(other, channel, &Reference::number(1));
+                }
+            }
+            self.join_from(id, channel, From::Now, &Reference::default());
+            self.embedder.count("comings and goings in one turn");
         }
     }
 

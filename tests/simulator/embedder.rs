@@ -285,11 +285,19 @@ impl World {
     ) -> Option<Position> {
         let mut who = from.map_or_else(Who::default, |id| self.oracle.who(id));
         who.name = name.or(who.name);
-        let broker = &mut self.broker;
-        match broker.publish_as(channel, message_of(&data), from, name.map(Into::into), except) {
+        // Now and then somebody asks for it who is not told as the sender.
+        let open = self.embedder.open();
+        let asker = from.or_else(|| (!open.is_empty() && self.random.one_in(2)).then(|| self.random.pick(&open)));
+        let maker = asker.and_then(|id| self.kernel.get(id)?.address);
+        let (broker, message, its_name) = (&mut self.broker, message_of(&data), name.map(Into::into));
+        let published = match asker.filter(|_| from.is_none()) {
+            Some(asker) => broker.publish_for(asker, channel, message, its_name, except),
+            None => broker.publish_as(channel, message, from, its_name, except),
+        };
+        match published {
             Published::Done { position, receivers } => {
                 let is_there = |name: &str| broker.position_of(name) != Position::NONE;
-                let (owed, offset) = self.oracle.published(channel, data, who, except, is_there);
+                let (owed, offset) = self.oracle.published(channel, data, (who, maker), except, is_there);
                 assert_eq!((receivers, position.offset), (owed, offset), "published to {channel}");
                 if self.oracle.exists(channel) {
                     self.oracle.learned(channel, position.epoch);
@@ -297,7 +305,9 @@ impl World {
                 self.embedder.positions.push(position);
                 return Some(position);
             }
-            Published::TooManyChannels => assert!(self.oracle.is_full_for(channel), "no place for {channel}"),
+            Published::TooManyChannels => {
+                assert!(self.oracle.is_full_to_publish(channel, maker), "no place for {channel}");
+            }
             _ => assert!(data.1.len() > self.broker.limits().max_message),
         }
         None
@@ -322,7 +332,7 @@ impl World {
             count => Some(open[self.random.below(count)]),
         };
         let channel = self.random.pick(&CHANNELS);
-        match (self.random.below(26), anyone) {
+        match (self.random.below(27), anyone) {
             (0..12, _) => {
                 // One who polls is not left out.
                 let polls = self.oracle.all_held().first().copied().filter(|_| self.random.one_in(8));
@@ -363,6 +373,10 @@ impl World {
                 }
             }
             (22, Some(id)) => self.try_stale(id),
+            (26, Some(id)) if self.embedder.is_open(id) && !self.is_stream(id) => {
+                let other = open[self.random.below(open.len())];
+                self.leave_and_come_back(id, Some(other).filter(|&other| other != id));
+            }
             (24, _) => self.read(channel),
             (25, Some(id)) if self.oracle.dialect(id) == Some(Dialect::Json) && self.embedder.is_open(id) => {
                 // Somebody comes, is named, and goes.

@@ -108,6 +108,7 @@ fn limits(random: &mut Random) -> Limits {
     }
     limits.slow_consumer = random.pick(&SlowConsumer::ALL);
     limits.max_channels = random.pick(&[1, 2, 3, 100]);
+    limits.max_listened = random.pick(&[1, 2, 3, 100]);
     limits.max_channels_per_connection = random.pick(&[1, 2, 128]);
     limits.max_control_rate = random.pick(&[2, 10, 100, 100]);
     limits.max_connections = random.pick(&[2, 8, 100, 100]);

@@ -1,6 +1,8 @@
 //! What stays of channels, said again in the plainest way: histories, positions, and who makes way. Only which of
 //! several that came to rest in the same millisecond makes way is not said: that the broker tells.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use slotcast::channel::log::From;
@@ -19,6 +21,9 @@ pub(super) enum State {
 
 /// Where one begins, and what it has lost: how many, or None if nobody knows.
 pub type Start = (u64, Option<Option<u64>>);
+
+/// Who has published: an address, or None if nobody's request asked for it.
+pub type Maker = Option<IpAddr>;
 
 /// How positions are told.
 pub fn position(epoch: Epoch, offset: u64) -> String {
@@ -41,17 +46,26 @@ impl Life {
         if self.kept().is_empty() { 0 } else { 256 + self.kept().iter().map(cost).sum::<usize>() }
     }
 
+    /// Of all that came after what one has seen, what one does not get is lost. Who was told `0.0` has seen nothing.
     pub(super) fn resolve(&self, from: From) -> Start {
-        let (head, tail) = (self.entries.len() as u64, self.tail as u64);
-        match from {
-            From::Now => (head, None),
-            From::Last(count) => (head.saturating_sub(count).max(tail), None),
-            From::Position(p) if p == Position::NONE => (tail, None),
-            From::Position(p) if Some(p.epoch) != self.epoch => (tail, Some(None)),
-            From::Position(p) if p.offset < tail => (tail, Some(Some(tail - p.offset))),
-            From::Position(p) => (p.offset, None),
-            _ => (tail, None),
-        }
+        let head = self.entries.len() as u64;
+        let seen = match from {
+            From::Position(Position::NONE) => Some(0),
+            From::Position(p) => (Some(p.epoch) == self.epoch).then_some(p.offset),
+            From::Last(count) => Some(head.saturating_sub(count)),
+            From::Now => Some(head),
+            _ => Some(0),
+        };
+        let gets = self.kept().len() as u64;
+        let gets = seen.map_or(gets, |seen| gets.min(head - seen));
+        let missed = seen.map(|seen| head - seen - gets);
+        let asked = matches!(from, From::Position(_)) && missed != Some(0);
+        (head - gets, asked.then_some(missed))
+    }
+
+    /// Whether anybody was told a position that has its epoch in it: that must hold.
+    pub(super) fn is_known(&self) -> bool {
+        self.known || !self.entries.is_empty()
     }
 }
 
@@ -65,8 +79,8 @@ impl Oracle {
 
     /// The position of a channel, whose epoch is whatever the broker said first.
     pub fn assert_position(&mut self, channel: &str, position: Position) {
-        let Some(&life) = self.current.get(channel) else {
-            return assert_eq!(position, Position::NONE, "{channel} does not exist");
+        let Some(&life) = self.current.get(channel).filter(|&&life| self.lives[life].is_known()) else {
+            return assert_eq!(position, Position::NONE, "{channel} does not exist, but for those who poll");
         };
         self.learned(channel, position.epoch);
         assert_eq!(position.offset, self.lives[life].entries.len() as u64, "{channel}: the offset");
@@ -79,9 +93,23 @@ impl Oracle {
         assert_eq!(*self.lives[life].epoch.get_or_insert(epoch), epoch, "{channel} has changed its epoch");
     }
 
-    /// Whether there is no place for a channel.
+    /// Whether there is no place for a channel, for one who listens.
     pub fn is_full_for(&self, channel: &str) -> bool {
-        !self.exists(channel) && self.current.len() >= self.limits.max_channels && self.make_way().is_empty()
+        self.needs_place(channel, None) && self.make_way(None).is_empty()
+    }
+
+    /// Whether there is no place for what one publishes who is there.
+    pub fn is_full_to_publish(&self, channel: &str, maker: Maker) -> bool {
+        self.needs_place(channel, Some(maker)) && self.make_way(Some(maker)).is_empty()
+    }
+
+    /// Those that something was published to, and those in which there are only listeners, have places of their own.
+    fn needs_place(&self, channel: &str, maker: Option<Maker>) -> bool {
+        let found = self.current.get(channel).map(|&life| self.lives[life].maker.is_some());
+        let has_place = if maker.is_some() { found == Some(true) } else { found.is_some() };
+        let lives = self.current.values().filter(|&&life| self.lives[life].maker.is_some() == maker.is_some());
+        let most = if maker.is_some() { self.limits.max_channels } else { self.limits.max_listened };
+        !has_place && lives.count() >= most
     }
 
     /// What somebody finds who asks and does not join.
@@ -96,32 +124,49 @@ impl Oracle {
         (start, self.lives[life].entries[start.0 as usize..].iter().map(|entry| &entry.data).collect())
     }
 
-    /// Those of which one makes way: the coldest stubs, or else the coldest that are idle.
-    fn make_way(&self) -> Vec<String> {
+    /// Those of which one makes way: for one who listens, of the channels that nothing was published to; for one who has
+    /// published to his part of all or more, of those; or else of those of whoever has published to most. Of the stubs if
+    /// there is one, or else of those that are idle, and of these the coldest.
+    fn make_way(&self, maker: Option<Maker>) -> Vec<String> {
+        let of = |life: usize| self.lives[life].maker;
+        let count = |maker: Option<Maker>| self.current.values().filter(|&&life| of(life) == maker).count();
+        let makers: BTreeSet<Maker> = self.current.values().filter_map(|&life| of(life)).collect();
+        let has_part = count(maker) > 0 && count(maker) >= self.limits.max_channels / makers.len().max(1);
+        let is_own = maker.is_none() || has_part;
+        let may = |life: usize| if is_own { of(life) == maker } else { of(life).is_some() };
         let since = |state| match state {
             State::Asleep(at) => Some((0, at)),
             State::Idle(at) => Some((1, at)),
             State::Busy => None,
         };
-        let coldest = self.current.values().filter_map(|&life| since(self.lives[life].state)).min();
-        let all = self.current.iter().filter(|(_, life)| since(self.lives[**life].state) == coldest);
-        let mut all: Vec<String> = all.filter(|_| coldest.is_some()).map(|(name, _)| name.clone()).collect();
+        let rests = |name: &str| {
+            let life = self.current[name];
+            since(self.lives[life].state).filter(|_| may(life))
+        };
+        let first = self.current.keys().filter_map(|name| rests(name)).map(|(kind, _)| kind).min();
+        let kind = |name: &&String| rests(name).is_some_and(|(kind, _)| Some(kind) == first);
+        let most = self.current.keys().filter(kind).map(|name| count(of(self.current[name]))).max();
+        let of_most = |name: &&String| Some(count(of(self.current[*name]))) == most;
+        let all = || self.current.keys().filter(kind).filter(of_most);
+        let coldest = all().filter_map(|name| rests(name)).min();
+        let mut all: Vec<String> = all().filter(|name| rests(name) == coldest).cloned().collect();
         all.sort_unstable();
         all
     }
 
-    /// A channel for one who joins or publishes.
-    pub(super) fn hold(&mut self, channel: &str, is_there: impl Fn(&str) -> bool) -> usize {
+    /// A channel for one who joins or, if there is a maker, publishes.
+    pub(super) fn hold(&mut self, channel: &str, maker: Option<Maker>, is_there: impl Fn(&str) -> bool) -> usize {
+        if self.needs_place(channel, maker) {
+            let gone = self.make_way(maker).into_iter().find(|name| !is_there(name));
+            self.current.remove(&gone.expect("the coldest makes way"));
+        }
         if let Some(&life) = self.current.get(channel) {
             self.lives[life].state = State::Busy;
+            self.lives[life].maker = self.lives[life].maker.or(maker);
             self.expire(life);
             return life;
         }
-        if self.current.len() >= self.limits.max_channels {
-            let gone = self.make_way().into_iter().find(|name| !is_there(name));
-            self.current.remove(&gone.expect("the coldest makes way"));
-        }
-        self.lives.push(Life { name: channel.to_owned(), ..Life::default() });
+        self.lives.push(Life { name: channel.to_owned(), maker, ..Life::default() });
         self.current.insert(channel.to_owned(), self.lives.len() - 1);
         self.lives.len() - 1
     }
@@ -138,12 +183,28 @@ impl Oracle {
         of.tail = if never { of.entries.len() } else { tail };
         self.expire(life);
         while self.kept().2 > self.limits.history_total {
-            let with_history = self.current.values().filter(|&&life| self.lives[life].cost() > 0);
-            let coldest = with_history.min_by_key(|&&life| self.lives[life].entries.last().map(|last| last.time));
-            let coldest = *coldest.expect("what is held is held by somebody");
-            self.lives[coldest].tail += 1;
-            self.fall_asleep(coldest);
+            let loses = self.loses(self.lives[life].maker);
+            while self.kept().2 > self.limits.history_total && self.lives[loses].cost() > 0 {
+                self.lives[loses].tail += 1;
+            }
+            self.fall_asleep(loses);
         }
+    }
+
+    /// Whose oldest messages go for what one says: his own, if he has said his part or more, or else those of whoever has said
+    /// most; of these the channel that was published to longest ago.
+    fn loses(&self, maker: Option<Maker>) -> usize {
+        let with_history: Vec<&Life> =
+            self.current.values().map(|&life| &self.lives[life]).filter(|life| life.cost() > 0).collect();
+        let makers: BTreeSet<Option<Maker>> = with_history.iter().map(|life| life.maker).collect();
+        let held =
+            |maker| with_history.iter().filter(|life| life.maker == maker).map(|life| life.cost()).sum::<usize>();
+        let most = makers.iter().map(|&maker| held(maker)).max();
+        let is_own = held(maker) >= self.limits.history_total / makers.len().max(1);
+        let may = |life: &Life| if is_own { life.maker == maker } else { Some(held(life.maker)) == most };
+        let lives = self.current.values().filter(|&&life| self.lives[life].cost() > 0 && may(&self.lives[life]));
+        let coldest = lives.min_by_key(|&&life| self.lives[life].entries.last().map(|last| last.time));
+        *coldest.expect("what is held is held by somebody")
     }
 
     fn is_over(&self, at: u64, age: Duration) -> bool {
@@ -172,8 +233,7 @@ impl Oracle {
         }
         of.state = State::Asleep(self.now);
         // Whoever joined was told the position, whether anything was ever published or not; one who polls was not.
-        let known = of.known || !of.entries.is_empty();
-        if !known || self.limits.position_age.is_zero() {
+        if !of.is_known() || self.limits.position_age.is_zero() {
             self.current.retain(|_, other| *other != life);
         }
     }

@@ -23,7 +23,7 @@ use slotcast::limits::{Limits, SlowConsumer};
 use crate::ask::Dialect;
 use crate::random::Random;
 use keeping::State;
-pub use keeping::{Start, position};
+pub use keeping::{Maker, Start, position};
 pub use polls::Answer;
 use polls::Held;
 use presence::{Known, Stay};
@@ -59,6 +59,8 @@ struct Life {
     epoch: Option<Epoch>,
     /// Somebody joined, and so was told the position.
     known: bool,
+    /// Who published to it first; None if nobody has.
+    maker: Option<Maker>,
     /// Who is and was a member.
     stays: Vec<Stay>,
     /// How many of the members are told who joins and leaves.
@@ -140,6 +142,8 @@ pub struct Oracle {
     answering: Vec<usize>,
     time: u64,
     turn: u64,
+    /// When the last flush ended: in order, and in milliseconds.
+    flushed_at: (u64, u64),
     /// Milliseconds that nobody waited for.
     pub gaps: u64,
     /// In milliseconds, and in Unix milliseconds.
@@ -161,6 +165,7 @@ impl Oracle {
             answering,
             time: 0,
             turn: 0,
+            flushed_at: (0, 0),
             gaps: 0,
             now: 0,
             unix_ms: 0,
@@ -232,7 +237,7 @@ impl Oracle {
 
     /// Returns the offset behind which everything follows, and what is lost. `is_there` is asked who made way.
     pub fn joined(&mut self, id: ConnectionId, channel: &str, from: From, is_there: impl Fn(&str) -> bool) -> Start {
-        let life = self.hold(channel, is_there);
+        let life = self.hold(channel, None, is_there);
         let start = self.lives[life].resolve(from);
         let next = start.0 as usize;
         let behind = next < self.lives[life].entries.len();
@@ -250,12 +255,12 @@ impl Oracle {
         &mut self,
         channel: &str,
         data: (bool, Vec<u8>),
-        from: Who,
+        (from, maker): (Who, Maker),
         except: Option<ConnectionId>,
         is_there: impl Fn(&str) -> bool,
     ) -> (usize, u64) {
         let except = except.filter(|&id| self.is_member(id, channel));
-        let life = self.hold(channel, is_there);
+        let life = self.hold(channel, Some(maker), is_there);
         let subscribers = self.subscribers_of(life);
         self.time += 1;
         let (at, unix_ms, time, turn) = (self.now, self.unix_ms, self.time, self.turn);
@@ -325,6 +330,7 @@ impl Oracle {
     pub fn flushed(&mut self) {
         self.turn += 1;
         self.answering.clear();
+        self.flushed_at = (self.time, self.now);
         for life in 0..self.lives.len() {
             self.lives[life].stays.iter_mut().for_each(|stay| stay.is_announced = true);
             if std::mem::take(&mut self.lives[life].touched) {

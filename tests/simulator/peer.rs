@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
+use std::net::IpAddr;
 
 use flate2::{Compress, Compression, FlushCompress};
 
@@ -36,6 +37,7 @@ pub enum Ending {
 /// One peer and its socket.
 pub struct Peer {
     pub id: ConnectionId,
+    pub address: Option<IpAddr>,
     /// What it has said and has not arrived.
     pub wire: VecDeque<u8>,
     /// What has arrived and was not read.
@@ -85,6 +87,7 @@ impl Peer {
     pub fn new(id: ConnectionId, reader: Reader, room: usize) -> Peer {
         Peer {
             id,
+            address: None,
             wire: VecDeque::new(),
             arrived: VecDeque::new(),
             ending: None,

@@ -42,14 +42,15 @@ impl Oracle {
     fn answer_of(&self, channel: &str, life: Option<usize>, from: usize, to: usize, lost: Option<Value>) -> Value {
         let item = |at| in_dialect(Dialect::Poll, words::message(&self.lives[life.expect("published")], at));
         let items: Vec<Value> = (from..to).filter_map(item).collect();
-        let epoch = life.map(|life| self.lives[life].epoch.expect("it was told"));
+        let known = life.map(|life| &self.lives[life]).filter(|of| of.is_known());
+        let epoch = known.map(|of| of.epoch.expect("it was told"));
         let at = epoch.map_or_else(|| "0.0".to_owned(), |epoch| position(epoch, to as u64));
         json!({ "channel": channel, "position": at, "lost": lost, "messages": items })
     }
 
     /// One waits for what comes next.
     pub fn held(&mut self, id: ConnectionId, channel: &str, wait: u64, is_head: bool, is_there: impl Fn(&str) -> bool) {
-        let life = self.hold(channel, is_there);
+        let life = self.hold(channel, None, is_there);
         let next = self.lives[life].entries.len();
         self.polls.push(Held { id, life, next, is_head, due: self.now + wait, gaps: self.gaps });
     }

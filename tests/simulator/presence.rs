@@ -67,18 +67,30 @@ impl Oracle {
         let names = there.map(|stay| (stay.who.id.clone().expect("accepted"), stay.who.name.map(str::to_owned)));
         let names = names.collect();
         let came = (self.time, self.now);
-        of.stays.push(Stay {
-            id,
-            who: who.clone(),
-            came,
-            went: None,
-            is_announced: of.listeners == 0,
-            is_secret: false,
-        });
+        let (who, is_back) = (who.clone(), self.came_back(life, id));
+        let of = &mut self.lives[life];
+        of.stays.push(Stay { id, who, came, went: None, is_announced: is_back || of.listeners == 0, is_secret: false });
         self.changed(life);
         // What it was told of an earlier stay may still be under way.
-        let sure = !again && self.lives[life].members() <= self.limits.max_presence;
+        let of = &self.lives[life];
+        let sure = !again && of.members() <= self.limits.max_presence && of.crowded_at <= self.flushed_at.0;
         Known { names: sure.then_some(names), since: self.time, count: None }
+    }
+
+    /// Whether one is back before its going is told: it has not gone. Those who have come meanwhile will not be told of it.
+    fn came_back(&mut self, life: usize, id: ConnectionId) -> bool {
+        let (flushed, of) = (self.flushed_at.0, &self.lives[life]);
+        let before = of.stays.iter().rev().find(|stay| stay.id == id).filter(|stay| stay.is_announced);
+        let Some(stay) = before else { return false };
+        let Some((went, _)) = stay.went.filter(|&(time, _)| time > flushed) else { return false };
+        let (one, name) = (stay.who.id.clone().expect("accepted"), stay.who.name.map(str::to_owned));
+        let streams = self.views.values_mut().flat_map(|view| &mut view.streams);
+        for stream in streams.filter(|stream| stream.life == life && stream.known.since > went) {
+            if let Some(names) = &mut stream.known.names {
+                names.insert(one.clone(), name.clone());
+            }
+        }
+        true
     }
 
     /// One leaves.
@@ -98,13 +110,17 @@ impl Oracle {
     }
 
     fn changed(&mut self, life: usize) {
+        let (grace, flushed) = (self.grace_ms(), self.flushed_at.1);
         let of = &mut self.lives[life];
         if of.listeners == 0 {
             return of.announce_all();
         }
+        // Nobody is named if more have gone than may be, since that was told last, or as long as it may be held back. How
+        // many of these came back in time is not said.
+        let untold = of.stays.iter().filter(|stay| stay.went.is_some_and(|(_, at)| at + grace >= flushed)).count();
         of.touched = true;
         (of.changed_at, of.changed_in) = (self.now, Some(self.turn));
-        if of.members() > self.limits.max_presence {
+        if of.members().max(untold) > self.limits.max_presence {
             of.crowded_at = self.time;
             of.announce_all();
             let streams = self.views.values_mut().flat_map(|view| &mut view.streams);
@@ -132,9 +148,15 @@ impl Oracle {
             grace = 0;
         }
         let of = &self.lives[stream.life];
+        let names = notice["members"].as_array().map_or(0, Vec::len);
+        assert!(names <= self.limits.max_presence, "{id}: {names} names in one notice");
         match notice["type"].as_str() {
             Some("members") => {
                 assert_eq!(notice.get("members"), None, "{id}: nobody asked");
+                // It may be of an earlier life.
+                let crowded = self.lives.iter().any(|other| other.name == of.name && other.crowded_at > 0);
+                assert!(crowded, "{id}: {} never had too many to be named", of.name);
+                stream.known.names = None;
                 stream.known.count = Some(notice["count"].as_u64().expect("a number"));
             }
             Some("join") => named(notice).into_iter().for_each(|one| stream.known.join(of, one, grace)),

@@ -1,5 +1,6 @@
 //! The world around a broker: peers, an embedder and time. Who is read when is the broker's own schedule, as in the real loop.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use slotcast::broker::Broker;
@@ -71,7 +72,7 @@ impl World {
     /// A new connection; None if there are too many.
     pub fn connect(&mut self, reader: Reader, room: usize) -> Option<&mut Peer> {
         self.opened += 1;
-        let address = ([10, 0, 0, self.random.below(3) as u8], 1024 + self.opened).into();
+        let address: SocketAddr = ([10, 0, 0, self.random.below(3) as u8], 1024 + self.opened).into();
         let admin = self.random.one_in(16);
         let opened = if admin { self.broker.open_admin(address, false) } else { self.broker.open(address, false) };
         if opened.is_none() {
@@ -79,7 +80,9 @@ impl World {
         }
         let id = opened?;
         self.kernel.place(Peer::new(id, reader, room));
-        self.kernel.get(id)
+        let peer = self.kernel.get(id)?;
+        peer.address = Some(address.ip());
+        Some(peer)
     }
 
     /// One turn, after the clock went on.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::followers::World;
 use crate::broker::event::{Accept, ConnectionId, Event, Exchange};
+use crate::broker::presence::MAX_HELD_LEAVES;
 use crate::broker::reason::Cause;
 use crate::channel::log::From;
 use crate::limits::Limits;
@@ -206,6 +207,61 @@ fn who_is_sent_away_takes_no_more_log_than_may_be_unsent() {
     world.broker.close(id, crate::proto::close::CloseCode::GOING_AWAY, "bye");
     let unsent = world.broker.unsent(id);
     assert!(unsent < (2 << 20) + 150_000, "{unsent}");
+}
+
+/// 600 that came and went 128 times in a turn made one notice of 12 MB, and everybody in the room was closed with 1013.
+#[test]
+fn notices_of_who_comes_and_goes() {
+    let mut world = World::new(Limits { max_presence: 700, ..Limits::default() });
+    let name = |i| Some(Arc::from(format!("{i:064}")));
+    let ann = world.accept(&Accept::join("/room", From::Now).json_dialect().name(name(0)));
+    let all: Vec<ConnectionId> =
+        (1..=600).map(|i| world.accept(&Accept::join("/room", From::Now).json_dialect().name(name(i)))).collect();
+    world.flush();
+    for round in 0..128 {
+        for &id in &all {
+            assert!(world.broker.leave(id, "/room"));
+            assert!(world.broker.join(id, "/room", From::Now).is_ok());
+        }
+        if round == 0 {
+            // Whoever was told in mid-turn who is there has to be told of both.
+            world.broker.tell_members(ann, "/room", None);
+        }
+    }
+    assert!(world.broker.wants_flush(), "what the notices cost counts for the turn");
+    let told = world.flush();
+    let once = told.len() / 601;
+    assert!(once < 3 * 600 * 100, "{once} bytes for each");
+    assert!(world.broker.is_live(ann) && world.broker.members("/room") == 601);
+    // Those who cause them cannot ask for more in one turn than the turn may make.
+    let mut world = World::new(Limits { max_presence: 700, ..limits() });
+    let ids: Vec<ConnectionId> =
+        (0..100).map(|i| world.accept(&Accept::join("/room", From::Now).json_dialect().name(name(i)))).collect();
+    world.flush();
+    world.flush();
+    let left = turns_at(&mut world, 100, |world, i| assert!(world.broker.leave(ids[i], "/room")));
+    assert!(left > 10, "{left}");
+}
+
+/// Each is a few hundred bytes that nobody counts for whoever has gone.
+#[test]
+fn leaves_that_are_held_back_in_all_channels_together() {
+    let limits = Limits { leave_grace: Duration::from_secs(20), max_presence: 65_536, ..Limits::default() };
+    let mut world = World::new(limits);
+    let rooms = ["/one", "/other"];
+    for room in rooms {
+        world.accept(&Accept::join(room, From::Now).json_dialect());
+    }
+    for batch in 0..MAX_HELD_LEAVES / 1000 + 1 {
+        let named = |i: usize| Accept::join(rooms[i % 2], From::Now).name(Some(Arc::from(format!("{batch}.{i}"))));
+        let ids: Vec<ConnectionId> = (0..1000).map(|i| world.accept(&named(i))).collect();
+        world.flush();
+        ids.iter().for_each(|&id| world.broker.broken(id));
+        while world.broker.next_event().is_some() {}
+        world.broker.reap(|_| {});
+    }
+    assert_eq!(world.broker.recount_presence().0, MAX_HELD_LEAVES);
+    assert!(world.flush().contains("\"type\":\"leave\""), "those past it are told at once");
 }
 
 /// A leave that is held back left a note with every flush of its channel.

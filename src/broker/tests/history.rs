@@ -150,6 +150,8 @@ fn it_wakes_up_once_a_second_at_most() {
 fn one_channel_too_many() {
     let mut world = World::new(limits());
     let (_, b) = (world.open("/a", From::Now), world.open("/b", From::Now));
+    world.publish("/a", "text");
+    world.publish("/b", "text");
     world.turn(1);
     let published = world.broker.publish("/c", Message::text("x"), None, None);
     assert_eq!(published, Published::TooManyChannels);

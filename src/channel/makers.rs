@@ -1,0 +1,159 @@
+//! Who made which channel, so that anyone who needs a place takes it from himself first. A maker is a keyed hash of an
+//! address, which only the broker knows: 32 bits, so that two share one only by chance, and then share their places.
+
+use std::collections::HashMap;
+
+use slab::Slab;
+
+use super::lru::Ends;
+
+/// In the place of a maker's key: nothing was ever published to the channel.
+pub(super) const NOBODY: u32 = u32::MAX;
+
+/// So many places are kept when a crowd has gone.
+const FEW: usize = 1024;
+
+/// Anyone may have this part of all places, and of all histories, however many others there are.
+const LEAST_SHARE: usize = 1024;
+
+/// What one maker has.
+#[derive(Debug)]
+pub(super) struct Maker {
+    hash: u32,
+    /// Channels that something was published to.
+    pub(super) channels: u32,
+    /// What their histories cost.
+    pub(super) held: usize,
+    /// Those that sleep, by when they fell asleep.
+    pub(super) stubs: Ends,
+    /// Those that are awake and have no members, by when they were published to or left last.
+    pub(super) idle: Ends,
+    /// Those that have history, by their last publish.
+    pub(super) recent: Ends,
+}
+
+impl Maker {
+    /// The channel that goes first.
+    pub(super) fn coldest(&self) -> Option<u32> {
+        self.stubs.coldest().or(self.idle.coldest())
+    }
+}
+
+/// All makers of channels that there are.
+///
+/// Invariants: each has a channel, and `keys` has its key; `with_history` are those whose histories cost something.
+#[derive(Debug, Default)]
+pub(super) struct Makers {
+    slab: Slab<Maker>,
+    keys: HashMap<u32, u32>,
+    with_history: usize,
+}
+
+impl Makers {
+    pub(super) fn find(&self, hash: u32) -> Option<&Maker> {
+        self.get(*self.keys.get(&hash)?)
+    }
+
+    pub(super) fn get(&self, key: u32) -> Option<&Maker> {
+        self.slab.get(key as usize)
+    }
+
+    pub(super) fn get_mut(&mut self, key: u32) -> Option<&mut Maker> {
+        self.slab.get_mut(key as usize)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Maker)> {
+        self.slab.iter().map(|(key, maker)| (key as u32, maker))
+    }
+
+    /// One channel more is of this maker, whose key it returns.
+    pub(super) fn claim(&mut self, hash: u32) -> u32 {
+        let slab = &mut self.slab;
+        let new = || {
+            let (stubs, idle, recent) = (Ends::EMPTY, Ends::EMPTY, Ends::EMPTY);
+            slab.insert(Maker { hash, channels: 0, held: 0, stubs, idle, recent }) as u32
+        };
+        let key = *self.keys.entry(hash).or_insert_with(new);
+        if let Some(maker) = self.slab.get_mut(key as usize) {
+            maker.channels += 1;
+        }
+        key
+    }
+
+    /// One channel less is of this maker.
+    pub(super) fn release(&mut self, key: u32) {
+        let Some(maker) = self.slab.get_mut(key as usize) else { return };
+        maker.channels -= 1;
+        if maker.channels == 0 {
+            debug_assert_eq!(maker.held, 0, "a maker without channels has history");
+            let maker = self.slab.remove(key as usize);
+            self.keys.remove(&maker.hash);
+            if self.keys.capacity() > FEW && self.keys.len() < self.keys.capacity() / 8 {
+                self.keys.shrink_to(self.keys.len() * 2);
+                self.slab.shrink_to_fit();
+            }
+        }
+    }
+
+    /// What the histories of this maker cost has changed.
+    pub(super) fn recount(&mut self, key: u32, before: usize, after: usize) {
+        let Some(maker) = self.slab.get_mut(key as usize) else { return };
+        let had = maker.held > 0;
+        maker.held = maker.held - before + after;
+        let has = maker.held > 0;
+        self.with_history = self.with_history + usize::from(has) - usize::from(had);
+    }
+
+    /// How many channels each may have, of so many, before it has to make room for itself.
+    pub(super) fn share_of_channels(&self, all: usize) -> usize {
+        (all / self.slab.len().max(1)).max(all / LEAST_SHARE).max(1)
+    }
+
+    /// How many bytes of history each may have, of so many, before it has to make room for itself.
+    pub(super) fn share_of_history(&self, all: usize) -> usize {
+        (all / self.with_history.max(1)).max(all / LEAST_SHARE)
+    }
+
+    /// Panics if an invariant does not hold: for tests.
+    pub(super) fn assert_invariants(&self) {
+        assert_eq!(self.keys.len(), self.slab.len());
+        for (key, maker) in self.iter() {
+            assert_eq!(self.keys.get(&maker.hash), Some(&key), "a maker that is not found");
+            assert!(maker.channels > 0, "a maker of nothing");
+        }
+        let with_history = self.iter().filter(|(_, maker)| maker.held > 0).count();
+        assert_eq!(self.with_history, with_history, "makers with history are not counted as they are");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ledger() {
+        // In the slab, and in the map with its byte of control: at most twice as many places as makers.
+        assert!(size_of::<Maker>() <= 48, "{}", size_of::<Maker>());
+        assert_eq!(size_of::<(u32, u32)>(), 8);
+    }
+
+    #[test]
+    fn shares() {
+        let mut makers = Makers::default();
+        assert_eq!((makers.share_of_channels(100), makers.share_of_history(100)), (100, 100));
+        let keys: Vec<u32> = (0..4).map(|hash| makers.claim(hash)).collect();
+        assert_eq!((makers.share_of_channels(100), makers.share_of_history(100)), (25, 100));
+        makers.recount(keys[0], 0, 10);
+        makers.recount(keys[1], 0, 10);
+        assert_eq!(makers.share_of_history(100), 50);
+        makers.recount(keys[0], 10, 0);
+        makers.release(keys[0]);
+        makers.assert_invariants();
+        assert_eq!((makers.share_of_channels(99), makers.share_of_history(100)), (33, 100));
+        (10..1000).for_each(|hash| assert!(makers.claim(hash) < 1000));
+        // However many there are, one who comes new may have some.
+        assert_eq!((makers.share_of_channels(100_000), makers.share_of_channels(10)), (100, 1));
+        (1000..100_000).for_each(|hash| assert!(makers.claim(hash) < 100_000));
+        assert_eq!(makers.share_of_channels(100_000), 97);
+    }
+}

@@ -1,0 +1,82 @@
+//! What always holds of all channels: for tests.
+
+use std::sync::Arc;
+
+use super::{OWN, OWN_RECENT, Slot, State, Store};
+use crate::channel::makers::NOBODY;
+use crate::limits::Limits;
+
+impl Store {
+    /// Whether a channel's log keeps no more than it may, but for what is too old.
+    pub fn keeps_no_more(&self, key: u32, limits: &Limits) -> bool {
+        let kept = self.retention(key, limits);
+        self.get(key).is_none_or(|channel| channel.log.kept() <= kept.messages && channel.log.bytes() <= kept.bytes)
+    }
+
+    /// Panics, and says which, if an invariant does not hold. It looks at everything: for tests.
+    ///
+    /// # Panics
+    /// If one does not hold.
+    pub fn assert_invariants(&self) {
+        assert_eq!(self.index.len(), self.slots.len());
+        let mut held = 0;
+        for (key, slot) in &self.slots {
+            let name = slot.name();
+            let found = self.index.find(name, &self.slots);
+            assert_eq!(found, Some(key as u32), "{name} is not what its name leads to");
+            let State::Awake(awake) = &slot.state else { continue };
+            let channel = &awake.channel;
+            channel.log.assert_invariants();
+            let (kept, members) = (channel.log.kept() > 0, channel.subscribers() > 0);
+            assert!(kept || members || channel.touched, "{name} is empty and awake");
+            assert_eq!(slot.links.is_in(), kept, "{name}: recent iff it has history");
+            assert_eq!(awake.idle.is_in(), !members && !channel.touched, "{name}: idle iff nobody is in it");
+            held += channel.log.cost();
+        }
+        assert_eq!(self.held, held, "the total is not the sum of what the histories cost");
+        let at = |key: &u32| self.slots[*key as usize].at;
+        let (recent, idle) = (self.recent.walk(&self.slots), self.idle.walk(&self.slots));
+        let (stubs, unheard) = (self.stubs.walk(&self.slots), self.unheard.walk(&self.slots));
+        assert!(recent.is_sorted_by_key(at), "the coldest is not first");
+        assert!(
+            stubs.is_sorted_by_key(at) && unheard.is_sorted_by_key(at),
+            "the stub that sleeps longest is not first"
+        );
+        assert!(recent.iter().chain(&idle).all(|&key| self.get(key).is_some()), "a stub is listed");
+        let sleeping = self.slots.iter().filter(|(_, slot)| matches!(slot.state, State::Stub { .. }));
+        assert_eq!(sleeping.count(), stubs.len() + unheard.len(), "a stub that is not listed");
+        assert_eq!(self.iter().count() + self.stubs(), self.len(), "neither awake nor a stub");
+        let named = |(name, key): (&Arc<str>, &u32)| self.get(*key).is_some_and(|channel| channel.name() == name);
+        assert!(self.awake.iter().all(named) && self.awake.len() == self.iter().count(), "not awake, or not in order");
+        self.assert_makers(&[(recent, 0), (idle, 1), (stubs, 2)]);
+    }
+
+    /// Each maker's lists are those of all, as far as they are of that maker.
+    fn assert_makers(&self, all: &[(Vec<u32>, usize); 3]) {
+        self.makers.assert_invariants();
+        for (key, maker) in self.makers.iter() {
+            let of_it: Vec<(usize, &Slot)> = self.slots.iter().filter(|(_, slot)| slot.maker == key).collect();
+            assert_eq!(maker.channels as usize, of_it.len(), "a maker's channels are not counted as they are");
+            let held: usize = of_it.iter().filter_map(|(key, _)| self.get(*key as u32)).map(|its| its.log.cost()).sum();
+            assert_eq!(maker.held, held, "a maker's histories are not counted as they are");
+            let own = [
+                OWN_RECENT.walk(maker.recent, &self.slots, of_it.len()),
+                OWN.walk(maker.idle, &self.slots, of_it.len()),
+                OWN.walk(maker.stubs, &self.slots, of_it.len()),
+            ];
+            for (list, which) in all {
+                let expected = list.iter().filter(|&&its| self.slots[its as usize].maker == key);
+                assert!(own[*which].iter().eq(expected), "a maker's list is not what all say");
+            }
+        }
+        let heard = self.slots.iter().filter(|(_, slot)| slot.maker != NOBODY).count();
+        assert_eq!(self.heard, heard, "channels that something was published to are not counted as they are");
+        for (_, slot) in &self.slots {
+            let published = match &slot.state {
+                State::Stub { offset, .. } => *offset > 0,
+                State::Awake(awake) => awake.channel.log.head() > 0,
+            };
+            assert_eq!(slot.maker != NOBODY, published, "{} has a maker iff something was published", slot.name());
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Who makes way for whom, and the lists that say so in one step.
+
+use slab::Slab;
+
+use super::{Slot, State, Store, TooManyChannels};
+use crate::channel::lru::{Chain, Links};
+use crate::channel::makers::{Maker, NOBODY};
+use crate::channel::slot::Index;
+use crate::limits::Limits;
+
+/// So many places are kept when a crowd has gone.
+const FEW: usize = 1024;
+
+/// So many of the coldest are looked at for one of whoever has most.
+const SEARCHED: usize = 64;
+
+/// The lists of each maker: of channels that sleep or are idle, of which one is in one at most, and of those with history.
+pub(super) const OWN: Chain<Slot> = Chain::new(|slot| slot.own, |slot, links| slot.own = links);
+pub(super) const OWN_RECENT: Chain<Slot> = Chain::new(
+    |slot| match &slot.state {
+        State::Awake(awake) => awake.own_recent,
+        State::Stub { .. } => Links::OUT,
+    },
+    |slot, links| {
+        if let State::Awake(awake) = &mut slot.state {
+            awake.own_recent = links;
+        }
+    },
+);
+
+impl Store {
+    /// Something is published to a channel for the first time.
+    pub(super) fn claim(&mut self, key: u32, maker: u32) {
+        self.slots[key as usize].maker = self.makers.claim(maker);
+        self.heard += 1;
+    }
+
+    /// Makes room for one more channel that something is published to.
+    pub(super) fn make_room(&mut self, maker: u32, limits: &Limits) -> Result<(), TooManyChannels> {
+        while self.heard >= limits.max_channels {
+            let cold = self.cold_for(maker, limits).ok_or(TooManyChannels)?;
+            self.forget(cold);
+        }
+        Ok(())
+    }
+
+    /// The channel that makes way for one of this maker. Anyone who has his share makes room for himself; any other gets
+    /// the place of a cold one, of whoever has most.
+    pub(super) fn cold_for(&self, maker: u32, limits: &Limits) -> Option<u32> {
+        let share = self.makers.share_of_channels(limits.max_channels);
+        if let Some(own) = self.makers.find(maker).filter(|own| own.channels as usize >= share) {
+            return own.coldest();
+        }
+        let list = if self.stubs.coldest().is_some() { &self.stubs } else { &self.idle };
+        self.of_whoever_has_most(list.iter(&self.slots), |maker| maker.channels as usize)
+    }
+
+    /// The channel that loses its oldest messages for those of this maker.
+    pub(super) fn coldest_history(&self, maker: u32, limits: &Limits) -> Option<u32> {
+        let share = self.makers.share_of_history(limits.history_total);
+        if let Some(own) = self.makers.get(maker).filter(|own| own.held >= share) {
+            return own.recent.coldest();
+        }
+        self.of_whoever_has_most(self.recent.iter(&self.slots), |maker| maker.held)
+    }
+
+    /// Of the first few, the first one of whoever has most.
+    pub(super) fn of_whoever_has_most(
+        &self,
+        coldest: impl Iterator<Item = u32>,
+        has: impl Fn(&Maker) -> usize,
+    ) -> Option<u32> {
+        let has = |key: &u32| self.makers.get(self.slots[*key as usize].maker).map_or(0, &has);
+        coldest.take(SEARCHED).reduce(|first, key| if has(&key) > has(&first) { key } else { first })
+    }
+
+    pub(super) fn enter_awake(&mut self, key: u32) {
+        let name = self[key as usize].name().clone();
+        self.awake.insert(name, key);
+    }
+
+    pub(super) fn leave_awake(&mut self, key: u32) {
+        if let Some(slot) = self.slots.get(key as usize) {
+            self.awake.remove(slot.name());
+        }
+    }
+
+    pub(super) fn leave_idle(&mut self, key: u32) {
+        self.idle.remove(&mut self.slots, key);
+        if let Some(maker) = self.makers.get_mut(self.slots[key as usize].maker) {
+            OWN.remove(&mut maker.idle, &mut self.slots, key);
+        }
+    }
+
+    pub(super) fn leave_stubs(&mut self, key: u32) {
+        match self.makers.get_mut(self.slots[key as usize].maker) {
+            None => self.unheard.remove(&mut self.slots, key),
+            Some(maker) => {
+                OWN.remove(&mut maker.stubs, &mut self.slots, key);
+                self.stubs.remove(&mut self.slots, key);
+            }
+        }
+    }
+
+    pub(super) fn leave_recent(&mut self, key: u32) {
+        self.recent.remove(&mut self.slots, key);
+        if let Some(maker) = self.makers.get_mut(self.slots[key as usize].maker) {
+            OWN_RECENT.remove(&mut maker.recent, &mut self.slots, key);
+        }
+    }
+
+    /// What is left of a channel without members and history.
+    pub(super) fn fall_asleep(&mut self, key: u32, now: u64, limits: &Limits) {
+        if limits.position_age.is_zero() || !self[key as usize].is_known() {
+            return self.forget(key);
+        }
+        self.leave_idle(key);
+        self.leave_awake(key);
+        self.slots[key as usize].fall_asleep(now);
+        match self.makers.get_mut(self.slots[key as usize].maker) {
+            None => self.unheard.touch(&mut self.slots, key),
+            Some(maker) => {
+                self.stubs.touch(&mut self.slots, key);
+                OWN.touch(&mut maker.stubs, &mut self.slots, key);
+            }
+        }
+    }
+
+    /// Nothing is left of a channel.
+    pub(super) fn forget(&mut self, key: u32) {
+        let maker = self.slots[key as usize].maker;
+        if let Some(channel) = self.get(key) {
+            let cost = channel.log.cost();
+            self.leave_idle(key);
+            self.leave_recent(key);
+            self.leave_awake(key);
+            self.held -= cost;
+            self.makers.recount(maker, cost, 0);
+        } else {
+            self.leave_stubs(key);
+        }
+        if maker != NOBODY {
+            self.makers.release(maker);
+            self.heard -= 1;
+        }
+        self.index.remove(key, &self.slots);
+        self.slots.try_remove(key as usize);
+        self.shrink();
+    }
+
+    /// A crowd that has gone is not to be paid for; to find out costs as much as the removals before it did.
+    fn shrink(&mut self) {
+        if self.slots.is_empty() && self.slots.capacity() > FEW {
+            (self.index, self.slots) = (Index::default(), Slab::new());
+        } else if self.index.capacity() > FEW && self.index.len() < self.index.capacity() / 8 {
+            self.index.shrink(&self.slots);
+            self.slots.shrink_to_fit();
+        }
+    }
+}
