@@ -311,7 +311,7 @@ pub const ATTACKS: &[Attack] = &[
         name: "ndjson",
         groups: |n, _| {
             let hearing = Group::opened(4, |_, _| upgrade("/lines", ""));
-            vec![hearing, Group::asking(n, 1, post("/lines", NDJSON, &lines(8000, 100)))]
+            vec![hearing, Group::asking(n, 1, post("/lines", NDJSON, &lines(2000, 100)))]
         },
         allows: UPLOADS,
         ..PLAIN
