@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, IoSlice};
 
 use super::delivery::LOOK;
 use super::jobs::{self, Job, Jobs};
+use super::offer::MOST_AT_ONCE;
 use super::reason::Cause;
 use super::slots::{Hot, flag};
 use super::{Broker, Io, cost};
@@ -229,7 +230,8 @@ impl FanOut<'_> {
                 self.queue(hot, member.slot, range, tolerated);
                 continue;
             }
-            self.credit -= (cost::WRITE + cost::copied((range.end - range.start) as usize)) as i64;
+            let length = ((range.end - range.start) as usize).min(MOST_AT_ONCE);
+            self.credit -= (cost::WRITE + cost::copied(length)) as i64;
             let wrote = failed.unwrap_or_else(|| write(self.batches.get(range.batch), range, member.slot, io));
             self.note(wrote, (hot, member.slot), range, tolerated, troubled);
         }
@@ -241,7 +243,8 @@ impl FanOut<'_> {
     #[inline]
     fn write_alike(&mut self, members: &[Member], hot: &[Hot], io: &mut impl Io) -> (usize, Option<Wrote>) {
         let (base, batch) = (self.walk.open.base, self.batches.get(self.walk.open.batch));
-        let Some(bytes) = batch.contiguous().filter(|bytes| !bytes.is_empty()) else { return (0, None) };
+        let alike = batch.contiguous().filter(|bytes| (1..=MOST_AT_ONCE).contains(&bytes.len()));
+        let Some(bytes) = alike else { return (0, None) };
         let each = (cost::WRITE + cost::copied(bytes.len())) as i64;
         let most = usize::try_from(self.credit / each + 1).unwrap_or(usize::MAX);
         let (mut count, mut failed) = (0, None);
@@ -315,19 +318,23 @@ impl FanOut<'_> {
     }
 }
 
+/// Writes the start of a range, or all of it if that is not too much.
 fn write(batch: &Batch, range: Range, slot: u32, io: &mut impl Io) -> Wrote {
+    let length = (range.end - range.start) as usize;
+    let most = length.min(MOST_AT_ONCE);
     let (result, offered) = match batch.contiguous() {
         Some(bytes) => {
-            let bytes = bytes.get(range.start as usize..range.end as usize).unwrap_or_default();
+            let start = range.start as usize;
+            let bytes = bytes.get(start..start + most).unwrap_or_default();
             (io.write(slot, bytes), bytes.len())
         }
         None => {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let (count, offered) = batch.fill(range.start, range.end, &mut slices);
+            let (count, offered) = batch.fill(range.start, range.start + most as u32, &mut slices);
             (io.write_vectored(slot, slices.get(..count).unwrap_or_default()), offered)
         }
     };
-    outcome(result, offered, (range.end - range.start) as usize)
+    outcome(result, offered, length)
 }
 
 /// What it means that the kernel has answered so, when it was offered so much of a range that is so long.

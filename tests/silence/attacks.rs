@@ -194,7 +194,8 @@ pub const ATTACKS: &[Attack] = &[
     Attack {
         name: "&+&+",
         groups: |n, _| {
-            let target = format!("/query?{}", "&+".repeat(1900));
+            // As many parameters as there may be, of which none is known.
+            let target = format!("/query?{}", "&%61+%61+%61+%61+%61+%61+%61+%61+%61+%61=+".repeat(63));
             vec![Group::asking(n, 16, repeated(16, &get(&target)))]
         },
         ..PLAIN
