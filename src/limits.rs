@@ -98,7 +98,7 @@ pub struct Limits {
     /// Most connections at once; past it 503 with a jittered `Retry-After`. Default 10,000 in the library; the daemon
     /// derives it from the descriptor limit.
     pub max_connections: usize,
-    /// Most connections at once from one address; past it 503. 0 switches it off. Default 0.
+    /// Most connections at once from one IPv4 address, or from one /64 of IPv6; past it 503. 0 switches it off. Default 0.
     pub max_connections_per_ip: usize,
     /// Most messages that a channel's history keeps; 0 switches history off. Default 100.
     pub history_messages: usize,

@@ -1,4 +1,4 @@
-//! Who is behind a connection, and how many connections an address has.
+//! Who is behind a connection, and how many connections a network has: an IPv4 address, or a /64 of IPv6.
 
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::collections::hash_map::Entry;
@@ -6,6 +6,7 @@ use std::collections::hash_map::Entry;
 use super::Broker;
 use super::slots::flag;
 use crate::proto::http::Request;
+use crate::proto::network::network_of;
 
 /// Whom a proxy asks for if it does not say.
 const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
@@ -21,7 +22,7 @@ impl Broker {
         }
         let most = self.limits.max_connections_per_ip;
         let is_judged = most > 0 && hot.has(flag::COUNTED) && (!inside || hot.has(flag::PROXIED));
-        is_judged && self.addresses.get(&cold.peer().ip()).is_some_and(|&count| count as usize > most)
+        is_judged && self.addresses.get(&network_of(cold.peer().ip())).is_some_and(|&count| count as usize > most)
     }
 
     /// Takes note of whom a trusted proxy asks for: its connections are shared by many, one after the other. Whoever it
@@ -44,19 +45,19 @@ impl Broker {
         }
     }
 
-    /// Counts connections by address, only where that is limited: it is a map entry for each address.
+    /// Counts connections by network, only where that is limited: it is a map entry for each network.
     pub(super) fn count_address(&mut self, slot: u32) {
         let Some((hot, cold)) = self.slots.both(slot).filter(|_| self.limits.max_connections_per_ip > 0) else {
             return;
         };
         hot.set(flag::COUNTED);
-        *self.addresses.entry(cold.peer().ip()).or_default() += 1;
+        *self.addresses.entry(network_of(cold.peer().ip())).or_default() += 1;
     }
 
     pub(super) fn uncount(&mut self, slot: u32) {
         let Some((hot, cold)) = self.slots.both(slot).filter(|(hot, _)| hot.has(flag::COUNTED)) else { return };
         hot.clear(flag::COUNTED);
-        if let Entry::Occupied(mut count) = self.addresses.entry(cold.peer().ip()) {
+        if let Entry::Occupied(mut count) = self.addresses.entry(network_of(cold.peer().ip())) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();

@@ -6,6 +6,7 @@ use super::pressure::may_lose;
 use super::slots::{Extras, Hot, flag};
 use super::{Broker, ConnectionId};
 use crate::limits::SlowConsumer;
+use crate::proto::network::network_of;
 
 impl Broker {
     /// Panics, and says which, if an invariant of the broker does not hold. It looks at everything: for tests.
@@ -64,7 +65,7 @@ impl Broker {
         let admins = self.slots.iter().filter(|(.., cold)| cold.admin).count();
         let mut addresses = std::collections::HashMap::new();
         for (.., cold) in self.slots.iter().filter(|(_, hot, _)| hot.has(flag::COUNTED)) {
-            *addresses.entry(cold.peer().ip()).or_insert(0) += 1;
+            *addresses.entry(network_of(cold.peer().ip())).or_insert(0) += 1;
         }
         assert_eq!(addresses, self.addresses, "addresses are not counted as they are");
         assert_eq!(admins, self.admins, "flags and number of the operators differ");

@@ -116,7 +116,7 @@ pub struct Broker {
     /// Bytes in unfinished heads, messages and stashes.
     inbound: usize,
     counters: Counters,
-    /// Connections by address; empty unless that is limited.
+    /// Connections by network, as `network_of` has them; empty unless that is limited.
     addresses: HashMap<IpAddr, u32>,
     random: u64,
     /// Scrambles ids.
