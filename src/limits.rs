@@ -76,8 +76,9 @@ pub struct Limits {
     /// Unsent bytes of all connections, a shared batch counted once; past it whoever holds the oldest goes first.
     /// Default 256 MiB.
     pub max_outbound_total: usize,
-    /// Unfinished heads, bodies and messages of all connections; past it whoever holds the most goes first.
-    /// Default 256 MiB.
+    /// Memory for what arrived, of all connections: unfinished heads, bodies and messages, and requests that wait for their
+    /// answer, held polls included. Past it the address (of IPv6 the /64) that holds most in all goes first, with its largest.
+    /// At least `max_message`, `max_head` and 24 KiB together. Default 256 MiB.
     pub max_inbound_total: usize,
     /// Without any progress in sending what is queued; past it the connection is dropped. Default 10 s.
     pub write_timeout: Duration,
@@ -242,6 +243,9 @@ impl From<LimitsError> for io::Error {
     }
 }
 
+/// How much larger than they are the memory of one head and one body may be while they arrive, in bytes.
+const GROWING: usize = 24 << 10;
+
 /// The longest timeout that is accepted: deadlines are kept in ticks that wrap, and a year is more than anyone means.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3600);
 
@@ -261,6 +265,11 @@ const MOST_CHANNELS: usize = u32::MAX as usize - 1024;
 const MOST_PRESENCE: usize = 65_536;
 
 impl Limits {
+    /// The smallest `max_inbound_total`: one request, as long as it may be, has to fit.
+    pub fn least_inbound_total(&self) -> usize {
+        self.max_message.saturating_add(self.max_head).saturating_add(GROWING)
+    }
+
     /// Checks the configuration as a whole.
     ///
     /// # Errors
@@ -321,12 +330,12 @@ impl Limits {
                 self.max_outbound,
             ));
         }
-        if self.max_inbound_total < self.max_message {
+        if self.max_inbound_total < self.least_inbound_total() {
             return Err(contradiction(
                 "--max-inbound-total",
                 self.max_inbound_total,
-                "at least --max-message",
-                self.max_message,
+                "at least --max-message and --max-head and 24 KiB:",
+                self.least_inbound_total(),
             ));
         }
         if self.history_total < self.history_bytes {

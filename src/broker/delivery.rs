@@ -262,6 +262,7 @@ impl Broker {
             });
         }
         cold.tidy();
+        self.count_inbound(slot);
     }
 }
 

@@ -177,6 +177,7 @@ impl Broker {
         match asks {
             Asks::WebSocket(upgrade) => {
                 cold.due = due;
+                cold.connection.hold(upgrade.held());
                 let (peer, admin) = (cold.peer(), cold.admin);
                 self.rearm(slot);
                 let unanswered = self.dropped.guard(id, Status::FORBIDDEN);

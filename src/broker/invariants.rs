@@ -80,7 +80,7 @@ impl Broker {
             let sum: u64 = hot.outbound.ranges().map(|range| u64::from(range.end - range.start)).sum();
             assert_eq!(hot.outbound.pending(), sum, "slot {slot}: pending is not the sum of its ranges");
             inbound += cold.inbound as usize;
-            let held = cold.connection.held() + cold.stash_len();
+            let held = cold.held();
             assert_eq!(cold.inbound as usize, held, "slot {slot}: holds other than what it counts for");
             let unfinished = cold.connection.is_unfinished();
             assert_eq!(hot.has(flag::UNFINISHED), unfinished, "slot {slot}: a message's deadline without a message");
@@ -108,6 +108,7 @@ impl Broker {
             }
         }
         assert_eq!(self.inbound, inbound, "the inbound budget is not the sum of what is held");
+        assert!(inbound <= self.limits.max_inbound_total, "{inbound} bytes of what arrived are held in all");
     }
 
     fn assert_channels(&self) {

@@ -102,6 +102,7 @@ impl Broker {
             hot.heard = now;
             hot.clear(flag::HELD);
         }
+        self.count_inbound(slot);
         self.rearm(slot);
         self.mark_dirty(slot);
         self.resumed.push(id);
@@ -222,6 +223,7 @@ impl Broker {
             self.resumed.push(id);
         }
         hot.clear(flag::HELD | flag::HEAD);
+        self.count_inbound(slot);
         self.mark_dirty(slot);
         self.rearm(slot);
     }
@@ -325,6 +327,7 @@ impl Broker {
         if cold.extras.as_mut().is_some_and(|extras| extras.inflater.take().is_some()) {
             self.takeovers -= 1;
             cold.tidy();
+            self.count_inbound(slot);
         }
     }
 
@@ -342,6 +345,7 @@ impl Broker {
             hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(response));
         }
         self.made_bytes += response.len();
+        self.count_inbound(slot);
         self.farewell(slot, CloseReason::new(cause, None, ""));
         self.mark_dirty(slot);
         self.rearm(slot);

@@ -21,6 +21,7 @@ mod pressure;
 mod publish;
 pub mod reason;
 mod scramble;
+mod shares;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -113,7 +114,7 @@ pub struct Broker {
     takeovers: usize,
     /// Bytes that this turn has made so far: in open batches, for one connection alone, of log, and out of compressed ones.
     made_bytes: usize,
-    /// Bytes in unfinished heads, messages and stashes.
+    /// What arrived and is held, in bytes. Invariant: the sum of what all connections count for.
     inbound: usize,
     counters: Counters,
     /// Connections by network, as `network_of` has them; empty unless that is limited.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::event::{ConnectionId, Exchange};
+use super::event::{ConnectionId, Event, Exchange};
 use super::reason::Cause;
 use super::timers::Tick;
 use crate::channel::dialect::Encoding;
@@ -155,6 +155,13 @@ pub struct Extras {
     pub inflater: Option<Box<Inflater>>,
 }
 
+impl Extras {
+    /// Bytes of memory, but for the inflater, and for the heap memory of the request, which its connection counts.
+    fn held_bytes(&self) -> usize {
+        size_of::<Extras>() + self.pong.as_ref().map_or(0, Vec::capacity) + self.stash.capacity()
+    }
+}
+
 impl Cold {
     fn new(peer: SocketAddr, now: Tick) -> Cold {
         Cold {
@@ -192,6 +199,13 @@ impl Cold {
     /// Another address than that of the socket: a proxy has told on whose behalf it asks.
     pub fn set_peer(&mut self, peer: SocketAddr) {
         (self.ip, self.port) = (octets(peer.ip()), peer.port());
+    }
+
+    /// Bytes of memory held for what arrived: what is unfinished, what waits for an answer, and what was not looked at.
+    pub fn held(&self) -> usize {
+        let is_asked = self.connection.is_asked();
+        let told = if is_asked { size_of::<Event>() } else { 0 };
+        self.connection.held() + told + self.extras.as_ref().map_or(0, |extras| extras.held_bytes())
     }
 
     /// Bytes that were read and not looked at yet.

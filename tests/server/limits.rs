@@ -372,7 +372,32 @@ fn channels_are_limited() {
     broker.join("/3").close();
 }
 
-/// Unfinished requests and messages of all together; whoever holds the most goes first.
+/// The largest of all went first: a crowd of middling uploads from one address made the one of somebody else go.
+#[test]
+fn whose_address_holds_most_in_all_pays_first() {
+    let broker = Broker::start(|config| {
+        config.limits.max_message = 64 << 10;
+        config.limits.max_inbound_total = 256 << 10;
+        config.listen = vec![SocketAddr::from(([0, 0, 0, 0], 0))];
+    });
+    let here = SocketAddr::from(([127, 0, 0, 1], broker.address.port()));
+    let mut upload = Peer::connect_from(Ipv4Addr::new(127, 0, 0, 2).into(), here).joined("/chat");
+    upload.write(&frame(BINARY, &[b'u'; 60_000]));
+    upload.send(PING, b"there");
+    upload.expect(PONG, b"there");
+    let mut crowd: Vec<Peer> = (0..30).map(|_| Peer::join(here, "/chat")).collect();
+    for peer in &mut crowd {
+        peer.write(&frame(BINARY, &[b'c'; 20_000]));
+    }
+    for _ in 0..crowd.len() - 10 {
+        let (_, reason) = broker.closes.recv_timeout(DEADLINE).unwrap();
+        assert_eq!(reason.cause.as_str(), "inbound_total");
+    }
+    upload.write(&frame(FIN | CONTINUATION, b"done"));
+    upload.expect(BINARY, &[&[b'u'; 60_000][..], b"done"].concat());
+}
+
+/// Unfinished requests and messages of all together.
 #[test]
 fn unfinished_messages_have_a_common_budget() {
     let broker = Broker::start(|config| {
