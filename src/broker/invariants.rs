@@ -38,8 +38,8 @@ impl Broker {
         }
         let held = self.batches.held();
         assert!(held <= self.limits.max_outbound_total, "{held} bytes unsent in all");
-        let beside = self.batches.overhead();
-        assert!(beside <= self.limits.max_outbound_total.max(2 << 20), "{beside} bytes beside what is unsent");
+        let memory = self.outbound_held();
+        assert!(memory <= self.limits.max_outbound_total.max(2 << 20), "{memory} bytes for {held} that are unsent");
     }
 
     fn assert_only_newest(&self, slot: u32, hot: &Hot) {
@@ -131,8 +131,9 @@ impl Broker {
 
     fn assert_references(&self) {
         self.chunks.assert_invariants(&self.batches);
-        let references = self.batches.references().map(|(_, references)| references as usize);
-        assert_eq!(self.batches.all_references(), references.sum::<usize>(), "references are not counted as they are");
+        self.batches.assert_invariants();
+        let queues: usize = self.slots.iter().map(|(_, hot, _)| hot.outbound.memory()).sum();
+        assert_eq!(self.batches.queues(), queues, "queues do not count for what they hold");
         for (key, references) in self.batches.references() {
             let queued =
                 self.slots.iter().flat_map(|(_, hot, _)| hot.outbound.ranges()).filter(|range| range.batch == key);

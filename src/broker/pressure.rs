@@ -19,8 +19,8 @@ use crate::proto::close::CloseCode;
 use crate::proto::frame::Failure;
 use crate::proto::network::network_of;
 
-/// What all queues may take beside what is unsent, in bytes, however little that may be.
-const LEAST_OVERHEAD: usize = 1 << 20;
+/// What the memory of all that is unsent may be, in bytes, however little it itself may be.
+const LEAST_MEMORY: usize = 1 << 20;
 
 /// Past a budget for all so much goes that a share of it is free, one in so many; but once the rest fits, no more than so many
 /// connections in one step.
@@ -128,18 +128,19 @@ impl Broker {
         let ages = self.slots.iter().filter_map(|(slot, hot, _)| Some((hot.outbound.oldest(&self.batches)?, slot)));
         let mut holders: Vec<(u64, u32)> = ages.collect();
         holders.sort_unstable();
-        for (_, slot) in holders {
-            if !self.are_over(enough) {
+        for (gone, (_, slot)) in holders.into_iter().enumerate() {
+            let fits = !self.are_over(self.limits.max_outbound_total);
+            if fits && (gone >= MOST_SHED || !self.are_over(enough)) {
                 return;
             }
             self.close_slow(slot, Cause::OutboundTotal);
         }
     }
 
-    /// Whether all together have more than `most` unsent, or their queues take that much beside it: a short message that ten
-    /// thousand are owed is held once, and stands in ten thousand queues.
+    /// Whether all together have more than `most` unsent, or that takes as much: a short message that ten thousand are owed is
+    /// held once, and stands in ten thousand queues.
     fn are_over(&self, most: usize) -> bool {
-        self.batches.held() > most || self.batches.overhead() > most.max(LEAST_OVERHEAD)
+        self.batches.held() > most || self.outbound_held() > most.max(LEAST_MEMORY)
     }
 
     /// Notes a blocked connection that is to be judged.
@@ -276,10 +277,10 @@ impl Broker {
         self.say_close(slot, cause, CloseCode::TRY_AGAIN, cause.as_str());
     }
 
-    /// Bytes that all connections have unsent, shared ones counted once, and those that were encoded for whoever catches up
-    /// next.
+    /// Memory of what all connections have unsent, shared once, with the places in their queues, and of what was encoded for
+    /// whoever catches up next, in bytes.
     pub fn outbound_held(&self) -> usize {
-        self.batches.held()
+        self.batches.memory() + self.chunks.memory()
     }
 
     #[cfg(test)]

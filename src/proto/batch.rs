@@ -1,5 +1,7 @@
 //! Batches: encoded bytes that many connections may owe a part of, with plain reference counts.
 
+mod figures;
+
 use std::io::IoSlice;
 use std::ops;
 use std::sync::Arc;
@@ -23,15 +25,14 @@ const FEW: usize = 8;
 const SPARE_BYTES: usize = 512 * 1024;
 const SPARE_CAPACITY: usize = 64 * 1024;
 
+/// After so many turns without a new batch the places of a crowd of batches that have gone are let go.
+const QUIET: u32 = 64;
+
 /// The largest of them that a batch for one peer gets, in bytes: it may stay for long, with little in it.
 const SPARE_LITTLE: usize = 256;
 
 /// Room that nothing is in may be this much of a batch that somebody keeps, in bytes.
 const SLACK: usize = 1024;
-
-/// What a batch takes beside its bytes, in bytes, about, and what a reference to it does.
-const BATCH_COST: usize = 256;
-const REFERENCE_COST: usize = 16;
 
 /// A batch's place in the slab.
 pub type BatchKey = u32;
@@ -204,31 +205,37 @@ impl Batch {
         (count, (at - position) as usize)
     }
 
-    fn footprint(&self) -> usize {
-        self.len as usize
-    }
-
     /// Bytes of memory that it holds while it is empty.
     fn capacity(&self) -> usize {
         self.bytes.capacity() + self.ends.capacity() * size_of::<u32>()
+    }
+
+    /// Bytes of heap memory that it holds, what it refers to included.
+    fn memory(&self) -> usize {
+        let payloads = self.len as usize - self.bytes.len();
+        self.capacity() + self.segments.capacity() * size_of::<Segment>() + payloads
     }
 }
 
 /// All batches of a broker, and what they weigh together.
 ///
-/// Invariants: `held` is the sum of the lengths of all batches, `references` of their references; `spare_bytes` is the sum of
-/// the capacities of `spare`.
+/// Invariants: `held` is the sum of the lengths of all batches, `memory` of what they take; `spare_bytes` is the sum of the
+/// capacities of `spare`.
 #[derive(Debug, Default)]
 pub struct Batches {
     slab: Slab<Batch>,
     held: usize,
-    references: usize,
+    memory: usize,
+    /// Bytes of heap memory of the queues whose ranges refer to batches.
+    queues: usize,
     made: u64,
     /// The keys of batches that nobody refers to, to be used again.
     spare: Vec<BatchKey>,
     spare_bytes: usize,
     /// The fewest spares since the last `shed`: so many nobody needed.
     needless: usize,
+    /// How often `shed` was called since a batch was new.
+    quiet: u32,
 }
 
 impl Batches {
@@ -261,17 +268,26 @@ impl Batches {
         let fits = |key: &BatchKey| self.slab.get(*key as usize).is_some_and(|batch| batch.bytes.capacity() <= most);
         let found = self.spare.iter().skip(first).rposition(fits);
         let spare = found.map(|index| self.spare.swap_remove(first + index));
-        let key = spare.unwrap_or_else(|| self.slab.insert(Batch::default()) as BatchKey);
+        let key = spare.unwrap_or_else(|| self.insert());
         if let Some(batch) = self.slab.get_mut(key as usize) {
             self.spare_bytes -= batch.capacity();
+            self.memory += size_of::<Batch>() + batch.memory();
             batch.content = content;
             batch.references = 1;
             batch.age = self.made;
         }
         self.needless = self.needless.min(self.spare.len());
-        self.references += 1;
         self.made += 1;
         key
+    }
+
+    /// Places are added a few at a time: twice as many as there are batches would be memory that nothing counts.
+    fn insert(&mut self) -> BatchKey {
+        if self.slab.len() == self.slab.capacity() {
+            self.slab.reserve_exact((self.slab.len() / 16).max(64));
+        }
+        self.quiet = 0;
+        self.slab.insert(Batch::default()) as BatchKey
     }
 
     /// The batch; an empty one for a key that names none, which a holder of a reference never sees.
@@ -303,7 +319,7 @@ impl Batches {
     /// Appends one message: `encode` writes what is to be copied, and `payload` follows by reference.
     pub fn append(&mut self, key: BatchKey, payload: &[Bytes], encode: impl FnOnce(&mut Vec<u8>)) {
         let Some(batch) = self.slab.get_mut(key as usize) else { return };
-        let before = batch.bytes.len();
+        let (memory, before) = (batch.memory(), batch.bytes.len());
         encode(&mut batch.bytes);
         let mut added = batch.bytes.len() - before;
         for payload in payload {
@@ -311,13 +327,13 @@ impl Batches {
             batch.segments.push(Segment { start: batch.len + added as u32, before: already, payload: payload.clone() });
             added += payload.len();
         }
-        if added == 0 {
-            // Nothing was to be said in these words.
-            return;
+        // Otherwise nothing was to be said in these words.
+        if added > 0 {
+            batch.len += added as u32;
+            batch.ends.push(batch.len);
+            self.held += added;
         }
-        batch.len += added as u32;
-        batch.ends.push(batch.len);
-        self.held += added;
+        self.memory += batch.memory() - memory;
     }
 
     /// Appends a copy of what stands in another batch between two borders. `logged` says that these are messages, as
@@ -327,7 +343,7 @@ impl Batches {
             return;
         }
         let Some((from, to)) = self.slab.get2_mut(from as usize, to as usize) else { return };
-        let mut at = start;
+        let (memory, mut at) = (to.memory(), start);
         let first = from.ends.partition_point(|&behind| behind <= start);
         for &behind in from.ends.iter().skip(first).take_while(|&&behind| behind <= end) {
             while at < behind {
@@ -343,13 +359,13 @@ impl Batches {
             }
         }
         to.age = to.age.min(from.age);
+        self.memory += to.memory() - memory;
     }
 
     /// One more reference.
     pub fn hold(&mut self, key: BatchKey) {
         if let Some(batch) = self.slab.get_mut(key as usize) {
             batch.references += 1;
-            self.references += 1;
         }
     }
 
@@ -360,8 +376,10 @@ impl Batches {
             && batch.references > 0
             && batch.bytes.capacity() - batch.bytes.len() > batch.bytes.len().max(SLACK)
         {
+            let memory = batch.memory();
             batch.bytes.shrink_to_fit();
             batch.ends.shrink_to_fit();
+            self.memory -= memory - batch.memory();
         }
     }
 
@@ -369,11 +387,11 @@ impl Batches {
     pub fn release(&mut self, key: BatchKey) {
         let Some(batch) = self.slab.get_mut(key as usize) else { return };
         batch.references -= 1;
-        self.references -= 1;
         if batch.references > 0 {
             return;
         }
-        self.held -= batch.footprint();
+        self.held -= batch.len as usize;
+        self.memory -= size_of::<Batch>() + batch.memory();
         let capacity = batch.capacity();
         let of_channel = matches!(batch.content, Content::Messages(..));
         let most = if of_channel { SPARE } else { FEW };
@@ -401,43 +419,15 @@ impl Batches {
         if surplus > 0 && self.spare.len() < self.spare.capacity() / 4 {
             self.spare.shrink_to(self.spare.len() * 2);
         }
-    }
-
-    /// Bytes of all batches, each counted once.
-    pub fn held(&self) -> usize {
-        self.held
-    }
-
-    /// What batches, and the queues that refer to them, take beside the bytes that are held, in bytes, about.
-    pub fn overhead(&self) -> usize {
-        self.count() * BATCH_COST + self.references * REFERENCE_COST
-    }
-
-    /// Bytes of the buffers of all batches, empty or not.
-    #[cfg(test)]
-    pub fn room(&self) -> usize {
-        self.slab.iter().filter(|(_, batch)| batch.references > 0).map(|(_, batch)| batch.bytes.capacity()).sum()
-    }
-
-    /// The references of all batches.
-    pub fn all_references(&self) -> usize {
-        self.references
-    }
-
-    /// How many batches there are.
-    pub fn count(&self) -> usize {
-        self.slab.len() - self.spare.len()
+        self.quiet = self.quiet.saturating_add(1);
+        if self.quiet >= QUIET && self.count() == 0 && self.slab.capacity() > SPARE {
+            (self.slab, self.spare, self.spare_bytes, self.needless) = (Slab::new(), Vec::new(), 0, 0);
+        }
     }
 
     /// Whether the only reference of `key` is the caller's.
     pub fn is_sole(&self, key: BatchKey) -> bool {
         self.slab.get(key as usize).is_some_and(|batch| batch.references == 1)
-    }
-
-    /// Every batch with its number of references, for the invariants.
-    pub fn references(&self) -> impl Iterator<Item = (BatchKey, u32)> {
-        let batches = self.slab.iter().map(|(key, batch)| (key as BatchKey, batch.references));
-        batches.filter(|(_, references)| *references > 0)
     }
 }
 

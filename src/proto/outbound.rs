@@ -15,6 +15,12 @@ pub const MAX_SLICES: usize = 64;
 /// A batch for one peer takes no more messages past this size, in bytes: one that never drains would never be freed.
 const MAX_PRIVATE: u32 = 64 * 1024;
 
+/// How many ranges at the front of a queue tell how old it is.
+const LOOKED_AT: usize = 4;
+
+/// So many places of a queue are kept, although few are in use.
+const FEW: usize = 64;
+
 /// A part of a batch, from a byte to a byte. It begins at a message, unless some of it was sent, and ends at one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
@@ -74,9 +80,10 @@ impl Outbound {
         self.more.as_ref().and_then(|more| more.back()).copied().or((self.pending > 0).then_some(self.head))
     }
 
-    /// The age of the oldest batch that is held; None if nothing is.
+    /// The age of the oldest batch that is held; None if nothing is. Only the first few are looked at: what was queued first is
+    /// the oldest, but for a pong that was put before it.
     pub fn oldest(&self, batches: &Batches) -> Option<u64> {
-        self.ranges().map(|range| batches.get(range.batch).age()).min()
+        self.ranges().take(LOOKED_AT).map(|range| batches.get(range.batch).age()).min()
     }
 
     /// Queues a range behind all others. It takes its own reference, unless it continues the last one.
@@ -97,8 +104,21 @@ impl Outbound {
         if empty {
             self.head = range;
         } else {
-            self.more.get_or_insert_default().push_back(range);
+            self.grow(batches, |more| more.push_back(range));
         }
+    }
+
+    /// Changes what stands behind the head, and keeps account of the memory.
+    fn grow(&mut self, batches: &mut Batches, change: impl FnOnce(&mut VecDeque<Range>)) {
+        let before = self.memory();
+        change(self.more.get_or_insert_default());
+        batches.requeue(before, self.memory());
+    }
+
+    /// Bytes of heap memory of the queue itself.
+    pub fn memory(&self) -> usize {
+        let places = |more: &VecDeque<Range>| size_of_val(more) + more.capacity() * size_of::<Range>();
+        self.more.as_deref().map_or(0, places)
     }
 
     /// Appends bytes for this peer alone: one message, copied.
@@ -134,13 +154,13 @@ impl Outbound {
             return;
         }
         match cut {
-            None => self.put_before(front.head),
+            None => self.put_before(front.head, batches),
             Some(cut) => {
                 let half_sent = Range { end: cut, ..self.head };
                 batches.hold(half_sent.batch);
                 self.drop_front(half_sent.len(), batches);
-                self.put_before(front.head);
-                self.put_before(half_sent);
+                self.put_before(front.head, batches);
+                self.put_before(half_sent, batches);
             }
         }
     }
@@ -165,6 +185,7 @@ impl Outbound {
     /// Drops all that is unsent, but for the rest of a message of which a part was sent.
     pub fn truncate(&mut self, batches: &mut Batches) {
         let Some(end) = self.cut_message(batches) else { return self.clear(batches) };
+        batches.requeue(self.memory(), 0);
         for range in self.more.take().into_iter().flat_map(|more| *more) {
             batches.release(range.batch);
         }
@@ -177,6 +198,7 @@ impl Outbound {
         for range in self.ranges() {
             batches.release(range.batch);
         }
+        batches.requeue(self.memory(), 0);
         *self = Outbound::default();
     }
 
@@ -197,18 +219,28 @@ impl Outbound {
             match self.more.as_mut().and_then(|more| more.pop_front()) {
                 Some(next) => self.head = next,
                 None => {
+                    batches.requeue(self.memory(), 0);
                     *self = Outbound::default();
                     return;
                 }
             }
         }
         self.head.start += left as u32;
+        self.shrink(batches);
+    }
+
+    /// What a long queue has had is not kept for the rest of it.
+    fn shrink(&mut self, batches: &mut Batches) {
+        if self.more.as_ref().is_some_and(|more| more.capacity() > FEW && more.len() < more.capacity() / 4) {
+            self.grow(batches, |more| more.shrink_to(more.len() * 2));
+        }
     }
 
     /// Makes `range` the head. It brings its reference along.
-    fn put_before(&mut self, range: Range) {
+    fn put_before(&mut self, range: Range, batches: &mut Batches) {
         if self.pending > 0 {
-            self.more.get_or_insert_default().push_front(self.head);
+            let head = self.head;
+            self.grow(batches, |more| more.push_front(head));
         }
         self.pending += range.len();
         self.head = range;
