@@ -166,7 +166,11 @@ impl Broker {
             calls += left - walk.left;
             self.batches.close(open.batch);
         }
+        let groups = channel.groups.len();
         channel.groups.retain(|group| !group.members.is_empty());
+        if channel.groups.len() < groups {
+            self.channels.recount(key);
+        }
         for (slot, wrote) in troubled {
             match wrote {
                 Wrote::Broken => self.end(slot, Cause::Reset),

@@ -120,6 +120,7 @@ impl Broker {
         for (key, channel) in self.channels.iter() {
             assert_eq!(channel.touched, self.touched.contains(&key), "flag and list of the touched differ");
             memberships += channel.subscribers();
+            assert!(channel.is_counted(), "{}: its subscribers count for something else", channel.name());
             for member in channel.groups.iter().flat_map(|group| &group.members) {
                 assert!(member.cursor <= channel.log.head(), "a cursor beyond the head");
             }
@@ -127,6 +128,8 @@ impl Broker {
         }
         let sum: usize = self.slots.iter().map(|(_, _, cold)| cold.memberships.as_slice().len()).sum();
         assert_eq!(memberships, sum, "a member is left behind, or missing");
+        let lists: usize = self.slots.iter().map(|(.., cold)| cold.memberships.memory()).sum();
+        assert_eq!(self.memberships, lists, "lists of channels are not counted as they are");
     }
 
     fn assert_references(&self) {

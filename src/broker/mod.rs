@@ -116,6 +116,8 @@ pub struct Broker {
     made_bytes: usize,
     /// What arrived and is held, in bytes. Invariant: the sum of what all connections count for.
     inbound: usize,
+    /// Bytes of the lists of channels of those who are in several.
+    memberships: usize,
     counters: Counters,
     /// Connections by network, as `network_of` has them; empty unless that is limited.
     addresses: HashMap<IpAddr, u32>,
@@ -159,6 +161,7 @@ impl Broker {
             chunks: Chunks::default(),
             made_bytes: 0,
             inbound: 0,
+            memberships: 0,
             counters: Counters::default(),
             addresses: HashMap::new(),
             random: seed | 1,
@@ -268,6 +271,11 @@ impl Broker {
         self.channels.history_held()
     }
 
+    /// Memory of all channels beside their histories, in bytes: what is known of them, their names, and who is in them.
+    pub fn channels_held(&self) -> usize {
+        self.channels.memory() + self.memberships
+    }
+
     /// How many connections there are, in whatever state.
     pub fn connection_count(&self) -> usize {
         self.slots.len()
@@ -302,11 +310,14 @@ impl Broker {
         let (cursor, lost) = channel.log.resolve(from);
         let catching_up = cursor < channel.log.head();
         let index = channel.insert(encoding, Member { cursor, slot, catching_up });
+        self.memberships -= cold.memberships.memory();
         cold.memberships.push(Membership { channel: key, index, encoding });
+        self.memberships += cold.memberships.memory();
         if catching_up || cold.memberships.as_slice().len() > 1 {
             hot.set(flag::SLOW_PATH);
         }
         let position = Position { offset: cursor, ..channel.log.position() };
+        self.channels.recount(key);
         if catching_up {
             self.mark_dirty(slot);
         }
@@ -340,7 +351,10 @@ impl Broker {
 
     fn remove_member(&mut self, slot: u32, key: u32) {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
-        let Some(membership) = cold.memberships.remove(key) else { return };
+        self.memberships -= cold.memberships.memory();
+        let membership = cold.memberships.remove(key);
+        self.memberships += cold.memberships.memory();
+        let Some(membership) = membership else { return };
         if cold.memberships.as_slice().is_empty() {
             hot.clear(flag::SLOW_PATH);
         }
@@ -356,6 +370,7 @@ impl Broker {
         if membership.encoding != Encoding::Poll {
             self.note_leave(slot, key);
         }
+        self.channels.recount(key);
         self.release_if_idle(key);
     }
 

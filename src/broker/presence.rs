@@ -50,6 +50,7 @@ impl Broker {
             None => presence.change_count(),
             Some(member) => presence.join(member),
         }
+        self.channels.recount(key);
         self.touch(key);
     }
 
@@ -85,9 +86,11 @@ impl Broker {
         } else if presence.is_empty(now) {
             channel.presence = None;
         }
+        self.channels.recount(key);
         if notices.is_empty() {
             return;
         }
+        let channel = &mut self.channels[key as usize];
         let (name, head) = (channel.name().clone(), channel.log.head());
         let told = Told::new(&notices);
         for group in &mut channel.groups {

@@ -202,6 +202,7 @@ impl Cold {
     }
 
     /// Bytes of memory held for what arrived: what is unfinished, what waits for an answer, and what was not looked at.
+    #[inline]
     pub fn held(&self) -> usize {
         let is_asked = self.connection.is_asked();
         let told = if is_asked { size_of::<Event>() } else { 0 };

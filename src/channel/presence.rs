@@ -139,6 +139,12 @@ impl Presence {
         }
     }
 
+    /// Bytes of memory that it takes, itself in its box included; the names are their connections'.
+    pub fn memory(&self) -> usize {
+        let lists = self.joined.capacity() + self.left.capacity() + self.returned.capacity();
+        size_of::<Presence>() + lists * size_of::<Named>() + self.held.capacity() * size_of::<(u64, Named)>()
+    }
+
     /// When there is something to tell next, although nobody comes or goes.
     pub fn due(&self) -> Option<u64> {
         let held = self.held.front().map(|(due, _)| *due);

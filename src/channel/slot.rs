@@ -52,6 +52,15 @@ impl Slot {
         }
     }
 
+    /// Bytes of heap memory of its name, and of its subscribers.
+    pub(super) fn beside(&self) -> usize {
+        match &self.state {
+            State::Stub { name, .. } => name.len(),
+            // The name of one that is awake is shared: it has two counters.
+            State::Awake(awake) => awake.channel.name().len() + 2 * size_of::<usize>() + awake.channel.counted as usize,
+        }
+    }
+
     /// The position behind the newest message.
     pub(super) fn position(&self) -> Position {
         match &self.state {
@@ -119,6 +128,11 @@ impl Index {
 
     pub(super) fn capacity(&self) -> usize {
         self.keys.capacity()
+    }
+
+    /// Bytes of heap memory.
+    pub(super) fn memory(&self) -> usize {
+        self.keys.allocation_size()
     }
 
     /// Keeps room for so many.

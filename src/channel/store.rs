@@ -8,6 +8,8 @@
 //! Times are monotonic milliseconds, and never go back. Nothing here walks over all channels but `assert_invariants`:
 //! whoever has to go stands at the cold end of a list.
 
+mod memory;
+
 use std::ops;
 
 use slab::Slab;
@@ -42,6 +44,8 @@ pub struct Store {
     idle: List<Slot>,
     stubs: List<Slot>,
     held: usize,
+    /// Bytes of names and of subscribers. Invariant: the sum over all slots, as `beside` has it.
+    beside: usize,
     settings: Settings,
 }
 
@@ -83,6 +87,7 @@ impl Default for Store {
             idle: List::new(get_idle, set_idle),
             stubs: linked(),
             held: 0,
+            beside: 0,
             settings: Settings::default(),
         }
     }
@@ -150,7 +155,7 @@ impl Store {
         let Some(key) = self.index.find(name, &self.slots) else { return self.create(name, seed, now, limits) };
         if self.get(key).is_none() {
             self.stubs.remove(&mut self.slots, key);
-            self.slots[key as usize].wake_up();
+            self.change(key, |slot| slot.wake_up());
         }
         self.idle.remove(&mut self.slots, key);
         self.expire(key, now, limits, usize::MAX);
@@ -172,6 +177,7 @@ impl Store {
         }
         debug_assert!(!channel.has_open_batches(), "{} has open batches and is not touched", channel.name());
         channel.groups = Vec::new();
+        self.recount(key);
         self.idle.touch(&mut self.slots, key);
         self.expire(key, now, limits, usize::MAX);
         if self.get(key).is_some_and(|channel| channel.log.kept() == 0) {
@@ -293,6 +299,7 @@ impl Store {
         }
         let key = self.slots.insert(Slot::awake(name, Log::new(Epoch::from_random(seed)), now)) as u32;
         self.index.insert(key, &self.slots);
+        self.beside += self.slots[key as usize].beside();
         Ok(key)
     }
 
@@ -331,7 +338,7 @@ impl Store {
     /// What is left of a channel without members and history.
     fn fall_asleep(&mut self, key: u32, now: u64, limits: &Limits) {
         self.idle.remove(&mut self.slots, key);
-        if limits.position_age.is_zero() || !self.slots[key as usize].fall_asleep(now) {
+        if limits.position_age.is_zero() || !self.change(key, |slot| slot.fall_asleep(now)) {
             return self.forget(key);
         }
         self.stubs.touch(&mut self.slots, key);
@@ -343,6 +350,7 @@ impl Store {
         let list = if self.get(key).is_some() { &mut self.recent } else { &mut self.stubs };
         list.remove(&mut self.slots, key);
         self.held -= self.get(key).map_or(0, |channel| channel.log.cost());
+        self.beside -= self.slots[key as usize].beside();
         self.index.remove(key, &self.slots);
         self.slots.try_remove(key as usize);
         self.shrink();
@@ -370,10 +378,11 @@ impl Store {
     /// If one does not hold.
     pub fn assert_invariants(&self) {
         assert_eq!(self.index.len(), self.slots.len());
-        let mut held = 0;
+        let (mut held, mut beside) = (0, 0);
         for (key, slot) in &self.slots {
             let name = slot.name();
             let found = self.index.find(name, &self.slots);
+            beside += slot.beside();
             assert_eq!(found, Some(key as u32), "{name} is not what its name leads to");
             let State::Awake(awake) = &slot.state else { continue };
             let channel = &awake.channel;
@@ -384,6 +393,7 @@ impl Store {
             assert_eq!(awake.idle.is_in(), !members && !channel.touched, "{name}: idle iff nobody is in it");
             held += channel.log.cost();
         }
+        assert_eq!(self.beside, beside, "names and subscribers are not counted as they are");
         assert_eq!(self.held, held, "the total is not the sum of what the histories cost");
         let at = |key: &u32| self.slots[*key as usize].at;
         let (recent, stubs) = (self.recent.walk(&self.slots), self.stubs.walk(&self.slots));

@@ -94,6 +94,8 @@ pub struct Batch {
     len: u32,
     references: u32,
     age: u64,
+    /// What `memory` came to when it was counted last.
+    counted: usize,
 }
 
 impl Batch {
@@ -209,12 +211,6 @@ impl Batch {
     fn capacity(&self) -> usize {
         self.bytes.capacity() + self.ends.capacity() * size_of::<u32>()
     }
-
-    /// Bytes of heap memory that it holds, what it refers to included.
-    fn memory(&self) -> usize {
-        let payloads = self.len as usize - self.bytes.len();
-        self.capacity() + self.segments.capacity() * size_of::<Segment>() + payloads
-    }
 }
 
 /// All batches of a broker, and what they weigh together.
@@ -271,7 +267,7 @@ impl Batches {
         let key = spare.unwrap_or_else(|| self.insert());
         if let Some(batch) = self.slab.get_mut(key as usize) {
             self.spare_bytes -= batch.capacity();
-            self.memory += size_of::<Batch>() + batch.memory();
+            self.memory += size_of::<Batch>() + batch.counted;
             batch.content = content;
             batch.references = 1;
             batch.age = self.made;
@@ -300,6 +296,7 @@ impl Batches {
             len: 0,
             references: 0,
             age: 0,
+            counted: 0,
         };
         let batch = self.slab.get(key as usize);
         debug_assert!(batch.is_some_and(|batch| batch.references > 0), "batch {key} is gone while somebody owes it");
@@ -319,7 +316,7 @@ impl Batches {
     /// Appends one message: `encode` writes what is to be copied, and `payload` follows by reference.
     pub fn append(&mut self, key: BatchKey, payload: &[Bytes], encode: impl FnOnce(&mut Vec<u8>)) {
         let Some(batch) = self.slab.get_mut(key as usize) else { return };
-        let (memory, before) = (batch.memory(), batch.bytes.len());
+        let before = batch.bytes.len();
         encode(&mut batch.bytes);
         let mut added = batch.bytes.len() - before;
         for payload in payload {
@@ -333,7 +330,10 @@ impl Batches {
             batch.ends.push(batch.len);
             self.held += added;
         }
-        self.memory += batch.memory() - memory;
+        // Nearly always it has room.
+        if batch.capacity() != batch.counted {
+            self.memory += batch.recount();
+        }
     }
 
     /// Appends a copy of what stands in another batch between two borders. `logged` says that these are messages, as
@@ -343,7 +343,7 @@ impl Batches {
             return;
         }
         let Some((from, to)) = self.slab.get2_mut(from as usize, to as usize) else { return };
-        let (memory, mut at) = (to.memory(), start);
+        let mut at = start;
         let first = from.ends.partition_point(|&behind| behind <= start);
         for &behind in from.ends.iter().skip(first).take_while(|&&behind| behind <= end) {
             while at < behind {
@@ -359,7 +359,7 @@ impl Batches {
             }
         }
         to.age = to.age.min(from.age);
-        self.memory += to.memory() - memory;
+        self.memory += to.recount();
     }
 
     /// One more reference.
@@ -376,10 +376,11 @@ impl Batches {
             && batch.references > 0
             && batch.bytes.capacity() - batch.bytes.len() > batch.bytes.len().max(SLACK)
         {
-            let memory = batch.memory();
+            self.memory -= batch.counted;
             batch.bytes.shrink_to_fit();
             batch.ends.shrink_to_fit();
-            self.memory -= memory - batch.memory();
+            batch.recount();
+            self.memory += batch.counted;
         }
     }
 
@@ -391,7 +392,7 @@ impl Batches {
             return;
         }
         self.held -= batch.len as usize;
-        self.memory -= size_of::<Batch>() + batch.memory();
+        self.memory -= size_of::<Batch>() + batch.counted;
         let capacity = batch.capacity();
         let of_channel = matches!(batch.content, Content::Messages(..));
         let most = if of_channel { SPARE } else { FEW };
@@ -401,6 +402,7 @@ impl Batches {
             batch.segments = Vec::new();
             batch.content = Content::Private;
             batch.len = 0;
+            batch.counted = capacity;
             self.spare_bytes += capacity;
             self.spare.push(key);
         } else {

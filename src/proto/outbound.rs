@@ -198,7 +198,9 @@ impl Outbound {
         for range in self.ranges() {
             batches.release(range.batch);
         }
-        batches.requeue(self.memory(), 0);
+        if self.more.is_some() {
+            batches.requeue(self.memory(), 0);
+        }
         *self = Outbound::default();
     }
 
@@ -219,7 +221,9 @@ impl Outbound {
             match self.more.as_mut().and_then(|more| more.pop_front()) {
                 Some(next) => self.head = next,
                 None => {
-                    batches.requeue(self.memory(), 0);
+                    if self.more.is_some() {
+                        batches.requeue(self.memory(), 0);
+                    }
                     *self = Outbound::default();
                     return;
                 }

@@ -1,6 +1,21 @@
 //! What batches and the queues that refer to them come to.
 
-use super::{Batch, BatchKey, Batches};
+use super::{Batch, BatchKey, Batches, Segment};
+
+impl Batch {
+    /// Bytes of heap memory that it holds, what it refers to included.
+    pub(super) fn memory(&self) -> usize {
+        let payloads = self.len as usize - self.bytes.len();
+        self.capacity() + self.segments.capacity() * size_of::<Segment>() + payloads
+    }
+
+    /// Counts it anew; returns by how much it has grown.
+    pub(super) fn recount(&mut self) -> usize {
+        let (before, now) = (self.counted, self.memory());
+        self.counted = now;
+        now.saturating_sub(before)
+    }
+}
 
 impl Batches {
     /// Bytes of all batches, each counted once.
@@ -49,6 +64,7 @@ impl Batches {
         let (mut bytes, mut memory) = (0, 0);
         for (_, batch) in held {
             bytes += batch.len as usize;
+            assert_eq!(batch.counted, batch.memory(), "a batch counts for other than it takes");
             memory += size_of_val(batch) + batch.memory();
         }
         assert_eq!((self.held, self.memory), (bytes, memory), "batches do not count for what they hold");
