@@ -233,8 +233,10 @@ impl Broker {
     pub(super) fn count_inbound(&mut self, slot: u32) {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         let held = cold.held();
-        self.inbound = self.inbound - cold.inbound as usize + held;
-        cold.inbound = u32::try_from(held).unwrap_or(u32::MAX);
+        if held != cold.inbound as usize {
+            self.inbound = self.inbound - cold.inbound as usize + held;
+            cold.inbound = u32::try_from(held).unwrap_or(u32::MAX);
+        }
         match (cold.connection.is_unfinished(), hot.has(flag::UNFINISHED)) {
             (true, false) => {
                 hot.set(flag::UNFINISHED);

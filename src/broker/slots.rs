@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::event::{ConnectionId, Event, Exchange};
+use super::event::{ConnectionId, Exchange};
 use super::reason::Cause;
 use super::timers::Tick;
 use crate::channel::dialect::Encoding;
@@ -204,9 +204,7 @@ impl Cold {
     /// Bytes of memory held for what arrived: what is unfinished, what waits for an answer, and what was not looked at.
     #[inline]
     pub fn held(&self) -> usize {
-        let is_asked = self.connection.is_asked();
-        let told = if is_asked { size_of::<Event>() } else { 0 };
-        self.connection.held() + told + self.extras.as_ref().map_or(0, |extras| extras.held_bytes())
+        self.connection.held() + self.extras.as_ref().map_or(0, |extras| extras.held_bytes())
     }
 
     /// Bytes that were read and not looked at yet.

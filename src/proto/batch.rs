@@ -27,6 +27,7 @@ const SPARE_CAPACITY: usize = 64 * 1024;
 
 /// After so many turns without a new batch the places of a crowd of batches that have gone are let go.
 const QUIET: u32 = 64;
+const MANY: usize = 8192;
 
 /// The largest of them that a batch for one peer gets, in bytes: it may stay for long, with little in it.
 const SPARE_LITTLE: usize = 256;
@@ -277,10 +278,10 @@ impl Batches {
         key
     }
 
-    /// Places are added a few at a time: twice as many as there are batches would be memory that nothing counts.
+    /// Past `MANY` places are added a few at a time: twice as many as there are batches would be memory that nothing counts.
     fn insert(&mut self) -> BatchKey {
-        if self.slab.len() == self.slab.capacity() {
-            self.slab.reserve_exact((self.slab.len() / 16).max(64));
+        if self.slab.len() == self.slab.capacity() && self.slab.len() >= MANY {
+            self.slab.reserve_exact(self.slab.len() / 16);
         }
         self.quiet = 0;
         self.slab.insert(Batch::default()) as BatchKey
@@ -330,8 +331,8 @@ impl Batches {
             batch.ends.push(batch.len);
             self.held += added;
         }
-        // Nearly always it has room.
-        if batch.capacity() != batch.counted {
+        // Nearly always it has room, and refers to nothing.
+        if batch.capacity() != batch.counted || !batch.segments.is_empty() {
             self.memory += batch.recount();
         }
     }
@@ -422,7 +423,7 @@ impl Batches {
             self.spare.shrink_to(self.spare.len() * 2);
         }
         self.quiet = self.quiet.saturating_add(1);
-        if self.quiet >= QUIET && self.count() == 0 && self.slab.capacity() > SPARE {
+        if self.quiet >= QUIET && self.count() == 0 && self.slab.capacity() > 2 * MANY {
             (self.slab, self.spare, self.spare_bytes, self.needless) = (Slab::new(), Vec::new(), 0, 0);
         }
     }

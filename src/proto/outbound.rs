@@ -1,13 +1,14 @@
 //! What one connection owes its peer: ranges of batches, in order, from the first unsent byte.
 
+mod places;
 mod prune;
 
-use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use bytes::Bytes;
 
 use super::batch::{BatchKey, Batches};
+use places::Places;
 
 /// Slices that are handed to one call of the kernel at the most.
 pub const MAX_SLICES: usize = 64;
@@ -17,9 +18,6 @@ const MAX_PRIVATE: u32 = 64 * 1024;
 
 /// How many ranges at the front of a queue tell how old it is.
 const LOOKED_AT: usize = 4;
-
-/// So many places of a queue are kept, although few are in use.
-const FEW: usize = 64;
 
 /// A part of a batch, from a byte to a byte. It begins at a message, unless some of it was sent, and ends at one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +44,7 @@ impl Range {
 #[derive(Debug)]
 pub struct Outbound {
     head: Range,
-    #[expect(clippy::box_collection, reason = "eight bytes in every connection instead of thirty-two")]
-    more: Option<Box<VecDeque<Range>>>,
+    more: Option<Box<Places>>,
     pending: u64,
 }
 
@@ -104,21 +101,21 @@ impl Outbound {
         if empty {
             self.head = range;
         } else {
-            self.grow(batches, |more| more.push_back(range));
+            self.change(batches, |more| more.push_back(range));
         }
     }
 
     /// Changes what stands behind the head, and keeps account of the memory.
-    fn grow(&mut self, batches: &mut Batches, change: impl FnOnce(&mut VecDeque<Range>)) {
+    fn change<T>(&mut self, batches: &mut Batches, change: impl FnOnce(&mut Places) -> T) -> T {
         let before = self.memory();
-        change(self.more.get_or_insert_default());
+        let result = change(self.more.get_or_insert_default());
         batches.requeue(before, self.memory());
+        result
     }
 
     /// Bytes of heap memory of the queue itself.
     pub fn memory(&self) -> usize {
-        let places = |more: &VecDeque<Range>| size_of_val(more) + more.capacity() * size_of::<Range>();
-        self.more.as_deref().map_or(0, places)
+        self.more.as_ref().map_or(0, |more| more.memory())
     }
 
     /// Appends bytes for this peer alone: one message, copied.
@@ -186,7 +183,7 @@ impl Outbound {
     pub fn truncate(&mut self, batches: &mut Batches) {
         let Some(end) = self.cut_message(batches) else { return self.clear(batches) };
         batches.requeue(self.memory(), 0);
-        for range in self.more.take().into_iter().flat_map(|more| *more) {
+        for range in self.more.take().iter().flat_map(|more| more.iter()) {
             batches.release(range.batch);
         }
         self.head.end = end;
@@ -218,7 +215,8 @@ impl Outbound {
             }
             left -= self.head.len();
             batches.release(self.head.batch);
-            match self.more.as_mut().and_then(|more| more.pop_front()) {
+            let next = if self.more.is_some() { self.change(batches, Places::pop_front) } else { None };
+            match next {
                 Some(next) => self.head = next,
                 None => {
                     if self.more.is_some() {
@@ -230,21 +228,13 @@ impl Outbound {
             }
         }
         self.head.start += left as u32;
-        self.shrink(batches);
-    }
-
-    /// What a long queue has had is not kept for the rest of it.
-    fn shrink(&mut self, batches: &mut Batches) {
-        if self.more.as_ref().is_some_and(|more| more.capacity() > FEW && more.len() < more.capacity() / 4) {
-            self.grow(batches, |more| more.shrink_to(more.len() * 2));
-        }
     }
 
     /// Makes `range` the head. It brings its reference along.
     fn put_before(&mut self, range: Range, batches: &mut Batches) {
         if self.pending > 0 {
             let head = self.head;
-            self.grow(batches, |more| more.push_front(head));
+            self.change(batches, |more| more.push_front(head));
         }
         self.pending += range.len();
         self.head = range;
