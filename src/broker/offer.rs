@@ -128,6 +128,7 @@ impl Broker {
             });
         }
         cold.tidy();
+        self.count_inbound(slot);
     }
 }
 
