@@ -76,8 +76,9 @@ pub struct Limits {
     /// Unsent bytes of all connections, a shared batch counted once; past it whoever holds the oldest goes first.
     /// Default 256 MiB.
     pub max_outbound_total: usize,
-    /// Unfinished heads, bodies and messages of all connections; past it whoever holds the most goes first.
-    /// Default 256 MiB.
+    /// Memory for what arrived, of all connections: unfinished heads, bodies and messages, and requests that wait for their
+    /// answer, held polls included. Past it the address (of IPv6 the /64) that holds most in all goes first, with its largest.
+    /// At least `max_message`, `max_head` and 24 KiB together, with `client_takeover` 56 KiB. Default 256 MiB.
     pub max_inbound_total: usize,
     /// Without any progress in sending what is queued; past it the connection is dropped. Default 10 s.
     pub write_timeout: Duration,
@@ -98,7 +99,7 @@ pub struct Limits {
     /// Most connections at once; past it 503 with a jittered `Retry-After`. Default 10,000 in the library; the daemon
     /// derives it from the descriptor limit.
     pub max_connections: usize,
-    /// Most connections at once from one address; past it 503. 0 switches it off. Default 0.
+    /// Most connections at once from one IPv4 address, or from one /64 of IPv6; past it 503. 0 switches it off. Default 0.
     pub max_connections_per_ip: usize,
     /// Most messages that a channel's history keeps; 0 switches history off. Default 100.
     pub history_messages: usize,
@@ -248,6 +249,12 @@ impl From<LimitsError> for io::Error {
     }
 }
 
+/// How much larger than they are the memory of one head and one body may be while they arrive, in bytes.
+const GROWING: usize = 24 << 10;
+
+/// What a compressed message may refer to, in bytes.
+const EARLIER: usize = 32 << 10;
+
 /// The longest timeout that is accepted: deadlines are kept in ticks that wrap, and a year is more than anyone means.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3600);
 
@@ -267,6 +274,12 @@ const MOST_CHANNELS: usize = u32::MAX as usize / 2 - 1024;
 const MOST_PRESENCE: usize = 65_536;
 
 impl Limits {
+    /// The smallest `max_inbound_total`: one request, as long as it may be, has to fit.
+    pub fn least_inbound_total(&self) -> usize {
+        let earlier = if self.client_takeover > 0 { EARLIER } else { 0 };
+        self.max_message.saturating_add(self.max_head).saturating_add(GROWING + earlier)
+    }
+
     /// Checks the configuration as a whole.
     ///
     /// # Errors
@@ -327,12 +340,12 @@ impl Limits {
                 self.max_outbound,
             ));
         }
-        if self.max_inbound_total < self.max_message {
+        if self.max_inbound_total < self.least_inbound_total() {
             return Err(contradiction(
                 "--max-inbound-total",
                 self.max_inbound_total,
-                "at least --max-message",
-                self.max_message,
+                "at least --max-message and --max-head and 24 KiB, with --client-takeover 56 KiB:",
+                self.least_inbound_total(),
             ));
         }
         if self.history_total < self.history_bytes {

@@ -292,7 +292,7 @@ fn no_secret_is_ever_logged() {
 /// No peer can write a line, or a part of one, that reads like the broker's own.
 #[test]
 fn what_a_peer_chose_stands_in_quotation_marks() {
-    let mut daemon = Daemon::start(&["--max-channels", "1"]);
+    let mut daemon = Daemon::start(&["--max-listened", "1"]);
     let offer = "Sec-WebSocket-Protocol: chat, x\r\n";
     let lie = "/x%20from%201.2.3.4:5:%20all%20is%20well;%20start%20with%20--origin%20%22";
     let lie_shown = "\"/x from 1.2.3.4:5: all is well; start with --origin \\\"\"";

@@ -1,4 +1,4 @@
-//! Who is behind a connection, and how many connections an address has.
+//! Who is behind a connection, and how many connections a network has: an IPv4 address, or a /64 of IPv6.
 
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::collections::hash_map::Entry;
@@ -8,21 +8,13 @@ use super::event::ConnectionId;
 use super::secret::Chance;
 use super::slots::{Slots, flag};
 use crate::proto::http::Request;
+use crate::proto::network::network_of;
 
 /// Who made a channel that the embedder publishes to, and nobody's request.
 const OURS: u32 = 0;
 
 /// Whom a proxy asks for if it does not say.
 const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
-
-/// As much of an address as one who has it cannot choose: all of IPv4, and the network of IPv6, which is 64 bits. The two
-/// never meet: no IPv6 network begins with these.
-fn network_of(address: IpAddr) -> u64 {
-    match address.to_canonical() {
-        IpAddr::V4(address) => u64::from(address.to_bits()),
-        IpAddr::V6(address) => (address.to_bits() >> 64) as u64 | 1 << 63,
-    }
-}
 
 /// Who is asking, as the store tells makers of channels apart: a number that only this process can tell from an address,
 /// so that nobody can look for another address that has the same.
@@ -43,7 +35,7 @@ impl Broker {
         }
         let most = self.limits.max_connections_per_ip;
         let is_judged = most > 0 && hot.has(flag::COUNTED) && (!inside || hot.has(flag::PROXIED));
-        is_judged && self.addresses.get(&cold.peer().ip()).is_some_and(|&count| count as usize > most)
+        is_judged && self.addresses.get(&network_of(cold.peer().ip())).is_some_and(|&count| count as usize > most)
     }
 
     /// Takes note of whom a trusted proxy asks for: its connections are shared by many, one after the other. Whoever it
@@ -66,19 +58,19 @@ impl Broker {
         }
     }
 
-    /// Counts connections by address, only where that is limited: it is a map entry for each address.
+    /// Counts connections by network, only where that is limited: it is a map entry for each network.
     pub(super) fn count_address(&mut self, slot: u32) {
         let Some((hot, cold)) = self.slots.both(slot).filter(|_| self.limits.max_connections_per_ip > 0) else {
             return;
         };
         hot.set(flag::COUNTED);
-        *self.addresses.entry(cold.peer().ip()).or_default() += 1;
+        *self.addresses.entry(network_of(cold.peer().ip())).or_default() += 1;
     }
 
     pub(super) fn uncount(&mut self, slot: u32) {
         let Some((hot, cold)) = self.slots.both(slot).filter(|(hot, _)| hot.has(flag::COUNTED)) else { return };
         hot.clear(flag::COUNTED);
-        if let Entry::Occupied(mut count) = self.addresses.entry(cold.peer().ip()) {
+        if let Entry::Occupied(mut count) = self.addresses.entry(network_of(cold.peer().ip())) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();

@@ -48,11 +48,12 @@ struct Run {
 
 /// All chunks. Each holds a reference to its batch.
 ///
-/// Invariant: `bytes` is the sum of their lengths.
+/// Invariants: `bytes` is the sum of their lengths; `places` of what the runs take beside their batches.
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
     runs: HashMap<(u32, Encoding), Run>,
     bytes: usize,
+    places: usize,
     /// When `sweep` looks next, in monotonic milliseconds; None if there is nothing to look at.
     pub(super) due: Option<u64>,
 }
@@ -72,7 +73,7 @@ impl Chunks {
         self.due.get_or_insert(now + KEPT_FOR);
         let Position { epoch, offset: head } = channel.log.position();
         let run = self.runs.entry((key, encoding)).or_insert_with(|| Run { epoch, chunks: VecDeque::new() });
-        let (is_same, tail) = (run.epoch == epoch, channel.log.tail());
+        let (is_same, tail, places) = (run.epoch == epoch, channel.log.tail(), run.places());
         while let Some(chunk) = run.chunks.front().filter(|chunk| !is_same || chunk.last <= tail) {
             self.bytes -= release(chunk, batches);
             run.chunks.pop_front();
@@ -96,8 +97,10 @@ impl Chunks {
         chunk.used = true;
         let before = (chunk.last, batches.held());
         chunk.grow(encoding, channel, until, batches, encoder);
+        let encoded = chunk.last - before.0;
         self.bytes += batches.held() - before.1;
-        (chunk, chunk.last - before.0)
+        self.places = self.places - places + run.places();
+        (&run.chunks[index], encoded)
     }
 
     /// Lets the chunks go of which nobody took anything since it was called last, and those that are old.
@@ -114,20 +117,29 @@ impl Chunks {
             });
             !run.chunks.is_empty()
         });
+        if self.runs.is_empty() {
+            self.runs = HashMap::new();
+        }
+        self.places = self.runs.values().map(Run::places).sum();
         self.due = (!self.runs.is_empty()).then_some(now + KEPT_FOR);
     }
 
     /// Lets all of them go.
     pub(super) fn clear(&mut self, batches: &mut Batches) {
-        for chunk in self.runs.drain().flat_map(|(_, run)| run.chunks) {
+        for chunk in std::mem::take(&mut self.runs).into_values().flat_map(|run| run.chunks) {
             release(&chunk, batches);
         }
-        (self.bytes, self.due) = (0, None);
+        (self.bytes, self.places, self.due) = (0, 0, None);
     }
 
     /// Bytes of all of them.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes of memory that they take beside their batches.
+    pub(super) fn memory(&self) -> usize {
+        self.runs.capacity() * size_of::<((u32, Encoding), Run)>() + self.places
     }
 
     /// How many hold that batch.
@@ -143,6 +155,8 @@ impl Chunks {
     pub(super) fn assert_invariants(&self, batches: &Batches) {
         let sum: usize = self.all().map(|chunk| batches.get(chunk.batch).len() as usize).sum();
         assert_eq!(self.bytes, sum, "the chunks' bytes are not their sum");
+        let places: usize = self.runs.values().map(Run::places).sum();
+        assert_eq!(self.places, places, "the chunks' places are not their sum");
         assert_eq!(self.due.is_some(), !self.runs.is_empty(), "nobody looks after the chunks, or for nothing");
         for chunk in self.all() {
             let messages = batches.get(chunk.batch).messages() as u64;
@@ -152,6 +166,14 @@ impl Chunks {
             let ends = run.chunks.iter().flat_map(|chunk| [chunk.first, chunk.last]);
             assert!(ends.is_sorted(), "a message is in two chunks");
         }
+    }
+}
+
+impl Run {
+    /// Bytes of memory that it takes on the heap beside its batches.
+    fn places(&self) -> usize {
+        let excepts = self.chunks.iter().map(|chunk| chunk.excepts.capacity() * size_of::<(usize, u64)>());
+        self.chunks.capacity() * size_of::<Chunk>() + excepts.sum::<usize>()
     }
 }
 

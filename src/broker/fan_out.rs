@@ -45,7 +45,12 @@ impl Broker {
             }
         }
         let channel = &mut self.channels[key as usize];
+        let groups = channel.groups.len();
         channel.groups.retain(|group| !group.members.is_empty() || group.open.is_some());
+        if channel.groups.len() < groups {
+            self.channels.recount(key);
+        }
+        let channel = &self.channels[key as usize];
         let tier = jobs::tier_of_channel(channel.subscribers());
         if channel.owes() || self.has_news_of_members(key) {
             // Something was published meanwhile, or somebody came or went.

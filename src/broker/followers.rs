@@ -127,6 +127,8 @@ impl Broker {
         hot.heard = now;
         hot.clear(flag::HELD);
         cold.connection.stream();
+        self.count_inbound(slot);
+        let hot = self.slots.hot(slot);
         hot.outbound.push_bytes(&mut self.batches, |target| target.extend_from_slice(&bytes));
         self.welcome(slot, channel, joined);
         self.rearm(slot);
@@ -184,6 +186,7 @@ impl Broker {
                     cold.extras.get_or_insert_default().held = Some(exchange);
                 }
                 self.rearm(slot);
+                self.account(slot);
             }
             Err(JoinError::TooManyChannels) => self.refuse_follower(slot, &exchange, StreamFormat::Ndjson),
             Err(_) => {}

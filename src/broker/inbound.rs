@@ -188,6 +188,7 @@ impl Broker {
         match asks {
             Asks::WebSocket(upgrade) => {
                 cold.due = due;
+                cold.connection.hold(size_of::<Event>() + upgrade.held());
                 let (peer, admin) = (cold.peer(), cold.is_admin());
                 self.rearm(slot);
                 let unanswered = self.dropped.guard(id, Status::FORBIDDEN);
@@ -212,6 +213,7 @@ impl Broker {
         let due = self.timers.now().after(self.limits.answer_timeout);
         let Some(cold) = self.slots.cold(slot) else { return };
         cold.due = due;
+        cold.connection.hold(size_of::<Event>());
         let (peer, admin) = (cold.peer(), cold.is_admin());
         self.rearm(slot);
         let unanswered = self.dropped.guard(id, Status::NOT_FOUND);

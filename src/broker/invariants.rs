@@ -7,6 +7,7 @@ use super::pressure::may_lose;
 use super::slots::{Extras, Hot, flag};
 use super::{Broker, ConnectionId};
 use crate::limits::SlowConsumer;
+use crate::proto::network::network_of;
 
 impl Broker {
     /// Panics, and says which, if an invariant of the broker does not hold. It looks at everything: for tests.
@@ -39,8 +40,8 @@ impl Broker {
         }
         let held = self.batches.held();
         assert!(held <= self.limits.max_outbound_total, "{held} bytes unsent in all");
-        let beside = self.batches.overhead();
-        assert!(beside <= self.limits.max_outbound_total.max(2 << 20), "{beside} bytes beside what is unsent");
+        let memory = self.outbound_held();
+        assert!(memory <= self.limits.max_outbound_total.max(2 << 20), "{memory} bytes for {held} that are unsent");
     }
 
     fn assert_only_newest(&self, slot: u32, hot: &Hot) {
@@ -82,7 +83,7 @@ impl Broker {
         assert_eq!(ended, self.ended.len(), "flags and list of the ended differ");
         let mut addresses = std::collections::HashMap::new();
         for (.., cold) in self.slots.iter().filter(|(_, hot, _)| hot.has(flag::COUNTED)) {
-            *addresses.entry(cold.peer().ip()).or_insert(0) += 1;
+            *addresses.entry(network_of(cold.peer().ip())).or_insert(0) += 1;
         }
         assert_eq!(addresses, self.addresses, "addresses are not counted as they are");
         self.assert_places();
@@ -127,6 +128,7 @@ impl Broker {
             }
         }
         assert_eq!(self.inbound, inbound, "the inbound budget is not the sum of what is held");
+        assert!(inbound <= self.limits.max_inbound_total, "{inbound} bytes of what arrived are held in all");
     }
 
     fn assert_channels(&self) {
@@ -140,6 +142,7 @@ impl Broker {
         let mut memberships = 0;
         for (key, channel) in self.channels.iter() {
             memberships += channel.subscribers();
+            assert!(channel.is_counted(), "{}: its subscribers count for something else", channel.name());
             for member in channel.groups.iter().flat_map(|group| &group.members) {
                 assert!(member.cursor <= channel.log.head(), "a cursor beyond the head");
             }
@@ -150,13 +153,16 @@ impl Broker {
         assert_eq!(self.presence_due, noted, "notes of when something is to be told, and channels that have one");
         let sum: usize = self.slots.iter().map(|(_, _, cold)| cold.memberships.as_slice().len()).sum();
         assert_eq!(memberships, sum, "a member is left behind, or missing");
+        let lists: usize = self.slots.iter().map(|(.., cold)| cold.memberships.memory()).sum();
+        assert_eq!(self.memberships, lists, "lists of channels are not counted as they are");
     }
 
     fn assert_references(&self) {
         self.chunks.assert_invariants(&self.batches);
         self.reads.assert_invariants();
-        let references = self.batches.references().map(|(_, references)| references as usize);
-        assert_eq!(self.batches.all_references(), references.sum::<usize>(), "references are not counted as they are");
+        self.batches.assert_invariants();
+        let queues: usize = self.slots.iter().map(|(_, hot, _)| hot.outbound.memory()).sum();
+        assert_eq!(self.batches.queues(), queues, "queues do not count for what they hold");
         for (key, references) in self.batches.references() {
             let queued =
                 self.slots.iter().flat_map(|(_, hot, _)| hot.outbound.ranges()).filter(|range| range.batch == key);

@@ -69,6 +69,7 @@ impl Broker {
             hot.heard = now;
             hot.clear(flag::HELD);
         }
+        self.count_inbound(slot);
         self.rearm(slot);
         self.mark_dirty(slot);
         self.resumed.push(id);
@@ -198,6 +199,7 @@ impl Broker {
             self.resumed.push(id);
         }
         hot.clear(flag::HELD | flag::HEAD);
+        self.count_inbound(slot);
         self.mark_dirty(slot);
         self.rearm(slot);
     }
@@ -302,6 +304,7 @@ impl Broker {
         if cold.extras.as_mut().is_some_and(|extras| extras.earlier.take().is_some()) {
             self.takeovers -= 1;
             cold.tidy();
+            self.count_inbound(slot);
         }
     }
 
@@ -320,6 +323,7 @@ impl Broker {
         }
         self.made_bytes += response.len();
         self.spent += cost::ANSWER + cost::copied(response.len());
+        self.count_inbound(slot);
         self.farewell(slot, CloseReason::new(cause, None, ""));
         self.mark_dirty(slot);
         self.rearm(slot);

@@ -29,6 +29,7 @@ mod reads;
 pub mod reason;
 pub mod schedule;
 mod secret;
+mod shares;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,7 @@ use crate::channel::dialect::deflated::Encoder;
 use crate::channel::log::From;
 use crate::channel::members::{Member, Membership};
 use crate::channel::position::Position;
+use crate::channel::sizes;
 use crate::channel::store::{Store, TooManyChannels};
 use crate::limits::Limits;
 use crate::proto::batch::Batches;
@@ -135,10 +137,12 @@ pub struct Broker {
     offered_bytes: usize,
     /// What everything has cost so far, in nominal nanoseconds: see `cost`.
     spent: u64,
-    /// Bytes in unfinished heads, messages and stashes.
+    /// What arrived and is held, in bytes. Invariant: the sum of what all connections count for.
     inbound: usize,
+    /// Bytes of the lists of channels of those who are in several.
+    memberships: usize,
     counters: Counters,
-    /// Connections by address; empty unless that is limited.
+    /// Connections by network, as `network_of` has them; empty unless that is limited.
     addresses: HashMap<IpAddr, u32>,
     chance: Chance,
     public_ids: PublicIds,
@@ -187,6 +191,7 @@ impl Broker {
             offered_bytes: 0,
             spent: 0,
             inbound: 0,
+            memberships: 0,
             counters: Counters::default(),
             addresses: HashMap::new(),
             chance: Chance::new(secret),
@@ -312,6 +317,11 @@ impl Broker {
         self.channels.history_held()
     }
 
+    /// Memory of all channels beside their histories, in bytes: what is known of them, their names, and who is in them.
+    pub fn channels_held(&self) -> usize {
+        self.channels.memory() + self.memberships + sizes::tree::<(u64, u32), ()>(self.presence_due.len())
+    }
+
     /// How many connections there are, in whatever state.
     pub fn connection_count(&self) -> usize {
         self.slots.len()
@@ -346,11 +356,14 @@ impl Broker {
         let (cursor, lost) = channel.log.resolve(from);
         let catching_up = cursor < channel.log.head();
         let (index, moved) = channel.insert(encoding, Member { cursor, slot, catching_up });
+        self.memberships -= cold.memberships.memory();
         cold.memberships.push(Membership { channel: key, index, encoding });
+        self.memberships += cold.memberships.memory();
         if catching_up || cold.memberships.as_slice().len() > 1 {
             hot.set(flag::SLOW_PATH);
         }
         let position = Position { offset: cursor, ..channel.log.position() };
+        self.channels.recount(key);
         self.spent += cost::JOIN;
         self.note_moved(key, moved);
         if catching_up {
@@ -386,7 +399,10 @@ impl Broker {
 
     fn remove_member(&mut self, slot: u32, key: u32) {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
-        let Some(membership) = cold.memberships.remove(key) else { return };
+        self.memberships -= cold.memberships.memory();
+        let membership = cold.memberships.remove(key);
+        self.memberships += cold.memberships.memory();
+        let Some(membership) = membership else { return };
         if cold.memberships.as_slice().is_empty() {
             hot.clear(flag::SLOW_PATH);
         }
@@ -396,6 +412,7 @@ impl Broker {
         if membership.encoding != Encoding::Poll {
             self.note_leave(slot, key);
         }
+        self.channels.recount(key);
         self.release_if_idle(key);
     }
 

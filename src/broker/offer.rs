@@ -129,6 +129,7 @@ impl Broker {
             });
         }
         cold.tidy();
+        self.count_inbound(slot);
     }
 }
 

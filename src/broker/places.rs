@@ -1,6 +1,6 @@
 //! Who gets in. Past `max_connections` a few more do, to be told so, or how the broker is, and during a shutdown, too;
 //! operators have as many places. None of these is for long: if others wait, those make room who ask for nothing, first
-//! where many have one address. So nobody who wastes such places keeps others from asking whether the broker is well.
+//! where many have one address, or a /64 of IPv6. So nobody who wastes such places keeps others from asking whether the broker is well.
 
 use core::net::SocketAddr;
 use std::cmp::Reverse;
@@ -9,6 +9,7 @@ use super::Broker;
 use super::event::ConnectionId;
 use super::reason::Cause;
 use super::slots::flag;
+use crate::proto::network::network_of;
 
 /// Connections past `max_connections`: they are answered below `/-/`, and otherwise told that there is no room. So are
 /// those who come during a shutdown.
@@ -133,12 +134,12 @@ impl Broker {
         }
     }
 
-    /// How many newer ones have the same address: who has most makes room first, so that an address which takes all places
-    /// loses them to others, and the newest of each address is the last to go.
+    /// How many newer ones are of the same network: who has most makes room first, so that a network which takes all places
+    /// loses them to others, and the newest of each is the last to go.
     fn siblings(&self, holders: &[u32], at: usize) -> usize {
-        let address = |slot: &u32| self.slots.get(*slot).map(|(_, cold)| cold.peer().ip());
+        let network = |slot: &u32| self.slots.get(*slot).map(|(_, cold)| network_of(cold.peer().ip()));
         let Some((slot, newer)) = holders.get(at..).and_then(<[u32]>::split_first) else { return 0 };
-        newer.iter().filter(|other| address(other) == address(slot)).count()
+        newer.iter().filter(|other| network(other) == network(slot)).count()
     }
 
     /// The first to make room has the least: who has never asked, longest here first, then who has been answered, longest

@@ -64,6 +64,7 @@ impl Broker {
             self.note_due(key, None);
             let presence = self.channels[key as usize].presence.take();
             self.held_leaves -= presence.map_or(0, |presence| presence.held_back());
+            self.channels.recount(key);
             return;
         }
         let grace = u64::try_from(self.limits.leave_grace.as_millis()).unwrap_or(u64::MAX);
@@ -85,6 +86,7 @@ impl Broker {
         let before = presence.held_back();
         change(presence);
         self.held_leaves = self.held_leaves - before + presence.held_back();
+        self.channels.recount(key);
     }
 
     /// What the flush will make of a notice counts in the turn that causes it: a few bytes can ask for many.
@@ -106,13 +108,14 @@ impl Broker {
         self.held_leaves = self.held_leaves - before + presence.held_back();
         let (due, is_over) = (presence.due(), presence.is_empty(now));
         self.note_due(key, due);
-        let channel = &mut self.channels[key as usize];
         if is_over {
-            channel.presence = None;
+            self.channels[key as usize].presence = None;
         }
+        self.channels.recount(key);
         if notices.is_empty() {
             return;
         }
+        let channel = &mut self.channels[key as usize];
         let (name, head) = (channel.name().clone(), channel.log.head());
         let told = Told::new(&notices);
         for group in &mut channel.groups {

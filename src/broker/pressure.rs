@@ -8,6 +8,7 @@ use log::Level;
 use super::Broker;
 use super::event::ConnectionId;
 use super::reason::Cause;
+use super::shares::{Holding, Shares};
 use super::slots::{Cold, Hot, flag};
 use super::timers::Tick;
 use crate::channel::dialect::Event;
@@ -17,9 +18,15 @@ use crate::limits::SlowConsumer;
 use crate::proto::batch::{Batch, Life, Source};
 use crate::proto::close::CloseCode;
 use crate::proto::frame::Failure;
+use crate::proto::network::network_of;
 
-/// What all queues may take beside what is unsent, in bytes, however little that may be.
-const LEAST_OVERHEAD: usize = 1 << 20;
+/// What the memory of all that is unsent may be, in bytes, however little it itself may be.
+const LEAST_MEMORY: usize = 1 << 20;
+
+/// Past a budget for all so much goes that a share of it is free, one in so many; but once the rest fits, no more than so many
+/// connections in one step.
+const HYSTERESIS: usize = 16;
+const MOST_SHED: usize = 256;
 
 impl Broker {
     /// Judges those who have a lot unsent, after the flush: never at publish, and never before their bytes were offered. What all
@@ -120,23 +127,24 @@ impl Broker {
     /// All together have too much unsent: whoever holds the oldest goes first, until the rest fits.
     fn shed(&mut self, all_were_offered: bool) {
         // To look at all of them is not to be necessary again at once.
-        let enough = self.limits.max_outbound_total - self.limits.max_outbound_total / 16;
+        let enough = self.limits.max_outbound_total - self.limits.max_outbound_total / HYSTERESIS;
         let judged = self.slots.iter().filter(|(_, hot, _)| all_were_offered || hot.has(flag::BLOCKED));
         let ages = judged.filter_map(|(slot, hot, _)| Some((hot.outbound.oldest(&self.batches)?, slot)));
         let mut holders: Vec<(u64, u32)> = ages.collect();
         holders.sort_unstable();
-        for (_, slot) in holders {
-            if !self.are_over(enough) {
+        for (gone, (_, slot)) in holders.into_iter().enumerate() {
+            let fits = !self.are_over(self.limits.max_outbound_total);
+            if fits && (gone >= MOST_SHED || !self.are_over(enough)) {
                 return;
             }
             self.close_slow(slot, Cause::OutboundTotal);
         }
     }
 
-    /// Whether all together have more than `most` unsent, or their queues take that much beside it: a short message that ten
-    /// thousand are owed is held once, and stands in ten thousand queues.
+    /// Whether all together have more than `most` unsent, or that takes as much: a short message that ten thousand are owed is
+    /// held once, and stands in ten thousand queues.
     fn are_over(&self, most: usize) -> bool {
-        self.batches.held() > most || self.batches.overhead() > most.max(LEAST_OVERHEAD)
+        self.batches.held() > most || self.outbound_held() > most.max(LEAST_MEMORY)
     }
 
     /// Notes a blocked connection that is to be judged.
@@ -214,14 +222,29 @@ impl Broker {
         }
     }
 
-    /// As `count_inbound`; past the budget the largest goes.
+    /// As `count_inbound`; past the budget somebody goes.
     pub(super) fn account(&mut self, slot: u32) {
         self.count_inbound(slot);
-        while self.inbound > self.limits.max_inbound_total {
-            let largest =
-                self.slots.iter().filter(|(_, _, cold)| cold.inbound > 0).max_by_key(|(_, _, cold)| cold.inbound);
-            let Some(largest) = largest.map(|(slot, ..)| slot) else { break };
-            self.drop_inbound(largest);
+        if self.inbound > self.limits.max_inbound_total {
+            self.shed_inbound();
+        }
+    }
+
+    /// All together hold too much of what arrived: the network that holds most goes first, with its largest, until the rest
+    /// fits, and clearly: to look at all connections is not to be necessary again before as much again has arrived.
+    fn shed_inbound(&mut self) {
+        let most = self.limits.max_inbound_total;
+        let enough = most - most / HYSTERESIS;
+        let shares = Shares::new(
+            self.slots
+                .iter()
+                .map(|(slot, _, cold)| (network_of(cold.peer().ip()), Holding { bytes: cold.inbound as usize, slot })),
+        );
+        for (gone, holding) in shares.enumerate() {
+            if self.inbound <= enough || self.inbound <= most && gone >= MOST_SHED {
+                return;
+            }
+            self.drop_inbound(holding.slot);
         }
     }
 
@@ -230,8 +253,10 @@ impl Broker {
     pub(super) fn count_inbound(&mut self, slot: u32) {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         let held = cold.held();
-        self.inbound = self.inbound - cold.inbound as usize + held;
-        cold.inbound = u32::try_from(held).unwrap_or(u32::MAX);
+        if held != cold.inbound as usize {
+            self.inbound = self.inbound - cold.inbound as usize + held;
+            cold.inbound = u32::try_from(held).unwrap_or(u32::MAX);
+        }
         match (cold.connection.is_unfinished(), hot.has(flag::UNFINISHED)) {
             (true, false) => {
                 hot.set(flag::UNFINISHED);
@@ -274,10 +299,10 @@ impl Broker {
         self.say_close(slot, cause, CloseCode::TRY_AGAIN, cause.as_str());
     }
 
-    /// Bytes that all connections have unsent, shared ones counted once, and those that were encoded for whoever catches up
-    /// next.
+    /// Memory of what all connections have unsent, shared once, with the places in their queues, and of what was encoded for
+    /// whoever catches up next, in bytes.
     pub fn outbound_held(&self) -> usize {
-        self.batches.held()
+        self.batches.memory() + self.chunks.memory()
     }
 
     #[cfg(test)]
@@ -291,7 +316,8 @@ impl Broker {
         self.batches.room()
     }
 
-    /// Bytes in unfinished heads and messages.
+    /// Bytes of what arrived and is held: unfinished heads, bodies and messages, requests that wait for their answer, and what
+    /// was read and not looked at.
     pub fn inbound_held(&self) -> usize {
         self.inbound
     }

@@ -1,6 +1,7 @@
 //! What only this process knows, and what is drawn from it: public ids, epochs, and when to come again. Peers see all of
 //! these, so that none may tell anything of the secret, of each other, or of what is drawn next.
 
+use core::net::IpAddr;
 use std::fmt;
 
 use super::event::ConnectionId;
@@ -16,6 +17,7 @@ const PROCESS: u8 = 5;
 
 /// What `Chance::maker` says behind an address.
 const MAKER: u8 = 6;
+const MAKER_OF_IPV6: u8 = 7;
 
 /// How many ids of those who publish are kept at hand: 96 KiB at the most, and nothing while nobody publishes.
 const AT_HAND: usize = 4096;
@@ -108,9 +110,13 @@ impl Chance {
         Chance { secret, drawn: 0 }
     }
 
-    /// A number for each network, which nobody can look for another network of.
-    pub(super) fn maker(&self, network: u64) -> u32 {
-        self.secret.hash(network, MAKER) as u32
+    /// A number for each network, as `network_of` has them, which nobody can look for another network of.
+    pub(super) fn maker(&self, network: IpAddr) -> u32 {
+        let hash = match network {
+            IpAddr::V4(address) => self.secret.hash(address.to_bits().into(), MAKER),
+            IpAddr::V6(network) => self.secret.hash((network.to_bits() >> 64) as u64, MAKER_OF_IPV6),
+        };
+        hash as u32
     }
 
     pub(super) fn next(&mut self) -> u64 {

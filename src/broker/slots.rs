@@ -158,6 +158,14 @@ pub struct Extras {
     pub earlier: Option<Box<Earlier>>,
 }
 
+impl Extras {
+    /// Bytes of memory, but for the heap memory of a request that waits, which its connection counts.
+    fn held_bytes(&self) -> usize {
+        let earlier = self.earlier.as_ref().map_or(0, |earlier| earlier.memory());
+        size_of::<Extras>() + self.pong.as_ref().map_or(0, Vec::capacity) + self.stash.capacity() + earlier
+    }
+}
+
 impl Cold {
     fn new(peer: SocketAddr, now: Tick) -> Cold {
         Cold {
@@ -202,16 +210,16 @@ impl Cold {
         (self.ip, self.port) = (octets(peer.ip()), peer.port());
     }
 
+    /// Bytes of memory held for what arrived: what is unfinished, what waits for an answer, what was not looked at, and
+    /// what messages may refer to.
+    #[inline]
+    pub fn held(&self) -> usize {
+        self.connection.held() + self.extras.as_ref().map_or(0, |extras| extras.held_bytes())
+    }
+
     /// Bytes that were read and not looked at yet.
     pub fn stash_len(&self) -> usize {
         self.extras.as_ref().map_or(0, |extras| extras.stash.len())
-    }
-
-    /// Bytes that count in the inbound budget.
-    pub fn held(&self) -> usize {
-        let parked =
-            self.extras.as_ref().and_then(|extras| extras.parked.as_ref()).map_or(0, |parked| parked.body.len());
-        self.connection.held() + self.stash_len() + parked
     }
 
     /// Frees the extras when nothing is in them.

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use slab::Slab;
 
 use super::lru::Ends;
+use super::sizes;
 
 /// In the place of a maker's key: nothing was ever published to the channel.
 pub(super) const NOBODY: u32 = u32::MAX;
@@ -114,6 +115,12 @@ impl Makers {
         (all / self.with_history.max(1)).max(all / LEAST_SHARE)
     }
 
+    /// Bytes of memory.
+    pub(super) fn memory(&self) -> usize {
+        // A place of the slab has to tell whether it is taken.
+        self.slab.capacity() * (size_of::<Maker>() + size_of::<usize>()) + sizes::map::<u32, u32>(self.keys.capacity())
+    }
+
     /// Panics if an invariant does not hold: for tests.
     pub(super) fn assert_invariants(&self) {
         assert_eq!(self.keys.len(), self.slab.len());
@@ -135,6 +142,12 @@ mod tests {
         // In the slab, and in the map with its byte of control: at most twice as many places as makers.
         assert!(size_of::<Maker>() <= 48, "{}", size_of::<Maker>());
         assert_eq!(size_of::<(u32, u32)>(), 8);
+        #[allow(dead_code)] // It has the shape of the slab's own, which cannot be named.
+        enum SlabEntry {
+            Vacant(usize),
+            Occupied(Maker),
+        }
+        assert_eq!(size_of::<SlabEntry>(), size_of::<Maker>() + size_of::<usize>());
     }
 
     #[test]

@@ -162,6 +162,14 @@ impl Memberships {
         }
     }
 
+    /// Bytes of heap memory.
+    pub fn memory(&self) -> usize {
+        match self {
+            Memberships::Many(many) => size_of_val(&**many) + many.capacity() * size_of::<Membership>(),
+            _ => 0,
+        }
+    }
+
     /// The one in that channel.
     pub fn in_channel(&self, channel: u32) -> Option<Membership> {
         self.as_slice().iter().find(|membership| membership.channel == channel).copied()
@@ -187,7 +195,13 @@ impl Memberships {
                 many.retain(|membership| membership.channel != channel);
                 match many.as_slice() {
                     [one] => Memberships::One(*one),
-                    _ => Memberships::Many(many),
+                    few => {
+                        let few = few.len();
+                        if few < many.capacity() / 4 {
+                            many.shrink_to(few * 2);
+                        }
+                        Memberships::Many(many)
+                    }
                 }
             }
             _ => Memberships::None,

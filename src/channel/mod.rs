@@ -11,6 +11,7 @@ pub mod name;
 pub mod position;
 pub mod presence;
 pub mod settings;
+pub mod sizes;
 mod slot;
 pub mod store;
 #[cfg(test)]
@@ -44,6 +45,8 @@ pub struct Channel {
     pub touched: bool,
     /// Whether somebody joined, and so was told the position.
     known: bool,
+    /// What `places` came to when the store counted it last.
+    counted: u32,
     /// What of its members is still to be told; None if nothing is.
     pub presence: Option<Box<Presence>>,
 }
@@ -51,12 +54,24 @@ pub struct Channel {
 impl Channel {
     /// A channel without members. `known` says whether anybody was told a position of its that is to hold.
     pub fn new(name: Arc<str>, log: Log, known: bool) -> Channel {
-        Channel { name, log, groups: Vec::new(), touched: false, known, presence: None }
+        Channel { name, log, groups: Vec::new(), touched: false, known, counted: 0, presence: None }
     }
 
     /// Its name, the leading slash included.
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// Bytes of heap memory that its subscribers take: their places, and what is still to be told of them.
+    fn places(&self) -> usize {
+        let members = self.groups.iter().map(|group| group.members.capacity() * size_of::<Member>());
+        let presence = self.presence.as_ref().map_or(0, |presence| presence.memory());
+        self.groups.capacity() * size_of::<Group>() + members.sum::<usize>() + presence
+    }
+
+    /// Whether the store has counted what its subscribers take.
+    pub fn is_counted(&self) -> bool {
+        self.counted as usize == self.places()
     }
 
     /// How many subscribers it has, of whatever kind.
@@ -110,6 +125,8 @@ impl Channel {
     pub fn group_mut(&mut self, encoding: Encoding) -> &mut Group {
         let found = self.groups.iter().position(|group| group.encoding == encoding);
         let index = found.unwrap_or_else(|| {
+            // Most channels have one, and the next four would be larger than the channel.
+            self.groups.reserve_exact(1);
             self.groups.push(Group::new(encoding));
             self.groups.len() - 1
         });

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::dialect::MemberName;
 use super::member_id::MemberId;
+use super::sizes::tree;
 
 /// A member, as it is told to others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +50,8 @@ pub struct Presence {
 
 /// Leaves that are held back, in the order in which they are due.
 ///
-/// Invariant: `by_id` and `by_name` have the number of each that `leaves` has, and no other.
+/// Invariants: `by_id` and `by_name` have the number of each that `leaves` has, and no other; `names` is the sum of what their
+/// names take.
 #[derive(Debug, Default)]
 struct HeldBack {
     /// By a number that rises: when each is due, in monotonic milliseconds, and who left.
@@ -57,6 +59,8 @@ struct HeldBack {
     by_id: BTreeMap<MemberId, u64>,
     by_name: BTreeSet<(Arc<str>, u64)>,
     next: u64,
+    /// Bytes of their names.
+    names: usize,
 }
 
 /// What a turn tells of a channel's members.
@@ -170,6 +174,13 @@ impl Presence {
         }
     }
 
+    /// Bytes of memory that it takes, about, itself in its box included. Names are their connections', but for those of leaves
+    /// that are held back.
+    pub fn memory(&self) -> usize {
+        let lists = [&self.joined, &self.left, &self.returned].map(|list| tree::<MemberId, Named>(list.len()));
+        size_of::<Presence>() + lists.iter().sum::<usize>() + self.held.memory()
+    }
+
     /// When there is something to tell next, although nobody comes or goes.
     pub fn due(&self) -> Option<u64> {
         self.held.due().into_iter().chain(self.recount.then_some(self.next_count)).min()
@@ -202,6 +213,13 @@ impl HeldBack {
         self.leaves.len()
     }
 
+    fn memory(&self) -> usize {
+        let count = self.len();
+        let lists =
+            tree::<u64, (u64, Named)>(count) + tree::<MemberId, u64>(count) + tree::<(Arc<str>, u64), ()>(count);
+        lists + self.names
+    }
+
     fn due(&self) -> Option<u64> {
         self.leaves.first_key_value().map(|(_, (due, _))| *due)
     }
@@ -213,6 +231,7 @@ impl HeldBack {
             self.remove(before);
             self.by_id.insert(member.id, number);
         }
+        self.names += name_cost(&member);
         self.by_name.extend(member.name.clone().map(|name| (name, number)));
         self.leaves.insert(number, (due, member));
     }
@@ -237,11 +256,17 @@ impl HeldBack {
     fn remove(&mut self, number: u64) -> Option<Named> {
         let (_, member) = self.leaves.remove(&number)?;
         self.by_id.remove(&member.id);
+        self.names -= name_cost(&member);
         if let Some(name) = &member.name {
             self.by_name.remove(&(name.clone(), number));
         }
         Some(member)
     }
+}
+
+/// Bytes of memory of a member's name, which outlives its connection.
+fn name_cost(member: &Named) -> usize {
+    member.name.as_ref().map_or(0, |name| name.len() + 2 * size_of::<usize>())
 }
 
 impl Notices {

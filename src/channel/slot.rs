@@ -60,6 +60,15 @@ impl Slot {
         }
     }
 
+    /// Bytes of heap memory of its name, and of its subscribers.
+    pub(super) fn beside(&self) -> usize {
+        match &self.state {
+            State::Stub { name, .. } => name.len(),
+            // The name of one that is awake is shared: it has two counters.
+            State::Awake(awake) => awake.channel.name().len() + 2 * size_of::<usize>() + awake.channel.counted as usize,
+        }
+    }
+
     /// The position after the newest message, as it is told.
     pub(super) fn position(&self) -> Position {
         match &self.state {
@@ -136,6 +145,11 @@ impl Index {
 
     pub(super) fn capacity(&self) -> usize {
         self.keys.iter().map(HashTable::capacity).sum()
+    }
+
+    /// Bytes of heap memory.
+    pub(super) fn memory(&self) -> usize {
+        self.keys.iter().map(HashTable::allocation_size).sum()
     }
 
     /// Keeps room for twice as many as there are.

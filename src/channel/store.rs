@@ -9,6 +9,7 @@
 //! whoever has to go stands at the cold end of a list.
 
 mod invariants;
+mod memory;
 mod places;
 
 use std::collections::BTreeMap;
@@ -55,6 +56,8 @@ pub struct Store {
     makers: Makers,
     heard: usize,
     held: usize,
+    /// Bytes of names and of subscribers. Invariant: the sum over all slots, as `Slot::beside` has it.
+    beside: usize,
     settings: Settings,
 }
 
@@ -100,6 +103,7 @@ impl Default for Store {
             makers: Makers::default(),
             heard: 0,
             held: 0,
+            beside: 0,
             settings: Settings::default(),
         }
     }
@@ -243,6 +247,7 @@ impl Store {
         }
         debug_assert!(!channel.owes(), "{} owes something and is not touched", channel.name());
         channel.groups = Vec::new();
+        self.recount(key);
         self.idle.touch(&mut self.slots, key);
         if let Some(maker) = self.makers.get_mut(self.slots[key as usize].maker) {
             OWN.touch(&mut maker.idle, &mut self.slots, key);
@@ -369,6 +374,7 @@ impl Store {
     fn create(&mut self, name: &str, seed: u64, now: u64) -> u32 {
         let key = self.slots.insert(Slot::awake(name, Log::new(Epoch::from_random(seed)), now)) as u32;
         self.index.insert(key, &self.slots);
+        self.beside += self.slots[key as usize].beside();
         self.enter_awake(key);
         key
     }
@@ -377,7 +383,7 @@ impl Store {
     fn wake_up(&mut self, key: u32, now: u64, limits: &Limits) {
         if self.get(key).is_none() {
             self.leave_stubs(key);
-            self.slots[key as usize].wake_up();
+            self.change(key, Slot::wake_up);
             self.enter_awake(key);
         }
         self.leave_idle(key);

@@ -124,7 +124,7 @@ pub const FLAGS: &[Flag] = &[
     flag(LIMITS, "max-inbound-total", Size(|v| &mut v.limits.max_inbound_total), "Unfinished messages, all connections together"),
     flag(LIMITS, "slow-consumer", Policy(|v| &mut v.limits.slow_consumer), "Past --max-outbound: close, drop-oldest or latest"),
     flag(LIMITS, "max-connections", Count(|v| &mut v.limits.max_connections), "From the descriptor limit (ulimit -Hn)"),
-    flag(LIMITS, "max-connections-per-ip", Count(|v| &mut v.limits.max_connections_per_ip), "From one address; 0 is no limit"),
+    flag(LIMITS, "max-connections-per-ip", Count(|v| &mut v.limits.max_connections_per_ip), "From one IPv4 address or IPv6 /64; 0 is no limit"),
     flag(LIMITS, "max-channels", Count(|v| &mut v.limits.max_channels), "Channels at once that something was published to"),
     flag(LIMITS, "max-listened", Count(|v| &mut v.limits.max_listened), "Channels at once in which there are only listeners"),
     flag(LIMITS, "max-channels-per-connection", Count(|v| &mut v.limits.max_channels_per_connection), "Channels that one connection may join"),

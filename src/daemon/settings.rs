@@ -156,7 +156,7 @@ fn follow(limits: &mut Limits, given: &Given) {
         limits.max_outbound_total = limits.max_outbound_total.max(limits.max_outbound);
     }
     if is_free("max-inbound-total") {
-        limits.max_inbound_total = limits.max_inbound_total.max(limits.max_message);
+        limits.max_inbound_total = limits.max_inbound_total.max(limits.least_inbound_total());
     }
     if is_free("history-total") {
         limits.history_total = limits.history_total.max(limits.history_bytes);

@@ -1,5 +1,7 @@
 //! Batches: encoded bytes that many connections may owe a part of, with plain reference counts.
 
+mod figures;
+
 use std::io::IoSlice;
 use std::ops;
 use std::sync::Arc;
@@ -23,15 +25,15 @@ const FEW: usize = 8;
 const SPARE_BYTES: usize = 512 * 1024;
 const SPARE_CAPACITY: usize = 64 * 1024;
 
+/// After so many turns without a new batch the places of a crowd of batches that have gone are let go.
+const QUIET: u32 = 64;
+const MANY: usize = 8192;
+
 /// The largest of them that a batch for one peer gets, in bytes: it may stay for long, with little in it.
 const SPARE_LITTLE: usize = 256;
 
 /// Room that nothing is in may be this much of a batch that somebody keeps, in bytes.
 const SLACK: usize = 1024;
-
-/// What a batch takes beside its bytes, in bytes, about, and what a reference to it does.
-const BATCH_COST: usize = 256;
-const REFERENCE_COST: usize = 16;
 
 /// A batch's place in the slab.
 pub type BatchKey = u32;
@@ -93,6 +95,8 @@ pub struct Batch {
     len: u32,
     references: u32,
     age: u64,
+    /// What `memory` came to when it was counted last.
+    counted: usize,
 }
 
 impl Batch {
@@ -209,10 +213,6 @@ impl Batch {
         (count, (at - position) as usize)
     }
 
-    fn footprint(&self) -> usize {
-        self.len as usize
-    }
-
     /// Bytes of memory that it holds while it is empty.
     fn capacity(&self) -> usize {
         self.bytes.capacity() + self.ends.capacity() * size_of::<u32>()
@@ -221,19 +221,23 @@ impl Batch {
 
 /// All batches of a broker, and what they weigh together.
 ///
-/// Invariants: `held` is the sum of the lengths of all batches, `references` of their references; `spare_bytes` is the sum of
-/// the capacities of `spare`.
+/// Invariants: `held` is the sum of the lengths of all batches, `memory` of what they take; `spare_bytes` is the sum of the
+/// capacities of `spare`.
 #[derive(Debug, Default)]
 pub struct Batches {
     slab: Slab<Batch>,
     held: usize,
-    references: usize,
+    memory: usize,
+    /// Bytes of heap memory of the queues whose ranges refer to batches.
+    queues: usize,
     made: u64,
     /// The keys of batches that nobody refers to, to be used again.
     spare: Vec<BatchKey>,
     spare_bytes: usize,
     /// The fewest spares since the last `shed`: so many nobody needed.
     needless: usize,
+    /// How often `shed` was called since a batch was new.
+    quiet: u32,
 }
 
 impl Batches {
@@ -266,17 +270,26 @@ impl Batches {
         let fits = |key: &BatchKey| self.slab.get(*key as usize).is_some_and(|batch| batch.bytes.capacity() <= most);
         let found = self.spare.iter().skip(first).rposition(fits);
         let spare = found.map(|index| self.spare.swap_remove(first + index));
-        let key = spare.unwrap_or_else(|| self.slab.insert(Batch::default()) as BatchKey);
+        let key = spare.unwrap_or_else(|| self.insert());
         if let Some(batch) = self.slab.get_mut(key as usize) {
             self.spare_bytes -= batch.capacity();
+            self.memory += size_of::<Batch>() + batch.counted;
             batch.content = content;
             batch.references = 1;
             batch.age = self.made;
         }
         self.needless = self.needless.min(self.spare.len());
-        self.references += 1;
         self.made += 1;
         key
+    }
+
+    /// Past `MANY` places are added a few at a time: twice as many as there are batches would be memory that nothing counts.
+    fn insert(&mut self) -> BatchKey {
+        if self.slab.len() == self.slab.capacity() && self.slab.len() >= MANY {
+            self.slab.reserve_exact(self.slab.len() / 16);
+        }
+        self.quiet = 0;
+        self.slab.insert(Batch::default()) as BatchKey
     }
 
     /// The batch; an empty one for a key that names none, which a holder of a reference never sees.
@@ -289,6 +302,7 @@ impl Batches {
             len: 0,
             references: 0,
             age: 0,
+            counted: 0,
         };
         let batch = self.slab.get(key as usize);
         debug_assert!(batch.is_some_and(|batch| batch.references > 0), "batch {key} is gone while somebody owes it");
@@ -316,13 +330,16 @@ impl Batches {
             batch.segments.push(Segment { start: batch.len + added as u32, before: already, payload: payload.clone() });
             added += payload.len();
         }
-        if added == 0 {
-            // Nothing was to be said in these words.
-            return;
+        // Otherwise nothing was to be said in these words.
+        if added > 0 {
+            batch.len += added as u32;
+            batch.ends.push(batch.len);
+            self.held += added;
         }
-        batch.len += added as u32;
-        batch.ends.push(batch.len);
-        self.held += added;
+        // Nearly always it has room, and refers to nothing.
+        if batch.capacity() != batch.counted || !batch.segments.is_empty() {
+            self.memory += batch.recount();
+        }
     }
 
     /// Appends a copy of what stands in another batch between two borders. `logged` says that these are messages, as
@@ -348,13 +365,13 @@ impl Batches {
             }
         }
         to.age = to.age.min(from.age);
+        self.memory += to.recount();
     }
 
     /// One more reference.
     pub fn hold(&mut self, key: BatchKey) {
         if let Some(batch) = self.slab.get_mut(key as usize) {
             batch.references += 1;
-            self.references += 1;
         }
     }
 
@@ -365,8 +382,11 @@ impl Batches {
             && batch.references > 0
             && batch.bytes.capacity() - batch.bytes.len() > batch.bytes.len().max(SLACK)
         {
+            self.memory -= batch.counted;
             batch.bytes.shrink_to_fit();
             batch.ends.shrink_to_fit();
+            batch.recount();
+            self.memory += batch.counted;
         }
     }
 
@@ -374,11 +394,11 @@ impl Batches {
     pub fn release(&mut self, key: BatchKey) {
         let Some(batch) = self.slab.get_mut(key as usize) else { return };
         batch.references -= 1;
-        self.references -= 1;
         if batch.references > 0 {
             return;
         }
-        self.held -= batch.footprint();
+        self.held -= batch.len as usize;
+        self.memory -= size_of::<Batch>() + batch.counted;
         let capacity = batch.capacity();
         let of_channel = matches!(batch.content, Content::Messages(..));
         let most = if of_channel { SPARE } else { FEW };
@@ -388,6 +408,7 @@ impl Batches {
             batch.segments = Vec::new();
             batch.content = Content::Private;
             batch.len = 0;
+            batch.counted = capacity;
             self.spare_bytes += capacity;
             self.spare.push(key);
         } else {
@@ -406,43 +427,15 @@ impl Batches {
         if surplus > 0 && self.spare.len() < self.spare.capacity() / 4 {
             self.spare.shrink_to(self.spare.len() * 2);
         }
-    }
-
-    /// Bytes of all batches, each counted once.
-    pub fn held(&self) -> usize {
-        self.held
-    }
-
-    /// What batches, and the queues that refer to them, take beside the bytes that are held, in bytes, about.
-    pub fn overhead(&self) -> usize {
-        self.count() * BATCH_COST + self.references * REFERENCE_COST
-    }
-
-    /// Bytes of the buffers of all batches, empty or not.
-    #[cfg(test)]
-    pub fn room(&self) -> usize {
-        self.slab.iter().filter(|(_, batch)| batch.references > 0).map(|(_, batch)| batch.bytes.capacity()).sum()
-    }
-
-    /// The references of all batches.
-    pub fn all_references(&self) -> usize {
-        self.references
-    }
-
-    /// How many batches there are.
-    pub fn count(&self) -> usize {
-        self.slab.len() - self.spare.len()
+        self.quiet = self.quiet.saturating_add(1);
+        if self.quiet >= QUIET && self.count() == 0 && self.slab.capacity() > 2 * MANY {
+            (self.slab, self.spare, self.spare_bytes, self.needless) = (Slab::new(), Vec::new(), 0, 0);
+        }
     }
 
     /// Whether the only reference of `key` is the caller's.
     pub fn is_sole(&self, key: BatchKey) -> bool {
         self.slab.get(key as usize).is_some_and(|batch| batch.references == 1)
-    }
-
-    /// Every batch with its number of references, for the invariants.
-    pub fn references(&self) -> impl Iterator<Item = (BatchKey, u32)> {
-        let batches = self.slab.iter().map(|(key, batch)| (key as BatchKey, batch.references));
-        batches.filter(|(_, references)| *references > 0)
     }
 }
 

@@ -71,12 +71,19 @@ pub struct Connection {
 #[derive(Debug)]
 enum State {
     Head(Option<Box<Head>>),
-    Asked,
+    /// What the request, which is told, takes while it waits for its answer, in bytes.
+    Asked {
+        held: u32,
+    },
     Body(Box<Body>),
     Open(Decoder),
     Closing(Decoder),
-    Streaming { left: u32 },
-    Draining { left: u32 },
+    Streaming {
+        left: u32,
+    },
+    Draining {
+        left: u32,
+    },
 }
 
 /// A request head that did not arrive in one piece.
@@ -93,6 +100,12 @@ struct Body {
     reader: BodyReader,
 }
 
+impl State {
+    fn asked(held: usize) -> State {
+        State::Asked { held: u32::try_from(held).unwrap_or(u32::MAX) }
+    }
+}
+
 impl Default for Connection {
     fn default() -> Self {
         Connection { state: State::Head(None) }
@@ -107,16 +120,20 @@ impl Connection {
             State::Head(head) => match take_head(head, input, limits) {
                 Ok((taken, None)) => (taken, Input::Nothing),
                 Ok((taken, Some(request))) => {
-                    self.state = State::Asked;
+                    self.state = State::asked(request.held());
                     (taken, Input::Request(request))
                 }
                 Err(refusal) => self.refuse(input.len(), refusal),
             },
-            State::Asked => (0, Input::Nothing),
+            State::Asked { .. } => (0, Input::Nothing),
             State::Body(body) => match body.reader.take(input, limits) {
                 Ok((taken, false)) => (taken, Input::Nothing),
-                Ok((taken, true)) => match std::mem::replace(&mut self.state, State::Asked) {
-                    State::Body(body) => (taken, Input::Body(body.request, body.reader.finish())),
+                Ok((taken, true)) => match std::mem::replace(&mut self.state, State::Draining { left: 0 }) {
+                    State::Body(body) => {
+                        let (request, body) = (body.request, body.reader.finish());
+                        self.state = State::asked(request.held() + body.len());
+                        (taken, Input::Body(request, body))
+                    }
                     _ => (taken, Input::Nothing),
                 },
                 Err(refusal) => self.refuse(input.len(), refusal),
@@ -148,19 +165,19 @@ impl Connection {
 
     /// The handshake was answered with 101: OPEN. `deflates` says whether that agreed to permessage-deflate.
     pub fn open(&mut self, deflates: bool) {
-        debug_assert!(matches!(self.state, State::Asked));
+        debug_assert!(self.is_asked());
         self.state = State::Open(Decoder::new(deflates));
     }
 
     /// The request that was told has a body, which is not complete; it is told again with it.
     pub fn await_body(&mut self, request: Box<Request>, reader: BodyReader) {
-        debug_assert!(matches!(self.state, State::Asked) && !reader.is_complete());
+        debug_assert!(self.is_asked() && !reader.is_complete());
         self.state = State::Body(Box::new(Body { request, reader }));
     }
 
     /// The request was answered, and not with 101: the next one follows if the connection is kept, and its end if not.
     pub fn answered(&mut self, keep: bool) {
-        debug_assert!(matches!(self.state, State::Asked));
+        debug_assert!(self.is_asked());
         if keep {
             self.state = State::Head(None);
         } else {
@@ -170,7 +187,7 @@ impl Connection {
 
     /// The request is answered with a stream that ends with the connection: STREAMING.
     pub fn stream(&mut self) {
-        debug_assert!(matches!(self.state, State::Asked));
+        debug_assert!(self.is_asked());
         self.state = State::Streaming { left: MAX_BEHIND_STREAM };
     }
 
@@ -195,7 +212,7 @@ impl Connection {
 
     /// Whether a request waits for its answer.
     pub fn is_asked(&self) -> bool {
-        matches!(self.state, State::Asked)
+        matches!(self.state, State::Asked { .. })
     }
 
     /// Whether messages may pass both ways.
@@ -228,11 +245,19 @@ impl Connection {
         matches!(&self.state, State::Head(head) if head.as_ref().is_none_or(|head| !head.scan.has_begun()))
     }
 
-    /// Bytes of heap memory held for what is unfinished.
+    /// What waits for its answer takes so many bytes beside the request.
+    pub fn hold(&mut self, more: usize) {
+        if let State::Asked { held } = &mut self.state {
+            *held = held.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Bytes of heap memory held for what is unfinished, or waits for its answer.
     pub fn held(&self) -> usize {
         match &self.state {
             State::Head(Some(head)) => size_of::<Head>() + head.bytes.capacity(),
-            State::Body(body) => size_of::<Body>() + body.reader.held(),
+            State::Asked { held } => *held as usize,
+            State::Body(body) => size_of::<Body>() + body.request.held() + body.reader.held(),
             State::Open(decoder) | State::Closing(decoder) => decoder.held(),
             _ => 0,
         }

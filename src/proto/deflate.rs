@@ -102,7 +102,16 @@ impl Earlier {
         let new = last(message, FARTHEST);
         let old = last(&self.0, FARTHEST - new.len()).len();
         self.0.drain(..self.0.len() - old);
+        if self.0.capacity() < old + new.len() {
+            // Twice as much, but never more than there will be.
+            self.0.reserve_exact((2 * old).clamp(new.len(), FARTHEST - old));
+        }
         self.0.extend_from_slice(new);
+    }
+
+    /// Bytes of memory, itself in its box included: no more than what may be referred to.
+    pub fn memory(&self) -> usize {
+        size_of::<Earlier>() + self.0.capacity()
     }
 }
 

@@ -36,6 +36,11 @@ impl Upgrade {
         str::from_utf8(&self.accept).unwrap_or_default()
     }
 
+    /// Bytes of heap memory that it takes.
+    pub fn held(&self) -> usize {
+        size_of_val(&*self.protocols) + self.protocols.iter().map(|protocol| protocol.len()).sum::<usize>()
+    }
+
     /// The subprotocols offered, the preferred one first (RFC 6455 §4.1); each is a token.
     pub fn protocols(&self) -> impl Iterator<Item = &str> {
         self.protocols.iter().map(|protocol| &**protocol)

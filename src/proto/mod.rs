@@ -12,6 +12,7 @@ pub mod handshake;
 pub mod http;
 pub mod mask;
 pub mod message;
+pub mod network;
 pub mod origin;
 pub mod outbound;
 mod pieces;

@@ -1,19 +1,23 @@
 //! What one connection owes its peer: ranges of batches, in order, from the first unsent byte.
 
+mod places;
 mod prune;
 
-use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use bytes::Bytes;
 
 use super::batch::{BatchKey, Batches};
+use places::Places;
 
 /// Slices that are handed to one call of the kernel at the most.
 pub const MAX_SLICES: usize = 64;
 
 /// A batch for one peer takes no more messages past this size, in bytes: one that never drains would never be freed.
 const MAX_PRIVATE: u32 = 64 * 1024;
+
+/// How many ranges at the front of a queue tell how old it is.
+const LOOKED_AT: usize = 4;
 
 /// A part of a batch, from a byte to a byte. It begins at a message, unless some of it was sent, and ends at one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +44,7 @@ impl Range {
 #[derive(Debug)]
 pub struct Outbound {
     head: Range,
-    #[expect(clippy::box_collection, reason = "eight bytes in every connection instead of thirty-two")]
-    more: Option<Box<VecDeque<Range>>>,
+    more: Option<Box<Places>>,
     pending: u64,
 }
 
@@ -74,9 +77,10 @@ impl Outbound {
         self.more.as_ref().and_then(|more| more.back()).copied().or((self.pending > 0).then_some(self.head))
     }
 
-    /// The age of the oldest batch that is held; None if nothing is.
+    /// The age of the oldest batch that is held; None if nothing is. Only the first few are looked at: what was queued first is
+    /// the oldest, but for a pong that was put before it.
     pub fn oldest(&self, batches: &Batches) -> Option<u64> {
-        self.ranges().map(|range| batches.get(range.batch).age()).min()
+        self.ranges().take(LOOKED_AT).map(|range| batches.get(range.batch).age()).min()
     }
 
     /// Queues a range behind all others. It takes its own reference, unless it continues the last one.
@@ -97,8 +101,21 @@ impl Outbound {
         if empty {
             self.head = range;
         } else {
-            self.more.get_or_insert_default().push_back(range);
+            self.change(batches, |more| more.push_back(range));
         }
+    }
+
+    /// Changes what stands behind the head, and keeps account of the memory.
+    fn change<T>(&mut self, batches: &mut Batches, change: impl FnOnce(&mut Places) -> T) -> T {
+        let before = self.memory();
+        let result = change(self.more.get_or_insert_default());
+        batches.requeue(before, self.memory());
+        result
+    }
+
+    /// Bytes of heap memory of the queue itself.
+    pub fn memory(&self) -> usize {
+        self.more.as_ref().map_or(0, |more| more.memory())
     }
 
     /// Appends bytes for this peer alone: one message, copied.
@@ -134,13 +151,13 @@ impl Outbound {
             return;
         }
         match cut {
-            None => self.put_before(front.head),
+            None => self.put_before(front.head, batches),
             Some(cut) => {
                 let half_sent = Range { end: cut, ..self.head };
                 batches.hold(half_sent.batch);
                 self.drop_front(half_sent.len(), batches);
-                self.put_before(front.head);
-                self.put_before(half_sent);
+                self.put_before(front.head, batches);
+                self.put_before(half_sent, batches);
             }
         }
     }
@@ -171,7 +188,8 @@ impl Outbound {
     /// Drops all that is unsent, but for the rest of a message of which a part was sent.
     pub fn truncate(&mut self, batches: &mut Batches) {
         let Some(end) = self.cut_message(batches) else { return self.clear(batches) };
-        for range in self.more.take().into_iter().flat_map(|more| *more) {
+        batches.requeue(self.memory(), 0);
+        for range in self.more.take().iter().flat_map(|more| more.iter()) {
             batches.release(range.batch);
         }
         self.head.end = end;
@@ -182,6 +200,9 @@ impl Outbound {
     pub fn clear(&mut self, batches: &mut Batches) {
         for range in self.ranges() {
             batches.release(range.batch);
+        }
+        if self.more.is_some() {
+            batches.requeue(self.memory(), 0);
         }
         *self = Outbound::default();
     }
@@ -200,9 +221,13 @@ impl Outbound {
             }
             left -= self.head.len();
             batches.release(self.head.batch);
-            match self.more.as_mut().and_then(|more| more.pop_front()) {
+            let next = if self.more.is_some() { self.change(batches, Places::pop_front) } else { None };
+            match next {
                 Some(next) => self.head = next,
                 None => {
+                    if self.more.is_some() {
+                        batches.requeue(self.memory(), 0);
+                    }
                     *self = Outbound::default();
                     return;
                 }
@@ -212,9 +237,10 @@ impl Outbound {
     }
 
     /// Makes `range` the head. It brings its reference along.
-    fn put_before(&mut self, range: Range) {
+    fn put_before(&mut self, range: Range, batches: &mut Batches) {
         if self.pending > 0 {
-            self.more.get_or_insert_default().push_front(self.head);
+            let head = self.head;
+            self.change(batches, |more| more.push_front(head));
         }
         self.pending += range.len();
         self.head = range;

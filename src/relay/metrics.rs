@@ -29,15 +29,20 @@ pub(super) fn of(server: &Server) -> String {
     gauge("slotcast_channels", "Channels that have members or history.", server.channels());
     gauge(
         "slotcast_outbound_bytes",
-        "Unsent bytes, shared ones once; see --max-outbound-total.",
+        "Memory of what is unsent, shared once, and of the queues; see --max-outbound-total.",
         server.outbound_held(),
     );
     gauge(
         "slotcast_inbound_bytes",
-        "Bytes of unfinished requests and messages; see --max-inbound-total.",
+        "Memory of unfinished requests and messages, and of requests that wait; see --max-inbound-total.",
         server.inbound_held(),
     );
     gauge("slotcast_history_bytes", "What all histories hold; see --history-total.", server.history_held());
+    gauge(
+        "slotcast_channel_bytes",
+        "Memory of channels beside their histories: names, positions, members; see --max-channels.",
+        server.channels_held(),
+    );
     let mut counter = |name, help, value: u64| write(&mut text, name, "counter", help, value);
     counter("slotcast_messages_received_total", "WebSocket messages that arrived.", counters.messages_received);
     counter("slotcast_messages_sent_total", "Messages sent or queued, one a subscriber.", counters.messages_sent);

@@ -71,14 +71,20 @@ impl Server {
         self.broker.channel_state(name)
     }
 
-    /// Unsent bytes of all connections, as `max_outbound_total` counts them.
+    /// Memory of what all connections have unsent, as `max_outbound_total` counts it.
     pub fn outbound_held(&self) -> usize {
         self.broker.outbound_held()
     }
 
-    /// Bytes in unfinished requests and messages, as `max_inbound_total` counts them.
+    /// Memory of what arrived and is held, as `max_inbound_total` counts it.
     pub fn inbound_held(&self) -> usize {
         self.broker.inbound_held()
+    }
+
+    /// Memory of all channels beside their histories, in bytes. What bounds it is how many channels there may be, and how many
+    /// of them a connection may be in.
+    pub fn channels_held(&self) -> usize {
+        self.broker.channels_held()
     }
 
     /// What the histories of all channels hold, as `history_total` counts it.

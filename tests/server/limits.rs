@@ -342,6 +342,11 @@ fn connections_of_one_address_behind_a_proxy_are_limited() {
     assert_eq!(join(&trusting, "203.0.113.1").0, "503");
     assert_eq!(join(&trusting, "10.9.8.7, 203.0.113.1, 192.0.2.1").0, "503");
     assert_eq!(join(&trusting, "203.0.113.1, 10.9.8.7").0, "101");
+    // Whoever has one address of IPv6 has a whole /64.
+    let (status, _cid) = join(&trusting, "2001:db8:0:1::1");
+    assert_eq!(status, "101");
+    assert_eq!(join(&trusting, "2001:db8:0:1:ffff::2").0, "503");
+    assert_eq!(join(&trusting, "2001:db8:0:2::1").0, "101");
     let strict = start(&["192.0.2.0/24", "127.0.0.2"]);
     let (status, _ann) = join(&strict, "203.0.113.1");
     assert_eq!(status, "101");
@@ -419,7 +424,32 @@ fn who_publishes_takes_from_himself() {
     assert_eq!(post(broker.address, "/new", "", b"x").status, 200);
 }
 
-/// Unfinished requests and messages of all together; whoever holds the most goes first.
+/// The largest of all went first: a crowd of middling uploads from one address made the one of somebody else go.
+#[test]
+fn whose_address_holds_most_in_all_pays_first() {
+    let broker = Broker::start(|config| {
+        config.limits.max_message = 64 << 10;
+        config.limits.max_inbound_total = 256 << 10;
+        config.listen = vec![SocketAddr::from(([0, 0, 0, 0], 0))];
+    });
+    let here = SocketAddr::from(([127, 0, 0, 1], broker.address.port()));
+    let mut upload = Peer::connect_from(Ipv4Addr::new(127, 0, 0, 2).into(), here).joined("/chat");
+    upload.write(&frame(BINARY, &[b'u'; 60_000]));
+    upload.send(PING, b"there");
+    upload.expect(PONG, b"there");
+    let mut crowd: Vec<Peer> = (0..30).map(|_| Peer::join(here, "/chat")).collect();
+    for peer in &mut crowd {
+        peer.write(&frame(BINARY, &[b'c'; 20_000]));
+    }
+    for _ in 0..crowd.len() - 10 {
+        let (_, reason) = broker.closes.recv_timeout(DEADLINE).unwrap();
+        assert_eq!(reason.cause.as_str(), "inbound_total");
+    }
+    upload.write(&frame(FIN | CONTINUATION, b"done"));
+    upload.expect(BINARY, &[&[b'u'; 60_000][..], b"done"].concat());
+}
+
+/// Unfinished requests and messages of all together.
 #[test]
 fn unfinished_messages_have_a_common_budget() {
     let broker = Broker::start(|config| {

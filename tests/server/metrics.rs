@@ -87,6 +87,7 @@ fn what_is_told() {
     let names: BTreeSet<&str> = families.keys().map(String::as_str).collect();
     let expected = [
         "slotcast_connections",
+        "slotcast_channel_bytes",
         "slotcast_channels",
         "slotcast_messages_received_total",
         "slotcast_messages_encoded_total",

@@ -96,7 +96,7 @@ fn limits(random: &mut Random) -> Limits {
     limits.max_outbound = limits.max_message * random.pick(&[8, 8, 20]);
     limits.max_outbound_total = limits.max_outbound * random.pick(&[1, 2, 100]);
     limits.max_inbound_total =
-        (limits.max_message * random.pick(&[1, 3, 1000])).max(random.pick(&[500, 2000, 100_000]));
+        (limits.max_message * random.pick(&[1, 3, 1000])).max(random.pick(&[2000, 6000, 200_000]));
     limits.history_messages = random.pick(&[0, 1, 5, 5, 100]);
     limits.history_bytes = random.pick(&[0, 300, 2000, 100_000, 256 * 1024]);
     limits.history_age = Duration::from_millis(random.pick(&[0, 50, 1000, 600_000, 600_000]));

@@ -3,6 +3,7 @@
 mod bounds;
 mod followers;
 mod history;
+mod inbound;
 mod keep_alive;
 mod places;
 mod proxies;

@@ -1,5 +1,6 @@
 //! The few places past `max_connections`, and of operators: who gets one, who makes room, and who never does.
 
+use core::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::rig::Wire;
@@ -23,8 +24,10 @@ struct World {
     wire: Wire,
     now: Now,
     admin: bool,
-    /// The last byte of the address of who comes.
+    /// The last byte of the address of who comes, or of its network of IPv6.
     address: u8,
+    /// The last part of the address of who came last, if it was one of IPv6.
+    host: Option<u16>,
 }
 
 impl World {
@@ -37,12 +40,18 @@ impl World {
             now,
             admin,
             address: 1,
+            host: None,
         }
     }
 
     /// Somebody comes; None if there is no place.
     fn come(&mut self) -> Option<ConnectionId> {
-        let peer = ([192, 0, 2, self.address], 1).into();
+        self.host = self.host.map(|host| host + 1);
+        let ip: IpAddr = match self.host {
+            None => [192, 0, 2, self.address].into(),
+            Some(host) => [0x2001, 0xdb8, 0, self.address.into(), host, 0, 0, host].into(),
+        };
+        let peer = (ip, 1).into();
         let opened = if self.admin { self.broker.open_admin(peer, false) } else { self.broker.open(peer, false) };
         self.broker.assert_invariants();
         opened
@@ -129,10 +138,11 @@ fn who_was_not_read_from_yet_stays() {
     }
 }
 
-/// An address that takes all places loses them to others, who keep theirs however many of it come.
+/// An address that takes all places loses them to others, who keep theirs however many of it come. So does a network of IPv6.
 #[test]
 fn one_who_is_alone_with_its_address_stays() {
-    for mut world in both_kinds() {
+    let of_ipv6 = both_kinds().map(|world| World { host: Some(0), ..world });
+    for mut world in both_kinds().into_iter().chain(of_ipv6) {
         (0..MOST / 2 - 1).for_each(|_| assert!(world.come().is_some()));
         world.address = 2;
         let alone = world.come().unwrap();

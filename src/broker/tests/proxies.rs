@@ -132,6 +132,25 @@ fn whom_a_proxy_asks_for_is_counted_and_not_the_proxy() {
     }
 }
 
+/// Whoever has one address of IPv6 has 2^64 of them: each counted for itself.
+#[test]
+fn a_network_of_ipv6_is_counted_as_one() {
+    let mut world = World::new(2);
+    for peer in ["[2001:db8:0:1::1]:1", "[2001:db8:0:1:ffff::2]:1"] {
+        let id = world.connect(peer);
+        assert_eq!(world.ask(id, UPGRADE, true), peer);
+    }
+    let third = world.connect("[2001:db8:0:1:8000::]:1");
+    assert_eq!(world.ask(third, UPGRADE, true), "503");
+    let neighbour = world.connect("[2001:db8:0:2::1]:1");
+    assert_eq!(world.ask(neighbour, UPGRADE, true), "[2001:db8:0:2::1]:1");
+    // Those whom a proxy asks for, too.
+    for (last, answer) in [("a", "[2001:db8::a]:0"), ("b", "[2001:db8::b]:0"), ("c", "503")] {
+        let proxy = world.connect(PROXY);
+        assert_eq!(world.ask(proxy, &(on_behalf(&format!("2001:db8::{last}")) + UPGRADE), true), answer);
+    }
+}
+
 /// A proxy keeps its connections for whoever comes next; an answer that was given occupies nobody's place.
 #[test]
 fn only_who_is_being_served_is_counted() {

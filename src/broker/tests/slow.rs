@@ -184,8 +184,8 @@ fn only_the_newest_stays_once_a_write_would_block() {
         world.publish("/a", turn * 3 + 1..=turn * 3 + 3, 30);
         most = most.max(world.broker.outbound_held());
     }
-    // The half-sent one, the newest with the rest of its turn's batch, and the loss.
-    assert!(most < 800, "{most} bytes");
+    // The half-sent one, the newest with the rest of its turn's batch, and the loss; and their places.
+    assert!(most < 1600, "{most} bytes");
     assert_eq!(told(&world.drain(slow)), "1 2 597>599 600");
     world.publish("/a", 601..=605, 0);
     assert_eq!((told(&world.drain(slow)).as_str(), world.lost()), ("601 602 603 604 605", 597));
@@ -199,7 +199,8 @@ fn the_newest_does_not_keep_all_of_its_turn() {
     world.set_room(slow, 0);
     for turn in 0..5 {
         world.publish("/a", turn * 200 + 1..=turn * 200 + 200, 100);
-        assert!(world.broker.outbound_held() < 1000, "{} bytes", world.broker.outbound_held());
+        // Those notices, each in a batch of its own, and not 20 kB of messages.
+        assert!(world.broker.outbound_held() < 3000, "{} bytes", world.broker.outbound_held());
         // One who comes or goes is told of, and never dropped.
         world.follow(StreamFormat::Sse, "/a", From::Now);
     }

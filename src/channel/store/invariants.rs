@@ -19,9 +19,10 @@ impl Store {
     /// If one does not hold.
     pub fn assert_invariants(&self) {
         assert_eq!(self.index.len(), self.slots.len());
-        let mut held = 0;
+        let (mut held, mut beside) = (0, 0);
         for (key, slot) in &self.slots {
             let name = slot.name();
+            beside += slot.beside();
             let found = self.index.find(name, &self.slots);
             assert_eq!(found, Some(key as u32), "{name} is not what its name leads to");
             let State::Awake(awake) = &slot.state else { continue };
@@ -33,6 +34,7 @@ impl Store {
             assert_eq!(awake.idle.is_in(), !members && !channel.touched, "{name}: idle iff nobody is in it");
             held += channel.log.cost();
         }
+        assert_eq!(self.beside, beside, "names and subscribers are not counted as they are");
         assert_eq!(self.held, held, "the total is not the sum of what the histories cost");
         let at = |key: &u32| self.slots[*key as usize].at;
         let (recent, idle) = (self.recent.walk(&self.slots), self.idle.walk(&self.slots));

@@ -116,7 +116,7 @@ impl Store {
         }
         self.leave_idle(key);
         self.leave_awake(key);
-        self.slots[key as usize].fall_asleep(now);
+        self.change(key, |slot| slot.fall_asleep(now));
         match self.makers.get_mut(self.slots[key as usize].maker) {
             None => self.unheard.touch(&mut self.slots, key),
             Some(maker) => {
@@ -143,6 +143,7 @@ impl Store {
             self.makers.release(maker);
             self.heard -= 1;
         }
+        self.beside -= self.slots[key as usize].beside();
         self.index.remove(key, &self.slots);
         self.slots.try_remove(key as usize);
         self.shrink();

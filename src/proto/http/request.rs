@@ -151,6 +151,11 @@ impl Request {
         Ok(())
     }
 
+    /// Bytes of heap memory that it takes, itself in its box included.
+    pub fn held(&self) -> usize {
+        size_of::<Request>() + self.head.len() + size_of_val(&*self.fields)
+    }
+
     /// The method as it was sent; methods are case-sensitive (RFC 9110 §9.1).
     pub fn method(&self) -> &str {
         self.text(self.method)
