@@ -7,16 +7,18 @@ mod daemon;
 use std::process::ExitCode;
 
 use daemon::settings::{self, Request};
-use daemon::{Failure, bench, descriptors};
+use daemon::{Failure, bench, descriptors, logging};
 
 fn main() -> ExitCode {
-    match run() {
+    let code = match run() {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("slotcast: {failure}");
+            logging::say(&format!("slotcast: {failure}"));
             failure.exit_code()
         }
-    }
+    };
+    logging::finish();
+    code
 }
 
 fn run() -> Result<ExitCode, Failure> {

@@ -76,7 +76,8 @@ impl Drop for Daemon {
 
 #[test]
 fn a_signal_drains_every_connection() {
-    for signal in ["TERM", "INT"] {
+    // A terminal that is closed sends SIGHUP.
+    for signal in ["TERM", "INT", "HUP"] {
         let mut daemon = Daemon::start(&[]);
         let mut silent = Peer::connect(daemon.address);
         let mut peers: Vec<Peer> = (0..20).map(|_| Peer::join(daemon.address, "/chat")).collect();
@@ -199,6 +200,70 @@ fn a_flood_of_refusals_is_a_few_lines() {
     daemon.signal("TERM");
     let (_, rest) = daemon.wait();
     assert!(!rest.contains("refused") && !rest.contains("left out"), "{rest}");
+}
+
+/// Everybody once waited for whoever reads the log, and a signal did too.
+#[test]
+fn a_log_that_nobody_reads_holds_nobody_up() {
+    let mut daemon = Daemon::start(&["--log", "debug"]);
+    let mut ann = Peer::join(daemon.address, "/chat");
+    let address = daemon.address;
+    // One line of some 60 bytes each. The pipe holds 64 KiB, as many wait, and as many are being written.
+    let say = |lines: usize| {
+        let request = upgrade_request("/chat", "Origin: http://x:5173\r\n");
+        (0..lines).for_each(|_| assert_eq!(ask(address, &request).status, 403));
+    };
+    say(4000);
+    ann.send(TEXT, b"served");
+    ann.expect_text("served");
+    // Somebody reads again: all that found room, and the number of those that did not.
+    let line = daemon.wait_for_line("log lines were lost");
+    let lost = line.split_whitespace().find_map(|word| word.parse::<u64>().ok());
+    assert!(line.contains("ERROR") && lost.is_some_and(|lost| lost > 0), "{line}");
+    say(1500);
+    daemon.signal("TERM");
+    ann.expect_close(1001);
+    drop(ann);
+    assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
+}
+
+/// As in `slotcast 2>&1 | head -1`.
+#[test]
+fn a_log_that_nobody_can_read_any_more_ends_nothing() {
+    let mut daemon = Daemon::start(&["--log", "debug"]);
+    let mut other = Command::new("true").stderr(Stdio::piped()).spawn().unwrap();
+    // The daemon's pipe is closed, since its only reader has gone.
+    daemon.log = BufReader::new(other.stderr.take().unwrap());
+    other.wait().unwrap();
+    let request = upgrade_request("/chat", "Origin: http://x:5173\r\n");
+    for _ in 0..20 {
+        assert_eq!(ask(daemon.address, &request).status, 403);
+    }
+    daemon.signal("TERM");
+    assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
+}
+
+/// Nor does a full disk, or why it ends, become another reason.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_log_that_takes_nothing_changes_no_exit_code() {
+    let run = |arguments: &[&str], log: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_slotcast"));
+        command.env_clear().args(arguments).stderr(log).stdout(Stdio::null()).status().unwrap().code()
+    };
+    let full = || Stdio::from(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let closed = || Stdio::from(std::io::pipe().unwrap().1);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (arguments, code) in [
+        (&["--check"][..], 0),
+        (&["--listen", &taken], 1),
+        (&["--no-such-flag"], 2),
+        (&["--check", "--log", "trace"], 0),
+    ] {
+        assert_eq!(run(arguments, full()), Some(code), "{arguments:?}");
+        assert_eq!(run(arguments, closed()), Some(code), "{arguments:?}");
+    }
 }
 
 /// The log names whom a trusted proxy asks for.

@@ -1,8 +1,13 @@
-//! The log: compact lines to standard error.
+//! The log: compact lines to standard error, see `lines`.
 
-use std::io::Write;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, IsTerminal, Write};
+use std::panic;
 
+use env_logger::{Target, WriteStyle};
 use log::LevelFilter;
+
+use super::lines::{LINES, Lines};
 
 /// Whose filter it is. `RUST_LOG` is shared with other programs, so its convention holds there: a bare word that is no
 /// level is a target. From us alone, such a word is a misspelt level, and would silence everything.
@@ -43,8 +48,20 @@ fn is_level(text: &str) -> bool {
 }
 
 /// Starts logging with a filter that `check` accepted: `info`, and what the filter says on top of it.
-pub fn start(filter: Option<&str>) {
+///
+/// # Errors
+/// If the system gives no thread to write with.
+pub fn start(filter: Option<&str>) -> io::Result<()> {
+    LINES.start()?;
+    // What a panic says goes the same way: it must not wait for a reader either.
+    panic::set_hook(Box::new(|panic| {
+        let backtrace = Backtrace::capture();
+        let is_wanted = backtrace.status() == BacktraceStatus::Captured;
+        say(&if is_wanted { format!("{panic}\n{backtrace}") } else { panic.to_string() });
+        finish();
+    }));
     let mut builder = env_logger::Builder::new();
+    builder.target(Target::Pipe(Box::new(&LINES))).write_style(style());
     builder.filter_level(LevelFilter::Info).parse_filters(filter.unwrap_or_default()).format(|line, record| {
         let style = line.default_level_style(record.level());
         let time = line.timestamp_seconds();
@@ -57,6 +74,37 @@ pub fn start(filter: Option<&str>) {
     });
     // Only a second logger in this process could make it fail, and then there is one.
     let _ = builder.try_init();
+    Ok(())
+}
+
+/// Says something that is no line of the log, why the process ends above all. It does not wait for whoever reads.
+pub fn say(line: &str) {
+    if LINES.start().is_ok() {
+        LINES.push(format!("{line}\n").as_bytes());
+    }
+}
+
+/// Gives what was said last a moment to be written: to be called before the process ends.
+pub fn finish() {
+    LINES.finish();
+}
+
+/// Colours for a terminal that wants some: what is not one gets none, and <https://no-color.org>.
+fn style() -> WriteStyle {
+    let refuses = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");
+    if io::stderr().is_terminal() && !refuses("NO_COLOR") && !is_dumb { WriteStyle::Always } else { WriteStyle::Never }
+}
+
+impl Write for &Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.push(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

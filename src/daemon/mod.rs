@@ -3,7 +3,8 @@
 mod args;
 pub mod bench;
 pub mod descriptors;
-mod logging;
+mod lines;
+pub mod logging;
 mod process;
 mod serve;
 pub mod settings;
@@ -54,7 +55,7 @@ impl From<io::Error> for Failure {
 /// # Errors
 /// `Failure::Runtime`, one line.
 pub fn run(settings: &Settings) -> Result<(), Failure> {
-    logging::start(settings.log.as_deref());
+    logging::start(settings.log.as_deref())?;
     if !settings.check {
         info!("slotcast {}", env!("CARGO_PKG_VERSION"));
     }

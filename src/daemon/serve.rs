@@ -4,14 +4,14 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 
 use log::{info, warn};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::signal_name;
 use signal_hook_mio::v1_0::Signals;
 use slotcast::net::address::Listen;
 use slotcast::{Config, Event, Relay, Server};
 
 use super::settings::Settings;
-use super::{Failure, process};
+use super::{Failure, logging, process};
 
 /// The token under which signals wake the loop.
 const SIGNALS: usize = 1;
@@ -22,7 +22,8 @@ const SIGNALS: usize = 1;
 /// `Failure::Runtime`: an address cannot be listened on, or the loop itself fails.
 pub fn serve(settings: &Settings) -> Result<(), Failure> {
     // Before anything listens: a signal from here on is a shutdown, not a sudden death.
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    // A terminal that is closed says SIGHUP, and means an end like any other.
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let mut config = Config::default();
     config.limits = settings.limits.clone();
     config.listen = settings.listen.iter().flat_map(|listen| listen.addrs.clone()).collect();
@@ -44,6 +45,7 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
             Event::Io(SIGNALS) => {
                 for signal in signals.pending() {
                     if is_stopping {
+                        logging::finish();
                         std::process::exit(128 + signal);
                     }
                     is_stopping = true;
