@@ -18,6 +18,7 @@ mod messages;
 mod metrics;
 mod operators;
 mod own_loop;
+mod single;
 mod slow;
 mod threads;
 mod tokens;
