@@ -4,6 +4,7 @@
 //! authorizes, rewrites or vetoes does it in between, so that no door is forgotten.
 
 mod commands;
+mod foreign;
 mod http;
 mod listing;
 pub mod metrics;
@@ -342,6 +343,7 @@ impl Relay {
             }
             Intent::Answer(exchange, response) => {
                 warn_of_an_unmet_preflight(server, &exchange);
+                foreign::warn(server, &exchange, response.status());
                 server.respond(exchange, response);
             }
             Intent::Leave(_) | Intent::Io(_) | Intent::Nothing => {}
@@ -389,6 +391,9 @@ fn read_handshake(handshake: Handshake) -> Intent {
     if is_no_channel(handshake.path()) {
         let detail = "Choose another path: browsers ask for this one by themselves.";
         return Intent::Refuse(handshake, Refusal::new(Status(404), "not_found", detail));
+    }
+    if let Some(refusal) = foreign::handshake(handshake.request(), handshake.protocols()) {
+        return Intent::Refuse(handshake, refusal);
     }
     let parsed = ChannelName::from_path(handshake.path()).map_err(Refusal::from).and_then(|channel| {
         let query = handshake.request().query();

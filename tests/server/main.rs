@@ -9,6 +9,7 @@ mod deflate;
 mod dialect;
 mod embedding;
 mod followers;
+mod foreign;
 mod herd;
 mod hosts;
 mod http;
