@@ -4,10 +4,12 @@
 //! authorizes, rewrites or vetoes does it in between, so that no door is forgotten.
 
 mod commands;
+mod foreign;
 mod http;
 mod listing;
 pub mod metrics;
 mod own;
+mod single;
 pub mod token;
 
 use std::sync::Arc;
@@ -184,11 +186,12 @@ pub struct Relay {
     page: Option<Page>,
     more_metrics: Option<fn(&mut String)>,
     publish_token: Option<PublishToken>,
+    single_channel: bool,
 }
 
 impl Default for Relay {
     fn default() -> Self {
-        Relay { page: Some(Page::BuiltIn), more_metrics: None, publish_token: None }
+        Relay { page: Some(Page::BuiltIn), more_metrics: None, publish_token: None, single_channel: false }
     }
 }
 
@@ -215,6 +218,15 @@ impl Relay {
         self
     }
 
+    /// Whether a WebSocket stays in the channel of its URL: a command that names another one is an `error`, `single_channel`,
+    /// and nobody outside it can be sent to. Where a proxy decides by URL who may come in, this is what makes its decision
+    /// hold. What an embedder does by itself, and what it makes of an intent, is not restricted. Default: it does not.
+    #[must_use]
+    pub fn single_channel(mut self, single_channel: bool) -> Relay {
+        self.single_channel = single_channel;
+        self
+    }
+
     /// What `/-/metrics` tells besides what the server counts: appends to the text, see `metrics::write`. Everybody
     /// waits while it runs.
     #[must_use]
@@ -235,7 +247,7 @@ impl Relay {
             Event::Handshake(handshake) => read_handshake(handshake),
             Event::Http(exchange) => http::read(self, server, exchange),
             Event::Message(id, message) if server.encoding(id) == Some(Encoding::Json) => {
-                commands::read(server, id, &message)
+                self.confine(server, commands::read(server, id, &message))
             }
             Event::Message(id, message) => {
                 let Some(name) = server.channels_of(id).next() else { return Intent::Nothing };
@@ -301,7 +313,10 @@ impl Relay {
             Intent::Subscribe { id, reference, channel, from } => {
                 commands::subscribe(server, id, reference, &channel, from);
             }
-            Intent::Unsubscribe { id, reference, channel } => commands::unsubscribe(server, id, reference, &channel),
+            Intent::Unsubscribe { id, reference, channel } => {
+                self.keep_home(server, id);
+                commands::unsubscribe(server, id, reference, &channel);
+            }
             Intent::Members { id, reference, channel } => {
                 server.tell_members(id, &channel, reference.as_ref());
             }
@@ -328,6 +343,7 @@ impl Relay {
             }
             Intent::Answer(exchange, response) => {
                 warn_of_an_unmet_preflight(server, &exchange);
+                foreign::warn(server, &exchange, response.status());
                 server.respond(exchange, response);
             }
             Intent::Leave(_) | Intent::Io(_) | Intent::Nothing => {}
@@ -375,6 +391,9 @@ fn read_handshake(handshake: Handshake) -> Intent {
     if is_no_channel(handshake.path()) {
         let detail = "Choose another path: browsers ask for this one by themselves.";
         return Intent::Refuse(handshake, Refusal::new(Status(404), "not_found", detail));
+    }
+    if let Some(refusal) = foreign::handshake(handshake.request(), handshake.protocols()) {
+        return Intent::Refuse(handshake, refusal);
     }
     let parsed = ChannelName::from_path(handshake.path()).map_err(Refusal::from).and_then(|channel| {
         let query = handshake.request().query();

@@ -273,6 +273,9 @@ suite_clients() {
         began=$SECONDS
         run_counted 'clients node, compressed' "$began" 400 indented \
             node tests/clients/deflate.mjs "http://127.0.0.1:$broker_port"
+        began=$SECONDS
+        run_counted 'clients of other protocols' "$began" 200 indented \
+            node tests/clients/foreign.mjs "http://127.0.0.1:$broker_port" "$broker_log"
     fi
     began=$SECONDS
     run_counted 'clients python, compressed' "$began" 200 indented \

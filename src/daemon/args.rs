@@ -28,6 +28,8 @@ pub struct Values {
     pub publish_token: Option<PublishToken>,
     /// `--publish-token-file`.
     pub publish_token_file: Option<String>,
+    /// `--single-channel`.
+    pub single_channel: bool,
     /// All the flags that bound something.
     pub limits: Limits,
     /// `--shutdown-timeout`.
@@ -53,6 +55,7 @@ impl Values {
             trusted_proxies: Vec::new(),
             publish_token: None,
             publish_token_file: None,
+            single_channel: false,
             limits,
             shutdown_timeout: Duration::from_secs(10),
             log: None,
@@ -117,6 +120,7 @@ pub const FLAGS: &[Flag] = &[
     flag(SAFETY, "host", List("HOST", |v| &mut v.hosts), "Answer to this Host on loopback listeners; repeatable"),
     flag(SAFETY, "publish-token", Token(|v| &mut v.publish_token), "Whoever publishes must show it; better in a file"),
     flag(SAFETY, "publish-token-file", Text("FILE", |v| &mut v.publish_token_file), "The same, from a file"),
+    flag(SAFETY, "single-channel", Switch(|v| &mut v.single_channel), "A WebSocket and its commands stay in the channel of its URL"),
     flag(SAFETY, "trusted-proxy", List("CIDR", |v| &mut v.trusted_proxies), "Believe the X-Forwarded-For of proxies there; repeatable"),
     flag(LIMITS, "max-message", Size(|v| &mut v.limits.max_message), "Longest message; the next three rise with it"),
     flag(LIMITS, "max-outbound", Size(|v| &mut v.limits.max_outbound), "Unsent, one connection; at least 8 x --max-message"),

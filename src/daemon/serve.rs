@@ -38,7 +38,7 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
     announce(settings, &server);
 
     let relay = Relay::default().page(settings.page).publish_token(settings.publish_token.clone());
-    let relay = relay.more_metrics(process::write_metrics);
+    let relay = relay.single_channel(settings.single_channel).more_metrics(process::write_metrics);
     let mut is_stopping = false;
     while let Some(event) = server.poll()? {
         match event {

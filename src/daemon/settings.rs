@@ -35,6 +35,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<String>,
     /// What whoever publishes has to show.
     pub publish_token: Option<PublishToken>,
+    /// Whether a WebSocket stays in the channel of its URL.
+    pub single_channel: bool,
     /// Whether browsers are answered with the page that joins a channel.
     pub page: bool,
     /// Whether permessage-deflate is agreed to.
@@ -119,6 +121,7 @@ fn settle(
         hosts: values.hosts.clone(),
         trusted_proxies: values.trusted_proxies.clone(),
         publish_token: publish_token(values, &given)?,
+        single_channel: values.single_channel,
         page: !values.no_page,
         compression: !values.no_compression,
         shutdown_timeout: values.shutdown_timeout,

@@ -90,6 +90,8 @@ fn switches() {
     assert!(!settings("--no-page", &[("SLOTCAST_NO_PAGE", "0")]).page);
     assert!(!settings("", &[("SLOTCAST_NO_PAGE", "true")]).page);
     assert!(settings("", &[("SLOTCAST_NO_PAGE", "0")]).page);
+    assert!(settings("--single-channel", &[]).single_channel && !settings("", &[]).single_channel);
+    assert!(settings("", &[("SLOTCAST_SINGLE_CHANNEL", "1")]).single_channel);
     assert!(settings("--check", &[]).check);
 }
 

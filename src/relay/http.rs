@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Door, Intent, Page, Relay, is_no_channel, own};
+use super::{Door, Intent, Page, Relay, foreign, is_no_channel, own};
 use crate::broker::Published;
 use crate::broker::event::Exchange;
 use crate::broker::followers::StreamFormat;
@@ -44,6 +44,9 @@ pub(super) fn read(relay: &Relay, server: &Server, exchange: Exchange) -> Intent
     }
     if is_no_channel(request.path()) {
         return Intent::Answer(exchange, Response::not_found());
+    }
+    if let Some(refusal) = foreign::request(request) {
+        return Intent::Answer(exchange, Response::problem(&refusal));
     }
     channel_intent(server, exchange, relay.page)
 }

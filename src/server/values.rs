@@ -1,6 +1,8 @@
 //! What an embedder keeps with a connection: a value of its own, gone when the connection's Close was told.
 
 use std::any::Any;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::Server;
 use crate::broker::event::ConnectionId;
@@ -11,6 +13,8 @@ pub(super) struct Values {
     by_slot: Vec<Option<(ConnectionId, Box<dyn Any + Send>)>>,
     /// Whose Close was told last: its value may be looked at until the next event.
     closed: Option<ConnectionId>,
+    /// Channels that connections have left and may come back to. Only the relay's `single_channel` makes any.
+    homes: HashMap<ConnectionId, Arc<str>>,
 }
 
 impl Values {
@@ -18,6 +22,7 @@ impl Values {
     pub(super) fn tidy(&mut self) {
         if let Some(id) = self.closed.take() {
             self.take(id);
+            self.homes.remove(&id);
         }
     }
 
@@ -63,6 +68,18 @@ impl Server {
             self.values.set(id, Box::new(value));
         }
         live
+    }
+
+    /// Keeps the name of the channel that a connection was opened in, for as long as it lives.
+    pub(crate) fn set_home(&mut self, id: ConnectionId, channel: Arc<str>) {
+        if self.broker.is_live(id) {
+            self.values.homes.insert(id, channel);
+        }
+    }
+
+    /// What `set_home` keeps.
+    pub(crate) fn home(&self, id: ConnectionId) -> Option<&Arc<str>> {
+        self.values.homes.get(&id)
     }
 
     /// The value that was set, if it is a `T`.

@@ -118,6 +118,7 @@ errors! {
     ALREADY_SUBSCRIBED "already_subscribed" "You get this channel already; unsubscribe first to start elsewhere."
     NOT_SUBSCRIBED "not_subscribed" "You do not get this channel."
     UNAUTHORIZED "unauthorized" "Show the broker's publish token as you connect: ?token=TOKEN, or Authorization: Bearer TOKEN."
+    SINGLE_CHANNEL "single_channel" "Here a connection stays in the channel of its URL; open another for another channel."
     UNKNOWN_RECEIVER "unknown_receiver" "Send only to one who is in a channel with you now."
 }
 

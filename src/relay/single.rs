@@ -1,0 +1,64 @@
+//! The setting `single_channel`: a connection's commands stay in the channel of its URL.
+//!
+//! A proxy sees the URL that a WebSocket is opened with, and none of the commands that follow. This is why a rule that it
+//! has for another URL would not hold without the setting.
+
+use std::sync::Arc;
+
+use super::{Door, Intent, Relay};
+use crate::broker::event::ConnectionId;
+use crate::channel::dialect::command::CommandError;
+use crate::server::Server;
+
+impl Relay {
+    /// Turns a command that reaches out of its connection's channel into its refusal.
+    pub(super) fn confine(&self, server: &Server, intent: Intent) -> Intent {
+        if !self.single_channel {
+            return intent;
+        }
+        let error = match &intent {
+            Intent::Publish { door: Door::Command(id, _), channel, .. }
+            | Intent::Subscribe { id, channel, .. }
+            | Intent::Unsubscribe { id, channel, .. }
+            | Intent::Members { id, channel, .. }
+                if home(server, *id).is_none_or(|home| **home != **channel) =>
+            {
+                CommandError::SINGLE_CHANNEL
+            }
+            // The same as if there were no such connection: nothing is to be learned of other channels.
+            Intent::Send { id, to, .. }
+                if !server.connection_of(*to).is_some_and(|receiver| share_home(server, *id, receiver)) =>
+            {
+                CommandError::UNKNOWN_RECEIVER
+            }
+            _ => return intent,
+        };
+        match intent {
+            Intent::Publish { door: Door::Command(id, reference), .. }
+            | Intent::Subscribe { id, reference, .. }
+            | Intent::Unsubscribe { id, reference, .. }
+            | Intent::Members { id, reference, .. }
+            | Intent::Send { id, reference, .. } => Intent::Reject { id, reference, error },
+            intent => intent,
+        }
+    }
+
+    /// Remembers the channel of a connection that may be about to leave it: it can come back there, and nowhere else.
+    pub(super) fn keep_home(&self, server: &mut Server, id: ConnectionId) {
+        if self.single_channel
+            && let Some(home) = home(server, id).cloned()
+        {
+            server.set_home(id, home);
+        }
+    }
+}
+
+/// The channel that a connection was let into with its URL: the first of those it is in, until it leaves that.
+fn home(server: &Server, id: ConnectionId) -> Option<&Arc<str>> {
+    server.home(id).or_else(|| server.channels_of(id).next())
+}
+
+fn share_home(server: &Server, sender: ConnectionId, receiver: ConnectionId) -> bool {
+    let is_in = |id, channel: &Arc<str>| server.channels_of(id).any(|its| its == channel);
+    home(server, sender).is_some_and(|home| is_in(sender, home) && is_in(receiver, home))
+}
