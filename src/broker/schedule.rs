@@ -227,8 +227,16 @@ impl Schedule {
         place
     }
 
+    /// It has ended while it stood in a queue: the slot's next owner does not.
+    fn forget(&mut self, id: ConnectionId) {
+        if let Some(place) = self.places.get_mut(id.slot() as usize).filter(|place| place.serial == id.serial()) {
+            place.queued = false;
+        }
+    }
+
     fn visit(&mut self, broker: &mut Broker, inlet: &mut impl Inlet, tier: usize, id: ConnectionId) {
         if !broker.is_live(id) {
+            self.forget(id);
             return;
         }
         let began = broker.spent();

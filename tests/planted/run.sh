@@ -32,7 +32,7 @@ main() {
 
 copy() {
     mkdir "$scratch/tree"
-    cp -R Cargo.toml Cargo.lock README.md src tests "$scratch/tree"
+    cp -R Cargo.toml Cargo.lock README.md docs src tests "$scratch/tree"
     [[ ! -d examples ]] || cp -R examples "$scratch/tree"
     [[ ! -d benches ]] || cp -R benches "$scratch/tree"
     [[ ! -d bench ]] || cp -R bench "$scratch/tree"
@@ -40,20 +40,22 @@ copy() {
 
 # plant NAME PATCH: the test that the patch names must fail, and not because it does not compile.
 plant() {
-    local test status=0 begun=$SECONDS log=$scratch/log
+    local test status=0 begun=$SECONDS log=$scratch/log target
     test=$(head -n 1 "$2")
+    # The library's own tests have no name.
+    [[ $test == lib ]] && target=(--lib) || target=(--test "$test")
     # A reversed patch leaves files that look older than what was built from them.
     (cd "$scratch/tree" && git apply "$2") || { verdict FAILED "$1" 'does not apply'; return; }
     (
         cd "$scratch/tree"
         find src -name '*.rs' -exec touch {} +
-        cargo test -q --test "$test" --no-run
+        cargo test -q "${target[@]}" --no-run
     ) >"$log" 2>&1 || status=1
     if ((status)); then
         verdict FAILED "$1" 'does not compile'
         sed 's/^/    /' "$log"
     else
-        (cd "$scratch/tree" && timeout 60 cargo test -q --test "$test") >"$log" 2>&1 || status=$?
+        (cd "$scratch/tree" && timeout 60 cargo test -q "${target[@]}") >"$log" 2>&1 || status=$?
         case $status in
             0) verdict FAILED "$1" "not noticed by $test" ;;
             124) verdict passed "$1" "$test hangs" $((SECONDS - begun)) ;;

@@ -1,0 +1,100 @@
+//! Channels whose batches take several turns to arrive: who waits for that, and who does not.
+
+use std::time::Duration;
+
+use super::followers::World;
+use crate::broker::event::{Accept, ConnectionId, Event};
+use crate::channel::log::From;
+use crate::limits::Limits;
+use crate::proto::message::Message;
+
+/// A hundred members of one channel, to some of whom its newest message was written.
+fn walking(limits: Limits) -> (World, Vec<ConnectionId>) {
+    let mut world = World::new(limits);
+    let ids = (0..100).map(|_| world.accept(&Accept::join("/chat", From::Now))).collect();
+    world.flush();
+    world.broker.take_resumed();
+    world.broker.publish("/chat", Message::text("one"), None, None);
+    world.wire.left = Some(1);
+    assert!(!world.broker.flush_some(&mut world.wire));
+    world.wire.left = None;
+    let told = String::from_utf8_lossy(&world.wire.sent).matches("one").count();
+    assert!((1..99).contains(&told), "{told}");
+    (world, ids)
+}
+
+/// A whole request to publish.
+fn post(world: &mut World, path: &str, body: &str) -> ConnectionId {
+    let id = world.broker.open(([127, 0, 0, 1], 9).into(), false).unwrap();
+    let request = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let mut at = 0;
+    while at < request.len() {
+        at += world.broker.receive(id, &request.as_bytes()[at..]);
+    }
+    world.broker.assert_invariants();
+    id
+}
+
+/// Whoever publishes faster than the members take it would fill the budgets of all.
+#[test]
+fn who_publishes_to_a_busy_channel_waits_and_others_go_on() {
+    // Nobody here answers a ping.
+    let (mut world, ids) = walking(Limits { ping_interval: Duration::from_secs(600), ..Limits::default() });
+    let other = world.accept(&Accept::join("/other", From::Now));
+    assert_eq!(world.broker.take_resumed(), [other]);
+    assert!(world.broker.wants_input(other));
+    assert!(!world.broker.wants_input(ids[0]) && !world.broker.wants_input(ids[99]));
+    let body = "x".repeat(5000);
+    let waits = post(&mut world, "/chat", &body);
+    assert!(!world.broker.has_events(), "it is not told before the channel takes it");
+    assert!((5000..6000).contains(&world.broker.inbound_held()), "{}", world.broker.inbound_held());
+    let goes_on = post(&mut world, "/other", "y");
+    let Some(Event::Http(exchange)) = world.broker.next_event() else { panic!("no request") };
+    assert_eq!((exchange.id(), world.broker.has_events()), (goes_on, false));
+    drop(exchange);
+    assert_eq!(world.broker.take_resumed(), [], "nothing has arrived yet");
+    // However long that takes, it is not the peers' fault.
+    for _ in 0..100 {
+        world.now.instant += Duration::from_secs(1);
+        world.broker.advance(world.now);
+        world.broker.expire();
+    }
+    assert!(world.broker.is_live(waits));
+    assert_eq!(world.flush().matches("one").count(), 100);
+    let Some(Event::Http(exchange)) = world.broker.next_event() else { panic!("no request") };
+    assert_eq!((exchange.id(), exchange.body().len()), (waits, 5000));
+    assert_eq!(world.broker.inbound_held(), 0);
+    let resumed = world.broker.take_resumed();
+    assert!(resumed.contains(&ids[0]) && resumed.contains(&ids[99]), "{resumed:?}");
+    assert!(world.broker.wants_input(ids[0]));
+}
+
+/// What is on its way to those who are there is not for who comes meanwhile.
+#[test]
+fn who_joins_in_the_middle_gets_what_is_published_from_then_on() {
+    let (mut world, _) = walking(Limits::default());
+    let late = world.accept(&Accept::join("/chat", From::Now));
+    world.broker.publish("/chat", Message::text("two"), None, None);
+    let sent = world.flush();
+    assert_eq!((sent.matches("one").count(), sent.matches("two").count()), (100, 101));
+    assert_eq!(world.broker.unsent(late), 0);
+}
+
+/// What all have unsent was more than they may have, since a flush had no time: those went to whom nothing was offered.
+#[test]
+fn nobody_is_judged_before_its_bytes_were_offered() {
+    let limits = Limits { max_message: 1000, max_outbound: 8000, max_outbound_total: 50_000, ..Limits::default() };
+    let mut world = World::new(limits);
+    let ids: Vec<ConnectionId> = (0..100).map(|_| world.accept(&Accept::join("/chat", From::Now))).collect();
+    world.flush();
+    world.wire.blocked_for(ids[99]);
+    for &id in &ids {
+        assert!(world.broker.send(id, &Message::text("x".repeat(990))));
+    }
+    world.wire.left = Some(1);
+    assert!(!world.broker.flush_some(&mut world.wire));
+    assert!(world.broker.outbound_held() > 50_000 && !world.broker.has_events());
+    world.wire.left = None;
+    assert_eq!(world.flush().matches(&"x".repeat(990)).count(), 99);
+    assert!(ids.iter().all(|&id| world.broker.is_live(id)) && !world.broker.has_events());
+}
