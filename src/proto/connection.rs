@@ -91,6 +91,8 @@ struct Head {
 struct Body {
     request: Box<Request>,
     reader: BodyReader,
+    /// How much of it `take_progress` has told.
+    told: usize,
 }
 
 impl Default for Connection {
@@ -155,7 +157,7 @@ impl Connection {
     /// The request that was told has a body, which is not complete; it is told again with it.
     pub fn await_body(&mut self, request: Box<Request>, reader: BodyReader) {
         debug_assert!(matches!(self.state, State::Asked) && !reader.is_complete());
-        self.state = State::Body(Box::new(Body { request, reader }));
+        self.state = State::Body(Box::new(Body { request, reader, told: 0 }));
     }
 
     /// The request was answered, and not with 101: the next one follows if the connection is kept, and its end if not.
@@ -226,6 +228,21 @@ impl Connection {
     /// Whether it waits for a request of which not one byte has arrived: an empty line before it does not count.
     pub fn is_silent(&self) -> bool {
         matches!(&self.state, State::Head(head) if head.as_ref().is_none_or(|head| !head.scan.has_begun()))
+    }
+
+    /// The request whose body is under way, and how much of that is here.
+    pub fn unfinished_body(&self) -> Option<(&Request, usize)> {
+        match &self.state {
+            State::Body(body) => Some((&body.request, body.reader.received())),
+            _ => None,
+        }
+    }
+
+    /// How much of a body was here when this was asked for last, and how much there is now.
+    pub fn take_progress(&mut self) -> Option<(usize, usize)> {
+        let State::Body(body) = &mut self.state else { return None };
+        let before = std::mem::replace(&mut body.told, body.reader.received());
+        Some((before, body.told))
     }
 
     /// Bytes of heap memory held for what is unfinished.

@@ -13,6 +13,7 @@ mod herd;
 mod hosts;
 mod http;
 mod ids;
+mod late;
 mod limits;
 mod messages;
 mod metrics;

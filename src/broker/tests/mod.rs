@@ -4,6 +4,7 @@ mod bounds;
 mod followers;
 mod history;
 mod keep_alive;
+mod late;
 mod places;
 mod proxies;
 pub(in crate::broker) mod rig;
