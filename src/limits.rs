@@ -61,8 +61,11 @@ pub struct Limits {
     pub max_head_fields: usize,
     /// Longest request target, in bytes; past it 414. Default 4 KiB.
     pub max_target: usize,
-    /// From accept to the end of the whole request; past it the connection is closed. Default 10 s.
+    /// From accept to the end of the whole request, and longer for a body as it arrives, see `min_body_rate`; past it 408.
+    /// Who has sent nothing at all is dropped. Default 10 s.
     pub handshake_timeout: Duration,
+    /// So many bytes of a body, as they arrive, give it another second beyond `handshake_timeout`. At least 1. Default 8 KiB.
+    pub min_body_rate: usize,
     /// Longest message (all fragments, after decompression), in bytes; past it 1009 or 413. Of more than
     /// 1 MiB `max_outbound` has to be raised as well: here it does not follow by itself. At most 256 MiB. Default 1 MiB.
     pub max_message: usize,
@@ -152,6 +155,7 @@ builder! {
     max_head_fields: usize,
     max_target: usize,
     handshake_timeout: Duration,
+    min_body_rate: usize,
     max_message: usize,
     max_fragments: u32,
     max_outbound: usize,
@@ -191,6 +195,7 @@ impl Default for Limits {
             max_head_fields: 64,
             max_target: 4 * KIB,
             handshake_timeout: Duration::from_secs(10),
+            min_body_rate: 8 * KIB,
             max_message: MIB,
             max_fragments: 4096,
             max_outbound: 8 * MIB,
@@ -310,6 +315,7 @@ impl Limits {
             ("--max-head-fields", self.max_head_fields, 1),
             ("--max-target", self.max_target, 1),
             ("--max-fragments", self.max_fragments as usize, 1),
+            ("--min-body-rate", self.min_body_rate, 1),
             ("--max-control-rate", self.max_control_rate as usize, 1),
             ("--max-connections", self.max_connections, 1),
             ("--max-channels", self.max_channels, 1),

@@ -7,12 +7,13 @@ use log::Level;
 
 use super::reason::Cause;
 use super::slots::{Cold, Hot, flag};
-use super::timers::{Tick, Timer};
+use super::timers::{Tick, Timer, ticks_of};
 use super::{Broker, cost};
 use crate::limits::Limits;
 use crate::proto::close::CloseCode;
 use crate::proto::frame::{Failure, Opcode, write_header};
 use crate::proto::http::{Refusal, Status};
+use crate::proto::text::escape_for_log;
 
 /// How often channels are looked through for what is too old, in milliseconds, and how many messages and stubs may go
 /// at a time: about a millisecond's worth.
@@ -166,7 +167,47 @@ impl Broker {
             cold.due = now.after(self.limits.keep_alive_timeout);
             return;
         }
-        self.end(slot, if idle { Cause::KeepAliveTimeout } else { Cause::HandshakeTimeout });
+        if idle {
+            self.end(slot, Cause::KeepAliveTimeout);
+        } else if cold.connection.is_silent() {
+            self.end(slot, Cause::HandshakeTimeout);
+        } else {
+            self.answer_late(slot);
+        }
+    }
+
+    /// A request that has begun is told that it was too slow.
+    fn answer_late(&mut self, slot: u32) {
+        let Some((_, cold)) = self.slots.get(slot) else { return };
+        let peer = cold.peer();
+        let (cause, what, detail) = match cold.connection.unfinished_body() {
+            Some((request, received)) => {
+                let (method, path) = (request.method().as_bytes(), request.path().as_bytes());
+                let what = format!("{} {} from {peer}", escape_for_log(method), escape_for_log(path));
+                let detail = format!(
+                    "{received} bytes of the body have arrived in time; send it faster, or see the broker's \
+                     --min-body-rate and --handshake-timeout."
+                );
+                (Cause::BodyTimeout, what, detail)
+            }
+            None => {
+                let detail = "Send the whole request faster; see the broker's --handshake-timeout.".to_owned();
+                (Cause::HandshakeTimeout, peer.to_string(), detail)
+            }
+        };
+        let refusal = Refusal::new(Status::REQUEST_TIMEOUT, cause.as_str(), detail);
+        self.complain(Level::Info, || format!("refused {what}: {refusal}"));
+        self.answer_problem(slot, cause, &refusal);
+        self.count_inbound(slot);
+    }
+
+    /// A body has longer the more of it has arrived: one that comes faster than `min_body_rate` is never too late.
+    pub(super) fn give_body_time(&mut self, slot: u32) {
+        let rate = self.limits.min_body_rate;
+        let Some(cold) = self.slots.cold(slot) else { return };
+        if let Some((before, now)) = cold.connection.take_progress() {
+            cold.due = cold.due.later(ticks_of(now, rate) - ticks_of(before, rate));
+        }
     }
 
     fn check_open(&mut self, slot: u32, now: Tick) {

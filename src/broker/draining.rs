@@ -7,11 +7,16 @@ use super::places::Place;
 use super::reason::Cause;
 use super::timers::Tick;
 use crate::proto::close::CloseCode;
+use crate::proto::http::{Refusal, Status};
 
 /// How many connections a shutdown closes at a time, and how long it waits in between: a herd that reconnects at once
 /// helps nobody.
 const DRAIN_BATCH: usize = 500;
 const DRAIN_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long before the end of a shutdown those are answered who have begun a request and not finished it: a quarter of its time at
+/// the most, so that the answer has time to arrive.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// A shutdown under way.
 #[derive(Debug)]
@@ -21,18 +26,22 @@ pub(super) struct Draining {
     reached: u32,
     /// When the next are.
     pub(super) next: Tick,
+    /// Whoever waits for an answer or is about to ask gets one by now.
+    patience: Tick,
+    was_patient: bool,
     deadline: Tick,
 }
 
 impl Broker {
     /// Begins to shut down: every open connection gets a Close frame with that code, batch by batch. Operators are sent
     /// away only when nobody else is left, and so are those who come from now on, and are told so. After `timeout` all who
-    /// are left are dropped.
+    /// are left are dropped. Who has begun a request is answered before that, with a 503 if the rest of it does not come.
     pub fn shutdown(&mut self, code: CloseCode, timeout: Duration) {
         self.promote_extra();
         let now = self.timers.now();
         let deadline = now.after(timeout);
-        self.draining = Some(Draining { code, reached: 0, next: now, deadline });
+        let patience = now.after(timeout - LAST_ANSWERS.min(timeout / 4));
+        self.draining = Some(Draining { code, reached: 0, next: now, patience, was_patient: true, deadline });
     }
 
     /// Whether a shutdown is under way.
@@ -59,6 +68,10 @@ impl Broker {
             }
             return;
         }
+        let is_patient = !now.is_past(draining.patience);
+        if !is_patient && std::mem::take(&mut draining.was_patient) {
+            draining.reached = 0;
+        }
         let behind = self.slots.iter().filter(|(slot, ..)| *slot >= draining.reached);
         let behind = behind.filter(|(.., cold)| visitors_too || cold.place == Place::Regular);
         let told: Vec<u32> = behind.map(|(slot, ..)| slot).take(DRAIN_BATCH).collect();
@@ -66,13 +79,23 @@ impl Broker {
         let (reached, pause) = told.last().map_or((0, DRAIN_PAUSE * 10), |last| (last + 1, DRAIN_PAUSE));
         draining.reached = reached;
         draining.next = now.after(pause).earliest(draining.deadline);
+        if is_patient {
+            draining.next = draining.next.earliest(draining.patience);
+        }
         for slot in told {
-            self.send_away(slot, code);
+            self.send_away(slot, code, is_patient);
         }
     }
 
-    fn send_away(&mut self, slot: u32, code: CloseCode) {
-        let held = self.is_held(slot);
+    /// Why nothing more is carried out.
+    pub(super) fn shutting_down(&mut self) -> Refusal {
+        let seconds = self.jittered_seconds().to_string();
+        let detail = "The broker shuts down; try again later.";
+        Refusal::new(Status(503), Cause::ShuttingDown.as_str(), detail).with_header("Retry-After", seconds)
+    }
+
+    fn send_away(&mut self, slot: u32, code: CloseCode, is_patient: bool) {
+        let (held, parked) = (self.is_held(slot), self.is_parked(slot));
         let Some(cold) = self.slots.cold(slot) else { return };
         if cold.connection.is_open() {
             self.settle_all(slot);
@@ -82,6 +105,13 @@ impl Broker {
             self.end_stream(slot, Cause::ShuttingDown);
         } else if held {
             self.answer_held(slot);
+        } else if cold.has_begun() {
+            // Its answer ends it. Who came during the shutdown is not waited for.
+            if !parked && (!is_patient || (cold.connection.is_connecting() && cold.place != Place::Regular)) {
+                let refusal = self.shutting_down();
+                self.answer_problem(slot, Cause::ShuttingDown, &refusal);
+                self.count_inbound(slot);
+            }
         } else if cold.connection.is_connecting() {
             self.end_behind_answers(slot, Cause::ShuttingDown);
         }

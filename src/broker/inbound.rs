@@ -94,7 +94,7 @@ impl Broker {
         self.counters.bytes_received += taken as u64;
         self.spent += cost::FRAME + cost::copied(taken);
         match came {
-            Input::Nothing => {}
+            Input::Nothing => self.give_body_time(slot),
             Input::Message(message) => {
                 self.counters.messages_received += 1;
                 self.events.push_back(Event::Message(id, message));
@@ -225,7 +225,8 @@ impl Broker {
         }
     }
 
-    /// The deadline stays: it counts from accept, or the first byte, to the end of the whole request.
+    /// The deadline stays: it counts from accept, or the first byte, to the end of the whole request. What arrives of the
+    /// body moves it.
     fn await_body(&mut self, slot: u32, request: Box<Request>, body: BodyReader) {
         let expects = !request.is_http10() && request.has_token("expect", "100-continue");
         let Some((hot, cold)) = self.slots.both(slot) else { return };
@@ -252,19 +253,23 @@ impl Broker {
                 self.slots.hot(slot).set(flag::LAST);
             }
         } else if crowded || self.draining.is_some() {
-            let (code, detail) = match self.draining {
-                Some(_) => (Cause::ShuttingDown.as_str(), "The broker shuts down; try again later."),
-                None => (TOO_MANY_CONNECTIONS, "The broker has as many connections as it may have; try again later."),
+            let refusal = match self.draining {
+                Some(_) => self.shutting_down(),
+                None => self.no_room(),
             };
-            let seconds = self.jittered_seconds().to_string();
-            let refusal = Refusal::new(Status(503), code, detail).with_header("Retry-After", seconds);
-            return Err(Refused { refusal, why: code.to_owned() });
+            return Err(Refused { why: refusal.code.to_owned(), refusal });
         }
         if let Some(upgrade) = upgrade(request)? {
             return Ok(Asks::WebSocket(upgrade));
         }
         let body = framing(request).and_then(|framing| BodyReader::new(framing, &self.limits));
         Ok(Asks::Http(body?))
+    }
+
+    fn no_room(&mut self) -> Refusal {
+        let detail = "The broker has as many connections as it may have; try again later.";
+        let seconds = self.jittered_seconds().to_string();
+        Refusal::new(Status(503), TOO_MANY_CONNECTIONS, detail).with_header("Retry-After", seconds)
     }
 
     fn ping(&mut self, slot: u32, payload: Vec<u8>) {

@@ -18,6 +18,7 @@ use crate::limits::SlowConsumer;
 use crate::proto::batch::{Batch, Life, Source};
 use crate::proto::close::CloseCode;
 use crate::proto::frame::Failure;
+use crate::proto::http::{Refusal, Status};
 use crate::proto::network::network_of;
 
 /// What the memory of all that is unsent may be, in bytes, however little it itself may be.
@@ -275,6 +276,12 @@ impl Broker {
         if cold.connection.is_open() {
             let what = "all unfinished messages together are more than --max-inbound-total";
             self.fail(slot, Cause::InboundTotal, &Failure { code: CloseCode::TOO_BIG, what });
+        } else if cold.connection.is_connecting() && !cold.connection.is_silent() {
+            let detail = "All unfinished requests together are more than --max-inbound-total; try again later.";
+            let seconds = self.jittered_seconds().to_string();
+            let refusal = Refusal::new(Status(503), Cause::InboundTotal.as_str(), detail);
+            self.answer_problem(slot, Cause::InboundTotal, &refusal.with_header("Retry-After", seconds));
+            self.count_inbound(slot);
         } else {
             self.end(slot, Cause::InboundTotal);
         }

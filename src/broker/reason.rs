@@ -61,6 +61,8 @@ causes! {
     PongTimeout = "pong_timeout",
     /// The request was not complete within `handshake_timeout`.
     HandshakeTimeout = "handshake_timeout",
+    /// A body was not complete within `handshake_timeout`, and came slower than `min_body_rate`.
+    BodyTimeout = "body_timeout",
     /// It had one of the few places past `max_connections`, or of operators, and asked for nothing while others waited.
     Displaced = "displaced",
     /// No further request within `keep_alive_timeout`.

@@ -195,6 +195,12 @@ impl Cold {
         self.kept && self.connection.is_silent()
     }
 
+    /// Whether a request has begun that is not answered.
+    pub fn has_begun(&self) -> bool {
+        let is_on_its_way = self.connection.is_connecting() && (!self.connection.is_silent() || self.stash_len() > 0);
+        is_on_its_way || self.connection.is_asked()
+    }
+
     /// Whether it arrived by a listener for operators.
     pub fn is_admin(&self) -> bool {
         self.place == Place::Admin

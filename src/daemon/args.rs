@@ -141,6 +141,7 @@ pub const FLAGS: &[Flag] = &[
     flag(LIMITS, "max-head-fields", Count(|v| &mut v.limits.max_head_fields), "Header fields of a request"),
     flag(LIMITS, "max-target", Size(|v| &mut v.limits.max_target), "Longest request target"),
     flag(TIMEOUTS, "handshake-timeout", Time(|v| &mut v.limits.handshake_timeout), "From accept to the whole request"),
+    flag(TIMEOUTS, "min-body-rate", Size(|v| &mut v.limits.min_body_rate), "A body may take a second more for so many bytes"),
     flag(TIMEOUTS, "message-timeout", Time(|v| &mut v.limits.message_timeout), "From a message's first frame to its last"),
     flag(TIMEOUTS, "write-timeout", Time(|v| &mut v.limits.write_timeout), "Without progress in sending what is queued"),
     flag(TIMEOUTS, "keep-alive-timeout", Time(|v| &mut v.limits.keep_alive_timeout), "Between two requests of an HTTP connection"),

@@ -98,6 +98,8 @@ struct Head {
 struct Body {
     request: Box<Request>,
     reader: BodyReader,
+    /// How much of it `take_progress` has told.
+    told: usize,
 }
 
 impl State {
@@ -172,7 +174,7 @@ impl Connection {
     /// The request that was told has a body, which is not complete; it is told again with it.
     pub fn await_body(&mut self, request: Box<Request>, reader: BodyReader) {
         debug_assert!(self.is_asked() && !reader.is_complete());
-        self.state = State::Body(Box::new(Body { request, reader }));
+        self.state = State::Body(Box::new(Body { request, reader, told: 0 }));
     }
 
     /// The request was answered, and not with 101: the next one follows if the connection is kept, and its end if not.
@@ -250,6 +252,21 @@ impl Connection {
         if let State::Asked { held } = &mut self.state {
             *held = held.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
         }
+    }
+
+    /// The request whose body is under way, and how much of that is here.
+    pub fn unfinished_body(&self) -> Option<(&Request, usize)> {
+        match &self.state {
+            State::Body(body) => Some((&body.request, body.reader.received())),
+            _ => None,
+        }
+    }
+
+    /// How much of a body was here when this was asked for last, and how much there is now.
+    pub fn take_progress(&mut self) -> Option<(usize, usize)> {
+        let State::Body(body) = &mut self.state else { return None };
+        let before = std::mem::replace(&mut body.told, body.reader.received());
+        Some((before, body.told))
     }
 
     /// Bytes of heap memory held for what is unfinished, or waits for its answer.

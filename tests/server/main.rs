@@ -14,6 +14,7 @@ mod herd;
 mod hosts;
 mod http;
 mod ids;
+mod late;
 mod limits;
 mod messages;
 mod metrics;

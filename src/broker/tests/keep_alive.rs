@@ -184,7 +184,11 @@ fn deadlines_between_requests_and_within_them() {
             assert_eq!(rig.ended(), None, "{begun}");
         }
         rig.pass(handshake / 10 + tick);
-        assert_eq!(rig.ended(), Some(Cause::HandshakeTimeout), "{begun}");
+        assert_eq!(rig.answers(), [(408, true)], "{begun}");
+        rig.broker.eof(rig.id);
+        rig.broker.flush(&mut rig.wire);
+        let cause = if begun == "G" { Cause::HandshakeTimeout } else { Cause::BodyTimeout };
+        assert_eq!(rig.ended(), Some(cause), "{begun}");
     }
 }
 

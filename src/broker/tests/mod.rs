@@ -5,6 +5,7 @@ mod followers;
 mod history;
 mod inbound;
 mod keep_alive;
+mod late;
 mod parked;
 mod places;
 mod proxies;

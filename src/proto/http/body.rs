@@ -93,6 +93,11 @@ impl BodyReader {
         self.state == State::Complete
     }
 
+    /// Bytes of data that are here.
+    pub fn received(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Bytes of heap memory held.
     pub fn held(&self) -> usize {
         self.bytes.held()
