@@ -186,7 +186,7 @@ impl Broker {
                     cold.extras.get_or_insert_default().held = Some(exchange);
                 }
                 self.rearm(slot);
-                self.account(slot);
+                self.count_inbound(slot);
             }
             Err(JoinError::TooManyChannels) => self.refuse_follower(slot, &exchange, StreamFormat::Ndjson),
             Err(_) => {}

@@ -5,7 +5,7 @@ use log::Level;
 
 use super::event::{ConnectionId, Event, Exchange, Handshake};
 use super::reason::{Cause, CloseReason, TOO_MANY_CONNECTIONS};
-use super::slots::flag;
+use super::slots::{PLACE, flag};
 use super::{Broker, cost};
 use crate::channel::name::is_own_path;
 use crate::proto::close::CloseCode;
@@ -188,7 +188,7 @@ impl Broker {
         match asks {
             Asks::WebSocket(upgrade) => {
                 cold.due = due;
-                cold.connection.hold(size_of::<Event>() + upgrade.held());
+                cold.connection.hold(PLACE + upgrade.held());
                 let (peer, admin) = (cold.peer(), cold.is_admin());
                 self.rearm(slot);
                 let unanswered = self.dropped.guard(id, Status::FORBIDDEN);
@@ -213,7 +213,7 @@ impl Broker {
         let due = self.timers.now().after(self.limits.answer_timeout);
         let Some(cold) = self.slots.cold(slot) else { return };
         cold.due = due;
-        cold.connection.hold(size_of::<Event>());
+        cold.connection.hold(PLACE);
         let (peer, admin) = (cold.peer(), cold.is_admin());
         self.rearm(slot);
         let unanswered = self.dropped.guard(id, Status::NOT_FOUND);

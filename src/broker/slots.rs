@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::event::{ConnectionId, Exchange};
+use super::event::{ConnectionId, Event, Exchange};
 use super::places::Place;
 use super::reason::Cause;
 use super::timers::Tick;
@@ -143,6 +143,11 @@ pub struct Cold {
     pub cause: Option<Cause>,
 }
 
+/// What a request takes beside itself while it waits: its place among the events, or, if it is held, in the extras. The larger of
+/// both from the beginning, so that to hold one makes nobody go.
+pub const PLACE: usize =
+    if size_of::<Event>() > size_of::<Extras>() { size_of::<Event>() } else { size_of::<Extras>() };
+
 /// What few connections have, and only for a while.
 #[derive(Debug, Default)]
 pub struct Extras {
@@ -159,10 +164,11 @@ pub struct Extras {
 }
 
 impl Extras {
-    /// Bytes of memory, but for the heap memory of a request that waits, which its connection counts.
+    /// Bytes of memory, but for a request that waits, which its connection counts with its place here.
     fn held_bytes(&self) -> usize {
         let earlier = self.earlier.as_ref().map_or(0, |earlier| earlier.memory());
-        size_of::<Extras>() + self.pong.as_ref().map_or(0, Vec::capacity) + self.stash.capacity() + earlier
+        let own = if self.held.is_some() || self.parked.is_some() { 0 } else { size_of::<Extras>() };
+        own + self.pong.as_ref().map_or(0, Vec::capacity) + self.stash.capacity() + earlier
     }
 }
 
