@@ -17,6 +17,8 @@ use crate::proto::origin::OriginRules;
 #[derive(Default)]
 pub(super) struct Wire {
     pub(super) sent: Vec<u8>,
+    /// To whom that was written, and the last byte of each piece.
+    pub(super) pieces: Vec<(u32, u8)>,
     broken: HashSet<u32>,
     stuck: HashSet<u32>,
     pub(super) blocked: bool,
@@ -41,6 +43,7 @@ impl Io for Wire {
             return Err(ErrorKind::WouldBlock.into());
         }
         self.sent.extend_from_slice(bytes);
+        self.pieces.extend(bytes.last().map(|&last| (slot, last)));
         Ok(bytes.len())
     }
 

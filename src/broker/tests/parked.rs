@@ -14,6 +14,7 @@ fn walking(limits: Limits) -> (World, Vec<ConnectionId>) {
     let ids = (0..100).map(|_| world.accept(&Accept::join("/chat", From::Now))).collect();
     world.flush();
     world.broker.take_resumed();
+    world.wire.pieces.clear();
     world.broker.publish("/chat", Message::text("one"), None, None);
     world.wire.left = Some(1);
     assert!(!world.broker.flush_some(&mut world.wire));
@@ -67,6 +68,22 @@ fn who_publishes_to_a_busy_channel_waits_and_others_go_on() {
     let resumed = world.broker.take_resumed();
     assert!(resumed.contains(&ids[0]) && resumed.contains(&ids[99]), "{resumed:?}");
     assert!(world.broker.wants_input(ids[0]));
+}
+
+/// Each gets what is on its way once, and before what comes after it, whoever leaves.
+#[test]
+fn who_leaves_in_the_middle_changes_nothing_for_the_others() {
+    let (mut world, ids) = walking(Limits::default());
+    // One that has it, and one that has not: it was published before they left.
+    assert!(world.broker.leave(ids[0], "/chat") && world.broker.leave(ids[98], "/chat"));
+    assert!(world.broker.send(ids[99], &Message::text("two")));
+    world.broker.assert_invariants();
+    world.flush();
+    for id in &ids {
+        let theirs = world.wire.pieces.iter().filter(|(slot, _)| *slot == id.slot());
+        let ends: Vec<u8> = theirs.map(|(_, last)| *last).collect();
+        assert_eq!(ends, if *id == ids[99] { b"eo".as_slice() } else { b"e" }, "{id}");
+    }
 }
 
 /// What is on its way to those who are there is not for who comes meanwhile.
