@@ -396,12 +396,8 @@ fn read_handshake(handshake: Handshake) -> Intent {
         return Intent::Refuse(handshake, refusal);
     }
     let parsed = ChannelName::from_path(handshake.path()).map_err(Refusal::from).and_then(|channel| {
-        let query = handshake.request().query();
-        let echo = query.boolean("echo")?.unwrap_or(true);
-        let lossy = query.boolean("lossy")?.unwrap_or(false);
-        let from = http::from(handshake.request())?.unwrap_or(From::Now);
-        let name = http::sender_name(handshake.request())?;
-        Ok((channel, from, echo, lossy, name))
+        let (from, echo, lossy, name) = http::joining(handshake.request())?;
+        Ok((channel, from.unwrap_or(From::Now), echo, lossy, name))
     });
     match parsed {
         Ok((channel, from, echo, lossy, name)) => {
