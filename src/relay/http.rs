@@ -111,12 +111,23 @@ fn get(request: &Request, page: Option<Page>) -> Result<Get, Refusal> {
     }
 }
 
-/// What the query of a WebSocket says: from where on, whether its own messages come back, whether it agrees to lose some, and its name.
-pub(super) fn joining(request: &Request) -> Result<(Option<From>, bool, bool, Option<Arc<str>>), Refusal> {
+/// What the query of a WebSocket says.
+pub(super) struct Joining {
+    /// From where on.
+    pub from: Option<From>,
+    /// Whether its own messages come back.
+    pub echo: bool,
+    /// Whether it agrees to lose messages.
+    pub lossy: bool,
+    /// What it calls itself.
+    pub name: Option<Arc<str>>,
+}
+
+pub(super) fn joining(request: &Request) -> Result<Joining, Refusal> {
     let query = request.query();
     let echo = query.boolean("echo")?.unwrap_or(true);
     let lossy = query.boolean("lossy")?.unwrap_or(false);
-    Ok((from(request)?, echo, lossy, sender_name(request)?))
+    Ok(Joining { from: from(request)?, echo, lossy, name: sender_name(request)? })
 }
 
 /// Whether a WebSocket with this address would be refused, and why: browsers hide it from their pages, which ask so.
