@@ -1,8 +1,9 @@
 //! Callbacks, for those who come from ws-rs or tornado: an object for each connection, and a method for each event.
 //! `cargo run --example callbacks [ADDRESS]`, or PORT in the environment
 //!
-//! `Handler`, `Out` and `run` are all there is to it, and yours to change.
+//! `Handler`, `Out` and `serve` are all there is to it, and yours to change.
 
+mod common;
 use std::collections::HashMap;
 
 use slotcast::{Accept, CloseCode, CloseReason, Config, ConnectionId, Event, From, Message, Request, Server};
@@ -37,7 +38,7 @@ impl Out<'_> {
 }
 
 /// Calls handlers until the server is shut down; `make` makes one for each connection.
-fn run<H: Handler>(server: &mut Server, mut make: impl FnMut(&Request) -> H) -> std::io::Result<()> {
+fn serve<H: Handler>(server: &mut Server, mut make: impl FnMut(&Request) -> H) -> std::io::Result<()> {
     let mut handlers = HashMap::new();
     while let Some(event) = server.poll()? {
         match event {
@@ -91,9 +92,12 @@ impl Handler for Speaker {
     }
 }
 
-fn main() -> std::io::Result<()> {
-    let address = std::env::args().nth(1).or(std::env::var("PORT").ok());
-    let mut server = Server::bind(Config::listen_on(address.as_deref().unwrap_or("8080"))?)?;
-    println!("listening on http://{}/", server.local_addrs()[0]);
-    run(&mut server, |request| Speaker { path: request.path().to_owned(), said: 0 })
+fn main() -> std::process::ExitCode {
+    common::start("callbacks [ADDRESS]", "Callbacks for those who come from ws-rs or tornado.", 8082, run)
+}
+
+fn run(config: Config, _: &[String]) -> std::io::Result<()> {
+    let mut server = Server::bind(config)?;
+    println!("listening on ws://{0}/ (no page; try websocat ws://{0}/)", server.local_addrs()[0]);
+    serve(&mut server, |request| Speaker { path: request.path().to_owned(), said: 0 })
 }

@@ -3,6 +3,7 @@
 //! The relay does what all chats do: history, who comes and goes, messages to one person alone. What is special to this
 //! one stands between reading an intent and performing it: everybody has a name, and no two in a room have the same.
 
+mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +16,11 @@ const MAX_MESSAGE: usize = 16 * 1024;
 /// Bytes of a name, with room for a number behind it.
 const MAX_NAME: usize = 48;
 
-fn main() -> std::io::Result<()> {
-    let address = std::env::args().nth(1).or(std::env::var("PORT").ok());
-    let mut config = Config::listen_on(address.as_deref().unwrap_or("8080"))?;
+fn main() -> std::process::ExitCode {
+    common::start("chat [ADDRESS]", "A chat with rooms: every URL is one.", 8083, run)
+}
+
+fn run(mut config: Config, _: &[String]) -> std::io::Result<()> {
     config.limits.max_message = MAX_MESSAGE;
     config.limits.history_messages = HISTORY;
     config.limits.history_bytes = HISTORY * MAX_MESSAGE;

@@ -3,6 +3,7 @@
 //!
 //! The timer is the program's own: `poll_until` comes back when the next second begins, or with an event before that.
 
+mod common;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -18,9 +19,11 @@ const MAX_ID: usize = 32;
 /// Which connection an id has now.
 type Clients = BTreeMap<String, ConnectionId>;
 
-fn main() -> std::io::Result<()> {
-    let address = std::env::args().nth(1).or(std::env::var("PORT").ok());
-    let mut config = Config::listen_on(address.as_deref().unwrap_or("8080"))?;
+fn main() -> std::process::ExitCode {
+    common::start("clock [ADDRESS]", "A clock for everybody, and one connection for each name.", 8085, run)
+}
+
+fn run(mut config: Config, _: &[String]) -> std::io::Result<()> {
     // Nobody wants to know what time it was.
     config.limits.history_messages = 0;
     let mut server = Server::bind(config)?;

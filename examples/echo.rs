@@ -1,11 +1,15 @@
 //! The smallest program: it says back what it hears. `cargo run --example echo [ADDRESS]`, or PORT in the environment
 
+mod common;
 use slotcast::{Accept, Config, Event, Server};
 
-fn main() -> std::io::Result<()> {
-    let address = std::env::args().nth(1).or(std::env::var("PORT").ok());
-    let mut server = Server::bind(Config::listen_on(address.as_deref().unwrap_or("8080"))?)?;
-    println!("listening on http://{}/", server.local_addrs()[0]);
+fn main() -> std::process::ExitCode {
+    common::start("echo [ADDRESS]", "It says back what it hears.", 8081, run)
+}
+
+fn run(config: Config, _: &[String]) -> std::io::Result<()> {
+    let mut server = Server::bind(config)?;
+    println!("listening on ws://{0}/ (no page; try websocat ws://{0}/)", server.local_addrs()[0]);
     while let Some(event) = server.poll()? {
         match event {
             Event::Handshake(handshake) => _ = server.accept(handshake, &Accept::plain()),

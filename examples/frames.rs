@@ -2,6 +2,7 @@
 //! `cargo run --example frames [ADDRESS [UPSTREAM]]`, or PORT in the environment
 //! It stands between the peer and a server, which is the broker, here in the same process, or whatever UPSTREAM names.
 
+mod common;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
@@ -13,11 +14,13 @@ const MAX_HEAD: usize = 64 * 1024; // bytes
 const OPCODES: [&str; 11] =
     ["continuation", "text", "binary", "data 3", "data 4", "data 5", "data 6", "data 7", "Close", "Ping", "Pong"];
 
-fn main() -> io::Result<()> {
-    let address = std::env::args().nth(1).or(std::env::var("PORT").ok());
-    let config = Config::listen_on(address.as_deref().unwrap_or("8080"))?;
+fn main() -> std::process::ExitCode {
+    common::start("frames [ADDRESS [UPSTREAM]]", "Shows a WebSocket byte by byte as it passes.", 8089, run)
+}
+
+fn run(config: Config, arguments: &[String]) -> std::io::Result<()> {
     let listener = TcpListener::bind(&*config.listen)?;
-    let upstream = std::env::args().nth(2).map_or_else(broker, Ok)?;
+    let upstream = arguments.get(1).cloned().map_or_else(broker, Ok)?;
     println!("listening on http://{}/ (in front of {upstream})", listener.local_addr()?);
     for (number, near) in (1..).zip(listener.incoming().flatten()) {
         match TcpStream::connect(&upstream).and_then(|far| Ok((near.try_clone()?, far.try_clone()?, far))) {
@@ -79,7 +82,7 @@ impl Watch {
             let length = match self.frames {
                 None => self.head(),
                 Some(true) => self.frame(),
-                Some(false) => Some(self.bytes.len()),
+                Some(false) => Some(self.body()),
             };
             let Some(length @ 1..) = length else { return };
             self.skip = length;
@@ -91,11 +94,24 @@ impl Watch {
         let end = self.bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
         let end = end.or((self.bytes.len() > MAX_HEAD).then_some(self.bytes.len()))?;
         let head = String::from_utf8_lossy(&self.bytes[..end]);
-        // Peers do not get to paint the terminal.
-        let lines: String = head.lines().map(|line| format!("\n      {}", line.escape_debug())).collect();
+        let lines: String = head.lines().map(|line| format!("\n      {}", escaped(line))).collect();
         println!("{} head, {end} bytes{lines}", self.name);
         self.frames = Some(head.to_ascii_lowercase().contains("\r\nupgrade: websocket\r\n"));
         Some(end)
+    }
+
+    /// Shows what follows a head that opens no WebSocket, as it comes; its length.
+    fn body(&self) -> usize {
+        let (length, shown) = (self.bytes.len(), &self.bytes[..self.bytes.len().min(SHOWN)]);
+        if length > 0 {
+            let cut = if length > SHOWN { " …" } else { "" };
+            println!(
+                "{} body, {length} bytes\n      reads    {}{cut}",
+                self.name,
+                escaped(&String::from_utf8_lossy(shown))
+            );
+        }
+        length
     }
 
     /// Shows a frame (RFC 6455 §5.2), if as much as is shown of it is there; its length.
@@ -121,6 +137,12 @@ impl Watch {
         println!("{title}\n      header   {head}\n      payload  {payload}{cut}\n      reads    {reads}{cut}");
         Some(header.len().saturating_add(length))
     }
+}
+
+/// What peers send does not get to paint the terminal; quotation marks are harmless.
+fn escaped(text: &str) -> String {
+    let escape = |c: char| if matches!(c, '"' | '\'') { c.to_string() } else { c.escape_debug().to_string() };
+    text.chars().map(escape).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -3,6 +3,7 @@
 //!
 //! Reading waits, so it has threads of its own, which publish through a `Handle`. The loop only lets nobody else talk.
 
+mod common;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
@@ -18,10 +19,12 @@ const MAX_LINE: u64 = 4096;
 /// Bytes at the end of a file that are told first.
 const TAIL: u64 = 64 * 1024;
 
-fn main() -> io::Result<()> {
-    let source = std::env::args().nth(1).unwrap_or("-".to_owned());
-    let address = std::env::args().nth(2).or(std::env::var("PORT").ok());
-    let mut config = Config::listen_on(address.as_deref().unwrap_or("8080"))?;
+fn main() -> std::process::ExitCode {
+    common::start("monitor [FILE|- [ADDRESS]]", "A page that follows a log file, or standard input (-).", 8086, run)
+}
+
+fn run(mut config: Config, arguments: &[String]) -> std::io::Result<()> {
+    let source = arguments.first().cloned().unwrap_or("-".to_owned());
     config.limits.history_messages = 500;
     config.limits.history_bytes = 2 << 20;
     config.limits.history_age = Duration::from_secs(24 * 3600);

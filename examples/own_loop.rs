@@ -1,10 +1,11 @@
 //! A server inside a loop that is somebody else's, beside a UDP socket: each datagram becomes a message in /udp.
 //! `cargo run --example own_loop [ADDRESS]`, or PORT in the environment; then open /udp in a browser, and from bash
-//! `echo hello >/dev/udp/127.0.0.1/8080`
+//! `echo hello >/dev/udp/127.0.0.1/8087`
 //!
 //! The host waits for what both can tell: the server's descriptor is one source among others, and its timeout a bound.
 
-use std::io::{self, ErrorKind};
+mod common;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd};
 
 use mio::net::UdpSocket;
@@ -17,11 +18,14 @@ const DATAGRAMS: Token = Token(1);
 /// Events of the server between two looks at the rest.
 const AT_ONCE: usize = 256;
 
-fn main() -> io::Result<()> {
-    let address = std::env::args().nth(1).or(std::env::var("PORT").ok());
-    let mut server = Server::bind(Config::listen_on(address.as_deref().unwrap_or("8080"))?)?;
+fn main() -> std::process::ExitCode {
+    common::start("own_loop [ADDRESS]", "In a loop of its own: each datagram becomes a message in /udp.", 8087, run)
+}
+
+fn run(config: Config, _: &[String]) -> std::io::Result<()> {
+    let mut server = Server::bind(config)?;
     let mut datagrams = UdpSocket::bind(server.local_addrs()[0])?;
-    println!("listening on http://{}/ (datagrams come at /udp)", server.local_addrs()[0]);
+    println!("listening on http://{0}/udp (datagrams come there, also at {0})", server.local_addrs()[0]);
 
     let relay = Relay::default();
     let mut host = Poll::new()?;

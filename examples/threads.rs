@@ -4,6 +4,7 @@
 //! A handle never waits: when the loop is behind, publishing is an error, and the thread decides what that means. Here
 //! it tries again later, so that nobody misses a number.
 
+mod common;
 use std::thread;
 use std::time::Duration;
 
@@ -12,10 +13,13 @@ use slotcast::{Config, Handle, HandleError, Relay, Server};
 const CHANNEL: &str = "/threads";
 const THREADS: u64 = 10;
 
-fn main() -> std::io::Result<()> {
-    let address = std::env::args().nth(1).or(std::env::var("PORT").ok());
-    let mut server = Server::bind(Config::listen_on(address.as_deref().unwrap_or("8080"))?)?;
-    println!("listening on http://{}/ (open {CHANNEL} in a browser)", server.local_addrs()[0]);
+fn main() -> std::process::ExitCode {
+    common::start("threads [ADDRESS]", "Ten threads that publish in /threads.", 8088, run)
+}
+
+fn run(config: Config, _: &[String]) -> std::io::Result<()> {
+    let mut server = Server::bind(config)?;
+    println!("listening on http://{}{CHANNEL}", server.local_addrs()[0]);
 
     for number in 0..THREADS {
         let handle = server.handle();

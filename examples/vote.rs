@@ -4,6 +4,7 @@
 //! One channel, two directions: what somebody publishes there is a vote, and becomes the new result before the relay
 //! publishes it. The channel keeps one message, so whoever comes gets the result as it stands, by whatever door.
 
+mod common;
 use std::time::Duration;
 
 use slotcast::{Config, Event, Intent, Message, Refusal, Relay, Request, Response, Server, Status};
@@ -11,15 +12,22 @@ use slotcast::{Config, Event, Intent, Message, Refusal, Relay, Request, Response
 const CHANNEL: &str = "/votes";
 const CANDIDATES: [&str; 5] = ["Coffee", "Tea", "Water", "Juice", "Mate"];
 
-fn main() -> std::io::Result<()> {
-    let address = std::env::args().nth(1).or(std::env::var("PORT").ok());
-    let mut config = Config::listen_on(address.as_deref().unwrap_or("8080"))?;
+fn main() -> std::process::ExitCode {
+    common::start(
+        "vote [ADDRESS [CANDIDATE…]]",
+        "A vote with live results, and what each way to get them costs.",
+        8084,
+        run,
+    )
+}
+
+fn run(mut config: Config, arguments: &[String]) -> std::io::Result<()> {
     config.limits.history_messages = 1;
     config.limits.history_age = Duration::from_secs(366 * 24 * 3600);
     let mut server = Server::bind(config)?;
     println!("listening on http://{}/", server.local_addrs()[0]);
 
-    let mut ballot = Ballot::new(std::env::args().skip(2));
+    let mut ballot = Ballot::new(arguments.iter().skip(1).cloned());
     server.publish(CHANNEL, ballot.result());
     let relay = Relay::default().own_page(include_str!("vote.html"));
     while let Some(event) = server.poll()? {

@@ -6,16 +6,23 @@
 //! `page.html` and `slotcast.js` are for reading. What is served is the same without comments, indentation and needless
 //! spaces, so that it is small; a test below makes it, and fails if it is not up to date.
 
+use std::io::Write as _;
 use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use sha1::{Digest as _, Sha1};
 
 use crate::proto::http::{Request, Response, Status, etag_of, is_unmodified};
 
 #[cfg(test)]
 mod squeeze;
+
+/// What the page is.
+const MEDIA_TYPE: &str = "text/html; charset=utf-8";
 
 /// The page itself, `text/html; charset=utf-8`.
 pub const HTML: &str = include_str!("page/page.min.html");
@@ -26,13 +33,32 @@ pub const HTML: &str = include_str!("page/page.min.html");
 /// prints the right ones after a change.
 pub const CONTENT_SECURITY_POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'self' 'sha256-1l85cqgU6vj5k4qvcCWTX6k3Acs58hnTJz5Y0w4B2Yo='; ",
-    "style-src 'sha256-NZuqqkYNHvx6JzqiJsNOUW2Nr2TmZxeLsGtDWrLtbb4='; ",
+    "script-src 'self' 'sha256-csmcfVpOO6kNsRARu5GVCK8/mb/UBBshsS+58BMa70w='; ",
+    "style-src 'sha256-oECJV4GqR/Ml043zu7rovZRdcKswIBexkY+SBtaQWW0='; ",
     "connect-src 'self' ws: wss:; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 );
 
 /// The module at `/-/slotcast.js`, `text/javascript; charset=utf-8`.
 pub const MODULE: &str = include_str!("page/slotcast.min.js");
+
+/// The answer to a request for [`HTML`]: compressed, for whoever reads that.
+pub(crate) fn html(request: &Request) -> Response {
+    static GZIP: LazyLock<Bytes> = LazyLock::new(|| gzip(HTML).into());
+    let answer = Response::new(Status::OK).with_header("Vary", "Accept-Encoding");
+    // As every browser says it. Who gives it a weight gets the page as it is.
+    let reads_gzip = request.list("accept-encoding").any(|coding| coding.eq_ignore_ascii_case(b"gzip"));
+    if reads_gzip {
+        return answer.with_body(MEDIA_TYPE, GZIP.clone()).with_header("Content-Encoding", "gzip");
+    }
+    answer.with_body(MEDIA_TYPE, HTML)
+}
+
+/// RFC 1952.
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    // Into memory it cannot fail; what came out would be nothing, and a browser say so.
+    encoder.write_all(text.as_bytes()).and_then(|()| encoder.finish()).unwrap_or_default()
+}
 
 /// The answer to a request for [`MODULE`].
 pub(crate) fn module(request: &Request) -> Response {
@@ -82,9 +108,12 @@ mod tests {
         }
         let imports: Vec<&str> = HTML.split("import{").skip(1).filter_map(|it| it.lines().next()).collect();
         assert_eq!(imports, ["join}from'/-/slotcast.js'"]);
-        for outside in ["import", "http://", "https://", "importScripts", "fetch("] {
+        for outside in ["import", "http://", "https://", "importScripts"] {
             assert!(!MODULE.contains(outside), "{outside} in slotcast.js");
         }
+        // Only the address that it joins.
+        let asked: Vec<_> = MODULE.split("fetch(").skip(1).map(|it| it.split(',').next().unwrap()).collect();
+        assert_eq!(asked, ["(''+to).replace('ws'"]);
     }
 
     #[test]
@@ -98,13 +127,42 @@ mod tests {
     }
 
     #[test]
+    fn the_page_is_compressed_for_those_who_read_that() {
+        use std::io::Read as _;
+        for (field, compressed) in [
+            ("", false),
+            ("Accept-Encoding: gzip, deflate, br, zstd\r\n", true),
+            ("Accept-Encoding: br\r\nAccept-Encoding: GZIP\r\n", true),
+            ("Accept-Encoding: gzip;q=0\r\n", false),
+            ("Accept-Encoding: xgzip, identity\r\n", false),
+        ] {
+            let head = format!("GET /chat HTTP/1.1\r\nHost: a\r\n{field}\r\n");
+            let request = Request::parse(head.as_bytes(), &crate::limits::Limits::default()).unwrap();
+            let answer = html(&request).encode();
+            let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+            let (head, body) = answer.split_at(end);
+            let head = String::from_utf8_lossy(head);
+            assert_eq!(head.contains("Content-Encoding: gzip\r\n"), compressed, "{field} {head}");
+            assert!(head.contains("Vary: Accept-Encoding\r\n"), "{head}");
+            let mut text = String::new();
+            match compressed {
+                true => flate2::read::GzDecoder::new(body).read_to_string(&mut text).unwrap(),
+                false => body.to_owned().as_slice().read_to_string(&mut text).unwrap(),
+            };
+            assert!(text == HTML, "{field}");
+        }
+    }
+
+    #[test]
     fn page_is_small() {
-        // With its head it fits into what TCP sends before the first acknowledgement: 10 segments (RFC 6928), 14,600 B.
-        assert!(HTML.len() <= 13 * 1024, "page.min.html has {} bytes", HTML.len());
+        // Compressed, and with its head, it fits into half of what TCP sends before the first acknowledgement: 10 segments
+        // (RFC 6928), 14,600 B.
+        let (whole, sent) = (HTML.len(), gzip(HTML).len());
+        assert!(whole <= 16 * 1024 && sent <= 7 * 1024, "page.min.html has {whole} bytes, {sent} compressed");
     }
 
     #[test]
     fn module_is_small() {
-        assert!(MODULE.len() <= 2 * 1024, "slotcast.min.js has {} bytes", MODULE.len());
+        assert!(MODULE.len() <= 2 * 1024 + 512, "slotcast.min.js has {} bytes", MODULE.len());
     }
 }

@@ -30,6 +30,7 @@ use crate::proto::message::Message;
 use crate::proto::text::escape_for_log;
 use crate::server::Server;
 
+use http::Joining;
 use token::PublishToken;
 
 /// The tag of connections that do not want their own messages back.
@@ -395,18 +396,11 @@ fn read_handshake(handshake: Handshake) -> Intent {
     if let Some(refusal) = foreign::handshake(handshake.request(), handshake.protocols()) {
         return Intent::Refuse(handshake, refusal);
     }
-    let parsed = ChannelName::from_path(handshake.path()).map_err(Refusal::from).and_then(|channel| {
-        let query = handshake.request().query();
-        let echo = query.boolean("echo")?.unwrap_or(true);
-        let lossy = query.boolean("lossy")?.unwrap_or(false);
-        let from = http::from(handshake.request())?.unwrap_or(From::Now);
-        let name = http::sender_name(handshake.request())?;
-        Ok((channel, from, echo, lossy, name))
-    });
-    match parsed {
-        Ok((channel, from, echo, lossy, name)) => {
+    let parsed = ChannelName::from_path(handshake.path()).map_err(Refusal::from);
+    match parsed.and_then(|channel| Ok((channel, http::joining(handshake.request())?))) {
+        Ok((channel, Joining { from, echo, lossy, name })) => {
             let json_dialect = handshake.protocols().any(|protocol| protocol == JSON_DIALECT);
-            Intent::Join { handshake, channel, from, echo, name, json_dialect, lossy }
+            Intent::Join { handshake, channel, from: from.unwrap_or(From::Now), echo, name, json_dialect, lossy }
         }
         Err(refusal) => Intent::Refuse(handshake, refusal),
     }

@@ -1,7 +1,7 @@
 // Follows a channel of slotcast, and comes back. How to use it: README.md, "From a page".
 //
 // Served at /-/slotcast.js is slotcast.min.js, which a test in squeeze.rs makes of this: the same statements without
-// comments and spaces, at most 2 KiB. So names are short, and nothing is here that can be left out. It needs a global
+// comments and spaces, at most 2.5 KiB. So names are short, and nothing is here that can be left out. It needs a global
 // WebSocket and nothing of a page: it runs in workers and in Node, too.
 
 export function join(url, on = {}) {
@@ -49,6 +49,7 @@ export function join(url, on = {}) {
 
   drop = (cause = {}, wait) => {
     clearTimeout(timer)
+    if (ws && !up && !over) why().catch(() => {})
     ws?.close()
     // One that did not live long counts like one that failed, or what is refused at once would be tried in a hot loop.
     pace = Date.now() - up > 5e3 ? 1e3 : Math.min(2 * pace, 3e4)
@@ -56,6 +57,19 @@ export function join(url, on = {}) {
     asks.forEach(it => (it.sent || over) && asks.delete(it.ref) && it.no(Error('connection_lost', { cause })))
     over || after(wait = pace * (1 + Math.random()) / 2, connect)
     on.onclose?.(cause, wait)
+  },
+
+  // Browsers hide why a WebSocket was refused; so the broker is asked. Where it says that the fault is ours, it is of no
+  // use to try again.
+  why = async () => {
+    let it = await fetch(('' + to).replace('ws', 'http'), { headers: { accept: 'application/problem+json' } }),
+    { code, detail } = !it.ok && await it.json()
+    if (/^4(?!08|29)/.test(it.status) && code && !up && !over) quit({ code: it.status, reason: code + ': ' + detail })
+  },
+  quit = cause => {
+    over = 1
+    end.abort()
+    drop(cause)
   },
 
   // What is not sent yet waits for the connection.
@@ -72,11 +86,7 @@ export function join(url, on = {}) {
     send: (to, it) => ask('send', it, to),
     members: () => ask('members'),
     retry: wake,
-    close() {
-      over = 1
-      end.abort()
-      drop()
-    }
+    close: () => quit()
   }
 
   to.protocol = to.protocol.replace('http', 'ws')

@@ -48,14 +48,15 @@ pub(super) fn read(relay: &Relay, server: &Server, exchange: Exchange) -> Intent
     if let Some(refusal) = foreign::request(request) {
         return Intent::Answer(exchange, Response::problem(&refusal));
     }
-    channel_intent(server, exchange, relay.page)
+    channel_intent(relay, server, exchange)
 }
 
 fn is_get(request: &Request) -> bool {
     matches!(request.method(), "GET" | "HEAD")
 }
 
-fn channel_intent(server: &Server, exchange: Exchange, page: Option<Page>) -> Intent {
+fn channel_intent(relay: &Relay, server: &Server, exchange: Exchange) -> Intent {
+    let page = relay.page;
     let request = exchange.request();
     let channel = match ChannelName::from_path(request.path()) {
         Ok(channel) => channel,
@@ -65,6 +66,10 @@ fn channel_intent(server: &Server, exchange: Exchange, page: Option<Page>) -> In
         }
         Err(error) => return Intent::Answer(exchange, Response::problem(&error.into())),
     };
+    if is_get(request) && request.header_str("accept") == Some("application/problem+json") {
+        let response = joins(relay, request);
+        return Intent::Answer(exchange, response);
+    }
     let read = match request.method() {
         "GET" | "HEAD" => get(request, page),
         "POST" | "PUT" => return publish(server, exchange, channel),
@@ -93,7 +98,7 @@ fn get(request: &Request, page: Option<Page>) -> Result<Get, Refusal> {
         Ok(Get::Follow(format, from, sender_name(request)?))
     };
     match representation(request, page.is_some())? {
-        Representation::Page => Ok(Get::Answer(page_answer(page.unwrap_or(Page::BuiltIn)))),
+        Representation::Page => Ok(Get::Answer(page_answer(page.unwrap_or(Page::BuiltIn), request))),
         // A follower joins, and others are told: that is not for a link to do.
         _ if is_link(request) => Err(foreign_page()),
         Representation::Sse => follow(StreamFormat::Sse),
@@ -104,6 +109,35 @@ fn get(request: &Request, page: Option<Page>) -> Result<Get, Refusal> {
             Ok(Get::Read(from(request)?.unwrap_or(start), wait))
         }
     }
+}
+
+/// What the query of a WebSocket says.
+pub(super) struct Joining {
+    /// From where on.
+    pub from: Option<From>,
+    /// Whether its own messages come back.
+    pub echo: bool,
+    /// Whether it agrees to lose messages.
+    pub lossy: bool,
+    /// What it calls itself.
+    pub name: Option<Arc<str>>,
+}
+
+pub(super) fn joining(request: &Request) -> Result<Joining, Refusal> {
+    let query = request.query();
+    let echo = query.boolean("echo")?.unwrap_or(true);
+    let lossy = query.boolean("lossy")?.unwrap_or(false);
+    Ok(Joining { from: from(request)?, echo, lossy, name: sender_name(request)? })
+}
+
+/// Whether a WebSocket with this address would be refused, and why: browsers hide it from their pages, which ask so.
+fn joins(relay: &Relay, request: &Request) -> Response {
+    let refusal = joining(request).err().or_else(|| relay.refuses_to_join(request));
+    let response = match refusal {
+        Some(refusal) => Response::problem(&refusal),
+        None => Response::new(Status::OK).with_body("text/plain; charset=utf-8", "ok\n"),
+    };
+    response.with_header("Cache-Control", "no-store")
 }
 
 /// Where a follower starts; None if it does not say.
@@ -127,10 +161,12 @@ fn without_slash(name: &ChannelName, request: &Request) -> Response {
     Response::new(Status::PERMANENT_REDIRECT).with_header("Location", location)
 }
 
-fn page_answer(page: Page) -> Response {
+fn page_answer(page: Page, request: &Request) -> Response {
     let answer = |html| Response::new(Status::OK).with_body(HTML, html).with_header("Cache-Control", "no-store");
     match page {
-        Page::BuiltIn => answer(page::HTML).with_header("Content-Security-Policy", page::CONTENT_SECURITY_POLICY),
+        Page::BuiltIn => page::html(request)
+            .with_header("Cache-Control", "no-store")
+            .with_header("Content-Security-Policy", page::CONTENT_SECURITY_POLICY),
         Page::Own(html) => answer(html),
     }
 }

@@ -101,6 +101,12 @@ impl Relay {
         }
     }
 
+    /// Why a WebSocket with this request would not be let in, as far as it is the token's fault.
+    pub(super) fn refuses_to_join(&self, request: &Request) -> Option<Refusal> {
+        let token = self.publish_token.as_ref()?;
+        (token.shown_in(request) == Shown::Another).then(unauthorized)
+    }
+
     /// Whether a handshake brings what its connection needs to publish.
     pub(super) fn lets_publish(&self, request: &Request) -> bool {
         self.publish_token.as_ref().is_none_or(|token| token.shown_in(request) == Shown::Ours)

@@ -7,14 +7,15 @@
 // `N passed, N failed`.
 
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import dgram from 'node:dgram'
-import { appendFileSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import net from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { DEADLINE, finish, launch, runAll, until } from './harness.mjs'
 
 const WebSocket = createRequire(new URL('../clients/', import.meta.url))('ws')
@@ -119,10 +120,33 @@ const tests = {
       await stop()
       for (const page of [ann, bob]) await status(page, 'Connection lost, trying again')
       await say(ann, 'meanwhile')
+      await until('that it waits', async () => (await ann.locator('#waits').textContent()) === 'Sent as soon as the connection is back: “meanwhile”')
       await start()
       for (const page of [ann, bob]) await status(page, 'Connected', RECONNECT_DEADLINE)
       await sees(bob, 'meanwhile')
       await until('both again', async () => (await people(ann)).join() === 'Ann,Bob')
+      assert.equal(await ann.locator('#waits').textContent(), '')
+    })
+  },
+
+  async 'chat: one sees what one says, and half a word is not sent'(browser) {
+    await running('chat', async chat => {
+      const ann = await enter(browser, chat, 'lobby', 'Ann')
+      for (let i = 0; i < 60; i++) await say(ann, `line ${i}`)
+      await sees(ann, 'line 59')
+      await ann.locator('#log').evaluate(it => new Promise(done => {
+        it.addEventListener('scroll', done, { once: true })
+        it.scrollTop = 0
+      }))
+      await say(ann, 'mine')
+      await sees(ann, 'mine')
+      await until('the bottom', () => ann.locator('#log').evaluate(it => it.scrollHeight - it.scrollTop - it.clientHeight < 3))
+      // Safari tells the Enter that ends a composition after its end, with the code of one that is under way.
+      await ann.locator('#text').fill('かん')
+      await ann.locator('#text').evaluate(it => it.dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', keyCode: 229, bubbles: true, cancelable: true })))
+      await say(ann, '漢字')
+      await sees(ann, '漢字')
+      assert.ok(!(await said(ann)).includes('かん'))
     })
   },
 
@@ -331,6 +355,7 @@ const tests = {
       assert.equal(await pages[0].locator('#log .error').textContent(), 'ERROR no such thing')
       await pages[0].getByLabel('Only lines with').fill('NO SUCH')
       assert.deepEqual(await pages[0].locator('#log p:visible').allTextContents(), ['ERROR no such thing'])
+      assert.equal(await pages[0].locator('#lines').textContent(), '1 of 6 lines')
       await pages[1].reload()
       await logs(pages[1], ['first <script>document.title="owned"</script>', '  second', 'third', 'ERROR no such thing', 'warning: ÿ', ' '])
       // Another file takes its name, and then it is cut short.
@@ -352,8 +377,10 @@ const tests = {
       write('one\ntwo\n')
       const page = await look(browser, monitor)
       await logs(page, ['one', 'two'])
+      write('\x1b[1;31merror\x1b[0m: \x1b]8;;file:x\x07red\x1b]8;;\x07 \x1b[38;5;12mblue\x1b[m\n')
+      await logs(page, ['error: red blue'], 1)
       write('x'.repeat(5000) + '\nthree')
-      await until('a long line in two pieces', async () => (await page.locator('#log p').allTextContents()).map(it => it.length).join() === '3,3,4096,904')
+      await until('a long line in two pieces', async () => (await page.locator('#log p').allTextContents()).map(it => it.length).join() === '3,3,15,4096,904')
       assert.equal(await page.locator('h1').textContent(), 'Standard input')
       await until('three points', async () => (await page.locator('.line').first().getAttribute('d'))?.split('L').length >= 3)
       const late = await look(browser, monitor)
@@ -375,7 +402,12 @@ const tests = {
       await status(page, 'Connection lost, trying again')
       await start()
       await status(page, 'Connected', RECONNECT_DEADLINE)
-      await until('what is lost', async () => (await page.locator('#log .note').count()) === 1)
+      // It begins anew, as the monitor does: no line stands there twice.
+      await logs(page, ['}'], 1)
+      const lines = await page.locator('#log p').allTextContents()
+      assert.equal(lines[0], 'The monitor was started again.')
+      assert.equal(lines.length, 1 + readFileSync(`${ROOT}tests/browser/package.json`, 'utf8').trimEnd().split('\n').length)
+      assert.equal(await page.locator('#lines').textContent(), `${lines.length - 1} lines`)
     }, { args })
   },
 
@@ -396,7 +428,7 @@ const tests = {
     await running('echo', async echo => {
       const { heard } = await talk(echo.url, ['hello', '<b>', Buffer.from([0, 255])], 3)
       assert.deepEqual(heard, ['You said: hello', 'You said: <b>', 'You said: something binary'])
-      assert.equal((await fetch(echo.url)).status, 404)
+      assert.match(echo.output, /listening on ws:/, 'where there is no page, no address of a page is told')
       await until('the end told', () => / has left: /.test(echo.output))
     })
   },
@@ -466,7 +498,13 @@ const tests = {
       assert.match(shown, /1 ← text, final, 300 bytes, not masked\n {6}header   81 7e 01 2c\n {6}payload  (78 ){48}…\n/)
       assert.match(shown, /1 → Close, final, 2 bytes, .*\n.*\n.*\n {6}reads    1000 ""\n/)
       assert.ok(!shown.includes('\x1b'), 'peers do not paint the terminal')
-      assert.equal((await fetch(frames.url + '/-/health')).status, 200)
+      assert.match(shown, /Host: /)
+      assert.ok(!shown.includes('\\"'), 'quotation marks are as they are')
+      const posted = await fetch(frames.url + '/chat', { method: 'POST', body: 'by "POST"\n', headers: { 'X-Quoted': '"a"' } })
+      assert.equal(posted.status, 200)
+      await until('its body', () => /→ body, 10 bytes\n {6}reads {4}by "POST"\\n\n/.test(frames.output))
+      assert.match(frames.output, /\n {6}x-quoted: "a"\n/i)
+      await until('the answer', () => /← body, \d+ bytes\n {6}reads {4}\{"channel":"\/chat"/.test(frames.output))
     })
   },
 
@@ -483,6 +521,17 @@ const tests = {
       }
       const args = () => name === 'monitor' ? ['-', 'http://x/'] : ['http://x/']
       await assert.rejects(start(name, { args }), /ended:[^]*is not an address/, name)
+      // Beside another server: one line, with what to do.
+      const taken = net.createServer()
+      await new Promise(resolve => taken.listen(0, '127.0.0.1', resolve))
+      const { port: held } = taken.address()
+      await assert.rejects(start(name, { port: held, args: address => name === 'monitor' ? ['-', address] : [address] }),
+        error => error.message.includes(`${name}: cannot listen on 127.0.0.1:${held}: address already in use; choose another, as in PORT=9000`) &&
+          !/Custom|Os \{/.test(error.message), name)
+      taken.close()
+      const { stdout } = await promisify(execFile)(path.join(EXAMPLES, name), ['--help'])
+      assert.match(stdout, new RegExp(`cargo run --example ${name} .*ADDRESS[^]*localhost:808[1-9]`))
+      await assert.rejects(start(name, { args: () => ['--prot'] }), /there is no --prot; see --help/)
     }
   },
 }
@@ -673,7 +722,7 @@ async function start(name, { port = 0, args = address => [address], stdin = 'ign
   try {
     await until('the listening line', () => {
       assert.ok(!example.ended, `${name} ended:\n${example.errors}`)
-      example.url = example.output.match(/listening on (http:\/\/127\.0\.0\.1:\d+)\//)?.[1]
+      example.url = example.output.match(/listening on (?:http|ws)(:\/\/127\.0\.0\.1:\d+)\//)?.[1].replace(/^/, 'http')
       return example.url
     })
   } catch (error) {

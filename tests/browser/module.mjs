@@ -391,6 +391,8 @@ class World {
         return key
       },
       clearTimeout(key) { world.#timers.delete(key) },
+      // Asked why a WebSocket has failed. Here nobody knows; what is done with an answer, page.mjs tests.
+      fetch: async () => { throw new TypeError('Failed to fetch') },
       WebSocket: class {
         sent = []
         closed = false

@@ -146,6 +146,32 @@ fn who_listens_needs_none() {
     }
 }
 
+/// Browsers hide from a page why its WebSocket was refused: it asks by HTTP, and is told the same.
+#[test]
+fn a_page_asks_why_it_is_not_let_in() {
+    let broker = start(|_| {});
+    let asks = |target: &str, method: &str| {
+        let fields = "Host: localhost\r\nAccept: application/problem+json\r\nContent-Length: 0\r\n";
+        ask(broker.address, format!("{method} {target} HTTP/1.1\r\n{fields}\r\n"))
+    };
+    for (target, status, code) in [
+        ("/chat?token=other", 401, "unauthorized"),
+        ("/chat?since=bogus", 400, "bad_parameter"),
+        ("/chat?lossy=perhaps", 400, "bad_parameter"),
+        ("/chat?name=", 400, "bad_parameter"),
+        ("/-/chat", 404, "not_found"),
+    ] {
+        assert!(asks(target, "GET").is_problem(status, code), "{target} {:?}", asks(target, "GET"));
+        let refused = ask(broker.address, upgrade_request(target, ""));
+        assert!(target == "/-/chat" || refused.is_problem(status, code), "{target} {refused:?}");
+    }
+    for target in ["/chat", "/chat?token=s3cret-", "/chat?since=all&name=Ann"] {
+        let answer = asks(target, "GET");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "ok\n"), "{target}");
+    }
+    assert_eq!(asks("/chat?token=s3cret-", "POST").status, 200, "a POST is a POST");
+}
+
 /// Where no token is wanted, none is looked at.
 #[test]
 fn without_the_setting_tokens_mean_nothing() {
