@@ -75,17 +75,17 @@ impl Broker {
         let from = from.map(|id| self.member_id(id));
         let entry = Entry { unix_ms, message, from, name, except: except.map(|id| id.0) };
         self.made_bytes += self.channels.publish(key, entry, now, &mut self.batches, &mut self.encoder, &self.limits);
-        let encodings = self.channels[key as usize].open_batches();
-        self.counters.messages_encoded += encodings as u64;
-        if encodings > 0 {
-            self.touch(key);
-        }
         let channel = &self.channels[key as usize];
-        let (position, members) = (channel.log.position(), channel.subscribers());
+        let (position, members, encodings) = (channel.log.position(), channel.subscribers(), channel.open_batches());
+        self.counters.messages_encoded += encodings as u64;
         if let Some(id) = except {
             self.skip_newest(id.slot(), key);
         }
-        self.release_if_idle(key);
+        if encodings > 0 {
+            self.touch(key);
+        } else {
+            self.release_if_idle(key);
+        }
         Published::Done { position, receivers: members - usize::from(except.is_some()) }
     }
 
