@@ -78,22 +78,22 @@ impl Broker {
         let grown = self.channels.publish(key, entry, now, &mut self.batches, &mut self.encoder, &self.limits);
         self.made_bytes += grown;
         self.spent += cost::TELL + cost::copied(grown) + self.encoder.take_cost();
-        let encodings = self.channels[key as usize].open_batches();
-        self.counters.messages_encoded += encodings as u64;
-        if encodings > 0 {
-            self.touch(key);
-        }
         if self.walking > 0
             && let Some(id) = sender
         {
             self.park_publisher(id, key);
         }
         let channel = &self.channels[key as usize];
-        let (position, members) = (channel.log.position(), channel.receivers());
+        let (position, members, encodings) = (channel.log.position(), channel.receivers(), channel.open_batches());
+        self.counters.messages_encoded += encodings as u64;
         if let Some(id) = except {
             self.skip_newest(id.slot(), key);
         }
-        self.release_if_idle(key);
+        if encodings > 0 {
+            self.touch(key);
+        } else {
+            self.release_if_idle(key);
+        }
         Published::Done { position, receivers: members - usize::from(except.is_some()) }
     }
 

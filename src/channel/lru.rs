@@ -76,15 +76,18 @@ impl<T> Chain<T> {
         if ends.hottest == key {
             return false;
         }
-        let moved = self.remove(ends, slab, key);
         let Some(entry) = slab.get_mut(key as usize) else { return false };
+        let links = (self.get)(entry);
         (self.set)(entry, Links::between(ends.hottest, END));
+        if links.is_in() {
+            self.unlink(ends, slab, links);
+        }
         self.change(slab, ends.hottest, |its| Links::between(its.colder(), key));
         ends.hottest = key;
         if ends.coldest == END {
             ends.coldest = key;
         }
-        !moved
+        !links.is_in()
     }
 
     /// Takes an entry out, if it stands in a list, which must be this one; returns whether it did.
@@ -95,6 +98,12 @@ impl<T> Chain<T> {
             return false;
         }
         (self.set)(entry, Links::OUT);
+        self.unlink(ends, slab, links);
+        true
+    }
+
+    /// The neighbours of an entry with these links become each other's.
+    fn unlink(&self, ends: &mut Ends, slab: &mut Slab<T>, links: Links) {
         match links.colder() {
             END => ends.coldest = links.hotter,
             colder => self.change(slab, colder, |its| Links::between(its.colder(), links.hotter)),
@@ -103,7 +112,6 @@ impl<T> Chain<T> {
             END => ends.hottest = links.colder(),
             hotter => self.change(slab, hotter, |its| Links::between(links.colder(), its.hotter)),
         }
-        true
     }
 
     /// All of a list, from the coldest on.

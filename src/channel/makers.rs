@@ -29,7 +29,7 @@ pub(super) struct Maker {
     pub(super) stubs: Ends,
     /// Those that are awake and have no members, by when they were published to or left last.
     pub(super) idle: Ends,
-    /// Those that have history, by their last publish.
+    /// Those that have history, by their last publish, to the second.
     pub(super) recent: Ends,
 }
 
@@ -99,10 +99,11 @@ impl Makers {
     /// What the histories of this maker cost has changed.
     pub(super) fn recount(&mut self, key: u32, before: usize, after: usize) {
         let Some(maker) = self.slab.get_mut(key as usize) else { return };
-        let had = maker.held > 0;
-        maker.held = maker.held - before + after;
-        let has = maker.held > 0;
-        self.with_history = self.with_history + usize::from(has) - usize::from(had);
+        let had = maker.held;
+        maker.held = had - before + after;
+        if had == 0 || maker.held == 0 {
+            self.with_history = self.with_history + usize::from(maker.held > 0) - usize::from(had > 0);
+        }
     }
 
     /// How many channels each may have, of so many, before it has to make room for itself.

@@ -13,6 +13,14 @@ use super::lru::Links;
 use super::makers::NOBODY;
 use super::position::{OwnEpoch, Position};
 
+/// A time in units of 1,024 ms.
+pub(super) type Second = u32;
+
+/// In which second a time is, in monotonic milliseconds.
+pub(super) fn second_of(milliseconds: u64) -> Second {
+    (milliseconds >> 10) as Second
+}
+
 /// What every channel has: all that is left of one that sleeps.
 ///
 /// A stub costs 64 B here, twice that in a slab that has just grown, its name, and 5 B in each of at most 16 / 7 places of
@@ -26,6 +34,8 @@ pub(super) struct Slot {
     pub(super) own: Links,
     /// The key of its maker; `NOBODY` as long as nothing was published to it.
     pub(super) maker: u32,
+    /// When it was put at the hot end of its maker's `recent`.
+    pub(super) renewed: Second,
     /// When it was published to last, if it is awake, or else when it fell asleep.
     pub(super) at: u64,
 }
@@ -49,7 +59,7 @@ pub(super) struct Awake {
 impl Slot {
     pub(super) fn awake(name: &str, log: Log, now: u64) -> Slot {
         let state = State::awake(name, log, false);
-        Slot { state, links: Links::OUT, own: Links::OUT, maker: NOBODY, at: now }
+        Slot { state, links: Links::OUT, own: Links::OUT, maker: NOBODY, renewed: second_of(now), at: now }
     }
 
     /// The channel's name.

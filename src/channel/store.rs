@@ -25,7 +25,7 @@ use super::lru::{Links, List};
 use super::makers::{Makers, NOBODY};
 use super::position::{Epoch, Position};
 use super::settings::{ChannelSettings, Retention, Settings};
-use super::slot::{Index, Slot, State};
+use super::slot::{Index, Slot, State, second_of};
 use crate::limits::{Limits, LimitsError};
 use crate::proto::batch::Batches;
 
@@ -42,7 +42,7 @@ pub struct TooManyChannels;
 /// Invariants: `index` has the key of every slot; `awake` of every channel that is awake; `recent` are the channels with
 /// history, by their last publish; `idle` are those of them without members, by when they were published to or left last;
 /// `stubs` are those that sleep, by when they fell asleep, and `unheard` those of them that nothing was published to; each
-/// maker's lists are those of its channels, in the same order; `heard` counts the channels that have a maker; `held` is the
+/// maker's lists are those of its channels, in the same order, but for histories, whose place is renewed once a second; `heard` counts the channels that have a maker; `held` is the
 /// sum of what the histories cost.
 #[derive(Debug)]
 pub struct Store {
@@ -278,26 +278,24 @@ impl Store {
         let before = channel.log.cost();
         let grown = channel.publish(entry, now, batches, encoder, kept);
         let after = channel.log.cost();
-        let maker = self.slots[key as usize].maker;
+        let slot = &mut self.slots[key as usize];
+        let maker = slot.maker;
         debug_assert_ne!(maker, NOBODY, "published to what was not held for that");
         self.held = self.held - before + after;
         self.makers.recount(maker, before, after);
         if after > 0 {
-            self.slots[key as usize].at = now;
+            // Each in its maker's list once a second is enough, and costs next to nothing.
+            let is_due = before == 0 || slot.renewed != second_of(now);
+            slot.at = now;
             self.recent.touch(&mut self.slots, key);
-            if let Some(maker) = self.makers.get_mut(maker) {
-                OWN_RECENT.touch(&mut maker.recent, &mut self.slots, key);
+            if is_due {
+                self.renew(key, now);
             }
         } else {
             self.leave_recent(key);
         }
-        while self.held > limits.history_total {
-            let Some(coldest) = self.coldest_history(maker, limits) else { break };
-            let excess = self.held - limits.history_total;
-            self.shorten(coldest, now, limits, |log| {
-                let before = log.cost();
-                while before - log.cost() < excess && log.pop_oldest() {}
-            });
+        if self.held > limits.history_total {
+            self.make_room_for_history(maker, now, limits);
         }
         grown
     }

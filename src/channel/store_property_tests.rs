@@ -24,6 +24,8 @@ struct Naive {
     touched: Option<u64>,
     /// When it was published to last.
     published: (u64, u64),
+    /// When its place among those of its maker was renewed: in which second of 1,024 ms, and by which publish.
+    renewed: (u64, u64),
     /// Since when nobody is in it; None while somebody is, or it is held.
     idle: Option<u64>,
     asleep: Option<(u64, u64)>,
@@ -62,7 +64,9 @@ impl Oracle {
         let most = held.values().max().copied();
         self.coldest(|channel| {
             let is_meant = if has_share { channel.maker == maker } else { held.get(&channel.maker).copied() == most };
-            (is_meant && !channel.kept.is_empty()).then_some(channel.published.1)
+            let to_the_second = has_share && held.len() > 1;
+            let at = if to_the_second { channel.renewed.1 } else { channel.published.1 };
+            (is_meant && !channel.kept.is_empty()).then_some(at)
         })
     }
 
@@ -109,8 +113,8 @@ impl Oracle {
         }
         let epoch = Epoch::from_random(seed);
         let (head, kept, members, touched, joined) = (0, Vec::new(), 0, None, false);
-        let (published, idle, asleep) = ((0, 0), None, None);
-        let new = Naive { epoch, head, kept, members, joined, maker, touched, published, idle, asleep };
+        let (published, renewed, idle, asleep) = ((0, 0), (0, 0), None, None);
+        let new = Naive { epoch, head, kept, members, joined, maker, touched, published, renewed, idle, asleep };
         self.channels.insert(name.to_owned(), new);
         Ok(())
     }
@@ -157,6 +161,9 @@ impl Oracle {
         let channel = self.channels.get_mut(name).unwrap();
         channel.head += 1;
         channel.touched = channel.touched.or((channel.members > 0).then_some(number));
+        if channel.kept.is_empty() || channel.renewed.0 != now / 1024 {
+            channel.renewed = (now / 1024, number);
+        }
         channel.published = (now, number);
         if limits.history_age > Duration::ZERO {
             channel.kept.push((channel.head, now, size));
@@ -354,7 +361,7 @@ fn step(world: &mut World, oracle: &mut Oracle, known: &mut Vec<Told>, all: &mut
             oracle.sweep();
         }
         _ => {
-            world.now += random.below(60) as u64;
+            world.now += random.below(60) as u64 + if random.one_in(8) { 1000 } else { 0 };
             oracle.now = world.now;
         }
     }

@@ -363,7 +363,7 @@ fn channels_are_limited() {
         let answer = Answer::read(&mut third);
         assert!(answer.is_problem(503, "too_many_channels"), "{answer:?}");
     }
-    let poll = ask(broker.address, "GET /3?wait=9 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let poll = ask(broker.address, "GET /3?wait=0.1 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(poll.is_problem(503, "too_many_channels"), "{poll:?}");
     two.close();
     // The channel went with its last member, before that member's stream ended.
@@ -391,7 +391,7 @@ fn who_only_listens_takes_nothing_from_who_publishes() {
     assert!(last.is_some());
     let mut polls: Vec<Peer> = (0..20).map(|_| Peer::connect(broker.address)).collect();
     for (i, poll) in polls.iter_mut().enumerate() {
-        poll.write(format!("GET /poll/{i}?wait=9 HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+        poll.write(format!("GET /poll/{i}?wait=0.1 HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
         assert!(Answer::read(poll).is_problem(503, "too_many_channels"));
     }
     for (i, told) in told.iter().enumerate() {

@@ -41,6 +41,10 @@ impl Life {
         &self.entries[self.tail..]
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.kept().is_empty()
+    }
+
     fn cost(&self) -> usize {
         let cost = |entry: &Entry| 64 + entry.size();
         if self.kept().is_empty() { 0 } else { 256 + self.kept().iter().map(cost).sum::<usize>() }
@@ -203,7 +207,10 @@ impl Oracle {
         let is_own = held(maker) >= self.limits.history_total / makers.len().max(1);
         let may = |life: &Life| if is_own { life.maker == maker } else { Some(held(life.maker)) == most };
         let lives = self.current.values().filter(|&&life| self.lives[life].cost() > 0 && may(&self.lives[life]));
-        let coldest = lives.min_by_key(|&&life| self.lives[life].entries.last().map(|last| last.time));
+        let last = |life: &Life| life.entries.last().map(|last| last.time);
+        let to_the_second = is_own && makers.len() > 1;
+        let at = |life: &Life| if to_the_second { Some(life.renewed.1) } else { last(life) };
+        let coldest = lives.min_by_key(|&&life| at(&self.lives[life]));
         *coldest.expect("what is held is held by somebody")
     }
 

@@ -61,6 +61,8 @@ struct Life {
     known: bool,
     /// Who published to it first; None if nobody has.
     maker: Option<Maker>,
+    /// When its place among those of its maker was renewed: in which second of 1,024 ms, and in order.
+    renewed: (u64, u64),
     /// Who is and was a member.
     stays: Vec<Stay>,
     /// How many of the members are told who joins and leaves.
@@ -264,6 +266,10 @@ impl Oracle {
         let subscribers = self.subscribers_of(life);
         self.time += 1;
         let (at, unix_ms, time, turn) = (self.now, self.unix_ms, self.time, self.turn);
+        let second = self.now / 1024;
+        if self.lives[life].is_empty() || self.lives[life].renewed.0 != second {
+            self.lives[life].renewed = (second, self.time);
+        }
         self.lives[life].entries.push(Entry { data, from, except, at, unix_ms, time, turn });
         self.lives[life].touched |= subscribers > 0;
         self.keep(life);

@@ -5,7 +5,7 @@ use slab::Slab;
 use super::{Slot, State, Store, TooManyChannels};
 use crate::channel::lru::{Chain, Links};
 use crate::channel::makers::{Maker, NOBODY};
-use crate::channel::slot::Index;
+use crate::channel::slot::{Index, second_of};
 use crate::limits::Limits;
 
 /// So many places are kept when a crowd has gone.
@@ -44,6 +44,29 @@ impl Store {
         Ok(())
     }
 
+    /// Puts a channel at the hot end of those of its maker that have history.
+    #[cold]
+    pub(super) fn renew(&mut self, key: u32, now: u64) {
+        let slot = &mut self.slots[key as usize];
+        slot.renewed = second_of(now);
+        if let Some(maker) = self.makers.get_mut(slot.maker) {
+            OWN_RECENT.touch(&mut maker.recent, &mut self.slots, key);
+        }
+    }
+
+    /// Lets the oldest messages go of whoever has to make room for what this maker says.
+    #[cold]
+    pub(super) fn make_room_for_history(&mut self, maker: u32, now: u64, limits: &Limits) {
+        while self.held > limits.history_total {
+            let Some(coldest) = self.coldest_history(maker, limits) else { break };
+            let excess = self.held - limits.history_total;
+            self.shorten(coldest, now, limits, |log| {
+                let before = log.cost();
+                while before - log.cost() < excess && log.pop_oldest() {}
+            });
+        }
+    }
+
     /// The channel that makes way for one of this maker. Anyone who has his share makes room for himself; any other gets
     /// the place of a cold one, of whoever has most.
     pub(super) fn cold_for(&self, maker: u32, limits: &Limits) -> Option<u32> {
@@ -59,7 +82,8 @@ impl Store {
     pub(super) fn coldest_history(&self, maker: u32, limits: &Limits) -> Option<u32> {
         let share = self.makers.share_of_history(limits.history_total);
         if let Some(own) = self.makers.get(maker).filter(|own| own.held >= share) {
-            return own.recent.coldest();
+            // What is all one's own is in order already, and not to the second.
+            return if own.held == self.held { self.recent.coldest() } else { own.recent.coldest() };
         }
         self.of_whoever_has_most(self.recent.iter(&self.slots), |maker| maker.held)
     }
