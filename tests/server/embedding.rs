@@ -113,6 +113,7 @@ fn a_shutdown_ends_in_its_time() {
         open.expect_close(1001);
         // Our side stays open, and so would theirs.
         open.expect_gone();
+        assert!(Answer::read(&mut unanswered).is_problem(503, "shutting_down"));
         unanswered.expect_gone();
     });
     let mut kept = Vec::new();

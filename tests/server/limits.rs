@@ -18,16 +18,17 @@ use crate::common::{
 const SHORT: Duration = Duration::from_millis(200);
 
 /// Writes one of `bytes` after the other, with as little in between as a read that finds nothing takes, until the
-/// broker ends the stream. Returns how many it wrote.
-fn dribble(peer: &mut Peer, mut bytes: impl Iterator<Item = u8>) -> usize {
+/// broker ends the stream. Returns how many it wrote, and what it was told.
+fn dribble(peer: &mut Peer, mut bytes: impl Iterator<Item = u8>) -> (usize, String) {
     peer.stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
-    let mut written = 0;
+    let (mut written, mut told, mut buffer) = (0, String::new(), [0; 1024]);
     loop {
-        match peer.stream.read(&mut [0; 1024]) {
-            Ok(0) => return written,
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => return written,
+        match peer.stream.read(&mut buffer) {
+            Ok(0) => return (written, told),
+            Ok(count) => told.push_str(std::str::from_utf8(&buffer[..count]).unwrap()),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return (written, told),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-            other => panic!("{other:?} after {written} bytes"),
+            Err(error) => panic!("{error} after {written} bytes"),
         }
         // A failure to write is told by the next read.
         if peer.stream.write_all(&[bytes.next().expect("it goes on for ever")]).is_ok() {
@@ -45,12 +46,13 @@ fn slow_requests_are_cut_off() {
     for start in ["", "GET /chat HTTP/1.1\r\nHost: localhost\r\nX: ", "POST /chat HTTP/1.1\r\nHost: localhost\r\nX: "] {
         let mut peer = Peer::connect(broker.address);
         peer.write(start.as_bytes());
-        let padding = (0..100_000).map(|_| b'a');
-        dribble(&mut peer, padding);
+        let (_, told) = dribble(&mut peer, (0..100_000).map(|_| b'a'));
+        assert!(told.starts_with("HTTP/1.1 408 "), "{told}");
     }
     let mut posting = Peer::connect(broker.address);
     posting.write(b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n");
-    dribble(&mut posting, (0..100_000).map(|_| b'a'));
+    let (_, told) = dribble(&mut posting, (0..100_000).map(|_| b'a'));
+    assert!(told.starts_with("HTTP/1.1 408 "), "{told}");
     silent.expect_end();
     // It is long past its own deadline, which was met.
     other.send(TEXT, b"here");
