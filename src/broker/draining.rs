@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::Broker;
 use super::places::Place;
 use super::reason::Cause;
+use super::slots::flag;
+use super::{Broker, cost};
 use super::timers::Tick;
 use crate::proto::close::CloseCode;
 
@@ -54,7 +55,13 @@ impl Broker {
         let code = draining.code;
         if now.is_past(draining.deadline) {
             draining.next = now.after(DRAIN_PAUSE);
-            for slot in self.slots.iter().map(|(slot, ..)| slot).collect::<Vec<_>>() {
+            let left = self.slots.iter().filter(|(_, hot, _)| !hot.has(flag::ENDED)).map(|(slot, ..)| slot);
+            let began = self.spent;
+            for slot in left.collect::<Vec<_>>() {
+                if self.spent - began >= cost::PART {
+                    self.draining.iter_mut().for_each(|draining| draining.next = now);
+                    return;
+                }
                 self.end(slot, Cause::ShuttingDown);
             }
             return;
@@ -66,7 +73,15 @@ impl Broker {
         let (reached, pause) = told.last().map_or((0, DRAIN_PAUSE * 10), |last| (last + 1, DRAIN_PAUSE));
         draining.reached = reached;
         draining.next = now.after(pause).earliest(draining.deadline);
+        let began = self.spent;
         for slot in told {
+            if self.spent - began >= cost::PART {
+                // Each may be in many channels: the rest is the next turn's.
+                if let Some(draining) = &mut self.draining {
+                    (draining.reached, draining.next) = (slot, now);
+                }
+                return;
+            }
             self.send_away(slot, code);
         }
     }

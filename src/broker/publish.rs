@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::addresses::maker_of;
 use super::event::ConnectionId;
 use super::{Broker, Published, cost};
+use crate::channel::dialect::Encoding;
 use crate::channel::log::{Entry, From, MemberId};
 use crate::channel::position::Position;
 use crate::channel::settings::ChannelSettings;
@@ -77,7 +78,9 @@ impl Broker {
         let entry = Entry { unix_ms, message, from, name, except: except.map(|id| id.0) };
         let grown = self.channels.publish(key, entry, now, &mut self.batches, &mut self.encoder, &self.limits);
         self.made_bytes += grown;
-        self.spent += cost::TELL + cost::copied(grown) + self.encoder.take_cost();
+        let in_words = self.channels[key as usize].groups.iter().any(|group| group.encoding.plain() != Encoding::Raw);
+        let made = if in_words { cost::encoded(grown) } else { cost::copied(grown) };
+        self.spent += cost::TELL + made + self.encoder.take_cost();
         let encodings = self.channels[key as usize].open_batches();
         self.counters.messages_encoded += encodings as u64;
         if encodings > 0 {
