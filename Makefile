@@ -1,6 +1,6 @@
 # Every target is one line; what it does stands in the script that it names.
 .DEFAULT_GOAL := help
-.PHONY: help run test rust-test planted websocat-test autobahn browser-test examples-test clients-test lint doc bench bench-check micro figures silence fuzz clean
+.PHONY: help run test rust-test planted websocat-test autobahn browser-test examples-test clients-test lint doc bench bench-check steps micro figures silence fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ bench: ## slotcast, the floor and other servers side by side, into bench/RESULTS
 
 bench-check: ## instructions a delivery, by callgrind, against the committed figures
 	bash tests/run.sh bench-check
+
+steps: ## instructions of each step of a turn with its worst input, by callgrind, beside what it counts for
+	python3 bench/instructions.py --steps
 
 micro: ## the paths that a byte travels, without sockets
 	cargo bench --bench micro

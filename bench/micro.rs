@@ -87,6 +87,13 @@ fn turn(bencher: Bencher, (members, burst, size): (usize, usize, usize)) {
     assert_eq!(rig.calls() - before, turns * members as u64, "one call a subscriber and turn");
 }
 
+/// Connections, each of which gets its own messages back, as the loop's schedule reads and writes them.
+#[divan::bench(args = [(1000, 1, 32), (100, 300, 32)])]
+fn schedule(bencher: Bencher, (connections, burst, size): (usize, usize, usize)) {
+    let mut rig = Rig::new(connections, false, burst, size);
+    bencher.counter(ItemsCount::new(connections * burst)).bench_local(|| rig.scheduled());
+}
+
 /// Connections, each of which gets its own message back, in one turn.
 #[divan::bench(args = [(1000, 32), (100, 16 * 1024)])]
 fn echo(bencher: Bencher, (connections, size): (usize, usize)) {

@@ -5,8 +5,9 @@ use std::io::{self, IoSlice};
 use std::time::Instant;
 
 use slotcast::broker::event::{Accept, ConnectionId, Event};
+use slotcast::broker::schedule::{Inlet, Pace, ReadOutcome, Schedule};
 use slotcast::broker::timers::Now;
-use slotcast::broker::{Broker, Io};
+use slotcast::broker::{Broker, Io, cost};
 use slotcast::channel::log::From;
 use slotcast::limits::Limits;
 use slotcast::proto::origin::OriginRules;
@@ -32,9 +33,65 @@ impl Io for Sink {
     fn shutdown(&mut self, _slot: u32) {}
 }
 
+/// As long as a turn of the loop reads, and then writes at least: in nominal nanoseconds, which are its clock here.
+const TIME: u64 = 2_000_000;
+
+/// As `Sink`, with a clock that goes by what was written.
+struct Timed<'a> {
+    sink: &'a mut Sink,
+    left: u64,
+}
+
+impl Timed<'_> {
+    fn wrote(&mut self, bytes: usize) {
+        self.left = self.left.saturating_sub(cost::WRITE + cost::copied(bytes));
+    }
+}
+
+impl Io for Timed<'_> {
+    fn write(&mut self, slot: u32, bytes: &[u8]) -> io::Result<usize> {
+        self.wrote(bytes.len());
+        self.sink.write(slot, bytes)
+    }
+
+    fn write_vectored(&mut self, slot: u32, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.wrote(slices.iter().map(|slice| slice.len()).sum());
+        self.sink.write_vectored(slot, slices)
+    }
+
+    fn shutdown(&mut self, _slot: u32) {}
+
+    fn is_time_up(&mut self) -> bool {
+        self.left == 0
+    }
+}
+
+/// What everybody sends, and how much of it is still to be read, by slot.
+#[derive(Default)]
+struct Arrived {
+    bytes: Vec<u8>,
+    left: Vec<usize>,
+}
+
+impl Inlet for Arrived {
+    fn read(&mut self, slot: u32, buffer: &mut [u8], _read_closed: bool) -> io::Result<ReadOutcome> {
+        let left = &mut self.left[slot as usize];
+        let count = buffer.len().min(*left);
+        if count == 0 {
+            return Ok(ReadOutcome::Empty);
+        }
+        let start = self.bytes.len() - *left;
+        buffer[..count].copy_from_slice(&self.bytes[start..start + count]);
+        *left -= count;
+        Ok(ReadOutcome::Bytes { count, drained: count < buffer.len() })
+    }
+}
+
 /// A broker with open connections, and what they send.
 pub struct Rig {
     broker: Broker,
+    schedule: Schedule,
+    arrived: Arrived,
     sink: Sink,
     ids: Vec<ConnectionId>,
     frames: Vec<u8>,
@@ -48,7 +105,10 @@ impl Rig {
         limits.max_connections = connections + 1;
         let now = Now { instant: Instant::now(), unix_ms: 0 };
         let broker = Broker::new(limits, OriginRules::default(), 7, now);
-        let mut rig = Rig { broker, sink: Sink::default(), ids: Vec::new(), frames: frame(size).repeat(burst), burst };
+        let frames = frame(size).repeat(burst);
+        let schedule = Schedule::new(Pace::default());
+        let arrived = Arrived { bytes: frames.clone(), left: vec![0; connections] };
+        let mut rig = Rig { broker, schedule, arrived, sink: Sink::default(), ids: Vec::new(), frames, burst };
         for number in 0..connections {
             let own = format!("/chat/{number}");
             rig.shake_hands(if shared { "/chat" } else { &own });
@@ -86,24 +146,60 @@ impl Rig {
         self.ids.len() * self.burst
     }
 
+    /// As `echo`, read and written by the loop's own schedule, in as many turns as that takes.
+    #[inline(never)]
+    pub fn scheduled(&mut self) -> usize {
+        self.arrived.left.fill(self.frames.len());
+        for id in &self.ids {
+            self.schedule.ready(&self.broker, *id, false);
+        }
+        while self.schedule.has_ready() || self.broker.has_work() {
+            self.turn();
+        }
+        self.ids.len() * self.burst
+    }
+
+    /// As the loop does it, but that the time goes by what things cost.
+    fn turn(&mut self) {
+        self.schedule.begin_turn();
+        let until = self.broker.spent() + TIME;
+        while self.broker.spent() < until && self.schedule.step(&mut self.broker, &mut self.arrived) {
+            self.handle_events();
+        }
+        self.schedule.pause(&mut self.broker);
+        let schedule = &self.schedule;
+        self.broker.expire_some(64, |slot| schedule.is_waiting(slot));
+        self.broker.expire_others();
+        self.broker.flush_some(&mut Timed { sink: &mut self.sink, left: TIME });
+        self.broker.reap(|_| {});
+        for id in self.broker.take_resumed() {
+            self.schedule.ready(&self.broker, id, false);
+        }
+    }
+
     /// How often something was written so far.
     pub fn calls(&self) -> u64 {
         self.sink.calls
     }
 
-    /// As the loop and the relay do it: at most one frame a call, and the message goes to the connection's channel.
+    /// At most one frame a call, as the loop does it.
     fn receive(&mut self, id: ConnectionId) {
         let mut taken = 0;
         while taken < self.frames.len() {
             taken += self.broker.receive(id, &self.frames[taken..]);
-            while let Some(event) = self.broker.next_event() {
-                let Event::Message(id, message) = event else { panic!("{event:?}") };
-                let channel = self.broker.channels_of(id).next().cloned().expect("it is in a channel");
-                black_box(self.broker.publish_as(&channel, message, Some(id), None, None));
-            }
+            self.handle_events();
             if self.broker.wants_flush() {
                 self.flush();
             }
+        }
+    }
+
+    /// As the relay does it: a message goes to its connection's channel.
+    fn handle_events(&mut self) {
+        while let Some(event) = self.broker.next_event() {
+            let Event::Message(id, message) = event else { panic!("{event:?}") };
+            let channel = self.broker.channels_of(id).next().cloned().expect("it is in a channel");
+            black_box(self.broker.publish_as(&channel, message, Some(id), None, None));
         }
     }
 

@@ -5,9 +5,26 @@ mod rig;
 
 use rig::Rig;
 
-/// Name, connections, whether they share a channel, messages a turn, bytes.
-const LOADS: [(&str, usize, bool, usize, usize); 3] =
-    [("broadcast", 1000, true, 1, 32), ("burst", 1000, true, 64, 512), ("echo", 1000, false, 1, 32)];
+/// Who sends, and how it is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Load {
+    /// One to all.
+    Broadcast,
+    /// Each to itself.
+    Echo,
+    /// Each to itself, by the loop's schedule.
+    Scheduled,
+}
+
+/// Name, what it is, connections, messages of each that sends, bytes.
+const LOADS: [(&str, Load, usize, usize, usize); 5] = [
+    ("broadcast", Load::Broadcast, 1000, 1, 32),
+    ("burst", Load::Broadcast, 1000, 64, 512),
+    ("echo", Load::Echo, 1000, 1, 32),
+    ("schedule", Load::Scheduled, 1000, 1, 32),
+    // More than is read of one at a time.
+    ("visits", Load::Scheduled, 100, 300, 32),
+];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -15,17 +32,18 @@ fn main() {
     // `cargo bench` runs it without a load: once through all of them.
     let loads = named.map_or(&LOADS[..], std::slice::from_ref);
     let turns = arguments.get(2).and_then(|turns| turns.parse().ok()).unwrap_or(1);
-    for &(name, connections, shared, burst, size) in loads {
-        let mut rig = Rig::new(connections, shared, burst, size);
+    for &(name, load, connections, burst, size) in loads {
+        let mut rig = Rig::new(connections, load == Load::Broadcast, burst, size);
+        let mut turn = || match load {
+            Load::Broadcast => rig.broadcast(),
+            Load::Echo => rig.echo(),
+            Load::Scheduled => rig.scheduled(),
+        };
         // What is made once is made in the first turn.
-        for _ in 0..3 {
-            if shared {
-                rig.broadcast()
-            } else {
-                rig.echo()
-            };
-        }
-        let deliveries: usize = (0..turns).map(|_| if shared { rig.broadcast() } else { rig.echo() }).sum();
+        (0..3).for_each(|_| {
+            turn();
+        });
+        let deliveries: usize = (0..turns).map(|_| turn()).sum();
         println!("{name} {deliveries} deliveries, {} calls", rig.calls());
     }
 }

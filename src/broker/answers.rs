@@ -73,7 +73,7 @@ impl Broker {
     /// it is not open, or no more.
     pub fn tell_members(&mut self, id: ConnectionId, channel: &str, reference: Option<&Ref>) -> bool {
         let (count, named) = (self.members(channel), self.members_named(channel));
-        self.spent += cost::LOOK_UP * named.as_ref().map_or(1, |named| 1 + named.len() as u64);
+        self.spent += cost::LOOK_UP + cost::NAME * named.as_ref().map_or(0, |named| named.len() as u64);
         let names: Option<Vec<MemberName<'_>>> =
             named.as_ref().map(|named| named.iter().map(Named::as_member).collect());
         let told = self.tell(id, &Event::Members { channel, count, members: names.as_deref(), reference });

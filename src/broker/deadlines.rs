@@ -26,15 +26,20 @@ const WAIT: Duration = Duration::from_millis(100);
 impl Broker {
     /// Acts on every deadline that has passed: once a turn.
     pub fn expire(&mut self) {
-        self.expire_some(usize::MAX, |_| false);
+        while !self.expire_some(usize::MAX, |_| false) {}
         self.expire_others();
     }
 
-    /// Acts on some deadlines of connections that have passed, of so many at the most; returns whether there are no more.
+    /// Acts on some deadlines of connections that have passed, of so many at the most, and as long as that does not cost much: one
+    /// that ends may be in many channels. Returns whether there are no more.
     /// `is_waiting` says whether there is something of the connection in that slot which it is for us to read: its time does not run
     /// out then.
     pub fn expire_some(&mut self, most: usize, is_waiting: impl Fn(u32) -> bool) -> bool {
+        let began = self.spent;
         for _ in 0..most {
+            if self.spent - began >= cost::PART {
+                return false;
+            }
             let Some(timer) = self.timers.pop_due() else { return true };
             let Some((hot, cold)) = self.slots.both(timer.slot) else { continue };
             if !is_armed(&timer, hot, cold) {
@@ -85,6 +90,7 @@ impl Broker {
         if now >= self.sweep_at && self.channels.next_expiry(&self.limits).is_some_and(|due| due <= now) {
             let more = self.channels.sweep(now, SWEEP_BUDGET, &self.limits);
             self.sweep_at = now + if more { 1 } else { SWEEP_INTERVAL };
+            self.spent += if more { SWEEP_BUDGET as u64 * cost::SWEPT } else { cost::LOOK_UP };
         }
     }
 

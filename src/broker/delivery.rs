@@ -117,10 +117,12 @@ impl Broker {
     }
 
     /// As `settle`, and also the log that one who catches up has not taken: nothing more will come for it. No more of that
-    /// than it may have unsent: it can have joined many channels, and asked for all that they keep.
+    /// than a quarter of what it may have unsent: it can have joined many channels, and asked for all that they keep, which
+    /// would be more than one step may take.
     pub(super) fn settle_all(&mut self, slot: u32) {
         self.settle(slot);
-        while !self.is_over(slot) && matches!(self.catch_up(slot), Ok(true)) {
+        let most = self.limits.max_outbound as u64 / 4;
+        while self.slots.hot(slot).outbound.pending() <= most && matches!(self.catch_up(slot), Ok(true)) {
             self.mark_dirty(slot);
         }
     }

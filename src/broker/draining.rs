@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::Broker;
 use super::places::Place;
 use super::reason::Cause;
+use super::slots::flag;
 use super::timers::Tick;
+use super::{Broker, cost};
 use crate::proto::close::CloseCode;
 use crate::proto::http::{Refusal, Status};
 
@@ -63,7 +64,13 @@ impl Broker {
         let code = draining.code;
         if now.is_past(draining.deadline) {
             draining.next = now.after(DRAIN_PAUSE);
-            for slot in self.slots.iter().map(|(slot, ..)| slot).collect::<Vec<_>>() {
+            let left = self.slots.iter().filter(|(_, hot, _)| !hot.has(flag::ENDED)).map(|(slot, ..)| slot);
+            let began = self.spent;
+            for slot in left.collect::<Vec<_>>() {
+                if self.spent - began >= cost::PART {
+                    self.draining.iter_mut().for_each(|draining| draining.next = now);
+                    return;
+                }
                 self.end(slot, Cause::ShuttingDown);
             }
             return;
@@ -82,7 +89,15 @@ impl Broker {
         if is_patient {
             draining.next = draining.next.earliest(draining.patience);
         }
+        let began = self.spent;
         for slot in told {
+            if self.spent - began >= cost::PART {
+                // Each may be in many channels: the rest is the next turn's.
+                if let Some(draining) = &mut self.draining {
+                    (draining.reached, draining.next) = (slot, now);
+                }
+                return;
+            }
             self.send_away(slot, code, is_patient);
         }
     }

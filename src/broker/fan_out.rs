@@ -27,9 +27,6 @@ enum Wrote {
 const FEW: usize = 8;
 const LITTLE: u32 = 64 * 1024;
 
-/// What it takes to queue a range to a member instead of writing it.
-pub(super) const QUEUED: u64 = 50;
-
 impl Broker {
     /// Takes a channel's batches to its members: the next of them, if others wait, or as many as there is time for. Returns None if
     /// all have what was published, or else how urgent the rest is.
@@ -298,7 +295,7 @@ impl FanOut<'_> {
     }
 
     fn queue(&mut self, hot: &mut Hot, slot: u32, range: Range, tolerated: u64) {
-        self.credit -= QUEUED as i64;
+        self.credit -= cost::QUEUED as i64;
         hot.outbound.push(range, self.batches);
         if !hot.has(flag::BLOCKED) {
             self.mark_dirty(hot, slot);

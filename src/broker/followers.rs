@@ -316,7 +316,9 @@ impl Broker {
         if let Some(batch) = self.reads.batch_of(&body) {
             return self.push_shared(slot, batch);
         }
+        // It was written for this answer alone.
         self.made_bytes += body.len();
+        self.spent += cost::encoded(body.len());
         self.slots.hot(slot).outbound.push_with(&mut self.batches, &[body], |_| {});
     }
 

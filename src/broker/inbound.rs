@@ -100,7 +100,10 @@ impl Broker {
                 self.events.push_back(Event::Message(id, message));
             }
             Input::Compressed(kind, payload) => self.inflate(slot, kind, &payload),
-            Input::Request(request) => self.request(slot, request),
+            Input::Request(request) => {
+                self.spent += cost::head(taken);
+                self.request(slot, request);
+            }
             Input::Body(request, body) => self.exchange(slot, request, body),
             Input::Refused(refusal) => {
                 let peer = cold.peer();
@@ -164,7 +167,6 @@ impl Broker {
     }
 
     fn request(&mut self, slot: u32, request: Box<Request>) {
-        self.spent += cost::REQUEST;
         self.identify(slot, &request);
         if request.method() == "HEAD" {
             self.slots.hot(slot).set(flag::HEAD);

@@ -2,7 +2,6 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 
-use super::fan_out::QUEUED;
 use super::reason::Cause;
 use super::slots::{Hot, flag};
 use super::{Broker, Io, cost, jobs};
@@ -36,7 +35,7 @@ impl Broker {
     }
 
     fn flush_one(&mut self, slot: u32, io: &mut impl Io) {
-        self.spent += QUEUED;
+        self.spent += cost::QUEUED;
         let hot = self.slots.hot(slot);
         if hot.has(flag::BLOCKED | flag::ENDED) {
             return self.weigh(slot);

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::Broker;
 use super::event::ConnectionId;
+use super::{Broker, cost};
 use crate::channel::dialect::{Event, MemberName};
 use crate::channel::members::Open;
 use crate::channel::presence::{Named, Notices, Presence};
@@ -118,11 +118,13 @@ impl Broker {
         let channel = &mut self.channels[key as usize];
         let (name, head) = (channel.name().clone(), channel.log.head());
         let told = Told::new(&notices);
+        let named = (told.left.len() + told.returned.len() + told.joined.len()) as u64;
         for group in &mut channel.groups {
             if group.members.is_empty() || !group.encoding.tells_presence() {
                 continue;
             }
             let open = group.open.get_or_insert_with(|| Open { batch: self.batches.open(), base: head });
+            self.spent += cost::TELL + named * cost::NAME;
             for event in told.events(&name) {
                 self.batches.append(open.batch, &[], |bytes| group.encoding.encode(&event, bytes));
             }

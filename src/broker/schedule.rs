@@ -209,6 +209,11 @@ impl Schedule {
         self.places.get(slot as usize).is_some_and(|place| place.queued)
     }
 
+    /// Whether a visit is under way.
+    pub fn is_reading(&self) -> bool {
+        self.reading.is_some()
+    }
+
     /// Whether somebody waits to be read.
     pub fn has_ready(&self) -> bool {
         self.reading.is_some() || !self.queues.is_empty() || !self.again.is_empty()

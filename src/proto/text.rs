@@ -86,10 +86,10 @@ fn push_within_limit(line: &mut String, piece: &str) -> bool {
 
 /// Appends `text` as a JSON string, quotes included (RFC 8259 §7); see [`write_json_string`].
 pub fn push_json_string(out: &mut String, text: &str) {
-    out.push('"');
-    // Pieces of a text that are cut at ASCII or at a whole character are texts.
-    json_pieces(text.as_bytes(), |piece| out.push_str(core::str::from_utf8(piece).unwrap_or_default()));
-    out.push('"');
+    let mut bytes = Vec::with_capacity(text.len() + 2);
+    write_json_string(&mut bytes, text.as_bytes());
+    // What is escaped of a text is a text.
+    out.push_str(core::str::from_utf8(&bytes).unwrap_or_default());
 }
 
 /// Appends UTF-8 as a JSON string, quotes included (RFC 8259 §7). Clean runs are copied as they are.
@@ -97,7 +97,7 @@ pub fn push_json_string(out: &mut String, text: &str) {
 /// Only what must be escaped is, and in addition DEL, and U+2028 and U+2029, which end a line in older JavaScript.
 pub fn write_json_string(target: &mut Vec<u8>, text: &[u8]) {
     target.push(b'"');
-    json_pieces(text, |piece| target.extend_from_slice(piece));
+    write_escaped(target, text);
     target.push(b'"');
 }
 
@@ -131,38 +131,41 @@ pub fn find_byte(bytes: &[u8], from: usize, wanted: impl Fn(u8) -> bool) -> Opti
     None
 }
 
-fn json_pieces(text: &[u8], mut push: impl FnMut(&[u8])) {
+/// How many bytes are looked at one by one after one that needs an escape: where there is one, there are often more.
+const CLOSE: usize = 8;
+
+fn write_escaped(target: &mut Vec<u8>, text: &[u8]) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     // 0xe2 begins U+2028 and U+2029, and much else.
     let suspicious = |byte| byte < 0x20 || matches!(byte, b'"' | b'\\' | 0x7f | 0xe2);
-    let (mut clean, mut from) = (0, 0);
-    while let Some(at) = find_byte(text, from, suspicious) {
+    let (mut clean, mut next) = (0, find_byte(text, 0, suspicious));
+    while let Some(at) = next {
         let rest = text.get(at..).unwrap_or_default();
-        let unicode;
-        let (escape, length): (&[u8], usize) = match rest {
-            [b'"', ..] => (b"\\\"", 1),
-            [b'\\', ..] => (b"\\\\", 1),
-            [b'\n', ..] => (b"\\n", 1),
-            [b'\r', ..] => (b"\\r", 1),
-            [b'\t', ..] => (b"\\t", 1),
-            [0x7f, ..] => (b"\\u007f", 1),
-            [0xe2, 0x80, 0xa8, ..] => (b"\\u2028", 3),
-            [0xe2, 0x80, 0xa9, ..] => (b"\\u2029", 3),
-            [control @ 0..0x20, ..] => {
-                unicode = [b'\\', b'u', b'0', b'0', HEX[usize::from(control >> 4)], HEX[usize::from(control & 15)]];
-                (&unicode, 1)
+        let length = if let [0xe2, 0x80, 0xa8 | 0xa9, ..] = rest { 3 } else { 1 };
+        let from = at + length;
+        if length == 3 || rest.first() != Some(&0xe2) {
+            if clean < at {
+                target.extend_from_slice(text.get(clean..at).unwrap_or_default());
             }
-            _ => {
-                from = at + 1;
-                continue;
+            match *rest {
+                [b'"', ..] => target.extend_from_slice(b"\\\""),
+                [b'\\', ..] => target.extend_from_slice(b"\\\\"),
+                [b'\n', ..] => target.extend_from_slice(b"\\n"),
+                [b'\r', ..] => target.extend_from_slice(b"\\r"),
+                [b'\t', ..] => target.extend_from_slice(b"\\t"),
+                [0xe2, _, last, ..] => target.extend_from_slice(if last == 0xa8 { b"\\u2028" } else { b"\\u2029" }),
+                [control, ..] => {
+                    let (high, low) = (HEX[usize::from(control >> 4)], HEX[usize::from(control & 15)]);
+                    target.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+                }
+                [] => {}
             }
-        };
-        push(text.get(clean..at).unwrap_or_default());
-        push(escape);
-        clean = at + length;
-        from = clean;
+            clean = from;
+        }
+        let close = text.get(from..).unwrap_or_default().iter().take(CLOSE).position(|&byte| suspicious(byte));
+        next = close.map(|place| from + place).or_else(|| find_byte(text, from + CLOSE, suspicious));
     }
-    push(text.get(clean..).unwrap_or_default());
+    target.extend_from_slice(text.get(clean..).unwrap_or_default());
 }
 
 #[cfg(test)]
