@@ -19,6 +19,8 @@ mod generator;
 mod incoming;
 #[path = "simulator/inflate.rs"]
 mod inflate;
+#[path = "simulator/meter.rs"]
+mod meter;
 #[path = "simulator/oracle.rs"]
 mod oracle;
 #[path = "simulator/peer.rs"]
