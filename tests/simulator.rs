@@ -25,6 +25,8 @@ mod meter;
 mod oracle;
 #[path = "simulator/peer.rs"]
 mod peer;
+#[path = "simulator/quiet.rs"]
+mod quiet;
 #[path = "simulator/random.rs"]
 mod random;
 #[path = "simulator/rejoin.rs"]
