@@ -19,10 +19,14 @@ mod generator;
 mod incoming;
 #[path = "simulator/inflate.rs"]
 mod inflate;
+#[path = "simulator/meter.rs"]
+mod meter;
 #[path = "simulator/oracle.rs"]
 mod oracle;
 #[path = "simulator/peer.rs"]
 mod peer;
+#[path = "simulator/quiet.rs"]
+mod quiet;
 #[path = "simulator/random.rs"]
 mod random;
 #[path = "simulator/rejoin.rs"]
@@ -124,6 +128,8 @@ fn any_life_of_a_broker() {
     let never: Vec<_> = HAPPENS.iter().filter(|what| !tally.contains_key(*what) && count >= 1000).collect();
     assert!(never.is_empty(), "never: {never:?}");
     assert!(lost > 0 || count < 1000, "nobody lost a message");
-    let never: Vec<_> = ended.iter().filter(|(ended, _)| *ended == 0 && count >= 1000).collect();
+    // No peer here sends a body too slowly: that is what broker::tests::late and tests/server/late.rs are for.
+    let happens = |cause: &Cause| *cause != Cause::BodyTimeout;
+    let never: Vec<_> = ended.iter().filter(|(ended, cause)| *ended == 0 && count >= 1000 && happens(cause)).collect();
     assert!(never.is_empty(), "nobody ended for {never:?}");
 }

@@ -271,7 +271,14 @@ impl Broker {
         };
         let Some(channel) = self.channels.get_mut(membership.channel) else { return };
         let (name, position) = (channel.name().clone(), channel.log.position());
-        let member = channel.group_mut(membership.encoding).members.get(membership.index as usize);
+        let group = channel.group_mut(membership.encoding);
+        if let Some(walk) = group.walk.filter(|_| group.is_unserved(membership.index)) {
+            // What it waits for is on its way.
+            let (batch, position) = (walk.open.batch, Position { offset: walk.head, ..position });
+            let body = self.batches.get(batch).payload().cloned().unwrap_or_default();
+            return self.finish_poll(slot, membership.channel, position, body, batch);
+        }
+        let member = group.members.get(membership.index as usize);
         let offset = member.map_or(position.offset, |member| member.cursor);
         // A channel that nothing was published to does not exist for those who only ask.
         let position = if offset == 0 { Position::NONE } else { Position { offset, ..position } };

@@ -106,25 +106,45 @@ impl Broker {
         self.channels.get(key).is_some_and(Channel::is_busy)
     }
 
-    /// Returns how many bytes its request has.
+    /// Returns how many bytes its request has. That is told when its turn to be read comes, or what all of them ask for would be
+    /// done in one step.
     fn go_on(&mut self, id: ConnectionId) -> usize {
         let Some(slot) = self.slots.live(id) else { return 0 };
-        let due = self.timers.now().after(self.limits.answer_timeout);
-        self.spent += cost::TELL;
+        self.spent += cost::QUEUED;
         let Some((hot, cold)) = self.slots.both(slot) else { return 0 };
         hot.clear(flag::PARKED);
-        let Some(exchange) = cold.extras.as_mut().and_then(|extras| extras.parked.take()) else {
-            self.resumed.push(id);
-            self.excuse(id);
-            return 0;
-        };
-        cold.due = due;
-        cold.tidy();
-        let bytes = exchange.body.len();
+        let request = cold.extras.as_ref().and_then(|extras| extras.parked.as_ref());
+        let bytes = request.map_or(0, |exchange| exchange.body.len());
+        self.resumed.push(id);
+        self.excuse(id);
+        bytes
+    }
+
+    /// Tells the embedder of a request that had to wait, unless its channel is busy again: then it is the first of those who
+    /// wait. Returns false if there is none.
+    pub(super) fn go_on_with_request(&mut self, id: ConnectionId) -> bool {
+        let Some(slot) = self.slots.live(id) else { return false };
+        let due = self.timers.now().after(self.limits.answer_timeout);
+        let Some((hot, cold)) = self.slots.both(slot) else { return false };
+        let Some(extras) = cold.extras.as_mut().filter(|_| !hot.has(flag::PARKED)) else { return false };
+        let Some(exchange) = extras.parked.take() else { return false };
+        if let Some(key) = self.busy_channel(&exchange.request) {
+            self.slots.hot(slot).set(flag::PARKED);
+            self.parked.0.entry(key).or_default().push_front(id);
+            if let Some(cold) = self.slots.cold(slot) {
+                cold.extras.get_or_insert_default().parked = Some(exchange);
+            }
+            return true;
+        }
+        if let Some(cold) = self.slots.cold(slot) {
+            cold.due = due;
+            cold.tidy();
+        }
+        self.spent += cost::TELL;
         self.rearm(slot);
         self.count_inbound(slot);
         self.events.push_back(Event::Http(exchange));
-        bytes
+        true
     }
 
     /// Panics if the invariant does not hold: for tests.

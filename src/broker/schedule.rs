@@ -249,6 +249,9 @@ impl Schedule {
         place.queued = false;
         let (since, read_closed, chatty) = (place.since, place.read_closed, place.chatty);
         broker.has_waited(id, since);
+        if broker.go_on_with_request(id) {
+            return self.queues.charge(tier, broker.spent() - began);
+        }
         if !broker.wants_input(id) {
             // It comes back by `take_resumed`.
             return;

@@ -45,6 +45,7 @@ enum Mode {
     Ndjson,
     /// One block follows, and nothing else.
     TryAgain,
+    Rest,
     Over,
 }
 
@@ -132,6 +133,8 @@ impl Incoming {
                 self.mode = Mode::Over;
                 Some((length, Some(Item::TryAgain)))
             }
+            // To a head that never ended: nobody knew that it asked for no body.
+            Mode::Rest => Some((bytes.len(), None)),
             Mode::Over => panic!("{} bytes behind the end", bytes.len()),
         }
     }
@@ -175,7 +178,7 @@ impl Incoming {
 
     fn response(&mut self, head: Head, body: Option<Vec<u8>>) -> Item {
         if head.field("Connection").is_some_and(|text| text.ends_with("close")) {
-            self.mode = Mode::Over;
+            self.mode = if head.status == 408 && body.is_none() { Mode::Rest } else { Mode::Over };
         }
         Item::Response(head, body)
     }

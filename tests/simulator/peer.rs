@@ -14,6 +14,7 @@ use slotcast::channel::position::Position;
 
 use crate::ask::{Ask, Dialect};
 use crate::incoming::{Incoming, Item};
+use crate::meter::LOOK;
 use crate::random::Random;
 
 /// How a peer reads.
@@ -252,6 +253,8 @@ pub struct Kernel {
     /// What writing has cost since the flush began, and what it may: in nominal nanoseconds.
     spent: u64,
     most: u64,
+    /// What it has done since then at the least, as often as it has looked at the time.
+    looked: u64,
 }
 
 /// The slot of an id, as it is printed.
@@ -261,12 +264,12 @@ pub fn slot_of(id: ConnectionId) -> usize {
 
 impl Kernel {
     pub fn new(random: Random) -> Kernel {
-        Kernel { peers: Vec::new(), random, spent: 0, most: u64::MAX }
+        Kernel { peers: Vec::new(), random, spent: 0, most: u64::MAX, looked: 0 }
     }
 
     /// From now on the flush has so much time.
     pub fn give_time(&mut self, most: u64) {
-        (self.spent, self.most) = (0, most);
+        (self.spent, self.most, self.looked) = (0, most, 0);
     }
 
     pub fn get(&mut self, id: ConnectionId) -> Option<&mut Peer> {
@@ -300,7 +303,9 @@ impl Inlet for Kernel {
 
 impl Io for Kernel {
     fn is_time_up(&mut self) -> bool {
-        self.spent >= self.most
+        // Whatever it did since it looked last, it was so much.
+        self.looked += LOOK;
+        self.spent.max(self.looked) >= self.most
     }
 
     fn write(&mut self, slot: u32, bytes: &[u8]) -> io::Result<usize> {

@@ -14,6 +14,7 @@ use slotcast::proto::origin::OriginRules;
 use crate::ask::{Ask, Dialect};
 use crate::embedder::{Answer, CHANNELS, Embedder};
 use crate::incoming::Item;
+use crate::meter::Meter;
 use crate::oracle::{Behind, Oracle};
 use crate::peer::{Ending, Kernel, Peer, Reader};
 use crate::random::Random;
@@ -35,6 +36,8 @@ pub struct World {
     pub now: Now,
     start: Instant,
     schedule: Schedule,
+    pace: Pace,
+    meter: Meter,
     /// Nothing is done but what follows from what was done before.
     quiet: bool,
 }
@@ -54,7 +57,8 @@ impl World {
             read_again: random.pick(&[0, 5, 2000]),
         };
         let mut broker = Broker::new(limits.clone(), rules, seed.into(), now);
-        broker.set_compression(!random.one_in(8));
+        let compression = !random.one_in(8);
+        broker.set_compression(compression);
         World {
             oracle: Oracle::new(limits),
             broker,
@@ -66,6 +70,8 @@ impl World {
             now,
             start: now.instant,
             schedule: Schedule::new(pace),
+            pace,
+            meter: Meter::new(compression),
             random,
             quiet: false,
         }
@@ -99,11 +105,7 @@ impl World {
         self.oracle.unix_ms = self.now.unix_ms;
         self.begin_turn();
         self.after_step();
-        let until = self.broker.spent() + self.random.pick(&TIMES);
-        while self.broker.spent() < until && self.schedule.step(&mut self.broker, &mut self.kernel) {
-            self.after_step();
-        }
-        self.schedule.pause(&mut self.broker);
+        self.read_some();
         let most = self.random.pick(&[1, 64]);
         while !self.broker.expire_some(most, |slot| self.schedule.is_waiting(slot)) {}
         self.broker.expire_others();
@@ -125,7 +127,9 @@ impl World {
         // Who breaks in a flush has left, which is told in the next.
         while !is_done || self.broker.is_telling() {
             self.kernel.give_time(most);
+            let began = self.broker.spent();
             is_done = self.broker.flush_some(&mut self.kernel);
+            self.meter.flushed(self.broker.spent() - began, most);
             self.broker.assert_invariants();
             self.note_polls();
             self.handle_events();
@@ -148,10 +152,33 @@ impl World {
         }
     }
 
+    /// Reads for a while, as the loop does.
+    fn read_some(&mut self) {
+        let time = self.random.pick(&TIMES);
+        let (began, until) = (self.meter.own(self.broker.spent()), self.broker.spent() + time);
+        loop {
+            let before = self.measure();
+            if self.broker.spent() >= until || !self.schedule.step(&mut self.broker, &mut self.kernel) {
+                break;
+            }
+            self.after_step();
+            let after = self.measure();
+            self.meter.stepped(before, after, self.schedule.is_reading(), self.pace);
+        }
+        self.schedule.pause(&mut self.broker);
+        self.meter.read(self.meter.own(self.broker.spent()) - began, time);
+    }
+
+    /// What the broker has done for others so far, and how many bytes it has received.
+    fn measure(&self) -> (u64, u64) {
+        (self.meter.own(self.broker.spent()), self.broker.counters().bytes_received)
+    }
+
     /// From now on only what was begun is finished, in large steps.
     pub fn calm_down(&mut self) {
         self.quiet = true;
-        self.schedule.set_pace(Pace::default());
+        self.pace = Pace::default();
+        self.schedule.set_pace(self.pace);
     }
 
     /// Whether another turn would do something without any help.
@@ -169,8 +196,10 @@ impl World {
         self.handle_events();
         self.compare_channels();
         if acts && !self.quiet && self.random.one_in(4) {
+            let before = self.broker.spent();
             self.act();
             self.handle_events();
+            self.meter.acts(self.broker.spent() - before);
             self.broker.assert_invariants();
             self.compare_channels();
         }

@@ -63,12 +63,15 @@ fn who_publishes_to_a_busy_channel_waits_and_others_go_on() {
     }
     assert!(world.broker.is_live(waits));
     assert_eq!(world.flush().matches("one").count(), 100);
+    let mut resumed = world.broker.take_resumed();
+    assert!(!world.broker.has_events(), "it is told when its turn to be read comes");
+    assert!(resumed.contains(&waits) && world.broker.go_on_with_request(waits));
     let Some(Event::Http(exchange)) = world.broker.next_event() else { panic!("no request") };
     assert_eq!((exchange.id(), exchange.body().len()), (waits, 5000));
     assert!(world.broker.inbound_held() > 5000, "it counts until it is answered");
     world.broker.respond(exchange, Response::new(Status::OK));
     assert_eq!(world.broker.inbound_held(), 0);
-    let resumed = world.broker.take_resumed();
+    resumed.extend(world.broker.take_resumed());
     assert!(resumed.contains(&ids[0]) && resumed.contains(&ids[99]), "{resumed:?}");
     assert!(world.broker.wants_input(ids[0]));
 }
