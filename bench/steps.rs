@@ -31,7 +31,10 @@ const MIB: usize = 1 << 20;
 const WORST: &str = "\u{1}";
 
 /// Name, and what sets the stage and then does the step.
-const STEPS: [(&str, fn(&mut Stage)); 32] = [
+/// A step by name.
+type Step = (&'static str, fn(&mut Stage));
+
+const STEPS: [Step; 32] = [
     ("visit_messages", visit_messages),
     ("visit_requests", visit_requests),
     ("message_plain", |stage| message(stage, 0x82, &vec![7; MIB])),
