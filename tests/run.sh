@@ -273,7 +273,19 @@ suite_clients() {
         began=$SECONDS
         run_counted 'clients node, compressed' "$began" 400 indented \
             node tests/clients/deflate.mjs "http://127.0.0.1:$broker_port"
+        began=$SECONDS
+        run_counted 'clients node, resuming' "$began" 90 indented \
+            node tests/clients/resume.mjs "http://127.0.0.1:$broker_port"
+        began=$SECONDS
+        run_counted 'clients node, refused' "$began" 900 indented \
+            node tests/clients/refused.mjs "http://127.0.0.1:$broker_port"
     fi
+    began=$SECONDS
+    run_counted 'clients python, streams' "$began" 200 indented \
+        "$tools/clients-venv/bin/python" tests/clients/streams.py "http://127.0.0.1:$broker_port"
+    began=$SECONDS
+    run_counted 'clients python, refused' "$began" 900 indented \
+        "$tools/clients-venv/bin/python" tests/clients/refused.py "http://127.0.0.1:$broker_port"
     began=$SECONDS
     run_counted 'clients python, compressed' "$began" 200 indented \
         "$tools/clients-venv/bin/python" tests/clients/deflate.py "http://127.0.0.1:$broker_port"
