@@ -26,7 +26,7 @@ browser-test: ## the page, followers and the module in a real Chromium
 examples-test: ## every example as a child process: its page in a real Chromium, or a WebSocket
 	bash tests/run.sh examples
 
-clients-test: ## clients from Python and Node, of other protocols too, against the real broker
+clients-test: ## Python's and Node's clients, of other protocols too, against the real broker (TRIES=100: each refusal so often, an hour)
 	bash tests/run.sh clients
 
 planted: ## bugs put in on purpose, which the tests must notice (compiles each: minutes)

@@ -133,6 +133,7 @@ impl Server {
         let admins = config.admin_listen.iter().map(|address| listen(*address).map(|listener| (listener, true)));
         for listening in admins.chain(open.into_iter().map(|listener| Ok((listener, false)))) {
             let (mut listener, admin) = listening?;
+            listener.set_write_timeout(config.limits.write_timeout)?;
             listener.register(poll.registry(), Token(LISTENERS | listeners.len()))?;
             listeners.push(Listening { listener, ready: false, admin, waiting: None });
         }

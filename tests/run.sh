@@ -276,7 +276,19 @@ suite_clients() {
         began=$SECONDS
         run_counted 'clients of other protocols' "$began" 200 indented \
             node tests/clients/foreign.mjs "http://127.0.0.1:$broker_port" "$broker_log"
+        began=$SECONDS
+        run_counted 'clients node, resuming' "$began" 90 indented \
+            node tests/clients/resume.mjs "http://127.0.0.1:$broker_port"
+        began=$SECONDS
+        run_counted 'clients node, refused' "$began" 900 indented \
+            node tests/clients/refused.mjs "http://127.0.0.1:$broker_port"
     fi
+    began=$SECONDS
+    run_counted 'clients python, streams' "$began" 200 indented \
+        "$tools/clients-venv/bin/python" tests/clients/streams.py "http://127.0.0.1:$broker_port"
+    began=$SECONDS
+    run_counted 'clients python, refused' "$began" 900 indented \
+        "$tools/clients-venv/bin/python" tests/clients/refused.py "http://127.0.0.1:$broker_port"
     began=$SECONDS
     run_counted 'clients python, compressed' "$began" 200 indented \
         "$tools/clients-venv/bin/python" tests/clients/deflate.py "http://127.0.0.1:$broker_port"

@@ -29,10 +29,13 @@ pub enum StreamFormat {
 }
 
 impl StreamFormat {
-    fn encoding(self) -> Encoding {
-        match self {
-            StreamFormat::Sse => Encoding::Sse,
-            StreamFormat::Ndjson => Encoding::Ndjson,
+    /// RFC 9112 §6.1: who speaks HTTP/1.0 gets no chunks.
+    fn encoding(self, request: &Request) -> Encoding {
+        match (self, request.is_http10()) {
+            (StreamFormat::Sse, false) => Encoding::Sse,
+            (StreamFormat::Ndjson, false) => Encoding::Ndjson,
+            (StreamFormat::Sse, true) => Encoding::SseUnchunked,
+            (StreamFormat::Ndjson, true) => Encoding::NdjsonUnchunked,
         }
     }
 
@@ -99,10 +102,11 @@ impl Broker {
             return id;
         };
         self.slots.hot(slot).set(flag::ACCEPTED);
+        let encoding = format.encoding(&exchange.request);
         if let Some(cold) = self.slots.cold(slot) {
-            cold.encoding = format.encoding();
+            cold.encoding = encoding;
         }
-        match self.join_slot(slot, channel, format.encoding(), from) {
+        match self.join_slot(slot, channel, encoding, from) {
             Ok(joined) => self.open_stream(slot, &exchange, format, channel, joined),
             Err(_) => self.refuse_follower(slot, &exchange, format),
         }
@@ -111,7 +115,8 @@ impl Broker {
 
     fn open_stream(&mut self, slot: u32, exchange: &Exchange, format: StreamFormat, channel: &str, joined: Joined) {
         let retry_ms = self.retry_ms();
-        let response = stream_head(format)
+        let encoding = format.encoding(&exchange.request);
+        let response = stream_head(format, &exchange.request)
             .with_header("Slotcast-Position", joined.position.to_string())
             .with_cors(self.rules.cors_origin(&exchange.request));
         let response = match joined.lost {
@@ -119,13 +124,12 @@ impl Broker {
             None => response,
         };
         let mut bytes = response.encode_for(&exchange.request);
-        if format == StreamFormat::Sse {
-            sse::opening(&mut bytes, retry_ms, Some(joined.position));
-        }
+        encoding.open(retry_ms, joined.position, &mut bytes);
         let now = self.timers.now();
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         hot.heard = now;
         hot.clear(flag::HELD);
+        hot.set(flag::UNSWITCHED);
         cold.connection.stream();
         self.count_inbound(slot);
         let hot = self.slots.hot(slot);
@@ -154,10 +158,14 @@ impl Broker {
     /// The whole answer to an EventSource that there is no room for. It never comes back from another status than 200:
     /// so it is told when to try again, and the stream ends.
     pub(super) fn try_again_later(&mut self, request: &Request) -> Vec<u8> {
-        let retry_ms = self.retry_ms() * 3;
-        let mut bytes = stream_head(StreamFormat::Sse).with_cors(self.rules.cors_origin(request)).encode();
-        sse::opening(&mut bytes, retry_ms, None);
-        bytes
+        let mut body = Vec::new();
+        sse::opening(&mut body, self.retry_ms() * 3, None);
+        Response::new(Status::OK)
+            .with_body(StreamFormat::Sse.media_type(), body)
+            .with_header("Cache-Control", "no-store, no-transform")
+            .with_cors(self.rules.cors_origin(request))
+            .closing()
+            .encode_for(request)
     }
 
     fn retry_ms(&mut self) -> u32 {
@@ -365,9 +373,19 @@ impl Broker {
         self.mark_dirty(slot);
     }
 
-    /// Ends a stream behind what is queued: it has no other end than that of the connection.
+    /// Queues what ends a stream, if it is one that has an end of its own.
+    pub(super) fn push_end(&mut self, slot: u32) {
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        let end = cold.encoding.end();
+        if cold.connection.is_streaming() && !end.is_empty() {
+            hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(end));
+        }
+    }
+
+    /// Ends a stream after what is queued.
     pub(super) fn end_stream(&mut self, slot: u32, cause: Cause) {
         let due = self.timers.now().after(self.limits.close_timeout);
+        self.push_end(slot);
         if let Some(cold) = self.slots.cold(slot) {
             cold.connection.drain();
             cold.due = due;
@@ -418,12 +436,13 @@ fn at_position(response: Response, position: Position, lost: Option<Lost>) -> Re
     }
 }
 
-fn stream_head(format: StreamFormat) -> Response {
-    Response::new(Status::OK)
+/// What every stream of that kind begins with, and an answer to HEAD is.
+pub(crate) fn stream_head(format: StreamFormat, request: &Request) -> Response {
+    let response = Response::new(Status::OK)
         .with_body(format.media_type(), Bytes::new())
         .with_header("Cache-Control", "no-store, no-transform")
-        .with_header("X-Accel-Buffering", "no")
-        .until_close()
+        .with_header("X-Accel-Buffering", "no");
+    if request.is_http10() { response.until_close() } else { response.chunked() }
 }
 
 /// The body: the items come with a comma before each.

@@ -46,18 +46,30 @@ impl Broker {
             hot.set(flag::HELD);
             return false;
         }
-        let answers = cold.connection.is_open() || cold.connection.is_connecting();
-        if answers && hot.outbound.pending() > half {
+        if !(cold.connection.is_open() || cold.connection.is_connecting()) {
+            // It is discarded, so that nothing is answered however much comes; and a peer may read only when all is sent.
+            return true;
+        }
+        if hot.outbound.pending() > half {
             hot.set(flag::CHOKED);
         }
-        if hot.has(flag::CHOKED | flag::PARKED) {
-            return hot.has(flag::PARKED) && !cold.connection.is_open() && !hot.has(flag::CHOKED);
+        if hot.has(flag::CHOKED) {
+            return false;
+        }
+        if hot.has(flag::PARKED) {
+            return !cold.connection.is_open();
         }
         self.walking == 0 || !cold.connection.is_open() || !self.must_wait(id, slot)
     }
 
+    /// Whether what comes from it is thrown away: it is read after all others.
+    pub fn is_discarded(&self, id: ConnectionId) -> bool {
+        let cold = self.slots.live(id).and_then(|slot| self.slots.get(slot)).map(|(_, cold)| cold);
+        cold.is_some_and(|cold| cold.connection.is_draining())
+    }
+
     /// Whether it may be read from more than once before the next flush. One that is sent away is told so first: what it sends
-    /// behind that is thrown away, and past a limit it is reset.
+    /// after that is thrown away.
     pub fn takes_more(&self, id: ConnectionId) -> bool {
         let cold = self.slots.live(id).and_then(|slot| self.slots.get(slot)).map(|(_, cold)| cold);
         cold.is_some_and(|cold| cold.connection.is_open() || cold.connection.is_connecting())

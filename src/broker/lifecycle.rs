@@ -1,6 +1,7 @@
 //! How connections come and go: from accept to reap, with exactly one end for each.
 
 use core::net::SocketAddr;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use log::Level;
@@ -288,6 +289,11 @@ impl Broker {
         self.drop_earlier(slot);
         let id = self.slots.id(slot);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
+        if hot.has(flag::CHOKED) {
+            // What it sends leads to nothing any more. It is discarded, or the peer would never come to read why.
+            hot.clear(flag::CHOKED);
+            self.resumed.push(id);
+        }
         if cold.cause.is_none() {
             cold.cause = Some(reason.cause);
             log::debug!("{} {id} ends: {}", cold.peer(), reason.cause);
@@ -370,6 +376,7 @@ impl Broker {
         let due = self.timers.now().after(self.limits.close_timeout);
         if cold.connection.is_subscribed() {
             self.settle(slot);
+            self.push_end(slot);
         }
         if let Some(cold) = self.slots.cold(slot) {
             cold.connection.drain();
@@ -383,8 +390,13 @@ impl Broker {
 
     /// The peer's socket is broken.
     pub fn broken(&mut self, id: ConnectionId) {
+        self.failed(id, &ErrorKind::ConnectionReset.into());
+    }
+
+    /// The peer's socket is broken, as that error says.
+    pub fn failed(&mut self, id: ConnectionId, error: &io::Error) {
         if let Some(slot) = self.slots.live(id) {
-            self.end(slot, Cause::Reset);
+            self.end(slot, Cause::of_socket(error));
         }
     }
 

@@ -90,8 +90,8 @@ impl Broker {
                     self.weigh(slot);
                     return false;
                 }
-                Err(_) => {
-                    self.end(slot, Cause::Reset);
+                Err(error) => {
+                    self.end(slot, Cause::of_socket(&error));
                     return false;
                 }
             }

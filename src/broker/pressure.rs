@@ -297,7 +297,8 @@ impl Broker {
         // Without its 101 a peer would take a Close frame for a response.
         let unswitched = hot.has(flag::UNSWITCHED);
         hot.outbound.truncate(&mut self.batches);
-        if cold.connection.is_streaming() && (cause != Cause::OutboundTotal || hot.outbound.is_empty()) {
+        // Nor is there a stream to end, if its head is gone.
+        if cold.connection.is_streaming() && !unswitched && (cause != Cause::OutboundTotal || hot.outbound.is_empty()) {
             return self.end_stream(slot, cause);
         }
         if unswitched || !cold.connection.is_open() || (cause == Cause::OutboundTotal && !hot.outbound.is_empty()) {

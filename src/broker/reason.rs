@@ -1,6 +1,7 @@
 //! Why connections end: one enum that events, log lines, Close frames and metrics share, and the counters.
 
 use std::fmt;
+use std::io::{self, ErrorKind};
 
 use crate::proto::close::CloseCode;
 use crate::proto::frame::Failure;
@@ -82,6 +83,11 @@ causes! {
 }
 
 impl Cause {
+    /// Of a socket's error: some systems give up a peer that acknowledges nothing.
+    pub(crate) fn of_socket(error: &io::Error) -> Cause {
+        if error.kind() == ErrorKind::TimedOut { Cause::WriteTimeout } else { Cause::Reset }
+    }
+
     pub(crate) fn of(failure: &Failure) -> Cause {
         match failure.code {
             CloseCode::INVALID_PAYLOAD => Cause::InvalidPayload,

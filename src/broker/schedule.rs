@@ -159,6 +159,7 @@ impl Schedule {
         place.queued = true;
         place.since = broker.now();
         let tier = match place.usual {
+            _ if broker.is_discarded(id) => LATE,
             ..=LITTLE => QUICK,
             UNKNOWN => NEW,
             _ if place.chatty => LATE,
@@ -277,7 +278,7 @@ impl Schedule {
             }
             Ok(ReadOutcome::Empty) => {}
             Ok(ReadOutcome::End) => broker.eof(id),
-            Err(_) => broker.broken(id),
+            Err(error) => broker.failed(id, &error),
         }
         broker.spend(cost::READ);
         self.queues.charge(tier, broker.spent() - began);

@@ -44,7 +44,7 @@ pub mod flag {
     pub const LOOPBACK: u32 = 1 << 11;
     /// A message is under way, and `Cold::message_due` holds.
     pub const UNFINISHED: u32 = 1 << 12;
-    /// The 101 is queued, and nothing of it was sent: until then the peer takes no frame for one.
+    /// The 101, or the head of a stream, is queued, and nothing of it was sent: until then the peer takes no frame for one.
     pub const UNSWITCHED: u32 = 1 << 13;
     /// Was blocked and has not been drained since: `Hot::write_due` goes on unless there is progress.
     pub const STALLED: u32 = 1 << 14;

@@ -2,9 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use mio::net::TcpListener;
 use mio::{Interest, Registry, Token};
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::transport::Transport;
@@ -50,6 +53,20 @@ impl Listener {
         Ok(Listener { inner: TcpListener::from_std(listener), address })
     }
 
+    /// Ends the connections that it accepts when the peer has acknowledged nothing for so long of what was sent, as one does
+    /// that has lost its network: without that they stay until the system gives up, which takes a quarter of an hour. Only
+    /// Linux can; elsewhere a stream may stay that long.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
+        // It is handed on to accepted sockets, which saves a call for each.
+        #[cfg(target_os = "linux")]
+        SockRef::from(&self.inner).set_tcp_user_timeout(Some(timeout))?;
+        let _ = timeout;
+        Ok(())
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -78,5 +95,24 @@ impl Listener {
     /// The poll's.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.register(&mut self.inner, token, Interest::READABLE)
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepted_sockets_have_the_timeout_of_the_listener() {
+        let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        listener.set_write_timeout(Duration::from_millis(1234)).unwrap();
+        let _peer = std::net::TcpStream::connect(listener.address()).unwrap();
+        let Transport::Plain(stream) = loop {
+            match listener.accept() {
+                Ok((transport, _)) => break transport,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        };
+        assert_eq!(SockRef::from(&stream).tcp_user_timeout().unwrap(), Some(Duration::from_millis(1234)));
     }
 }

@@ -15,8 +15,9 @@
 //! | OPEN | our Close (`close`) | CLOSING |
 //! | CLOSING | the peer's Close, or a failure (`receive`) | CLOSED, draining |
 //!
-//! Draining discards what still arrives until the peer ends the stream: a socket that is closed with unread input
-//! answers with a reset, which can swallow the Close frame or the response that was sent before.
+//! Draining discards what still arrives until the peer ends the stream (RFC 9112 §9.6): a socket that is closed with
+//! unread input answers with a reset, which can swallow the Close frame or the response that was sent before. Many peers
+//! read nothing before they have sent all that they have to say.
 
 use bytes::Bytes;
 
@@ -27,8 +28,10 @@ use super::http::{BodyReader, HeadScan, Refusal, Request};
 use super::message::{Kind, Message};
 use crate::limits::Limits;
 
-/// How much is discarded behind the end of a connection, in bytes, before it is dropped.
-pub const MAX_DRAIN: u32 = 64 * 1024;
+/// How much is discarded after the end of a connection, in bytes, before it is dropped. It is what a peer may have had on
+/// its way, and not less than the longest upload that somebody tries: it costs a read, and no memory. `close_timeout` ends
+/// it, too.
+pub const MAX_DRAIN: u32 = 256 * 1024 * 1024;
 
 /// How much a peer may send behind a request that is answered with a stream, in bytes: it is discarded.
 pub const MAX_BEHIND_STREAM: u32 = 4 * 1024;

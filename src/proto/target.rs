@@ -175,6 +175,14 @@ impl<'a> Query<'a> {
         value.map(Some).map_err(|error| bad_parameter(name, &format!("percent-encoded UTF-8, but {error}")))
     }
 
+    /// The value of the last parameter that has one and whose name is of that kind, decoded.
+    pub fn last_where(self, is_name: impl Fn(&str) -> bool) -> Option<Result<Cow<'a, str>, DecodeError>> {
+        let named = self
+            .parts()
+            .filter(|(name, value)| !value.is_empty() && form_decode(name).is_ok_and(|name| is_name(&name)));
+        named.last().map(|(_, value)| form_decode(value))
+    }
+
     /// A switch: `0` and `false`, `1` and `true`; `None` if the parameter is not there.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Door, Intent, Page, Relay, foreign, is_no_channel, own};
 use crate::broker::Published;
 use crate::broker::event::Exchange;
-use crate::broker::followers::StreamFormat;
+use crate::broker::followers::{StreamFormat, stream_head};
 use crate::channel::log::{From, MemberId};
 use crate::channel::name::{ChannelName, NameError};
 use crate::channel::position::Position;
@@ -93,7 +93,7 @@ fn get(request: &Request, page: Option<Page>) -> Result<Get, Refusal> {
     let follow = |format: StreamFormat| {
         let from = from(request)?.unwrap_or(From::Now);
         if request.method() == "HEAD" {
-            return Ok(Get::Answer(Response::new(Status::OK).with_body(format.media_type(), "")));
+            return Ok(Get::Answer(stream_head(format, request)));
         }
         Ok(Get::Follow(format, from, sender_name(request)?))
     };

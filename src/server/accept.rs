@@ -14,6 +14,9 @@ use crate::proto::http::{Refusal, Response, Status};
 /// The most connections that one listener accepts per turn.
 const MAX_ACCEPTS: usize = 64;
 
+/// How many reads of 4 KiB of a peer that there is no room for are discarded: more than a request is.
+const MAX_DISCARDED: usize = 16;
+
 /// How long accepting pauses when descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -90,4 +93,11 @@ fn refuse_unseen(transport: &mut Transport, seconds: u64) {
     // Best effort: it may have gone already.
     let _ = transport.write(&Response::problem(&refusal).closing().encode());
     transport.shutdown();
+    // What has come already is taken: a socket that is closed with unread input sends a reset, which can swallow the answer.
+    let mut discarded = [0; 4096];
+    for _ in 0..MAX_DISCARDED {
+        if !matches!(transport.read(&mut discarded), Ok(1..)) {
+            break;
+        }
+    }
 }

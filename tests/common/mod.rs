@@ -188,6 +188,16 @@ impl Peer {
         self.read[self.taken - count..self.taken].to_vec()
     }
 
+    /// What is in the next chunk (RFC 9112 §7.1); nothing in the last.
+    #[track_caller]
+    pub fn read_chunk(&mut self) -> Vec<u8> {
+        let size = String::from_utf8(self.read_until(b"\r\n")).unwrap();
+        let size = usize::from_str_radix(size.trim_end(), 16).unwrap_or_else(|_| panic!("no chunk: {size:?}"));
+        let content = self.read_exact(size);
+        assert_eq!(self.read_exact(2), b"\r\n", "a chunk ends with a line end");
+        content
+    }
+
     #[track_caller]
     pub fn read_frame(&mut self) -> Frame {
         let start = self.read_exact(2);

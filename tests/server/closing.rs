@@ -1,7 +1,11 @@
 //! Ends, good and bad.
 
+use slotcast::broker::event::{Accept, Event};
+use slotcast::proto::close::CloseCode;
+
 use crate::common::{
-    BINARY, Broker, CLOSE, FIN, Peer, TEXT, close_payload, frame, pattern, post, shown, upgrade_request,
+    BINARY, Broker, CLOSE, DEADLINE, FIN, PING, PONG, Peer, TEXT, bind, close_payload, frame, pattern, post, shown,
+    upgrade_request,
 };
 
 /// RFC 6455 §5.5.1, §7.1.2 and §7.4: the code comes back, then the stream ends in good order.
@@ -72,15 +76,108 @@ fn the_close_frame_is_readable_also_when_more_was_sent_behind_it() {
 /// A peer that floods instead of ending its side is dropped: nobody is discarded for ever.
 #[test]
 fn who_goes_on_sending_behind_a_close_is_dropped() {
-    let broker = Broker::start(|_| {});
+    let broker = Broker::start(|config| config.limits.close_timeout = DEADLINE * 10);
     let mut peer = broker.join("/chat");
     peer.send(CLOSE, &close_payload(1000, ""));
     peer.expect_close(1000);
-    let flood = pattern(1, 64 * 1024);
+    let flood = vec![0; 1 << 20];
     let mut writes = 0;
     while std::io::Write::write_all(&mut peer.stream, &flood).is_ok() {
         writes += 1;
-        assert!(writes < 1000, "64 MB were taken");
+        assert!(writes < 300, "300 MiB were taken");
+    }
+    assert!(writes >= 256, "of a long upload {writes} MiB were taken, and its end would have been a reset");
+}
+
+/// RFC 9112 §9.6: most clients read nothing before they have sent all that they have to say. With 64 KiB discarded, and then a
+/// reset, the code of what was refused was lost: browsers saw 1006 for 1009, and HTTP clients a broken pipe for 413.
+#[test]
+fn who_has_much_on_its_way_reads_why_it_was_refused() {
+    let broker = Broker::start(|config| {
+        config.limits.max_control_rate = 3;
+        config.limits.close_timeout = DEADLINE;
+    });
+    let header = |first: u8, length: u64| [&[first, 0xff][..], &length.to_be_bytes(), &[1, 2, 3, 4]].concat();
+    let mib = |count: u64| count << 20;
+    let deflate = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    for (extension, beginning, length, code) in [
+        ("", header(FIN | BINARY, mib(1) + 100_000), mib(1) + 100_000, 1009),
+        ("", header(FIN | BINARY, mib(8)), mib(8), 1009),
+        ("", header(FIN | BINARY, mib(64)), mib(64), 1009),
+        (deflate, header(FIN | 0x40 | BINARY, mib(64)), mib(64), 1009),
+        // The message of which it is the last fragment becomes too long.
+        ("", [frame(BINARY, &[0; 1000]), header(FIN, mib(8))].concat(), mib(8), 1009),
+        ("", [frame(FIN | TEXT, b"\xff"), header(FIN | BINARY, mib(8))].concat(), mib(8), 1007),
+        ("", [frame(FIN | PING, b"").repeat(4), header(FIN | BINARY, mib(8))].concat(), mib(8), 1008),
+        ("", frame(FIN | 0x4, b""), mib(8), 1002),
+    ] {
+        let mut peer = Peer::connect(broker.address);
+        peer.write(upgrade_request("/quiet?echo=0", extension).as_bytes());
+        let head = peer.read_head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        send_all(&mut peer, &beginning, length);
+        let told = loop {
+            let told = peer.read_frame();
+            if told.opcode != PONG {
+                break told;
+            }
+        };
+        assert_eq!((told.opcode, &told.payload[..2]), (CLOSE, &u16::to_be_bytes(code)[..]), "{length} B for {code}");
+        peer.shut();
+        peer.expect_end();
+    }
+    for (head, length, status) in [
+        (format!("POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", mib(64)), mib(64), 413),
+        ("POST /chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n800000\r\n".into(), mib(8), 413),
+        ("PATCH /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8388608\r\n\r\n".into(), mib(8), 413),
+        (
+            "POST /chat HTTP/1.1\r\nHost: localhost\r\nOrigin: http://else\r\nContent-Length: 8388608\r\n\r\n".into(),
+            mib(8),
+            403,
+        ),
+        ("POST /chat HTTP/1.1\r\nHost: else\r\nContent-Length: 8388608\r\n\r\n".into(), mib(8), 421),
+        ("POST /chat HTTP/1.1\r\nContent-Length: 8388608\r\n\r\n".into(), mib(8), 400),
+        ("GET /chat HTTP/1.1\r\nHost: localhost\r\nX: ".into(), mib(8), 431),
+    ] {
+        let mut peer = Peer::connect(broker.address);
+        send_all(&mut peer, head.as_bytes(), length);
+        let told = peer.read_head();
+        assert!(told.starts_with(&format!("HTTP/1.1 {status} ")), "{told} to {head}");
+        peer.shut();
+        peer.read_to_end();
+    }
+}
+
+/// The broker has closed for its own reasons, and the peer was in the middle of something.
+#[test]
+fn who_has_much_on_its_way_reads_why_it_was_closed() {
+    let server = bind(|config| config.limits.close_timeout = DEADLINE);
+    let broker = Broker::running(server, |server, event| match event {
+        Event::Handshake(handshake) => {
+            server.accept(handshake, &Accept::default());
+        }
+        Event::Message(id, _) => {
+            server.close(id, CloseCode(4001), "enough");
+        }
+        _ => {}
+    });
+    let mut peer = broker.join("/chat");
+    let header = [&[FIN | BINARY, 0xff][..], &(8_u64 << 20).to_be_bytes(), &[1, 2, 3, 4]].concat();
+    send_all(&mut peer, &[frame(FIN | TEXT, b"anything"), header].concat(), 8 << 20);
+    assert_eq!(peer.expect_close(4001), "enough");
+    peer.shut();
+    peer.expect_end();
+}
+
+/// All of it, before anything is read.
+fn send_all(peer: &mut Peer, beginning: &[u8], length: u64) {
+    peer.write(beginning);
+    let block = vec![b'x'; 1 << 20];
+    let mut left = usize::try_from(length).unwrap();
+    while left > 0 {
+        let count = left.min(block.len());
+        peer.write(&block[..count]);
+        left -= count;
     }
 }
 

@@ -32,10 +32,8 @@ fn block(peer: &mut Peer, end: &str) -> String {
 
 #[track_caller]
 fn any_block(peer: &mut Peer, end: &str) -> String {
-    let mut text = String::new();
-    while !text.ends_with(end) {
-        text.push(char::from(peer.read_exact(1)[0]));
-    }
+    let text = String::from_utf8(peer.read_chunk()).unwrap();
+    assert_eq!(text.find(end), text.len().checked_sub(end.len()), "a chunk is one block or line: {text:?}");
     text
 }
 
@@ -51,9 +49,13 @@ fn every_kind_of_follower_gets_what_every_door_publishes() {
     let broker = Broker::start(|_| {});
     let mut raw = broker.join("/chat");
     let (mut sse, head) = follow(&broker, "/chat", "text/event-stream", "");
-    for field in
-        ["Cache-Control: no-store, no-transform", "X-Accel-Buffering: no", "Connection: close", "Slotcast-Position: "]
-    {
+    for field in [
+        "Cache-Control: no-store, no-transform",
+        "X-Accel-Buffering: no",
+        "Connection: close",
+        "Slotcast-Position: ",
+        "Transfer-Encoding: chunked",
+    ] {
         assert!(head.contains(field), "{head}");
     }
     let (mut lines, _) = follow(&broker, "/chat", "application/x-ndjson", "");
@@ -93,6 +95,17 @@ fn a_follower_resumes_behind_what_it_has() {
     assert!(!head.contains("Slotcast-Lost"), "{head}");
     block(&mut peer, "\n\n");
     assert_eq!(block(&mut peer, "\n\n"), format!("id: {}\ndata: e\n\n", positions[4]));
+    // Libraries spell the parameter in their own ways, and append it to whatever URL they were opened with.
+    for name in ["lastEventID", "lastEventId", "Last-Event-ID", "last_event_id", "LASTEVENTID"] {
+        for (accept, end) in [("text/event-stream", "\n\n"), ("application/x-ndjson", "\n")] {
+            let target = format!("/chat?since=all&{name}={}&{name}={}", positions[2], positions[3]);
+            let (mut peer, _) = follow(&broker, &target, accept, "");
+            block(&mut peer, end);
+            assert!(block(&mut peer, end).contains(&positions[4]), "{name}, {accept}");
+        }
+        let polled = ask(broker.address, get(&format!("/chat?{name}={}", positions[3]), "")).text();
+        assert!(polled.contains("\"e\"") && !polled.contains("\"d\""), "{name}: {polled}");
+    }
     // Two are kept no more behind the first; after a restart nobody knows how many.
     for (from, header, count) in
         [(positions[0].as_str(), "1", "1"), ("zzzzzzzz.3", "unknown", "null"), ("?", "unknown", "null")]
@@ -241,6 +254,8 @@ fn a_stream_shows_that_it_lives_and_ends_with_its_peer() {
     assert_eq!(block(&mut sse, "\n\n"), ":\n\n");
     sse.shut();
     assert_eq!(broker.next_cause(), "peer_vanished");
+    while !sse.read_chunk().is_empty() {}
+    sse.expect_end();
     let (mut lines, _) = follow(&broker, "/chat", "application/x-ndjson", "");
     lines.write(&vec![b'x'; 5000]);
     assert_eq!(broker.next_cause(), "connection_reset");
@@ -261,9 +276,32 @@ fn a_shutdown_ends_streams_and_answers_those_who_wait() {
     ask(broker.address, get("/-/health", ""));
     broker.handle.shutdown(Duration::from_secs(5)).unwrap();
     let rest = String::from_utf8(sse.read_to_end()).unwrap();
-    assert!(rest.ends_with("data: last\n\n"), "{rest}");
+    assert!(rest.ends_with("data: last\n\n\r\n0\r\n\r\n"), "{rest}");
     let answer = Answer::read(&mut poller);
     assert_eq!((answer.status, answer.header("connection")), (200, Some("close")), "{answer:?}");
+}
+
+/// RFC 9112 §6.1: who speaks HTTP/1.0 knows no chunks; a stream ends with the connection.
+#[test]
+fn a_stream_of_http10_has_no_chunks() {
+    let broker = Broker::start(|_| {});
+    let kinds = [("text/event-stream", "retry: ", "\n\n"), ("application/x-ndjson", "{\"type\":\"welcome\"", "\n")];
+    for (accept, started, end) in kinds {
+        let mut peer = Peer::connect(broker.address);
+        peer.write(format!("GET /chat HTTP/1.0\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n").as_bytes());
+        let head = peer.read_head();
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && !head.contains("Transfer-Encoding"), "{head}");
+        assert!(peer.read_until(b"\n").starts_with(started.as_bytes()));
+        // In the same channel there are chunks, too.
+        let (mut other, _) = follow(&broker, "/chat", accept, "");
+        block(&mut other, end);
+        post(broker.address, "/chat", "", b"hello");
+        assert!(block(&mut other, end).contains("hello"));
+        peer.read_until(b"hello");
+        peer.shut();
+        let rest = peer.read_to_end();
+        assert!(!rest.contains(&b'\r'), "{rest:?}");
+    }
 }
 
 #[test]
@@ -275,7 +313,13 @@ fn a_head_request_follows_nothing() {
             format!("HEAD /chat HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAccept: {accept}\r\n\r\n"),
         );
         assert_eq!((head.status, head.body.len()), (200, 0), "{accept}");
-        assert!(head.header("content-type").unwrap().starts_with(accept));
+        // RFC 9110 §9.3.2: the fields of GET, but for where it begins, which is found out by joining.
+        let (_, followed) = follow(&broker, "/chat", accept, "");
+        let fields = |head: &str| {
+            let lines = head.lines().filter(|line| !line.starts_with("Slotcast-Position") && !line.starts_with("Date"));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(fields(&head.head), fields(&followed), "{accept}");
     }
 }
 

@@ -43,8 +43,6 @@ enum Mode {
     Json,
     Sse,
     Ndjson,
-    /// One block follows, and nothing else.
-    TryAgain,
     Rest,
     Over,
 }
@@ -54,6 +52,8 @@ enum Mode {
 pub struct Incoming {
     bytes: Vec<u8>,
     mode: Mode,
+    /// Whether the stream is one of chunks.
+    chunked: bool,
     /// Whether each answer that is awaited is one to HEAD, as far as that is known.
     heads: VecDeque<bool>,
     /// What it offered last of permessage-deflate.
@@ -125,13 +125,19 @@ impl Incoming {
         match self.mode {
             Mode::Http => self.answer(at),
             Mode::Raw | Mode::Json => self.frame(at),
-            Mode::Sse => block(bytes).map(|(length, said)| (length, Some(Item::Said(said)))),
-            Mode::Ndjson => line(bytes).map(|(length, said)| (length, Some(Item::Said(said)))),
-            Mode::TryAgain => {
-                let (length, said) = block(bytes)?;
-                assert!(said["event"] == "opening" && said["id"].is_null(), "{said}");
-                self.mode = Mode::Over;
-                Some((length, Some(Item::TryAgain)))
+            Mode::Sse | Mode::Ndjson => {
+                let read = if self.mode == Mode::Sse { block } else { line };
+                if !self.chunked {
+                    return read(bytes).map(|(length, said)| (length, Some(Item::Said(said))));
+                }
+                let (length, content) = chunk(bytes)?;
+                if content.is_empty() {
+                    self.mode = Mode::Over;
+                    return Some((length, None));
+                }
+                let (end, said) = read(content).expect("a whole one");
+                assert_eq!(end, content.len(), "a chunk is one block or line");
+                Some((length, Some(Item::Said(said))))
             }
             // To a head that never ended: nobody knew that it asked for no body.
             Mode::Rest => Some((bytes.len(), None)),
@@ -168,11 +174,22 @@ impl Incoming {
         }
         let Some(length) = head.field("Content-Length") else {
             self.mode = begin_stream(&head);
-            return Some((end, (self.mode != Mode::TryAgain).then_some(Item::Begun(head))));
+            self.chunked = head.field("Transfer-Encoding").is_some();
+            if self.heads.pop_front() == Some(true) {
+                self.mode = Mode::Over;
+                return Some((end, Some(Item::Response(head, None))));
+            }
+            return Some((end, Some(Item::Begun(head))));
         };
         let length: usize = if self.heads.front() == Some(&true) { 0 } else { length.parse().expect("a length") };
         let body = bytes.get(end..end + length)?.to_vec();
         let body = (self.heads.pop_front() != Some(true)).then_some(body);
+        if let (Some(body), Some("text/event-stream; charset=utf-8")) = (&body, head.field("Content-Type")) {
+            let (all, said) = block(body).expect("a whole block");
+            assert!(all == body.len() && said["event"] == "opening" && said["id"].is_null(), "{said}");
+            self.mode = Mode::Over;
+            return Some((end + length, Some(Item::TryAgain)));
+        }
         Some((end + length, Some(self.response(head, body))))
     }
 
@@ -246,12 +263,23 @@ fn begin_stream(head: &Head) -> Mode {
     assert_eq!(head.field("Connection"), Some("close"), "a stream ends with the connection");
     assert_eq!(head.field("Cache-Control"), Some("no-store, no-transform"));
     assert_eq!(head.field("X-Accel-Buffering"), Some("no"));
-    match (head.field("Content-Type"), head.field("Slotcast-Position")) {
-        (Some("text/event-stream; charset=utf-8"), Some(_)) => Mode::Sse,
-        (Some("text/event-stream; charset=utf-8"), None) => Mode::TryAgain,
-        (Some("application/x-ndjson"), Some(_)) => Mode::Ndjson,
+    assert!(matches!(head.field("Transfer-Encoding"), Some("chunked") | None), "{head:?}");
+    match head.field("Content-Type") {
+        Some("text/event-stream; charset=utf-8") => Mode::Sse,
+        Some("application/x-ndjson") => Mode::Ndjson,
         _ => panic!("no stream of ours: {head:?}"),
     }
+}
+
+/// A whole chunk (RFC 9112 §7.1): its length, and what is in it; nothing in the last one.
+pub fn chunk(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let line = bytes.windows(2).position(|two| two == b"\r\n")?;
+    let size = std::str::from_utf8(&bytes[..line]).expect("a size");
+    assert!(!size.is_empty() && size.bytes().all(|byte| byte.is_ascii_hexdigit()), "no size of a chunk: {size:?}");
+    let (start, size) = (line + 2, usize::from_str_radix(size, 16).expect("a size"));
+    let end = start + size;
+    assert_eq!(bytes.get(end..end + 2)?, b"\r\n", "a chunk ends with a line end");
+    Some((end + 2, &bytes[start..end]))
 }
 
 /// A whole frame: its length, its opcode with the bit of what is compressed, and its payload.

@@ -17,7 +17,7 @@ use slotcast::limits::{Limits, SlowConsumer};
 use slotcast::proto::message::Message;
 use slotcast::proto::origin::OriginRules;
 
-use crate::incoming::{Incoming, Item};
+use crate::incoming::{Incoming, Item, chunk};
 use crate::peer::slot_of;
 use crate::random::Random;
 use crate::wire;
@@ -104,12 +104,19 @@ impl Peer {
         if self.kind == Kind::Json { told_by_event(&text) } else { Some(told_by_payload(&text)) }
     }
 
-    /// What stands before each separator, without the response's head.
+    /// The chunks that are whole, each of which is one block or line, without the response's head.
     fn pieces(&mut self, separator: &str) -> Vec<String> {
-        let text = std::str::from_utf8(&self.sent).expect("text");
-        let Some(end) = text.rfind(separator).map(|at| at + separator.len()) else { return Vec::new() };
-        let pieces = text[..end].split(separator).filter(|piece| !piece.is_empty()).map(str::to_owned).collect();
-        self.sent.drain(..end);
+        if self.sent.starts_with(b"H") {
+            let Some(end) = self.sent.windows(4).position(|four| four == b"\r\n\r\n") else { return Vec::new() };
+            self.sent.drain(..end + 4);
+        }
+        let mut pieces = Vec::new();
+        while let Some((length, content)) = chunk(&self.sent) {
+            let text = std::str::from_utf8(content).expect("text");
+            let piece = text.strip_suffix(separator).filter(|piece| !piece.contains(separator));
+            pieces.extend((!text.is_empty()).then(|| piece.expect("one block or line a chunk").to_owned()));
+            self.sent.drain(..length);
+        }
         pieces
     }
 

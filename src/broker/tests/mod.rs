@@ -1,6 +1,7 @@
 //! The broker by examples, without sockets.
 
 mod bounds;
+mod discarding;
 mod followers;
 mod history;
 mod inbound;

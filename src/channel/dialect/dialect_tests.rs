@@ -11,7 +11,15 @@ use crate::channel::position::Epoch;
 use crate::proto::message::{Kind, Message};
 use crate::proto::testing::Random;
 
-const ALL: [Encoding; 5] = [Encoding::Raw, Encoding::Json, Encoding::Sse, Encoding::Ndjson, Encoding::Poll];
+const ALL: [Encoding; 7] = [
+    Encoding::Raw,
+    Encoding::Json,
+    Encoding::Sse,
+    Encoding::Ndjson,
+    Encoding::SseUnchunked,
+    Encoding::NdjsonUnchunked,
+    Encoding::Poll,
+];
 
 /// What a peer may choose, at its worst.
 const HOSTILE: [&str; 14] = [
@@ -47,11 +55,20 @@ fn at<'a>(channel: &'a str, offset: u64, entry: &'a Entry) -> Event<'a> {
     Event::Message { context: Context { channel, position: position(offset) }, entry: entry.view() }
 }
 
-/// The bytes of an event, and a check that what stood before them stays.
+/// The bytes of an event, and a check that what stood before them stays. Those of one that is a chunk are what is in it.
 fn encoded(encoding: Encoding, event: &Event<'_>) -> Vec<u8> {
     let mut bytes = b"before".to_vec();
     encoding.encode(event, &mut bytes);
-    bytes.strip_prefix(b"before").expect("what stood there before stays").to_vec()
+    let bytes = bytes.strip_prefix(b"before").expect("what stood there before stays");
+    let unchunked = match encoding {
+        Encoding::Sse => Encoding::SseUnchunked,
+        Encoding::Ndjson => Encoding::NdjsonUnchunked,
+        _ => return bytes.to_vec(),
+    };
+    let content = encoded(unchunked, event);
+    let chunk = [format!("{:04x}\r\n", content.len()).as_bytes(), &content, b"\r\n"].concat();
+    assert!(bytes == if content.is_empty() { &b""[..] } else { &chunk }, "{event:?} is a chunk, or nothing");
+    content
 }
 
 /// The payload of one text frame whose length has its shortest form; of nothing, nothing.
@@ -87,7 +104,7 @@ fn object(event: &Event<'_>) -> Value {
 fn the_ledger() {
     assert_eq!(size_of::<Encoding>(), 2);
     for encoding in ALL {
-        let tells = matches!(encoding, Encoding::Json | Encoding::Sse | Encoding::Ndjson);
+        let tells = !matches!(encoding, Encoding::Raw | Encoding::Poll);
         assert_eq!((encoding.tells_presence(), encoding.tells_lost()), (tells, tells), "{encoding:?}");
     }
 }
@@ -279,8 +296,8 @@ fn a_stream_opens_with_the_delay_and_where_it_begins() {
     sse::opening(&mut stream, 2345, Some(position(7)));
     assert_eq!(stream, b"retry: 2345\nid: k3f9a2c1.7\n\n");
     let bom = entry(Message::text("\u{FEFF}bom"), None, None);
-    Encoding::Sse.encode(&Event::Heartbeat, &mut stream);
-    Encoding::Sse.encode(&Event::Direct { entry: bom.view() }, &mut stream);
+    Encoding::SseUnchunked.encode(&Event::Heartbeat, &mut stream);
+    Encoding::SseUnchunked.encode(&Event::Direct { entry: bom.view() }, &mut stream);
     let told = sse_parser::read(&stream);
     assert_eq!((told.retry, told.id.as_str(), told.comments), (Some(2345), "k3f9a2c1.7", 1));
     let [event] = told.events.as_slice() else { panic!("one event: {told:?}") };
@@ -288,6 +305,17 @@ fn a_stream_opens_with_the_delay_and_where_it_begins() {
     stream.clear();
     sse::opening(&mut stream, 1, None);
     assert_eq!(stream, b"retry: 1\n\n");
+    let block = "retry: 2345\nid: k3f9a2c1.7\n\n";
+    for (encoding, opening, end) in [
+        (Encoding::Sse, format!("001c\r\n{block}\r\n"), &b"0\r\n\r\n"[..]),
+        (Encoding::SseUnchunked, block.to_owned(), b""),
+        (Encoding::Ndjson, String::new(), b"0\r\n\r\n"),
+        (Encoding::NdjsonUnchunked, String::new(), b""),
+    ] {
+        stream.clear();
+        encoding.open(2345, position(7), &mut stream);
+        assert_eq!((String::from_utf8_lossy(&stream).as_ref(), encoding.end()), (&*opening, end), "{encoding:?}");
+    }
 }
 
 fn normalized(text: &str) -> String {

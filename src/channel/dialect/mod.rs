@@ -1,5 +1,6 @@
 //! How a subscriber is told: one small file a dialect, which turns an event into bytes.
 
+mod chunked;
 pub mod command;
 #[cfg(test)]
 mod command_tests;
@@ -37,10 +38,14 @@ pub enum Encoding {
     Raw,
     /// `v1.slotcast.json`: one JSON object a WebSocket text frame, not compressed.
     Json,
-    /// Server-Sent Events.
+    /// Server-Sent Events, each a chunk of HTTP/1.1.
     Sse,
-    /// The objects of [`Encoding::Json`], one a line.
+    /// The objects of [`Encoding::Json`], one a line, each a chunk of HTTP/1.1.
     Ndjson,
+    /// As [`Encoding::Sse`], without chunks: for HTTP/1.0.
+    SseUnchunked,
+    /// As [`Encoding::Ndjson`], without chunks: for HTTP/1.0.
+    NdjsonUnchunked,
     /// The items of a JSON array, each with a comma before it; see [`poll`].
     Poll,
     /// As [`Encoding::Raw`], and messages are compressed with that window (RFC 7692).
@@ -201,8 +206,10 @@ impl Encoding {
         match self {
             Encoding::Raw | Encoding::RawDeflate(_) => raw::encode(event, by_reference, target),
             Encoding::Json | Encoding::JsonDeflate(_) => json::encode(event, target),
-            Encoding::Sse => sse::encode(event, target),
-            Encoding::Ndjson => ndjson::encode(event, target),
+            Encoding::Sse => chunked::write(target, |target| sse::encode(event, target)),
+            Encoding::Ndjson => chunked::write(target, |target| ndjson::encode(event, target)),
+            Encoding::SseUnchunked => sse::encode(event, target),
+            Encoding::NdjsonUnchunked => ndjson::encode(event, target),
             Encoding::Poll => poll::encode(event, target),
         }
     }
@@ -215,13 +222,36 @@ impl Encoding {
         }
     }
 
+    /// Appends what a stream begins with, before any event: when to come back, and where it begins.
+    pub fn open(self, retry_ms: u32, position: Position, target: &mut Vec<u8>) {
+        match self {
+            Encoding::Sse => chunked::write(target, |target| sse::opening(target, retry_ms, Some(position))),
+            Encoding::SseUnchunked => sse::opening(target, retry_ms, Some(position)),
+            _ => {}
+        }
+    }
+
+    /// What ends a stream: nothing where that is the connection's end.
+    pub fn end(self) -> &'static [u8] {
+        if self.is_chunked() { chunked::LAST } else { b"" }
+    }
+
+    /// Whether this is of a stream of chunks.
+    pub fn is_chunked(self) -> bool {
+        matches!(self, Encoding::Sse | Encoding::Ndjson)
+    }
+
     /// Whether this encoding has words for who joins and leaves.
     pub fn tells_presence(self) -> bool {
-        matches!(self.plain(), Encoding::Json | Encoding::Sse | Encoding::Ndjson)
+        matches!(self.plain(), Encoding::Json) || self.is_stream()
     }
 
     /// Whether this encoding has words, in band, for what was lost. An answer to a poll tells it in its first field.
     pub fn tells_lost(self) -> bool {
-        matches!(self.plain(), Encoding::Json | Encoding::Sse | Encoding::Ndjson)
+        self.tells_presence()
+    }
+
+    fn is_stream(self) -> bool {
+        self.is_chunked() || matches!(self, Encoding::SseUnchunked | Encoding::NdjsonUnchunked)
     }
 }

@@ -24,13 +24,22 @@ pub struct Response {
     headers: Vec<(Cow<'static, str>, Cow<'static, str>)>,
     body: Bytes,
     close: bool,
-    until_close: bool,
+    length: Length,
+}
+
+/// How the end of a body is told (RFC 9112 §6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Length {
+    Known,
+    UntilClose,
+    Chunked,
 }
 
 impl Response {
     /// An answer without a body. A status that is not a final one (200 to 599) is written as 500.
     pub fn new(status: Status) -> Response {
-        Response { status, content_type: "", headers: Vec::new(), body: Bytes::new(), close: false, until_close: false }
+        let (headers, body) = (Vec::new(), Bytes::new());
+        Response { status, content_type: "", headers, body, close: false, length: Length::Known }
     }
 
     /// An error as `application/problem+json` (RFC 9457): `title`, `status`, `detail`, `code`, and the refusal's
@@ -89,7 +98,14 @@ impl Response {
     /// Makes this the beginning of a stream that ends with the connection (RFC 9112 §6.3, rule 8): no `Content-Length`,
     /// `Connection: close`; the body, if there is one, is the stream's first bytes.
     pub fn until_close(mut self) -> Response {
-        self.until_close = true;
+        self.length = Length::UntilClose;
+        self.closing()
+    }
+
+    /// Makes this the beginning of a stream of chunks (RFC 9112 §7.1), after which the connection ends; the body, if there is
+    /// one, is the stream's first bytes, and in chunks already.
+    pub fn chunked(mut self) -> Response {
+        self.length = Length::Chunked;
         self.closing()
     }
 
@@ -131,8 +147,10 @@ impl Response {
             if !self.content_type.is_empty() && is_field_value(self.content_type.as_bytes()) {
                 push_header(&mut head, "Content-Type", self.content_type);
             }
-            if !self.until_close {
-                push_header(&mut head, "Content-Length", &self.body.len().to_string());
+            match self.length {
+                Length::Known => push_header(&mut head, "Content-Length", &self.body.len().to_string()),
+                Length::UntilClose => {}
+                Length::Chunked => push_header(&mut head, "Transfer-Encoding", "chunked"),
             }
         }
         // RFC 9110 §7.8: who sends Upgrade also sends the connection option of that name.
@@ -186,6 +204,9 @@ mod tests {
         let stream = Response::new(Status::OK).with_body("text/event-stream", "retry: 1\n\n").until_close();
         let type_and_close = "Content-Type: text/event-stream\r\nConnection: close\r\n\r\n";
         assert_eq!(text(&stream), format!("HTTP/1.1 200 OK\r\n{always}{type_and_close}retry: 1\n\n"));
+        let stream = Response::new(Status::OK).with_body("text/event-stream", "1\r\n:\r\n").chunked();
+        let chunked = type_and_close.replace("Connection", "Transfer-Encoding: chunked\r\nConnection");
+        assert_eq!(text(&stream), format!("HTTP/1.1 200 OK\r\n{always}{chunked}1\r\n:\r\n"));
         assert!(text(&Response::new(Status(299))).starts_with("HTTP/1.1 299 \r\n"));
         for status in [0, 100, 101, 199, 600, 65535] {
             assert!(text(&Response::new(Status(status))).starts_with("HTTP/1.1 500 Internal Server Error\r\n"));

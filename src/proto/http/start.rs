@@ -25,11 +25,13 @@ pub enum Start<P> {
 }
 
 /// What the request says; the first of these that is there counts: the header `Last-Event-ID`, the parameters
-/// `lastEventID`, `since` and `last`. What comes behind it is not looked at, so that an `EventSource` can resume under
+/// `lastEventID`, `since` and `last`. The others are not looked at, so that an `EventSource` can resume under
 /// whatever URL it was opened with.
 ///
 /// `lastEventID` stands in for the header where a script cannot set one, and is judged like it: one that is no position
 /// is of an unknown epoch, since an `EventSource` does not come back from an error. Empty ones are as good as none.
+/// Libraries spell it in other ways, too: case, dashes and underscores make no difference. They append it to the URL that
+/// they were opened with, which may have one already: so the last one counts.
 ///
 /// # Errors
 /// 400 `bad_parameter` for a `since` that is neither a position nor `all`, and for a `last` that is no number.
@@ -39,9 +41,8 @@ pub fn start<P: FromStr>(request: &Request) -> Result<Start<P>, Refusal> {
     if let Some(id) = header {
         return Ok(resume(str::from_utf8(id).ok()));
     }
-    match query.get("lastEventID") {
-        Ok(id) if id.as_deref().is_none_or(str::is_empty) => {}
-        id => return Ok(resume(id.ok().flatten().as_deref())),
+    if let Some(id) = query.last_where(is_last_event_id) {
+        return Ok(resume(id.ok().as_deref()));
     }
     if let Some(since) = query.get("since")? {
         return match &*since {
@@ -54,6 +55,12 @@ pub fn start<P: FromStr>(request: &Request) -> Result<Start<P>, Refusal> {
     let digits = Some(&*last).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     let count = digits.and_then(|text| text.parse().ok());
     count.map(Start::Last).ok_or_else(|| bad_parameter("last", "a number of messages"))
+}
+
+/// Whether a parameter is `lastEventID`, however it is spelt.
+fn is_last_event_id(name: &str) -> bool {
+    let letters = name.bytes().filter(|byte| !matches!(byte, b'-' | b'_'));
+    letters.map(|byte| byte.to_ascii_lowercase()).eq(*b"lasteventid")
 }
 
 fn resume<P: FromStr>(id: Option<&str>) -> Start<P> {
@@ -124,6 +131,19 @@ mod tests {
             ("lastEventID=%zz&since=7", "", UnknownEpoch),
             ("lastEventID=&since=7", "", Position(7)),
             ("lastEventID", "", Unspecified),
+            // event-source-polyfill, what is as long as the header, and others
+            ("lastEventId=9&since=7", "", Position(9)),
+            ("Last-Event-ID=9&since=7", "", Position(9)),
+            ("last_event_id=9&since=7", "", Position(9)),
+            ("LASTEVENTID=9", "", Position(9)),
+            ("last%2DEvent%2dId=%39", "", Position(9)),
+            ("last-event-id=bad&since=7", "", UnknownEpoch),
+            ("lastEventIds=9&xlastEventId=9&lastEvent=9", "", Unspecified),
+            // appended to what a page had in its URL already
+            ("lastEventID=9&lastEventId=11", "", Position(11)),
+            ("lastEventId=9&token=x&lastEventId=11", "", Position(11)),
+            ("lastEventID=9&lastEventId=", "", Position(9)),
+            ("lastEventId=9", "Last-Event-ID: 11\r\n", Position(11)),
             ("lastEventID=9&since=bad", "Last-Event-ID: 11\r\n", Position(11)),
             ("since=all", "last-event-id: \t11 \r\n", Position(11)),
             ("since=7", "Last-Event-ID: bad\r\n", UnknownEpoch),

@@ -1,0 +1,98 @@
+//! What comes after the end of a connection: it is read and thrown away, so that the peer gets to read why.
+
+use std::io;
+use std::time::Duration;
+
+use super::followers::World;
+use crate::broker::event::{Accept, ConnectionId};
+use crate::broker::schedule::{Inlet, Pace, ReadOutcome, Schedule};
+use crate::channel::log::From;
+use crate::limits::Limits;
+use crate::proto::close::CloseCode;
+use crate::proto::connection::MAX_DRAIN;
+use crate::proto::message::Message;
+
+/// A Close frame of a peer.
+const CLOSE: [u8; 6] = [0x88, 0x80, 1, 2, 3, 4];
+
+fn closed(world: &mut World) -> ConnectionId {
+    let id = world.accept(&Accept::join("/chat", From::Now));
+    world.flush();
+    assert_eq!(world.broker.receive(id, &CLOSE), CLOSE.len());
+    world.flush();
+    while world.broker.next_event().is_some() {}
+    id
+}
+
+#[test]
+fn so_much_is_discarded_and_not_for_longer_than_that() {
+    let mut world = World::new(Limits::default());
+    let id = closed(&mut world);
+    let block = [0; 64 * 1024];
+    for _ in 0..MAX_DRAIN as usize / block.len() {
+        assert_eq!(world.broker.receive(id, &block), block.len());
+    }
+    assert!(world.broker.is_live(id));
+    world.broker.receive(id, &[0]);
+    assert!(!world.broker.is_live(id), "past the limit it goes");
+    let id = closed(&mut world);
+    for (passed, is_live) in [(Duration::from_millis(4900), true), (Duration::from_millis(200), false)] {
+        world.now.instant += passed;
+        world.broker.advance(world.now);
+        world.broker.receive(id, &block);
+        world.broker.expire();
+        assert_eq!(world.broker.is_live(id), is_live, "what it sends gives it no more time");
+    }
+}
+
+/// One that was not read from, because it did not read either, is read from when it is closed: it may be sending, and will read
+/// when all is sent.
+#[test]
+fn who_was_choked_is_read_from_when_it_is_closed() {
+    let mut world = World::new(Limits { max_message: 4096, max_outbound: 8192, ..Limits::default() });
+    let id = world.accept(&Accept::join("/chat", From::Now));
+    world.flush();
+    world.wire.blocked_for(id);
+    for _ in 0..6 {
+        world.broker.publish("/chat", Message::text("_".repeat(900)), None, None);
+    }
+    world.flush();
+    assert!(!world.broker.wants_input(id), "it is choked");
+    world.broker.take_resumed();
+    assert!(world.broker.close(id, CloseCode(4000), ""));
+    assert_eq!(world.broker.take_resumed(), [id]);
+    assert_eq!(world.broker.receive(id, &CLOSE), CLOSE.len());
+    assert_eq!(world.broker.receive(id, &[0; 9000]), 9000);
+    world.flush();
+}
+
+/// Notes who is read from; each has something to say without end.
+struct Readers(Vec<u32>);
+
+impl Inlet for Readers {
+    fn read(&mut self, slot: u32, buffer: &mut [u8], _: bool) -> io::Result<ReadOutcome> {
+        self.0.push(slot);
+        buffer.fill(0);
+        Ok(ReadOutcome::Bytes { count: buffer.len(), drained: false })
+    }
+}
+
+/// Who is sent away costs those who stay nothing: it is read after them, and once a turn.
+#[test]
+fn who_is_discarded_is_read_last() {
+    let mut world = World::new(Limits::default());
+    let mut schedule = Schedule::new(Pace::default());
+    let discarded: Vec<ConnectionId> = (0..3).map(|_| closed(&mut world)).collect();
+    let stays = world.accept(&Accept::join("/chat", From::Now));
+    world.flush();
+    for id in discarded.iter().chain([&stays]) {
+        schedule.ready(&world.broker, *id, false);
+    }
+    let mut readers = Readers(Vec::new());
+    schedule.begin_turn();
+    while schedule.step(&mut world.broker, &mut readers) {}
+    assert_eq!(readers.0.first(), Some(&stays.slot()), "{:?}", readers.0);
+    for id in discarded {
+        assert_eq!(readers.0.iter().filter(|slot| **slot == id.slot()).count(), 1, "{:?}", readers.0);
+    }
+}

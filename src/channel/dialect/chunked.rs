@@ -1,0 +1,63 @@
+//! Chunks (RFC 9112 §7.1): each event of a stream is one, so that every range of a batch is whole chunks. Without them many
+//! clients read a stream in blocks, and a message waits for the next ones.
+
+/// What ends a stream.
+pub(super) const LAST: &[u8] = b"0\r\n\r\n";
+
+/// The size before a chunk until it is known. It has leading zeros, as it may, so that nothing is moved to make room.
+const SIZE: &[u8] = b"0000";
+
+/// Appends one chunk with what `encode` writes; nothing if it writes nothing, which would be the end of the stream.
+pub(super) fn write(target: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) {
+    let start = target.len();
+    target.extend_from_slice(SIZE);
+    target.extend_from_slice(b"\r\n");
+    let begin = target.len();
+    encode(target);
+    let mut left = target.len() - begin;
+    if left == 0 {
+        target.truncate(start);
+        return;
+    }
+    let mut at = start + SIZE.len();
+    while left > 0 {
+        if at == start {
+            // Only a chunk of 64 KiB or more has a longer size.
+            target.insert(at, b'0');
+            at += 1;
+        }
+        at -= 1;
+        if let Some(place) = target.get_mut(at) {
+            *place = b"0123456789abcdef"[left % 16];
+        }
+        left /= 16;
+    }
+    target.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (length, size) in [
+            (1, "0001"),
+            (15, "000f"),
+            (16, "0010"),
+            (0xfedc, "fedc"),
+            (0xffff, "ffff"),
+            (0x1_0000, "10000"),
+            (0x10_00ab, "1000ab"),
+        ] {
+            let mut target = b"before".to_vec();
+            let content = vec![b'x'; length];
+            write(&mut target, |target| target.extend_from_slice(&content));
+            let expected = [b"before", size.as_bytes(), b"\r\n", &content, b"\r\n"].concat();
+            assert!(target == expected, "{length}: {:?}", String::from_utf8_lossy(&target[..20.min(target.len())]));
+        }
+        let mut target = b"before".to_vec();
+        write(&mut target, |_| {});
+        assert_eq!(target, b"before", "a chunk of nothing is the last");
+    }
+}
