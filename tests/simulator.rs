@@ -47,8 +47,7 @@ use std::time::Instant;
 use slotcast::broker::reason::Cause;
 
 /// What happens in so many lives that it is missed if it does not.
-const HAPPENS: [&str; 9] = [
-    "acts in a flush",
+const HAPPENS: [&str; 8] = [
     "compressed by peers",
     "compressed by peers, going on",
     "compressed, full",

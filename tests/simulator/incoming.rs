@@ -195,7 +195,7 @@ impl Incoming {
 
     fn response(&mut self, head: Head, body: Option<Vec<u8>>) -> Item {
         if head.field("Connection").is_some_and(|text| text.ends_with("close")) {
-            self.mode = if head.status == 408 && body.is_none() { Mode::Rest } else { Mode::Over };
+            self.mode = if matches!(head.status, 408 | 503) && body.is_none() { Mode::Rest } else { Mode::Over };
         }
         Item::Response(head, body)
     }
