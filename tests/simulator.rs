@@ -85,7 +85,7 @@ fn any_life_of_a_broker() {
         generator::run(seed);
         return;
     }
-    let count = number("SLOTCAST_SEEDS").unwrap_or(2000);
+    let count = number("SLOTCAST_SEEDS").unwrap_or(1000);
     let base = any_seed();
     let begun = Instant::now();
     println!("{count} seeds from {base}");
