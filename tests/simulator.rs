@@ -47,7 +47,8 @@ use std::time::Instant;
 use slotcast::broker::reason::Cause;
 
 /// What happens in so many lives that it is missed if it does not.
-const HAPPENS: [&str; 8] = [
+const HAPPENS: [&str; 9] = [
+    "acts in a flush",
     "compressed by peers",
     "compressed by peers, going on",
     "compressed, full",
@@ -85,7 +86,7 @@ fn any_life_of_a_broker() {
         generator::run(seed);
         return;
     }
-    let count = number("SLOTCAST_SEEDS").unwrap_or(1000);
+    let count = number("SLOTCAST_SEEDS").unwrap_or(2000);
     let base = any_seed();
     let begun = Instant::now();
     println!("{count} seeds from {base}");

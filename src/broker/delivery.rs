@@ -6,10 +6,16 @@ use super::jobs::Job;
 use super::{Broker, Io, cost};
 use crate::channel::dialect::Encoding;
 
-/// A flush looks at the time whenever it has done so much, in nominal nanoseconds: 32 writes of little.
+/// A flush looks at the time whenever it has done so much, in nominal nanoseconds, unless a test wants it to look more often: 32
+/// writes of little.
 pub(super) const LOOK: u64 = 32 * cost::WRITE;
 
 impl Broker {
+    /// From now on a flush looks at the time whenever it has done so much, in nominal nanoseconds.
+    pub fn set_look(&mut self, look: u64) {
+        self.jobs.look = look;
+    }
+
     /// Writes all that is owed, however long that takes. Afterwards nobody who is open has more unsent than the limits allow.
     pub fn flush(&mut self, io: &mut impl Io) {
         while !self.flush_some(io) {}
@@ -35,7 +41,7 @@ impl Broker {
                 None => self.jobs.done(tier, queued, cost),
             }
             unlooked += cost;
-            if unlooked >= LOOK {
+            if unlooked >= self.jobs.look {
                 unlooked = 0;
                 if io.is_time_up() {
                     break;

@@ -2,7 +2,6 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 
-use super::delivery::LOOK;
 use super::jobs::{self, Job, Jobs};
 use super::offer::MOST_AT_ONCE;
 use super::reason::Cause;
@@ -111,7 +110,8 @@ impl Broker {
     /// Takes the batches that are on their way some members further; returns whether they have arrived.
     fn walk_on(&mut self, key: u32, io: &mut impl Io) -> bool {
         let tolerated = self.tolerated();
-        let mut credit = LOOK as i64;
+        let look = self.jobs.look as i64;
+        let mut credit = look;
         let mut troubled = Vec::new();
         let channel = &mut self.channels[key as usize];
         let (mut walks, mut arrived) = (0, 0);
@@ -147,7 +147,7 @@ impl Broker {
         if walks == 0 {
             return true;
         }
-        self.spent += (LOOK as i64 - credit) as u64;
+        self.spent += (look - credit) as u64;
         self.end_or_block(troubled);
         if walks > arrived && credit > 0 {
             arrived += usize::from(self.answer_some(key, credit as u64));

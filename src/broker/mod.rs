@@ -179,7 +179,7 @@ impl Broker {
             timers: Timers::new(now),
             events: VecDeque::new(),
             dropped: Dropped::default(),
-            jobs: Jobs::default(),
+            jobs: Jobs::new(delivery::LOOK),
             walking: 0,
             parked: Parked::default(),
             over: Vec::new(),

@@ -404,8 +404,9 @@ impl World {
             return;
         }
         let anyone = open[self.random.below(open.len())];
+        let settled = !CHANNELS.iter().any(|channel| self.oracle.has_news_of_members(channel));
         self.embedder.count("acts in a flush");
-        match self.random.below(5) {
+        match self.random.below(8) {
             0..4 if !self.oracle.has_news_of_members(channel) => {
                 let except = Some(anyone).filter(|_| self.random.one_in(4));
                 for _ in 0..1 + self.random.below(3) {
@@ -416,6 +417,12 @@ impl World {
             4 => {
                 let data = self.data(Some(false));
                 self.send(anyone, data);
+            }
+            5 if settled => self.leave(anyone, channel),
+            6 if settled => self.join(anyone),
+            7 if settled && self.random.one_in(4) => {
+                assert!(self.broker.close(anyone, CloseCode::NORMAL, "bye"));
+                self.handle_closes();
             }
             _ => {}
         }

@@ -67,6 +67,8 @@ struct Life {
     stays: Vec<Stay>,
     /// How many of the members are told who joins and leaves.
     listeners: usize,
+    /// When a member came or went and none was left who would be told: in order.
+    deaf_at: u64,
     /// When there were too many members to be named: in order.
     crowded_at: u64,
     /// When a member came or went, in milliseconds.

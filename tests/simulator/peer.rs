@@ -255,6 +255,8 @@ pub struct Kernel {
     most: u64,
     /// What it has done since then at the least, as often as it has looked at the time.
     looked: u64,
+    /// After how much it looks.
+    pub look: u64,
 }
 
 /// The slot of an id, as it is printed.
@@ -264,7 +266,7 @@ pub fn slot_of(id: ConnectionId) -> usize {
 
 impl Kernel {
     pub fn new(random: Random) -> Kernel {
-        Kernel { peers: Vec::new(), random, spent: 0, most: u64::MAX, looked: 0 }
+        Kernel { peers: Vec::new(), random, spent: 0, most: u64::MAX, looked: 0, look: LOOK }
     }
 
     /// From now on the flush has so much time.
@@ -304,7 +306,7 @@ impl Inlet for Kernel {
 impl Io for Kernel {
     fn is_time_up(&mut self) -> bool {
         // Whatever it did since it looked last, it was so much.
-        self.looked += LOOK;
+        self.looked += self.look;
         self.spent.max(self.looked) >= self.most
     }
 

@@ -82,7 +82,9 @@ impl Oracle {
         let (flushed, of) = (self.flushed_at.0, &self.lives[life]);
         let before = of.stays.iter().rev().find(|stay| stay.id == id).filter(|stay| stay.is_announced);
         let Some(stay) = before else { return false };
-        let Some((went, _)) = stay.went.filter(|&(time, _)| time > flushed) else { return false };
+        // Where nobody listened it was gone at once.
+        let told = flushed.max(of.deaf_at);
+        let Some((went, _)) = stay.went.filter(|&(time, _)| time > told) else { return false };
         let (one, name) = (stay.who.id.clone().expect("accepted"), stay.who.name.map(str::to_owned));
         let streams = self.views.values_mut().flat_map(|view| &mut view.streams);
         for stream in streams.filter(|stream| stream.life == life && stream.known.since > went) {
@@ -113,6 +115,7 @@ impl Oracle {
         let (grace, flushed) = (self.grace_ms(), self.flushed_at.1);
         let of = &mut self.lives[life];
         if of.listeners == 0 {
+            of.deaf_at = self.time;
             return of.announce_all();
         }
         // Nobody is named if more have gone than may be, since that was told last, or as long as it may be held back. How

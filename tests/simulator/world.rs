@@ -14,7 +14,7 @@ use slotcast::proto::origin::OriginRules;
 use crate::ask::{Ask, Dialect};
 use crate::embedder::{Answer, CHANNELS, Embedder};
 use crate::incoming::Item;
-use crate::meter::Meter;
+use crate::meter::{LOOK, Meter};
 use crate::oracle::{Behind, Oracle};
 use crate::peer::{Ending, Kernel, Peer, Reader};
 use crate::random::Random;
@@ -59,10 +59,13 @@ impl World {
         let mut broker = Broker::new(limits.clone(), rules, seed.into(), now);
         let compression = !random.one_in(8);
         broker.set_compression(compression);
+        let mut kernel = Kernel::new(Random::new(!seed));
+        kernel.look = random.pick(&[1, 10_000, LOOK, LOOK]);
+        broker.set_look(kernel.look);
         World {
             oracle: Oracle::new(limits),
             broker,
-            kernel: Kernel::new(Random::new(!seed)),
+            kernel,
             embedder: Embedder::default(),
             asks: Vec::new(),
             cut_off: Vec::new(),
