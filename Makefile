@@ -1,6 +1,6 @@
 # Every target is one line; what it does stands in the script that it names.
 .DEFAULT_GOAL := help
-.PHONY: help run test rust-test planted websocat-test autobahn browser-test examples-test clients-test lint doc bench bench-check steps micro figures silence fuzz clean
+.PHONY: help run test rust-test planted websocat-test autobahn browser-test examples-test clients-test proxies-test lint doc bench bench-check steps micro figures silence fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -8,7 +8,7 @@ help: ## list the targets
 run: ## build and run the broker on http://localhost:8080
 	cargo run --release
 
-test: ## everything: Rust tests, real websocat, real Autobahn, real browser, Python and Node clients (sets itself up)
+test: ## everything: Rust tests, real websocat, real Autobahn, real browser, Python and Node clients, real proxies (sets itself up)
 	bash tests/run.sh
 
 rust-test: ## unit, integration and documentation tests
@@ -28,6 +28,9 @@ examples-test: ## every example as a child process: its page in a real Chromium,
 
 clients-test: ## Python's and Node's clients, of other protocols too, against the real broker (TRIES=100: each refusal so often, an hour)
 	bash tests/run.sh clients
+
+proxies-test: ## nginx, Caddy and HAProxy before the real broker, with the configurations of the documentation
+	bash tests/run.sh proxies
 
 planted: ## bugs put in on purpose, which the tests must notice (compiles each: minutes)
 	bash tests/planted/run.sh

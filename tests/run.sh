@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests, and first installs whatever they need.
 #
-#   tests/run.sh [SUITE...]     rust lint bench-check websocat autobahn browser examples clients
+#   tests/run.sh [SUITE...]     rust lint bench-check websocat autobahn browser examples clients proxies
 #
 # Without arguments: all of them (lint only with CI=true). What cannot be installed is skipped, loudly;
 # with CI=true a skipped suite counts as failed. Tools go to .tools/, which git ignores.
@@ -27,7 +27,7 @@ tools=$root/.tools
 [[ ${CI:-} == true ]] && ci=true || ci=false
 export SLOTCAST_BIN=${SLOTCAST_BIN:-}
 export CARGO_TERM_COLOR=never
-PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin:/usr/sbin
 # shellcheck source=tests/broker.sh
 source tests/broker.sh
 
@@ -39,11 +39,11 @@ main() {
     if ((${#suites[@]} == 0)); then
         suites=(rust)
         ! $ci || suites+=(lint)
-        suites+=(bench-check autobahn browser examples clients websocat) # the last one is being installed behind the others
+        suites+=(bench-check autobahn browser examples clients proxies websocat) # the last one is being installed behind the others
     fi
     command -v cargo >/dev/null || usage 'cargo is missing; install Rust from https://rustup.rs'
     for suite in "${suites[@]}"; do
-        [[ $suite =~ ^(rust|lint|bench-check|autobahn|browser|examples|clients|websocat)$ ]] || usage "no suite '$suite'; there are: rust lint bench-check autobahn browser examples clients websocat"
+        [[ $suite =~ ^(rust|lint|bench-check|autobahn|browser|examples|clients|proxies|websocat)$ ]] || usage "no suite '$suite'; there are: rust lint bench-check autobahn browser examples clients proxies websocat"
     done
     mkdir -p "$tools"
     local built=''
@@ -295,6 +295,24 @@ suite_clients() {
     stop_broker || row 'clients: broker ends' 0 1 0 0
 }
 
+# Configured with the snippets of the documentation.
+suite_proxies() {
+    local began=$SECONDS python proxy found=()
+    if ! python=$(python_with_venv) || ! clients_venv_ready "$python"; then
+        skip proxies 'no Python 3.11 or newer with venv, or could not make its environment'
+        return
+    fi
+    for proxy in nginx caddy haproxy; do
+        if have_or_install "$proxy" "$proxy"; then
+            found+=("$proxy")
+        else
+            skip "proxies: $proxy" "no $proxy"
+        fi
+    done
+    ((${#found[@]} == 0)) || run_counted proxies "$began" 300 indented \
+        "$tools/clients-venv/bin/python" tests/proxies/proxies.py "$SLOTCAST_BIN" "${found[@]}"
+}
+
 # ------------------------------------------------------------------ set-up
 
 build_release() {
@@ -379,9 +397,23 @@ apt_install() {
     [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null || return 1
     echo "  installing $1" >&2
     export DEBIAN_FRONTEND=noninteractive
-    { apt-get update && apt-get install -y "$1"; } >"$scratch/apt.log" 2>&1 && return
+    { apt-get update && without_services apt-get install -y "$1"; } >"$scratch/apt.log" 2>&1 && return
     tail -n 15 "$scratch/apt.log" | sed 's/^/    /' >&2
     return 1
+}
+
+# A server that is installed for a test is not to be started by its package.
+without_services() {
+    local policy=/usr/sbin/policy-rc.d status=0
+    if [[ -e $policy ]]; then
+        "$@"
+        return
+    fi
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
+    "$@" || status=$?
+    rm -f "$policy"
+    return "$status"
 }
 
 node_modules_ready() {
