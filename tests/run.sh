@@ -225,6 +225,8 @@ suite_browser() {
         run_counted 'browser followers' "$began" 300 indented node tests/browser/followers.mjs
         began=$SECONDS
         run_counted 'browser module' "$began" 300 indented node tests/browser/module.mjs
+        began=$SECONDS
+        run_counted 'browser, refused' "$began" 900 indented node tests/browser/refused.mjs
     fi
 }
 

@@ -400,6 +400,9 @@ impl World {
     pub fn act_in_flush(&mut self) {
         let channel = self.random.pick(&CHANNELS);
         let open = self.embedder.open();
+        // Which channel has nobody any more, and so can make way, is said for all when the flush is over.
+        let limits = self.broker.limits();
+        let scarce = limits.max_channels.min(limits.max_listened) < CHANNELS.len();
         if open.is_empty() || self.oracle.has_polls(channel) || self.oracle.tells_members_later() {
             return;
         }
@@ -407,7 +410,7 @@ impl World {
         let settled = !CHANNELS.iter().any(|channel| self.oracle.has_news_of_members(channel));
         self.embedder.count("acts in a flush");
         match self.random.below(8) {
-            0..4 if !self.oracle.has_news_of_members(channel) => {
+            0..4 if !self.oracle.has_news_of_members(channel) && (!scarce || self.oracle.exists(channel)) => {
                 let except = Some(anyone).filter(|_| self.random.one_in(4));
                 for _ in 0..1 + self.random.below(3) {
                     let data = self.data((channel == "/").then_some(true));
@@ -419,7 +422,7 @@ impl World {
                 self.send(anyone, data);
             }
             5 if settled => self.leave(anyone, channel),
-            6 if settled => self.join(anyone),
+            6 if settled && !scarce => self.join(anyone),
             7 if settled && self.random.one_in(4) => {
                 assert!(self.broker.close(anyone, CloseCode::NORMAL, "bye"));
                 self.handle_closes();
