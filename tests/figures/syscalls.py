@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Count what a burst costs the broker: syscalls.py BINARY. K messages published in one turn to N subscribers are N calls
-of the kernel, not K x N. Needs strace, and the right to trace; says so and ends well where that is missing."""
+of the kernel, not K x N, whether they are WebSockets or followers of a stream, whose chunks add at most 8 bytes a message. Needs strace, and the right to trace; says so and ends well where that is missing."""
 
 import os
 import re
@@ -16,6 +16,7 @@ import time
 from figures import AT_ONCE, Broker, HEAD
 
 SUBSCRIBERS = 1_000
+CHUNK = 8
 BURSTS = (1, 16, 64)
 CALLS = "sendto,sendmsg,write,writev"
 
@@ -39,6 +40,46 @@ def read_exactly(s, count):
     while len(got) < count:
         got += s.recv(count - len(got)) or sys.exit("the broker closed")
     return got
+
+
+def follow(port, path):
+    s = socket.create_connection(("127.0.0.1", port), timeout=20)
+    s.sendall(("GET %s HTTP/1.1\r\nHost: localhost:%d\r\nAccept: text/event-stream\r\n\r\n" % (path, port)).encode())
+    return s
+
+
+def read_answer(s):
+    """The head of a stream, and what it begins with: up to the first event's end."""
+    begun = b""
+    while b"\r\n\r\n" not in begun or not begun.partition(b"\r\n\r\n")[2].endswith(b"\n\n\r\n"):
+        begun += s.recv(1) or sys.exit("the broker closed after %r" % begun)
+    if not begun.startswith(b"HTTP/1.1 200 ") or b"Transfer-Encoding: chunked" not in begun:
+        sys.exit("stream: %r" % begun)
+
+
+def told(s, count):
+    """Reads so many events, one a chunk. Returns the most bytes that a chunk has beside the event."""
+    file = s.makefile("rb")
+    most = 0
+    number = 0
+    while number < count:
+        size = file.readline()
+        event = file.read(int(size, 16))
+        end = file.read(2)
+        if event.startswith(b"event: join\n"):
+            continue  # who follows, too
+        if b"data: %06d\n" % number not in event or not event.endswith(b"\n\n") or end != b"\r\n":
+            sys.exit("a follower got %r %r %r" % (size, event, end))
+        most = max(most, len(size) + len(end))
+        number += 1
+    return most
+
+
+def followed(publisher, followers, count):
+    publisher.sendall(b"".join(map(masked, (b"%06d" % i for i in range(count)))))
+    most = max(told(s, count) for s in followers)
+    if most > CHUNK:
+        sys.exit("a chunk adds %d bytes, EXPECTED at most %d" % (most, CHUNK))
 
 
 def masked(payload):
@@ -77,28 +118,33 @@ def main(binary):
         return 0
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    broker = Broker(binary, "--ping-interval", "1h")
+    broker = Broker(binary, "--ping-interval", "1h", "--max-presence", "5000")
     failed = 0
     try:
-        subscribers = []
-        while len(subscribers) < SUBSCRIBERS:
-            some = [join(broker.port, "/burst") for _ in range(AT_ONCE)]
-            for s in some:
-                read_head(s)
-            subscribers += some
-        # hears nothing of its own, so that no call is for it
-        publisher = join(broker.port, "/burst?echo=0")
-        publisher.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        read_head(publisher)
-        for count in BURSTS:
-            calls = traced(broker.process.pid, lambda: burst(publisher, subscribers, count))
-            if calls is None:
-                print("SKIPPED: strace may not attach to the broker here (see ptrace_scope, CAP_SYS_PTRACE)")
-                return 0
-            bad = calls != SUBSCRIBERS
-            failed += bad
-            print("%2d messages in one turn to %d subscribers: %d calls%s" % (
-                count, SUBSCRIBERS, calls, ", EXPECTED %d" % SUBSCRIBERS if bad else ""), flush=True)
+        for kind, path, begin, begun, do in (
+            ("subscribers", "/burst", join, read_head, burst),
+            ("followers of a stream", "/stream", follow, read_answer, followed),
+        ):
+            # hears nothing of its own, so that no call is for it
+            publisher = join(broker.port, path + "?echo=0")
+            publisher.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            read_head(publisher)
+            members = []
+            while len(members) < SUBSCRIBERS:
+                some = [begin(broker.port, path) for _ in range(AT_ONCE)]
+                for s in some:
+                    begun(s)
+                members += some
+            do(publisher, members, 1)  # after which nobody has to be told of another any more
+            for count in BURSTS:
+                calls = traced(broker.process.pid, lambda: do(publisher, members, count))
+                if calls is None:
+                    print("SKIPPED: strace may not attach to the broker here (see ptrace_scope, CAP_SYS_PTRACE)")
+                    return 0
+                bad = calls != SUBSCRIBERS
+                failed += bad
+                print("%2d messages in one turn to %d %s: %d calls%s" % (
+                    count, SUBSCRIBERS, kind, calls, ", EXPECTED %d" % SUBSCRIBERS if bad else ""), flush=True)
     finally:
         broker.stop()
     return 1 if failed else 0
