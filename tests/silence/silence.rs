@@ -5,6 +5,9 @@
 mod attacks;
 mod child;
 mod client;
+#[allow(dead_code, reason = "of this, only how bytes are written: the peers here do not block")]
+#[path = "../common/mod.rs"]
+mod common;
 mod crowd;
 mod pair;
 mod wire;
