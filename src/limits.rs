@@ -64,7 +64,8 @@ pub struct Limits {
     /// From accept to the end of the whole request, and longer for a body as it arrives, see `min_body_rate`; past it 408.
     /// Who has sent nothing at all is dropped. Default 10 s.
     pub handshake_timeout: Duration,
-    /// So many bytes of a body, as they arrive, give it another second beyond `handshake_timeout`. At least 1. Default 8 KiB.
+    /// For each time that this many bytes of a body have arrived, it may take a second longer than `handshake_timeout`; past
+    /// that 408. At least 1. Default 8 KiB.
     pub min_body_rate: usize,
     /// Longest message (all fragments, after decompression), in bytes; past it 1009 or 413. Of more than
     /// 1 MiB `max_outbound` has to be raised as well: here it does not follow by itself. At most 256 MiB. Default 1 MiB.
@@ -85,7 +86,7 @@ pub struct Limits {
     pub max_inbound_total: usize,
     /// Without any progress in sending what is queued; past it the connection is dropped. Default 10 s.
     pub write_timeout: Duration,
-    /// From a message's first frame to its last; past it 1008. Default 30 s.
+    /// From a message's first byte to its last; past it 1008. Default 30 s.
     pub message_timeout: Duration,
     /// Between two requests on a kept-alive HTTP connection; past it it is closed. Default 60 s.
     pub keep_alive_timeout: Duration,

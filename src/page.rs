@@ -41,7 +41,7 @@ pub const CONTENT_SECURITY_POLICY: &str = concat!(
 /// The module at `/-/slotcast.js`, `text/javascript; charset=utf-8`.
 pub const MODULE: &str = include_str!("page/slotcast.min.js");
 
-/// The answer to a request for [`HTML`]: compressed, for whoever reads that.
+/// The answer to a request for [`HTML`]: compressed, for those who read that.
 pub(crate) fn html(request: &Request) -> Response {
     static GZIP: LazyLock<Bytes> = LazyLock::new(|| gzip(HTML).into());
     let answer = Response::new(Status::OK).with_header("Vary", "Accept-Encoding");

@@ -30,7 +30,7 @@ impl Broker {
         self.expire_others();
     }
 
-    /// Acts on some deadlines of connections that have passed, of so many at the most, and as long as that does not cost much: one
+    /// Acts on deadlines of connections that have passed, at most `most` of them, and only as long as that does not cost much: one
     /// that ends may be in many channels. Returns whether there are no more.
     /// `is_waiting` says whether there is something of the connection in that slot which it is for us to read: its time does not run
     /// out then.

@@ -6,7 +6,7 @@ use super::jobs::Job;
 use super::{Broker, Io, cost};
 use crate::channel::dialect::Encoding;
 
-/// A flush looks at the time whenever it has done so much, in nominal nanoseconds: 32 writes of little.
+/// A flush looks at the time whenever it has done this much, in nominal nanoseconds: 32 small writes.
 pub(super) const LOOK: u64 = 32 * cost::WRITE;
 
 impl Broker {

@@ -27,7 +27,7 @@ pub(super) struct Draining {
     reached: u32,
     /// When the next are.
     pub(super) next: Tick,
-    /// Whoever waits for an answer or is about to ask gets one by now.
+    /// All who wait for an answer or are about to ask have one by then.
     patience: Tick,
     was_patient: bool,
     deadline: Tick,

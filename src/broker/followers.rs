@@ -213,7 +213,7 @@ impl Broker {
         }
     }
 
-    /// Whoever comes to be held now is owed nothing of what was published before.
+    /// A poll that is held from now on is owed nothing of what was published before.
     fn answer_those_before(&mut self, key: u32) {
         let Some(channel) = self.channels.get(key) else { return };
         let mut polls = channel.groups.iter().filter(|group| group.encoding == Encoding::Poll);
@@ -247,7 +247,7 @@ impl Broker {
         self.batches.release(open.batch);
     }
 
-    /// Answers some more of those, until that has cost so much; returns whether all are answered. The caller counts who is busy.
+    /// Answers some more of those, until that has cost `most`; returns whether all are answered. The caller counts who is busy.
     pub(super) fn answer_some(&mut self, key: u32, most: u64) -> bool {
         let began = self.spent;
         loop {

@@ -1,5 +1,5 @@
 //! Who publishes to a channel whose last batch has not arrived at all its members yet: it waits, and the others go on. Otherwise
-//! whoever publishes faster than the members take it would fill the budgets, since nobody is judged before its bytes were offered.
+//! one who publishes faster than the members take it would fill the budgets, since nobody is judged before its bytes were offered.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,7 +11,7 @@ use crate::channel::dialect::Encoding;
 use crate::channel::name::ChannelName;
 use crate::proto::http::Request;
 
-/// What of `max_outbound` the bodies of those that go on at a time may have together: one part in so many.
+/// What of `max_outbound` the bodies of those that go on at a time may have together: one part in this number.
 const SHARE: usize = 8;
 
 /// Those who wait, by the channel that they wait for, in the order of their coming.

@@ -18,7 +18,7 @@ pub const MAX_EXTRA_CONNECTIONS: usize = 48;
 /// Connections of operators: these do not count for `max_connections`.
 pub const MAX_ADMIN_CONNECTIONS: usize = 48;
 
-/// How many places of a kind are free after others had to make room: so many get in with the next turn.
+/// How many places of a kind are free after others had to make room: that number gets in with the next turn.
 const FREED_AT_ONCE: usize = 24;
 
 /// Which place a connection has.
@@ -39,7 +39,7 @@ pub enum Place {
 pub(super) struct Few {
     /// In the order of coming.
     pub(super) holders: Vec<u32>,
-    /// The last so many of them were not read from yet.
+    /// How many of them, counted from the end, were not read from yet.
     pub(super) fresh: usize,
     /// Somebody waits for a place.
     is_wanted: bool,

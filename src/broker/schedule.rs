@@ -15,7 +15,7 @@ use super::{Broker, cost};
 /// The most frames of one connection per visit.
 pub const MAX_FRAMES: usize = 256;
 
-/// A visit ends when it has cost so much, in nominal nanoseconds.
+/// A visit ends when it has cost this, in nominal nanoseconds.
 pub const MAX_VISIT: u64 = 50_000;
 
 /// As long as a turn has read less, in bytes, those who have more are read again: larger batches take fewer writes.
@@ -38,7 +38,7 @@ const LATE: usize = 2;
 /// What one read came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadOutcome {
-    /// So many bytes. `drained` says that no more will come before the next readable edge.
+    /// `count` bytes. `drained` says that no more will come before the next readable edge.
     Bytes {
         /// How many bytes.
         count: usize,
@@ -140,7 +140,7 @@ impl Schedule {
         }
     }
 
-    /// From now on so much at a time.
+    /// From now on it reads at that pace.
     pub fn set_pace(&mut self, pace: Pace) {
         self.buffer.resize(pace.buffer.max(self.buffer.len()), 0);
         self.pace = pace;

@@ -11,11 +11,11 @@ use crate::channel::member_id::MemberId;
 /// for ids of their own making (Luby and Rackoff 1988).
 const ROUNDS: [u8; 4] = [0, 1, 2, 3];
 
-/// What `Secret::draw` says behind its number, so that no round of the permutation ever says the same.
+/// What `Secret::draw` says after its number, so that no round of the permutation ever says the same.
 const DRAWN: u8 = 4;
 const PROCESS: u8 = 5;
 
-/// What `Chance::maker` says behind an address.
+/// What `Chance::maker` says after an address.
 const MAKER: u8 = 6;
 const MAKER_OF_IPV6: u8 = 7;
 

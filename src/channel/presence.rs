@@ -44,7 +44,7 @@ pub struct Presence {
     recount: bool,
     /// When a number may be told again, in monotonic milliseconds.
     next_count: u64,
-    /// Whoever looks at it when something is due has taken note of this.
+    /// When something is due, if the broker's list of what is due has this channel.
     pub noted: Option<u64>,
 }
 

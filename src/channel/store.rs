@@ -36,7 +36,7 @@ use places::{OWN, OWN_RECENT};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyChannels;
 
-/// All channels. Those that something was published to have a maker, whoever was the first, and count for `max_channels`;
+/// All channels. Those that something was published to have a maker, the first who did, and count for `max_channels`;
 /// those in which there are only listeners count for `max_listened`.
 ///
 /// Invariants: `index` has the key of every slot; `awake` of every channel that is awake; `recent` are the channels with

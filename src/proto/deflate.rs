@@ -120,7 +120,7 @@ impl Inflater {
     /// `earlier` it may refer to the messages before it, and the next one to it.
     ///
     /// No payload at all is an empty message. One that ends with a last block is complete, too, although there should be an
-    /// empty block behind it (RFC 7692 §7.2.1).
+    /// empty block after it (RFC 7692 §7.2.1).
     ///
     /// # Errors
     /// 1009 if it is longer than `limit`, 1007 if it is no DEFLATE stream or ends in the middle of one, 1008 if it is
@@ -190,7 +190,7 @@ fn feed(
 }
 
 /// Begins a stream that may refer to what came before. zlib forgets that at the end of a stream; the RFC does not say so,
-/// and whoever needs no reference is not disturbed.
+/// and a message that needs no reference is not disturbed.
 fn restart(decompress: &mut Decompress, before: &[u8], message: &[u8]) -> Result<(), Failure> {
     decompress.reset(false);
     let new = last(message, FARTHEST);
