@@ -20,7 +20,7 @@ use crate::proto::text::escape_for_log;
 const SWEEP_INTERVAL: u64 = 1000;
 const SWEEP_BUDGET: usize = 4096;
 
-/// How soon the deadline of somebody is looked at again who waits to be read.
+/// How soon the deadline of a connection that waits to be read is looked at again.
 const WAIT: Duration = Duration::from_millis(100);
 
 impl Broker {

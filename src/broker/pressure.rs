@@ -232,7 +232,7 @@ impl Broker {
     }
 
     /// All together hold too much of what arrived: the network that holds most goes first, with its largest, until the rest
-    /// fits, and clearly: to look at all connections is not to be necessary again before as much again has arrived.
+    /// fits and a part of the budget is free: all connections are looked at, which must not be necessary again at once.
     fn shed_inbound(&mut self) {
         let most = self.limits.max_inbound_total;
         let enough = most - most / HYSTERESIS;

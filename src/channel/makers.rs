@@ -1,5 +1,5 @@
-//! Who made which channel, so that anyone who needs a place takes it from himself first. A maker is a keyed hash of an
-//! address, which only the broker knows: 32 bits, so that two share one only by chance, and then share their places.
+//! Who published first to which channel, so that one who needs a place and has enough takes it from itself. A maker is a keyed hash
+//! of an address, which only the broker knows: 32 bits, so that two share one only by chance, and then share their places.
 
 use std::collections::HashMap;
 

@@ -20,8 +20,8 @@ pub const MOST_GROWTH: usize = 64 * 1024;
 /// How far back a message may refer at the most, in bytes (RFC 1951 §2).
 const FARTHEST: usize = 32 * 1024;
 
-/// The most streams, each ended by a last block, that a message may be made of. Who ends one does so where others would
-/// flush, and a peer that flushes so often does not want to be quick. Each costs a look at all that it may refer to.
+/// The most streams, each ended by a last block, that a message may be made of. Some peers end a stream where others would
+/// flush, and no peer needs to flush more often. Each stream costs a look at all that it may refer to.
 const MOST_STREAMS: usize = 256;
 
 /// What compression did.

@@ -152,7 +152,7 @@ impl Server {
         true
     }
 
-    /// Acts on deadlines, as long as there is time: who is left is looked at in the next turn.
+    /// Acts on deadlines, as long as there is time: the rest is for the next turn.
     pub(super) fn expire(&mut self) {
         let schedule = &self.schedule;
         while !self.broker.expire_some(STEP, |slot| schedule.is_waiting(slot)) {
