@@ -119,6 +119,18 @@ fn every_cause_is_explained() {
     assert_eq!(told, Cause::ALL.len(), "one of these is no cause: {names:?}");
 }
 
+#[test]
+fn every_metric_is_explained() {
+    let (source, page) = (include_str!("../src/relay/metrics.rs"), include_str!("../docs/operating.md"));
+    let literals = source.split('"').skip(1).step_by(2);
+    let names: Vec<&str> =
+        literals.filter(|text| text.starts_with("slotcast_")).filter(|text| !text.contains('{')).collect();
+    assert!(names.len() >= 15, "{names:?}");
+    for name in names {
+        assert!(page.contains(&format!("`{name}`")) || page.contains(&format!("`{name}{{")), "{name}");
+    }
+}
+
 #[cfg(feature = "daemon")]
 mod flags {
     use std::process::Command;
