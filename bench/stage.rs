@@ -158,7 +158,7 @@ impl Stage {
         self.connect(channel, Peer::Poll, From::Now);
     }
 
-    /// Publishes so many, and all is forgotten but what is kept.
+    /// Publishes that number of messages, and forgets all but what is kept.
     pub fn fill(&mut self, channel: &str, text: &str, messages: usize) {
         let message = Message::text(text);
         for _ in 0..messages {

@@ -30,8 +30,7 @@ const MIB: usize = 1 << 20;
 /// A character that JSON writes as six.
 const WORST: &str = "\u{1}";
 
-/// Name, and what sets the stage and then does the step.
-/// A step by name.
+/// A step: its name, and what sets the stage and then does it.
 type Step = (&'static str, fn(&mut Stage));
 
 const STEPS: [Step; 32] = [
@@ -248,7 +247,7 @@ fn chunk(stage: &mut Stage, peer: Peer, text: &str, messages: usize) {
     measure(stage, |stage| stage.broker.subscribe(id, "/kept", From::All, None).expect("joined"));
 }
 
-/// So many connections with as many channels as they may have, and names.
+/// Connections with names, each in that number of channels.
 fn joined(stage: &mut Stage, connections: usize, channels: usize) -> Vec<ConnectionId> {
     let mut ids = Vec::new();
     for number in 0..connections {

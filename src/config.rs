@@ -36,8 +36,8 @@ pub struct Config {
     pub for_other_sites: Vec<String>,
     /// Whether permessage-deflate is agreed to with WebSockets that offer it (RFC 7692). Default: it is.
     pub compression: bool,
-    /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed: networks such as `10.0.0.0/8`, or addresses. Who they ask for is whom
-    /// `peer` and the log name, and who counts for `max_connections_per_ip`.
+    /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed: networks such as `10.0.0.0/8`, or addresses. `peer` and
+    /// the log name the client that they ask for, and that client counts for `max_connections_per_ip`.
     pub trusted_proxies: Vec<String>,
 }
 

@@ -134,7 +134,12 @@ pub use relay::{Door, Intent, Relay};
 pub use server::Server;
 pub use server::polling::Polled;
 
-/// Compiles the README's Rust.
+/// Compiles the Rust of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Compiles the Rust of the manual's page on embedding.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/embedding.md")]
+struct Embedding;

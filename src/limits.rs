@@ -55,16 +55,18 @@ impl FromStr for SlowConsumer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Longest request head (request line and fields), in bytes; past it 431. Default 8 KiB.
+    /// Longest request head (request line and fields), in bytes; past it 431. From 16, and no less than `max_target`, to 65,535.
+    /// Default 8 KiB.
     pub max_head: usize,
-    /// Most header fields of a request; past it 431. Default 64.
+    /// Most header fields of a request; past it 431. At least 1. Default 64.
     pub max_head_fields: usize,
-    /// Longest request target, in bytes; past it 414. Default 4 KiB.
+    /// Longest request target, in bytes; past it 414. From 1 to `max_head`. Default 4 KiB.
     pub max_target: usize,
     /// From accept to the end of the whole request, and longer for a body as it arrives, see `min_body_rate`; past it 408.
-    /// Who has sent nothing at all is dropped. Default 10 s.
+    /// A peer that has sent nothing at all is dropped. Default 10 s.
     pub handshake_timeout: Duration,
-    /// So many bytes of a body, as they arrive, give it another second beyond `handshake_timeout`. At least 1. Default 8 KiB.
+    /// For each time that this many bytes of a body have arrived, it may take a second longer than `handshake_timeout`; past
+    /// that 408. At least 1. Default 8 KiB.
     pub min_body_rate: usize,
     /// Longest message (all fragments, after decompression), in bytes; past it 1009 or 413. Of more than
     /// 1 MiB `max_outbound` has to be raised as well: here it does not follow by itself. At most 256 MiB. Default 1 MiB.
@@ -76,7 +78,7 @@ pub struct Limits {
     pub max_outbound: usize,
     /// What becomes of a subscriber that takes less than it is owed. Default: it is closed.
     pub slow_consumer: SlowConsumer,
-    /// Unsent bytes of all connections, a shared batch counted once; past it whoever holds the oldest goes first.
+    /// Unsent bytes of all connections, a shared batch counted once; past it the one that holds the oldest goes first.
     /// Default 256 MiB.
     pub max_outbound_total: usize,
     /// Memory for what arrived, of all connections: unfinished heads, bodies and messages, and requests that wait for their
@@ -85,7 +87,7 @@ pub struct Limits {
     pub max_inbound_total: usize,
     /// Without any progress in sending what is queued; past it the connection is dropped. Default 10 s.
     pub write_timeout: Duration,
-    /// From a message's first frame to its last; past it 1008. Default 30 s.
+    /// From a message's first byte to its last; past it 1008. Default 30 s.
     pub message_timeout: Duration,
     /// Between two requests on a kept-alive HTTP connection; past it it is closed. Default 60 s.
     pub keep_alive_timeout: Duration,
@@ -115,12 +117,12 @@ pub struct Limits {
     pub history_total: usize,
     /// How long a channel without members and history still knows its position; 0 forgets it at once. Default 24 h.
     pub position_age: Duration,
-    /// Most channels at once that something was published to, those that only know their position included. Past it one makes
-    /// way that has no members: anyone who has his share of them, by address, makes room for himself, and any other gets
-    /// the place of one of the coldest; if there is none, 503. Default 100,000.
+    /// Most channels at once that something was published to, those that only know their position included. Past it one without
+    /// members makes way: one of the publisher's own, if its address has its share of all channels, and otherwise one of the
+    /// coldest; if there is none, 503. At least 1. Default 100,000.
     pub max_channels: usize,
     /// Most channels at once in which there are only listeners: of these the coldest without members makes way; past it 503.
-    /// So nobody who only listens takes a place from what was published, or is to be. Default 100,000.
+    /// So nobody who only listens takes a place from what was published, or is about to be. Default 100,000.
     pub max_listened: usize,
     /// Most channels that one connection may be a member of. Default 128.
     pub max_channels_per_connection: usize,
@@ -275,7 +277,7 @@ const MOST_CONNECTIONS: usize = (1 << 24) - 1024;
 /// Keys of channels have 32 bits, for both kinds, and a few values mean something else.
 const MOST_CHANNELS: usize = u32::MAX as usize / 2 - 1024;
 
-/// Notices of one turn are looked through for whoever goes again.
+/// Most members that are told by name: the notices of one turn are searched for those who go again.
 const MOST_PRESENCE: usize = 65_536;
 
 impl Limits {

@@ -41,11 +41,11 @@ pub const CONTENT_SECURITY_POLICY: &str = concat!(
 /// The module at `/-/slotcast.js`, `text/javascript; charset=utf-8`.
 pub const MODULE: &str = include_str!("page/slotcast.min.js");
 
-/// The answer to a request for [`HTML`]: compressed, for whoever reads that.
+/// The answer to a request for [`HTML`]: compressed, for those who read that.
 pub(crate) fn html(request: &Request) -> Response {
     static GZIP: LazyLock<Bytes> = LazyLock::new(|| gzip(HTML).into());
     let answer = Response::new(Status::OK).with_header("Vary", "Accept-Encoding");
-    // As every browser says it. Who gives it a weight gets the page as it is.
+    // As every browser says it. A client that gives gzip a weight gets the page as it is.
     let reads_gzip = request.list("accept-encoding").any(|coding| coding.eq_ignore_ascii_case(b"gzip"));
     if reads_gzip {
         return answer.with_body(MEDIA_TYPE, GZIP.clone()).with_header("Content-Encoding", "gzip");

@@ -352,7 +352,7 @@ impl Relay {
     }
 }
 
-/// Publishes a message and those that follow it, and answers whoever asked.
+/// Publishes a message and those that follow it, and answers the one who asked.
 fn publish(
     server: &mut Server,
     door: Door,

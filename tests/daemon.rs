@@ -202,7 +202,7 @@ fn a_flood_of_refusals_is_a_few_lines() {
     assert!(!rest.contains("refused") && !rest.contains("left out"), "{rest}");
 }
 
-/// Everybody once waited for whoever reads the log, and a signal did too.
+/// Everybody once waited for the reader of the log, and a signal did too.
 #[test]
 fn a_log_that_nobody_reads_holds_nobody_up() {
     let mut daemon = Daemon::start(&["--log", "debug"]);

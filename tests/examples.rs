@@ -1,4 +1,4 @@
-//! What the examples promise: short to read, pages that need nothing from elsewhere, and a row in the README.
+//! What the examples promise: short to read, pages that need nothing from elsewhere, and a row in docs/embedding.md.
 
 use std::fs;
 use std::path::Path;
@@ -27,14 +27,14 @@ fn they_are_short() {
 }
 
 #[test]
-fn the_readme_names_each() {
-    let readme = include_str!("../README.md");
-    let (_, table) = readme.split_once("### Examples").unwrap();
+fn the_manual_names_each() {
+    let page = include_str!("../docs/embedding.md");
+    let (_, table) = page.split_once("## Examples").unwrap();
     let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| [")).collect();
     let examples = files("rs");
     assert_eq!(rows.len(), examples.len(), "{rows:#?}");
     for (name, text) in examples {
-        let (link, command) = (format!("| [{name}](examples/{name}.rs) |"), format!("cargo run --example {name}"));
+        let (link, command) = (format!("| [{name}](../examples/{name}.rs) |"), format!("cargo run --example {name}"));
         assert!(rows.iter().any(|row| row.starts_with(&link) && row.contains(&command)), "{name}");
         assert!(text.contains(&command), "examples/{name}.rs does not say how to run it");
     }

@@ -1,4 +1,4 @@
-//! Who is behind a connection, and how many connections a network has: an IPv4 address, or a /64 of IPv6.
+//! Which address a connection counts for, and how many connections a network has: an IPv4 address, or a /64 of IPv6.
 
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::collections::hash_map::Entry;

@@ -1,5 +1,5 @@
-//! What things cost, in nominal nanoseconds: what they took on one machine, about. Whoever asks for much is told from whoever
-//! asks for little by these, and not by a clock, so that a test sees what the loop does. The loop's own clock ends its turns.
+//! What things cost, in nominal nanoseconds: what they took on one machine, about. These, and not a clock, tell
+//! those who ask for much from those who ask for little, so that a test sees what the loop does. The loop's own clock ends its turns.
 //!
 //! They are set after the instructions of the worst input of each step, at three instructions a nanosecond:
 //! see `make steps`, and the table in docs/internals.md. Two kinds are dearer than their instructions: what the kernel does, which
@@ -39,25 +39,25 @@ const INFLATED: u64 = 10;
 /// What it takes to read a byte of a request's head.
 const READ_OF_HEAD: u64 = 12;
 
-/// What is many small things is cut where it has cost so much, and goes on in the next step or turn.
+/// What consists of many small things is cut once it has cost this, and goes on in the next step or turn.
 pub(super) const PART: u64 = 1_000_000;
 
-/// To copy so many bytes, into the kernel or out of it.
+/// To copy that number of bytes, into the kernel or out of it.
 pub fn copied(bytes: usize) -> u64 {
     bytes as u64 / COPIED
 }
 
-/// To encode so many bytes.
+/// To encode that number of bytes.
 pub(super) fn encoded(bytes: usize) -> u64 {
     bytes as u64 * ENCODED
 }
 
-/// To read a head of so many bytes.
+/// To read a head of that number of bytes.
 pub(super) fn head(bytes: usize) -> u64 {
     REQUEST + bytes as u64 * READ_OF_HEAD
 }
 
-/// To make so many bytes that were compressed.
+/// To inflate a message to that number of bytes.
 pub(super) fn inflated(bytes: usize) -> u64 {
     bytes as u64 * INFLATED
 }

@@ -20,7 +20,7 @@ use crate::proto::text::escape_for_log;
 const SWEEP_INTERVAL: u64 = 1000;
 const SWEEP_BUDGET: usize = 4096;
 
-/// How soon the deadline of somebody is looked at again who waits to be read.
+/// How soon the deadline of a connection that waits to be read is looked at again.
 const WAIT: Duration = Duration::from_millis(100);
 
 impl Broker {
@@ -30,7 +30,7 @@ impl Broker {
         self.expire_others();
     }
 
-    /// Acts on some deadlines of connections that have passed, of so many at the most, and as long as that does not cost much: one
+    /// Acts on deadlines of connections that have passed, at most `most` of them, and only as long as that does not cost much: one
     /// that ends may be in many channels. Returns whether there are no more.
     /// `is_waiting` says whether there is something of the connection in that slot which it is for us to read: its time does not run
     /// out then.

@@ -6,8 +6,8 @@ use super::jobs::Job;
 use super::{Broker, Io, cost};
 use crate::channel::dialect::Encoding;
 
-/// A flush looks at the time whenever it has done so much, in nominal nanoseconds, unless a test wants it to look more often: 32
-/// writes of little.
+/// A flush looks at the time whenever it has done this much, in nominal nanoseconds: 32 small writes. A test may want it to look
+/// more often.
 pub(super) const LOOK: u64 = 32 * cost::WRITE;
 
 impl Broker {

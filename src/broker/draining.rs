@@ -1,4 +1,4 @@
-//! A shutdown: everybody is sent away, batch by batch, and those who only look last: operators, and who comes meanwhile.
+//! A shutdown: everybody is sent away, batch by batch. Operators and those who come during the shutdown are sent away last.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use crate::proto::http::{Refusal, Status};
 const DRAIN_BATCH: usize = 500;
 const DRAIN_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long before the end of a shutdown those are answered who have begun a request and not finished it: a quarter of its time at
-/// the most, so that the answer has time to arrive.
+/// How long before the end of a shutdown requests that were begun and not finished are answered, so that the answer has time to
+/// arrive. At most a quarter of the shutdown's time.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// A shutdown under way.
@@ -27,16 +27,16 @@ pub(super) struct Draining {
     reached: u32,
     /// When the next are.
     pub(super) next: Tick,
-    /// Whoever waits for an answer or is about to ask gets one by now.
+    /// All who wait for an answer or are about to ask have one by then.
     patience: Tick,
     was_patient: bool,
     deadline: Tick,
 }
 
 impl Broker {
-    /// Begins to shut down: every open connection gets a Close frame with that code, batch by batch. Operators are sent
-    /// away only when nobody else is left, and so are those who come from now on, and are told so. After `timeout` all who
-    /// are left are dropped. Who has begun a request is answered before that, with a 503 if the rest of it does not come.
+    /// Begins to shut down: every open connection gets a Close frame with that code, batch by batch. Operators, and
+    /// those who come from now on, are sent away only when nobody else is left. After `timeout` all that are left are dropped.
+    /// A peer that has begun a request is answered before that, with a 503 if the rest of it does not come.
     pub fn shutdown(&mut self, code: CloseCode, timeout: Duration) {
         self.promote_extra();
         let now = self.timers.now();
@@ -50,7 +50,7 @@ impl Broker {
         self.draining.is_some()
     }
 
-    /// Whether nobody is left but those whom a shutdown does not wait for: operators, and who came since it began.
+    /// Whether only those are left that a shutdown does not wait for: operators, and connections that came since it began.
     pub fn only_visitors_left(&self) -> bool {
         self.slots.len() == self.admins.len() + self.extra.len()
     }
@@ -121,7 +121,7 @@ impl Broker {
         } else if held {
             self.answer_held(slot);
         } else if cold.has_begun() {
-            // Its answer ends it. Who came during the shutdown is not waited for.
+            // Its answer ends it. One that came during the shutdown is not waited for.
             if !parked && (!is_patient || (cold.connection.is_connecting() && cold.place != Place::Regular)) {
                 let refusal = self.shutting_down();
                 self.answer_problem(slot, Cause::ShuttingDown, &refusal);

@@ -339,7 +339,7 @@ fn write(batch: &Batch, range: Range, slot: u32, io: &mut impl Io) -> Wrote {
     outcome(result, offered, length)
 }
 
-/// What it means that the kernel has answered so, when it was offered so much of a range that is so long.
+/// What the kernel's answer means, when it was offered the first `offered` bytes of a range of `length` bytes.
 fn outcome(result: io::Result<usize>, offered: usize, length: usize) -> Wrote {
     match result {
         Ok(taken) if taken < offered => Wrote::Blocked(taken),

@@ -213,7 +213,7 @@ impl Broker {
         }
     }
 
-    /// Whoever comes to be held now is owed nothing of what was published before.
+    /// A poll that is held from now on is owed nothing of what was published before.
     fn answer_those_before(&mut self, key: u32) {
         let Some(channel) = self.channels.get(key) else { return };
         let mut polls = channel.groups.iter().filter(|group| group.encoding == Encoding::Poll);
@@ -228,8 +228,8 @@ impl Broker {
         self.touch(key);
     }
 
-    /// From now on those who are held for this channel are answered, with what was added since the first of them came: nobody
-    /// came later, as `hold` sees to it. Nothing changes while others are being answered. The caller counts who is busy.
+    /// From now on polls that are held for this channel are answered, with what was added since the first of them came: `hold` makes
+    /// sure that none came later. Nothing changes while others are being answered. The caller counts which channels are busy.
     pub(super) fn begin_answering(&mut self, key: u32) {
         let Some(channel) = self.channels.get_mut(key) else { return };
         let (name, position) = (channel.name().clone(), channel.log.position());
@@ -247,7 +247,8 @@ impl Broker {
         self.batches.release(open.batch);
     }
 
-    /// Answers some more of those, until that has cost so much; returns whether all are answered. The caller counts who is busy.
+    /// Answers some more of those, until that has cost `most`; returns whether all are answered. The caller counts which
+    /// channels are busy.
     pub(super) fn answer_some(&mut self, key: u32, most: u64) -> bool {
         let began = self.spent;
         loop {

@@ -80,7 +80,7 @@ impl Broker {
         self.made_bytes + self.offered_bytes > self.limits.max_outbound / 4
     }
 
-    /// As `wants_flush`, of so much that also those are not read from who want little.
+    /// As `wants_flush`, but of more: then not even those who want little are read from.
     pub fn needs_flush(&self) -> bool {
         self.made_bytes + self.offered_bytes > self.limits.max_outbound / 2
     }

@@ -2,7 +2,8 @@
 
 use super::tiers::Tiers;
 
-/// How many queues there are: for what is cheap, for more, for a lot, and for what a crowd, or whoever takes old messages, is owed.
+/// How many queues there are: for what is cheap, for more, for a lot, and for what is owed to a crowd or to
+/// those who take old messages.
 const TIERS: usize = 4;
 
 /// Where those wait who take the log of a channel.
@@ -49,12 +50,12 @@ pub(super) struct Jobs {
     left: [usize; 2],
 }
 
-/// The tier of a channel with so many members.
+/// The tier of a channel with that number of members.
 pub(super) fn tier_of_channel(members: usize) -> usize {
     MEMBERS.iter().position(|&most| members <= most).unwrap_or(MEMBERS.len())
 }
 
-/// The tier of a connection with so many bytes unsent.
+/// The tier of a connection with `pending` bytes unsent.
 pub(super) fn tier_of_connection(pending: u64, takes_log: bool) -> usize {
     match pending {
         _ if takes_log => LOG,

@@ -406,7 +406,7 @@ impl Broker {
         self.reap_some(usize::MAX, drop_socket);
     }
 
-    /// As `reap`, of so many at the most.
+    /// As `reap`, of at most `most` connections.
     pub fn reap_some(&mut self, most: usize, mut drop_socket: impl FnMut(u32)) {
         for slot in self.ended.split_off(self.ended.len().saturating_sub(most)) {
             if let Some(cold) = self.slots.remove(slot) {

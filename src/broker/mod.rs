@@ -247,7 +247,7 @@ impl Broker {
         self.spent
     }
 
-    /// Something has cost so much that the broker does not know of.
+    /// Adds the cost of something that the broker does not know of.
     pub fn spend(&mut self, cost: u64) {
         self.spent += cost;
     }

@@ -23,7 +23,7 @@ impl Broker {
             return None;
         }
         let pending = hot.outbound.pending();
-        // A herd that comes back is not to hold up those who are there; one that has much unsent waits no longer.
+        // A crowd that comes back must not hold up those who are there. One that has much unsent waits no longer.
         let takes_log = hot.has(flag::TAKES_LOG) && !hot.has(flag::BLOCKED) && pending <= most;
         let proper = jobs::tier_of_connection(pending, takes_log);
         if proper > tier && !hot.has(flag::BLOCKED | flag::ENDED) {

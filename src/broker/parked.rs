@@ -1,5 +1,6 @@
-//! Who publishes to a channel whose last batch has not arrived at all its members yet: it waits, and the others go on. Otherwise
-//! whoever publishes faster than the members take it would fill the budgets, since nobody is judged before its bytes were offered.
+//! A peer that publishes to a channel whose last batch has not arrived at all its members yet waits, and the others go on.
+//! Otherwise one that publishes faster than the members take it would fill the budgets: nobody is judged before its bytes were
+//! offered.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,7 +12,7 @@ use crate::channel::dialect::Encoding;
 use crate::channel::name::ChannelName;
 use crate::proto::http::Request;
 
-/// What of `max_outbound` the bodies of those that go on at a time may have together: one part in so many.
+/// What of `max_outbound` the bodies of those that go on at a time may have together: one part in this number.
 const SHARE: usize = 8;
 
 /// Those who wait, by the channel that they wait for, in the order of their coming.
@@ -40,7 +41,7 @@ impl Broker {
         busy.is_some()
     }
 
-    /// One who has published to a channel that is busy says no more until it is not.
+    /// A peer that publishes to a busy channel waits until the channel is no longer busy.
     pub(super) fn park(&mut self, id: ConnectionId, slot: u32, key: u32) {
         let hot = self.slots.hot(slot);
         if !hot.has(flag::PARKED) {
@@ -106,8 +107,8 @@ impl Broker {
         self.channels.get(key).is_some_and(Channel::is_busy)
     }
 
-    /// Returns how many bytes its request has. That is told when its turn to be read comes, or what all of them ask for would be
-    /// done in one step.
+    /// Lets one that waited go on, and returns how many bytes its request has. The request is carried out when the connection's
+    /// turn to be read comes: what all of them ask for would be too much for one step.
     fn go_on(&mut self, id: ConnectionId) -> usize {
         let Some(slot) = self.slots.live(id) else { return 0 };
         self.spent += cost::QUEUED;

@@ -1,6 +1,7 @@
-//! Who gets in. Past `max_connections` a few more do, to be told so, or how the broker is, and during a shutdown, too;
-//! operators have as many places. None of these is for long: if others wait, those make room who ask for nothing, first
-//! where many have one address, or a /64 of IPv6. So nobody who wastes such places keeps others from asking whether the broker is well.
+//! Which connections are let in. Past `max_connections` a few more are, and also during a shutdown: they are told that there is no
+//! room, or how the broker is. Operators have as many places of their own. If others wait for such a place, connections that ask
+//! for nothing make room, first where many have one address, or a /64 of IPv6. So nobody can keep others from asking whether the
+//! broker is well.
 
 use core::net::SocketAddr;
 use std::cmp::Reverse;
@@ -18,7 +19,7 @@ pub const MAX_EXTRA_CONNECTIONS: usize = 48;
 /// Connections of operators: these do not count for `max_connections`.
 pub const MAX_ADMIN_CONNECTIONS: usize = 48;
 
-/// How many places of a kind are free after others had to make room: so many get in with the next turn.
+/// How many places of a kind are free after others had to make room: that number gets in with the next turn.
 const FREED_AT_ONCE: usize = 24;
 
 /// Which place a connection has.
@@ -39,7 +40,7 @@ pub enum Place {
 pub(super) struct Few {
     /// In the order of coming.
     pub(super) holders: Vec<u32>,
-    /// The last so many of them were not read from yet.
+    /// How many of them, counted from the end, were not read from yet.
     pub(super) fresh: usize,
     /// Somebody waits for a place.
     is_wanted: bool,
@@ -79,7 +80,7 @@ impl Broker {
             self.extra.hold(id.slot());
         }
         if self.proxies.contains(peer.ip()) {
-            // Whom to count, each of its requests tells.
+            // Each of its requests says which address is to be counted.
             self.slots.hot(id.slot()).set(flag::PROXIED);
         } else {
             self.count_address(id.slot());
@@ -98,7 +99,7 @@ impl Broker {
         Some(id)
     }
 
-    /// Whether one who found no place is to wait for the next turn: `make_places` frees some, unless all who have one
+    /// Whether a connection that found no place is to wait for the next turn: `make_places` frees some, unless all that have one
     /// wait for an answer.
     pub fn is_place_coming(&mut self, admin: bool) -> bool {
         let few = if admin { &self.admins } else { &self.extra };
@@ -108,8 +109,9 @@ impl Broker {
         is_coming
     }
 
-    /// Ends those who have few places and do not ask, if others wait for them: once a turn, after all who were ready were
-    /// read from. Those of whom `is_unread` says that something may have arrived stay, and so do those who have just come.
+    /// Ends connections that have one of the few places and ask for nothing, if others wait for a place: once a turn, after all that
+    /// were ready were read from. Those of which `is_unread` says that something may have arrived stay, and so do those that have
+    /// just come.
     pub fn make_places(&mut self, mut is_unread: impl FnMut(u32) -> bool) {
         for (kind, most) in [(Place::Extra, MAX_EXTRA_CONNECTIONS), (Place::Admin, MAX_ADMIN_CONNECTIONS)] {
             let few = if kind == Place::Admin { &mut self.admins } else { &mut self.extra };
@@ -134,7 +136,7 @@ impl Broker {
         }
     }
 
-    /// How many newer ones are of the same network: who has most makes room first, so that a network which takes all places
+    /// How many newer ones are of the same network. The network that has most makes room first, so one that takes all places
     /// loses them to others, and the newest of each is the last to go.
     fn siblings(&self, holders: &[u32], at: usize) -> usize {
         let network = |slot: &u32| self.slots.get(*slot).map(|(_, cold)| network_of(cold.peer().ip()));
@@ -142,8 +144,8 @@ impl Broker {
         newer.iter().filter(|other| network(other) == network(slot)).count()
     }
 
-    /// The first to make room has the least: who has never asked, longest here first, then who has been answered, longest
-    /// silent first, and then who does not take its answer. None: it stays.
+    /// The least makes room first: those that have never asked, the oldest first; then those that were answered, the longest
+    /// silent first; then those that do not take their answer. None: it stays.
     fn rank(&self, slot: u32) -> Option<(u8, Reverse<u32>)> {
         let (hot, cold) = self.slots.get(slot).filter(|(hot, _)| !hot.has(flag::ENDED))?;
         let silent = Reverse(self.timers.now().since(hot.heard));
@@ -159,7 +161,7 @@ impl Broker {
         self.slots.get(slot).is_none_or(|(hot, _)| hot.has(flag::ENDED))
     }
 
-    /// Where others have left, who came past the limit is past it no more: the oldest first.
+    /// Where others have left, connections past the limit get their places, the oldest first.
     pub(super) fn promote_extra(&mut self) {
         if self.is_draining() {
             return;

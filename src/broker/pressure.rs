@@ -24,14 +24,14 @@ use crate::proto::network::network_of;
 /// What the memory of all that is unsent may be, in bytes, however little it itself may be.
 const LEAST_MEMORY: usize = 1 << 20;
 
-/// Past a budget for all so much goes that a share of it is free, one in so many; but once the rest fits, no more than so many
-/// connections in one step.
+/// Past a budget for all, connections go until one part in `HYSTERESIS` of it is free; but once the rest fits, no more than
+/// `MOST_SHED` of them in one step.
 const HYSTERESIS: usize = 16;
 const MOST_SHED: usize = 256;
 
 impl Broker {
     /// Judges those who have a lot unsent, after the flush: never at publish, and never before their bytes were offered. What all
-    /// have together is judged when all were offered, so that whoever reads is not sent away for those who do not.
+    /// have together is judged when all were offered, so that one who reads is not sent away for those who do not.
     pub(super) fn judge(&mut self, all_were_offered: bool) {
         let mut over = std::mem::take(&mut self.over);
         // One who is in many channels may have been noted for each.
@@ -232,7 +232,7 @@ impl Broker {
     }
 
     /// All together hold too much of what arrived: the network that holds most goes first, with its largest, until the rest
-    /// fits, and clearly: to look at all connections is not to be necessary again before as much again has arrived.
+    /// fits and a part of the budget is free: all connections are looked at, which must not be necessary again at once.
     fn shed_inbound(&mut self) {
         let most = self.limits.max_inbound_total;
         let enough = most - most / HYSTERESIS;
@@ -308,7 +308,7 @@ impl Broker {
     }
 
     /// Memory of what all connections have unsent, shared once, with the places in their queues, and of what was encoded for
-    /// whoever catches up next, in bytes.
+    /// the next who catch up, in bytes.
     pub fn outbound_held(&self) -> usize {
         self.batches.memory() + self.chunks.memory()
     }

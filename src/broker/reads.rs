@@ -9,7 +9,7 @@ use crate::proto::batch::{BatchKey, Batches};
 /// How many answers are kept.
 const MOST: usize = 32;
 
-/// The share of the outbound budget that they may have together: one part in so many.
+/// The share of the outbound budget that they may have together: one part in this number.
 const SHARE: usize = 32;
 
 /// How long one is kept that nobody asks for, in milliseconds.

@@ -1,9 +1,9 @@
-//! Who is read next, and how much: pure, so that a test drives the very schedule that the loop does.
+//! Which connection is read next, and how much: pure, so that a test drives the very schedule that the loop does.
 //!
 //! Three queues. First come those who have shown that they want little; then newcomers; then those who have had much, and those who
-//! have more to say than they were just read. No queue starves. What somebody wants is told by what its visits have cost, the
-//! calls included that the embedder made for it: see `cost`. So one that sends a small message now and then is read within a turn,
-//! whatever thousands of others ask for.
+//! have more to say than they were just read. No queue starves. How much a connection wants is judged by the cost of its visits,
+//! including the calls that the embedder made for it: see `cost`. So one that sends a small message now and then is read within a
+//! turn, whatever thousands of others ask for.
 
 use std::io;
 
@@ -15,7 +15,7 @@ use super::{Broker, cost};
 /// The most frames of one connection per visit.
 pub const MAX_FRAMES: usize = 256;
 
-/// A visit ends when it has cost so much, in nominal nanoseconds.
+/// A visit ends when it has cost this, in nominal nanoseconds.
 pub const MAX_VISIT: u64 = 50_000;
 
 /// As long as a turn has read less, in bytes, those who have more are read again: larger batches take fewer writes.
@@ -27,7 +27,7 @@ const LITTLE: u8 = 20;
 /// What the visits of a newcomer are taken to cost, in microseconds.
 const UNKNOWN: u8 = u8::MAX;
 
-/// Who had too much to say in one visit is read less next time, in bytes: what is left would only be copied to and fro.
+/// What is read at a time, in bytes, of a connection that had too much to say in one visit: the rest would only be copied.
 const LESS: usize = 8 * 1024;
 
 /// The queues.
@@ -38,7 +38,7 @@ const LATE: usize = 2;
 /// What one read came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadOutcome {
-    /// So many bytes. `drained` says that no more will come before the next readable edge.
+    /// `count` bytes. `drained` says that no more will come before the next readable edge.
     Bytes {
         /// How many bytes.
         count: usize,
@@ -140,7 +140,7 @@ impl Schedule {
         }
     }
 
-    /// From now on so much at a time.
+    /// From now on it reads at that pace.
     pub fn set_pace(&mut self, pace: Pace) {
         self.buffer.resize(pace.buffer.max(self.buffer.len()), 0);
         self.pace = pace;
@@ -325,7 +325,7 @@ impl Schedule {
         let place = self.place(reading.id);
         place.chatty = chatty || more && place.chatty;
         let micros = u8::try_from(spent / 1000).unwrap_or(UNKNOWN - 1);
-        // A dear visit counts at once, and is forgotten by and by.
+        // A dear visit counts at once, and half of it is forgotten with each visit.
         place.usual = micros.max(place.usual / 2);
         if more && !place.queued && broker.is_live(reading.id) {
             (place.queued, place.since) = (true, now);

@@ -11,11 +11,11 @@ use crate::channel::member_id::MemberId;
 /// for ids of their own making (Luby and Rackoff 1988).
 const ROUNDS: [u8; 4] = [0, 1, 2, 3];
 
-/// What `Secret::draw` says behind its number, so that no round of the permutation ever says the same.
+/// What `Secret::draw` says after its number, so that no round of the permutation ever says the same.
 const DRAWN: u8 = 4;
 const PROCESS: u8 = 5;
 
-/// What `Chance::maker` says behind an address.
+/// What `Chance::maker` says after an address.
 const MAKER: u8 = 6;
 const MAKER_OF_IPV6: u8 = 7;
 
@@ -129,9 +129,9 @@ impl Chance {
 #[derive(Debug)]
 pub(super) struct PublicIds {
     secret: Secret,
-    /// Which process: every id names it, for those who have the key. Random, so that no two have the same.
+    /// The process, which every id names for those who have the key. Random, so that no two have the same.
     process: u64,
-    /// Ids of those who have published lately, by slot: who publishes does so again. Never longer than `AT_HAND`.
+    /// Ids of connections that have published lately, by slot: they will probably do so again. Never longer than `AT_HAND`.
     at_hand: Vec<(ConnectionId, MemberId)>,
 }
 
@@ -146,7 +146,7 @@ impl PublicIds {
         MemberId::new(high, low)
     }
 
-    /// As `of`, for one who publishes: an echo takes as long as thirty lines of it.
+    /// As `of`, for a connection that publishes. It keeps the id, since to make one takes long beside an echo.
     pub(super) fn of_sender(&mut self, id: ConnectionId) -> MemberId {
         let place = id.slot() as usize % AT_HAND;
         match self.at_hand.get(place) {
@@ -239,7 +239,7 @@ mod tests {
         }
     }
 
-    /// A part of the number could once be traded for the same part of the secret: who knew the number knew the secret.
+    /// A part of the number could once be traded for the same part of the secret: a peer that knew the number knew the secret.
     #[test]
     fn the_secret_is_no_part_of_the_number() {
         let mut random = Random::seeded();

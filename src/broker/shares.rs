@@ -1,5 +1,5 @@
-//! Who pays when all together hold too much of what arrives: the network that holds most, with the largest of what it holds.
-//! By size alone, a crowd of middling uploads from one place would make the one large upload of somebody else go.
+//! Which connection goes when all together hold too much of what arrives: the largest of the network that holds most in all. If
+//! the largest of all went, a crowd of middling uploads from one place would end the one large upload of somebody else.
 
 use core::net::IpAddr;
 use std::collections::{BinaryHeap, HashMap};
@@ -40,7 +40,7 @@ impl Shares {
     }
 }
 
-/// Who is to pay, one after the other.
+/// The connections that are to go, one after the other.
 impl Iterator for Shares {
     type Item = Holding;
 

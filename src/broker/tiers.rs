@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-/// A queue that waits is owed one part in so many of what runs before it.
+/// A queue that waits is owed one part in this number of what runs before it.
 const SHARE: u64 = 4;
 
 /// A queue that is owed this much goes before those above it, in nominal nanoseconds: see `cost`.
@@ -54,7 +54,7 @@ impl<T, const N: usize> Tiers<T, N> {
         Some((tier, self.queues[tier].pop_front()?))
     }
 
-    /// What was popped of that tier has cost so much.
+    /// Takes note of what it has cost that was popped of that tier.
     #[inline]
     pub(super) fn charge(&mut self, tier: usize, cost: u64) {
         self.owed[tier] = self.owed[tier].saturating_sub(cost);

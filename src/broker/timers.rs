@@ -34,7 +34,7 @@ impl Tick {
         Tick(self.0.wrapping_add(ticks(timeout)).wrapping_add(1))
     }
 
-    /// So many ticks later.
+    /// That number of ticks later.
     pub fn later(self, ticks: u32) -> Tick {
         Tick(self.0.wrapping_add(ticks))
     }
@@ -60,8 +60,8 @@ pub fn ticks(timeout: Duration) -> u32 {
     u32::try_from(timeout.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u32::MAX / 4).min(u32::MAX / 4)
 }
 
-/// How many ticks so many bytes take at a rate in bytes a second, rounded down: what is added up by differences adds up to that of
-/// the whole.
+/// How many ticks a number of bytes take at a rate in bytes a second, rounded down: what is added up by differences adds up to that
+/// of the whole.
 pub fn ticks_of(bytes: usize, rate: usize) -> u32 {
     let ticks = bytes as u128 * 1000 / (rate.max(1) as u128 * TICK.as_millis());
     u32::try_from(ticks).unwrap_or(u32::MAX).min(u32::MAX / 8)

@@ -127,7 +127,7 @@ impl<T> Chain<T> {
         }
     }
 
-    /// As `iter`, of a list that must have no more than so many entries.
+    /// As `iter`, of a list that must have no more than that number of entries.
     ///
     /// # Panics
     /// If the links do not agree with each other: for invariants and tests.

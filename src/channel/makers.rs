@@ -1,5 +1,5 @@
-//! Who made which channel, so that anyone who needs a place takes it from himself first. A maker is a keyed hash of an
-//! address, which only the broker knows: 32 bits, so that two share one only by chance, and then share their places.
+//! Who published first to which channel, so that one who needs a place and has enough takes it from itself. A maker is a keyed hash
+//! of an address, which only the broker knows: 32 bits, so that two share one only by chance, and then share their places.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use super::sizes;
 /// In the place of a maker's key: nothing was ever published to the channel.
 pub(super) const NOBODY: u32 = u32::MAX;
 
-/// So many places are kept when a crowd has gone.
+/// How many places are kept when a crowd has gone.
 const FEW: usize = 1024;
 
 /// Anyone may have this part of all places, and of all histories, however many others there are.
@@ -106,12 +106,12 @@ impl Makers {
         }
     }
 
-    /// How many channels each may have, of so many, before it has to make room for itself.
+    /// How many of `all` channels each may have before it has to make room for itself.
     pub(super) fn share_of_channels(&self, all: usize) -> usize {
         (all / self.slab.len().max(1)).max(all / LEAST_SHARE).max(1)
     }
 
-    /// How many bytes of history each may have, of so many, before it has to make room for itself.
+    /// How many of `all` bytes of history each may have before it has to make room for itself.
     pub(super) fn share_of_history(&self, all: usize) -> usize {
         (all / self.with_history.max(1)).max(all / LEAST_SHARE)
     }

@@ -8,7 +8,7 @@ const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 /// The most digits of a half: 2^64 - 1 in base 36.
 const HALF: usize = 13;
 
-/// The public id of a connection: 128 bits that say nothing to anyone who has not the key, never used again. Told as
+/// The public id of a connection: 128 bits that say nothing to anyone without the key, never used again. Written as
 /// its two halves in base 36, the second one padded: `[0-9a-z]{1,26}`, no leading zeros.
 ///
 /// It has to name the process (64 random bits, so that no two ever have the same) and the connection in it (64 bits of

@@ -59,7 +59,7 @@ impl Group {
         Group { encoding, members: Vec::new(), open: None, walk: None }
     }
 
-    /// Puts a member in, who owes nothing of a walk that has begun. Returns its index, and who moved.
+    /// Puts a member in, which counts as served by a walk that has begun. Returns its index, and which member moved.
     pub fn insert(&mut self, member: Member) -> (u32, Option<(u32, u32)>) {
         self.members.push(member);
         let last = (self.members.len() - 1) as u32;
@@ -69,12 +69,12 @@ impl Group {
         }
     }
 
-    /// Takes a member out; whatever it owes of a walk is forgotten. Returns who moved.
+    /// Takes a member out; what a walk owes it is forgotten. Returns which members moved.
     pub fn remove(&mut self, index: u32) -> Moved {
         let mut gap = index;
         let mut moved = [None; 2];
         if let Some(walk) = self.walk.as_mut().filter(|walk| index < walk.served) {
-            // Who was served stays before those who were not.
+            // Members that were served stay before those that were not.
             walk.served -= 1;
             gap = walk.served;
             self.members.swap(index as usize, gap as usize);
@@ -96,8 +96,8 @@ impl Group {
         self.walk.is_some_and(|walk| index >= walk.served)
     }
 
-    /// The member at that index, which was not served, is now. Returns its new index: who stood there stands at `index`. None if
-    /// there is no walk.
+    /// Notes that the member at that index is served now. Returns its new index; the member that stood there stands at `index`.
+    /// None if there is no walk.
     pub fn serve(&mut self, index: u32) -> Option<u32> {
         let walk = self.walk.as_mut()?;
         let place = walk.served;

@@ -115,7 +115,7 @@ impl Channel {
         self.known || self.log.head() > 0
     }
 
-    /// Its position, as it is told: `0.0` while it is awake only for those who poll. They leave nothing behind, and a
+    /// Its position, as it is told: `0.0` while it is awake only for those who poll. They leave nothing, and a
     /// position that is forgotten with them would be taken for a loss.
     pub fn position(&self) -> Position {
         if self.is_known() { self.log.position() } else { Position::NONE }

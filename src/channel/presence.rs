@@ -26,10 +26,10 @@ impl Named {
     }
 }
 
-/// What is still to be told of a channel's members: not what happened, but what it comes to. So it is no longer than the
-/// channel is large, however often somebody comes and goes.
+/// What is still to be told of a channel's members: not each event, but their result. So it is no longer than the number of
+/// members, however often somebody comes and goes.
 ///
-/// Invariants: nobody stands in two of the lists, unless somebody was told who is there meanwhile; the first and the
+/// Invariants: nobody stands in two of the lists, unless somebody was told in between who is there; the first and the
 /// third have no more than may be named, nor has the second together with the leaves that are held back.
 #[derive(Debug, Default)]
 pub struct Presence {
@@ -44,7 +44,7 @@ pub struct Presence {
     recount: bool,
     /// When a number may be told again, in monotonic milliseconds.
     next_count: u64,
-    /// Whoever looks at it when something is due has taken note of this.
+    /// When something is due, if the broker's list of what is due has this channel.
     pub noted: Option<u64>,
 }
 

@@ -4,7 +4,7 @@
 const NODE: usize = 11;
 const FULL: usize = 6;
 
-/// Bytes of memory of a `BTreeMap` or `BTreeSet` of so many entries, about: no more than a third more than it is.
+/// Bytes of memory of a `BTreeMap` or `BTreeSet` of `entries` entries, about: no more than a third more than it is.
 pub fn tree<K, V>(entries: usize) -> usize {
     let head = 2 * size_of::<usize>();
     let node = NODE * size_of::<(K, V)>() + head;
@@ -13,7 +13,7 @@ pub fn tree<K, V>(entries: usize) -> usize {
     leaves * node + (leaves / FULL) * (node + (NODE + 1) * size_of::<usize>())
 }
 
-/// Bytes of memory of a `HashMap` with room for so many entries: 7 of 8 places may be taken, and each has a byte of control.
+/// Bytes of memory of a `HashMap` with room for `capacity` entries: 7 of 8 places may be taken, and each has a byte of control.
 pub fn map<K, V>(capacity: usize) -> usize {
     capacity / 7 * 8 * (size_of::<(K, V)>() + 1)
 }

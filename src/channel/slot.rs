@@ -114,7 +114,7 @@ impl State {
     }
 }
 
-/// So many tables, so that one that grows moves no more than its part of all names at once.
+/// How many tables there are, so that one that grows moves no more than its part of all names at once.
 const TABLES: usize = 32;
 
 /// The keys of all slots by name: the names themselves stand in the slots. The hash is keyed, so that names can be chosen

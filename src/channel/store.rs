@@ -31,12 +31,11 @@ use crate::proto::batch::Batches;
 
 use places::{OWN, OWN_RECENT};
 
-/// There are as many channels as `max_channels` allows, or, for anyone who only listens, `max_listened`, and none of them
-/// makes way for him.
+/// There are as many channels as `max_channels` allows, or `max_listened` for one who only listens, and none of them makes way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyChannels;
 
-/// All channels. Those that something was published to have a maker, whoever was the first, and count for `max_channels`;
+/// All channels. Those that something was published to have a maker, the first who did, and count for `max_channels`;
 /// those in which there are only listeners count for `max_listened`.
 ///
 /// Invariants: `index` has the key of every slot; `awake` of every channel that is awake; `recent` are the channels with
@@ -185,8 +184,8 @@ impl Store {
         Ok(self.create(name, seed, now))
     }
 
-    /// As `hold`, for somebody who is going to publish to it; `publish` must follow. `maker` says who: it makes room for
-    /// itself, if it has its share of all places, and else gets one of those that are cold.
+    /// As `hold`, for somebody who is going to publish to it; `publish` must follow. `maker` says who that is. If it has its share
+    /// of all places, one of its own channels makes way, and otherwise one that is cold.
     ///
     /// # Errors
     /// If it would be one too many, and none makes way.
@@ -216,8 +215,8 @@ impl Store {
         Ok(key)
     }
 
-    /// As `hold_to_publish`, of a channel that somebody is in, whose key he knows. Who the maker is, is asked only if nothing
-    /// was published to it before.
+    /// As `hold_to_publish`, for a channel that the publisher is in, whose key is known. `maker` is called only if nothing was
+    /// published to it before.
     ///
     /// # Errors
     /// As `hold_to_publish`.

@@ -21,7 +21,7 @@ fn who_asked_before_there_was_a_channel_is_told_what_it_missed() {
     assert_eq!(world.read("/a", From::All), (150, None, 100), "who asks for what is kept misses nothing");
 }
 
-/// A position was told that went with those who polled: whoever sent it back was told of a loss that never was.
+/// A position was told that went with those who polled: one who sent it back was told of a loss that never was.
 #[test]
 fn a_position_that_will_not_hold_is_not_told() {
     let mut world = World::new(limits());
@@ -95,7 +95,7 @@ fn who_publishes_makes_room_for_himself() {
     for (name, position) in &victims {
         assert_eq!((world.store.position_of(name), world.read(name, From::All).2), (*position, 1));
     }
-    // Who comes new gets a place from whoever has most, of those that are cold, until he has his share.
+    // A new maker gets a place from the one that has most, of those that are cold, until it has its share.
     world.now = 50;
     for (maker, name) in [(3, "/x"), (3, "/y"), (1, "/z")] {
         world.maker = maker;
@@ -131,7 +131,7 @@ fn who_says_much_takes_it_from_his_own_history() {
     }
     world.check();
     assert!((0..5).all(|i| world.read(&format!("/{i}"), From::All).2 == 1));
-    // Who has less than his share takes it from whoever has most, of those that are cold.
+    // A maker with less than its share takes a place from the one that has most, of those that are cold.
     world.maker = 1;
     world.publish("/5", 10).unwrap();
     assert!((0..6).all(|i| world.read(&format!("/{i}"), From::All).2 == 1));

@@ -120,7 +120,7 @@ impl Oracle {
     }
 
     /// Who makes way for one who joins: the coldest of those that nobody has published to. For one who publishes: the
-    /// coldest of his own, if he has his share or more; or else the coldest of whoever has most.
+    /// coldest of his own, if he has his share or more; or else the coldest of the one who has most.
     fn makes_way(&self, maker: Option<u32>) -> Option<String> {
         let Some(maker) = maker else {
             return self

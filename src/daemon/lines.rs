@@ -1,4 +1,4 @@
-//! Lines on their way to standard error. A thread of its own writes them, so that nobody else waits for whoever reads:
+//! Lines on their way to standard error. A thread of its own writes them, so that nobody else waits for the reader:
 //! a pipe whose reader is stuck, a terminal that was stopped with Ctrl-S, a full disk. What has no room is dropped and
 //! counted, and the number is told once there is room again.
 //!
@@ -135,7 +135,7 @@ impl<W: Write> Writer<W> {
         Writer { target, lost: 0, told: 0, is_torn: false }
     }
 
-    /// Writes lines, after which so many others were dropped. Returns how many were lost, if that is to be told now.
+    /// Writes lines, after which `dropped` others were dropped. Returns how many were lost, if that is to be told now.
     fn write(&mut self, text: &[u8], dropped: u64, pause: impl FnMut()) -> Option<u64> {
         let written = self.write_all(text, pause);
         let rest = text.get(written..).unwrap_or_default();
@@ -180,7 +180,7 @@ fn lines_of(text: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
-    /// A disk that is full when it holds so many bytes.
+    /// A disk that is full when it holds a number of bytes.
     struct Disk {
         bytes: Vec<u8>,
         most: usize,

@@ -77,7 +77,7 @@ pub fn start(filter: Option<&str>) -> io::Result<()> {
     Ok(())
 }
 
-/// Says something that is no line of the log, why the process ends above all. It does not wait for whoever reads.
+/// Says something that is no line of the log, why the process ends above all. It does not wait for the reader.
 pub fn say(line: &str) {
     if LINES.start().is_ok() {
         LINES.push(format!("{line}\n").as_bytes());

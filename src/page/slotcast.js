@@ -1,4 +1,4 @@
-// Follows a channel of slotcast, and comes back. How to use it: README.md, "From a page".
+// Follows a channel of slotcast, and comes back. How to use it: docs/clients.md.
 //
 // Served at /-/slotcast.js is slotcast.min.js, which a test in squeeze.rs makes of this: the same statements without
 // comments and spaces, at most 2.5 KiB. So names are short, and nothing is here that can be left out. It needs a global

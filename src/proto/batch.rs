@@ -25,7 +25,7 @@ const FEW: usize = 8;
 const SPARE_BYTES: usize = 512 * 1024;
 const SPARE_CAPACITY: usize = 64 * 1024;
 
-/// After so many turns without a new batch the places of a crowd of batches that have gone are let go.
+/// After this many turns without a new batch the places of a crowd of batches that have gone are let go.
 const QUIET: u32 = 64;
 const MANY: usize = 8192;
 

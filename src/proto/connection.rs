@@ -250,7 +250,7 @@ impl Connection {
         matches!(&self.state, State::Head(head) if head.as_ref().is_none_or(|head| !head.scan.has_begun()))
     }
 
-    /// What waits for its answer takes so many bytes beside the request.
+    /// What waits for its answer takes `more` bytes beside the request.
     pub fn hold(&mut self, more: usize) {
         if let State::Asked { held } = &mut self.state {
             *held = held.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));

@@ -20,8 +20,8 @@ pub const MOST_GROWTH: usize = 64 * 1024;
 /// How far back a message may refer at the most, in bytes (RFC 1951 §2).
 const FARTHEST: usize = 32 * 1024;
 
-/// The most streams, each ended by a last block, that a message may be made of. Who ends one does so where others would
-/// flush, and a peer that flushes so often does not want to be quick. Each costs a look at all that it may refer to.
+/// The most streams, each ended by a last block, that a message may be made of. Some peers end a stream where others would
+/// flush, and no peer needs to flush more often. Each stream costs a look at all that it may refer to.
 const MOST_STREAMS: usize = 256;
 
 /// What compression did.
@@ -120,7 +120,7 @@ impl Inflater {
     /// `earlier` it may refer to the messages before it, and the next one to it.
     ///
     /// No payload at all is an empty message. One that ends with a last block is complete, too, although there should be an
-    /// empty block behind it (RFC 7692 §7.2.1).
+    /// empty block after it (RFC 7692 §7.2.1).
     ///
     /// # Errors
     /// 1009 if it is longer than `limit`, 1007 if it is no DEFLATE stream or ends in the middle of one, 1008 if it is
@@ -190,7 +190,7 @@ fn feed(
 }
 
 /// Begins a stream that may refer to what came before. zlib forgets that at the end of a stream; the RFC does not say so,
-/// and whoever needs no reference is not disturbed.
+/// and a message that needs no reference is not disturbed.
 fn restart(decompress: &mut Decompress, before: &[u8], message: &[u8]) -> Result<(), Failure> {
     decompress.reset(false);
     let new = last(message, FARTHEST);

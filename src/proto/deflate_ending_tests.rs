@@ -170,7 +170,7 @@ impl Sender {
             }
         }
         match self.ends {
-            // The empty block behind it is there as it should be, or not.
+            // The empty block after it is there as it should be, or not.
             true if random.one_in(2) => payload.push(0),
             true => {}
             // zlib makes nothing of a second flush.
@@ -240,7 +240,7 @@ fn no_message_spoils_the_next() {
             let alone = judge(&[], &payload).as_ref() == Some(&message);
             far += usize::from(!alone);
             let got = inflater.inflate(&payload, 1 << 20, Some(&mut earlier)).map_err(|failure| failure.what);
-            assert_eq!(got.as_ref(), Ok(&message), "{random}: {} bytes behind {odd:x?}", payload.len());
+            assert_eq!(got.as_ref(), Ok(&message), "{random}: {} bytes after {odd:x?}", payload.len());
             before.extend(message);
             assert_eq!(earlier.0, last(&before, FARTHEST), "{random}");
         }
@@ -270,6 +270,6 @@ fn a_message_is_made_of_so_many_streams_and_not_of_one_more() {
     assert_eq!(inflater.inflate(&streams, 0, Some(&mut earlier)), Ok(Vec::new()));
     let more = b"\x03\x00".repeat(MOST_STREAMS + 1);
     assert_eq!(inflater.inflate(&more, 0, None).unwrap_err().code, CloseCode::POLICY);
-    let behind = [&streams[..], b"\x00"].concat();
-    assert_eq!(inflater.inflate(&behind, 0, None).unwrap_err().code, CloseCode::POLICY);
+    let longer = [&streams[..], b"\x00"].concat();
+    assert_eq!(inflater.inflate(&longer, 0, None).unwrap_err().code, CloseCode::POLICY);
 }

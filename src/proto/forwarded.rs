@@ -53,8 +53,8 @@ impl TrustedProxies {
         client
     }
 
-    /// What a trusted proxy says that its peer spoke: `X-Forwarded-Proto`, such as `https`. None where several are told that
-    /// differ: which of them the browser spoke is not to be guessed.
+    /// What a trusted proxy says that its peer spoke: `X-Forwarded-Proto`, such as `https`. None where it names several
+    /// that differ: nobody can know which of them the browser spoke.
     pub fn scheme<'a>(&self, request: &'a Request) -> Option<&'a str> {
         let mut told = request.list("x-forwarded-proto");
         let first = told.next()?;

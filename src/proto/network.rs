@@ -1,9 +1,9 @@
-//! Who counts as one where limits and budgets are shared out by address.
+//! Which addresses count as one where limits and budgets are shared out by address.
 
 use core::net::{IpAddr, Ipv6Addr};
 
-/// The part of an IPv6 address that its owner does not choose freely: who has one address has a whole /64 (RFC 6177 §2,
-/// RFC 7421 §1).
+/// The part of an IPv6 address that its owner does not choose freely: an owner of one address has a whole /64
+/// (RFC 6177 §2, RFC 7421 §1).
 const SITE: u128 = !(u64::MAX as u128);
 
 /// The network that an address stands for: an IPv4 address itself, also where it is mapped into IPv6, and of an IPv6

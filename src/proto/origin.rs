@@ -259,7 +259,7 @@ pub fn is_same_origin(request: &Request) -> bool {
 /// anything and nothing: `file://`, `app://.`, `capacitor://localhost`.
 struct Origin<'a> {
     scheme: &'a str,
-    /// What comes behind `://`.
+    /// What comes after `://`.
     host: &'a str,
     /// The same, if it is one; always for the schemes of the web.
     authority: Option<Authority<'a>>,

@@ -105,7 +105,7 @@ impl Outbound {
         }
     }
 
-    /// Changes what stands behind the head, and keeps account of the memory.
+    /// Changes what stands after the head, and keeps account of the memory.
     fn change<T>(&mut self, batches: &mut Batches, change: impl FnOnce(&mut Places) -> T) -> T {
         let before = self.memory();
         let result = change(self.more.get_or_insert_default());

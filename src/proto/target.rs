@@ -86,7 +86,7 @@ pub const MAX_PARAMETERS: usize = 64;
 #[derive(Debug, Clone, Default)]
 pub struct Parameters(Box<[Parameter]>);
 
-/// Offsets in the query: of a name, of the `=` behind it or else the end, and of the end.
+/// Offsets in the query: of a name, of the `=` after it or else the end, and of the end.
 #[derive(Debug, Clone, Copy)]
 struct Parameter {
     start: u16,

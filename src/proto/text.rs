@@ -27,7 +27,7 @@ fn looks_empty(character: char) -> bool {
 
 /// Peer bytes as a piece of a log line that nobody can take for another part of it. A word of ASCII letters, digits and signs
 /// is shown as it is. All else stands in quotation marks and is escaped as in [`escape`], and so are quotation marks in it
-/// and what looks like a space. So what stands outside quotation marks is ours, but for single words.
+/// and what looks like a space. So what stands outside quotation marks is ours, except single words.
 pub fn escape_for_log(bytes: &[u8]) -> String {
     let is_word = bytes.iter().all(|byte| byte.is_ascii_graphic() && !b"\"\\".contains(byte));
     if is_word && !bytes.is_empty() {

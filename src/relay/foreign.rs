@@ -44,7 +44,7 @@ pub(super) fn handshake<'a>(request: &Request, mut offered: impl Iterator<Item =
         let is_centrifugo = matches!(request.path(), "/connection/websocket" | "/connection/uni_websocket");
         is_centrifugo.then_some("Centrifugo")
     });
-    // Whoever knows our dialect may know others as well.
+    // A client that knows our dialect may know others as well.
     let mut is_ours = false;
     let by_offer = offered.by_ref().fold(None, |found, offer| {
         is_ours |= offer == JSON_DIALECT;

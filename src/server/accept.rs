@@ -43,7 +43,7 @@ impl Server {
         }
     }
 
-    /// Returns false if it, and with it all behind it, has to wait until others have made room in this turn: it may be
+    /// Returns false if it, and with it all that came after it, has to wait until others have made room in this turn: it may be
     /// somebody who asks whether the broker is well, and is to be told so.
     fn take_in(&mut self, mut transport: Transport, peer: SocketAddr, listener: usize) -> bool {
         let Some(listening) = self.listeners.get_mut(listener) else { return false };

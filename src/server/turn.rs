@@ -11,7 +11,7 @@ use crate::broker::timers::Now;
 use crate::handle::Command;
 use crate::proto::text::escape_for_log;
 
-/// How long a turn reads, and then how long it writes at least, if there is so much to do: nobody waits for longer than these and
+/// How long a turn reads, and then how long it writes, if there is that much to do: nobody waits for longer than these and
 /// the longest step.
 const READ_TIME: Duration = Duration::from_millis(2);
 const WRITE_TIME: Duration = Duration::from_millis(2);
@@ -19,7 +19,7 @@ const WRITE_TIME: Duration = Duration::from_millis(2);
 /// How long a flush takes at a time where somebody else's loop waits for it.
 const HOST_TIME: Duration = Duration::from_millis(1);
 
-/// The loop looks at its clock whenever it has done so much, in nominal nanoseconds.
+/// The loop looks at its clock whenever it has done this much, in nominal nanoseconds.
 const LOOK: u64 = 20_000;
 
 /// How many deadlines, ends of connections and commands of other threads are one step.
@@ -152,7 +152,7 @@ impl Server {
         true
     }
 
-    /// Acts on deadlines, as long as there is time: who is left is looked at in the next turn.
+    /// Acts on deadlines, as long as there is time: the rest is for the next turn.
     pub(super) fn expire(&mut self) {
         let schedule = &self.schedule;
         while !self.broker.expire_some(STEP, |slot| schedule.is_waiting(slot)) {
@@ -201,7 +201,7 @@ impl Server {
         }
     }
 
-    /// Sees to it that whoever waits for one of the few places past the limits gets one.
+    /// Sees to it that those who wait for one of the few places past the limits get one.
     pub(super) fn make_places(&mut self) {
         if self.saw_all {
             let schedule = &self.schedule;

@@ -329,7 +329,7 @@ fn who_comes_and_goes_many_times_in_a_turn_is_named_once() {
     for i in 0..100 {
         burst.extend(frame(FIN | TEXT, br#"{"type":"unsubscribe","channel":"/room"}"#));
         if i == 0 {
-            // Whoever is told meanwhile who is there has to be told of both.
+            // One who is told meanwhile who is there has to be told of both.
             burst.extend(frame(FIN | TEXT, br#"{"type":"members","channel":"/room"}"#));
         }
         burst.extend(frame(FIN | TEXT, br#"{"type":"subscribe","channel":"/room"}"#));

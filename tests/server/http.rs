@@ -277,7 +277,7 @@ fn who_expects_100_continue_is_told_to_go_on() {
     assert!(refused.is_problem(413, "message_too_big"), "{refused:?}");
 }
 
-/// Each door looks several parameters up: whoever sends thousands does not make it search them all again and again.
+/// Each door looks several parameters up: a peer that sends thousands does not make it search them all again and again.
 #[test]
 fn a_query_of_too_many_parameters_is_refused_at_every_door() {
     let broker = Broker::start(|_| {});

@@ -1,4 +1,4 @@
-//! What peers are told that comes out of chance: whoever has seen some of it knows nothing of the rest.
+//! What peers are told that comes out of chance: a peer that has seen some of it knows nothing of the rest.
 
 use std::collections::HashMap;
 use std::time::Instant;

@@ -23,7 +23,7 @@ fn a_request_that_is_late_is_told_so() {
     Peer::connect(broker.address).expect_gone();
 }
 
-/// Whoever had begun a request at the signal was cut.
+/// A peer that had begun a request at the signal was cut.
 #[test]
 fn a_shutdown_waits_for_requests_that_have_begun() {
     let broker = Broker::start(|_| {});

@@ -344,7 +344,7 @@ fn connections_of_one_address_behind_a_proxy_are_limited() {
     assert_eq!(join(&trusting, "203.0.113.1").0, "503");
     assert_eq!(join(&trusting, "10.9.8.7, 203.0.113.1, 192.0.2.1").0, "503");
     assert_eq!(join(&trusting, "203.0.113.1, 10.9.8.7").0, "101");
-    // Whoever has one address of IPv6 has a whole /64.
+    // A peer that has one address of IPv6 has a whole /64.
     let (status, _cid) = join(&trusting, "2001:db8:0:1::1");
     assert_eq!(status, "101");
     assert_eq!(join(&trusting, "2001:db8:0:1:ffff::2").0, "503");

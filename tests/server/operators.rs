@@ -18,7 +18,7 @@ fn get(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
 }
 
-/// The same for that very address, as whoever is on this machine writes it.
+/// The same for that very address, as a program on this machine writes it.
 fn get_at(address: SocketAddr, path: &str, headers: &str) -> String {
     get(path, headers).replace("Host: localhost", &format!("Host: localhost:{}", address.port()))
 }
@@ -144,7 +144,7 @@ fn health_is_told_however_many_say_nothing() {
     inside.close();
 }
 
-/// Whoever has just come is read from first, and one that has an address of its own stays, however many of another come.
+/// One who has just come is read from first, and one that has an address of its own stays, however many of another come.
 #[test]
 fn who_makes_room() {
     let mut config = Config::default();
@@ -397,7 +397,7 @@ fn whoever_may_have_come_through_a_proxy_is_nobody() {
             assert_eq!(answer.status, *status, "{request}");
             assert!(*status != 404 || answer.is_problem(404, "not_found") && answer.text().contains("--admin-listen"));
             if *status != 421 {
-                assert_eq!(ask(admin, &request).status, 200, "whoever puts one before that listener means it");
+                assert_eq!(ask(admin, &request).status, 200, "a proxy before that listener is meant");
             }
         }
         assert!(ask(address, format!("GET {path} HTTP/1.0\r\n\r\n")).is_problem(404, "not_found"));

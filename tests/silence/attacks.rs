@@ -3,7 +3,7 @@
 use crate::crowd::{Answers, End, Group};
 use crate::wire::{
     BINARY, CLOSE, DEFLATE, FIN, JSON, NDJSON, PING, TEXT, chunked, commands, deflated, fragments, frame, get, history,
-    large_head, lines, noise, post, repeated, request, text, upgrade,
+    large_head, lines, long_head, noise, post, repeated, request, text, upgrade,
 };
 
 const MIB: usize = 1 << 20;
@@ -257,10 +257,7 @@ pub const ATTACKS: &[Attack] = &[
         name: "held heads",
         settings: TIGHT,
         groups: |n, _| {
-            let head = |i, _| {
-                let more = format!("X-Long: {}\r\nContent-Length: 1000000\r\n", "v".repeat(60_000));
-                [request("POST", &alone(i), &more), vec![b'x']].concat()
-            };
+            let head = |i, _| [long_head("POST", &alone(i), "Content-Length: 1000000\r\n"), vec![b'x']].concat();
             vec![Group::coming(n, head)]
         },
         allows: &["inbound_total"],
@@ -269,13 +266,7 @@ pub const ATTACKS: &[Attack] = &[
     Attack {
         name: "held polls",
         settings: TIGHT,
-        groups: |n, _| {
-            let ask = |i, _| {
-                let more = format!("X-Long: {}\r\n", "v".repeat(60_000));
-                request("GET", &format!("/held/{i}?wait=60"), &more)
-            };
-            vec![Group::coming(n, ask)]
-        },
+        groups: |n, _| vec![Group::coming(n, |i, _| long_head("GET", &format!("/held/{i}?wait=60"), ""))],
         allows: &["inbound_total"],
         ..PLAIN
     },

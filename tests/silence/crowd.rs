@@ -77,7 +77,7 @@ pub struct Group {
     each: u64,
     reads: bool,
     end: End,
-    /// A life ends not before so many bytes were read.
+    /// A life does not end before this many bytes were read.
     after: usize,
     returns: bool,
     early: bool,
@@ -115,7 +115,7 @@ impl Group {
         Group { answers: Answers::Messages, ..early }
     }
 
-    /// Connections that ask by HTTP, and wait for so many answers before they say the next burst.
+    /// Connections that ask by HTTP, and wait for `each` answers before they say the next burst.
     pub fn asking(count: usize, each: u64, burst: Vec<u8>) -> Group {
         Group { burst: Burst::Same(Rc::new(burst)), answers: Answers::Http, each, early: true, ..Group::new(count) }
     }
@@ -143,7 +143,7 @@ impl Group {
         Group { burst: Burst::ById(burst), ..self }
     }
 
-    /// The next burst comes when so many answers to the last have come.
+    /// The next burst comes when `each` answers to the last have come.
     pub fn each(self, each: u64) -> Group {
         Group { each, ..self }
     }
@@ -169,7 +169,7 @@ impl Group {
         Group { end, ..self }
     }
 
-    /// Waits for the answer to what it said first, and ends when it has read so many bytes.
+    /// Waits for the answer to what it said first, and ends when it has read that number of bytes.
     pub fn after(self, bytes: usize) -> Group {
         Group { waits: true, after: bytes, ..self }
     }

@@ -5,6 +5,9 @@
 mod attacks;
 mod child;
 mod client;
+#[allow(dead_code, reason = "of this, only how bytes are written: the peers here do not block")]
+#[path = "../common/mod.rs"]
+mod common;
 mod crowd;
 mod pair;
 mod wire;
@@ -272,7 +275,7 @@ impl Outcome {
         self.report.get(name).copied().unwrap_or_default()
     }
 
-    /// The most that may be resident where so many bytes are counted.
+    /// The most that may be resident where `counted` bytes are counted.
     fn limit(&self, counted: u64, size: usize) -> u64 {
         let connections = (size + OTHERS) as u64 * EACH_CONNECTION;
         counted * 11 / 10 + BESIDE + connections + self.told("channels") * EACH_CHANNEL

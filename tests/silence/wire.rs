@@ -6,13 +6,9 @@ use std::io::Write as _;
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 
-pub const CONTINUATION: u8 = 0x0;
-pub const TEXT: u8 = 0x1;
-pub const BINARY: u8 = 0x2;
-pub const CLOSE: u8 = 0x8;
-pub const PING: u8 = 0x9;
-/// Added to an opcode: the last fragment.
-pub const FIN: u8 = 0x80;
+use crate::common::upgrade_request;
+pub use crate::common::{BINARY, CLOSE, CONTINUATION, FIN, PING, TEXT, frame};
+
 /// Added to an opcode: compressed (RFC 7692 §6).
 pub const RSV1: u8 = 0x40;
 
@@ -22,31 +18,11 @@ pub const DEFLATE: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
 pub const JSON: &str = "Sec-WebSocket-Protocol: v1.slotcast.json\r\n";
 pub const NDJSON: &str = "Content-Type: application/x-ndjson\r\n";
 
-/// A masked frame (RFC 6455 §5.2); `first` is its first byte.
-pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    const MASKING_KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-    let mut bytes = vec![first];
-    match payload.len() {
-        length @ 0..126 => bytes.push(0x80 | length as u8),
-        length @ 126..0x1_0000 => {
-            bytes.push(0x80 | 126);
-            bytes.extend((length as u16).to_be_bytes());
-        }
-        length => {
-            bytes.push(0x80 | 127);
-            bytes.extend((length as u64).to_be_bytes());
-        }
-    }
-    bytes.extend(MASKING_KEY);
-    bytes.extend(payload.iter().zip(MASKING_KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
-    bytes
-}
-
 pub fn text(payload: &str) -> Vec<u8> {
     frame(FIN | TEXT, payload.as_bytes())
 }
 
-/// One message in so many fragments, each of that payload.
+/// One message in `count` fragments, each with that payload.
 pub fn fragments(count: usize, payload: &[u8]) -> Vec<u8> {
     let each = |i: usize| {
         let opcode = if i == 0 { BINARY } else { CONTINUATION };
@@ -67,11 +43,7 @@ pub fn deflated(payload: &[u8]) -> Vec<u8> {
 
 /// The request that opens a WebSocket, with more header lines, each ended by CRLF.
 pub fn upgrade(target: &str, more: &str) -> Vec<u8> {
-    format!(
-        "GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n"
-    )
-    .into_bytes()
+    upgrade_request(target, more).into_bytes()
 }
 
 pub fn request(method: &str, target: &str, more: &str) -> Vec<u8> {
@@ -87,7 +59,7 @@ pub fn post(target: &str, more: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// A body of so many bytes, each a chunk of its own.
+/// A body of `count` bytes, each a chunk of its own.
 pub fn chunked(target: &str, count: usize) -> Vec<u8> {
     let mut bytes = request("POST", target, "Transfer-Encoding: chunked\r\n");
     bytes.extend(b"1\r\nx\r\n".repeat(count));
@@ -126,6 +98,11 @@ pub fn commands(range: std::ops::Range<usize>, command: impl Fn(usize) -> String
 
 pub fn repeated(count: usize, bytes: &[u8]) -> Vec<u8> {
     bytes.repeat(count)
+}
+
+/// A request with one field of 60,000 bytes, and more header lines.
+pub fn long_head(method: &str, target: &str, more: &str) -> Vec<u8> {
+    request(method, target, &format!("X-Long: {}\r\n{more}", "v".repeat(60_000)))
 }
 
 /// As many header fields as there may be, and nearly as many bytes as a head may have.

@@ -129,7 +129,7 @@ impl Oracle {
     }
 
     /// Those of which one makes way: for one who listens, of the channels that nothing was published to; for one who has
-    /// published to his part of all or more, of those; or else of those of whoever has published to most. Of the stubs if
+    /// published to his part of all or more, of those; or else of those of the one who has published to most. Of the stubs if
     /// there is one, or else of those that are idle, and of these the coldest.
     fn make_way(&self, maker: Option<Maker>) -> Vec<String> {
         let of = |life: usize| self.lives[life].maker;
@@ -195,7 +195,7 @@ impl Oracle {
         }
     }
 
-    /// Whose oldest messages go for what one says: his own, if he has said his part or more, or else those of whoever has said
+    /// Whose oldest messages go for what one says: his own, if he has said his part or more, or else those of the one who has said
     /// most; of these the channel that was published to longest ago.
     fn loses(&self, maker: Option<Maker>) -> usize {
         let with_history: Vec<&Life> =

@@ -3,7 +3,7 @@
 use slotcast::broker::cost;
 use slotcast::broker::schedule::Pace;
 
-/// The flush looks at its time whenever it has done so much.
+/// The flush looks at its time whenever it has done this much, in nominal nanoseconds.
 pub const LOOK: u64 = 32 * cost::WRITE;
 
 /// What compression may add to a turn, wherever it is: two messages of the longest that are compressed.
@@ -45,7 +45,7 @@ impl Meter {
         spent - self.acted
     }
 
-    /// A step of reading is over, which began at that cost, with so many bytes received. Once a visit has cost what it may, what
+    /// A step of reading is over, which began at that cost, with that number of bytes received. Once a visit has cost what it may, what
     /// follows is only to keep the rest.
     pub fn stepped(&mut self, before: (u64, u64), after: (u64, u64), is_reading: bool, pace: Pace) {
         let ((began, received), (now, more)) = (before, after);

@@ -269,7 +269,7 @@ impl Kernel {
         Kernel { peers: Vec::new(), random, spent: 0, most: u64::MAX, looked: 0, look: LOOK }
     }
 
-    /// From now on the flush has so much time.
+    /// From now on the flush has that much time.
     pub fn give_time(&mut self, most: u64) {
         (self.spent, self.most, self.looked) = (0, most, 0);
     }
@@ -305,7 +305,7 @@ impl Inlet for Kernel {
 
 impl Io for Kernel {
     fn is_time_up(&mut self) -> bool {
-        // Whatever it did since it looked last, it was so much.
+        // Whatever it did since it looked last, it was that much.
         self.looked += self.look;
         self.spent.max(self.looked) >= self.most
     }

@@ -130,7 +130,7 @@ impl Siege {
         }
     }
 
-    /// A connection that has so much room for what it is told, and says nothing.
+    /// A connection that has `room` bytes for what it is told, and says nothing.
     fn open(&mut self, room: usize) -> ConnectionId {
         let id = self.broker.open(([10, 0, 0, 1], 1).into(), false).expect("room");
         assert_eq!(slot_of(id), self.sockets.all.len());

@@ -224,7 +224,7 @@ fn notices_of_who_comes_and_goes() {
             assert!(world.broker.join(id, "/room", From::Now).is_ok());
         }
         if round == 0 {
-            // Whoever was told in mid-turn who is there has to be told of both.
+            // One who was told in mid-turn who is there has to be told of both.
             world.broker.tell_members(ann, "/room", None);
         }
     }
@@ -243,7 +243,7 @@ fn notices_of_who_comes_and_goes() {
     assert!(left > 10, "{left}");
 }
 
-/// Each is a few hundred bytes that nobody counts for whoever has gone.
+/// Each is a few hundred bytes that nobody counts for a connection that has gone.
 #[test]
 fn leaves_that_are_held_back_in_all_channels_together() {
     let limits = Limits { leave_grace: Duration::from_secs(20), max_presence: 65_536, ..Limits::default() };

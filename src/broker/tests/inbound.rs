@@ -85,7 +85,7 @@ fn head(line: &str, length: usize) -> Vec<u8> {
     head
 }
 
-/// A message's first bytes: so many, and one is to come.
+/// The first `length` bytes of a message that has one more.
 fn unfinished(length: usize) -> Vec<u8> {
     let mut frame = Vec::new();
     write_header(&mut frame, Opcode::Binary, length + 1);

@@ -9,7 +9,7 @@ use crate::proto::close::CloseCode;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A POST of so many bytes: its head.
+/// The head of a POST of `length` bytes.
 fn head(length: usize) -> String {
     format!("POST /b HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n")
 }

@@ -37,7 +37,7 @@ fn post(world: &mut World, path: &str, body: &str) -> ConnectionId {
     id
 }
 
-/// Whoever publishes faster than the members take it would fill the budgets of all.
+/// One who publishes faster than the members take it would fill the budgets of all.
 #[test]
 fn who_publishes_to_a_busy_channel_waits_and_others_go_on() {
     // Nobody here answers a ping.
@@ -76,7 +76,7 @@ fn who_publishes_to_a_busy_channel_waits_and_others_go_on() {
     assert!(world.broker.wants_input(ids[0]));
 }
 
-/// Each gets what is on its way once, and before what comes after it, whoever leaves.
+/// Each gets what is on its way once, and before what comes after it, no matter who leaves.
 #[test]
 fn who_leaves_in_the_middle_changes_nothing_for_the_others() {
     let (mut world, ids) = walking(Limits::default());

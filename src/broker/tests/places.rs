@@ -121,7 +121,7 @@ fn who_says_nothing_makes_room_for_who_waits() {
     }
 }
 
-/// Whoever has just come, and whose request may have arrived, is read from first.
+/// One who has just come, and whose request may have arrived, is read from first.
 #[test]
 fn who_was_not_read_from_yet_stays() {
     for mut world in both_kinds() {

@@ -132,7 +132,7 @@ fn whom_a_proxy_asks_for_is_counted_and_not_the_proxy() {
     }
 }
 
-/// Whoever has one address of IPv6 has 2^64 of them: each counted for itself.
+/// A peer that has one address of IPv6 has 2^64 of them: each was counted for itself.
 #[test]
 fn a_network_of_ipv6_is_counted_as_one() {
     let mut world = World::new(2);

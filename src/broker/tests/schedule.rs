@@ -76,7 +76,7 @@ impl Loop {
         self.schedule.ready(&self.world.broker, id, false);
     }
 
-    /// One turn, in which so much is read, in nominal nanoseconds. Returns whom a message or a request came from, in order.
+    /// One turn, which reads for that time in nominal nanoseconds. Returns whom a message or a request came from, in order.
     fn turn(&mut self, time: u64) -> Vec<ConnectionId> {
         let broker = &mut self.world.broker;
         for id in broker.take_resumed() {
@@ -106,7 +106,7 @@ impl Loop {
         told
     }
 
-    /// Turns without time to read, until so much time has gone by.
+    /// Turns without time to read, until that time has gone by.
     fn pass_unread(&mut self, time: Duration) {
         let until = self.world.now.instant + time;
         while self.world.now.instant < until {
@@ -162,7 +162,7 @@ fn nobody_starves() {
     assert!(theirs > 1000 && late > 500, "{theirs} of those who want little, {late} of the one that wants much");
 }
 
-/// All requests of a connection were answered in one go, and whoever asked once waited for them.
+/// All requests of a connection were answered in one go, and one who asked once waited for them.
 #[test]
 fn many_requests_of_one_are_many_visits() {
     let mut all = Loop::new(Pace::default());

@@ -8,10 +8,10 @@ use crate::channel::makers::{Maker, NOBODY};
 use crate::channel::slot::{Index, second_of};
 use crate::limits::Limits;
 
-/// So many places are kept when a crowd has gone.
+/// How many places are kept when a crowd has gone.
 const FEW: usize = 1024;
 
-/// So many of the coldest are looked at for one of whoever has most.
+/// How many of the coldest are looked at, for one of the maker that has most.
 const SEARCHED: usize = 64;
 
 /// The lists of each maker: of channels that sleep or are idle, of which one is in one at most, and of those with history.
@@ -54,7 +54,7 @@ impl Store {
         }
     }
 
-    /// Lets the oldest messages go of whoever has to make room for what this maker says.
+    /// Lets the oldest messages go of the maker that has to make room for what this one says.
     #[cold]
     pub(super) fn make_room_for_history(&mut self, maker: u32, now: u64, limits: &Limits) {
         while self.held > limits.history_total {
@@ -68,7 +68,7 @@ impl Store {
     }
 
     /// The channel that makes way for one of this maker. Anyone who has his share makes room for himself; any other gets
-    /// the place of a cold one, of whoever has most.
+    /// the place of a cold one, of the maker that has most.
     pub(super) fn cold_for(&self, maker: u32, limits: &Limits) -> Option<u32> {
         let share = self.makers.share_of_channels(limits.max_channels);
         if let Some(own) = self.makers.find(maker).filter(|own| own.channels as usize >= share) {
@@ -88,7 +88,7 @@ impl Store {
         self.of_whoever_has_most(self.recent.iter(&self.slots), |maker| maker.held)
     }
 
-    /// Of the first few, the first one of whoever has most.
+    /// Of the first few, the first one of the maker that has most.
     pub(super) fn of_whoever_has_most(
         &self,
         coldest: impl Iterator<Item = u32>,

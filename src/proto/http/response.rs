@@ -133,7 +133,7 @@ impl Response {
         if request.method() == "HEAD" { self.encode_for_head() } else { self.encode() }
     }
 
-    /// The body, if this request is answered with one of at least so many bytes: it may follow the head by reference.
+    /// The body, if this request is answered with one of at least `least` bytes: it may follow the head by reference.
     pub fn large_body(&self, request: &Request, least: usize) -> Option<&Bytes> {
         (self.body.len() >= least && self.may_have_body() && request.method() != "HEAD").then_some(&self.body)
     }
