@@ -192,6 +192,11 @@ impl Oracle {
         self.current.contains_key(channel)
     }
 
+    /// Whether it has a place among those that were published to.
+    pub fn was_published_to(&self, channel: &str) -> bool {
+        self.current.get(channel).is_some_and(|&life| self.lives[life].maker.is_some())
+    }
+
     pub fn memberships(&self, id: ConnectionId) -> usize {
         self.views.get(&id).map_or(0, |view| view.streams.iter().filter(|stream| stream.end.is_none()).count())
     }
