@@ -68,16 +68,18 @@ impl Broker {
             last = chunk.last;
             let seen = (cursor - chunk.first) as usize;
             let mut start = batches.get(chunk.batch).start_of(seen);
+            let mut sent = last - cursor;
             for &(index, _) in chunk.excepts.iter().filter(|&&(index, except)| except == id && index >= seen) {
                 let batch = batches.get(chunk.batch);
                 let (end, next) = (batch.start_of(index), batch.start_of(index + 1));
                 hot.outbound.push(Range { batch: chunk.batch, start, end }, batches);
                 start = next;
+                sent -= 1;
             }
             let end = batches.get(chunk.batch).len();
             hot.outbound.push(Range { batch: chunk.batch, start, end }, batches);
             hot.set(flag::TAKES_LOG);
-            self.counters.messages_sent += last - cursor;
+            self.counters.messages_sent += sent;
         }
         if let Some(member) = channel.group_mut(membership.encoding).members.get_mut(membership.index as usize) {
             member.cursor = last;

@@ -84,6 +84,7 @@ impl Broker {
             Encoding::Poll.encode(&dialect::Event::Message { context, entry }, &mut items);
             messages += 1;
         }
+        self.counters.messages_encoded += messages as u64;
         let body = answer_of(channel, position, lost, &items);
         self.spent += messages as u64 * cost::LOOK_UP + cost::encoded(body.len());
         // Also if the peer turns out to have it already, or asked for the head alone.
@@ -179,6 +180,7 @@ impl Broker {
         let Some(slot) = self.asked_slot(exchange.id) else { return };
         let kept = self.read_json(channel, from);
         // A complete request is answered, also to a peer that says no more, but it does not wait.
+        self.counters.messages_sent += kept.messages as u64;
         if kept.messages > 0 || kept.lost.is_some() || self.slots.hot(slot).has(flag::HUNG_UP) {
             return self.respond(exchange, kept.response().with_header("Cache-Control", "no-store"));
         }
@@ -267,6 +269,7 @@ impl Broker {
             }
             let (slot, position) = (member.slot, Position { offset: walk.head, ..epoch });
             let body = self.batches.get(walk.open.batch).payload().cloned().unwrap_or_default();
+            self.counters.messages_sent += walk.head - walk.open.base;
             self.finish_poll(slot, key, position, body, walk.open.batch);
         }
     }
@@ -284,6 +287,7 @@ impl Broker {
             // What it waits for is on its way.
             let (batch, position) = (walk.open.batch, Position { offset: walk.head, ..position });
             let body = self.batches.get(batch).payload().cloned().unwrap_or_default();
+            self.counters.messages_sent += walk.head - walk.open.base;
             return self.finish_poll(slot, membership.channel, position, body, batch);
         }
         let member = group.members.get(membership.index as usize);
@@ -310,8 +314,9 @@ impl Broker {
             .with_header("Cache-Control", "no-store")
             .with_cors(self.rules.cors_origin(request));
         if keep {
-            self.answer_and_keep(slot, &response.encode_for_head());
+            self.answer_and_keep(slot, Cause::Answered, &response.encode_for_head());
         } else {
+            self.slots.hot(slot).set(flag::ANSWERED);
             self.answer(slot, Cause::Answered, &response.closing().encode_for_head());
         }
         if request.method() != "HEAD" {

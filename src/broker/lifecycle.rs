@@ -140,7 +140,7 @@ impl Broker {
     pub fn refuse(&mut self, mut handshake: Handshake, refusal: &Refusal) {
         handshake.unanswered.answered();
         if let Some(slot) = self.asked_slot(handshake.id) {
-            self.answer_problem(slot, Cause::Refused, refusal);
+            self.answer_problem(slot, Cause::of_refusal(refusal.code), refusal);
         }
     }
 
@@ -157,10 +157,12 @@ impl Broker {
             Some(body) => (response.encode_for_head(), Some(body.clone())),
             None => (response.encode_for(request), None),
         };
+        let cause = response.refusal_code().map_or(Cause::Answered, Cause::of_refusal);
         if keep {
-            self.answer_and_keep(slot, &answer);
+            self.answer_and_keep(slot, cause, &answer);
         } else {
-            self.answer(slot, Cause::Answered, &answer);
+            self.slots.hot(slot).set(flag::ANSWERED);
+            self.answer(slot, cause, &answer);
         }
         if let Some(body) = body {
             self.push_body(slot, body);
@@ -182,7 +184,8 @@ impl Broker {
         self.draining.is_none() && !self.slots.get(slot).is_none_or(ends)
     }
 
-    pub(super) fn answer_and_keep(&mut self, slot: u32, response: &[u8]) {
+    /// Writes a response behind which another request may come; `cause` is why the connection ended if none does.
+    pub(super) fn answer_and_keep(&mut self, slot: u32, cause: Cause, response: &[u8]) {
         let due = self.timers.now().after(self.limits.keep_alive_timeout);
         let id = self.slots.id(slot);
         if self.slots.hot(slot).has(flag::PROXIED) {
@@ -192,7 +195,7 @@ impl Broker {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         cold.connection.answered(true);
         cold.due = due;
-        cold.kept = true;
+        cold.kept = Some(cause);
         hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(response));
         self.made_bytes += response.len();
         self.spent += cost::ANSWER + cost::copied(response.len());
@@ -228,6 +231,7 @@ impl Broker {
         if hot.outbound.is_empty() {
             return self.end(slot, cause);
         }
+        hot.set(flag::ANSWERED);
         cold.connection.drain();
         cold.due = due;
         self.count_inbound(slot);
@@ -364,8 +368,7 @@ impl Broker {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         hot.set(flag::EOF);
         if cold.connection.is_connecting() {
-            let done = cold.is_idle();
-            let cause = if done { Cause::Answered } else { Cause::PeerVanished };
+            let cause = cold.kept.filter(|_| cold.is_idle()).unwrap_or(Cause::PeerVanished);
             return self.end_behind_answers(slot, cause);
         }
         if cold.connection.is_asked() {

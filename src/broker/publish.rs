@@ -39,7 +39,7 @@ impl Broker {
     }
 
     /// As `publish_as`, because this connection asks for it, which is not told as the one that it comes from: what it takes the
-    /// place of is its own first. Without this a publish that is from nobody is the embedder's own.
+    /// place of is its own first, and it counts as received. Without this a publish that is from nobody is the embedder's own.
     pub fn publish_for(
         &mut self,
         asker: ConnectionId,
@@ -48,6 +48,7 @@ impl Broker {
         name: Option<Arc<str>>,
         except: Option<ConnectionId>,
     ) -> Published {
+        self.counters.messages_received += 1;
         self.publish_on_behalf(channel, message, (None, Some(asker)), name, except)
     }
 

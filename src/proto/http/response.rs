@@ -25,6 +25,8 @@ pub struct Response {
     body: Bytes,
     close: bool,
     length: Length,
+    /// Empty if it is no refusal.
+    code: &'static str,
 }
 
 /// How the end of a body is told (RFC 9112 §6.3).
@@ -39,7 +41,7 @@ impl Response {
     /// An answer without a body. A status that is not a final one (200 to 599) is written as 500.
     pub fn new(status: Status) -> Response {
         let (headers, body) = (Vec::new(), Bytes::new());
-        Response { status, content_type: "", headers, body, close: false, length: Length::Known }
+        Response { status, content_type: "", headers, body, close: false, length: Length::Known, code: "" }
     }
 
     /// An error as `application/problem+json` (RFC 9457): `title`, `status`, `detail`, `code`, and the refusal's
@@ -55,6 +57,7 @@ impl Response {
         push_json_string(&mut json, refusal.code);
         json.push_str("}\n");
         let mut response = Response::new(refusal.status).with_body("application/problem+json", json);
+        response.code = refusal.code;
         for (name, value) in refusal.headers() {
             response = response.with_header(*name, value.clone());
         }
@@ -68,6 +71,17 @@ impl Response {
             "not_found",
             "There is nothing at this path; check the URL.",
         ))
+    }
+
+    /// Counts as an answer, although it is written like a refusal: what was asked for is told by it.
+    pub fn as_answer(mut self) -> Response {
+        self.code = "";
+        self
+    }
+
+    /// The code of the refusal that it was made from; None if it is none.
+    pub fn refusal_code(&self) -> Option<&'static str> {
+        (!self.code.is_empty()).then_some(self.code)
     }
 
     /// Sets the body and its media type.
