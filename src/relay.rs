@@ -319,7 +319,7 @@ impl Relay {
                 commands::unsubscribe(server, id, reference, &channel);
             }
             Intent::Members { id, reference, channel } => {
-                server.tell_members(id, &channel, reference.as_ref());
+                commands::members(server, id, reference, &channel);
             }
             Intent::Send { id, reference, to, message } => commands::send(server, id, reference, to, message),
             Intent::Expel(id) => {
@@ -332,7 +332,7 @@ impl Relay {
             }
             Intent::Read { exchange, channel, from, wait: Some(wait) } => server.hold(exchange, &channel, from, wait),
             Intent::Read { exchange, channel, from, wait: None } => {
-                let response = server.read_json(&channel, from).answer_to(exchange.request());
+                let response = http::read_kept(server, &exchange, &channel, from);
                 server.respond(exchange, response);
             }
             Intent::Refuse(handshake, refusal) => {

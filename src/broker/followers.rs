@@ -109,6 +109,7 @@ impl Broker {
         }
         match self.join_slot(slot, channel, encoding, from) {
             Ok(joined) => self.open_stream(slot, &exchange, format, channel, joined),
+            Err(JoinError::BadName(error)) => self.refuse_bad_name(slot, &exchange.request, channel, error),
             Err(_) => self.refuse_follower(slot, &exchange, format),
         }
         id
@@ -198,6 +199,7 @@ impl Broker {
                 self.rearm(slot);
                 self.count_inbound(slot);
             }
+            Err(JoinError::BadName(error)) => self.refuse_bad_name(slot, &exchange.request, channel, error),
             Err(JoinError::TooManyChannels) => self.refuse_follower(slot, &exchange, StreamFormat::Ndjson),
             Err(_) => {}
         }

@@ -10,15 +10,16 @@ use super::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use super::reason::{Cause, CloseReason};
 use super::slots::{Cold, Hot, flag};
 use super::timers::{Tick, ticks};
-use super::{Broker, Joined, cost};
+use super::{Broker, JoinError, Joined, cost};
 use crate::channel::dialect::{self, Encoding};
+use crate::channel::name::BadName;
 use crate::proto::batch::LARGE_FOR_FEW;
 use crate::proto::close::CloseCode;
 use crate::proto::deflate::Earlier;
 use crate::proto::extension::Deflate;
 use crate::proto::frame::write_close;
 use crate::proto::handshake::switching_protocols;
-use crate::proto::http::{Refusal, Response, Status};
+use crate::proto::http::{Refusal, Request, Response, Status};
 use crate::proto::text::escape_for_log;
 
 impl Broker {
@@ -37,7 +38,7 @@ impl Broker {
     }
 
     /// Answers a handshake with 101, and joins a channel in the same step. The id's Close event follows in any case,
-    /// also if the peer has gone meanwhile or the channel cannot be made (503).
+    /// also if the peer has gone meanwhile or the channel cannot be made (503; 500 if no channel has such a name).
     pub fn accept(&mut self, mut handshake: Handshake, accept: &Accept) -> ConnectionId {
         handshake.unanswered.answered();
         let id = handshake.id;
@@ -55,6 +56,10 @@ impl Broker {
             None => None,
             Some((channel, from)) => match self.join_slot(slot, channel, accept.encoding.deflated(window), *from) {
                 Ok(joined) => Some(joined),
+                Err(JoinError::BadName(error)) => {
+                    self.refuse_bad_name(slot, handshake.request(), channel, error);
+                    return id;
+                }
                 Err(_) => {
                     self.refuse_join(slot, &handshake);
                     return id;
@@ -123,7 +128,19 @@ impl Broker {
         }
     }
 
-    /// The only reason for which a new connection cannot join is that there are too many channels.
+    /// The embedder has named a channel that cannot be: the peer cannot help it, and the log says how to mend it.
+    pub(super) fn refuse_bad_name(&mut self, slot: u32, request: &Request, channel: &str, error: BadName) {
+        self.complain(Level::Error, || {
+            let (path, channel) = (escape_for_log(request.path().as_bytes()), escape_for_log(channel.as_bytes()));
+            format!("refused {path}: the application names the channel {channel}, but {error}")
+        });
+        let detail = "The application has named a channel that cannot be; its log says more.";
+        let refusal = Refusal::new(Status::INTERNAL_SERVER_ERROR, "bad_channel", detail);
+        let response = Response::problem(&refusal).closing().with_cors(self.rules.cors_origin(request));
+        self.answer(slot, Cause::Refused, &response.encode_for(request));
+    }
+
+    /// The only other reason for which a new connection cannot join is that there are too many channels.
     fn refuse_join(&mut self, slot: u32, handshake: &Handshake) {
         let cause = Cause::TooManyChannels;
         self.complain(Level::Warn, || {

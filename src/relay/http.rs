@@ -9,7 +9,7 @@ use crate::broker::Published;
 use crate::broker::event::Exchange;
 use crate::broker::followers::{StreamFormat, stream_head};
 use crate::channel::log::{From, MemberId};
-use crate::channel::name::{ChannelName, NameError};
+use crate::channel::name::{BadName, ChannelName, NameError};
 use crate::channel::position::Position;
 use crate::page;
 use crate::proto::batch::LARGE_FOR_FEW;
@@ -246,6 +246,19 @@ fn not_utf8() -> Refusal {
     Refusal::bad_request("invalid_payload", "Send text as UTF-8, or another Content-Type for binary data.")
 }
 
+/// The answer to a GET that does not wait.
+pub(super) fn read_kept(server: &mut Server, exchange: &Exchange, channel: &ChannelName, from: From) -> Response {
+    match server.read_json(channel, from) {
+        Ok(kept) => kept.answer_to(exchange.request()),
+        Err(error) => Response::problem(&bad_channel(error)),
+    }
+}
+
+/// Only where an embedder has put another name into the intent.
+fn bad_channel(error: BadName) -> Refusal {
+    Refusal::bad_request("bad_channel", error.mend())
+}
+
 /// The answer to a publish: of one message, or of the lines of an NDJSON body.
 pub(super) fn told(
     exchange: &Exchange,
@@ -275,6 +288,7 @@ fn not_published(published: Published) -> Response {
             let detail = "The broker has as many channels as it may have; try again later.";
             Refusal::new(Status(503), "too_many_channels", detail)
         }
+        Published::BadName(error) => bad_channel(error),
         _ => {
             let detail = "Send a message that is no longer than the broker's --max-message.";
             Refusal::new(Status(413), "message_too_big", detail)

@@ -18,6 +18,7 @@ mod late;
 mod limits;
 mod messages;
 mod metrics;
+mod names;
 mod operators;
 mod own_loop;
 mod single;
