@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::chunks::SHARE;
+use super::chunks::{CHUNK, SHARE};
 use super::slots::flag;
 use super::{Broker, cost};
 use crate::channel::dialect::Event;
@@ -101,10 +101,13 @@ impl Broker {
         self.chunks.due.and_then(|due| self.timers.instant_of_milliseconds(due))
     }
 
-    /// Queues the first chunk at once for one who has just joined: what it was told to get may be evicted by the next
-    /// publish.
+    /// Queues the first log at once for one who has just joined: what it was told to get may be evicted by the next
+    /// publish. If it is no more than a chunk, that is all of it, also where it stands in two: its own `join` comes after that.
     pub(super) fn take_first_chunk(&mut self, slot: u32) {
-        if matches!(self.catch_up(slot), Ok(true)) {
+        let before = self.slots.hot(slot).outbound.pending();
+        while self.slots.hot(slot).outbound.pending() - before < u64::from(CHUNK)
+            && matches!(self.catch_up(slot), Ok(true))
+        {
             self.mark_dirty(slot);
         }
     }
