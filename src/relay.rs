@@ -308,6 +308,11 @@ impl Relay {
                 let id = server.accept(handshake, &accept);
                 server.set_tag(id, may_publish | if echo { 0 } else { NO_ECHO });
             }
+            Intent::Publish { door: Door::Http(exchange), channel, .. }
+                if http::is_unmet(server, &exchange, &channel) =>
+            {
+                server.respond(exchange, Response::precondition_failed());
+            }
             Intent::Publish { door, channel, message, more, name, except } => {
                 publish(server, door, &channel, (message, more), name, except);
             }
@@ -326,6 +331,12 @@ impl Relay {
                 server.expel(id, Cause::Unauthorized, "show the publish token as you connect, with ?token=TOKEN");
             }
             Intent::Reject { id, reference, error } => commands::reject(server, id, reference, &error),
+            Intent::Follow { exchange, .. } | Intent::Read { exchange, wait: Some(_), .. }
+                if http::unmet_without_tag(exchange.request()).is_some() =>
+            {
+                let unmet = http::unmet_without_tag(exchange.request());
+                server.respond(exchange, unmet.unwrap_or_else(Response::precondition_failed));
+            }
             Intent::Follow { exchange, format, channel, from, name } => {
                 server.set_name(exchange.id(), name);
                 server.stream(exchange, format, &channel, from);
@@ -344,6 +355,7 @@ impl Relay {
             }
             Intent::Answer(exchange, response) => {
                 warn_of_an_unmet_preflight(server, &exchange);
+                let response = http::conditioned(exchange.request(), response);
                 foreign::warn(server, &exchange, response.status());
                 server.respond(exchange, response);
             }

@@ -16,7 +16,7 @@ use crate::channel::log::{From, Lost};
 use crate::channel::members::{Open, Walk};
 use crate::channel::position::Position;
 use crate::proto::batch::BatchKey;
-use crate::proto::http::{Refusal, Request, Response, Status, etag_of, is_unmodified};
+use crate::proto::http::{Precondition, Refusal, Request, Response, Status, etag_of, precondition};
 use crate::proto::outbound::Range;
 
 /// In which form a stream tells its messages.
@@ -94,6 +94,13 @@ impl Broker {
         Kept { position, start, lost, messages, body }
     }
 
+    /// The entity tag that `read_json` would be answered with now, and whether something was published to the channel.
+    pub fn entity_tag(&mut self, channel: &str, from: From) -> (String, bool) {
+        let reading = self.channels.read(channel, from, self.timers.milliseconds(), &self.limits);
+        self.spent += cost::LOOK_UP;
+        (tag_of(reading.position, reading.start, reading.lost), reading.position != Position::NONE)
+    }
+
     /// Answers a request with a stream of a channel's messages. The id's Close event follows in any case.
     pub fn stream(&mut self, mut exchange: Exchange, format: StreamFormat, channel: &str, from: From) -> ConnectionId {
         exchange.unanswered.answered();
@@ -120,7 +127,8 @@ impl Broker {
         let encoding = format.encoding(&exchange.request);
         let response = stream_head(format, &exchange.request)
             .with_header("Slotcast-Position", joined.position.to_string())
-            .with_cors(self.rules.cors_origin(&exchange.request));
+            .with_cors(self.rules.cors_origin(&exchange.request))
+            .dated(self.timers.date());
         let response = match joined.lost {
             Some(lost) => response.with_header("Slotcast-Lost", lost_header(lost)),
             None => response,
@@ -151,7 +159,8 @@ impl Broker {
                 let seconds = self.jittered_seconds().to_string();
                 let refusal = Refusal::new(Status(503), cause.as_str(), detail).with_header("Retry-After", seconds);
                 let cors = self.rules.cors_origin(&exchange.request);
-                Response::problem(&refusal).closing().with_cors(cors).encode_for(&exchange.request)
+                let response = Response::problem(&refusal).closing().with_cors(cors).dated(self.timers.date());
+                response.encode_for(&exchange.request)
             }
         };
         self.answer(slot, cause, &response);
@@ -167,6 +176,7 @@ impl Broker {
             .with_header("Cache-Control", "no-store, no-transform")
             .with_cors(self.rules.cors_origin(request))
             .closing()
+            .dated(self.timers.date())
             .encode_for(request)
     }
 
@@ -314,7 +324,8 @@ impl Broker {
         let keep = !request.wants_close() && self.may_ask_again(slot);
         let response = poll_response(position, None, body)
             .with_header("Cache-Control", "no-store")
-            .with_cors(self.rules.cors_origin(request));
+            .with_cors(self.rules.cors_origin(request))
+            .dated(self.timers.date());
         if keep {
             self.answer_and_keep(slot, Cause::Answered, &response.encode_for_head());
         } else {
@@ -418,17 +429,23 @@ impl Kept {
         poll_response(self.position, self.lost, self.body)
     }
 
-    /// The answer to a GET that does not wait: a 304, if the peer shows that it has this already.
+    /// The answer to a GET that does not wait: a 304, if the peer shows that it has this already, and a 412 if it says that
+    /// this is something else.
     pub fn answer_to(self, request: &Request) -> Response {
-        let lost = self.lost.map(lost_header).unwrap_or_default();
-        let etag = etag_of(&self.position.to_string(), &format!("{}-{lost}", self.start));
-        let response = if is_unmodified(request, &etag) {
-            at_position(Response::not_modified(&etag), self.position, self.lost)
-        } else {
-            self.response().with_header("ETag", etag)
+        let etag = tag_of(self.position, self.start, self.lost);
+        let response = match precondition(request, &etag, self.position != Position::NONE) {
+            Precondition::Holds => self.response().with_header("ETag", etag),
+            Precondition::NotModified => at_position(Response::not_modified(&etag), self.position, self.lost),
+            Precondition::Failed => Response::precondition_failed(),
         };
         response.with_header("Cache-Control", "private, no-cache")
     }
+}
+
+/// The tag of what is answered to a GET: it is another whenever the answer is.
+fn tag_of(position: Position, start: u64, lost: Option<Lost>) -> String {
+    let lost = lost.map(lost_header).unwrap_or_default();
+    etag_of(&position.to_string(), &format!("{start}-{lost}"))
 }
 
 fn poll_response(position: Position, lost: Option<Lost>, body: Bytes) -> Response {

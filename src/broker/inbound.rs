@@ -190,8 +190,9 @@ impl Broker {
                 let response = if refusal.status == Status(503) && is_event_source(&request) {
                     self.try_again_later(&request)
                 } else {
-                    let response = Response::problem(&refusal).closing().with_cors(self.rules.cors_origin(&request));
-                    response.encode_for(&request)
+                    let response = Response::problem(&refusal).for_reader(&request).closing();
+                    let response = response.with_cors(self.rules.cors_origin(&request));
+                    response.dated(self.timers.date()).encode_for(&request)
                 };
                 return self.answer(slot, Cause::of_refusal(refusal.code), &response);
             }

@@ -136,7 +136,8 @@ impl Broker {
         });
         let detail = "The application has named a channel that cannot be; its log says more.";
         let refusal = Refusal::new(Status::INTERNAL_SERVER_ERROR, "bad_channel", detail);
-        let response = Response::problem(&refusal).closing().with_cors(self.rules.cors_origin(request));
+        let response = Response::problem(&refusal).for_reader(request).closing();
+        let response = response.with_cors(self.rules.cors_origin(request)).dated(self.timers.date());
         self.answer(slot, Cause::Refused, &response.encode_for(request));
     }
 
@@ -168,8 +169,8 @@ impl Broker {
         let Some(slot) = self.asked_slot(exchange.id) else { return };
         let request = &exchange.request;
         let keep = !request.wants_close() && !response.is_closing() && self.may_ask_again(slot);
-        let response = response.with_cors(self.rules.cors_origin(request));
-        let response = if keep { response } else { response.closing() };
+        let response = response.for_reader(request).with_cors(self.rules.cors_origin(request));
+        let response = if keep { response } else { response.closing() }.dated(self.timers.date());
         let (answer, body) = match response.large_body(request, LARGE_FOR_FEW) {
             Some(body) => (response.encode_for_head(), Some(body.clone())),
             None => (response.encode_for(request), None),
@@ -358,7 +359,7 @@ impl Broker {
     }
 
     pub(super) fn answer_problem(&mut self, slot: u32, cause: Cause, refusal: &Refusal) {
-        let response = Response::problem(refusal).closing();
+        let response = Response::problem(refusal).closing().dated(self.timers.date());
         let is_head = self.slots.hot(slot).has(flag::HEAD);
         self.answer(slot, cause, &if is_head { response.encode_for_head() } else { response.encode() });
     }

@@ -9,7 +9,7 @@ use super::Broker;
 use super::event::ConnectionId;
 use super::reason::Cause;
 use super::slots::flag;
-use crate::proto::http::{Refusal, Status};
+use crate::proto::http::{Refusal, Response, Status};
 use crate::proto::network::network_of;
 
 /// Connections past `max_connections`: they are answered below `/-/`, and otherwise told that there is no room. So are
@@ -135,10 +135,11 @@ impl Broker {
 
     /// One came for whom there was not even a place to be told so in good order: it is counted, and told in how many seconds
     /// to come again.
-    pub fn turn_away(&mut self) -> Refusal {
+    pub fn turn_away(&mut self) -> Response {
         self.counters.connections += 1;
         self.counters.count_closed(Cause::TooManyConnections);
-        Crowd::All.refusal(self.jittered_seconds())
+        let refusal = Crowd::All.refusal(self.jittered_seconds());
+        Response::problem(&refusal).closing().dated(self.timers.date())
     }
 
     /// Whether one who found no place is to wait for the next turn: `make_places` frees some, unless all who have one

@@ -9,7 +9,7 @@ use mio::Token;
 
 use super::Server;
 use crate::net::transport::Transport;
-use crate::proto::http::{Refusal, Response};
+use crate::proto::http::Response;
 
 /// The most connections that one listener accepts per turn.
 const MAX_ACCEPTS: usize = 64;
@@ -86,9 +86,9 @@ fn is_one_peers(error: &io::Error) -> bool {
 }
 
 /// Tells a peer that there is no room for it, if that can be done without waiting.
-fn refuse_unseen(transport: &mut Transport, refusal: &Refusal) {
+fn refuse_unseen(transport: &mut Transport, response: &Response) {
     // Best effort: it may have gone already.
-    let _ = transport.write(&Response::problem(refusal).closing().encode());
+    let _ = transport.write(&response.encode());
     transport.shutdown();
     // What has come already is taken: a socket that is closed with unread input sends a reset, which can swallow the answer.
     let mut discarded = [0; 4096];

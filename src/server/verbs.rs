@@ -117,6 +117,12 @@ impl Server {
         Ok(kept)
     }
 
+    /// The entity tag that [`read_json`](Self::read_json) would be answered with now, for
+    /// [`precondition`](crate::proto::http::precondition), and whether something was published to the channel.
+    pub fn entity_tag(&mut self, channel: &str, from: From) -> (String, bool) {
+        self.broker.entity_tag(channel, from)
+    }
+
     /// Tells one connection something in its own dialect, behind all that was published to it before. Returns false if
     /// it is not open, or no more.
     pub fn tell(&mut self, id: ConnectionId, event: &dialect::Event<'_>) -> bool {

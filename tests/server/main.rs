@@ -21,6 +21,7 @@ mod metrics;
 mod names;
 mod operators;
 mod own_loop;
+mod rfc;
 mod single;
 mod slow;
 mod threads;

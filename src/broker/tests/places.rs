@@ -110,7 +110,7 @@ fn who_is_turned_away_is_counted() {
     let all = world.fill().len() as u64;
     assert_eq!(all, 1 + MOST as u64);
     let refusal = world.broker.turn_away();
-    assert_eq!((refusal.status, refusal.code), (Status::SERVICE_UNAVAILABLE, "too_many_connections"));
+    assert_eq!((refusal.status(), refusal.refusal_code()), (Status::SERVICE_UNAVAILABLE, Some("too_many_connections")));
     let counters = world.broker.counters();
     assert_eq!((counters.connections, counters.closed(Cause::TooManyConnections)), (all + 1, 1));
     world.broker.assert_invariants();
