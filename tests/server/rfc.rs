@@ -219,3 +219,31 @@ fn a_browser_reads_why() {
     let foreign = ask(broker.address, format!("GET /chat HTTP/1.1\r\nHost: evil\r\n{accept}\r\n"));
     assert_eq!((foreign.status, foreign.header("content-type")), (421, Some("text/html; charset=utf-8")));
 }
+
+/// What is demanded in a sentence each: docs/http.md names the sections.
+#[test]
+fn smaller_duties() {
+    let broker = Broker::start(|_| {});
+    let address = broker.address;
+    assert_eq!(send(address, "POST", "/chat", "").status, 200);
+    let whole = send(address, "GET", "/chat", "");
+    assert_eq!((whole.status, whole.header("server"), whole.header("accept-ranges")), (200, None, None));
+    for fields in
+        ["Range: bytes=0-3\r\n", "Range: bytes=0-3\r\nIf-Range: \"x\"\r\n", "Upgrade: h2c\r\n", "Expect: tea\r\n"]
+    {
+        let answer = send(address, "GET", "/chat", fields);
+        assert_eq!((answer.status, &answer.body), (200, &whole.body), "{fields}");
+    }
+    let port = address.port();
+    let absolute = format!(
+        "GET http://localhost:{port}/chat HTTP/1.1\r\nHost: elsewhere\r\nConnection: close\r\nContent-Length: 4\r\n\r\nwhat"
+    );
+    assert_eq!(ask(address, absolute).body, whole.body, "the absolute form counts, and content in a GET does not");
+    for method in ["TRACE", "BREW", "PATCH", "DELETE", "get"] {
+        let answer = send(address, method, "/chat", "Authorization: Bearer secret\r\n");
+        assert!(answer.is_problem(405, "method_not_allowed") && !answer.text().contains("secret"), "{answer:?}");
+        assert_eq!(answer.header("allow"), Some("GET, HEAD, POST, PUT, OPTIONS"), "{method}");
+    }
+    let all = send(address, "OPTIONS", "*", "");
+    assert_eq!((all.status, all.header("content-length")), (204, None), "{all:?}");
+}
