@@ -124,7 +124,7 @@ fn preconditions_are_kept() {
             "If-Match: \"other\"".to_owned(),
             format!("If-None-Match: {tag}"),
             format!("If-None-Match: \"other\", W/{tag}"),
-            format!("If-Match: \"other\"\r\nIf-None-Match: \"other\""),
+            "If-Match: \"other\"\r\nIf-None-Match: \"other\"".to_owned(),
         ] {
             let before = position();
             let answer = send(address, method, "/chat", &format!("{refused}\r\n"));
