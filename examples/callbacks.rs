@@ -72,7 +72,7 @@ struct Speaker {
 
 impl Handler for Speaker {
     fn on_open(&mut self, out: &mut Out) {
-        let here = out.server.members(EVERYBODY);
+        let here = out.server.members(EVERYBODY).unwrap_or_default();
         out.send(format!("welcome to {}, {here} here; say bye to leave", self.path));
     }
 

@@ -79,7 +79,7 @@ fn free_name(server: &Server, room: &str, wanted: &str) -> Arc<str> {
         wanted.push_str("Guest");
     }
     // In a room with more people than are told by name, names may be the same.
-    let members = server.members_named(room).unwrap_or_default();
+    let members = server.members_named(room).ok().flatten().unwrap_or_default();
     let is_free = |name: &str| !members.iter().any(|member| member.name.as_deref() == Some(name));
     let numbered = (2..).map(|number| format!("{wanted} {number}"));
     std::iter::once(wanted.clone()).chain(numbered).find(|name| is_free(name)).unwrap_or(wanted).into()

@@ -9,6 +9,7 @@ use std::time::Duration;
 use mio::Waker;
 
 use crate::broker::event::ConnectionId;
+use crate::channel::name::BadName;
 use crate::proto::close::CloseCode;
 use crate::proto::message::Message;
 
@@ -43,6 +44,8 @@ pub enum HandleError {
     Full,
     /// The server is gone.
     Gone,
+    /// No channel has such a name: nobody would ever get it.
+    BadName(BadName),
 }
 
 impl fmt::Display for HandleError {
@@ -50,6 +53,7 @@ impl fmt::Display for HandleError {
         f.write_str(match self {
             HandleError::Full => "the server's queue is full; try again later",
             HandleError::Gone => "the server is gone",
+            HandleError::BadName(error) => error.mend(),
         })
     }
 }
@@ -89,6 +93,7 @@ impl Handle {
     /// # Errors
     /// See `HandleError`; the message was not taken.
     pub fn publish(&self, channel: &str, message: impl Into<Message>) -> Result<(), HandleError> {
+        BadName::check(channel).map_err(HandleError::BadName)?;
         self.push(Command::Publish { channel: channel.into(), message: message.into().settled() })
     }
 

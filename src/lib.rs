@@ -118,7 +118,7 @@ pub use broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 pub use broker::reason::{Cause, CloseReason, Counters};
 pub use broker::{JoinError, Joined, Published};
 pub use channel::log::{From, Lost, LostReason, MemberId};
-pub use channel::name::{ChannelName, NameError};
+pub use channel::name::{BadName, ChannelName, NameError};
 pub use channel::position::{Epoch, Position};
 pub use channel::presence::Named;
 pub use channel::settings::ChannelSettings;

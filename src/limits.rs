@@ -55,12 +55,12 @@ impl FromStr for SlowConsumer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Longest request head (request line and fields), in bytes; past it 431. From 16, and no less than `max_target`, to 65,535.
+    /// Longest request head (request line and fields), in bytes; past it 431. From 1 KiB, and no less than `max_target`, to 65,535.
     /// Default 8 KiB.
     pub max_head: usize,
-    /// Most header fields of a request; past it 431. At least 1. Default 64.
+    /// Most header fields of a request; past it 431. At least 16. Default 64.
     pub max_head_fields: usize,
-    /// Longest request target, in bytes; past it 414. From 1 to `max_head`. Default 4 KiB.
+    /// Longest request target, in bytes; past it 414. From 256 to `max_head`. Default 4 KiB.
     pub max_target: usize,
     /// From accept to the end of the whole request, and longer for a body as it arrives, see `min_body_rate`; past it 408.
     /// A peer that has sent nothing at all is dropped. Default 10 s.
@@ -69,7 +69,7 @@ pub struct Limits {
     /// that 408. At least 1. Default 8 KiB.
     pub min_body_rate: usize,
     /// Longest message (all fragments, after decompression), in bytes; past it 1009 or 413. Of more than
-    /// 1 MiB `max_outbound` has to be raised as well: here it does not follow by itself. At most 256 MiB. Default 1 MiB.
+    /// 1 MiB `max_outbound` has to be raised as well: here it does not follow by itself. From 64 bytes to 256 MiB. Default 1 MiB.
     pub max_message: usize,
     /// Most fragments of one message, empty ones included, but for a last one that is empty; past it 1008. Default 4,096.
     pub max_fragments: u32,
@@ -89,7 +89,8 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// From a message's first byte to its last; past it 1008. Default 30 s.
     pub message_timeout: Duration,
-    /// Between two requests on a kept-alive HTTP connection; past it it is closed. Default 60 s.
+    /// Between two requests on a kept-alive HTTP connection; past it it is closed. Default 75 s: longer than load balancers keep
+    /// theirs, usually 60 s, so that none sends a request to a connection that is just being closed.
     pub keep_alive_timeout: Duration,
     /// How long an embedder may take to answer a handshake or an exchange; past it 503. Default 30 s.
     pub answer_timeout: Duration,
@@ -206,7 +207,7 @@ impl Default for Limits {
             max_inbound_total: 256 * MIB,
             write_timeout: Duration::from_secs(10),
             message_timeout: Duration::from_secs(30),
-            keep_alive_timeout: Duration::from_secs(60),
+            keep_alive_timeout: Duration::from_secs(75),
             answer_timeout: Duration::from_secs(30),
             max_control_rate: 100,
             ping_interval: Duration::from_secs(25),
@@ -271,6 +272,18 @@ const MOST_MESSAGE: usize = 256 << 20;
 /// The longest head, in bytes: places in it are kept in 16 bits.
 const MOST_HEAD: usize = 65_535;
 
+/// The shortest limit of a message, in bytes: a command of the JSON dialect fits into it.
+const LEAST_MESSAGE: usize = 64;
+
+/// The shortest limits of a head, in bytes, its fields, and its target, in bytes: a browser's handshake fits into them, and
+/// the longest name of a channel.
+const LEAST_HEAD: usize = 1 << 10;
+const LEAST_HEAD_FIELDS: usize = 16;
+const LEAST_TARGET: usize = 256;
+
+/// The shortest timeout: the clock's ticks are not much shorter.
+const LEAST_TIMEOUT: Duration = Duration::from_millis(10);
+
 /// Ids have 24 bits for the slot, and a few connections past the limit are let in to be refused.
 const MOST_CONNECTIONS: usize = (1 << 24) - 1024;
 
@@ -292,10 +305,11 @@ impl Limits {
     /// # Errors
     /// One line that names the flags and says how to mend it.
     pub fn validate(&self) -> Result<(), LimitsError> {
+        self.validate_bounds()?;
         self.validate_sizes()?;
         for (flag, timeout) in self.timeouts() {
-            if timeout.is_zero() {
-                return Err(LimitsError(format!("{flag} must be more than 0")));
+            if timeout < LEAST_TIMEOUT {
+                return Err(LimitsError(format!("{flag} must be at least 10 ms")));
             }
         }
         let ages = [
@@ -311,23 +325,8 @@ impl Limits {
         Ok(())
     }
 
+    /// One beside the other.
     fn validate_sizes(&self) -> Result<(), LimitsError> {
-        let at_least = [
-            ("--max-head", self.max_head, 16),
-            ("--max-head-fields", self.max_head_fields, 1),
-            ("--max-target", self.max_target, 1),
-            ("--max-fragments", self.max_fragments as usize, 1),
-            ("--min-body-rate", self.min_body_rate, 1),
-            ("--max-control-rate", self.max_control_rate as usize, 1),
-            ("--max-connections", self.max_connections, 1),
-            ("--max-channels", self.max_channels, 1),
-            ("--max-channels-per-connection", self.max_channels_per_connection, 1),
-        ];
-        for (flag, value, least) in at_least {
-            if value < least {
-                return Err(LimitsError(format!("{flag} must be at least {least}, not {value}")));
-            }
-        }
         if self.max_target > self.max_head {
             return Err(contradiction("--max-target", self.max_target, "at most --max-head", self.max_head));
         }
@@ -364,9 +363,45 @@ impl Limits {
                 self.history_bytes,
             ));
         }
+        Ok(())
+    }
+
+    /// Each by itself.
+    fn validate_bounds(&self) -> Result<(), LimitsError> {
+        for (flag, value, least) in [
+            ("--max-message", self.max_message, LEAST_MESSAGE),
+            ("--max-head", self.max_head, LEAST_HEAD),
+            ("--max-target", self.max_target, LEAST_TARGET),
+            ("--min-body-rate", self.min_body_rate, 1),
+        ] {
+            if value < least {
+                let (least, value) = (show_size(least), show_size(value));
+                return Err(LimitsError(format!("{flag} must be at least {least}, not {value}")));
+            }
+        }
+        let at_least = [
+            ("--max-head-fields", self.max_head_fields, LEAST_HEAD_FIELDS),
+            ("--max-fragments", self.max_fragments as usize, 1),
+            ("--max-control-rate", self.max_control_rate as usize, 1),
+            ("--max-connections", self.max_connections, 1),
+            ("--max-channels", self.max_channels, 1),
+            ("--max-listened", self.max_listened, 1),
+            ("--max-channels-per-connection", self.max_channels_per_connection, 1),
+        ];
+        for (flag, value, least) in at_least {
+            if value < least {
+                return Err(LimitsError(format!("{flag} must be at least {least}, not {value}")));
+            }
+        }
+        for (flag, value, most) in
+            [("--max-message", self.max_message, MOST_MESSAGE), ("--max-head", self.max_head, MOST_HEAD)]
+        {
+            if value > most {
+                let (most, value) = (show_size(most), show_size(value));
+                return Err(LimitsError(format!("{flag} must be at most {most}, not {value}")));
+            }
+        }
         for (flag, value, most) in [
-            ("--max-message", self.max_message, MOST_MESSAGE),
-            ("--max-head", self.max_head, MOST_HEAD),
             ("--max-connections", self.max_connections, MOST_CONNECTIONS),
             ("--max-channels", self.max_channels, MOST_CHANNELS),
             ("--max-listened", self.max_listened, MOST_CHANNELS),
@@ -394,47 +429,18 @@ impl Limits {
 }
 
 fn contradiction(flag: &str, value: usize, must_be: &str, other: usize) -> LimitsError {
-    LimitsError(format!("{flag} is {value} bytes, but must be {must_be} {other}"))
+    LimitsError(format!("{flag} is {}, but must be {must_be} {}", show_size(value), show_size(other)))
+}
+
+/// A size as people read it, in the largest unit that loses nothing: `256 MiB`, `1500 bytes`.
+pub(crate) fn show_size(bytes: usize) -> String {
+    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units.into_iter().find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit)) {
+        Some((name, unit)) => format!("{} {name}", bytes / unit),
+        None if bytes == 1 => "1 byte".to_owned(),
+        None => format!("{bytes} bytes"),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn defaults_hold() {
-        Limits::default().validate().unwrap();
-        let none = Limits { history_age: Duration::ZERO, position_age: Duration::ZERO, ..Limits::default() };
-        none.validate().unwrap();
-        let equal = Limits { history_total: 1 << 18, history_bytes: 1 << 18, ..Limits::default() };
-        equal.validate().unwrap();
-    }
-
-    #[test]
-    fn contradictions_name_both_flags() {
-        type Change = fn(&mut Limits);
-        let cases: [(Change, &str); 12] = [
-            (
-                |l| l.max_outbound = l.max_message,
-                "--max-outbound is 1048576 bytes, but must be at least 8 x --max-message",
-            ),
-            (|l| l.max_outbound_total = 1, "--max-outbound-total is 1 bytes"),
-            (|l| l.max_inbound_total = 1, "--max-inbound-total is 1 bytes"),
-            (|l| l.max_target = 1 << 20, "--max-target"),
-            (|l| l.history_total = l.history_bytes - 1, "--history-total is 262143 bytes"),
-            (|l| l.history_age = LONGEST_TIMEOUT + Duration::from_secs(1), "--history-age must be at most"),
-            (|l| l.position_age = LONGEST_TIMEOUT + Duration::from_secs(1), "--position-age must be at most"),
-            (|l| l.max_channels = MOST_CHANNELS + 1, "--max-channels must be at most"),
-            (|l| l.max_listened = MOST_CHANNELS + 1, "--max-listened must be at most"),
-            (|l| l.max_presence = MOST_PRESENCE + 1, "--max-presence must be at most"),
-            (|l| l.leave_grace = LONGEST_TIMEOUT + Duration::from_secs(1), "--leave-grace must be at most"),
-            (|l| l.ping_interval = Duration::ZERO, "--ping-interval must be more than 0"),
-        ];
-        for (change, start) in cases {
-            let mut limits = Limits::default();
-            change(&mut limits);
-            let said = limits.validate().unwrap_err().to_string();
-            assert!(said.starts_with(start), "{said}");
-        }
-    }
-}
+mod tests;

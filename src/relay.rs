@@ -308,6 +308,11 @@ impl Relay {
                 let id = server.accept(handshake, &accept);
                 server.set_tag(id, may_publish | if echo { 0 } else { NO_ECHO });
             }
+            Intent::Publish { door: Door::Http(exchange), channel, .. }
+                if http::is_unmet(server, &exchange, &channel) =>
+            {
+                server.respond(exchange, Response::precondition_failed());
+            }
             Intent::Publish { door, channel, message, more, name, except } => {
                 publish(server, door, &channel, (message, more), name, except);
             }
@@ -319,20 +324,26 @@ impl Relay {
                 commands::unsubscribe(server, id, reference, &channel);
             }
             Intent::Members { id, reference, channel } => {
-                server.tell_members(id, &channel, reference.as_ref());
+                commands::members(server, id, reference, &channel);
             }
             Intent::Send { id, reference, to, message } => commands::send(server, id, reference, to, message),
             Intent::Expel(id) => {
                 server.expel(id, Cause::Unauthorized, "show the publish token as you connect, with ?token=TOKEN");
             }
             Intent::Reject { id, reference, error } => commands::reject(server, id, reference, &error),
+            Intent::Follow { exchange, .. } | Intent::Read { exchange, wait: Some(_), .. }
+                if http::unmet_without_tag(exchange.request()).is_some() =>
+            {
+                let unmet = http::unmet_without_tag(exchange.request());
+                server.respond(exchange, unmet.unwrap_or_else(Response::precondition_failed));
+            }
             Intent::Follow { exchange, format, channel, from, name } => {
                 server.set_name(exchange.id(), name);
                 server.stream(exchange, format, &channel, from);
             }
             Intent::Read { exchange, channel, from, wait: Some(wait) } => server.hold(exchange, &channel, from, wait),
             Intent::Read { exchange, channel, from, wait: None } => {
-                let response = server.read_json(&channel, from).answer_to(exchange.request());
+                let response = http::read_kept(server, &exchange, &channel, from);
                 server.respond(exchange, response);
             }
             Intent::Refuse(handshake, refusal) => {
@@ -344,6 +355,7 @@ impl Relay {
             }
             Intent::Answer(exchange, response) => {
                 warn_of_an_unmet_preflight(server, &exchange);
+                let response = http::conditioned(exchange.request(), response);
                 foreign::warn(server, &exchange, response.status());
                 server.respond(exchange, response);
             }

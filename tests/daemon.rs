@@ -284,14 +284,14 @@ fn whom_a_proxy_asks_for_is_whom_the_log_names() {
 fn no_secret_is_ever_logged() {
     const TOKEN: &str = "s3cret-token";
     let binary = env!("CARGO_BIN_EXE_slotcast");
-    let flags = ["--log", "trace", "--publish-token", TOKEN, "--max-message", "1k", "--max-target", "200"];
+    let flags = ["--log", "trace", "--publish-token", TOKEN, "--max-message", "1k", "--max-target", "256"];
     let bearer = "Authorization: Bearer s3cret-token\r\n";
     let wrong = "Authorization: Bearer wr0ng-token\r\n";
     let post = |target: &str, headers: &str| {
         format!("POST {target} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: 2\r\n\r\nhi")
     };
     let get = |target: &str, headers: &str| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
-    let long = "x".repeat(200);
+    let long = "x".repeat(256);
     let origin = "Origin: http://evil.example\r\n";
     let requests = [
         (post("/chat?token=s3cret-token", ""), 200),

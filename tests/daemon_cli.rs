@@ -57,7 +57,11 @@ fn usage_errors_are_one_line_and_exit_2() {
         (&["8080"], &[], "slotcast: unexpected argument '8080' found; slotcast takes flags only"),
         (&["--max-message", "10x"], &[], "slotcast: --max-message: \"10x\" is not a size"),
         (&["--max-message", "1\n2"], &[], "slotcast: --max-message: \"1\\n2\" is not a size"),
-        (&["--max-message", "1m", "--max-outbound", "1m"], &[], "slotcast: --max-outbound is 1048576"),
+        (
+            &["--max-message", "1m", "--max-outbound", "1m"],
+            &[],
+            "slotcast: --max-outbound is 1 MiB, but must be at least 8 x --max-message, which is 8 MiB",
+        ),
         (&["--listen", "1", "--admin-listen", ":1"], &[], "slotcast: --admin-listen :1 and --listen localhost:1 have"),
         (&["--listen", "nowhere"], &[], "slotcast: --listen: \"nowhere\" is not an address"),
         (&["--check"], &[("SLOTCAST_PING_INTERVAL", "soon")], "slotcast: SLOTCAST_PING_INTERVAL: \"soon\" is not"),

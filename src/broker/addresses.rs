@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 
 use super::Broker;
 use super::event::ConnectionId;
+use super::places::Crowd;
 use super::secret::Chance;
 use super::slots::{Slots, flag};
 use crate::proto::http::Request;
@@ -25,17 +26,18 @@ pub(super) fn maker_of(slots: &Slots, asker: Option<ConnectionId>, chance: &Chan
 }
 
 impl Broker {
-    /// Whether this connection is one too many. Who was let in before stays in, unless a proxy asks for somebody else;
+    /// Of what this connection is one too many. Who was let in before stays in, unless a proxy asks for somebody else;
     /// operators have places of their own.
-    pub(super) fn is_crowded(&self, slot: u32) -> bool {
-        let Some((hot, cold)) = self.slots.get(slot) else { return false };
-        let inside = cold.kept || cold.is_admin();
+    pub(super) fn crowd(&self, slot: u32) -> Option<Crowd> {
+        let (hot, cold) = self.slots.get(slot)?;
+        let inside = cold.kept.is_some() || cold.is_admin();
         if !inside && self.counted_connections() > self.limits.max_connections {
-            return true;
+            return Some(Crowd::All);
         }
         let most = self.limits.max_connections_per_ip;
         let is_judged = most > 0 && hot.has(flag::COUNTED) && (!inside || hot.has(flag::PROXIED));
-        is_judged && self.addresses.get(&network_of(cold.peer().ip())).is_some_and(|&count| count as usize > most)
+        let is_over = |count: &u32| *count as usize > most;
+        (is_judged && self.addresses.get(&network_of(cold.peer().ip())).is_some_and(is_over)).then_some(Crowd::Address)
     }
 
     /// Takes note of whom a trusted proxy asks for: its connections are shared by many, one after the other. Whoever it
@@ -53,7 +55,7 @@ impl Broker {
                 self.count_address(slot);
             }
             // On its first request this is still the proxy's own address.
-            None if cold.kept => cold.set_peer(UNKNOWN),
+            None if cold.kept.is_some() => cold.set_peer(UNKNOWN),
             None => {}
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::chunks::SHARE;
+use super::chunks::{CHUNK, SHARE};
 use super::slots::flag;
 use super::{Broker, cost};
 use crate::channel::dialect::Event;
@@ -68,16 +68,18 @@ impl Broker {
             last = chunk.last;
             let seen = (cursor - chunk.first) as usize;
             let mut start = batches.get(chunk.batch).start_of(seen);
+            let mut sent = last - cursor;
             for &(index, _) in chunk.excepts.iter().filter(|&&(index, except)| except == id && index >= seen) {
                 let batch = batches.get(chunk.batch);
                 let (end, next) = (batch.start_of(index), batch.start_of(index + 1));
                 hot.outbound.push(Range { batch: chunk.batch, start, end }, batches);
                 start = next;
+                sent -= 1;
             }
             let end = batches.get(chunk.batch).len();
             hot.outbound.push(Range { batch: chunk.batch, start, end }, batches);
             hot.set(flag::TAKES_LOG);
-            self.counters.messages_sent += last - cursor;
+            self.counters.messages_sent += sent;
         }
         if let Some(member) = channel.group_mut(membership.encoding).members.get_mut(membership.index as usize) {
             member.cursor = last;
@@ -99,10 +101,13 @@ impl Broker {
         self.chunks.due.and_then(|due| self.timers.instant_of_milliseconds(due))
     }
 
-    /// Queues the first chunk at once for one who has just joined: what it was told to get may be evicted by the next
-    /// publish.
+    /// Queues the first log at once for one who has just joined: what it was told to get may be evicted by the next
+    /// publish. If it is no more than a chunk, that is all of it, also where it stands in two: its own `join` comes after that.
     pub(super) fn take_first_chunk(&mut self, slot: u32) {
-        if matches!(self.catch_up(slot), Ok(true)) {
+        let before = self.slots.hot(slot).outbound.pending();
+        while self.slots.hot(slot).outbound.pending() - before < u64::from(CHUNK)
+            && matches!(self.catch_up(slot), Ok(true))
+        {
             self.mark_dirty(slot);
         }
     }

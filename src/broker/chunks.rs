@@ -10,7 +10,7 @@ use crate::channel::position::{Epoch, Position};
 use crate::proto::batch::{BatchKey, Batches};
 
 /// How much encoded log one who catches up takes at a time, in bytes.
-const CHUNK: u32 = 64 * 1024;
+pub(super) const CHUNK: u32 = 64 * 1024;
 
 /// How long a chunk is kept of which nobody takes anything, in milliseconds.
 pub(super) const KEPT_FOR: u64 = 1000;

@@ -157,7 +157,7 @@ impl Broker {
         } else if cold.connection.is_streaming() {
             self.beat(slot, now);
         } else if now.is_past(cold.due) {
-            if cold.cause == Some(Cause::Answered) && !hot.outbound.is_empty() {
+            if hot.has(flag::ANSWERED) && !hot.outbound.is_empty() {
                 // It still takes its answer: that is the write timeout's business.
                 cold.due = now.after(self.limits.close_timeout);
             } else if !self.goes_on_sending(slot) {

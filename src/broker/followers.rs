@@ -16,7 +16,7 @@ use crate::channel::log::{From, Lost};
 use crate::channel::members::{Open, Walk};
 use crate::channel::position::Position;
 use crate::proto::batch::BatchKey;
-use crate::proto::http::{Refusal, Request, Response, Status, etag_of, is_unmodified};
+use crate::proto::http::{Precondition, Refusal, Request, Response, Status, etag_of, precondition};
 use crate::proto::outbound::Range;
 
 /// In which form a stream tells its messages.
@@ -84,6 +84,7 @@ impl Broker {
             Encoding::Poll.encode(&dialect::Event::Message { context, entry }, &mut items);
             messages += 1;
         }
+        self.counters.messages_encoded += messages as u64;
         let body = answer_of(channel, position, lost, &items);
         self.spent += messages as u64 * cost::LOOK_UP + cost::encoded(body.len());
         // Also if the peer turns out to have it already, or asked for the head alone.
@@ -91,6 +92,13 @@ impl Broker {
         let limit = self.limits.max_outbound_total;
         self.reads.keep((position, start, lost), (&body, messages), (now, limit), &mut self.batches);
         Kept { position, start, lost, messages, body }
+    }
+
+    /// The entity tag that `read_json` would be answered with now, and whether something was published to the channel.
+    pub fn entity_tag(&mut self, channel: &str, from: From) -> (String, bool) {
+        let reading = self.channels.read(channel, from, self.timers.milliseconds(), &self.limits);
+        self.spent += cost::LOOK_UP;
+        (tag_of(reading.position, reading.start, reading.lost), reading.position != Position::NONE)
     }
 
     /// Answers a request with a stream of a channel's messages. The id's Close event follows in any case.
@@ -108,6 +116,7 @@ impl Broker {
         }
         match self.join_slot(slot, channel, encoding, from) {
             Ok(joined) => self.open_stream(slot, &exchange, format, channel, joined),
+            Err(JoinError::BadName(error)) => self.refuse_bad_name(slot, &exchange.request, channel, error),
             Err(_) => self.refuse_follower(slot, &exchange, format),
         }
         id
@@ -118,7 +127,8 @@ impl Broker {
         let encoding = format.encoding(&exchange.request);
         let response = stream_head(format, &exchange.request)
             .with_header("Slotcast-Position", joined.position.to_string())
-            .with_cors(self.rules.cors_origin(&exchange.request));
+            .with_cors(self.rules.cors_origin(&exchange.request))
+            .dated(self.timers.date());
         let response = match joined.lost {
             Some(lost) => response.with_header("Slotcast-Lost", lost_header(lost)),
             None => response,
@@ -149,7 +159,8 @@ impl Broker {
                 let seconds = self.jittered_seconds().to_string();
                 let refusal = Refusal::new(Status(503), cause.as_str(), detail).with_header("Retry-After", seconds);
                 let cors = self.rules.cors_origin(&exchange.request);
-                Response::problem(&refusal).closing().with_cors(cors).encode_for(&exchange.request)
+                let response = Response::problem(&refusal).closing().with_cors(cors).dated(self.timers.date());
+                response.encode_for(&exchange.request)
             }
         };
         self.answer(slot, cause, &response);
@@ -165,6 +176,7 @@ impl Broker {
             .with_header("Cache-Control", "no-store, no-transform")
             .with_cors(self.rules.cors_origin(request))
             .closing()
+            .dated(self.timers.date())
             .encode_for(request)
     }
 
@@ -179,6 +191,7 @@ impl Broker {
         let Some(slot) = self.asked_slot(exchange.id) else { return };
         let kept = self.read_json(channel, from);
         // A complete request is answered, also to a peer that says no more, but it does not wait.
+        self.counters.messages_sent += kept.messages as u64;
         if kept.messages > 0 || kept.lost.is_some() || self.slots.hot(slot).has(flag::HUNG_UP) {
             return self.respond(exchange, kept.response().with_header("Cache-Control", "no-store"));
         }
@@ -196,6 +209,7 @@ impl Broker {
                 self.rearm(slot);
                 self.count_inbound(slot);
             }
+            Err(JoinError::BadName(error)) => self.refuse_bad_name(slot, &exchange.request, channel, error),
             Err(JoinError::TooManyChannels) => self.refuse_follower(slot, &exchange, StreamFormat::Ndjson),
             Err(_) => {}
         }
@@ -268,6 +282,7 @@ impl Broker {
             }
             let (slot, position) = (member.slot, Position { offset: walk.head, ..epoch });
             let body = self.batches.get(walk.open.batch).payload().cloned().unwrap_or_default();
+            self.counters.messages_sent += walk.head - walk.open.base;
             self.finish_poll(slot, key, position, body, walk.open.batch);
         }
     }
@@ -285,6 +300,7 @@ impl Broker {
             // What it waits for is on its way.
             let (batch, position) = (walk.open.batch, Position { offset: walk.head, ..position });
             let body = self.batches.get(batch).payload().cloned().unwrap_or_default();
+            self.counters.messages_sent += walk.head - walk.open.base;
             return self.finish_poll(slot, membership.channel, position, body, batch);
         }
         let member = group.members.get(membership.index as usize);
@@ -309,10 +325,12 @@ impl Broker {
         let keep = !request.wants_close() && self.may_ask_again(slot);
         let response = poll_response(position, None, body)
             .with_header("Cache-Control", "no-store")
-            .with_cors(self.rules.cors_origin(request));
+            .with_cors(self.rules.cors_origin(request))
+            .dated(self.timers.date());
         if keep {
-            self.answer_and_keep(slot, &response.encode_for_head());
+            self.answer_and_keep(slot, Cause::Answered, &response.encode_for_head());
         } else {
+            self.slots.hot(slot).set(flag::ANSWERED);
             self.answer(slot, Cause::Answered, &response.closing().encode_for_head());
         }
         if request.method() != "HEAD" {
@@ -412,17 +430,23 @@ impl Kept {
         poll_response(self.position, self.lost, self.body)
     }
 
-    /// The answer to a GET that does not wait: a 304, if the peer shows that it has this already.
+    /// The answer to a GET that does not wait: a 304, if the peer shows that it has this already, and a 412 if it says that
+    /// this is something else.
     pub fn answer_to(self, request: &Request) -> Response {
-        let lost = self.lost.map(lost_header).unwrap_or_default();
-        let etag = etag_of(&self.position.to_string(), &format!("{}-{lost}", self.start));
-        let response = if is_unmodified(request, &etag) {
-            at_position(Response::not_modified(&etag), self.position, self.lost)
-        } else {
-            self.response().with_header("ETag", etag)
+        let etag = tag_of(self.position, self.start, self.lost);
+        let response = match precondition(request, &etag, self.position != Position::NONE) {
+            Precondition::Holds => self.response().with_header("ETag", etag),
+            Precondition::NotModified => at_position(Response::not_modified(&etag), self.position, self.lost),
+            Precondition::Failed => Response::precondition_failed(),
         };
         response.with_header("Cache-Control", "private, no-cache")
     }
+}
+
+/// The tag of what is answered to a GET: it is another whenever the answer is.
+fn tag_of(position: Position, start: u64, lost: Option<Lost>) -> String {
+    let lost = lost.map(lost_header).unwrap_or_default();
+    etag_of(&position.to_string(), &format!("{start}-{lost}"))
 }
 
 fn poll_response(position: Position, lost: Option<Lost>, body: Bytes) -> Response {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use log::Level;
 
 use super::event::{ConnectionId, Event, Exchange, Handshake};
-use super::reason::{Cause, CloseReason, TOO_MANY_CONNECTIONS};
+use super::reason::{Cause, CloseReason};
 use super::slots::{PLACE, flag};
 use super::{Broker, cost};
 use crate::channel::name::is_own_path;
@@ -120,7 +120,7 @@ impl Broker {
             Input::Refused(refusal) => {
                 let peer = cold.peer();
                 self.complain(Level::Info, || format!("refused {peer}: {refusal}"));
-                self.answer_problem(slot, Cause::Refused, &refusal);
+                self.answer_problem(slot, Cause::of_refusal(refusal.code), &refusal);
             }
             Input::Ping(payload) => self.ping(slot, payload),
             Input::Pong => self.count_control(slot),
@@ -190,10 +190,11 @@ impl Broker {
                 let response = if refusal.status == Status(503) && is_event_source(&request) {
                     self.try_again_later(&request)
                 } else {
-                    let response = Response::problem(&refusal).closing().with_cors(self.rules.cors_origin(&request));
-                    response.encode_for(&request)
+                    let response = Response::problem(&refusal).for_reader(&request).closing();
+                    let response = response.with_cors(self.rules.cors_origin(&request));
+                    response.dated(self.timers.date()).encode_for(&request)
                 };
-                return self.answer(slot, Cause::Refused, &response);
+                return self.answer(slot, Cause::of_refusal(refusal.code), &response);
             }
         };
         let id = self.slots.id(slot);
@@ -260,30 +261,24 @@ impl Broker {
         let verdict = self.rules.check(request, loopback, scheme);
         verdict.map_err(|error| Refused { refusal: error.refusal, why: error.mend })?;
         let is_websocket = request.has_token("upgrade", "websocket");
-        let crowded = self.is_crowded(slot);
+        let crowd = self.crowd(slot);
         if is_own_path(request.path()) && !is_websocket {
             // Whoever looks after the broker is told the truth also when it is full or shuts down, and only that.
-            if crowded {
+            if crowd.is_some() {
                 self.slots.hot(slot).set(flag::LAST);
             }
-        } else if crowded || self.draining.is_some() {
-            let refusal = match self.draining {
-                Some(_) => self.shutting_down(),
-                None => self.no_room(),
-            };
+        } else if self.draining.is_some() {
+            let refusal = self.shutting_down();
             return Err(Refused { why: refusal.code.to_owned(), refusal });
+        } else if let Some(crowd) = crowd {
+            let refusal = crowd.refusal(self.jittered_seconds());
+            return Err(Refused { why: format!("{}; see {}", refusal.code, crowd.flag()), refusal });
         }
         if let Some(upgrade) = upgrade(request)? {
             return Ok(Asks::WebSocket(upgrade));
         }
         let body = framing(request).and_then(|framing| BodyReader::new(framing, &self.limits));
         Ok(Asks::Http(body?))
-    }
-
-    fn no_room(&mut self) -> Refusal {
-        let detail = "The broker has as many connections as it may have; try again later.";
-        let seconds = self.jittered_seconds().to_string();
-        Refusal::new(Status(503), TOO_MANY_CONNECTIONS, detail).with_header("Retry-After", seconds)
     }
 
     fn ping(&mut self, slot: u32, payload: Vec<u8>) {

@@ -10,15 +10,16 @@ use super::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use super::reason::{Cause, CloseReason};
 use super::slots::{Cold, Hot, flag};
 use super::timers::{Tick, ticks};
-use super::{Broker, Joined, cost};
+use super::{Broker, JoinError, Joined, cost};
 use crate::channel::dialect::{self, Encoding};
+use crate::channel::name::BadName;
 use crate::proto::batch::LARGE_FOR_FEW;
 use crate::proto::close::CloseCode;
 use crate::proto::deflate::Earlier;
 use crate::proto::extension::Deflate;
 use crate::proto::frame::write_close;
 use crate::proto::handshake::switching_protocols;
-use crate::proto::http::{Refusal, Response, Status};
+use crate::proto::http::{Refusal, Request, Response, Status};
 use crate::proto::text::escape_for_log;
 
 impl Broker {
@@ -37,7 +38,7 @@ impl Broker {
     }
 
     /// Answers a handshake with 101, and joins a channel in the same step. The id's Close event follows in any case,
-    /// also if the peer has gone meanwhile or the channel cannot be made (503).
+    /// also if the peer has gone meanwhile or the channel cannot be made (503; 500 if no channel has such a name).
     pub fn accept(&mut self, mut handshake: Handshake, accept: &Accept) -> ConnectionId {
         handshake.unanswered.answered();
         let id = handshake.id;
@@ -55,6 +56,10 @@ impl Broker {
             None => None,
             Some((channel, from)) => match self.join_slot(slot, channel, accept.encoding.deflated(window), *from) {
                 Ok(joined) => Some(joined),
+                Err(JoinError::BadName(error)) => {
+                    self.refuse_bad_name(slot, handshake.request(), channel, error);
+                    return id;
+                }
                 Err(_) => {
                     self.refuse_join(slot, &handshake);
                     return id;
@@ -123,7 +128,20 @@ impl Broker {
         }
     }
 
-    /// The only reason for which a new connection cannot join is that there are too many channels.
+    /// The embedder has named a channel that cannot be: the peer cannot help it, and the log says how to mend it.
+    pub(super) fn refuse_bad_name(&mut self, slot: u32, request: &Request, channel: &str, error: BadName) {
+        self.complain(Level::Error, || {
+            let (path, channel) = (escape_for_log(request.path().as_bytes()), escape_for_log(channel.as_bytes()));
+            format!("refused {path}: the application names the channel {channel}, but {error}")
+        });
+        let detail = "The application has named a channel that cannot be; its log says more.";
+        let refusal = Refusal::new(Status::INTERNAL_SERVER_ERROR, "bad_channel", detail);
+        let response = Response::problem(&refusal).for_reader(request).closing();
+        let response = response.with_cors(self.rules.cors_origin(request)).dated(self.timers.date());
+        self.answer(slot, Cause::Refused, &response.encode_for(request));
+    }
+
+    /// The only other reason for which a new connection cannot join is that there are too many channels.
     fn refuse_join(&mut self, slot: u32, handshake: &Handshake) {
         let cause = Cause::TooManyChannels;
         self.complain(Level::Warn, || {
@@ -140,7 +158,7 @@ impl Broker {
     pub fn refuse(&mut self, mut handshake: Handshake, refusal: &Refusal) {
         handshake.unanswered.answered();
         if let Some(slot) = self.asked_slot(handshake.id) {
-            self.answer_problem(slot, Cause::Refused, refusal);
+            self.answer_problem(slot, Cause::of_refusal(refusal.code), refusal);
         }
     }
 
@@ -151,16 +169,18 @@ impl Broker {
         let Some(slot) = self.asked_slot(exchange.id) else { return };
         let request = &exchange.request;
         let keep = !request.wants_close() && !response.is_closing() && self.may_ask_again(slot);
-        let response = response.with_cors(self.rules.cors_origin(request));
-        let response = if keep { response } else { response.closing() };
+        let response = response.for_reader(request).with_cors(self.rules.cors_origin(request));
+        let response = if keep { response } else { response.closing() }.dated(self.timers.date());
         let (answer, body) = match response.large_body(request, LARGE_FOR_FEW) {
             Some(body) => (response.encode_for_head(), Some(body.clone())),
             None => (response.encode_for(request), None),
         };
+        let cause = response.refusal_code().map_or(Cause::Answered, Cause::of_refusal);
         if keep {
-            self.answer_and_keep(slot, &answer);
+            self.answer_and_keep(slot, cause, &answer);
         } else {
-            self.answer(slot, Cause::Answered, &answer);
+            self.slots.hot(slot).set(flag::ANSWERED);
+            self.answer(slot, cause, &answer);
         }
         if let Some(body) = body {
             self.push_body(slot, body);
@@ -182,7 +202,8 @@ impl Broker {
         self.draining.is_none() && !self.slots.get(slot).is_none_or(ends)
     }
 
-    pub(super) fn answer_and_keep(&mut self, slot: u32, response: &[u8]) {
+    /// Writes a response behind which another request may come; `cause` is why the connection ended if none does.
+    pub(super) fn answer_and_keep(&mut self, slot: u32, cause: Cause, response: &[u8]) {
         let due = self.timers.now().after(self.limits.keep_alive_timeout);
         let id = self.slots.id(slot);
         if self.slots.hot(slot).has(flag::PROXIED) {
@@ -192,7 +213,7 @@ impl Broker {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         cold.connection.answered(true);
         cold.due = due;
-        cold.kept = true;
+        cold.kept = Some(cause);
         hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(response));
         self.made_bytes += response.len();
         self.spent += cost::ANSWER + cost::copied(response.len());
@@ -228,6 +249,7 @@ impl Broker {
         if hot.outbound.is_empty() {
             return self.end(slot, cause);
         }
+        hot.set(flag::ANSWERED);
         cold.connection.drain();
         cold.due = due;
         self.count_inbound(slot);
@@ -337,7 +359,7 @@ impl Broker {
     }
 
     pub(super) fn answer_problem(&mut self, slot: u32, cause: Cause, refusal: &Refusal) {
-        let response = Response::problem(refusal).closing();
+        let response = Response::problem(refusal).closing().dated(self.timers.date());
         let is_head = self.slots.hot(slot).has(flag::HEAD);
         self.answer(slot, cause, &if is_head { response.encode_for_head() } else { response.encode() });
     }
@@ -364,8 +386,7 @@ impl Broker {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         hot.set(flag::EOF);
         if cold.connection.is_connecting() {
-            let done = cold.is_idle();
-            let cause = if done { Cause::Answered } else { Cause::PeerVanished };
+            let cause = cold.kept.filter(|_| cold.is_idle()).unwrap_or(Cause::PeerVanished);
             return self.end_behind_answers(slot, cause);
         }
         if cold.connection.is_asked() {

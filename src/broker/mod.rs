@@ -49,7 +49,7 @@ use crate::channel::log::From;
 use crate::channel::members::{Member, Membership};
 use crate::channel::position::Position;
 use crate::channel::sizes;
-use crate::channel::store::{Store, TooManyChannels};
+use crate::channel::store::{NotHeld, Store};
 use crate::limits::Limits;
 use crate::proto::batch::Batches;
 use crate::proto::deflate::{Inflater, Stats};
@@ -350,7 +350,10 @@ impl Broker {
     fn join_slot(&mut self, slot: u32, channel: &str, encoding: Encoding, from: From) -> Result<Joined, JoinError> {
         // Before another makes way for a channel that is not joined after all.
         self.may_join(slot, channel)?;
-        let key = self.hold_channel(channel).map_err(|TooManyChannels| JoinError::TooManyChannels)?;
+        let key = self.hold_channel(channel).map_err(|error| match error {
+            NotHeld::TooMany => JoinError::TooManyChannels,
+            NotHeld::BadName(error) => JoinError::BadName(error),
+        })?;
         let Some((hot, cold)) = self.slots.both(slot) else { return Err(JoinError::Gone) };
         let channel = &mut self.channels[key as usize];
         let (cursor, lost) = channel.log.resolve(from);
@@ -387,7 +390,7 @@ impl Broker {
     }
 
     /// The key of a channel that is made or woken up if need be; a member or `release_if_idle` must follow.
-    fn hold_channel(&mut self, name: &str) -> Result<u32, TooManyChannels> {
+    fn hold_channel(&mut self, name: &str) -> Result<u32, NotHeld> {
         let (seed, now) = (self.chance.next(), self.timers.milliseconds());
         self.channels.hold(name, seed, now, &self.limits)
     }

@@ -74,7 +74,7 @@ impl Broker {
                     let Some((hot, cold)) = self.slots.both(slot) else { return false };
                     hot.outbound.advance(taken, &mut self.batches);
                     // On a kept connection the answers to earlier requests may stand before the 101.
-                    if !cold.kept || hot.outbound.is_empty() {
+                    if cold.kept.is_none() || hot.outbound.is_empty() {
                         hot.clear(flag::UNSWITCHED);
                     }
                     if taken < offered {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::channel::log::Lost;
+use crate::channel::name::BadName;
 use crate::channel::position::Position;
 
 /// What became of a publish.
@@ -21,6 +22,8 @@ pub enum Published {
     /// Nothing was published to the channel before, and there are as many as `max_channels` allows, of which none makes way:
     /// nobody gets it.
     TooManyChannels,
+    /// No channel has such a name: nobody gets it, now or later.
+    BadName(BadName),
 }
 
 impl Published {
@@ -28,7 +31,7 @@ impl Published {
     pub fn receivers(&self) -> usize {
         match self {
             Published::Done { receivers, .. } => *receivers,
-            Published::TooBig | Published::TooManyChannels => 0,
+            Published::TooBig | Published::TooManyChannels | Published::BadName(_) => 0,
         }
     }
 
@@ -38,6 +41,7 @@ impl Published {
             Published::Done { .. } => None,
             Published::TooBig => Some("it is longer than max_message"),
             Published::TooManyChannels => Some("there are as many channels as max_channels allows"),
+            Published::BadName(error) => Some(error.mend()),
         }
     }
 }
@@ -54,6 +58,8 @@ pub enum JoinError {
     TooManyMemberships,
     /// It is a member already.
     AlreadyMember,
+    /// No channel has such a name.
+    BadName(BadName),
 }
 
 impl fmt::Display for JoinError {
@@ -63,6 +69,7 @@ impl fmt::Display for JoinError {
             JoinError::TooManyChannels => "there are as many channels with listeners alone as max_listened allows",
             JoinError::TooManyMemberships => "it is in as many channels as max_channels_per_connection allows",
             JoinError::AlreadyMember => "it is a member already",
+            JoinError::BadName(error) => error.mend(),
         })
     }
 }

@@ -10,6 +10,7 @@ use super::Broker;
 use super::event::ConnectionId;
 use super::reason::Cause;
 use super::slots::flag;
+use crate::proto::http::{Refusal, Response, Status};
 use crate::proto::network::network_of;
 
 /// Connections past `max_connections`: they are answered below `/-/`, and otherwise told that there is no room. So are
@@ -31,6 +32,40 @@ pub enum Place {
     Extra,
     /// One of the operators'.
     Admin,
+}
+
+/// Of what there are too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Crowd {
+    /// Of all connections.
+    All,
+    /// Of those from one address, or one /64 of IPv6.
+    Address,
+}
+
+impl Crowd {
+    /// 503, to be tried again after so many seconds.
+    pub(crate) fn refusal(self, seconds: u64) -> Refusal {
+        let (cause, detail) = match self {
+            Crowd::All => {
+                (Cause::TooManyConnections, "The broker has as many connections as it may have; try again later.")
+            }
+            Crowd::Address => (
+                Cause::TooManyConnectionsPerIp,
+                "Your address, or its /64 of IPv6, has as many connections as one may have; close some of them, or try again \
+                 later.",
+            ),
+        };
+        Refusal::new(Status(503), cause.as_str(), detail).with_header("Retry-After", seconds.to_string())
+    }
+
+    /// Which limit that is.
+    pub(super) fn flag(self) -> &'static str {
+        match self {
+            Crowd::All => "--max-connections",
+            Crowd::Address => "--max-connections-per-ip",
+        }
+    }
 }
 
 /// The places of a kind that are few.
@@ -99,6 +134,15 @@ impl Broker {
         Some(id)
     }
 
+    /// One came for whom there was not even a place to be told so in good order: it is counted, and told in how many seconds
+    /// to come again.
+    pub fn turn_away(&mut self) -> Response {
+        self.counters.connections += 1;
+        self.counters.count_closed(Cause::TooManyConnections);
+        let refusal = Crowd::All.refusal(self.jittered_seconds());
+        Response::problem(&refusal).closing().dated(self.timers.date())
+    }
+
     /// Whether a connection that found no place is to wait for the next turn: `make_places` frees some, unless all that have one
     /// wait for an answer.
     pub fn is_place_coming(&mut self, admin: bool) -> bool {
@@ -151,7 +195,7 @@ impl Broker {
         let silent = Reverse(self.timers.now().since(hot.heard));
         match &cold.connection {
             connection if connection.is_asked() || connection.is_subscribed() => None,
-            connection if connection.is_connecting() && !cold.kept => Some((0, Reverse(0))),
+            connection if connection.is_connecting() && cold.kept.is_none() => Some((0, Reverse(0))),
             _ if hot.outbound.is_empty() => Some((1, silent)),
             _ => Some((2, silent)),
         }

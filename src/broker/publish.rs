@@ -8,7 +8,7 @@ use super::{Broker, Published, cost};
 use crate::channel::log::{Entry, From, MemberId};
 use crate::channel::position::Position;
 use crate::channel::settings::ChannelSettings;
-use crate::channel::store::{Reading, TooManyChannels};
+use crate::channel::store::{NotHeld, Reading};
 use crate::limits::LimitsError;
 use crate::proto::message::Message;
 
@@ -39,7 +39,7 @@ impl Broker {
     }
 
     /// As `publish_as`, because this connection asks for it, which is not told as the one that it comes from: what it takes the
-    /// place of is its own first. Without this a publish that is from nobody is the embedder's own.
+    /// place of is its own first, and it counts as received. Without this a publish that is from nobody is the embedder's own.
     pub fn publish_for(
         &mut self,
         asker: ConnectionId,
@@ -48,6 +48,7 @@ impl Broker {
         name: Option<Arc<str>>,
         except: Option<ConnectionId>,
     ) -> Published {
+        self.counters.messages_received += 1;
         self.publish_on_behalf(channel, message, (None, Some(asker)), name, except)
     }
 
@@ -62,7 +63,11 @@ impl Broker {
         if message.len() > self.limits.max_message {
             return Published::TooBig;
         }
-        let Ok(key) = self.hold_for(channel, from, asker) else { return Published::TooManyChannels };
+        let key = match self.hold_for(channel, from, asker) {
+            Ok(key) => key,
+            Err(NotHeld::TooMany) => return Published::TooManyChannels,
+            Err(NotHeld::BadName(error)) => return Published::BadName(error),
+        };
         let except = except.filter(|&id| self.is_member(id, key));
         if let Some(id) = except {
             self.settle(id.slot());
@@ -103,7 +108,7 @@ impl Broker {
         name: &str,
         from: Option<ConnectionId>,
         asker: Option<ConnectionId>,
-    ) -> Result<u32, TooManyChannels> {
+    ) -> Result<u32, NotHeld> {
         let now = self.timers.milliseconds();
         let cold = from.and_then(|id| self.slots.live(id)).and_then(|slot| self.slots.cold(slot));
         if let Some([only]) = cold.map(|cold| cold.memberships.as_slice())

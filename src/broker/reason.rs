@@ -7,9 +7,6 @@ use crate::proto::close::CloseCode;
 use crate::proto::frame::Failure;
 use crate::proto::text::escape_for_log;
 
-/// Why a request is refused past `max_connections` and `max_connections_per_ip`.
-pub const TOO_MANY_CONNECTIONS: &str = "too_many_connections";
-
 macro_rules! causes {
     ($($(#[$doc:meta])* $name:ident = $code:literal,)*) => {
         /// Why a connection ended. `as_str` is stable: it stands in Close frames, log lines and metrics.
@@ -70,12 +67,16 @@ causes! {
     KeepAliveTimeout = "keep_alive_timeout",
     /// The embedder did not answer within `answer_timeout`.
     AnswerTimeout = "answer_timeout",
-    /// The request was refused, by the broker or the embedder.
+    /// The request, or the last of several, was refused, by the broker or the embedder, for a reason that is none of these.
     Refused = "refused",
     /// HTTP requests were answered, and then one of the two sides wanted no more.
     Answered = "answered",
-    /// It did what it needs a token for, and had shown none.
+    /// It did what it needs a token for, and had shown none, or another.
     Unauthorized = "unauthorized",
+    /// There were more connections than `max_connections` already.
+    TooManyConnections = "too_many_connections",
+    /// There were as many connections of its address as `max_connections_per_ip` allows.
+    TooManyConnectionsPerIp = "too_many_connections_per_ip",
     /// There are as many channels as `max_channels` allows, or `max_listened`.
     TooManyChannels = "too_many_channels",
     /// The broker shuts down.
@@ -86,6 +87,11 @@ impl Cause {
     /// Of a socket's error: some systems give up a peer that acknowledges nothing.
     pub(crate) fn of_socket(error: &io::Error) -> Cause {
         if error.kind() == ErrorKind::TimedOut { Cause::WriteTimeout } else { Cause::Reset }
+    }
+
+    /// Of a request that was refused with this code: the cause of that name, if there is one.
+    pub(crate) fn of_refusal(code: &str) -> Cause {
+        Cause::ALL.iter().copied().find(|cause| cause.as_str() == code).unwrap_or(Cause::Refused)
     }
 
     pub(crate) fn of(failure: &Failure) -> Cause {
@@ -137,15 +143,16 @@ impl fmt::Display for CloseReason {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Messages that arrived.
+    /// Messages that arrived: by WebSocket, commands of the JSON dialect included, and what is published for an HTTP request
+    /// (`publish_for`), each line of NDJSON by itself.
     pub messages_received: u64,
-    /// Messages that were handed to the kernel or queued, one a subscriber.
+    /// Messages that were handed to the kernel or queued, one a subscriber; those who poll are subscribers.
     pub messages_sent: u64,
     /// Messages that a subscriber did not get because it was slow, one a subscriber: dropped from what was queued to it,
     /// or not kept any more when its turn came.
     pub messages_lost: u64,
     /// Messages that were turned into bytes, once for all who share an encoding: as they are published, and again for those
-    /// who catch up.
+    /// who catch up or read.
     pub messages_encoded: u64,
     /// Bytes that were read.
     pub bytes_received: u64,

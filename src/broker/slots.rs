@@ -66,6 +66,8 @@ pub mod flag {
     pub const COUNTED: u32 = 1 << 22;
     /// The request that waits for its answer wants only the head of it.
     pub const HEAD: u32 = 1 << 23;
+    /// Ends after the answer to its last request: that may take as long as there is progress.
+    pub const ANSWERED: u32 = 1 << 24;
 }
 
 /// What a delivery touches: one cache line.
@@ -131,8 +133,8 @@ pub struct Cold {
     pub inbound: u32,
     /// The embedder's own.
     pub tag: u32,
-    /// Whether an HTTP request was answered and the connection kept for the next.
-    pub kept: bool,
+    /// What the last answer comes to, if the connection was kept for another request: why it ended, if none follows.
+    pub kept: Option<Cause>,
     /// Which place it has.
     pub place: Place,
     /// How it is told what it is told alone, and what it joins.
@@ -188,7 +190,7 @@ impl Cold {
             armed: now,
             inbound: 0,
             tag: 0,
-            kept: false,
+            kept: None,
             place: Place::Regular,
             encoding: Encoding::Raw,
             window: None,
@@ -198,7 +200,7 @@ impl Cold {
 
     /// Whether it waits between two requests.
     pub fn is_idle(&self) -> bool {
-        self.kept && self.connection.is_silent()
+        self.kept.is_some() && self.connection.is_silent()
     }
 
     /// Whether a request has begun that is not answered.

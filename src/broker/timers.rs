@@ -4,6 +4,8 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
+use crate::proto::http::HttpDate;
+
 /// What the loop's clock says, handed down as an argument.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
@@ -103,6 +105,8 @@ pub struct Timers {
     /// What `last` is in the broker's own units: asked for several times a message, and reckoned once a turn.
     tick: Tick,
     milliseconds: u64,
+    /// Of the last second that was asked for.
+    date: (u64, HttpDate),
 }
 
 impl Timers {
@@ -116,6 +120,7 @@ impl Timers {
             unix_ms: now.unix_ms,
             tick: Tick::default(),
             milliseconds: 0,
+            date: (0, HttpDate::new(0)),
         }
     }
 
@@ -142,6 +147,15 @@ impl Timers {
     /// The time of the last `advance`, in Unix milliseconds.
     pub fn unix_ms(&self) -> u64 {
         self.unix_ms
+    }
+
+    /// The time of the last `advance`, as answers tell it; written once a second.
+    pub fn date(&mut self) -> HttpDate {
+        let second = self.unix_ms / 1000;
+        if self.date.0 != second {
+            self.date = (second, HttpDate::new(second));
+        }
+        self.date.1
     }
 
     /// The time of the last `advance`, in milliseconds since the broker began, gaps included: for ages, which go on

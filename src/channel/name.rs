@@ -53,6 +53,61 @@ pub enum NameError {
     DoubleWildcard,
 }
 
+/// A program named a channel that no peer can ever be in, such as one without its leading slash. Says how to mend it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BadName(&'static str);
+
+impl BadName {
+    /// What is wrong, and what to write instead.
+    pub fn mend(self) -> &'static str {
+        self.0
+    }
+
+    /// Whether a program may use this name; see [`ChannelName::new`]. Copies nothing.
+    ///
+    /// # Errors
+    /// If it may not.
+    pub fn check(name: &str) -> Result<(), BadName> {
+        match examine(name) {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(BadName("no channel's name ends in a slash: leave it out")),
+            Err(error) => Err(BadName::from(&error)),
+        }
+    }
+}
+
+impl fmt::Display for BadName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for BadName {}
+
+impl From<&NameError> for BadName {
+    fn from(error: &NameError) -> BadName {
+        BadName(match error {
+            NameError::NoLeadingSlash => "a channel's name begins with a slash: write \"/chat\", not \"chat\"",
+            NameError::Encoding(_) => "a channel's name is UTF-8, and given decoded",
+            NameError::TooLong => "a channel's name has at most 255 bytes: shorten it",
+            NameError::HiddenCharacter(_) => {
+                "a channel's name has no control characters, such as a line end: leave them out"
+            }
+            NameError::EmptySegment => "no two slashes stand side by side in a channel's name: leave one out",
+            NameError::DotSegment => "no segment of a channel's name is . or ..: write the path that is meant",
+            NameError::EncodedSlash => "a channel's name has no encoded slash: give it decoded",
+            NameError::Backslash => "a channel's name has no backslash: write a slash",
+            NameError::TrailingSlash(_) => "no channel's name ends in a slash: leave it out",
+            NameError::ReservedDash | NameError::ReservedDollar => {
+                "peers cannot name this channel: choose another name"
+            }
+            NameError::Wildcard | NameError::DoubleWildcard => {
+                "no segment of a channel's name is * or **: name each channel"
+            }
+        })
+    }
+}
+
 /// Whether a path, as it was sent, is the broker's own: no channel has such a name.
 pub fn is_own_path(raw_path: &str) -> bool {
     raw_path == "/-" || raw_path.starts_with("/-/")
@@ -105,32 +160,7 @@ impl ChannelName {
     /// # Errors
     /// Every [`NameError`] but those and those of an encoding; wildcards are no names for anybody.
     pub fn new(name: &str) -> Result<ChannelName, NameError> {
-        let path = name.strip_prefix('/').ok_or(NameError::NoLeadingSlash)?;
-        if path.is_empty() {
-            return Ok(ChannelName(name.into()));
-        }
-        let (path, trailing_slash) = match path.strip_suffix('/') {
-            Some(path) => (path, true),
-            None => (path, false),
-        };
-        // Before the segments: what is too long is not looked through.
-        if path.len() >= MAX_NAME {
-            return Err(NameError::TooLong);
-        }
-        if let Some(hidden) = path.chars().find(|&character| is_hidden(character)) {
-            return Err(NameError::HiddenCharacter(hidden));
-        }
-        for segment in path.split('/') {
-            match segment {
-                "" => return Err(NameError::EmptySegment),
-                "." | ".." => return Err(NameError::DotSegment),
-                "*" => return Err(NameError::Wildcard),
-                "**" => return Err(NameError::DoubleWildcard),
-                _ if segment.contains('\\') => return Err(NameError::Backslash),
-                _ => {}
-            }
-        }
-        if trailing_slash {
+        if examine(name)? {
             let without = name.strip_suffix('/').unwrap_or(name);
             return Err(NameError::TrailingSlash(ChannelName(without.into())));
         }
@@ -146,6 +176,36 @@ impl ChannelName {
     pub fn to_path(&self) -> String {
         percent_encode_path(&self.0)
     }
+}
+
+/// Looks for everything that a name must not have; returns whether it ends in a slash that it would be one without.
+fn examine(name: &str) -> Result<bool, NameError> {
+    let path = name.strip_prefix('/').ok_or(NameError::NoLeadingSlash)?;
+    if path.is_empty() {
+        return Ok(false);
+    }
+    let (path, trailing_slash) = match path.strip_suffix('/') {
+        Some(path) => (path, true),
+        None => (path, false),
+    };
+    // Before the segments: what is too long is not looked through.
+    if path.len() >= MAX_NAME {
+        return Err(NameError::TooLong);
+    }
+    if let Some(hidden) = path.chars().find(|&character| is_hidden(character)) {
+        return Err(NameError::HiddenCharacter(hidden));
+    }
+    for segment in path.split('/') {
+        match segment {
+            "" => return Err(NameError::EmptySegment),
+            "." | ".." => return Err(NameError::DotSegment),
+            "*" => return Err(NameError::Wildcard),
+            "**" => return Err(NameError::DoubleWildcard),
+            _ if segment.contains('\\') => return Err(NameError::Backslash),
+            _ => {}
+        }
+    }
+    Ok(trailing_slash)
 }
 
 impl Deref for ChannelName {
@@ -361,6 +421,32 @@ mod tests {
                 assert!(name.len() <= MAX_NAME && !name.contains("//"), "seed {seed}");
             }
         }
+    }
+
+    /// What a program may not name is told with what to write instead.
+    #[test]
+    fn names_that_programs_give() {
+        for good in ["/", "/chat", "/-/x", "/$x", "/a/b"] {
+            assert_eq!(BadName::check(good), Ok(()), "{good}");
+        }
+        for (bad, mend) in [
+            ("", "write \"/chat\""),
+            ("chat", "write \"/chat\""),
+            ("/a/../b\n", "line end"),
+            ("/a/../b", "segment"),
+            ("/chat/", "leave it out"),
+            ("//", "side by side"),
+            ("/a\\b", "write a slash"),
+            ("/*", "name each"),
+            ("/a/**", "name each"),
+        ] {
+            let error = BadName::check(bad).unwrap_err();
+            assert!(error.mend().contains(mend) && error.to_string() == error.mend(), "{bad:?} {error}");
+            assert_eq!(BadName::from(&ChannelName::new(bad).unwrap_err()), error, "{bad:?}");
+        }
+        let long = format!("/{}", "x".repeat(MAX_NAME));
+        assert!(BadName::check(&long).unwrap_err().mend().contains(&MAX_NAME.to_string()));
+        assert_eq!(BadName::check(&long[..MAX_NAME]), Ok(()));
     }
 
     #[test]

@@ -23,6 +23,7 @@ use super::dialect::deflated::Encoder;
 use super::log::{Entry, EntryRef, From, Log, Lost, is_over};
 use super::lru::{Links, List};
 use super::makers::{Makers, NOBODY};
+use super::name::BadName;
 use super::position::{Epoch, Position};
 use super::settings::{ChannelSettings, Retention, Settings};
 use super::slot::{Index, Slot, State, second_of};
@@ -34,6 +35,21 @@ use places::{OWN, OWN_RECENT};
 /// There are as many channels as `max_channels` allows, or `max_listened` for one who only listens, and none of them makes way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyChannels;
+
+/// Why a channel is not held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotHeld {
+    /// There is none of that name, and there are as many as there may be.
+    TooMany,
+    /// There is none, and never will be.
+    BadName(BadName),
+}
+
+impl core::convert::From<TooManyChannels> for NotHeld {
+    fn from(TooManyChannels: TooManyChannels) -> NotHeld {
+        NotHeld::TooMany
+    }
+}
 
 /// All channels. Those that something was published to have a maker, the first who did, and count for `max_channels`;
 /// those in which there are only listeners count for `max_listened`.
@@ -171,12 +187,13 @@ impl Store {
     /// nothing was published to the coldest may make way, and no other.
     ///
     /// # Errors
-    /// If it would be one too many of these.
-    pub fn hold(&mut self, name: &str, seed: u64, now: u64, limits: &Limits) -> Result<u32, TooManyChannels> {
+    /// If it would be one too many of these, or no channel has such a name.
+    pub fn hold(&mut self, name: &str, seed: u64, now: u64, limits: &Limits) -> Result<u32, NotHeld> {
         if let Some(key) = self.index.find(name, &self.slots) {
             self.wake_up(key, now, limits);
             return Ok(key);
         }
+        BadName::check(name).map_err(NotHeld::BadName)?;
         while self.slots.len() - self.heard >= limits.max_listened {
             let coldest = self.unheard.coldest().ok_or(TooManyChannels)?;
             self.forget(coldest);
@@ -188,7 +205,7 @@ impl Store {
     /// of all places, one of its own channels makes way, and otherwise one that is cold.
     ///
     /// # Errors
-    /// If it would be one too many, and none makes way.
+    /// If it would be one too many, and none makes way, or no channel has such a name.
     pub fn hold_to_publish(
         &mut self,
         name: &str,
@@ -196,12 +213,15 @@ impl Store {
         seed: u64,
         now: u64,
         limits: &Limits,
-    ) -> Result<u32, TooManyChannels> {
+    ) -> Result<u32, NotHeld> {
         let found = self.index.find(name, &self.slots);
         let is_heard = |key: &u32| self.slots.get(*key as usize).is_some_and(|slot| slot.maker != NOBODY);
         if let Some(key) = found.filter(is_heard) {
             self.wake_up(key, now, limits);
             return Ok(key);
+        }
+        if found.is_none() {
+            BadName::check(name).map_err(NotHeld::BadName)?;
         }
         self.make_room(maker, limits)?;
         let key = match found {

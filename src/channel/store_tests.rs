@@ -8,7 +8,7 @@ use super::log::{Entry, From, Lost, LostReason};
 use super::members::Member;
 use super::position::{Epoch, Position};
 use super::settings::ChannelSettings;
-use super::store::{Store, TooManyChannels};
+use super::store::{NotHeld, Store, TooManyChannels};
 use crate::limits::{Limits, LimitsError};
 use crate::proto::batch::Batches;
 use crate::proto::message::Message;
@@ -26,6 +26,12 @@ pub(super) struct World {
     touched: Vec<u32>,
 }
 
+/// All names here are good.
+fn too_many(error: NotHeld) -> TooManyChannels {
+    assert_eq!(error, NotHeld::TooMany);
+    TooManyChannels
+}
+
 impl World {
     pub(super) fn new(limits: Limits) -> World {
         let (store, batches) = (Store::default(), Batches::default());
@@ -34,7 +40,7 @@ impl World {
 
     pub(super) fn hold(&mut self, name: &str) -> Result<u32, TooManyChannels> {
         self.seed += 1;
-        self.store.hold(name, self.seed, self.now, &self.limits)
+        self.store.hold(name, self.seed, self.now, &self.limits).map_err(too_many)
     }
 
     pub(super) fn release(&mut self, key: u32) {
@@ -59,7 +65,7 @@ impl World {
 
     pub(super) fn publish_named(&mut self, name: &str, size: usize, sender: &str) -> Result<Position, TooManyChannels> {
         self.seed += 1;
-        let key = self.store.hold_to_publish(name, self.maker, self.seed, self.now, &self.limits)?;
+        let key = self.store.hold_to_publish(name, self.maker, self.seed, self.now, &self.limits).map_err(too_many)?;
         let message = Message::binary(vec![0; size]);
         let sender = Some(sender.into()).filter(|_| !sender.is_empty());
         let entry = Entry { unix_ms: 0, message, from: None, name: sender, except: None };

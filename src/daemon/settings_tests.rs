@@ -152,14 +152,19 @@ fn a_raised_limit_raises_what_depends_on_it() {
 #[test]
 fn contradictions_and_bad_values_are_refused() {
     let table = [
-        ("--max-message 16m --max-outbound 16m", "--max-outbound is 16777216"),
-        ("--max-outbound 64k", "--max-outbound is 65536"),
+        (
+            "--max-message 16m --max-outbound 16m",
+            "--max-outbound is 16 MiB, but must be at least 8 x --max-message, which is 128 MiB",
+        ),
+        ("--max-outbound 64k", "--max-outbound is 64 KiB"),
         ("--max-outbound 300m --max-outbound-total 256m", "--max-outbound-total is"),
-        ("--max-inbound-total 1k", "--max-inbound-total is 1024"),
-        ("--max-head 1k --max-target 2k", "--max-target is 2048"),
-        ("--history-bytes 2m --history-total 1m", "--history-total is 1048576"),
-        ("--max-message 2g", "--max-message must be at most 268435456"),
-        ("--ping-interval 0", "--ping-interval must be more than 0"),
+        ("--max-inbound-total 1k", "--max-inbound-total is 1 KiB"),
+        ("--max-head 1k --max-target 2k", "--max-target is 2 KiB"),
+        ("--history-bytes 2m --history-total 1m", "--history-total is 1 MiB"),
+        ("--max-message 2g", "--max-message must be at most 256 MiB, not 2 GiB"),
+        ("--max-message 0", "--max-message must be at least 64 bytes, not 0 bytes"),
+        ("--max-head 16", "--max-head must be at least 1 KiB, not 16 bytes"),
+        ("--ping-interval 0", "--ping-interval must be at least 10 ms"),
         ("--max-channels 0", "--max-channels must be at least 1"),
         ("--shutdown-timeout 9000h", "--shutdown-timeout must be at most 366 days"),
         ("--max-connections 3969", "--max-connections is 3969, but the limit of 4096 descriptors leaves room for 3968"),

@@ -6,6 +6,7 @@ use crate::broker::{JoinError, Published};
 use crate::channel::dialect::Event;
 use crate::channel::dialect::command::{self, Command, CommandError, Ref};
 use crate::channel::log::{From, MemberId};
+use crate::channel::name::BadName;
 use crate::channel::position::Position;
 use crate::proto::message::Message;
 use crate::server::Server;
@@ -35,6 +36,7 @@ pub(super) fn told(server: &mut Server, id: ConnectionId, reference: Option<Ref>
         (Published::Done { position, .. }, reference) => ack(server, id, reference, Some(channel), Some(position)),
         (Published::TooBig, reference) => reject(server, id, reference, &CommandError::MESSAGE_TOO_BIG),
         (Published::TooManyChannels, reference) => reject(server, id, reference, &CommandError::TOO_MANY_CHANNELS),
+        (Published::BadName(error), reference) => reject(server, id, reference, &bad_name(error)),
     }
 }
 
@@ -45,6 +47,7 @@ pub(super) fn subscribe(server: &mut Server, id: ConnectionId, reference: Option
         Err(JoinError::AlreadyMember) => CommandError::ALREADY_SUBSCRIBED,
         Err(JoinError::TooManyMemberships) => CommandError::TOO_MANY_SUBSCRIPTIONS,
         Err(JoinError::TooManyChannels) => CommandError::TOO_MANY_CHANNELS,
+        Err(JoinError::BadName(error)) => bad_name(error),
     };
     reject(server, id, reference, &error);
 }
@@ -54,6 +57,12 @@ pub(super) fn unsubscribe(server: &mut Server, id: ConnectionId, reference: Opti
         ack(server, id, reference, Some(channel), None);
     } else {
         reject(server, id, reference, &CommandError::NOT_SUBSCRIBED);
+    }
+}
+
+pub(super) fn members(server: &mut Server, id: ConnectionId, reference: Option<Ref>, channel: &str) {
+    if let Err(error) = server.tell_members(id, channel, reference.as_ref()) {
+        reject(server, id, reference, &bad_name(error));
     }
 }
 
@@ -70,6 +79,11 @@ pub(super) fn send(server: &mut Server, id: ConnectionId, reference: Option<Ref>
 
 pub(super) fn reject(server: &mut Server, id: ConnectionId, reference: Option<Ref>, error: &CommandError) {
     server.tell_error(id, reference.as_ref(), error);
+}
+
+/// Only where an embedder has put another name into the intent.
+fn bad_name(error: BadName) -> CommandError {
+    CommandError { code: CommandError::BAD_CHANNEL.code, message: error.mend().into() }
 }
 
 fn ack(

@@ -9,12 +9,13 @@ use crate::broker::Published;
 use crate::broker::event::Exchange;
 use crate::broker::followers::{StreamFormat, stream_head};
 use crate::channel::log::{From, MemberId};
-use crate::channel::name::{ChannelName, NameError};
+use crate::channel::name::{BadName, ChannelName, NameError};
 use crate::channel::position::Position;
 use crate::page;
 use crate::proto::batch::LARGE_FOR_FEW;
 use crate::proto::http::{
-    METHODS, Refusal, Representation, Request, Response, Start, Status, answer_options, representation, start, wait,
+    METHODS, Precondition, Refusal, Representation, Request, Response, Start, Status, answer_options, precondition,
+    representation, start, wait,
 };
 use crate::proto::message::{Kind, Message};
 use crate::proto::origin::{foreign_page, is_link};
@@ -49,6 +50,40 @@ pub(super) fn read(relay: &Relay, server: &Server, exchange: Exchange) -> Intent
         return Intent::Answer(exchange, Response::problem(&refusal));
     }
     channel_intent(relay, server, exchange)
+}
+
+/// Whether a publish is not to be carried out: what a GET of the same target would answer is not what the request says
+/// (RFC 9110 §13.1).
+pub(super) fn is_unmet(server: &mut Server, exchange: &Exchange, channel: &ChannelName) -> bool {
+    let request = exchange.request();
+    if request.header("if-match").is_none() && request.header("if-none-match").is_none() {
+        return false;
+    }
+    let from = from(request).ok().flatten().unwrap_or(From::All);
+    let (tag, exists) = server.entity_tag(channel, from);
+    precondition(request, &tag, exists) == Precondition::Failed
+}
+
+/// What a request is answered with whose preconditions do not hold for what is no state of a channel, and has no tag: a stream,
+/// or a poll that waits.
+pub(super) fn unmet_without_tag(request: &Request) -> Option<Response> {
+    unmet(request, "")
+}
+
+/// The answer to a GET or HEAD, or what it is answered with if its preconditions do not hold for that.
+pub(super) fn conditioned(request: &Request, response: Response) -> Response {
+    if !is_get(request) || !(200..300).contains(&response.status().0) {
+        return response;
+    }
+    unmet(request, response.header("etag").unwrap_or_default()).unwrap_or(response)
+}
+
+fn unmet(request: &Request, tag: &str) -> Option<Response> {
+    match precondition(request, tag, true) {
+        Precondition::Holds => None,
+        Precondition::NotModified => Some(Response::not_modified(tag)),
+        Precondition::Failed => Some(Response::precondition_failed()),
+    }
 }
 
 fn is_get(request: &Request) -> bool {
@@ -246,6 +281,19 @@ fn not_utf8() -> Refusal {
     Refusal::bad_request("invalid_payload", "Send text as UTF-8, or another Content-Type for binary data.")
 }
 
+/// The answer to a GET that does not wait.
+pub(super) fn read_kept(server: &mut Server, exchange: &Exchange, channel: &ChannelName, from: From) -> Response {
+    match server.read_json(channel, from) {
+        Ok(kept) => kept.answer_to(exchange.request()),
+        Err(error) => Response::problem(&bad_channel(error)),
+    }
+}
+
+/// Only where an embedder has put another name into the intent.
+fn bad_channel(error: BadName) -> Refusal {
+    Refusal::bad_request("bad_channel", error.mend())
+}
+
 /// The answer to a publish: of one message, or of the lines of an NDJSON body.
 pub(super) fn told(
     exchange: &Exchange,
@@ -275,6 +323,7 @@ fn not_published(published: Published) -> Response {
             let detail = "The broker has as many channels as it may have; try again later.";
             Refusal::new(Status(503), "too_many_channels", detail)
         }
+        Published::BadName(error) => bad_channel(error),
         _ => {
             let detail = "Send a message that is no longer than the broker's --max-message.";
             Refusal::new(Status(413), "message_too_big", detail)

@@ -45,8 +45,8 @@ pub(super) fn channel(server: &Server, path: &str) -> Result<Response, Refusal> 
     push_state(&mut json, &state);
     json.push_str(",\"who\":");
     match server.members_named(&name) {
-        None => json.push_str("null"),
-        Some(mut members) => {
+        Err(_) | Ok(None) => json.push_str("null"),
+        Ok(Some(mut members)) => {
             members.sort_by(|one, two| {
                 (one.name.is_none(), &one.name, one.id).cmp(&(two.name.is_none(), &two.name, two.id))
             });

@@ -44,11 +44,19 @@ pub(super) fn of(server: &Server) -> String {
         server.channels_held(),
     );
     let mut counter = |name, help, value: u64| write(&mut text, name, "counter", help, value);
-    counter("slotcast_messages_received_total", "WebSocket messages that arrived.", counters.messages_received);
-    counter("slotcast_messages_sent_total", "Messages sent or queued, one a subscriber.", counters.messages_sent);
+    counter(
+        "slotcast_messages_received_total",
+        "Messages that arrived: WebSocket messages, commands included, and messages published by HTTP.",
+        counters.messages_received,
+    );
+    counter(
+        "slotcast_messages_sent_total",
+        "Messages sent or queued, one a subscriber, those who poll included.",
+        counters.messages_sent,
+    );
     counter(
         "slotcast_messages_encoded_total",
-        "Messages turned into bytes, once for all who are told alike, and again for those who catch up.",
+        "Messages turned into bytes, once for all who are told alike, and again for those who catch up or read.",
         counters.messages_encoded,
     );
     counter(

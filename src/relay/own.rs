@@ -6,7 +6,7 @@
 
 use super::{Relay, listing, metrics};
 use crate::broker::event::Exchange;
-use crate::broker::reason::{Cause, TOO_MANY_CONNECTIONS};
+use crate::broker::reason::Cause;
 use crate::channel::name::is_own_path;
 use crate::page;
 use crate::proto::http::{Refusal, Response, Status, answer_options};
@@ -15,6 +15,9 @@ use crate::server::Server;
 
 /// The methods that work here.
 pub(super) const METHODS: &str = "GET, HEAD, OPTIONS";
+
+/// Whether new connections are welcome.
+const READY: &str = "/-/ready";
 
 /// The module for pages, which they may keep as long as they ask whether it is still the same.
 const MODULE: &str = "/-/slotcast.js";
@@ -29,7 +32,7 @@ pub(super) fn answer(relay: &Relay, server: &Server, exchange: &Exchange) -> Opt
     }
     let found: Result<Response, Refusal> = match request.path() {
         "/-/health" | "/-/healthy" => Ok(ok()),
-        "/-/ready" => ready(server, exchange),
+        READY => ready(server, exchange),
         // With CORS or without: there is nothing in it that not everybody may know.
         MODULE => Ok(page::module(request).with_header("Cross-Origin-Resource-Policy", "cross-origin")),
         _ if !is_for_operators(server, exchange) => return Some(not_here()),
@@ -51,7 +54,12 @@ pub(super) fn answer(relay: &Relay, server: &Server, exchange: &Exchange) -> Opt
         _ => Err(Refusal::method_not_allowed(METHODS)),
     };
     let keeping = if is_read && request.path() == MODULE { "no-cache" } else { "no-store" };
-    Some(found.unwrap_or_else(|refusal| Response::problem(&refusal)).with_header("Cache-Control", keeping))
+    let response = found.unwrap_or_else(|refusal| match request.path() {
+        // That it is not ready is an answer, and nobody is refused by it.
+        READY => Response::problem(&refusal).as_answer(),
+        _ => Response::problem(&refusal),
+    });
+    Some(response.with_header("Cache-Control", keeping))
 }
 
 fn ok() -> Response {
@@ -80,7 +88,7 @@ fn ready(server: &Server, exchange: &Exchange) -> Result<Response, Refusal> {
     // Whoever asks by the door of everybody takes a place while it asks.
     let others = server.counted_connections().saturating_sub(usize::from(!exchange.is_admin()));
     if others >= server.limits().max_connections {
-        return unavailable(TOO_MANY_CONNECTIONS, "The broker is full; send new connections elsewhere.");
+        return unavailable(Cause::TooManyConnections.as_str(), "The broker is full; send new connections elsewhere.");
     }
     Ok(ok())
 }

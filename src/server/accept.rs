@@ -9,7 +9,7 @@ use mio::Token;
 
 use super::Server;
 use crate::net::transport::Transport;
-use crate::proto::http::{Refusal, Response, Status};
+use crate::proto::http::Response;
 
 /// The most connections that one listener accepts per turn.
 const MAX_ACCEPTS: usize = 64;
@@ -54,7 +54,7 @@ impl Server {
                 listening.waiting = Some((transport, peer));
                 return false;
             }
-            refuse_unseen(&mut transport, self.broker.jittered_seconds());
+            refuse_unseen(&mut transport, &self.broker.turn_away());
             return true;
         };
         if let Err(error) = transport.register(self.poll.registry(), Token(id.0 as usize)) {
@@ -73,7 +73,7 @@ impl Server {
         if self.reserve.take().is_some()
             && let Some(Ok((mut transport, _))) = self.listeners.get(listener).map(|l| l.listener.accept())
         {
-            refuse_unseen(&mut transport, self.broker.jittered_seconds());
+            refuse_unseen(&mut transport, &self.broker.turn_away());
         }
         self.reserve = File::open("/dev/null").ok();
         self.accept_again = Some(Instant::now() + ACCEPT_PAUSE);
@@ -86,12 +86,9 @@ fn is_one_peers(error: &io::Error) -> bool {
 }
 
 /// Tells a peer that there is no room for it, if that can be done without waiting.
-fn refuse_unseen(transport: &mut Transport, seconds: u64) {
-    let detail = "The broker has as many connections as it may have; try again later.";
-    let refusal = Refusal::new(Status::SERVICE_UNAVAILABLE, "too_many_connections", detail)
-        .with_header("Retry-After", seconds.to_string());
+fn refuse_unseen(transport: &mut Transport, response: &Response) {
     // Best effort: it may have gone already.
-    let _ = transport.write(&Response::problem(&refusal).closing().encode());
+    let _ = transport.write(&response.encode());
     transport.shutdown();
     // What has come already is taken: a socket that is closed with unread input sends a reset, which can swallow the answer.
     let mut discarded = [0; 4096];

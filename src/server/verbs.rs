@@ -11,6 +11,8 @@ use crate::broker::{JoinError, Joined, Published};
 use crate::channel::dialect::command::{CommandError, Ref};
 use crate::channel::dialect::{self, Encoding};
 use crate::channel::log::{From, MemberId};
+use crate::channel::name::BadName;
+use crate::channel::position::Position;
 use crate::channel::presence::Named;
 use crate::channel::settings::ChannelSettings;
 use crate::limits::{Limits, LimitsError};
@@ -21,7 +23,8 @@ use crate::proto::message::Message;
 
 impl Server {
     /// Answers a handshake with 101, and joins a channel in the same step. The id's Close event follows in any case,
-    /// also if the peer has gone meanwhile or the channel cannot be made, which answers 503.
+    /// also if the peer has gone meanwhile or the channel cannot be made, which answers 503, or 500 and a line in the log if no
+    /// channel has such a name.
     pub fn accept(&mut self, handshake: Handshake, accept: &Accept) -> ConnectionId {
         self.broker.accept(handshake, accept)
     }
@@ -40,13 +43,16 @@ impl Server {
     /// they are for channels that the embedder knows. The default is what all keep.
     ///
     /// # Errors
-    /// If it would keep more bytes than `history_total`, or longer than `history_age`, of [`Limits`].
+    /// If it would keep more bytes than `history_total`, or longer than `history_age`, of [`Limits`]; or if no channel has such
+    /// a name.
     pub fn configure(&mut self, channel: &str, settings: ChannelSettings) -> Result<(), LimitsError> {
+        BadName::check(channel).map_err(|error| LimitsError::new(error.mend()))?;
         self.broker.configure(channel, settings)
     }
 
-    /// Publishes to all members of a channel. Its name is taken as it is, decoded and with its leading slash: peers of the
-    /// relay reach only those that [`ChannelName::from_decoded`](crate::ChannelName::from_decoded) allows.
+    /// Publishes to all members of a channel. Its name is taken as it is, decoded and with its leading slash: one that
+    /// [`ChannelName::new`](crate::ChannelName::new) refuses is [`Published::BadName`]. Peers of the relay reach only those that
+    /// [`ChannelName::from_decoded`](crate::ChannelName::from_decoded) allows.
     pub fn publish(&mut self, channel: &str, message: impl Into<Message>) -> Published {
         self.broker.publish(channel, message.into(), None, None)
     }
@@ -100,8 +106,21 @@ impl Server {
     }
 
     /// What is kept of a channel, as the JSON answer to a GET. The channel is not made by asking.
-    pub fn read_json(&mut self, channel: &str, from: From) -> Kept {
-        self.broker.read_json(channel, from)
+    ///
+    /// # Errors
+    /// If no channel has such a name.
+    pub fn read_json(&mut self, channel: &str, from: From) -> Result<Kept, BadName> {
+        let kept = self.broker.read_json(channel, from);
+        if kept.position == Position::NONE {
+            BadName::check(channel)?;
+        }
+        Ok(kept)
+    }
+
+    /// The entity tag that [`read_json`](Self::read_json) would be answered with now, for
+    /// [`precondition`](crate::proto::http::precondition), and whether something was published to the channel.
+    pub fn entity_tag(&mut self, channel: &str, from: From) -> (String, bool) {
+        self.broker.entity_tag(channel, from)
     }
 
     /// Tells one connection something in its own dialect, behind all that was published to it before. Returns false if
@@ -116,9 +135,14 @@ impl Server {
         self.broker.tell_error(id, reference, error)
     }
 
-    /// Tells one connection who is in a channel; only how many, if they are more than `max_presence`.
-    pub fn tell_members(&mut self, id: ConnectionId, channel: &str, reference: Option<&Ref>) -> bool {
-        self.broker.tell_members(id, channel, reference)
+    /// Tells one connection who is in a channel; only how many, if they are more than `max_presence`. Returns false if it is
+    /// not open, or no more.
+    ///
+    /// # Errors
+    /// If no channel has such a name.
+    pub fn tell_members(&mut self, id: ConnectionId, channel: &str, reference: Option<&Ref>) -> Result<bool, BadName> {
+        self.members(channel)?;
+        Ok(self.broker.tell_members(id, channel, reference))
     }
 
     /// As `send`, on behalf of another connection.
@@ -157,8 +181,12 @@ impl Server {
     }
 
     /// The members of a channel as they are told to others, in no order; None if there are more than `max_presence`.
-    pub fn members_named(&self, channel: &str) -> Option<Vec<Named>> {
-        self.broker.members_named(channel)
+    ///
+    /// # Errors
+    /// If no channel has such a name.
+    pub fn members_named(&self, channel: &str) -> Result<Option<Vec<Named>>, BadName> {
+        self.members(channel)?;
+        Ok(self.broker.members_named(channel))
     }
 
     /// Sends to one connection alone, behind all that was published to it before. Returns false if the id is stale, the
@@ -189,7 +217,8 @@ impl Server {
         self.broker.subscribe(id, channel, from, reference)
     }
 
-    /// Leaves a channel. What was published to it before still arrives. Returns false if it was no member.
+    /// Leaves a channel. What was published to it before still arrives. Returns false if it was no member, as nobody is of
+    /// one whose name no channel has.
     pub fn leave(&mut self, id: ConnectionId, channel: &str) -> bool {
         self.broker.leave(id, channel)
     }
@@ -218,8 +247,15 @@ impl Server {
     }
 
     /// How many members a channel has.
-    pub fn members(&self, channel: &str) -> usize {
-        self.broker.members(channel)
+    ///
+    /// # Errors
+    /// If no channel has such a name.
+    pub fn members(&self, channel: &str) -> Result<usize, BadName> {
+        let members = self.broker.members(channel);
+        if members == 0 {
+            BadName::check(channel)?;
+        }
+        Ok(members)
     }
 
     /// The embedder's own number for a connection; 0 until it is set.

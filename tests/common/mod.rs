@@ -349,11 +349,14 @@ impl Answer {
         String::from_utf8(self.body.clone()).unwrap()
     }
 
-    /// Whether it is the problem with that code (RFC 9457).
+    /// Whether it is the problem with that code (RFC 9457), or the page that a browser gets in place of that.
     pub fn is_problem(&self, status: u16, code: &str) -> bool {
-        self.status == status
-            && self.header("content-type") == Some("application/problem+json")
-            && self.text().contains(&format!("\"code\":\"{code}\""))
+        let told = match self.header("content-type") {
+            Some("application/problem+json") => format!("\"code\":\"{code}\""),
+            Some("text/html; charset=utf-8") => format!("<code>{code}</code>"),
+            _ => return false,
+        };
+        self.status == status && self.text().contains(&told)
     }
 }
 

@@ -269,8 +269,8 @@ fn why_it_is_too_much_is_told_also_by_a_loop_that_is_late() {
     sending.join().unwrap();
 }
 
-fn retry_after(answer: &Answer) -> u32 {
-    assert!(answer.is_problem(503, "too_many_connections"), "{answer:?}");
+fn retry_after(answer: &Answer, code: &str) -> u32 {
+    assert!(answer.is_problem(503, code), "{answer:?}");
     answer.header("retry-after").unwrap().parse().unwrap()
 }
 
@@ -284,7 +284,7 @@ fn connections_past_the_limit_are_sent_away_until_there_is_room() {
     let mut seconds = BTreeSet::new();
     for peer in &mut late {
         peer.write(upgrade_request("/chat", "").as_bytes());
-        seconds.insert(retry_after(&Answer::read(peer)));
+        seconds.insert(retry_after(&Answer::read(peer), "too_many_connections"));
     }
     assert!(seconds.len() > 1 && seconds.iter().all(|s| (1..=60).contains(s)), "{seconds:?}");
     drop(late);
@@ -317,7 +317,9 @@ fn connections_of_one_address_are_limited() {
     let (mut ann, _bob) = (Peer::join(here, "/chat"), Peer::join(here, "/chat"));
     let mut third = Peer::connect(here);
     third.write(upgrade_request("/chat", "").as_bytes());
-    retry_after(&Answer::read(&mut third));
+    let refused = Answer::read(&mut third);
+    assert!(retry_after(&refused, "too_many_connections_per_ip") > 0);
+    assert!(refused.text().contains("Your address") && !refused.text().contains("The broker has"), "{refused:?}");
     let mut other = Peer::connect_from(Ipv4Addr::new(127, 0, 0, 2).into(), here).joined("/chat");
     other.send(TEXT, b"from elsewhere");
     ann.expect_text("from elsewhere");

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use crate::common::{Answer, BINARY, Broker, Peer, TEXT, ask, look, post};
+use slotcast::Relay;
+
+use crate::common::{Answer, BINARY, Broker, Peer, TEXT, ask, bind, look, post, upgrade_request};
 
 /// A metric as its lines say: its type, and its samples by name and labels.
 #[derive(Debug, Default)]
@@ -153,7 +155,7 @@ fn what_is_told_is_what_happened() {
     first.close();
     let after = told();
     let grown = |name: &str| after(name) - before(name);
-    assert_eq!(grown("slotcast_messages_received_total"), 2.0, "a POST is no WebSocket message");
+    assert_eq!(grown("slotcast_messages_received_total"), 3.0);
     assert_eq!(grown("slotcast_messages_encoded_total"), 3.0, "once for all who are told alike");
     assert_eq!(grown("slotcast_messages_sent_total"), 5.0);
     assert_eq!(after("slotcast_channels"), 2.0);
@@ -166,6 +168,160 @@ fn what_is_told_is_what_happened() {
     assert!(after("slotcast_turn_seconds_sum") > before("slotcast_turn_seconds_sum"));
     // A connection is counted as closed once it is reaped: at the end of a turn.
     while told()("slotcast_connections_closed_total{reason=\"peer_closed\"}") < 1.0 {}
+}
+
+/// Reads one sample, as often as it is asked for.
+fn sample(address: SocketAddr, name: &str) -> f64 {
+    let families = metrics(address);
+    let family = name.split('{').next().unwrap();
+    *families[family].samples.get(name).unwrap_or_else(|| panic!("{name}"))
+}
+
+/// What was published by HTTP once did not count as received, nor what those got who poll as sent.
+#[test]
+fn messages_count_by_every_door() {
+    let broker = Broker::start(|_| {});
+    let address = broker.address;
+    let count = |name: &str| sample(address, &format!("slotcast_messages_{name}_total"));
+    let mut received = 0.0;
+    let mut has_received = |more: f64, by: &str| {
+        received += more;
+        assert_eq!(count("received"), received, "{by}");
+    };
+    for (request, more) in [
+        ("POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx", 1.0),
+        ("PUT /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx", 1.0),
+        ("POST /chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", 1.0),
+        (
+            "POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nContent-Length: 7\r\n\r\n1\n2\n\n3\n",
+            3.0,
+        ),
+        ("POST /chat?format=nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 1.0),
+        ("POST /chat?name= HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx", 0.0),
+        ("POST /a//b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx", 0.0),
+        ("GET /chat HTTP/1.1\r\nHost: localhost\r\n\r\n", 0.0),
+    ] {
+        let mut peer = Peer::connect(address);
+        peer.write(request.as_bytes());
+        Answer::read(&mut peer);
+        has_received(more, request);
+    }
+    assert_eq!(count("sent"), 0.0, "nobody listens");
+    let mut raw = broker.join("/chat");
+    raw.send(TEXT, b"by websocket");
+    raw.expect_text("by websocket");
+    has_received(1.0, "websocket");
+    let mut json = Peer::connect(address);
+    let offer = "Sec-WebSocket-Protocol: v1.slotcast.json\r\n";
+    json.write(upgrade_request("/chat", offer).as_bytes());
+    json.read_head();
+    json.send(TEXT, br#"{"type":"publish","channel":"/chat","data":"by command"}"#);
+    raw.expect_text("by command");
+    has_received(1.0, "command");
+    broker.handle.publish("/chat", "by a handle").unwrap();
+    raw.expect_text("by a handle");
+    has_received(0.0, "nobody sent it to the broker");
+}
+
+/// One message to each kind of subscriber is one message sent.
+#[test]
+fn messages_count_to_every_subscriber() {
+    let broker = Broker::start(|_| {});
+    let address = broker.address;
+    let sent = || sample(address, "slotcast_messages_sent_total");
+    let get = |accept: &str, more: &str| {
+        let mut peer = Peer::connect(address);
+        peer.write(format!("GET /chat?{more} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n").as_bytes());
+        peer
+    };
+    let mut posted = 0;
+    let mut post = || {
+        posted += 1;
+        let answer = post(address, "/chat", "Connection: close\r\n", posted.to_string().as_bytes());
+        assert_eq!(answer.status, 200);
+        format!("\"data\":\"{posted}\"")
+    };
+    post();
+    // A poll that is answered at once, and one that has to wait.
+    let told = Answer::read(&mut get("*/*", "wait=5&since=all"));
+    assert!(told.text().contains("\"data\":\"1\""), "{told:?}");
+    assert_eq!(sent(), 1.0, "a poll that finds something");
+    let at = told.header("slotcast-position").unwrap().to_owned();
+    let mut waits = get("*/*", &format!("wait=20&since={at}"));
+    while sample(address, "slotcast_channels") < 1.0 || !is_waiting(address) {}
+    let data = post();
+    let told = Answer::read(&mut waits);
+    assert!(told.text().contains(&data), "{told:?}");
+    assert_eq!(sent(), 2.0, "a poll that had to wait");
+    let mut sse = get("text/event-stream", "");
+    assert!(sse.read_head().starts_with("HTTP/1.1 200 "));
+    let mut ndjson = get("application/x-ndjson", "");
+    assert!(ndjson.read_head().starts_with("HTTP/1.1 200 "));
+    let mut raw = broker.join("/chat");
+    let data = post();
+    raw.expect_text("3");
+    ndjson.read_until(data.as_bytes());
+    sse.read_until(b"data: 3\n");
+    assert_eq!(sent(), 5.0, "two streams and a WebSocket");
+}
+
+/// Whether somebody is in the channel: who polls is a member until it is answered.
+fn is_waiting(address: SocketAddr) -> bool {
+    ask(address, look(address, "/-/channels/chat")).text().contains("\"subscribers\":1")
+}
+
+/// A POST that was refused for its token once counted as answered, and of too many connections none counted as that.
+#[test]
+fn ends_count_as_what_they_were() {
+    let token = slotcast::PublishToken::new("secret").ok();
+    let broker = Broker::with(bind(|config| config.limits.max_message = 100), Relay::default().publish_token(token));
+    let address = broker.address;
+    let fields = "Host: localhost\r\nContent-Length: 1\r\n";
+    let with_token = "Host: localhost\r\nAuthorization: Bearer secret\r\n";
+    let upgrade = upgrade_request("/chat?token=wrong", "");
+    // One that stays: its own end counts for nothing here.
+    let mut watching = Peer::connect(address);
+    let mut closed = || {
+        watching.write(look(address, "/-/metrics").as_bytes());
+        let families = parse(&Answer::read(&mut watching).text());
+        families["slotcast_connections_closed_total"].samples.clone()
+    };
+    for (request, status, reason) in [
+        (format!("POST /chat HTTP/1.1\r\n{fields}Connection: close\r\n\r\nx"), 401, "unauthorized"),
+        (format!("PUT /chat HTTP/1.1\r\n{fields}\r\nx"), 401, "unauthorized"),
+        (format!("POST /chat?token=other HTTP/1.1\r\n{fields}\r\nx"), 401, "unauthorized"),
+        (format!("POST /chat HTTP/1.1\r\n{fields}Content-Type: application/x-ndjson\r\n\r\nx"), 401, "unauthorized"),
+        (upgrade, 401, "unauthorized"),
+        (format!("POST /chat HTTP/1.1\r\n{with_token}Content-Length: 101\r\n\r\n"), 413, "message_too_big"),
+        (
+            format!("POST /chat HTTP/1.1\r\n{with_token}Content-Type: text/plain\r\nContent-Length: 1\r\n\r\n\u{1}"),
+            200,
+            "answered",
+        ),
+        (format!("DELETE /chat HTTP/1.1\r\n{with_token}\r\n"), 405, "refused"),
+        ("GET /a//b HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 400, "refused"),
+        ("GET /chat HTTP/1.1\r\nhost localhost\r\n\r\n".to_owned(), 400, "refused"),
+        ("GET /chat HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil\r\n\r\n".to_owned(), 403, "refused"),
+        ("GET /chat HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 200, "answered"),
+        ("GET /-/ready HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 200, "answered"),
+        // The last answer is what a connection ended with.
+        (
+            format!("POST /chat HTTP/1.1\r\n{fields}\r\nxGET /-/ready HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            401,
+            "answered",
+        ),
+    ] {
+        let name = format!("slotcast_connections_closed_total{{reason=\"{reason}\"}}");
+        let all = |samples: &BTreeMap<String, f64>| samples.values().sum::<f64>();
+        let before = closed();
+        let mut peer = Peer::connect(address);
+        peer.write(request.as_bytes());
+        peer.shut();
+        let answer = String::from_utf8(peer.read_to_end()).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request} {answer}");
+        let after = std::iter::repeat_with(&mut closed).find(|after| all(after) > all(&before)).unwrap();
+        assert_eq!(after[&name], before[&name] + 1.0, "{request}");
+    }
 }
 
 /// Whoever may name a channel could make time series without end, and tell them to whoever reads metrics.

@@ -9,6 +9,7 @@ use crate::broker::followers::StreamFormat;
 use crate::broker::timers::Now;
 use crate::broker::{Broker, Io, Published};
 use crate::channel::log::From;
+use crate::channel::position::Position;
 use crate::limits::Limits;
 use crate::proto::message::Message;
 use crate::proto::origin::OriginRules;
@@ -157,5 +158,37 @@ fn the_answer_to_head_has_no_body_also_if_nobody_gives_one() {
         world.broker.expire();
         let answer = world.flush();
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with(ends), "{method}: {answer}");
+    }
+}
+
+/// Who came with a position of another life was told of its own coming between two parts of what is kept, if another had
+/// asked for the end of that before.
+#[test]
+fn one_s_own_join_comes_after_what_is_kept() {
+    for (cached, from) in [
+        (Some(From::Last(5)), From::Position(Position::UNKNOWN)),
+        (Some(From::Last(5)), From::All),
+        (Some(From::Last(9)), From::Last(10)),
+        (None, From::Position(Position::UNKNOWN)),
+        (None, From::All),
+    ] {
+        let mut world = World::new(Limits::default());
+        (0..10).for_each(|i| world.publish(&format!("number {i}")));
+        world.flush();
+        if let Some(from) = cached {
+            let id = world.accept(&Accept::join("/chat", from).json_dialect());
+            assert!(world.flush().contains("number 9"));
+            world.broker.broken(id);
+            world.broker.reap(|_| {});
+            while world.broker.next_event().is_some() {}
+            world.flush();
+        }
+        world.accept(&Accept::join("/chat", from).json_dialect());
+        let text = world.flush();
+        let places: Vec<usize> = (0..10)
+            .map(|i| text.find(&format!("number {i}")).unwrap_or_else(|| panic!("{cached:?} {from:?} {i} {text}")))
+            .collect();
+        let join = text.find("\"type\":\"join\"").unwrap();
+        assert!(places.is_sorted() && join > places[9], "{cached:?} {from:?} {text}");
     }
 }

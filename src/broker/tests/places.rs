@@ -103,6 +103,19 @@ fn both_kinds() -> [World; 2] {
     [world, World::new(3, true)]
 }
 
+/// One for whom there is not even a place to be told so was once counted nowhere.
+#[test]
+fn who_is_turned_away_is_counted() {
+    let mut world = World::new(1, false);
+    let all = world.fill().len() as u64;
+    assert_eq!(all, 1 + MOST as u64);
+    let refusal = world.broker.turn_away();
+    assert_eq!((refusal.status(), refusal.refusal_code()), (Status::SERVICE_UNAVAILABLE, Some("too_many_connections")));
+    let counters = world.broker.counters();
+    assert_eq!((counters.connections, counters.closed(Cause::TooManyConnections)), (all + 1, 1));
+    world.broker.assert_invariants();
+}
+
 /// Sixteen who said nothing once kept everybody from asking whether the broker is well.
 #[test]
 fn who_says_nothing_makes_room_for_who_waits() {

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::rig::Wire;
 use crate::broker::Broker;
 use crate::broker::event::{Accept, ConnectionId, Event};
+use crate::broker::reason::Cause;
 use crate::broker::timers::Now;
 use crate::channel::log::From;
 use crate::limits::Limits;
@@ -58,7 +59,12 @@ impl World {
         self.broker.assert_invariants();
         self.broker.flush(&mut self.wire);
         let sent = String::from_utf8(std::mem::take(&mut self.wire.sent)).unwrap();
-        if told.is_empty() { sent[9..12].to_owned() } else { told }
+        if !told.is_empty() {
+            return told;
+        }
+        // One address has too many, not the broker.
+        assert!(sent.contains("\"code\":\"too_many_connections_per_ip\"") && sent.contains("Your address"), "{sent}");
+        sent[9..12].to_owned()
     }
 
     fn end(&mut self, id: ConnectionId) {
@@ -130,6 +136,8 @@ fn whom_a_proxy_asks_for_is_counted_and_not_the_proxy() {
     for id in [peers[1], peers[3], peers[4]] {
         world.end(id);
     }
+    let counters = world.broker.counters();
+    assert_eq!((counters.closed(Cause::TooManyConnectionsPerIp), counters.closed(Cause::TooManyConnections)), (2, 0));
 }
 
 /// A peer that has one address of IPv6 has 2^64 of them: each was counted for itself.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{Framing, MAX_HEAD, Refusal, Status, is_field_value_byte, is_token_byte};
-use crate::limits::Limits;
+use crate::limits::{Limits, show_size};
 use crate::proto::pieces::Pieces;
 
 /// Most digits of a chunk's size; more than these can only be leading zeros, of which nobody needs as many.
@@ -201,7 +201,7 @@ impl BodyReader {
     fn set_aside(&mut self, next: State, limits: &Limits) -> Result<State, Refusal> {
         let most = limits.max_head.min(MAX_HEAD);
         if self.aside as usize >= most {
-            let detail = format!("The chunk extensions and trailers are longer than {most} bytes; send fewer.");
+            let detail = format!("The chunk extensions and trailers are longer than {}; send fewer.", show_size(most));
             return Err(Refusal::new(Status(431), "head_too_large", detail));
         }
         self.aside += 1;

@@ -6,14 +6,15 @@
 //! [`Request::parse`], by [`framing()`] or by the [`BodyReader`] the connection has to be closed: nobody knows where the
 //! next request would begin.
 //!
-//! What a request asks for is read by [`representation`], [`start()`], [`wait`], [`is_unmodified`] and
-//! [`answer_options`].
+//! What a request asks for is read by [`representation`], [`start()`], [`wait`], [`is_unmodified`],
+//! [`precondition`] and [`answer_options`].
 
 mod authority;
 mod body;
 #[cfg(test)]
 mod body_tests;
 mod cors;
+mod date;
 mod etag;
 mod framing;
 mod negotiate;
@@ -29,8 +30,10 @@ pub(crate) use authority::default_port;
 pub use authority::{Authority, Host};
 pub use body::BodyReader;
 pub use cors::{answer_options, unmet_preflight};
-pub use etag::{etag_of, is_unmodified};
+pub use date::HttpDate;
+pub use etag::{Precondition, etag_of, is_unmodified, precondition};
 pub use framing::{Framing, framing};
+use negotiate::prefers_html;
 pub use negotiate::{Representation, representation};
 pub use refusal::{Refusal, Status};
 pub use request::Request;

@@ -86,6 +86,18 @@ pub fn representation(request: &Request, page_allowed: bool) -> Result<Represent
     }
 }
 
+/// Whether of all that the request names HTML comes first: the range of the greatest weight, and of several the first.
+pub(super) fn prefers_html(request: &Request) -> bool {
+    let mut first: Option<Range<'_>> = None;
+    for range in request.headers("accept").flat_map(|value| split_outside_quotes(value, b',')) {
+        let Some(range) = Range::parse(range) else { continue };
+        if range.weight > first.as_ref().map_or(0, |first| first.weight) {
+            first = Some(range);
+        }
+    }
+    first.is_some_and(|it| it.kind.eq_ignore_ascii_case(b"text") && it.subtype.eq_ignore_ascii_case(b"html"))
+}
+
 /// A media range with its weight.
 struct Range<'a> {
     kind: &'a [u8],

@@ -4,14 +4,21 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::{Refusal, Request, Status, is_field_value, is_token};
+use super::{HttpDate, Refusal, Request, Status, is_field_value, is_token, prefers_html};
 use crate::proto::text::push_json_string;
 
 /// What every answer carries: representations differ by these fields, types are not guessed, paths do not leak.
 const ALWAYS: &str = "Vary: Accept, Origin\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n";
 
+/// How the page of a problem begins. It needs no style: the colours are those of the reader's browser.
+const PAGE_START: &str = "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+    <meta name=\"viewport\" content=\"width=device-width\">\n<meta name=\"color-scheme\" content=\"light dark\">\n";
+
+/// There is nothing in that page but text.
+const PAGE_POLICY: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
 /// Fields that `Response` writes itself; a second opinion on them is how responses are split or cut short.
-const OWN: [&str; 4] = ["connection", "content-length", "content-type", "transfer-encoding"];
+const OWN: [&str; 5] = ["connection", "content-length", "content-type", "date", "transfer-encoding"];
 
 /// An HTTP/1.1 response (RFC 9112 §4) whose body is complete, or begins here and ends with the connection.
 ///
@@ -25,6 +32,11 @@ pub struct Response {
     body: Bytes,
     close: bool,
     length: Length,
+    /// Empty if it is no refusal.
+    code: &'static str,
+    /// The refusal's sentence.
+    detail: Cow<'static, str>,
+    date: Option<HttpDate>,
 }
 
 /// How the end of a body is told (RFC 9112 §6.3).
@@ -39,7 +51,17 @@ impl Response {
     /// An answer without a body. A status that is not a final one (200 to 599) is written as 500.
     pub fn new(status: Status) -> Response {
         let (headers, body) = (Vec::new(), Bytes::new());
-        Response { status, content_type: "", headers, body, close: false, length: Length::Known }
+        Response {
+            status,
+            content_type: "",
+            headers,
+            body,
+            close: false,
+            length: Length::Known,
+            code: "",
+            detail: "".into(),
+            date: None,
+        }
     }
 
     /// An error as `application/problem+json` (RFC 9457): `title`, `status`, `detail`, `code`, and the refusal's
@@ -55,6 +77,7 @@ impl Response {
         push_json_string(&mut json, refusal.code);
         json.push_str("}\n");
         let mut response = Response::new(refusal.status).with_body("application/problem+json", json);
+        (response.code, response.detail) = (refusal.code, refusal.detail.clone());
         for (name, value) in refusal.headers() {
             response = response.with_header(*name, value.clone());
         }
@@ -70,6 +93,39 @@ impl Response {
         ))
     }
 
+    /// What a person reads in a browser instead of JSON: a small page, if this is a problem and the request asks for HTML
+    /// before all else, as browsers do for what is typed into their address bar.
+    pub fn for_reader(mut self, request: &Request) -> Response {
+        if self.detail.is_empty() || !prefers_html(request) {
+            return self;
+        }
+        let mut page = String::from(PAGE_START);
+        for (start, text, end) in [
+            ("<title>", &*self.status.to_string(), "</title>\n"),
+            ("<h1>", &self.status.to_string(), "</h1>\n"),
+            ("<p>", &self.detail, "</p>\n"),
+            ("<p><code>", self.code, "</code></p>\n"),
+        ] {
+            page.push_str(start);
+            push_html(&mut page, text);
+            page.push_str(end);
+        }
+        self.body = page.into();
+        self.content_type = "text/html; charset=utf-8";
+        self.with_header("Content-Security-Policy", PAGE_POLICY)
+    }
+
+    /// Counts as an answer, although it is written like a refusal: what was asked for is told by it.
+    pub fn as_answer(mut self) -> Response {
+        self.code = "";
+        self
+    }
+
+    /// The code of the refusal that it was made from; None if it is none.
+    pub fn refusal_code(&self) -> Option<&'static str> {
+        (!self.code.is_empty()).then_some(self.code)
+    }
+
     /// Sets the body and its media type.
     pub fn with_body(mut self, content_type: &'static str, body: impl Into<Bytes>) -> Response {
         self.content_type = content_type;
@@ -79,7 +135,7 @@ impl Response {
 
     /// Adds a header. One that could not be written as it is is left out: a name that is not a token, a value with a
     /// control character such as CR, LF or NUL (RFC 9110 §5.5), and the fields that `Response` writes itself
-    /// (`Connection`, `Content-Length`, `Content-Type`, `Transfer-Encoding`).
+    /// (`Connection`, `Content-Length`, `Content-Type`, `Date`, `Transfer-Encoding`).
     pub fn with_header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Cow<'static, str>>) -> Response {
         let (name, value) = (name.into(), value.into());
         let is_own = OWN.iter().any(|own| name.eq_ignore_ascii_case(own));
@@ -87,6 +143,17 @@ impl Response {
             self.headers.push((name, value));
         }
         self
+    }
+
+    /// Says when it was made (RFC 9110 §6.6.1). The broker does so with whatever it answers.
+    pub fn dated(mut self, date: HttpDate) -> Response {
+        self.date = Some(date);
+        self
+    }
+
+    /// The value of a header that was added.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
     }
 
     /// Says `Connection: close`.
@@ -142,6 +209,9 @@ impl Response {
     pub fn encode_for_head(&self) -> Vec<u8> {
         let status = if (200..=599).contains(&self.status.0) { self.status } else { Status::INTERNAL_SERVER_ERROR };
         let mut head = format!("HTTP/1.1 {:03} {}\r\n{ALWAYS}", status.0, status.reason());
+        if let Some(date) = &self.date {
+            push_header(&mut head, "Date", date.as_str());
+        }
         if self.may_have_body() {
             // No body is no representation, so it has no type either.
             if !self.content_type.is_empty() && is_field_value(self.content_type.as_bytes()) {
@@ -175,6 +245,19 @@ impl Response {
     }
 }
 
+/// Text as HTML, in which it is nothing but text.
+fn push_html(page: &mut String, text: &str) {
+    for character in text.chars() {
+        match character {
+            '&' => page.push_str("&amp;"),
+            '<' => page.push_str("&lt;"),
+            '>' => page.push_str("&gt;"),
+            '"' => page.push_str("&quot;"),
+            other => page.push(other),
+        }
+    }
+}
+
 fn push_header(head: &mut String, name: &str, value: &str) {
     for part in [name, ": ", value, "\r\n"] {
         head.push_str(part);
@@ -194,6 +277,8 @@ mod tests {
         let head =
             format!("HTTP/1.1 200 OK\r\n{always}Content-Type: text/plain\r\nContent-Length: 2\r\nETag: \"1\"\r\n\r\n");
         assert_eq!(text(&ok), format!("{head}hi"));
+        let dated = head.replace(always, &format!("{always}Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"));
+        assert_eq!(text(&ok.clone().dated(HttpDate::new(0))), format!("{dated}hi"));
         assert_eq!(String::from_utf8(ok.encode_for_head()).unwrap(), head);
         let closing = format!("HTTP/1.1 404 Not Found\r\n{always}Content-Length: 0\r\nConnection: close\r\n\r\n");
         assert_eq!(text(&Response::new(Status::NOT_FOUND).closing()), closing);
@@ -232,6 +317,7 @@ mod tests {
             ("Transfer-Encoding", "chunked"),
             ("Connection", "x"),
             ("Content-Type", "x"),
+            ("date", "x"),
         ] {
             assert_eq!(Response::new(Status::OK).with_header(name, value).encode(), bare, "{name:?}: {value:?}");
         }
@@ -241,6 +327,48 @@ mod tests {
                 .encode()
                 .ends_with("A: tab\tand ü\r\n\r\n".as_bytes())
         );
+    }
+
+    /// RFC 9110 §12.5.1
+    #[test]
+    fn a_browser_gets_a_page_in_place_of_json() {
+        use crate::proto::http::tests::request;
+        let refusal =
+            Refusal::new(Status::NOT_FOUND, "name_dot_segment", "No <b>\"&'</b>.").with_header("Allow", "GET");
+        let answer = |fields: &str| {
+            let request = request(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+            String::from_utf8(Response::problem(&refusal).for_reader(&request).encode()).unwrap()
+        };
+        let chromium = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8\r\n";
+        for fields in [chromium, "Accept: text/html\r\n", "Accept: */*;q=0.1, Text/HTML;q=0.2\r\n"] {
+            let text = answer(fields);
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with("HTTP/1.1 404 Not Found\r\n") && head.contains("\r\nAllow: GET\r\n"), "{head}");
+            assert!(head.contains("\r\nContent-Type: text/html; charset=utf-8\r\n"), "{head}");
+            assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
+            assert!(head.contains("\r\nContent-Security-Policy: default-src 'none'; "), "{head}");
+            assert!(body.contains("<p>No &lt;b&gt;&quot;&amp;'&lt;/b&gt;.</p>"), "{body}");
+            assert!(
+                body.contains("<h1>404 Not Found</h1>") && body.contains("<code>name_dot_segment</code>"),
+                "{body}"
+            );
+            assert!(body.len() < 500 && !body.contains("script"), "{body}");
+        }
+        for fields in [
+            "",
+            "Accept: */*\r\n",
+            "Accept: application/json\r\n",
+            "Accept: application/problem+json, text/html\r\n",
+            "Accept: text/html;q=0.5, */*\r\n",
+            "Accept: text/html;q=0\r\n",
+            "Accept: text/event-stream\r\n",
+        ] {
+            assert!(answer(fields).contains("\r\nContent-Type: application/problem+json\r\n"), "{fields}");
+        }
+        // What is no problem is left as it is.
+        let html = request(&format!("GET / HTTP/1.1\r\nHost: a\r\n{chromium}\r\n"));
+        let own = Response::new(Status::NOT_FOUND).with_body("text/plain", "gone");
+        assert_eq!(own.clone().for_reader(&html).encode(), own.encode());
     }
 
     /// RFC 9457 §3

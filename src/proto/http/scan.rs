@@ -1,7 +1,7 @@
 //! Where a request head ends, found while it arrives.
 
 use super::{MAX_HEAD, Refusal, Status, is_field_value_byte, is_token_byte};
-use crate::limits::Limits;
+use crate::limits::{Limits, show_size};
 
 /// The longest method that is read, in bytes. RFC 9112 §3 wants 501 for one longer than any that is implemented; the
 /// longest in IANA's registry (`UPDATEREDIRECTREF`) has 17.
@@ -146,8 +146,8 @@ impl HeadScan {
                 Status::URI_TOO_LONG,
                 "target_too_long",
                 format!(
-                    "The request target is longer than {} bytes; shorten the path or the query.",
-                    limits.max_target
+                    "The request target is longer than {}; shorten the path or the query.",
+                    show_size(limits.max_target)
                 ),
             )),
             _ => Ok(State::Target),
@@ -206,7 +206,7 @@ fn head_too_large(max_head: usize) -> Refusal {
     Refusal::new(
         Status::REQUEST_HEADER_FIELDS_TOO_LARGE,
         "head_too_large",
-        format!("The request head is longer than {max_head} bytes; send fewer or shorter header fields."),
+        format!("The request head is longer than {}; send fewer or shorter header fields.", show_size(max_head)),
     )
 }
 
