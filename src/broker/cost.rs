@@ -34,8 +34,10 @@ pub(super) const END: u64 = 5_000;
 const COPIED: u64 = 4;
 /// What it takes to write a byte of a message, in the words of a dialect.
 const ENCODED: u64 = 2;
-/// What it takes to make a byte that was compressed, of text that hardly shrinks.
-const INFLATED: u64 = 10;
+/// What it takes to read a byte of what is compressed.
+const COMPRESSED: u64 = 15;
+/// As much again for a byte that makes none: headers of blocks.
+const BLOCK_HEADER: u64 = 110;
 /// What it takes to read a byte of a request's head.
 const READ_OF_HEAD: u64 = 12;
 
@@ -57,7 +59,7 @@ pub(super) fn head(bytes: usize) -> u64 {
     REQUEST + bytes as u64 * READ_OF_HEAD
 }
 
-/// To make so many bytes that were compressed.
-pub(super) fn inflated(bytes: usize) -> u64 {
-    bytes as u64 * INFLATED
+/// To make so many bytes of so many that are compressed.
+pub(super) fn inflated(taken: usize, made: usize) -> u64 {
+    made as u64 + taken as u64 * COMPRESSED + taken.saturating_sub(made) as u64 * BLOCK_HEADER
 }

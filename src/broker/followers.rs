@@ -19,6 +19,9 @@ use crate::proto::batch::BatchKey;
 use crate::proto::http::{Refusal, Request, Response, Status, etag_of, is_unmodified};
 use crate::proto::outbound::Range;
 
+/// Those who wait are answered at once when another comes, if that costs no more; see `hold`.
+const FEW_ANSWERS: u64 = 64 * cost::ANSWER;
+
 /// In which form a stream tells its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamFormat {
@@ -183,8 +186,10 @@ impl Broker {
             return self.respond(exchange, kept.response().with_header("Cache-Control", "no-store"));
         }
         // Who waited before is answered with what there is by now: all who wait are owed the same, and one body is enough.
-        if let Some(key) = self.channels.find(channel) {
-            self.answer_those_before(key);
+        if let Some(key) = self.channels.find(channel)
+            && !self.answer_those_before(key)
+        {
+            return self.park_to_hold(slot, key, exchange, kept.position, timeout);
         }
         let due = self.timers.now().after(timeout);
         match self.join_slot(slot, channel, Encoding::Poll, From::Now) {
@@ -213,19 +218,21 @@ impl Broker {
         }
     }
 
-    /// Whoever comes to be held now is owed nothing of what was published before.
-    fn answer_those_before(&mut self, key: u32) {
-        let Some(channel) = self.channels.get(key) else { return };
+    /// Whoever comes to be held now is owed nothing of what was published before. Returns false if others are still being answered
+    /// with what was published before that.
+    fn answer_those_before(&mut self, key: u32) -> bool {
+        let Some(channel) = self.channels.get(key) else { return true };
         let mut polls = channel.groups.iter().filter(|group| group.encoding == Encoding::Poll);
-        let Some(group) = polls.next().filter(|group| group.open.is_some()) else { return };
-        if group.walk.is_some() {
-            return self.answer_polls(key);
+        let Some(group) = polls.next().filter(|group| group.open.is_some()) else { return true };
+        let (was_busy, is_walking) = (channel.is_busy(), group.walk.is_some());
+        let are_answered = !is_walking || self.answer_some(key, FEW_ANSWERS);
+        if are_answered {
+            self.begin_answering(key);
         }
-        let was_busy = channel.is_busy();
-        self.begin_answering(key);
         let is_busy = self.channels.get(key).is_some_and(Channel::is_busy);
-        self.walking += usize::from(!was_busy && is_busy);
+        self.walking = self.walking + usize::from(is_busy) - usize::from(was_busy);
         self.touch(key);
+        are_answered
     }
 
     /// From now on those who are held for this channel are answered, with what was added since the first of them came: nobody

@@ -250,7 +250,7 @@ impl Schedule {
         place.queued = false;
         let (since, read_closed, chatty) = (place.since, place.read_closed, place.chatty);
         broker.has_waited(id, since);
-        if broker.go_on_with_request(id) {
+        if broker.go_on_with_request(id) || broker.go_on_inflating(id) {
             return self.queues.charge(tier, broker.spent() - began);
         }
         if !broker.wants_input(id) {
