@@ -81,14 +81,15 @@ impl Broker {
             return Kept { position, start, lost, messages, body };
         }
         let mut items = Vec::new();
-        let mut messages = 0;
+        let (mut messages, mut bytes) = (0, 0);
         for (offset, entry) in reading.entries() {
             let context = Context { channel, position: Position { offset, ..position } };
             Encoding::Poll.encode(&dialect::Event::Message { context, entry }, &mut items);
             messages += 1;
+            bytes += entry.size();
         }
         let body = answer_of(channel, position, lost, &items);
-        self.spent += messages as u64 * cost::LOOK_UP + cost::encoded(body.len());
+        self.spent += messages as u64 * cost::LOOK_UP + cost::encoded(bytes) + cost::copied(body.len());
         // Also if the peer turns out to have it already, or asked for the head alone.
         self.made_bytes += body.len();
         let limit = self.limits.max_outbound_total;

@@ -130,7 +130,8 @@ impl Broker {
             }
         }
         self.encoder.share(false);
-        self.spent += self.encoder.take_cost();
+        let named = (notices.left.len() + notices.returned.len() + notices.joined.len()) as u64;
+        self.spent += named * cost::NAME + self.encoder.take_cost();
     }
 
     /// Whether somebody came or went since the last notices, so that it is to be told now. What is to be told later is noted.

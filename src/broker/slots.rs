@@ -177,8 +177,8 @@ impl Extras {
     fn held_bytes(&self) -> usize {
         let earlier = self.earlier.as_ref().map_or(0, |earlier| earlier.memory());
         let own = if self.held.is_some() || self.parked.is_some() { 0 } else { size_of::<Extras>() };
-        let compressed = |compressed: &Box<Compressed>| size_of::<Compressed>() + compressed.memory();
-        let compressed = self.compressed.as_ref().map_or(0, compressed);
+        let compressed = self.compressed.as_deref();
+        let compressed = compressed.map_or(0, |compressed| size_of::<Compressed>() + compressed.memory());
         own + self.pong.as_ref().map_or(0, Vec::capacity) + self.stash.capacity() + earlier + compressed
     }
 }

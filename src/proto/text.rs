@@ -146,12 +146,10 @@ impl Replace for Json {
     const TABLE: &'static Table = &ESCAPES;
 
     fn is_clean(run: &Run) -> bool {
-        let mut found = 0;
-        for place in 0..RUN {
-            let byte = run[place];
-            found |= u8::from(byte < 0x20) | u8::from(byte == b'"') | u8::from(byte == b'\\') | u8::from(byte == 0x7f);
-        }
-        found == 0 && !Json::has_special(run)
+        let is_escaped = |byte: u8| {
+            u8::from(byte < 0x20) | u8::from(byte == b'"') | u8::from(byte == b'\\') | u8::from(byte == 0x7f)
+        };
+        run.iter().take(RUN).fold(0, |found, &byte| found | is_escaped(byte)) == 0 && !Json::has_special(run)
     }
 
     fn has_special(run: &Run) -> bool {

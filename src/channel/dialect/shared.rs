@@ -112,7 +112,12 @@ impl Shared {
         if is_block {
             let Shared { object, block, .. } = self;
             let is_new = block.write(|text| sse::encode_with(event, object.bytes(), text));
-            self.count(is_new, event);
+            // An object is copied into its block.
+            if sse::has_object(event) {
+                self.copied += if is_new { self.block.bytes().len() } else { 0 };
+            } else {
+                self.count(is_new, event);
+            }
         }
         let form = if is_block { &self.block } else { &self.object };
         let start = if encoding == Encoding::Poll { self.item } else { 0 };
