@@ -33,9 +33,9 @@ INSTRUCTIONS, LONGEST = 3, 5
 # Known to take longer, in milliseconds: see "What a step costs" in docs/internals.md.
 LONGER = {"post_lines": 15.5, "publish_lines": 6.5}
 # The costs of src/broker/cost.rs are right within this factor, for what takes more than that many milliseconds; but for what the
-# kernel does most of, which is not counted here, and for what another broker than the bench's does.
+# kernel does most of, which is not counted here, for plain copies, and for what another broker than the bench's does.
 FACTOR, LITTLE = 2, 0.05
-UNPRICED = {"walk", "walk_blocked", "polls", "shed", "channels_page"}
+UNPRICED = {"walk", "walk_blocked", "polls", "polls_at_once", "shed", "message_plain", "channels_page"}
 # The C library copies long blocks by one instruction that counts for each byte; this makes it count for each 32.
 COPIES = "glibc.cpu.x86_rep_movsb_threshold=1000000000:glibc.cpu.x86_rep_stosb_threshold=1000000000"
 

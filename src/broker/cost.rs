@@ -32,8 +32,8 @@ pub(super) const END: u64 = 5_000;
 
 /// Bytes that are copied, or read, in a nanosecond.
 const COPIED: u64 = 4;
-/// What it takes to write a byte of a message in the words of a dialect, before it is escaped: where nothing is, half as much.
-const ENCODED: u64 = 2;
+/// What it takes to write two bytes of a message in the words of a dialect, before they are escaped.
+const ENCODED: u64 = 3;
 /// What it takes to read a byte of what is compressed.
 const COMPRESSED: u64 = 15;
 /// As much again for a byte that makes none: headers of blocks.
@@ -51,7 +51,7 @@ pub fn copied(bytes: usize) -> u64 {
 
 /// To encode so many bytes.
 pub(super) fn encoded(bytes: usize) -> u64 {
-    bytes as u64 * ENCODED
+    bytes as u64 * ENCODED / 2
 }
 
 /// To read a head of so many bytes.

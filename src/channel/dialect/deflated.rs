@@ -65,11 +65,12 @@ impl Encoder {
     }
 
     /// From now on one event is told in several encodings, if there are several: `false` ends that.
+    #[inline]
     pub fn share(&mut self, is_shared: bool) {
         if is_shared || self.is_shared {
             self.shared.clear();
+            self.is_shared = is_shared;
         }
-        self.is_shared = is_shared;
     }
 
     /// What was compressed so far.
@@ -103,13 +104,13 @@ impl Encoder {
             // What was to be compressed is written already.
             _ if self.is_shared || encoding != plain => {
                 self.shared.append(plain, event, batches, key, true);
+                self.end_event();
             }
             _ => {
                 self.shared.count(true, event);
                 batches.append_logged(key, &[], |bytes| plain.encode(event, bytes));
             }
         }
-        self.end_event();
     }
 
     /// Appends an event that is no message to a batch.
