@@ -9,7 +9,8 @@ tested. Each load (bench/turns.rs) runs twice, with few and with many turns; the
     bench/instructions.py --write    writes the figures into bench/instructions.txt
     bench/instructions.py --where    also says which functions the instructions are in
     bench/instructions.py --steps [NAME...]    instead: each step of a turn (bench/steps.rs) with its worst input, in
-                                     instructions and in the units of src/broker/cost.rs: `make steps`
+                                     instructions and in the units of src/broker/cost.rs: `make steps`. Fails if one takes
+                                     longer than 5 ms, or if its cost is not within a factor of 2
 
 The last line is "N passed, N failed". Exit status: 0 if nothing failed, 77 if valgrind is missing.
 """
@@ -27,8 +28,16 @@ FIGURES = os.path.join(ROOT, "bench", "instructions.txt")
 TOLERANCE = 0.01
 FEW, MANY = 10, 60
 LOADS = ["broadcast", "burst", "echo", "schedule", "visits"]
-# What a slow machine does in a nanosecond, and the longest that a step may take, in milliseconds.
+# What a slow machine is taken to do in a nanosecond, and the longest that a step may take, in milliseconds.
 INSTRUCTIONS, LONGEST = 3, 5
+# Known to take longer, in milliseconds: see "What a step costs" in docs/internals.md.
+LONGER = {"post_lines": 15.5, "publish_lines": 6.5}
+# The costs of src/broker/cost.rs are right within this factor, for what takes more than that many milliseconds; but for what the
+# kernel does most of, which is not counted here, for plain copies, and for what another broker than the bench's does.
+FACTOR, LITTLE = 2, 0.05
+UNPRICED = {"walk", "walk_blocked", "polls", "polls_at_once", "shed", "message_plain", "channels_page"}
+# The C library copies long blocks by one instruction that counts for each byte; this makes it count for each 32.
+COPIES = "glibc.cpu.x86_rep_movsb_threshold=1000000000:glibc.cpu.x86_rep_stosb_threshold=1000000000"
 
 
 def build(name):
@@ -78,24 +87,30 @@ def show_where(binary, load):
 
 
 def steps(names):
-    """What each step takes, and whether its cost says so."""
-    binary, long = build("steps"), 0
+    """What each step takes: no more than it may, and what its cost says."""
+    binary, long, wrong = build("steps"), 0, 0
+    environment = dict(os.environ, GLIBC_TUNABLES=COPIES)
     every = [line.split() for line in subprocess.run([binary], capture_output=True, text=True, check=True).stdout.splitlines()]
     print("%-22s %13s %9s %9s %6s" % ("step", "instructions", "ms", "by cost", "ratio"))
     for name, units, *_ in every:
         if names and name not in names:
             continue
         command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*steps::measured*"]
-        done = subprocess.run([*command, binary, name], capture_output=True, text=True, timeout=600)
+        done = subprocess.run([*command, binary, name], capture_output=True, text=True, timeout=600, env=environment)
         collected = re.search(r"Collected : (\d+)", done.stderr)
         if done.returncode or not collected:
             sys.exit("FAILED: %s: %s" % (name, done.stderr.strip()[-500:]))
         took, cost = int(collected[1]) / INSTRUCTIONS / 1e6, int(units) / 1e6
-        long += took > LONGEST
-        print("%-22s %13s %9.3f %9.3f %6.2f%s" % (name, "{:,}".format(int(collected[1])), took, cost, cost / took if took else 0,
-              "  more than %d ms" % LONGEST if took > LONGEST else ""), flush=True)
-    print("%d steps take more than %d ms, at %d instructions a nanosecond" % (long, LONGEST, INSTRUCTIONS))
-    return 1 if long else 0
+        ratio, most = cost / took if took else 0, LONGER.get(name, LONGEST)
+        is_long = took > most
+        is_wrong = name not in UNPRICED and took > LITTLE and not 1 / FACTOR <= ratio <= FACTOR
+        long, wrong = long + is_long, wrong + is_wrong
+        faults = ["more than %g ms" % most] * is_long + ["the cost is not within a factor of %d" % FACTOR] * is_wrong
+        print("%-22s %13s %9.3f %9.3f %6.2f  %s" % (
+            name, "{:,}".format(int(collected[1])), took, cost, ratio, ", ".join(faults)), flush=True)
+    print("%d steps take longer than they may, at %d instructions a nanosecond, and %d cost something else" % (
+        long, INSTRUCTIONS, wrong))
+    return 1 if long or wrong else 0
 
 
 def main():

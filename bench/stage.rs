@@ -25,11 +25,14 @@ pub enum Peer {
     JsonDeflatedSmall,
     Sse,
     Ndjson,
+    SseOld,
+    NdjsonOld,
     Poll,
 }
 
 impl Peer {
-    pub const ALL: [Peer; 9] = [
+    /// The last two streams are of HTTP/1.0.
+    pub const ALL: [Peer; 11] = [
         Peer::Raw,
         Peer::RawDeflated,
         Peer::RawDeflatedSmall,
@@ -38,6 +41,8 @@ impl Peer {
         Peer::JsonDeflatedSmall,
         Peer::Sse,
         Peer::Ndjson,
+        Peer::SseOld,
+        Peer::NdjsonOld,
         Peer::Poll,
     ];
 
@@ -58,7 +63,7 @@ impl Peer {
                 "Sec-WebSocket-Protocol: v1.slotcast.json\r\n\
                  Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9\r\n"
             }
-            Peer::Sse | Peer::Ndjson | Peer::Poll => "",
+            _ => "",
         }
     }
 }
@@ -125,12 +130,14 @@ impl Stage {
         let id = self.open();
         match peer {
             Peer::Poll => {
-                let exchange = self.ask(id);
+                let exchange = self.ask(id, "1.1");
                 self.broker.hold(exchange, channel, from, Duration::from_secs(25));
             }
-            Peer::Sse | Peer::Ndjson => {
-                let exchange = self.ask(id);
-                let format = if peer == Peer::Sse { StreamFormat::Sse } else { StreamFormat::Ndjson };
+            Peer::Sse | Peer::Ndjson | Peer::SseOld | Peer::NdjsonOld => {
+                let is_old = matches!(peer, Peer::SseOld | Peer::NdjsonOld);
+                let exchange = self.ask(id, if is_old { "1.0" } else { "1.1" });
+                let is_sse = matches!(peer, Peer::Sse | Peer::SseOld);
+                let format = if is_sse { StreamFormat::Sse } else { StreamFormat::Ndjson };
                 self.broker.stream(exchange, format, channel, from);
             }
             _ => {
@@ -147,8 +154,8 @@ impl Stage {
         id
     }
 
-    fn ask(&mut self, id: ConnectionId) -> Exchange {
-        self.broker.receive(id, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    fn ask(&mut self, id: ConnectionId, version: &str) -> Exchange {
+        self.broker.receive(id, format!("GET / HTTP/{version}\r\nHost: localhost\r\n\r\n").as_bytes());
         let Some(Event::Http(exchange)) = self.broker.next_event() else { panic!("no request") };
         exchange
     }

@@ -64,7 +64,7 @@ impl Broker {
             self.counters.messages_encoded += encoded;
             let grown = batches.held().saturating_sub(before);
             self.made_bytes += grown;
-            self.spent += cost::TELL + cost::encoded(grown) + self.encoder.take_cost();
+            self.spent += cost::TELL + self.encoder.take_cost();
             last = chunk.last;
             let seen = (cursor - chunk.first) as usize;
             let mut start = batches.get(chunk.batch).start_of(seen);

@@ -22,7 +22,7 @@ pub(super) const JOIN: u64 = 1_500;
 /// To look something up for a listing.
 pub(super) const LOOK_UP: u64 = 300;
 /// To write the name and the id of a member.
-pub(super) const NAME: u64 = 2_500;
+pub(super) const NAME: u64 = 700;
 /// To let a message go that is too old.
 pub(super) const SWEPT: u64 = 100;
 /// To queue something to one of many who are told the same.
@@ -32,10 +32,12 @@ pub(super) const END: u64 = 5_000;
 
 /// Bytes that are copied, or read, in a nanosecond.
 const COPIED: u64 = 4;
-/// What it takes to write a byte of a message, in the words of a dialect.
-const ENCODED: u64 = 2;
-/// What it takes to make a byte that was compressed, of text that hardly shrinks.
-const INFLATED: u64 = 10;
+/// What it takes to write two bytes of a message in the words of a dialect, before they are escaped.
+const ENCODED: u64 = 3;
+/// What it takes to read a byte of what is compressed.
+const COMPRESSED: u64 = 15;
+/// As much again for a byte that makes none: headers of blocks.
+const BLOCK_HEADER: u64 = 110;
 /// What it takes to read a byte of a request's head.
 const READ_OF_HEAD: u64 = 12;
 
@@ -49,7 +51,7 @@ pub fn copied(bytes: usize) -> u64 {
 
 /// To encode that number of bytes.
 pub(super) fn encoded(bytes: usize) -> u64 {
-    bytes as u64 * ENCODED
+    bytes as u64 * ENCODED / 2
 }
 
 /// To read a head of that number of bytes.
@@ -57,7 +59,7 @@ pub(super) fn head(bytes: usize) -> u64 {
     REQUEST + bytes as u64 * READ_OF_HEAD
 }
 
-/// To inflate a message to that number of bytes.
-pub(super) fn inflated(bytes: usize) -> u64 {
-    bytes as u64 * INFLATED
+/// To make that number of bytes of a number that are compressed.
+pub(super) fn inflated(taken: usize, made: usize) -> u64 {
+    made as u64 / 2 + taken as u64 * COMPRESSED + taken.saturating_sub(made) as u64 * BLOCK_HEADER
 }

@@ -235,7 +235,7 @@ impl Broker {
     fn check_open(&mut self, slot: u32, now: Tick) {
         let pong_timeout = self.limits.pong_timeout;
         let Some((hot, cold)) = self.slots.both(slot) else { return };
-        if hot.has(flag::UNFINISHED) && hot.has(flag::PARKED) && now.is_past(cold.message_due) {
+        if hot.has(flag::UNFINISHED) && hot.has(flag::PARKED | flag::INFLATES) && now.is_past(cold.message_due) {
             cold.message_due = now.after(self.limits.message_timeout);
         }
         if hot.has(flag::UNFINISHED) && !hot.has(flag::CHOKED) && now.is_past(cold.message_due) {
@@ -245,7 +245,7 @@ impl Broker {
         if hot.has(flag::CHOKED | flag::BLOCKED) {
             return;
         }
-        if hot.has(flag::PARKED) {
+        if hot.has(flag::PARKED | flag::INFLATES) {
             // What it may have said was not read.
             hot.heard = now;
             hot.clear(flag::PINGED);

@@ -19,6 +19,9 @@ use crate::proto::batch::BatchKey;
 use crate::proto::http::{Precondition, Refusal, Request, Response, Status, etag_of, precondition};
 use crate::proto::outbound::Range;
 
+/// Those who wait are answered at once when another comes, if that costs no more; see `hold`.
+const FEW_ANSWERS: u64 = 64 * cost::ANSWER;
+
 /// In which form a stream tells its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamFormat {
@@ -78,15 +81,16 @@ impl Broker {
             return Kept { position, start, lost, messages, body };
         }
         let mut items = Vec::new();
-        let mut messages = 0;
+        let (mut messages, mut bytes) = (0, 0);
         for (offset, entry) in reading.entries() {
             let context = Context { channel, position: Position { offset, ..position } };
             Encoding::Poll.encode(&dialect::Event::Message { context, entry }, &mut items);
             messages += 1;
+            bytes += entry.size();
         }
         self.counters.messages_encoded += messages as u64;
         let body = answer_of(channel, position, lost, &items);
-        self.spent += messages as u64 * cost::LOOK_UP + cost::encoded(body.len());
+        self.spent += messages as u64 * cost::LOOK_UP + cost::encoded(bytes) + cost::copied(body.len());
         // Also if the peer turns out to have it already, or asked for the head alone.
         self.made_bytes += body.len();
         let limit = self.limits.max_outbound_total;
@@ -196,8 +200,10 @@ impl Broker {
             return self.respond(exchange, kept.response().with_header("Cache-Control", "no-store"));
         }
         // Who waited before is answered with what there is by now: all who wait are owed the same, and one body is enough.
-        if let Some(key) = self.channels.find(channel) {
-            self.answer_those_before(key);
+        if let Some(key) = self.channels.find(channel)
+            && !self.answer_those_before(key)
+        {
+            return self.park_to_hold(slot, key, exchange, kept.position, timeout);
         }
         let due = self.timers.now().after(timeout);
         match self.join_slot(slot, channel, Encoding::Poll, From::Now) {
@@ -227,19 +233,21 @@ impl Broker {
         }
     }
 
-    /// A poll that is held from now on is owed nothing of what was published before.
-    fn answer_those_before(&mut self, key: u32) {
-        let Some(channel) = self.channels.get(key) else { return };
+    /// A poll that is held from now on is owed nothing of what was published before. Returns false if others are still being
+    /// answered with what was published before that.
+    fn answer_those_before(&mut self, key: u32) -> bool {
+        let Some(channel) = self.channels.get(key) else { return true };
         let mut polls = channel.groups.iter().filter(|group| group.encoding == Encoding::Poll);
-        let Some(group) = polls.next().filter(|group| group.open.is_some()) else { return };
-        if group.walk.is_some() {
-            return self.answer_polls(key);
+        let Some(group) = polls.next().filter(|group| group.open.is_some()) else { return true };
+        let (was_busy, is_walking) = (channel.is_busy(), group.walk.is_some());
+        let are_answered = !is_walking || self.answer_some(key, FEW_ANSWERS);
+        if are_answered {
+            self.begin_answering(key);
         }
-        let was_busy = channel.is_busy();
-        self.begin_answering(key);
         let is_busy = self.channels.get(key).is_some_and(Channel::is_busy);
-        self.walking += usize::from(!was_busy && is_busy);
+        self.walking = self.walking + usize::from(is_busy) - usize::from(was_busy);
         self.touch(key);
+        are_answered
     }
 
     /// From now on polls that are held for this channel are answered, with what was added since the first of them came: `hold` makes

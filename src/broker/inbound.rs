@@ -10,11 +10,9 @@ use super::{Broker, cost};
 use crate::channel::name::is_own_path;
 use crate::proto::close::CloseCode;
 use crate::proto::connection::Input;
-use crate::proto::decoder::invalid_text;
 use crate::proto::frame::{Failure, Opcode, write_header};
 use crate::proto::handshake::{Upgrade, upgrade};
 use crate::proto::http::{BodyReader, Refusal, Representation, Request, Response, Status, framing, representation};
-use crate::proto::message::{Kind, Message};
 use crate::proto::text::escape_for_log;
 
 /// What a request asks for.
@@ -56,7 +54,7 @@ impl Broker {
         if hot.has(flag::CHOKED) {
             return false;
         }
-        if hot.has(flag::PARKED) {
+        if hot.has(flag::PARKED | flag::INFLATES) {
             return !cold.connection.is_open();
         }
         self.walking == 0 || !cold.connection.is_open() || !self.must_wait(id, slot)
@@ -111,7 +109,7 @@ impl Broker {
                 self.counters.messages_received += 1;
                 self.events.push_back(Event::Message(id, message));
             }
-            Input::Compressed(kind, payload) => self.inflate(slot, kind, &payload),
+            Input::Compressed(kind, payload) => self.inflate(slot, kind, payload),
             Input::Request(request) => {
                 self.spent += cost::head(taken);
                 self.request(slot, request);
@@ -138,23 +136,6 @@ impl Broker {
         }
         self.account(slot);
         taken
-    }
-
-    fn inflate(&mut self, slot: u32, kind: Kind, payload: &[u8]) {
-        let (id, limit) = (self.slots.id(slot), self.limits.max_message);
-        let Some(cold) = self.slots.cold(slot) else { return };
-        let earlier = cold.extras.as_mut().and_then(|extras| extras.earlier.as_deref_mut());
-        let inflated = self.inflater.inflate(payload, limit, earlier);
-        let message = inflated.and_then(|bytes| Message::from_bytes(kind, Bytes::from(bytes)).ok_or(invalid_text()));
-        match message {
-            Ok(message) => {
-                self.counters.messages_received += 1;
-                self.made_bytes += message.len();
-                self.spent += cost::inflated(message.len());
-                self.events.push_back(Event::Message(id, message));
-            }
-            Err(failure) => self.fail(slot, Cause::of(&failure), &failure),
-        }
     }
 
     /// Keeps bytes that were read and have to wait.

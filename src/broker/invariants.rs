@@ -79,6 +79,7 @@ impl Broker {
         let walking = self.channels.iter().filter(|(_, channel)| channel.is_busy()).count();
         assert_eq!(walking, self.walking, "channels whose batches are on their way are not counted as they are");
         self.assert_parked();
+        self.assert_inflations();
         let ended = self.slots.iter().filter(|(_, hot, _)| hot.has(flag::ENDED)).count();
         assert_eq!(ended, self.ended.len(), "flags and list of the ended differ");
         let mut addresses = std::collections::HashMap::new();

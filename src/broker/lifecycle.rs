@@ -293,6 +293,7 @@ impl Broker {
         hot.outbound.clear(&mut self.batches);
         self.ended.push(slot);
         // Until it is reaped it is neither open nor does it hold anything.
+        self.stop_inflating(slot);
         self.drop_earlier(slot);
         if let Some(cold) = self.slots.cold(slot) {
             cold.connection.drain();
@@ -308,6 +309,7 @@ impl Broker {
         while let Some(key) = self.first_membership(slot) {
             self.remove_member(slot, key);
         }
+        self.stop_inflating(slot);
         self.drop_earlier(slot);
         let id = self.slots.id(slot);
         let Some((hot, cold)) = self.slots.both(slot) else { return };

@@ -14,6 +14,7 @@ pub mod event;
 mod fan_out;
 pub mod followers;
 mod inbound;
+mod inflating;
 mod invariants;
 mod jobs;
 mod lifecycle;
@@ -52,7 +53,7 @@ use crate::channel::sizes;
 use crate::channel::store::{NotHeld, Store};
 use crate::limits::Limits;
 use crate::proto::batch::Batches;
-use crate::proto::deflate::{Inflater, Stats};
+use crate::proto::deflate::Stats;
 use crate::proto::forwarded::TrustedProxies;
 use crate::proto::origin::OriginRules;
 
@@ -60,6 +61,7 @@ use chunks::Chunks;
 use complaints::Complaints;
 use draining::Draining;
 use event::{ConnectionId, Dropped, Event};
+use inflating::Inflations;
 use jobs::{Job, Jobs};
 use parked::Parked;
 use places::Few;
@@ -127,7 +129,7 @@ pub struct Broker {
     /// Whether permessage-deflate is agreed to.
     compression: bool,
     encoder: Encoder,
-    inflater: Inflater,
+    inflations: Inflations,
     /// How many peers may refer to their earlier messages.
     takeovers: usize,
     /// Bytes that were made since this round of flushing began: in open batches, for one connection alone, of log, and out of
@@ -168,7 +170,7 @@ impl Broker {
         Broker {
             compression: true,
             encoder: Encoder::new(limits.compress_min),
-            inflater: Inflater::default(),
+            inflations: Inflations::default(),
             takeovers: 0,
             limits,
             rules,

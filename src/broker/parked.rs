@@ -3,13 +3,16 @@
 //! offered.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use super::event::{ConnectionId, Event, Exchange};
 use super::slots::flag;
 use super::{Broker, cost};
 use crate::channel::Channel;
 use crate::channel::dialect::Encoding;
+use crate::channel::log::From;
 use crate::channel::name::ChannelName;
+use crate::channel::position::Position;
 use crate::proto::http::Request;
 
 /// What of `max_outbound` the bodies of those that go on at a time may have together: one part in this number.
@@ -77,6 +80,17 @@ impl Broker {
         self.park(id, slot, key);
     }
 
+    /// As `park_exchange`, of a request that is to wait for what is published after a position: those who have waited are being
+    /// answered, and what was published meanwhile is owed to others who wait, but not to this one.
+    pub(super) fn park_to_hold(&mut self, slot: u32, key: u32, exchange: Exchange, after: Position, timeout: Duration) {
+        let name = self.channels[key as usize].name().clone();
+        if let Some(cold) = self.slots.cold(slot) {
+            cold.extras.get_or_insert_default().to_hold = Some((name, after, timeout));
+        }
+        self.park_exchange(slot, key, exchange);
+        self.count_inbound(slot);
+    }
+
     /// Whether its request waits for a channel.
     pub(super) fn is_parked(&self, slot: u32) -> bool {
         let extras = self.slots.get(slot).and_then(|(_, cold)| cold.extras.as_ref());
@@ -121,7 +135,7 @@ impl Broker {
         bytes
     }
 
-    /// Tells the embedder of a request that had to wait, unless its channel is busy again: then it is the first of those who
+    /// Tells the embedder of a request that had to wait, or holds it, unless its channel is busy again: then it is the first of those who
     /// wait. Returns false if there is none.
     pub(super) fn go_on_with_request(&mut self, id: ConnectionId) -> bool {
         let Some(slot) = self.slots.live(id) else { return false };
@@ -137,11 +151,15 @@ impl Broker {
             }
             return true;
         }
-        if let Some(cold) = self.slots.cold(slot) {
-            cold.due = due;
-            cold.tidy();
-        }
+        let Some(cold) = self.slots.cold(slot) else { return true };
+        let to_hold = cold.extras.as_mut().and_then(|extras| extras.to_hold.take());
+        cold.due = due;
+        cold.tidy();
         self.spent += cost::TELL;
+        if let Some((channel, position, timeout)) = to_hold {
+            self.hold(exchange, &channel, From::Position(position), timeout);
+            return true;
+        }
         self.rearm(slot);
         self.count_inbound(slot);
         self.events.push_back(Event::Http(exchange));

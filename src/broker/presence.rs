@@ -118,17 +118,20 @@ impl Broker {
         let channel = &mut self.channels[key as usize];
         let (name, head) = (channel.name().clone(), channel.log.head());
         let told = Told::new(&notices);
-        let named = (told.left.len() + told.returned.len() + told.joined.len()) as u64;
-        for group in &mut channel.groups {
-            if group.members.is_empty() || !group.encoding.tells_presence() {
-                continue;
-            }
-            let open = group.open.get_or_insert_with(|| Open { batch: self.batches.open(), base: head });
-            self.spent += cost::TELL + named * cost::NAME;
-            for event in told.events(&name) {
-                self.batches.append(open.batch, &[], |bytes| group.encoding.encode(&event, bytes));
+        for event in told.events(&name) {
+            self.encoder.share(true);
+            for group in &mut channel.groups {
+                if group.members.is_empty() || !group.encoding.tells_presence() {
+                    continue;
+                }
+                let open = group.open.get_or_insert_with(|| Open { batch: self.batches.open(), base: head });
+                self.encoder.append_notice(group.encoding, &event, &mut self.batches, open.batch);
+                self.spent += cost::TELL;
             }
         }
+        self.encoder.share(false);
+        let named = (notices.left.len() + notices.returned.len() + notices.joined.len()) as u64;
+        self.spent += named * cost::NAME + self.encoder.take_cost();
     }
 
     /// Whether somebody came or went since the last notices, so that it is to be told now. What is to be told later is noted.

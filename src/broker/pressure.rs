@@ -270,6 +270,7 @@ impl Broker {
     }
 
     fn drop_inbound(&mut self, slot: u32) {
+        self.stop_inflating(slot);
         self.drop_earlier(slot);
         let Some(cold) = self.slots.cold(slot) else { return };
         cold.extras = None;

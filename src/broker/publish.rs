@@ -82,7 +82,7 @@ impl Broker {
         let entry = Entry { unix_ms, message, from, name, except: except.map(|id| id.0) };
         let grown = self.channels.publish(key, entry, now, &mut self.batches, &mut self.encoder, &self.limits);
         self.made_bytes += grown;
-        self.spent += cost::TELL + cost::copied(grown) + self.encoder.take_cost();
+        self.spent += cost::TELL + self.encoder.take_cost();
         if self.walking > 0
             && let Some(id) = sender
         {

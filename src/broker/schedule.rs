@@ -255,6 +255,9 @@ impl Schedule {
         }
         if !broker.wants_input(id) {
             // It comes back by `take_resumed`.
+            if broker.go_on_inflating(id) {
+                self.queues.charge(tier, broker.spent() - began);
+            }
             return;
         }
         let stash = broker.take_stash(id);

@@ -2,15 +2,18 @@
 
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use slab::Slab;
 
 use super::event::{ConnectionId, Event, Exchange};
+use super::inflating::Compressed;
 use super::places::Place;
 use super::reason::Cause;
 use super::timers::Tick;
 use crate::channel::dialect::Encoding;
 use crate::channel::members::Memberships;
+use crate::channel::position::Position;
 use crate::proto::connection::Connection;
 use crate::proto::deflate::Earlier;
 use crate::proto::extension::Window;
@@ -68,6 +71,8 @@ pub mod flag {
     pub const HEAD: u32 = 1 << 23;
     /// Ends after the answer to its last request: that may take as long as there is progress.
     pub const ANSWERED: u32 = 1 << 24;
+    /// Not read from until its large message is made whole, which is in the extras.
+    pub const INFLATES: u32 = 1 << 25;
 }
 
 /// What a delivery touches: one cache line.
@@ -161,8 +166,12 @@ pub struct Extras {
     pub held: Option<Exchange>,
     /// The request that waits until its channel takes another message.
     pub parked: Option<Exchange>,
+    /// If that request is then to wait for messages, after which position, and for how long.
+    pub to_hold: Option<(Arc<str>, Position, Duration)>,
     /// For a peer whose messages may refer to those before them.
     pub earlier: Option<Box<Earlier>>,
+    /// A large message that is being made whole, or is to be.
+    pub compressed: Option<Box<Compressed>>,
 }
 
 impl Extras {
@@ -170,7 +179,9 @@ impl Extras {
     fn held_bytes(&self) -> usize {
         let earlier = self.earlier.as_ref().map_or(0, |earlier| earlier.memory());
         let own = if self.held.is_some() || self.parked.is_some() { 0 } else { size_of::<Extras>() };
-        own + self.pong.as_ref().map_or(0, Vec::capacity) + self.stash.capacity() + earlier
+        let compressed = self.compressed.as_deref();
+        let compressed = compressed.map_or(0, |compressed| size_of::<Compressed>() + compressed.memory());
+        own + self.pong.as_ref().map_or(0, Vec::capacity) + self.stash.capacity() + earlier + compressed
     }
 }
 
@@ -239,7 +250,7 @@ impl Cold {
     /// Frees the extras when nothing is in them.
     pub fn tidy(&mut self) {
         if self.extras.as_ref().is_some_and(|extras| {
-            let waits = extras.held.is_some() || extras.parked.is_some();
+            let waits = extras.held.is_some() || extras.parked.is_some() || extras.compressed.is_some();
             extras.pong.is_none() && extras.stash.is_empty() && !waits && extras.earlier.is_none()
         }) {
             self.extras = None;

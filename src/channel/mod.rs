@@ -167,6 +167,7 @@ impl Channel {
         let (base, before) = (self.log.head(), batches.held());
         let position = Position { offset: (base + 1).min(MAX_OFFSET), ..self.log.position() };
         let event = Event::Message { context: Context { channel: &self.name, position }, entry: entry.view() };
+        encoder.share(self.groups.len() > 1);
         for group in &mut self.groups {
             if group.members.is_empty() && group.open.is_none() {
                 continue;
@@ -178,6 +179,7 @@ impl Channel {
             let readers = group.members.len();
             encoder.append((group.encoding, readers), &event, entry.view(), batches, open.batch);
         }
+        encoder.share(false);
         self.log.append(entry, now, kept);
         batches.held() - before
     }

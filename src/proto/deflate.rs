@@ -90,8 +90,31 @@ impl Deflater {
 /// it ends, can spoil the next one.
 #[derive(Debug, Default)]
 pub struct Inflater {
-    decompress: Option<Decompress>,
+    /// What the last message was made whole with.
+    spare: Option<Decompress>,
 }
+
+/// A message that is made whole, a piece at a time.
+#[derive(Debug)]
+pub struct Inflating {
+    decompress: Decompress,
+    payload: Vec<u8>,
+    taken: usize,
+    streams: usize,
+    message: Vec<u8>,
+}
+
+/// How much is done at a time, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Piece {
+    /// Of the payload: it may be nothing but the headers of blocks, of which each takes much and says nothing.
+    pub taken: usize,
+    /// Of the message.
+    pub made: usize,
+}
+
+/// What a message that is made whole takes besides its bytes, about, in bytes.
+const STATE: usize = 40 * 1024;
 
 /// The end of what a peer has sent, which its next message may refer to (RFC 7692 §7.1.1.2): at most 32 KiB.
 #[derive(Debug, Default)]
@@ -116,8 +139,45 @@ impl Earlier {
 }
 
 impl Inflater {
-    /// The message that this was before it was compressed. Never makes more than `limit` bytes and a step of it. With
-    /// `earlier` it may refer to the messages before it, and the next one to it.
+    /// Begins to make a message whole. With `earlier` it may refer to the messages before it.
+    ///
+    /// # Errors
+    /// 1007 if that cannot be referred to.
+    pub fn begin(&mut self, payload: Vec<u8>, earlier: Option<&Earlier>) -> Result<Inflating, Failure> {
+        let mut decompress = self.spare.take().unwrap_or_else(|| Decompress::new(false));
+        restart(&mut decompress, before(earlier), &[])?;
+        Ok(Inflating { decompress, payload, taken: 0, streams: 1, message: Vec::new() })
+    }
+
+    /// The message, once it is whole. With `earlier` the next one may refer to it.
+    pub fn finish(&mut self, inflating: Inflating, earlier: Option<&mut Earlier>) -> Vec<u8> {
+        self.spare = Some(inflating.decompress);
+        let mut message = inflating.message;
+        message.shrink_to_fit();
+        if let Some(earlier) = earlier {
+            earlier.remember(&message);
+        }
+        message
+    }
+
+    /// The message is not wanted, or not now. Returns its payload.
+    pub fn give_up(&mut self, inflating: Inflating) -> Vec<u8> {
+        self.spare = Some(inflating.decompress);
+        inflating.payload
+    }
+
+    /// All of it at once.
+    #[cfg(test)]
+    fn inflate(&mut self, payload: &[u8], limit: usize, mut earlier: Option<&mut Earlier>) -> Result<Vec<u8>, Failure> {
+        let mut inflating = self.begin(payload.to_vec(), earlier.as_deref())?;
+        let whole = inflating.go_on(limit, earlier.as_deref(), Piece { taken: usize::MAX, made: usize::MAX })?;
+        assert!(whole, "all of it is a piece");
+        Ok(self.finish(inflating, earlier.take()))
+    }
+}
+
+impl Inflating {
+    /// Makes a piece of the message, which is then no longer than `limit` and a step of it. Returns whether it is whole.
     ///
     /// No payload at all is an empty message. One that ends with a last block is complete, too, although there should be an
     /// empty block after it (RFC 7692 §7.2.1).
@@ -125,68 +185,76 @@ impl Inflater {
     /// # Errors
     /// 1009 if it is longer than `limit`, 1007 if it is no DEFLATE stream or ends in the middle of one, 1008 if it is
     /// made of more streams than any peer needs. The connection is to be failed then.
-    pub fn inflate(&mut self, payload: &[u8], limit: usize, earlier: Option<&mut Earlier>) -> Result<Vec<u8>, Failure> {
-        if payload.is_empty() {
-            return Ok(Vec::new());
+    pub fn go_on(&mut self, limit: usize, earlier: Option<&Earlier>, piece: Piece) -> Result<bool, Failure> {
+        if self.payload.is_empty() {
+            return Ok(true);
         }
-        let decompress = self.decompress.get_or_insert_with(|| Decompress::new(false));
-        let before = earlier.as_deref().map_or(&[][..], |earlier| &earlier.0);
-        let mut message = Vec::new();
-        restart(decompress, before, &message)?;
-        if !feed(decompress, payload, before, &mut message, limit)? && !is_at_its_end(decompress) {
-            return Err(Failure {
+        let (until, most) = (self.taken.saturating_add(piece.taken), self.message.len().saturating_add(piece.made));
+        match self.feed(until.min(self.payload.len()), most, before(earlier), limit)? {
+            None => Ok(false),
+            Some(is_last) if is_last || is_at_its_end(&mut self.decompress) => Ok(true),
+            Some(_) => Err(Failure {
                 code: CloseCode::INVALID_PAYLOAD,
                 what: "compressed message that ends in the middle of a block",
-            });
+            }),
         }
-        message.shrink_to_fit();
-        if let Some(earlier) = earlier {
-            earlier.remember(&message);
+    }
+
+    /// How much of the payload was taken, and how much of the message made, in bytes.
+    pub fn progress(&self) -> (usize, usize) {
+        (self.taken, self.message.len())
+    }
+
+    /// Bytes of memory, but for itself.
+    pub fn memory(&self) -> usize {
+        STATE + self.payload.capacity() + self.message.capacity()
+    }
+
+    /// Inflates the payload up to `until`, or until there is so much of the message. None if there is more; or else whether it
+    /// ended with a last block.
+    fn feed(&mut self, until: usize, most: usize, before: &[u8], limit: usize) -> Result<Option<bool>, Failure> {
+        let Inflating { decompress, payload, taken, streams, message } = self;
+        loop {
+            let input = payload.get(*taken..until).unwrap_or_default();
+            if message.len() == message.capacity() {
+                // One byte past the limit tells what is too long from what fills it.
+                let room = (limit + 1 - message.len()).min(most - message.len());
+                let wanted = message.len().max(STEP).min(input.len().saturating_mul(4).max(STEP));
+                message.reserve_exact(wanted.min(room));
+            }
+            let (taken_before, length) = (decompress.total_in(), message.len());
+            let status = decompress.decompress_vec(input, message, FlushDecompress::Sync);
+            let more = (decompress.total_in() - taken_before) as usize;
+            *taken += more;
+            if message.len() > limit {
+                return Err(Failure { code: CloseCode::TOO_BIG, what: "message longer than --max-message" });
+            }
+            let (is_all, is_part) = (*taken == payload.len(), *taken == until);
+            match status {
+                Err(_) => return Err(corrupt()),
+                Ok(Status::StreamEnd) if is_all => return Ok(Some(true)),
+                // RFC 7692 §7.2.3.4: a last block is not the end of the message, what follows is a stream of its own.
+                Ok(Status::StreamEnd) => {
+                    *streams += 1;
+                    if *streams > MOST_STREAMS {
+                        let what = "compressed message of more than 256 DEFLATE streams";
+                        return Err(Failure { code: CloseCode::POLICY, what });
+                    }
+                    restart(decompress, before, message)?;
+                }
+                Ok(_) if message.len() >= most => return Ok(None),
+                Ok(_) if message.len() == message.capacity() => {}
+                Ok(_) if is_all => return Ok(Some(false)),
+                Ok(_) if is_part => return Ok(None),
+                Ok(_) if more == 0 && message.len() == length => return Err(corrupt()),
+                Ok(_) => {}
+            }
         }
-        Ok(message)
     }
 }
 
-/// Inflates the whole input; returns whether it ended with a last block.
-fn feed(
-    decompress: &mut Decompress,
-    mut input: &[u8],
-    before: &[u8],
-    message: &mut Vec<u8>,
-    limit: usize,
-) -> Result<bool, Failure> {
-    let mut streams = 1;
-    loop {
-        if message.len() == message.capacity() {
-            // One byte past the limit tells what is too long from what fills it.
-            let most = limit + 1 - message.len();
-            message.reserve_exact(message.len().max(STEP).min(input.len().saturating_mul(4).max(STEP)).min(most));
-        }
-        let (taken_before, length) = (decompress.total_in(), message.len());
-        let status = decompress.decompress_vec(input, message, FlushDecompress::Sync);
-        let taken = (decompress.total_in() - taken_before) as usize;
-        input = input.get(taken..).unwrap_or_default();
-        if message.len() > limit {
-            return Err(Failure { code: CloseCode::TOO_BIG, what: "message longer than --max-message" });
-        }
-        match status {
-            Err(_) => return Err(corrupt()),
-            Ok(Status::StreamEnd) if input.is_empty() => return Ok(true),
-            // RFC 7692 §7.2.3.4: a last block is not the end of the message, what follows is a stream of its own.
-            Ok(Status::StreamEnd) => {
-                streams += 1;
-                if streams > MOST_STREAMS {
-                    let what = "compressed message of more than 256 DEFLATE streams";
-                    return Err(Failure { code: CloseCode::POLICY, what });
-                }
-                restart(decompress, before, message)?;
-            }
-            Ok(_) if message.len() == message.capacity() => {}
-            Ok(_) if input.is_empty() => return Ok(false),
-            Ok(_) if taken == 0 && message.len() == length => return Err(corrupt()),
-            Ok(_) => {}
-        }
-    }
+fn before(earlier: Option<&Earlier>) -> &[u8] {
+    earlier.map_or(&[], |earlier| &earlier.0)
 }
 
 /// Begins a stream that may refer to what came before. zlib forgets that at the end of a stream; the RFC does not say so,
@@ -281,8 +349,10 @@ mod tests {
         let bomb = Deflater::default().deflate(Window::Bits15, &vec![0; 100 << 20]).unwrap().to_vec();
         assert!(bomb.len() < 110_000, "{}", bomb.len());
         let mut inflater = Inflater::default();
-        assert_eq!(inflater.inflate(&bomb, 1 << 20, None).unwrap_err().code, CloseCode::TOO_BIG);
-        let inflated = inflater.decompress.as_ref().unwrap().total_out();
+        let mut inflating = inflater.begin(bomb, None).unwrap();
+        let all = Piece { taken: usize::MAX, made: usize::MAX };
+        assert_eq!(inflating.go_on(1 << 20, None, all).unwrap_err().code, CloseCode::TOO_BIG);
+        let inflated = inflating.decompress.total_out();
         assert!(inflated <= (1 << 20) + 1, "{inflated}");
         assert_eq!(
             inflater.inflate(b"\xf2\x48\xcd\xc9\xc9\x07\x00", 5, None).unwrap(),
@@ -317,6 +387,43 @@ mod tests {
             }
         }
         assert_eq!(deflater.stats(), before);
+    }
+
+    /// In pieces however small, and with other messages between them.
+    #[test]
+    fn what_is_made_in_pieces_is_what_is_made_at_once() {
+        let mut random = Random::seeded();
+        let (mut deflater, mut inflater) = (Deflater::default(), Inflater::default());
+        for round in 0..300 {
+            let (mut earlier, mut other) = (Earlier::default(), Earlier::default());
+            for _ in 0..3 {
+                let length = random.below([10, 300, 5000, 50_000][round % 4]);
+                let letters = 1 + random.below(60);
+                let mut payload: Vec<u8> = (0..length).map(|_| random.below(letters) as u8).collect();
+                payload = deflater.deflate(Window::Bits15, &payload).map_or(payload, <[u8]>::to_vec);
+                if random.one_in(3) && !payload.is_empty() {
+                    let at = random.below(payload.len());
+                    payload[at] ^= 1 << random.below(8);
+                }
+                let expected = Inflater::default().inflate(&payload, 40_000, Some(&mut other));
+                let made = (|| {
+                    let mut inflating = inflater.begin(payload.clone(), Some(&earlier))?;
+                    loop {
+                        let piece = Piece { taken: 1 + random.below(1000), made: 1 + random.below(5000) };
+                        let before = inflating.progress();
+                        let whole = inflating.go_on(40_000, Some(&earlier), piece)?;
+                        let (taken, made) = inflating.progress();
+                        assert!(taken - before.0 <= piece.taken && made - before.1 <= 5000, "{random}");
+                        assert!(whole || (taken, made) > before, "{random}: it stands still");
+                        if whole {
+                            return Ok(inflater.finish(inflating, Some(&mut earlier)));
+                        }
+                        assert_eq!(inflater.inflate(b"\xf2\x48\xcd\xc9\xc9\x07\x00", 5, None).unwrap(), b"Hello");
+                    }
+                })();
+                assert!(made == expected, "{random}: {:?} {:?}", made.map(|m| m.len()), expected.map(|m| m.len()));
+            }
+        }
     }
 
     /// Whatever comes: an answer, within the limit, and the next message is as if nothing had been.

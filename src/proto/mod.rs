@@ -16,6 +16,7 @@ pub mod network;
 pub mod origin;
 pub mod outbound;
 mod pieces;
+pub mod replace;
 pub mod target;
 pub mod text;
 pub mod utf8;

@@ -2,6 +2,8 @@
 
 use core::fmt::Write as _;
 
+use super::replace::{self, RUN, Replace, Run, Table, replace, word};
+
 /// Most bytes that a log line carries of anything a peer chose, in its escaped form.
 pub const MAX_LOGGED: usize = 200;
 
@@ -97,7 +99,7 @@ pub fn push_json_string(out: &mut String, text: &str) {
 /// Only what must be escaped is, and in addition DEL, and U+2028 and U+2029, which end a line in older JavaScript.
 pub fn write_json_string(target: &mut Vec<u8>, text: &[u8]) {
     target.push(b'"');
-    write_escaped(target, text);
+    replace::<Json>(target, text);
     target.push(b'"');
 }
 
@@ -116,56 +118,56 @@ pub fn write_decimal(target: &mut Vec<u8>, mut number: u64) {
     target.extend_from_slice(digits.get(digits.len() - used..).unwrap_or_default());
 }
 
-/// Where the first byte at or behind `from` stands that is looked for. Runs of 32 that hold none cost a few
-/// instructions.
-pub fn find_byte(bytes: &[u8], from: usize, wanted: impl Fn(u8) -> bool) -> Option<usize> {
-    let rest = bytes.get(from..)?;
-    let mut at = from;
-    for run in rest.chunks(32) {
-        // Not `any`: without an early exit this becomes vector instructions.
-        if run.iter().fold(false, |found, &byte| found | wanted(byte)) {
-            return run.iter().position(|&byte| wanted(byte)).map(|place| at + place);
-        }
-        at += run.len();
-    }
-    None
-}
+/// What is escaped in a JSON string.
+struct Json;
 
-/// How many bytes are looked at one by one after one that needs an escape: where there is one, there are often more.
-const CLOSE: usize = 8;
+/// U+2028 and U+2029 in UTF-8 are this, 0x80, and 0xa8 or 0xa9.
+const SEPARATOR: u8 = 0xe2;
 
-fn write_escaped(target: &mut Vec<u8>, text: &[u8]) {
+const ESCAPES: Table = {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    // 0xe2 begins U+2028 and U+2029, and much else.
-    let suspicious = |byte| byte < 0x20 || matches!(byte, b'"' | b'\\' | 0x7f | 0xe2);
-    let (mut clean, mut next) = (0, find_byte(text, 0, suspicious));
-    while let Some(at) = next {
-        let rest = text.get(at..).unwrap_or_default();
-        let length = if let [0xe2, 0x80, 0xa8 | 0xa9, ..] = rest { 3 } else { 1 };
-        let from = at + length;
-        if length == 3 || rest.first() != Some(&0xe2) {
-            if clean < at {
-                target.extend_from_slice(text.get(clean..at).unwrap_or_default());
-            }
-            match *rest {
-                [b'"', ..] => target.extend_from_slice(b"\\\""),
-                [b'\\', ..] => target.extend_from_slice(b"\\\\"),
-                [b'\n', ..] => target.extend_from_slice(b"\\n"),
-                [b'\r', ..] => target.extend_from_slice(b"\\r"),
-                [b'\t', ..] => target.extend_from_slice(b"\\t"),
-                [0xe2, _, last, ..] => target.extend_from_slice(if last == 0xa8 { b"\\u2028" } else { b"\\u2029" }),
-                [control, ..] => {
-                    let (high, low) = (HEX[usize::from(control >> 4)], HEX[usize::from(control & 15)]);
-                    target.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
-                }
-                [] => {}
-            }
-            clean = from;
+    let mut table = replace::NOTHING;
+    let mut byte = 0;
+    while byte < 0x80 {
+        if byte < 0x20 || byte == 0x7f {
+            table[byte] = word(&[b'\\', b'u', b'0', b'0', HEX[byte >> 4], HEX[byte & 15]]);
         }
-        let close = text.get(from..).unwrap_or_default().iter().take(CLOSE).position(|&byte| suspicious(byte));
-        next = close.map(|place| from + place).or_else(|| find_byte(text, from + CLOSE, suspicious));
+        byte += 1;
     }
-    target.extend_from_slice(text.get(clean..).unwrap_or_default());
+    table[b'"' as usize] = word(b"\\\"");
+    table[b'\\' as usize] = word(b"\\\\");
+    table[b'\n' as usize] = word(b"\\n");
+    table[b'\r' as usize] = word(b"\\r");
+    table[b'\t' as usize] = word(b"\\t");
+    table
+};
+
+impl Replace for Json {
+    const TABLE: &'static Table = &ESCAPES;
+
+    fn is_clean(run: &Run) -> bool {
+        let is_escaped = |byte: u8| {
+            u8::from(byte < 0x20) | u8::from(byte == b'"') | u8::from(byte == b'\\') | u8::from(byte == 0x7f)
+        };
+        run.iter().take(RUN).fold(0, |found, &byte| found | is_escaped(byte)) == 0 && !Json::has_special(run)
+    }
+
+    fn has_special(run: &Run) -> bool {
+        let mut found = 0;
+        for place in 0..RUN {
+            let is_second = u8::from(run[place + 1] == 0x80) & u8::from(run[place + 2] | 1 == 0xa9);
+            found |= u8::from(run[place] == SEPARATOR) & is_second;
+        }
+        found != 0
+    }
+
+    fn special(text: &[u8]) -> Option<(u64, usize)> {
+        match text {
+            [SEPARATOR, 0x80, 0xa8, ..] => Some((const { word(b"\\u2028") }, 3)),
+            [SEPARATOR, 0x80, 0xa9, ..] => Some((const { word(b"\\u2029") }, 3)),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -273,23 +275,42 @@ mod tests {
         }
     }
 
+    /// Texts of few letters, so that each follows each, dense and in between, of all lengths: as one looks at them one by one.
     #[test]
-    fn decimals_and_bytes() {
+    fn json_strings_are_what_a_simple_reader_makes_of_them() {
+        let mut random = crate::proto::testing::Random::seeded();
+        let letters = [
+            "\"", "\\", "a", "a", "\n", "\u{1}", "\u{7f}", "\u{2027}", "\u{2028}", "\u{2029}", "\u{202a}", "é",
+            "\u{1028}",
+        ];
+        for _ in 0..20_000 {
+            let (length, plain) = (random.below(150), random.below(40));
+            let mut text = String::new();
+            for _ in 0..length {
+                text.push_str(if random.below(40) < plain { "x" } else { letters[random.below(letters.len())] });
+            }
+            let expected: String = text
+                .chars()
+                .map(|character| match character {
+                    '"' => "\\\"".to_owned(),
+                    '\\' => "\\\\".to_owned(),
+                    '\n' => "\\n".to_owned(),
+                    '\u{1}' | '\u{7f}' | '\u{2028}' | '\u{2029}' => format!("\\u{:04x}", character as u32),
+                    other => other.to_string(),
+                })
+                .collect();
+            let mut bytes = b"before".to_vec();
+            write_json_string(&mut bytes, text.as_bytes());
+            assert_eq!(String::from_utf8_lossy(&bytes), format!("before\"{expected}\""), "{random}: {text:?}");
+        }
+    }
+
+    #[test]
+    fn decimals() {
         for number in [0, 1, 9, 10, 99, 100, u64::from(u32::MAX), u64::MAX] {
             let mut bytes = b"x".to_vec();
             write_decimal(&mut bytes, number);
             assert_eq!(bytes, format!("x{number}").into_bytes());
-        }
-        for length in 0..70 {
-            let mut bytes = vec![b'a'; length];
-            assert_eq!(find_byte(&bytes, 0, |byte| byte == b'b'), None);
-            for at in 0..length {
-                bytes[at] = b'b';
-                for from in 0..=length + 1 {
-                    assert_eq!(find_byte(&bytes, from, |byte| byte == b'b'), (from <= at).then_some(at));
-                }
-                bytes[at] = b'a';
-            }
         }
     }
 }

@@ -5,6 +5,7 @@ mod discarding;
 mod followers;
 mod history;
 mod inbound;
+mod inflating;
 mod keep_alive;
 mod late;
 mod parked;

@@ -121,3 +121,40 @@ fn nobody_is_judged_before_its_bytes_were_offered() {
     assert_eq!(world.flush().matches(&"x".repeat(990)).count(), 99);
     assert!(ids.iter().all(|&id| world.broker.is_live(id)) && !world.broker.has_events());
 }
+
+/// Those who waited before were all answered in one step when another came, and an application had published meanwhile.
+#[test]
+fn a_poll_that_comes_between_waits_until_those_before_are_answered() {
+    let mut world = World::new(Limits::default());
+    let hold = |world: &mut World| {
+        let id = world.broker.open(([127, 0, 0, 1], 9).into(), false).unwrap();
+        world.broker.receive(id, b"GET /chat?wait=9 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let Some(Event::Http(exchange)) = world.broker.next_event() else { panic!("no request") };
+        world.broker.hold(exchange, "/chat", From::Now, Duration::from_secs(9));
+        world.broker.assert_invariants();
+        id
+    };
+    let publish = |world: &mut World, text: &str| {
+        world.broker.publish("/chat", Message::text(text), None, None);
+    };
+    let before: Vec<ConnectionId> = (0..1000).map(|_| hold(&mut world)).collect();
+    publish(&mut world, "one");
+    world.wire.left = Some(0);
+    assert!(!world.broker.flush_some(&mut world.wire));
+    hold(&mut world);
+    publish(&mut world, "two");
+    let spent = world.broker.spent();
+    let late = hold(&mut world);
+    assert!(world.broker.spent() - spent < 200_000, "others are answered meanwhile");
+    publish(&mut world, "three");
+    world.wire.left = None;
+    let sent = world.flush();
+    let told = |sent: &str, text: &str| sent.matches(&format!("\"data\":\"{text}\"")).count();
+    assert_eq!((told(&sent, "one"), told(&sent, "two"), told(&sent, "three")), (before.len(), 1, 1));
+    assert!(world.broker.take_resumed().contains(&late), "it goes on");
+    assert!(world.broker.go_on_with_request(late));
+    world.broker.assert_invariants();
+    let sent = world.flush();
+    assert_eq!((told(&sent, "two"), told(&sent, "three")), (0, 1), "it came after the second");
+    assert_eq!(world.broker.inbound_held(), 0);
+}

@@ -14,12 +14,12 @@ use crate::proto::http::{Response, Status};
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// Time for all that there is to read.
-const ALL: u64 = u64::MAX / 2;
+pub(super) const ALL: u64 = u64::MAX / 2;
 
 /// What peers have said that was not read, by slot, and of whom it was thought that they say no more.
 #[derive(Default)]
-struct Sockets {
-    said: HashMap<u32, VecDeque<u8>>,
+pub(super) struct Sockets {
+    pub(super) said: HashMap<u32, VecDeque<u8>>,
     closed: Vec<u32>,
 }
 
@@ -37,32 +37,32 @@ impl Inlet for Sockets {
 }
 
 /// The loop, without sockets.
-struct Loop {
-    world: World,
-    schedule: Schedule,
-    sockets: Sockets,
+pub(super) struct Loop {
+    pub(super) world: World,
+    pub(super) schedule: Schedule,
+    pub(super) sockets: Sockets,
     /// The payloads of all messages, in the order of reading.
-    heard: Vec<Vec<u8>>,
+    pub(super) heard: Vec<Vec<u8>>,
 }
 
 impl Loop {
-    fn new(pace: Pace) -> Loop {
+    pub(super) fn new(pace: Pace) -> Loop {
         let world = World::new(Limits::default());
         Loop { world, schedule: Schedule::new(pace), sockets: Sockets::default(), heard: Vec::new() }
     }
 
     /// One that has said nothing yet.
-    fn open(&mut self) -> ConnectionId {
+    pub(super) fn open(&mut self) -> ConnectionId {
         self.world.broker.open(([127, 0, 0, 1], 9).into(), false).unwrap()
     }
 
     /// A WebSocket of which the schedule knows nothing.
-    fn accept(&mut self) -> ConnectionId {
+    pub(super) fn accept(&mut self) -> ConnectionId {
         self.world.accept(&Accept::default())
     }
 
     /// A WebSocket that has said a little, so often that it is known for that.
-    fn quick(&mut self) -> ConnectionId {
+    pub(super) fn quick(&mut self) -> ConnectionId {
         let id = self.accept();
         for _ in 0..5 {
             self.say(id, &frame(b"x"));
@@ -71,13 +71,13 @@ impl Loop {
         id
     }
 
-    fn say(&mut self, id: ConnectionId, bytes: &[u8]) {
+    pub(super) fn say(&mut self, id: ConnectionId, bytes: &[u8]) {
         self.sockets.said.entry(id.slot()).or_default().extend(bytes);
         self.schedule.ready(&self.world.broker, id, false);
     }
 
     /// One turn, which reads for that time in nominal nanoseconds. Returns whom a message or a request came from, in order.
-    fn turn(&mut self, time: u64) -> Vec<ConnectionId> {
+    pub(super) fn turn(&mut self, time: u64) -> Vec<ConnectionId> {
         let broker = &mut self.world.broker;
         for id in broker.take_resumed() {
             self.schedule.ready(broker, id, false);
@@ -120,7 +120,7 @@ impl Loop {
     }
 }
 
-fn frame(payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(payload: &[u8]) -> Vec<u8> {
     [&[0x82, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
 }
 

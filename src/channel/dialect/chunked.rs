@@ -7,6 +7,9 @@ pub(super) const LAST: &[u8] = b"0\r\n\r\n";
 /// The size before a chunk until it is known. It has leading zeros, as it may, so that nothing is moved to make room.
 const SIZE: &[u8] = b"0000";
 
+/// What stands after the size of a chunk, and after the chunk.
+pub(super) const AFTER: &[u8] = b"\r\n";
+
 /// Appends one chunk with what `encode` writes; nothing if it writes nothing, which would be the end of the stream.
 pub(super) fn write(target: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) {
     let start = target.len();
@@ -35,6 +38,13 @@ pub(super) fn write(target: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) {
     target.extend_from_slice(b"\r\n");
 }
 
+/// Appends what stands before a chunk of that many bytes; `AFTER` stands after it.
+pub(super) fn begin(target: &mut Vec<u8>, length: usize) {
+    let digits = (usize::BITS - length.leading_zeros()).div_ceil(4).max(SIZE.len() as u32);
+    target.extend((0..digits).rev().map(|place| b"0123456789abcdef"[length >> (4 * place) & 15]));
+    target.extend_from_slice(AFTER);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +65,11 @@ mod tests {
             write(&mut target, |target| target.extend_from_slice(&content));
             let expected = [b"before", size.as_bytes(), b"\r\n", &content, b"\r\n"].concat();
             assert!(target == expected, "{length}: {:?}", String::from_utf8_lossy(&target[..20.min(target.len())]));
+            let mut target = b"before".to_vec();
+            begin(&mut target, length);
+            target.extend_from_slice(&content);
+            target.extend_from_slice(AFTER);
+            assert!(target == expected, "{length}, known before");
         }
         let mut target = b"before".to_vec();
         write(&mut target, |_| {});

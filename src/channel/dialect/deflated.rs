@@ -1,14 +1,13 @@
 //! Messages into batches, compressed where the encoding says so: once for all members that share it.
 
-use super::{Encoding, Event, object};
+use super::shared::Shared;
+use super::{Encoding, Event, raw};
 use crate::channel::log::EntryRef;
 use crate::proto::batch::{BatchKey, Batches};
 use crate::proto::deflate::Deflater;
+use crate::proto::extension::Window;
 use crate::proto::frame::{Opcode, write_compressed_header};
 use crate::proto::message::Kind;
-
-/// A buffer that is larger than this is not kept for the next message, in bytes.
-const KEPT: usize = 64 * 1024;
 
 /// A longer message is sent as it is, in bytes: to compress it would take more than a few milliseconds, and everybody would wait
 /// for that. RFC 7692 leaves the choice for each message.
@@ -23,22 +22,34 @@ const MESSAGE: usize = 400;
 /// What it takes to compress a byte, in nominal nanoseconds.
 const NANOSECONDS: u64 = 50;
 
-/// Writes messages in the words of an encoding, and compresses those that are long enough, and not too long.
+/// What it takes to write a byte in the words of a dialect, before it is escaped, in nominal nanoseconds.
+const WRITTEN: u64 = 2;
+
+/// Bytes that are copied in a nominal nanosecond.
+const COPIED: u64 = 4;
+
+/// Writes events in the words of an encoding, once for all that share them, and compresses messages that are long enough, and not
+/// too long.
 #[derive(Debug)]
 pub struct Encoder {
     deflater: Deflater,
-    text: Vec<u8>,
+    shared: Shared,
+    /// Whether the next events are the same one, in several encodings.
+    is_shared: bool,
     least: usize,
     /// Bytes that this turn has compressed so far.
     compressed: usize,
     /// Bytes that were compressed since `take_cost`.
     counted: usize,
+    /// Bytes that were copied since.
+    copied: usize,
 }
 
 impl Encoder {
     /// An encoder that compresses what has at least `least` bytes, where the peer wants it compressed.
     pub fn new(least: usize) -> Encoder {
-        Encoder { deflater: Deflater::default(), text: Vec::new(), least, compressed: 0, counted: 0 }
+        let (deflater, shared) = (Deflater::default(), Shared::default());
+        Encoder { deflater, shared, is_shared: false, least, compressed: 0, counted: 0, copied: 0 }
     }
 
     /// A turn begins: as much may be compressed as in any.
@@ -46,9 +57,20 @@ impl Encoder {
         self.compressed = 0;
     }
 
-    /// What compression has taken since the last call, in nominal nanoseconds.
+    /// What it has taken to write and to compress since the last call, in nominal nanoseconds.
     pub fn take_cost(&mut self) -> u64 {
-        std::mem::take(&mut self.counted) as u64 * NANOSECONDS
+        let (written, copied) = self.shared.take_counts();
+        let copied = copied + std::mem::take(&mut self.copied);
+        std::mem::take(&mut self.counted) as u64 * NANOSECONDS + written as u64 * WRITTEN + copied as u64 / COPIED
+    }
+
+    /// From now on one event is told in several encodings, if there are several: `false` ends that.
+    #[inline]
+    pub fn share(&mut self, is_shared: bool) {
+        if is_shared || self.is_shared {
+            self.shared.clear();
+            self.is_shared = is_shared;
+        }
     }
 
     /// What was compressed so far.
@@ -65,52 +87,77 @@ impl Encoder {
         batches: &mut Batches,
         key: BatchKey,
     ) {
-        if self.append_compressed(encoding, event, entry, batches, key).is_none() {
-            let payload = encoding.by_reference(entry, readers);
-            batches.append_logged(key, payload.unwrap_or_default(), |bytes| {
-                encoding.encode_around(event, payload.is_some(), bytes);
-            });
+        let plain = encoding.plain();
+        if let Some(window) = encoding.window()
+            && self.append_compressed((plain, window), event, entry, batches, key)
+        {
+            return;
+        }
+        match plain {
+            Encoding::Raw => {
+                let payload = encoding.by_reference(entry, readers);
+                self.copied += if payload.is_some() { 0 } else { entry.payload_len() };
+                batches.append_logged(key, payload.unwrap_or_default(), |bytes| {
+                    raw::encode(event, payload.is_some(), bytes);
+                });
+            }
+            // What was to be compressed is written already.
+            _ if self.is_shared || encoding != plain => {
+                self.shared.append(plain, event, batches, key, true);
+                self.end_event();
+            }
+            _ => {
+                self.shared.count(true, event);
+                batches.append_logged(key, &[], |bytes| plain.encode(event, bytes));
+            }
         }
     }
 
-    /// None if it is to be sent as it is.
+    /// Appends an event that is no message to a batch.
+    pub fn append_notice(&mut self, encoding: Encoding, event: &Event<'_>, batches: &mut Batches, key: BatchKey) {
+        self.shared.append(encoding, event, batches, key, false);
+        self.end_event();
+    }
+
+    fn end_event(&mut self) {
+        if !self.is_shared {
+            self.shared.clear();
+        }
+    }
+
+    /// Returns false if it is to be sent as it is.
     fn append_compressed(
         &mut self,
-        encoding: Encoding,
+        (plain, window): (Encoding, Window),
         event: &Event<'_>,
         entry: EntryRef<'_>,
         batches: &mut Batches,
         key: BatchKey,
-    ) -> Option<()> {
-        let window = encoding.window()?;
+    ) -> bool {
         let whole;
-        let (opcode, payload) = match encoding.plain() {
+        let (opcode, payload) = match plain {
             Encoding::Json => {
-                self.text.clear();
-                object::write_event(&mut self.text, event);
-                (Opcode::Text, self.text.as_slice())
+                self.shared.write_object(event);
+                (Opcode::Text, self.shared.object())
             }
+            _ if entry.payload_len() > MAX_COMPRESSED => return false,
             _ => {
                 whole = entry.payload();
                 (if entry.kind == Kind::Text { Opcode::Text } else { Opcode::Binary }, &*whole)
             }
         };
-        let is_compressed = (self.least..=MAX_COMPRESSED).contains(&payload.len()) && self.compressed < MAX_TURN;
-        if is_compressed {
-            self.compressed += MESSAGE + payload.len();
-            self.counted += MESSAGE + payload.len();
+        if !(self.least..=MAX_COMPRESSED).contains(&payload.len()) || self.compressed >= MAX_TURN {
+            return false;
         }
-        let compressed = if is_compressed { self.deflater.deflate(window, payload) } else { None };
-        let appended = compressed.map(|compressed| {
-            batches.append_logged(key, &[], |bytes| {
-                write_compressed_header(bytes, opcode, compressed.len());
-                bytes.extend_from_slice(compressed);
-            });
+        self.compressed += MESSAGE + payload.len();
+        self.counted += MESSAGE + payload.len();
+        let Some(compressed) = self.deflater.deflate(window, payload) else { return false };
+        batches.append_logged(key, &[], |bytes| {
+            write_compressed_header(bytes, opcode, compressed.len());
+            bytes.extend_from_slice(compressed);
         });
-        if self.text.capacity() > KEPT {
-            self.text = Vec::new();
-        }
-        appended
+        self.end_event();
+        true
     }
 }
 
@@ -146,7 +193,8 @@ mod tests {
         assert_eq!(compressed(&mut encoder, 1, MAX_COMPRESSED), 1);
         let more = compressed(&mut encoder, 1000, 256);
         assert!((20..30).contains(&more), "{more} more in one turn");
-        assert_eq!(encoder.take_cost(), (encoder.compressed as u64) * NANOSECONDS);
+        let copied = 255 + (1000 - more) * 256;
+        assert_eq!(encoder.take_cost(), encoder.compressed as u64 * NANOSECONDS + copied / COPIED);
         encoder.begin_turn();
         assert_eq!((compressed(&mut encoder, 1, 256), encoder.take_cost()), (1, 656 * NANOSECONDS));
     }

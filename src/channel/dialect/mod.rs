@@ -13,6 +13,7 @@ mod ndjson;
 mod object;
 pub mod poll;
 mod raw;
+mod shared;
 pub mod sse;
 #[cfg(test)]
 mod sse_parser;

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::command::Ref;
-use super::{Event, MemberName};
+use super::{Context, Event, MemberName};
 use crate::channel::log::{EntryRef, Lost, LostReason};
 use crate::channel::member_id::MemberId;
 use crate::channel::position::Position;
@@ -23,6 +23,11 @@ pub(super) struct Object<'t> {
 impl<'t> Object<'t> {
     pub(super) fn open(target: &'t mut Vec<u8>) -> Object<'t> {
         target.push(b'{');
+        Object { target, empty: true }
+    }
+
+    /// The rest of an object, after the brace or the comma.
+    fn after_comma(target: &'t mut Vec<u8>) -> Object<'t> {
         Object { target, empty: true }
     }
 
@@ -176,11 +181,7 @@ pub(super) fn expected_length(event: &Event<'_>) -> usize {
 pub(super) fn write_event(target: &mut Vec<u8>, event: &Event<'_>) {
     match *event {
         Event::Message { context, entry } => {
-            let mut object = Object::typed(target, "message");
-            object.text("channel", context.channel);
-            object.position(context.position);
-            object.entry(entry);
-            object.close();
+            write_message(target, context, entry);
         }
         Event::Direct { entry } => {
             let mut object = Object::typed(target, "message");
@@ -202,6 +203,28 @@ pub(super) fn write_event(target: &mut Vec<u8>, event: &Event<'_>) {
         }
         Event::Heartbeat => {}
     }
+}
+
+/// What the object of a message begins with, before what an item of a list has, too.
+fn write_head(target: &mut Vec<u8>, channel: &str) {
+    Object::typed(target, "message").text("channel", channel);
+}
+
+/// The object of a message from its position on, to its end.
+pub(super) fn write_item(target: &mut Vec<u8>, context: Context<'_>, entry: EntryRef<'_>) {
+    let mut rest = Object::after_comma(target);
+    rest.position(context.position);
+    rest.entry(entry);
+    rest.close();
+}
+
+/// As `write_event`, of a channel's message; returns where `write_item` begins.
+pub(super) fn write_message(target: &mut Vec<u8>, context: Context<'_>, entry: EntryRef<'_>) -> usize {
+    write_head(target, context.channel);
+    target.push(b',');
+    let item = target.len();
+    write_item(target, context, entry);
+    item
 }
 
 /// What is told to one connection alone.
@@ -261,6 +284,13 @@ fn write_presence(target: &mut Vec<u8>, kind: &str, channel: &str, members: &[Me
     object.close();
 }
 
+/// The payload of a message of bytes, in Base64, out of its object, where it is the last field.
+pub(super) fn base64_in<'o>(object: &'o [u8], entry: EntryRef<'_>) -> &'o [u8] {
+    let length = entry.payload_len().div_ceil(3) * 4;
+    let fields = object.strip_suffix(b"\"}").unwrap_or_default();
+    fields.get(fields.len().saturating_sub(length)..).unwrap_or_default()
+}
+
 /// `EPOCH.OFFSET`, which needs no escaping anywhere.
 pub(super) fn write_position(target: &mut Vec<u8>, position: Position) {
     target.extend_from_slice(position.epoch.as_str().as_bytes());
@@ -269,7 +299,7 @@ pub(super) fn write_position(target: &mut Vec<u8>, position: Position) {
 }
 
 /// Base64 in the standard alphabet, padded (RFC 4648 §4), without a buffer of its own.
-pub(super) fn write_base64(target: &mut Vec<u8>, bytes: &[u8]) {
+fn write_base64(target: &mut Vec<u8>, bytes: &[u8]) {
     let start = target.len();
     target.resize(start + bytes.len().div_ceil(3) * 4, 0);
     let room = target.get_mut(start..).unwrap_or_default();

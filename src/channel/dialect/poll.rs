@@ -24,8 +24,6 @@ pub(super) fn encode(event: &Event<'_>, target: &mut Vec<u8>) {
     let Event::Message { context, entry } = *event else { return };
     target.reserve(object::expected_length(event));
     target.push(b',');
-    let mut object = Object::open(target);
-    object.position(context.position);
-    object.entry(entry);
-    object.close();
+    target.push(b'{');
+    object::write_item(target, context, entry);
 }

@@ -1,0 +1,170 @@
+//! Compressed messages made whole (RFC 7692 §7.2.2): what is small at once, and what is large in pieces, so that no step takes
+//! long. Only one large message is under way at a time, since each takes memory; the others wait in the order of their coming.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::event::{ConnectionId, Event};
+use super::reason::Cause;
+use super::slots::flag;
+use super::{Broker, cost};
+use crate::proto::decoder::invalid_text;
+use crate::proto::deflate::{Inflater, Inflating, Piece};
+use crate::proto::frame::Failure;
+use crate::proto::message::{Kind, Message};
+
+/// What is done in one step.
+const PIECE: Piece = Piece { taken: 16 * 1024, made: 128 * 1024 };
+
+/// A large message of a connection, which is not read from until that is whole.
+#[derive(Debug)]
+pub enum Compressed {
+    /// Others are before it.
+    Waits(Kind, Vec<u8>),
+    /// A part of it is made.
+    Begun(Kind, Inflating),
+}
+
+impl Compressed {
+    /// Bytes of memory, but for itself.
+    pub(super) fn memory(&self) -> usize {
+        match self {
+            Compressed::Waits(_, payload) => payload.capacity(),
+            Compressed::Begun(_, inflating) => inflating.memory(),
+        }
+    }
+}
+
+/// Whose large messages are made whole: the first is under way.
+#[derive(Debug, Default)]
+pub(super) struct Inflations {
+    inflater: Inflater,
+    waiting: VecDeque<ConnectionId>,
+}
+
+impl Broker {
+    /// Makes a message whole that has arrived, or begins to.
+    pub(super) fn inflate(&mut self, slot: u32, kind: Kind, payload: Vec<u8>) {
+        match self.begin_inflating(slot, payload) {
+            Ok((inflating, true)) => self.finish_inflating(slot, kind, inflating),
+            Ok((inflating, false)) => {
+                let id = self.slots.id(slot);
+                let compressed = if self.inflations.waiting.is_empty() {
+                    self.resumed.push(id);
+                    Compressed::Begun(kind, inflating)
+                } else {
+                    Compressed::Waits(kind, self.inflations.inflater.give_up(inflating))
+                };
+                self.inflations.waiting.push_back(id);
+                let Some((hot, cold)) = self.slots.both(slot) else { return };
+                hot.set(flag::INFLATES);
+                cold.extras.get_or_insert_default().compressed = Some(Box::new(compressed));
+            }
+            Err(failure) => self.fail(slot, Cause::of(&failure), &failure),
+        }
+    }
+
+    /// Goes on with the large message of a connection, if it has one: one step. Returns false if it has none.
+    pub(super) fn go_on_inflating(&mut self, id: ConnectionId) -> bool {
+        let Some(slot) = self.slots.live(id).filter(|&slot| self.slots.hot(slot).has(flag::INFLATES)) else {
+            return false;
+        };
+        if self.inflations.waiting.front() != Some(&id) {
+            return true;
+        }
+        let compressed = self.slots.cold(slot).and_then(|cold| cold.extras.as_mut()?.compressed.take());
+        let (kind, made) = match compressed.map(|compressed| *compressed) {
+            Some(Compressed::Waits(kind, payload)) => (kind, self.begin_inflating(slot, payload)),
+            Some(Compressed::Begun(kind, inflating)) => (kind, self.make_piece(slot, inflating)),
+            None => return false,
+        };
+        match made {
+            Ok((inflating, false)) => {
+                if let Some(cold) = self.slots.cold(slot) {
+                    let compressed = Box::new(Compressed::Begun(kind, inflating));
+                    cold.extras.get_or_insert_default().compressed = Some(compressed);
+                }
+                self.resumed.push(id);
+            }
+            Ok((inflating, true)) => {
+                self.stop_inflating(slot);
+                self.resumed.push(id);
+                self.excuse(id);
+                self.finish_inflating(slot, kind, inflating);
+            }
+            Err(failure) => {
+                self.stop_inflating(slot);
+                self.fail(slot, Cause::of(&failure), &failure);
+            }
+        }
+        self.account(slot);
+        true
+    }
+
+    fn begin_inflating(&mut self, slot: u32, payload: Vec<u8>) -> Result<(Inflating, bool), Failure> {
+        let earlier = self.slots.cold(slot).and_then(|cold| cold.extras.as_ref()?.earlier.as_deref());
+        let inflating = self.inflations.inflater.begin(payload, earlier)?;
+        self.make_piece(slot, inflating)
+    }
+
+    /// Returns whether the message is whole.
+    fn make_piece(&mut self, slot: u32, mut inflating: Inflating) -> Result<(Inflating, bool), Failure> {
+        let earlier = self.slots.cold(slot).and_then(|cold| cold.extras.as_ref()?.earlier.as_deref());
+        let before = inflating.progress();
+        let result = inflating.go_on(self.limits.max_message, earlier, PIECE);
+        let (taken, made) = inflating.progress();
+        self.spent += cost::inflated(taken - before.0, made - before.1);
+        Ok((inflating, result?))
+    }
+
+    fn finish_inflating(&mut self, slot: u32, kind: Kind, inflating: Inflating) {
+        let id = self.slots.id(slot);
+        let Some(cold) = self.slots.cold(slot) else { return };
+        let earlier = cold.extras.as_mut().and_then(|extras| extras.earlier.as_deref_mut());
+        let bytes = self.inflations.inflater.finish(inflating, earlier);
+        cold.tidy();
+        match Message::from_bytes(kind, Bytes::from(bytes)).ok_or(invalid_text()) {
+            Ok(message) => {
+                self.counters.messages_received += 1;
+                self.made_bytes += message.len();
+                self.events.push_back(Event::Message(id, message));
+            }
+            Err(failure) => self.fail(slot, Cause::of(&failure), &failure),
+        }
+    }
+
+    /// The large message of a connection is whole, or is not wanted any more: the next one goes on.
+    pub(super) fn stop_inflating(&mut self, slot: u32) {
+        let hot = self.slots.hot(slot);
+        if !hot.has(flag::INFLATES) {
+            return;
+        }
+        hot.clear(flag::INFLATES);
+        let id = self.slots.id(slot);
+        let compressed = self.slots.cold(slot).and_then(|cold| cold.extras.as_mut()?.compressed.take());
+        if let Some(Compressed::Begun(_, inflating)) = compressed.map(|compressed| *compressed) {
+            self.inflations.inflater.give_up(inflating);
+        }
+        let was_first = self.inflations.waiting.front() == Some(&id);
+        self.inflations.waiting.retain(|&other| other != id);
+        if was_first {
+            self.resumed.extend(self.inflations.waiting.front());
+        }
+    }
+
+    /// Panics if somebody's message is not made whole, or more than one at a time: for tests.
+    pub(super) fn assert_inflations(&self) {
+        let mut waiting = 0;
+        for (slot, hot, cold) in self.slots.iter().filter(|(_, hot, _)| !hot.has(flag::ENDED)) {
+            let compressed = cold.extras.as_ref().and_then(|extras| extras.compressed.as_deref());
+            assert_eq!(hot.has(flag::INFLATES), compressed.is_some(), "slot {slot}: a large message, or none");
+            let place = self.inflations.waiting.iter().position(|&id| id == self.slots.id(slot));
+            assert_eq!(place.is_some(), compressed.is_some(), "slot {slot}: a large message that nobody makes whole");
+            let is_begun = matches!(compressed, Some(Compressed::Begun(..)));
+            assert!(!is_begun || place == Some(0), "slot {slot}: more than one message is under way");
+            waiting += usize::from(place.is_some());
+        }
+        assert_eq!(waiting, self.inflations.waiting.len(), "somebody who is gone waits");
+    }
+}
