@@ -47,7 +47,7 @@ impl Pieces {
 
     /// All of it, which holds no more memory than it is long: in one if it is in one already, or else as it came.
     pub fn into_bytes(self) -> Result<Bytes, Vec<Bytes>> {
-        let last = Bytes::from(self.last.into_boxed_slice());
+        let last = Bytes::from(fitted(self.last));
         if self.full.is_empty() {
             return Ok(last);
         }
@@ -59,7 +59,7 @@ impl Pieces {
     /// All of it in one, which holds no more memory than it is long.
     pub fn join(mut self) -> Box<[u8]> {
         if self.full.is_empty() {
-            return self.last.into_boxed_slice();
+            return fitted(self.last);
         }
         let mut whole = Vec::with_capacity(self.len());
         self.full.push(self.last);
@@ -69,10 +69,31 @@ impl Pieces {
     }
 }
 
+/// The same bytes in memory of just that size, for as long as they are kept. What has grown moves: if it only shrank, what is let go
+/// would leave places that are a little too small for what grows next, and the heap would be twice as large as what is in it.
+fn fitted(bytes: Vec<u8>) -> Box<[u8]> {
+    if bytes.len() == bytes.capacity() { bytes.into_boxed_slice() } else { Box::from(bytes.as_slice()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::proto::testing::Random;
+
+    /// Bodies that came a little at a time took twice the memory that histories counted.
+    #[test]
+    fn what_has_grown_is_kept_elsewhere_in_memory_of_its_size() {
+        for joins in [true, false] {
+            let mut pieces = Pieces::default();
+            for byte in 0..200 {
+                pieces.room(1, 100).push(byte);
+            }
+            assert!(pieces.last.capacity() > 200);
+            let before = pieces.last.as_ptr();
+            let all = if joins { Bytes::from(pieces.join()) } else { pieces.into_bytes().expect("one piece") };
+            assert!(all.len() == 200 && all.as_ptr() != before);
+        }
+    }
 
     #[test]
     fn what_comes_out_is_what_went_in_and_little_is_reserved() {
