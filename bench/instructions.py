@@ -31,7 +31,7 @@ LOADS = ["broadcast", "burst", "echo", "schedule", "visits"]
 # What a slow machine is taken to do in a nanosecond, and the longest that a step may take, in milliseconds.
 INSTRUCTIONS, LONGEST = 3, 5
 # Known to take longer, in milliseconds: see "What a step costs" in docs/internals.md.
-LONGER = {"post_lines": 15.5, "publish_lines": 6.5}
+LONGER = {"publish_lines": 6.5}
 # The costs of src/broker/cost.rs are right within this factor, for what takes more than that many milliseconds; but for what the
 # kernel does most of, which is not counted here, for plain copies, and for what another broker than the bench's does.
 FACTOR, LITTLE = 2, 0.05

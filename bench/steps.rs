@@ -188,7 +188,7 @@ fn all_kinds(stage: &mut Stage, channel: &str) {
 /// As the relay does it, with each line as long as fits and as bad as can be.
 fn post_lines(stage: &mut Stage) {
     all_kinds(stage, "/lines");
-    let body = Bytes::from(format!("{}\n", WORST.repeat(511)).repeat(2048));
+    let body = Bytes::from(format!("{}\n", WORST.repeat(511)).repeat(512));
     let asker = stage.open();
     measure(stage, |stage| {
         for line in body.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {

@@ -21,6 +21,10 @@ pub const MAX_VISIT: u64 = 50_000;
 /// As long as a turn has read less, in bytes, those who have more are read again: larger batches take fewer writes.
 pub const READ_AGAIN: usize = 256 * 1024;
 
+/// What a frame or a request counts for there besides its bytes: so one that sends a great many small messages is read no more often
+/// in a turn than one that sends a few large ones.
+const FRAME: usize = 64;
+
 /// One whose visits have cost no more lately wants little, in microseconds.
 const LITTLE: u8 = 20;
 
@@ -321,6 +325,7 @@ impl Schedule {
             broker.stash(reading.id, rest);
             broker.spend(cost::copied(rest.len()));
         }
+        self.read_bytes += reading.frames * FRAME;
         let spent = broker.spent() - reading.began;
         self.queues.charge(reading.tier, spent);
         let (more, now) = (reading.more || !rest.is_empty(), broker.now());

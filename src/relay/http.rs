@@ -11,6 +11,7 @@ use crate::broker::followers::{StreamFormat, stream_head};
 use crate::channel::log::{From, MemberId};
 use crate::channel::name::{BadName, ChannelName, NameError};
 use crate::channel::position::Position;
+use crate::limits::{Limits, show_size};
 use crate::page;
 use crate::proto::batch::LARGE_FOR_FEW;
 use crate::proto::http::{
@@ -29,9 +30,13 @@ const HTML: &str = "text/html; charset=utf-8";
 /// The longest name that a sender may give itself, in bytes.
 const MAX_NAME: usize = 64;
 
-/// What one line of a body counts for at the least, in bytes of `max_outbound`: what a dialect writes around it. More lines
-/// than fit so would make every subscriber a slow one, however short they are.
-const AROUND_LINE: usize = 4096;
+/// What one line of a body counts for at the least, in bytes of `max_outbound`. More lines than fit then would make every subscriber
+/// a slow one by what dialects write around them, however short they are, and would take longer than a step may.
+const AROUND_LINE: usize = 16 * 1024;
+
+/// Several lines have together at most such a part of what one message may have: each is written in every dialect by itself, which
+/// is one step.
+const LINES_PART: usize = 4;
 
 /// What a request wants.
 pub(super) fn read(relay: &Relay, server: &Server, exchange: Exchange) -> Intent {
@@ -207,7 +212,7 @@ fn page_answer(page: Page, request: &Request) -> Response {
 }
 
 fn publish(server: &Server, exchange: Exchange, channel: ChannelName) -> Intent {
-    let parsed = messages_of(&exchange, server.limits().max_outbound / AROUND_LINE)
+    let parsed = messages_of(&exchange, server.limits())
         .and_then(|messages| Ok((messages, sender_name(exchange.request())?, left_out(exchange.request())?)));
     match parsed {
         Ok(((message, more), name, except)) => {
@@ -233,9 +238,9 @@ pub(super) fn sender_name(request: &Request) -> Result<Option<Arc<str>>, Refusal
     Ok(Some(Arc::from(&*name)))
 }
 
-/// The messages that a request publishes: its body, byte for byte, or each line of it, of which there are at most
-/// `most_lines`, and may be one. The type decides what they are.
-fn messages_of(exchange: &Exchange, most_lines: usize) -> Result<(Message, Vec<Message>), Refusal> {
+/// The messages that a request publishes: its body, byte for byte, or each line of it. The type decides which, and there may be one
+/// line.
+fn messages_of(exchange: &Exchange, limits: &Limits) -> Result<(Message, Vec<Message>), Refusal> {
     let request = exchange.request();
     let unsupported = |detail: &'static str| Refusal::new(Status(415), "unsupported_media_type", detail);
     if request.header("content-encoding").is_some() {
@@ -247,7 +252,7 @@ fn messages_of(exchange: &Exchange, most_lines: usize) -> Result<(Message, Vec<M
         return Err(unsupported("Send the message itself as the body, not as multipart."));
     }
     if media == "application/x-ndjson" {
-        return lines_of(exchange, most_lines.max(1));
+        return lines_of(exchange, (limits.max_outbound / AROUND_LINE).max(1), limits.max_message / LINES_PART);
     }
     let says_text = media.starts_with("text/") || media == "application/json" || media.ends_with("+json");
     let maybe_text = says_text || media.is_empty() || media == "application/x-www-form-urlencoded";
@@ -259,8 +264,9 @@ fn messages_of(exchange: &Exchange, most_lines: usize) -> Result<(Message, Vec<M
     }
 }
 
-/// Each line that is not empty is one text message, verbatim; all of them or none.
-fn lines_of(exchange: &Exchange, most: usize) -> Result<(Message, Vec<Message>), Refusal> {
+/// Each line that is not empty is one text message, verbatim; all of them or none. There are at most `most`, and of several
+/// at most `most_bytes` in all.
+fn lines_of(exchange: &Exchange, most: usize, most_bytes: usize) -> Result<(Message, Vec<Message>), Refusal> {
     let body = exchange.body();
     let lines = body.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     // A history keeps a large payload by reference, and one line must not keep all of the body.
@@ -269,6 +275,11 @@ fn lines_of(exchange: &Exchange, most: usize) -> Result<(Message, Vec<Message>),
     let messages = lines.filter(|line| !line.is_empty());
     if messages.clone().nth(most).is_some() {
         let detail = format!("Send at most {most} lines at a time; see the broker's --max-outbound.");
+        return Err(Refusal::new(Status(413), "too_many_messages", detail));
+    }
+    if body.len() > most_bytes && messages.clone().nth(1).is_some() {
+        let most = show_size(most_bytes);
+        let detail = format!("Send at most {most} of lines at a time, or one line; see the broker's --max-message.");
         return Err(Refusal::new(Status(413), "too_many_messages", detail));
     }
     let mut messages = messages.map(|line| Message::from_bytes(Kind::Text, part(line)).ok_or_else(not_utf8));

@@ -217,8 +217,8 @@ fn lines_are_published_all_or_none() {
 
 /// A megabyte of empty-handed lines once was a hundred in each dialect, and made all who listened slow.
 #[test]
-fn so_many_lines_and_no_more() {
-    let broker = Broker::start(|config| (config.limits.max_message, config.limits.max_outbound) = (1000, 32 * 1024));
+fn that_many_lines_and_bytes_of_lines_and_no_more() {
+    let broker = Broker::start(|config| (config.limits.max_message, config.limits.max_outbound) = (1000, 128 * 1024));
     let ndjson = "Content-Type: application/x-ndjson\r\n";
     let answer = post(broker.address, "/chat", ndjson, "x\n\n".repeat(8).as_bytes());
     assert_eq!(value(&answer.text(), "count"), "8");
@@ -229,6 +229,15 @@ fn so_many_lines_and_no_more() {
         refused.text()
     );
     assert_eq!(ask(broker.address, get("/chat", "")).text().matches("\"data\"").count(), 8);
+    let lines = |length: usize| format!("{}\n{}\n", "x".repeat(length), "y".repeat(123));
+    assert_eq!(post(broker.address, "/more", ndjson, lines(125).as_bytes()).status, 200);
+    let refused = post(broker.address, "/more", ndjson, lines(126).as_bytes());
+    assert!(refused.is_problem(413, "too_many_messages") && refused.text().contains("250 bytes"), "{}", refused.text());
+    assert_eq!(
+        post(broker.address, "/more", ndjson, "z".repeat(1000).as_bytes()).status,
+        200,
+        "one line is one message"
+    );
 }
 
 #[test]

@@ -303,7 +303,7 @@ pub const ATTACKS: &[Attack] = &[
         name: "ndjson",
         groups: |n, _| {
             let hearing = Group::opened(4, |_, _| upgrade("/lines", ""));
-            vec![hearing, Group::asking(n, 1, post("/lines", NDJSON, &lines(2000, 100)))]
+            vec![hearing, Group::asking(n, 1, post("/lines", NDJSON, &lines(500, 500)))]
         },
         allows: UPLOADS,
         ..PLAIN
@@ -311,7 +311,7 @@ pub const ATTACKS: &[Attack] = &[
     Attack {
         name: "ndjson deflate",
         groups: |n, _| {
-            let post = post("/lines", NDJSON, &lines(3600, 280));
+            let post = post("/lines", NDJSON, &lines(500, 500));
             vec![with_deflate(4, "/lines"), Group::asking(n, 1, post)]
         },
         allows: UPLOADS,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::followers::World;
 use crate::broker::event::{Accept, ConnectionId, Event};
 use crate::broker::reason::Cause;
-use crate::broker::schedule::{Inlet, Pace, ReadOutcome, Schedule};
+use crate::broker::schedule::{Inlet, MAX_FRAMES, Pace, READ_AGAIN, ReadOutcome, Schedule};
 use crate::limits::Limits;
 use crate::proto::http::{Response, Status};
 
@@ -184,6 +184,28 @@ fn many_requests_of_one_are_many_visits() {
         turns += 1;
     }
     assert!((8..40).contains(&turns), "{turns} turns");
+}
+
+/// One socket published 390,000 messages a second, and all that it sent in a turn came before the next turn.
+#[test]
+fn many_small_messages_of_one_are_bounded_in_a_turn_as_their_bytes_are() {
+    let mut all = Loop::new(Pace::default());
+    let [floods, talks] = [all.quick(), all.quick()];
+    let small = frame(b"x");
+    all.say(floods, &small.repeat(100_000));
+    all.say(talks, &small);
+    // 256 KiB, of which each takes 7 bytes and counts for 64 more; and a visit past that.
+    let most = READ_AGAIN / (64 + small.len()) + MAX_FRAMES;
+    let (mut heard, mut turns) = (0, 0);
+    while heard < 100_000 {
+        all.say(talks, &small);
+        let told = all.turn(ALL);
+        let at = told.iter().position(|&id| id == talks);
+        assert!(at.is_some_and(|at| at <= MAX_FRAMES), "after one visit at the latest, not {at:?}");
+        assert!(told.len() <= most + 1, "{} messages in a turn", told.len());
+        (heard, turns) = (heard + told.len() - 1, turns + 1);
+    }
+    assert!(turns >= 100_000 / most, "{turns} turns");
 }
 
 #[test]
