@@ -9,8 +9,8 @@ use super::slots::{Hot, flag};
 use super::{Broker, Io, cost};
 use crate::channel::dialect::Encoding;
 use crate::channel::members::{Member, Open, Walk};
-use crate::proto::batch::{Batch, Batches};
-use crate::proto::outbound::{MAX_SLICES, Range};
+use crate::delivery::batch::{Batch, Batches};
+use crate::delivery::outbound::{MAX_SLICES, Range};
 
 /// What came of writing a range to one connection.
 enum Wrote {

@@ -15,9 +15,9 @@ use crate::channel::dialect::{self, Context, Encoding, poll, sse};
 use crate::channel::log::{From, Lost};
 use crate::channel::members::{Open, Walk};
 use crate::channel::position::Position;
-use crate::proto::batch::BatchKey;
+use crate::delivery::batch::BatchKey;
+use crate::delivery::outbound::Range;
 use crate::proto::http::{Refusal, Request, Response, Status, etag_of, is_unmodified};
-use crate::proto::outbound::Range;
 
 /// In which form a stream tells its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

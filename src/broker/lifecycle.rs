@@ -12,7 +12,7 @@ use super::slots::{Cold, Hot, flag};
 use super::timers::{Tick, ticks};
 use super::{Broker, Joined, cost};
 use crate::channel::dialect::{self, Encoding};
-use crate::proto::batch::LARGE_FOR_FEW;
+use crate::delivery::batch::LARGE_FOR_FEW;
 use crate::proto::close::CloseCode;
 use crate::proto::deflate::Earlier;
 use crate::proto::extension::Deflate;

@@ -5,9 +5,9 @@ use std::io::{self, ErrorKind, IoSlice};
 use super::reason::Cause;
 use super::slots::{Hot, flag};
 use super::{Broker, Io, cost, jobs};
-use crate::proto::batch::Batches;
+use crate::delivery::batch::Batches;
+use crate::delivery::outbound::MAX_SLICES;
 use crate::proto::frame::{Opcode, write_header};
-use crate::proto::outbound::MAX_SLICES;
 
 /// Bytes that one connection is written at a time, before others are: to copy them takes the kernel a good part of a millisecond, and
 /// a few where it has to find the memory first. A burst of 16 messages of 16 KiB fits.

@@ -11,10 +11,10 @@ use super::reason::Cause;
 use super::timers::Tick;
 use crate::channel::dialect::Encoding;
 use crate::channel::members::Memberships;
+use crate::delivery::outbound::Outbound;
 use crate::proto::connection::Connection;
 use crate::proto::deflate::Earlier;
 use crate::proto::extension::Window;
-use crate::proto::outbound::Outbound;
 
 /// Bits of `Hot::flags`.
 pub mod flag {

@@ -26,8 +26,8 @@ use super::makers::{Makers, NOBODY};
 use super::position::{Epoch, Position};
 use super::settings::{ChannelSettings, Retention, Settings};
 use super::slot::{Index, Slot, State, second_of};
+use crate::delivery::batch::Batches;
 use crate::limits::{Limits, LimitsError};
-use crate::proto::batch::Batches;
 
 use places::{OWN, OWN_RECENT};
 

@@ -11,8 +11,8 @@ use crate::broker::followers::{StreamFormat, stream_head};
 use crate::channel::log::{From, MemberId};
 use crate::channel::name::{ChannelName, NameError};
 use crate::channel::position::Position;
+use crate::delivery::batch::LARGE_FOR_FEW;
 use crate::page;
-use crate::proto::batch::LARGE_FOR_FEW;
 use crate::proto::http::{
     METHODS, Refusal, Representation, Request, Response, Start, Status, answer_options, representation, start, wait,
 };

@@ -2,7 +2,7 @@
 
 use super::{Encoding, Event, object};
 use crate::channel::log::EntryRef;
-use crate::proto::batch::{BatchKey, Batches};
+use crate::delivery::batch::{BatchKey, Batches};
 use crate::proto::deflate::Deflater;
 use crate::proto::frame::{Opcode, write_compressed_header};
 use crate::proto::message::Kind;
