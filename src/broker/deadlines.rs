@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
+use super::places::Place;
 use super::reason::Cause;
 use super::slots::{Cold, Hot, flag};
 use super::timers::{Tick, Timer, ticks_of};
 use super::{Broker, cost};
 use crate::limits::Limits;
 use crate::proto::close::CloseCode;
+use crate::proto::connection::MIN_DRAIN_RATE;
 use crate::proto::frame::{Failure, Opcode, write_header};
 use crate::proto::http::{Refusal, Status};
 use crate::proto::text::escape_for_log;
@@ -61,7 +63,7 @@ impl Broker {
     fn wait_for(&mut self, slot: u32) {
         let (now, later) = (self.timers.now(), self.timers.now().after(WAIT));
         let Some((hot, cold)) = self.slots.both(slot) else { return };
-        if cold.connection.is_connecting() && now.is_past(cold.due) {
+        if (cold.connection.is_connecting() || cold.connection.is_draining()) && now.is_past(cold.due) {
             cold.due = later;
         }
         if hot.has(flag::UNFINISHED) && now.is_past(cold.message_due) {
@@ -158,10 +160,24 @@ impl Broker {
             if cold.cause == Some(Cause::Answered) && !hot.outbound.is_empty() {
                 // It still takes its answer: that is the write timeout's business.
                 cold.due = now.after(self.limits.close_timeout);
-            } else {
+            } else if !self.goes_on_sending(slot) {
                 self.end(slot, Cause::PeerVanished);
             }
         }
+    }
+
+    /// Whether a peer that was told why it is sent away still sends, and so fast that it is worth waiting until it reads that: then
+    /// it has as long again. One that takes a place which others wait for has not, nor has anybody in a shutdown.
+    fn goes_on_sending(&mut self, slot: u32) -> bool {
+        let (timeout, later) = (self.limits.close_timeout, self.timers.now().after(self.limits.close_timeout));
+        let may = !self.is_draining();
+        let Some(cold) = self.slots.cold(slot).filter(|cold| may && cold.place == Place::Regular) else { return false };
+        let enough = timeout.as_secs_f64() * f64::from(MIN_DRAIN_RATE);
+        if (cold.connection.take_discarded() as f64) < enough.max(1.0) {
+            return false;
+        }
+        cold.due = later;
+        true
     }
 
     /// The time for a request, or for the next one to begin, is over.

@@ -30,8 +30,11 @@ use crate::limits::Limits;
 
 /// How much is discarded after the end of a connection, in bytes, before it is dropped. It is what a peer may have had on
 /// its way, and not less than the longest upload that somebody tries: it costs a read, and no memory. `close_timeout` ends
-/// it, too.
+/// it, too, for a peer that sends slower than `MIN_DRAIN_RATE`.
 pub const MAX_DRAIN: u32 = 256 * 1024 * 1024;
+
+/// A peer that sends faster, in bytes a second, is still on its way to where it reads: it may go on past `close_timeout`.
+pub const MIN_DRAIN_RATE: u32 = 64 * 1024;
 
 /// How much a peer may send behind a request that is answered with a stream, in bytes: it is discarded.
 pub const MAX_BEHIND_STREAM: u32 = 4 * 1024;
@@ -86,6 +89,8 @@ enum State {
     },
     Draining {
         left: u32,
+        /// What was left when `take_discarded` was asked last.
+        told: u32,
     },
 }
 
@@ -133,7 +138,7 @@ impl Connection {
             State::Asked { .. } => (0, Input::Nothing),
             State::Body(body) => match body.reader.take(input, limits) {
                 Ok((taken, false)) => (taken, Input::Nothing),
-                Ok((taken, true)) => match std::mem::replace(&mut self.state, State::Draining { left: 0 }) {
+                Ok((taken, true)) => match std::mem::replace(&mut self.state, State::Draining { left: 0, told: 0 }) {
                     State::Body(body) => {
                         let (request, body) = (body.request, body.reader.finish());
                         self.state = State::asked(request.held() + body.len());
@@ -158,7 +163,7 @@ impl Connection {
                     (input.len(), Input::CloseAnswered)
                 }
             },
-            State::Streaming { left } | State::Draining { left } => match left.checked_sub(input.len() as u32) {
+            State::Streaming { left } | State::Draining { left, .. } => match left.checked_sub(input.len() as u32) {
                 Some(rest) => {
                     *left = rest;
                     (input.len(), Input::Nothing)
@@ -206,7 +211,7 @@ impl Connection {
     /// Nothing that arrives counts any more: CLOSED, draining.
     pub fn drain(&mut self) {
         if !self.is_draining() {
-            self.state = State::Draining { left: MAX_DRAIN };
+            self.state = State::Draining { left: MAX_DRAIN, told: MAX_DRAIN };
         }
     }
 
@@ -279,6 +284,14 @@ impl Connection {
             State::Asked { held } => *held as usize,
             State::Body(body) => size_of::<Body>() + body.request.held() + body.reader.held(),
             State::Open(decoder) | State::Closing(decoder) => decoder.held(),
+            _ => 0,
+        }
+    }
+
+    /// How many bytes were discarded since this was asked last.
+    pub fn take_discarded(&mut self) -> usize {
+        match &mut self.state {
+            State::Draining { left, told } => (std::mem::replace(told, *left) - *left) as usize,
             _ => 0,
         }
     }

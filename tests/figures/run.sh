@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The broker's figures against their limits: a crate that embeds it, system calls of a burst, memory of channels, a herd
 # that comes back, held polls, publishing by POST beside nginx with nchan, what peers can make it hold beside its budgets,
-# compression, size, start, memory at rest and per connection.
+# when readers of a stream have a message, compression, size, start, memory at rest and per connection.
 #
 #   tests/figures/run.sh [CONNECTIONS]        default 10000, twice one after the other
 #
@@ -25,6 +25,9 @@ python3 tests/figures/rejoin.py "$SLOTCAST_BIN" "$crowd" </dev/null || status=1
 python3 tests/figures/polls.py "$SLOTCAST_BIN" "$crowd" </dev/null || status=1
 python3 tests/figures/posting.py "$SLOTCAST_BIN" </dev/null || status=1
 python3 tests/figures/budgets.py "$SLOTCAST_BIN" </dev/null || status=1
+readers=.tools/clients-venv/bin/python
+[[ -x $readers ]] || readers=python3
+"$readers" tests/figures/streams.py "$SLOTCAST_BIN" </dev/null || status=1
 python3 tests/figures/compression.py "$SLOTCAST_BIN" </dev/null || status=1
 cargo build --release --quiet --example own_loop
 python3 tests/figures/own_loop.py "${CARGO_TARGET_DIR:-target}/release/examples/own_loop" </dev/null || status=1

@@ -211,7 +211,10 @@ impl World {
             let guilty = self.kernel.get(id).is_some_and(|peer| peer.poisoned);
             assert!(guilty, "{id}: failed for what it did not do: {reason:?}");
         }
+        // Of old messages no more is queued than a quarter of what may be unsent.
+        let is_full = self.broker.unsent(id) > self.broker.limits().max_outbound as u64 / 4;
         let behind = match reason.cause {
+            Cause::Application | Cause::ShuttingDown if is_full => Behind::Live,
             Cause::Application | Cause::ShuttingDown => Behind::All,
             Cause::SlowConsumer | Cause::OutboundTotal => Behind::Some,
             _ => Behind::Live,

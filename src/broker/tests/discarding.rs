@@ -9,7 +9,7 @@ use crate::broker::schedule::{Inlet, Pace, ReadOutcome, Schedule};
 use crate::channel::log::From;
 use crate::limits::Limits;
 use crate::proto::close::CloseCode;
-use crate::proto::connection::MAX_DRAIN;
+use crate::proto::connection::{MAX_DRAIN, MIN_DRAIN_RATE};
 use crate::proto::message::Message;
 
 /// A Close frame of a peer.
@@ -35,14 +35,44 @@ fn so_much_is_discarded_and_not_for_longer_than_that() {
     assert!(world.broker.is_live(id));
     world.broker.receive(id, &[0]);
     assert!(!world.broker.is_live(id), "past the limit it goes");
-    let id = closed(&mut world);
-    for (passed, is_live) in [(Duration::from_millis(4900), true), (Duration::from_millis(200), false)] {
-        world.now.instant += passed;
-        world.broker.advance(world.now);
-        world.broker.receive(id, &block);
-        world.broker.expire();
-        assert_eq!(world.broker.is_live(id), is_live, "what it sends gives it no more time");
+}
+
+/// A phone that sends 8 MiB too much at 10 Mbit/s reads why only after seven seconds.
+#[test]
+fn who_still_sends_fast_has_longer() {
+    let second = MIN_DRAIN_RATE as usize;
+    for (each, lives_on) in [(second + second / 16, true), (second / 2, false), (0, false)] {
+        let mut world = World::new(Limits::default());
+        let id = closed(&mut world);
+        for _ in 0..21 {
+            world.broker.receive(id, &vec![0; each]);
+            world.now.instant += Duration::from_secs(1);
+            world.broker.advance(world.now);
+            world.broker.expire();
+        }
+        assert_eq!(world.broker.is_live(id), lives_on, "{each} bytes a second");
+        for _ in 0..6 {
+            world.now.instant += Duration::from_secs(1);
+            world.broker.advance(world.now);
+            world.broker.expire();
+        }
+        assert!(!world.broker.is_live(id), "it sends no more");
     }
+}
+
+/// In a shutdown nobody is waited for longer.
+#[test]
+fn who_sends_fast_does_not_hold_up_a_shutdown() {
+    let mut world = World::new(Limits::default());
+    let id = closed(&mut world);
+    world.broker.shutdown(CloseCode::GOING_AWAY, Duration::from_secs(60));
+    for _ in 0..6 {
+        world.broker.receive(id, &[0; 1 << 20]);
+        world.now.instant += Duration::from_secs(1);
+        world.broker.advance(world.now);
+        world.broker.expire();
+    }
+    assert!(!world.broker.is_live(id));
 }
 
 /// One that was not read from, because it did not read either, is read from when it is closed: it may be sending, and will read
