@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::places::Place;
+use super::admission::Place;
 use super::reason::Cause;
 use super::slots::{Cold, Hot, flag};
 use super::timers::{Tick, Timer, ticks_of};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::places::Place;
+use super::admission::Place;
 use super::reason::Cause;
 use super::slots::flag;
 use super::timers::Tick;
@@ -52,7 +52,7 @@ impl Broker {
 
     /// Whether only those are left that a shutdown does not wait for: operators, and connections that came since it began.
     pub fn only_visitors_left(&self) -> bool {
-        self.slots.len() == self.admins.len() + self.extra.len()
+        self.slots.len() == self.admission.visitors()
     }
 
     pub(super) fn go_on_draining(&mut self) {

@@ -187,7 +187,7 @@ impl Broker {
         let id = self.slots.id(slot);
         if self.slots.hot(slot).has(flag::PROXIED) {
             // The next request may be another's.
-            self.uncount(slot);
+            self.admission.uncount(slot, &mut self.slots);
         }
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         cold.connection.answered(true);
@@ -277,7 +277,7 @@ impl Broker {
             cold.extras = None;
         }
         self.count_inbound(slot);
-        self.uncount(slot);
+        self.admission.uncount(slot, &mut self.slots);
         self.farewell(slot, CloseReason::new(cause, None, ""));
     }
 
@@ -411,7 +411,7 @@ impl Broker {
         for slot in self.ended.split_off(self.ended.len().saturating_sub(most)) {
             if let Some(cold) = self.slots.remove(slot) {
                 self.inbound -= cold.inbound as usize;
-                self.give_place_back(slot, cold.place);
+                self.admission.give_back(slot, cold.place);
                 self.counters.count_closed(cold.cause.unwrap_or(Cause::PeerVanished));
                 drop_socket(slot);
             }

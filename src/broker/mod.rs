@@ -1,7 +1,7 @@
 //! Floor 1: all connections, all channels and every policy, pure. The loop feeds it bytes and time, takes events out,
 //! and hands it a way to write when it flushes; so everything that can be wrong here runs in a simulator.
 
-mod addresses;
+mod admission;
 mod answers;
 mod catching_up;
 mod chunks;
@@ -18,10 +18,10 @@ mod invariants;
 mod jobs;
 mod lifecycle;
 pub mod listing;
+mod makers;
 mod offer;
 mod outcome;
 mod parked;
-mod places;
 mod presence;
 mod pressure;
 mod publish;
@@ -36,8 +36,7 @@ mod tests;
 mod tiers;
 pub mod timers;
 
-use core::net::IpAddr;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Instant;
@@ -56,13 +55,13 @@ use crate::proto::deflate::{Inflater, Stats};
 use crate::proto::forwarded::TrustedProxies;
 use crate::proto::origin::OriginRules;
 
+use admission::Admission;
 use chunks::Chunks;
 use complaints::Complaints;
 use draining::Draining;
 use event::{ConnectionId, Dropped, Event};
 use jobs::{Job, Jobs};
 use parked::Parked;
-use places::Few;
 use reads::Reads;
 use reason::Counters;
 use secret::{Chance, PublicIds, Secret};
@@ -142,8 +141,7 @@ pub struct Broker {
     /// Bytes of the lists of channels of those who are in several.
     memberships: usize,
     counters: Counters,
-    /// Connections by network, as `network_of` has them; empty unless that is limited.
-    addresses: HashMap<IpAddr, u32>,
+    admission: Admission,
     chance: Chance,
     public_ids: PublicIds,
     /// When of which channel something is to be told although nobody comes or goes, in monotonic milliseconds. Invariant:
@@ -153,10 +151,6 @@ pub struct Broker {
     held_leaves: usize,
     /// When the channels are swept next, at the earliest, in monotonic milliseconds.
     sweep_at: u64,
-    /// Connections past `max_connections`, and those that came during a shutdown.
-    extra: Few,
-    /// Connections by listeners for operators.
-    admins: Few,
     complaints: Complaints,
     draining: Option<Draining>,
 }
@@ -193,14 +187,12 @@ impl Broker {
             inbound: 0,
             memberships: 0,
             counters: Counters::default(),
-            addresses: HashMap::new(),
+            admission: Admission::default(),
             chance: Chance::new(secret),
             public_ids: PublicIds::new(secret),
             presence_due: BTreeSet::new(),
             held_leaves: 0,
             sweep_at: 0,
-            extra: Few::default(),
-            admins: Few::default(),
             complaints: Complaints::default(),
             draining: None,
         }

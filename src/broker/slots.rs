@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+use super::admission::Place;
 use super::event::{ConnectionId, Event, Exchange};
-use super::places::Place;
 use super::reason::Cause;
 use super::timers::Tick;
 use crate::channel::dialect::Encoding;
