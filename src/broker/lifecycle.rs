@@ -50,6 +50,7 @@ impl Broker {
         let window = deflate.map(|deflate| deflate.window);
         if let Some(cold) = self.slots.cold(slot) {
             (cold.encoding, cold.window, cold.name) = (accept.encoding, window, accept.name.clone());
+            (cold.grants, cold.is_deaf_to_itself) = (accept.grants, accept.is_deaf_to_itself);
         }
         let joined = match &accept.join {
             None => None,

@@ -41,6 +41,7 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::access::Grants;
 use crate::channel::Channel;
 use crate::channel::dialect::Encoding;
 use crate::channel::dialect::deflated::Encoder;
@@ -277,16 +278,15 @@ impl Broker {
         memberships.iter().filter_map(|membership| self.channels.get(membership.channel)).map(Channel::name)
     }
 
-    /// The embedder's own number for a connection; 0 until it is set.
-    pub fn tag(&self, id: ConnectionId) -> u32 {
-        self.slots.live(id).and_then(|slot| self.slots.get(slot)).map_or(0, |(_, cold)| cold.tag)
+    /// What a connection may do: nothing, once it has gone.
+    pub fn grants(&self, id: ConnectionId) -> Grants {
+        self.slots.live(id).and_then(|slot| self.slots.get(slot)).map_or(Grants::default(), |(_, cold)| cold.grants)
     }
 
-    /// Sets the embedder's own number for a connection.
-    pub fn set_tag(&mut self, id: ConnectionId, tag: u32) {
-        if let Some(cold) = self.slots.live(id).and_then(|slot| self.slots.cold(slot)) {
-            cold.tag = tag;
-        }
+    /// Whether a connection gets back what is published for it.
+    pub fn hears_itself(&self, id: ConnectionId) -> bool {
+        let cold = self.slots.live(id).and_then(|slot| self.slots.get(slot)).map(|(_, cold)| cold);
+        cold.is_some_and(|cold| !cold.is_deaf_to_itself)
     }
 
     /// How many members a channel has.

@@ -9,6 +9,7 @@ use super::admission::Place;
 use super::event::{ConnectionId, Event, Exchange};
 use super::reason::Cause;
 use super::timers::Tick;
+use crate::access::Grants;
 use crate::channel::dialect::Encoding;
 use crate::channel::members::Memberships;
 use crate::delivery::outbound::Outbound;
@@ -129,8 +130,10 @@ pub struct Cold {
     pub armed: Tick,
     /// What it counts for in the inbound budget, in bytes.
     pub inbound: u32,
-    /// The embedder's own.
-    pub tag: u32,
+    /// What it may do, as who let it in has decided.
+    pub grants: Grants,
+    /// It does not get back what is published for it.
+    pub is_deaf_to_itself: bool,
     /// Whether an HTTP request was answered and the connection kept for the next.
     pub kept: bool,
     /// Which place it has.
@@ -187,7 +190,8 @@ impl Cold {
             message_due: now,
             armed: now,
             inbound: 0,
-            tag: 0,
+            grants: Grants::default(),
+            is_deaf_to_itself: false,
             kept: false,
             place: Place::Regular,
             encoding: Encoding::Raw,
