@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::Broker;
+use super::ending::End;
 use super::event::ConnectionId;
 use super::reason::Cause;
 use super::slots::{Slots, flag};
@@ -270,7 +271,7 @@ impl Broker {
         let admins = self.admission.admins.take_leavers(MAX_ADMIN_CONNECTIONS, &self.slots, now);
         for slot in extra.into_iter().chain(admins) {
             if !is_unread(slot) {
-                self.end(slot, Cause::Displaced);
+                self.end(slot, Cause::Displaced, End::Drop);
             }
         }
     }

@@ -10,6 +10,7 @@ pub mod cost;
 mod deadlines;
 mod delivery;
 mod draining;
+mod ending;
 pub mod event;
 mod fan_out;
 pub mod followers;

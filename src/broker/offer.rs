@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 
+use super::ending::End;
 use super::reason::Cause;
 use super::slots::{Hot, flag};
 use super::{Broker, Io, cost, jobs};
@@ -91,7 +92,7 @@ impl Broker {
                     return false;
                 }
                 Err(error) => {
-                    self.end(slot, Cause::of_socket(&error));
+                    self.end(slot, Cause::of_socket(&error), End::Drop);
                     return false;
                 }
             }
@@ -107,7 +108,7 @@ impl Broker {
             return;
         }
         if hot.has(flag::EOF) {
-            return self.end(slot, Cause::PeerVanished);
+            return self.end(slot, Cause::PeerVanished, End::Drop);
         }
         if !hot.has(flag::SHUT) {
             hot.set(flag::SHUT);
