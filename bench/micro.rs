@@ -5,8 +5,8 @@ mod rig;
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 
+use slotcast::delivery::batch::Batches;
 use slotcast::limits::Limits;
-use slotcast::proto::batch::Batches;
 use slotcast::proto::decoder::{Decoder, Step};
 use slotcast::proto::frame::{Opcode, write_header};
 use slotcast::proto::{mask, utf8};

@@ -95,6 +95,8 @@
 //! | [`net`] | sockets |
 //! | [`broker`] | all connections, all channels and every policy; pure |
 //! | [`channel`] | one channel: its log, its members, its name; pure |
+//! | [`access`] | what a connection may do; pure |
+//! | [`delivery`] | what a peer is owed: encoded bytes that many share, and each one's queue; pure |
 //! | [`proto`] | one connection's bytes, HTTP and RFC 6455; pure |
 //! | [`limits`] | every limit that a peer can run into |
 //! | [`page`] | the page that a browser gets, and the module for others |
@@ -103,9 +105,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod broker;
 pub mod channel;
 pub mod config;
+pub mod delivery;
 pub mod handle;
 pub mod limits;
 pub mod net;

@@ -33,12 +33,6 @@ use crate::server::Server;
 use http::Joining;
 use token::PublishToken;
 
-/// The tag of connections that do not want their own messages back.
-const NO_ECHO: u32 = 1;
-
-/// The tag of connections that have shown the publish token, or need none.
-const MAY_PUBLISH: u32 = 2;
-
 /// What somebody wants, through whatever door.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -252,7 +246,7 @@ impl Relay {
             }
             Event::Message(id, message) => {
                 let Some(name) = server.channels_of(id).next() else { return Intent::Nothing };
-                let except = (server.tag(id) & NO_ECHO != 0).then_some(id);
+                let except = (!server.hears_itself(id)).then_some(id);
                 Intent::Publish {
                     door: Door::WebSocket(id),
                     channel: ChannelName::trusted(name),
@@ -304,9 +298,9 @@ impl Relay {
                     warn_of_foreign_protocols(server, &handshake, &channel);
                     accept
                 };
-                let may_publish = if self.lets_publish(handshake.request()) { MAY_PUBLISH } else { 0 };
-                let id = server.accept(handshake, &accept);
-                server.set_tag(id, may_publish | if echo { 0 } else { NO_ECHO });
+                let accept = if echo { accept } else { accept.without_echo() };
+                let accept = accept.grants(self.grants_for(handshake.request()));
+                server.accept(handshake, &accept);
             }
             Intent::Publish { door: Door::Http(exchange), channel, .. }
                 if http::is_unmet(server, &exchange, &channel) =>

@@ -8,9 +8,9 @@ use super::{Broker, cost};
 use crate::channel::dialect::Event;
 use crate::channel::log::{Lost, LostReason};
 use crate::channel::position::Position;
+use crate::delivery::batch::BatchKey;
+use crate::delivery::outbound::Range;
 use crate::limits::SlowConsumer;
-use crate::proto::batch::BatchKey;
-use crate::proto::outbound::Range;
 
 impl Broker {
     /// Queues the next chunk of log for the first membership that catches up. Ok(false) if none does; Err if what it

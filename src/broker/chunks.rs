@@ -7,7 +7,7 @@ use crate::channel::Channel;
 use crate::channel::dialect::deflated::Encoder;
 use crate::channel::dialect::{Context, Encoding, Event};
 use crate::channel::position::{Epoch, Position};
-use crate::proto::batch::{BatchKey, Batches};
+use crate::delivery::batch::{BatchKey, Batches};
 
 /// How much encoded log one who catches up takes at a time, in bytes.
 pub(super) const CHUNK: u32 = 64 * 1024;

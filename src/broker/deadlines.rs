@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::places::Place;
+use super::admission::Place;
+use super::ending::End;
 use super::reason::Cause;
 use super::slots::{Cold, Hot, flag};
 use super::timers::{Tick, Timer, ticks_of};
@@ -133,7 +134,7 @@ impl Broker {
         let (now, held, parked) = (self.timers.now(), self.is_held(slot), self.is_parked(slot));
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         if hot.has(flag::BLOCKED) && now.is_past(hot.write_due) {
-            return self.end(slot, Cause::WriteTimeout);
+            return self.end(slot, Cause::WriteTimeout, End::Drop);
         }
         if cold.connection.is_connecting() {
             if now.is_past(cold.due) {
@@ -161,7 +162,7 @@ impl Broker {
                 // It still takes its answer: that is the write timeout's business.
                 cold.due = now.after(self.limits.close_timeout);
             } else if !self.goes_on_sending(slot) {
-                self.end(slot, Cause::PeerVanished);
+                self.end(slot, Cause::PeerVanished, End::Drop);
             }
         }
     }
@@ -190,9 +191,9 @@ impl Broker {
             return;
         }
         if idle {
-            self.end(slot, Cause::KeepAliveTimeout);
+            self.end(slot, Cause::KeepAliveTimeout, End::Drop);
         } else if cold.connection.is_silent() {
-            self.end(slot, Cause::HandshakeTimeout);
+            self.end(slot, Cause::HandshakeTimeout, End::Drop);
         } else {
             self.answer_late(slot);
         }
@@ -253,7 +254,7 @@ impl Broker {
         }
         if hot.has(flag::PINGED) {
             if now.is_past(cold.due) {
-                self.end(slot, Cause::PongTimeout);
+                self.end(slot, Cause::PongTimeout, End::Drop);
             }
         } else if now.is_past(hot.heard.after(self.limits.ping_interval)) {
             hot.set(flag::PINGED);

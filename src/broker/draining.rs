@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::places::Place;
+use super::admission::Place;
+use super::ending::{End, Owed};
 use super::reason::Cause;
 use super::slots::flag;
 use super::timers::Tick;
@@ -52,7 +53,7 @@ impl Broker {
 
     /// Whether only those are left that a shutdown does not wait for: operators, and connections that came since it began.
     pub fn only_visitors_left(&self) -> bool {
-        self.slots.len() == self.admins.len() + self.extra.len()
+        self.slots.len() == self.admission.visitors()
     }
 
     pub(super) fn go_on_draining(&mut self) {
@@ -71,7 +72,7 @@ impl Broker {
                     self.draining.iter_mut().for_each(|draining| draining.next = now);
                     return;
                 }
-                self.end(slot, Cause::ShuttingDown);
+                self.end(slot, Cause::ShuttingDown, End::Drop);
             }
             return;
         }
@@ -113,11 +114,10 @@ impl Broker {
         let (held, parked) = (self.is_held(slot), self.is_parked(slot));
         let Some(cold) = self.slots.cold(slot) else { return };
         if cold.connection.is_open() {
-            self.settle_all(slot);
-            self.say_close(slot, Cause::ShuttingDown, code, Cause::ShuttingDown.as_str());
+            let reason = Cause::ShuttingDown.as_str();
+            self.end(slot, Cause::ShuttingDown, End::Close(Owed::All, code, reason));
         } else if cold.connection.is_streaming() {
-            self.settle_all(slot);
-            self.end_stream(slot, Cause::ShuttingDown);
+            self.end(slot, Cause::ShuttingDown, End::Stream(Owed::All));
         } else if held {
             self.answer_held(slot);
         } else if cold.has_begun() {
@@ -128,7 +128,7 @@ impl Broker {
                 self.count_inbound(slot);
             }
         } else if cold.connection.is_connecting() {
-            self.end_behind_answers(slot, Cause::ShuttingDown);
+            self.end(slot, Cause::ShuttingDown, End::AfterQueued);
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::reason::CloseReason;
+use crate::access::Grants;
 use crate::channel::dialect::{Encoding, JSON_DIALECT};
 use crate::channel::log::From;
 use crate::proto::handshake::Upgrade;
@@ -196,6 +197,8 @@ pub struct Accept {
     pub(crate) encoding: Encoding,
     pub(crate) name: Option<Arc<str>>,
     pub(crate) lossy: bool,
+    pub(crate) is_deaf_to_itself: bool,
+    pub(crate) grants: Grants,
 }
 
 impl Accept {
@@ -214,6 +217,20 @@ impl Accept {
     #[must_use]
     pub fn lossy(mut self) -> Accept {
         self.lossy = true;
+        self
+    }
+
+    /// It does not get back what the relay publishes for it.
+    #[must_use]
+    pub fn without_echo(mut self) -> Accept {
+        self.is_deaf_to_itself = true;
+        self
+    }
+
+    /// What it may do from now on.
+    #[must_use]
+    pub(crate) fn grants(mut self, grants: Grants) -> Accept {
+        self.grants = grants;
         self
     }
 

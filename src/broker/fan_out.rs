@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 
+use super::ending::End;
 use super::jobs::{self, Job, Jobs};
 use super::offer::MOST_AT_ONCE;
 use super::reason::Cause;
@@ -9,8 +10,8 @@ use super::slots::{Hot, flag};
 use super::{Broker, Io, cost};
 use crate::channel::dialect::Encoding;
 use crate::channel::members::{Member, Open, Walk};
-use crate::proto::batch::{Batch, Batches};
-use crate::proto::outbound::{MAX_SLICES, Range};
+use crate::delivery::batch::{Batch, Batches};
+use crate::delivery::outbound::{MAX_SLICES, Range};
 
 /// What came of writing a range to one connection.
 enum Wrote {
@@ -160,7 +161,7 @@ impl Broker {
     fn end_or_block(&mut self, troubled: Vec<(u32, Wrote)>) {
         for (slot, wrote) in troubled {
             match wrote {
-                Wrote::Broken => self.end(slot, Cause::Reset),
+                Wrote::Broken => self.end(slot, Cause::Reset, End::Drop),
                 _ => self.block(slot, true),
             }
         }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::ending::End;
 use super::event::{ConnectionId, Event, Exchange};
 use super::reason::{Cause, CloseReason};
 use super::slots::flag;
@@ -15,9 +16,9 @@ use crate::channel::dialect::{self, Context, Encoding, poll, sse};
 use crate::channel::log::{From, Lost};
 use crate::channel::members::{Open, Walk};
 use crate::channel::position::Position;
-use crate::proto::batch::BatchKey;
+use crate::delivery::batch::BatchKey;
+use crate::delivery::outbound::Range;
 use crate::proto::http::{Precondition, Refusal, Request, Response, Status, etag_of, precondition};
-use crate::proto::outbound::Range;
 
 /// Those who wait are answered at once when another comes, if that costs no more; see `hold`.
 const FEW_ANSWERS: u64 = 64 * cost::ANSWER;
@@ -167,7 +168,7 @@ impl Broker {
                 response.encode_for(&exchange.request)
             }
         };
-        self.answer(slot, cause, &response);
+        self.end(slot, cause, End::Response(&response));
     }
 
     /// The whole answer to an EventSource that there is no room for. It never comes back from another status than 200:
@@ -339,7 +340,7 @@ impl Broker {
             self.answer_and_keep(slot, Cause::Answered, &response.encode_for_head());
         } else {
             self.slots.hot(slot).set(flag::ANSWERED);
-            self.answer(slot, Cause::Answered, &response.closing().encode_for_head());
+            self.end(slot, Cause::Answered, End::Response(&response.closing().encode_for_head()));
         }
         if request.method() != "HEAD" {
             self.push_shared(slot, shared);
@@ -383,7 +384,7 @@ impl Broker {
         let Some(slot) = self.slots.live(id) else { return };
         self.slots.hot(slot).set(flag::HUNG_UP);
         if self.is_held(slot) {
-            self.end(slot, Cause::PeerVanished);
+            self.end(slot, Cause::PeerVanished, End::Drop);
         }
     }
 
@@ -398,28 +399,6 @@ impl Broker {
         hot.outbound
             .push_bytes(&mut self.batches, |bytes| membership.encoding.encode(&dialect::Event::Heartbeat, bytes));
         self.mark_dirty(slot);
-    }
-
-    /// Queues what ends a stream, if it is one that has an end of its own.
-    pub(super) fn push_end(&mut self, slot: u32) {
-        let Some((hot, cold)) = self.slots.both(slot) else { return };
-        let end = cold.encoding.end();
-        if cold.connection.is_streaming() && !end.is_empty() {
-            hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(end));
-        }
-    }
-
-    /// Ends a stream after what is queued.
-    pub(super) fn end_stream(&mut self, slot: u32, cause: Cause) {
-        let due = self.timers.now().after(self.limits.close_timeout);
-        self.push_end(slot);
-        if let Some(cold) = self.slots.cold(slot) {
-            cold.connection.drain();
-            cold.due = due;
-        }
-        self.farewell(slot, CloseReason::new(cause, None, ""));
-        self.mark_dirty(slot);
-        self.rearm(slot);
     }
 
     pub(super) fn is_streaming(&self, slot: u32) -> bool {

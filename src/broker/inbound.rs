@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use log::Level;
 
+use super::ending::End;
 use super::event::{ConnectionId, Event, Exchange, Handshake};
-use super::reason::{Cause, CloseReason};
+use super::reason::Cause;
 use super::slots::{PLACE, flag};
 use super::{Broker, cost};
 use crate::channel::name::is_own_path;
@@ -126,7 +127,7 @@ impl Broker {
             Input::CloseAnswered => self.mark_dirty(slot),
             Input::Failed(failure) => self.fail(slot, Cause::of(&failure), &failure),
             Input::Overrun => {
-                self.end(slot, Cause::Reset);
+                self.end(slot, Cause::Reset, End::Drop);
                 return input.len();
             }
         }
@@ -175,7 +176,7 @@ impl Broker {
                     let response = response.with_cors(self.rules.cors_origin(&request));
                     response.dated(self.timers.date()).encode_for(&request)
                 };
-                return self.answer(slot, Cause::of_refusal(refusal.code), &response);
+                return self.end(slot, Cause::of_refusal(refusal.code), End::Response(&response));
             }
         };
         let id = self.slots.id(slot);
@@ -302,10 +303,7 @@ impl Broker {
     }
 
     fn peer_closes(&mut self, slot: u32, code: CloseCode, reason: &str) {
-        self.settle(slot);
-        // The answer carries the peer's code (RFC 6455 §5.5.1), and no reason: it knows its own.
-        self.queue_close(slot, code, "");
-        self.farewell(slot, CloseReason::new(Cause::PeerClosed, Some(code), reason));
+        self.end(slot, Cause::PeerClosed, End::CloseBack(code, reason));
     }
 
     /// Closes a connection with 1008 because of something that it did: what it sent behind that is not looked at. Returns
@@ -314,21 +312,6 @@ impl Broker {
         let Some(slot) = self.open_slot(id) else { return false };
         self.fail(slot, cause, &Failure { code: CloseCode::POLICY, what });
         true
-    }
-
-    /// Fails the connection (RFC 6455 §7.1.7): the Close frame leaves behind all that was published before.
-    pub(super) fn fail(&mut self, slot: u32, cause: Cause, failure: &Failure) {
-        self.settle(slot);
-        let reason = format!("{cause}: {}", failure.what);
-        if let Some(peer) = self.slots.cold(slot).map(|cold| cold.peer()) {
-            self.complain(Level::Info, || format!("{peer} closed with {}: {reason}", failure.code.0));
-        }
-        if let Some(cold) = self.slots.cold(slot) {
-            cold.connection.drain();
-        }
-        self.count_inbound(slot);
-        self.queue_close(slot, failure.code, &reason);
-        self.farewell(slot, CloseReason::new(cause, Some(failure.code), &reason));
     }
 }
 

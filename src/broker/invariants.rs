@@ -7,7 +7,6 @@ use super::pressure::may_lose;
 use super::slots::{Extras, Hot, flag};
 use super::{Broker, ConnectionId};
 use crate::limits::SlowConsumer;
-use crate::proto::network::network_of;
 
 impl Broker {
     /// Panics, and says which, if an invariant of the broker does not hold. It looks at everything: for tests.
@@ -82,12 +81,7 @@ impl Broker {
         self.assert_inflations();
         let ended = self.slots.iter().filter(|(_, hot, _)| hot.has(flag::ENDED)).count();
         assert_eq!(ended, self.ended.len(), "flags and list of the ended differ");
-        let mut addresses = std::collections::HashMap::new();
-        for (.., cold) in self.slots.iter().filter(|(_, hot, _)| hot.has(flag::COUNTED)) {
-            *addresses.entry(network_of(cold.peer().ip())).or_insert(0) += 1;
-        }
-        assert_eq!(addresses, self.addresses, "addresses are not counted as they are");
-        self.assert_places();
+        self.admission.assert_invariants(&self.slots, &self.limits);
         let has_one = |extras: &Extras| extras.earlier.is_some();
         let takeovers = self.slots.iter().filter(|(.., cold)| cold.extras.as_deref().is_some_and(has_one)).count();
         assert_eq!(takeovers, self.takeovers, "those who may refer to earlier messages are not counted as they are");

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use log::Level;
 
+use super::ending::{End, Owed};
 use super::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use super::reason::{Cause, CloseReason};
 use super::slots::{Cold, Hot, flag};
@@ -13,11 +14,10 @@ use super::timers::{Tick, ticks};
 use super::{Broker, JoinError, Joined, cost};
 use crate::channel::dialect::{self, Encoding};
 use crate::channel::name::BadName;
-use crate::proto::batch::LARGE_FOR_FEW;
+use crate::delivery::batch::LARGE_FOR_FEW;
 use crate::proto::close::CloseCode;
 use crate::proto::deflate::Earlier;
 use crate::proto::extension::Deflate;
-use crate::proto::frame::write_close;
 use crate::proto::handshake::switching_protocols;
 use crate::proto::http::{Refusal, Request, Response, Status};
 use crate::proto::text::escape_for_log;
@@ -51,6 +51,7 @@ impl Broker {
         let window = deflate.map(|deflate| deflate.window);
         if let Some(cold) = self.slots.cold(slot) {
             (cold.encoding, cold.window, cold.name) = (accept.encoding, window, accept.name.clone());
+            (cold.grants, cold.is_deaf_to_itself) = (accept.grants, accept.is_deaf_to_itself);
         }
         let joined = match &accept.join {
             None => None,
@@ -138,7 +139,7 @@ impl Broker {
         let refusal = Refusal::new(Status::INTERNAL_SERVER_ERROR, "bad_channel", detail);
         let response = Response::problem(&refusal).for_reader(request).closing();
         let response = response.with_cors(self.rules.cors_origin(request)).dated(self.timers.date());
-        self.answer(slot, Cause::Refused, &response.encode_for(request));
+        self.end(slot, Cause::Refused, End::Response(&response.encode_for(request)));
     }
 
     /// The only other reason for which a new connection cannot join is that there are too many channels.
@@ -180,7 +181,7 @@ impl Broker {
             self.answer_and_keep(slot, cause, &answer);
         } else {
             self.slots.hot(slot).set(flag::ANSWERED);
-            self.answer(slot, cause, &answer);
+            self.end(slot, cause, End::Response(&answer));
         }
         if let Some(body) = body {
             self.push_body(slot, body);
@@ -208,7 +209,7 @@ impl Broker {
         let id = self.slots.id(slot);
         if self.slots.hot(slot).has(flag::PROXIED) {
             // The next request may be another's.
-            self.uncount(slot);
+            self.admission.uncount(slot, &mut self.slots);
         }
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         cold.connection.answered(true);
@@ -231,139 +232,13 @@ impl Broker {
     pub fn close(&mut self, id: ConnectionId, code: CloseCode, reason: &str) -> bool {
         let streaming = self.slots.live(id).filter(|&slot| self.is_streaming(slot));
         if let Some(slot) = streaming {
-            self.settle_all(slot);
-            self.end_stream(slot, Cause::Application);
+            self.end(slot, Cause::Application, End::Stream(Owed::All));
             return true;
         }
         let Some(slot) = self.open_slot(id) else { return false };
         debug_assert!(code == CloseCode::NO_STATUS || code.is_sendable(), "{code:?} must not stand in a Close frame");
-        self.settle_all(slot);
-        self.say_close(slot, Cause::Application, code, reason);
+        self.end(slot, Cause::Application, End::Close(Owed::All, code, reason));
         true
-    }
-
-    /// Ends a connection that waits for a request, as soon as what it is owed is written.
-    pub(super) fn end_behind_answers(&mut self, slot: u32, cause: Cause) {
-        let due = self.timers.now().after(self.limits.close_timeout);
-        let Some((hot, cold)) = self.slots.both(slot) else { return };
-        if hot.outbound.is_empty() {
-            return self.end(slot, cause);
-        }
-        hot.set(flag::ANSWERED);
-        cold.connection.drain();
-        cold.due = due;
-        self.count_inbound(slot);
-        self.farewell(slot, CloseReason::new(cause, None, ""));
-        self.mark_dirty(slot);
-        self.rearm(slot);
-    }
-
-    /// Closes from our side: CLOSING until the peer answers. What it is owed was queued before.
-    pub(super) fn say_close(&mut self, slot: u32, cause: Cause, code: CloseCode, reason: &str) {
-        if let Some(cold) = self.slots.cold(slot) {
-            cold.connection.close();
-        }
-        self.count_inbound(slot);
-        self.queue_close(slot, code, reason);
-        self.farewell(slot, CloseReason::new(cause, Some(code), reason));
-    }
-
-    /// Queues a Close frame: the last thing that is queued, and the close deadline begins.
-    pub(super) fn queue_close(&mut self, slot: u32, code: CloseCode, reason: &str) {
-        let due = self.timers.now().after(self.limits.close_timeout);
-        let Some((hot, cold)) = self.slots.both(slot) else { return };
-        cold.due = due;
-        if hot.has(flag::UNSWITCHED) {
-            // A pong cannot pass before the 101, and behind the Close frame it must not.
-            hot.clear(flag::PONG);
-        }
-        hot.outbound.push_bytes(&mut self.batches, |bytes| write_close(bytes, code, reason));
-        self.mark_dirty(slot);
-        self.rearm(slot);
-    }
-
-    /// Drops a connection without another word.
-    pub(super) fn end(&mut self, slot: u32, cause: Cause) {
-        let hot = self.slots.hot(slot);
-        if hot.has(flag::ENDED) {
-            return;
-        }
-        hot.set(flag::ENDED);
-        self.spent += cost::END;
-        hot.outbound.clear(&mut self.batches);
-        self.ended.push(slot);
-        // Until it is reaped it is neither open nor does it hold anything.
-        self.stop_inflating(slot);
-        self.drop_earlier(slot);
-        if let Some(cold) = self.slots.cold(slot) {
-            cold.connection.drain();
-            cold.extras = None;
-        }
-        self.count_inbound(slot);
-        self.uncount(slot);
-        self.farewell(slot, CloseReason::new(cause, None, ""));
-    }
-
-    /// Takes a connection out of its channels and tells the embedder, once. The first cause is the one that counts.
-    pub(super) fn farewell(&mut self, slot: u32, reason: CloseReason) {
-        while let Some(key) = self.first_membership(slot) {
-            self.remove_member(slot, key);
-        }
-        self.stop_inflating(slot);
-        self.drop_earlier(slot);
-        let id = self.slots.id(slot);
-        let Some((hot, cold)) = self.slots.both(slot) else { return };
-        if hot.has(flag::CHOKED) {
-            // What it sends leads to nothing any more. It is discarded, or the peer would never come to read why.
-            hot.clear(flag::CHOKED);
-            self.resumed.push(id);
-        }
-        if cold.cause.is_none() {
-            cold.cause = Some(reason.cause);
-            log::debug!("{} {id} ends: {}", cold.peer(), reason.cause);
-        }
-        if hot.has(flag::ACCEPTED) {
-            hot.clear(flag::ACCEPTED);
-            self.events.push_back(Event::Close(id, reason));
-        }
-    }
-
-    /// Another peer may refer to its earlier messages instead.
-    pub(super) fn drop_earlier(&mut self, slot: u32) {
-        let Some(cold) = self.slots.cold(slot) else { return };
-        if cold.extras.as_mut().is_some_and(|extras| extras.earlier.take().is_some()) {
-            self.takeovers -= 1;
-            cold.tidy();
-            self.count_inbound(slot);
-        }
-    }
-
-    fn first_membership(&mut self, slot: u32) -> Option<u32> {
-        self.slots.cold(slot)?.memberships.as_slice().first().map(|membership| membership.channel)
-    }
-
-    /// Writes a response behind which the connection is closed.
-    pub(super) fn answer(&mut self, slot: u32, cause: Cause, response: &[u8]) {
-        let due = self.timers.now().after(self.limits.close_timeout);
-        if let Some((hot, cold)) = self.slots.both(slot) {
-            cold.connection.drain();
-            cold.due = due;
-            hot.clear(flag::HELD);
-            hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(response));
-        }
-        self.made_bytes += response.len();
-        self.spent += cost::ANSWER + cost::copied(response.len());
-        self.count_inbound(slot);
-        self.farewell(slot, CloseReason::new(cause, None, ""));
-        self.mark_dirty(slot);
-        self.rearm(slot);
-        self.resumed.push(self.slots.id(slot));
-    }
-
-    pub(super) fn answer_problem(&mut self, slot: u32, cause: Cause, refusal: &Refusal) {
-        let response = Response::problem(refusal).closing().dated(self.timers.date());
-        let is_head = self.slots.hot(slot).has(flag::HEAD);
-        self.answer(slot, cause, &if is_head { response.encode_for_head() } else { response.encode() });
     }
 
     /// The peer's socket takes bytes again.
@@ -389,26 +264,15 @@ impl Broker {
         hot.set(flag::EOF);
         if cold.connection.is_connecting() {
             let cause = cold.kept.filter(|_| cold.is_idle()).unwrap_or(Cause::PeerVanished);
-            return self.end_behind_answers(slot, cause);
+            return self.end(slot, cause, End::AfterQueued);
         }
         if cold.connection.is_asked() {
             // A complete request is answered, also to a peer that says no more.
             return;
         }
         // An end without Close is an end; what is owed already is still written.
-        let due = self.timers.now().after(self.limits.close_timeout);
-        if cold.connection.is_subscribed() {
-            self.settle(slot);
-            self.push_end(slot);
-        }
-        if let Some(cold) = self.slots.cold(slot) {
-            cold.connection.drain();
-            cold.due = due;
-        }
-        self.count_inbound(slot);
-        self.farewell(slot, CloseReason::new(Cause::PeerVanished, None, ""));
-        self.mark_dirty(slot);
-        self.rearm(slot);
+        let how = if cold.connection.is_subscribed() { End::Stream(Owed::Live) } else { End::AfterQueued };
+        self.end(slot, Cause::PeerVanished, how);
     }
 
     /// The peer's socket is broken.
@@ -419,7 +283,7 @@ impl Broker {
     /// The peer's socket is broken, as that error says.
     pub fn failed(&mut self, id: ConnectionId, error: &io::Error) {
         if let Some(slot) = self.slots.live(id) {
-            self.end(slot, Cause::of_socket(error));
+            self.end(slot, Cause::of_socket(error), End::Drop);
         }
     }
 
@@ -434,7 +298,7 @@ impl Broker {
         for slot in self.ended.split_off(self.ended.len().saturating_sub(most)) {
             if let Some(cold) = self.slots.remove(slot) {
                 self.inbound -= cold.inbound as usize;
-                self.give_place_back(slot, cold.place);
+                self.admission.give_back(slot, cold.place);
                 self.counters.count_closed(cold.cause.unwrap_or(Cause::PeerVanished));
                 drop_socket(slot);
             }

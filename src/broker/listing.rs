@@ -40,7 +40,7 @@ impl ChannelState {
 impl Broker {
     /// How many connections count for `max_connections`: all but those of operators.
     pub fn counted_connections(&self) -> usize {
-        self.slots.len() - self.admins.len()
+        self.admission.counted(self.slots.len())
     }
 
     /// The first channels by name after `after`, at most `most`: those that have members or history. It looks at no others,

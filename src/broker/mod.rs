@@ -1,7 +1,7 @@
 //! Floor 1: all connections, all channels and every policy, pure. The loop feeds it bytes and time, takes events out,
 //! and hands it a way to write when it flushes; so everything that can be wrong here runs in a simulator.
 
-mod addresses;
+mod admission;
 mod answers;
 mod catching_up;
 mod chunks;
@@ -10,6 +10,7 @@ pub mod cost;
 mod deadlines;
 mod delivery;
 mod draining;
+mod ending;
 pub mod event;
 mod fan_out;
 pub mod followers;
@@ -19,10 +20,10 @@ mod invariants;
 mod jobs;
 mod lifecycle;
 pub mod listing;
+mod makers;
 mod offer;
 mod outcome;
 mod parked;
-mod places;
 mod presence;
 mod pressure;
 mod publish;
@@ -37,12 +38,12 @@ mod tests;
 mod tiers;
 pub mod timers;
 
-use core::net::IpAddr;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::access::Grants;
 use crate::channel::Channel;
 use crate::channel::dialect::Encoding;
 use crate::channel::dialect::deflated::Encoder;
@@ -51,12 +52,13 @@ use crate::channel::members::{Member, Membership};
 use crate::channel::position::Position;
 use crate::channel::sizes;
 use crate::channel::store::{NotHeld, Store};
+use crate::delivery::batch::Batches;
 use crate::limits::Limits;
-use crate::proto::batch::Batches;
 use crate::proto::deflate::Stats;
 use crate::proto::forwarded::TrustedProxies;
 use crate::proto::origin::OriginRules;
 
+use admission::Admission;
 use chunks::Chunks;
 use complaints::Complaints;
 use draining::Draining;
@@ -64,7 +66,6 @@ use event::{ConnectionId, Dropped, Event};
 use inflating::Inflations;
 use jobs::{Job, Jobs};
 use parked::Parked;
-use places::Few;
 use reads::Reads;
 use reason::Counters;
 use secret::{Chance, PublicIds, Secret};
@@ -144,8 +145,7 @@ pub struct Broker {
     /// Bytes of the lists of channels of those who are in several.
     memberships: usize,
     counters: Counters,
-    /// Connections by network, as `network_of` has them; empty unless that is limited.
-    addresses: HashMap<IpAddr, u32>,
+    admission: Admission,
     chance: Chance,
     public_ids: PublicIds,
     /// When of which channel something is to be told although nobody comes or goes, in monotonic milliseconds. Invariant:
@@ -155,10 +155,6 @@ pub struct Broker {
     held_leaves: usize,
     /// When the channels are swept next, at the earliest, in monotonic milliseconds.
     sweep_at: u64,
-    /// Connections past `max_connections`, and those that came during a shutdown.
-    extra: Few,
-    /// Connections by listeners for operators.
-    admins: Few,
     complaints: Complaints,
     draining: Option<Draining>,
 }
@@ -195,14 +191,12 @@ impl Broker {
             inbound: 0,
             memberships: 0,
             counters: Counters::default(),
-            addresses: HashMap::new(),
+            admission: Admission::default(),
             chance: Chance::new(secret),
             public_ids: PublicIds::new(secret),
             presence_due: BTreeSet::new(),
             held_leaves: 0,
             sweep_at: 0,
-            extra: Few::default(),
-            admins: Few::default(),
             complaints: Complaints::default(),
             draining: None,
         }
@@ -287,16 +281,15 @@ impl Broker {
         memberships.iter().filter_map(|membership| self.channels.get(membership.channel)).map(Channel::name)
     }
 
-    /// The embedder's own number for a connection; 0 until it is set.
-    pub fn tag(&self, id: ConnectionId) -> u32 {
-        self.slots.live(id).and_then(|slot| self.slots.get(slot)).map_or(0, |(_, cold)| cold.tag)
+    /// What a connection may do: nothing, once it has gone.
+    pub fn grants(&self, id: ConnectionId) -> Grants {
+        self.slots.live(id).and_then(|slot| self.slots.get(slot)).map_or(Grants::default(), |(_, cold)| cold.grants)
     }
 
-    /// Sets the embedder's own number for a connection.
-    pub fn set_tag(&mut self, id: ConnectionId, tag: u32) {
-        if let Some(cold) = self.slots.live(id).and_then(|slot| self.slots.cold(slot)) {
-            cold.tag = tag;
-        }
+    /// Whether a connection gets back what is published for it.
+    pub fn hears_itself(&self, id: ConnectionId) -> bool {
+        let cold = self.slots.live(id).and_then(|slot| self.slots.get(slot)).map(|(_, cold)| cold);
+        cold.is_some_and(|cold| !cold.is_deaf_to_itself)
     }
 
     /// How many members a channel has.

@@ -2,12 +2,13 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 
+use super::ending::End;
 use super::reason::Cause;
 use super::slots::{Hot, flag};
 use super::{Broker, Io, cost, jobs};
-use crate::proto::batch::Batches;
+use crate::delivery::batch::Batches;
+use crate::delivery::outbound::MAX_SLICES;
 use crate::proto::frame::{Opcode, write_header};
-use crate::proto::outbound::MAX_SLICES;
 
 /// Bytes that one connection is written at a time, before others are: to copy them takes the kernel a good part of a millisecond, and
 /// a few where it has to find the memory first. A burst of 16 messages of 16 KiB fits.
@@ -91,7 +92,7 @@ impl Broker {
                     return false;
                 }
                 Err(error) => {
-                    self.end(slot, Cause::of_socket(&error));
+                    self.end(slot, Cause::of_socket(&error), End::Drop);
                     return false;
                 }
             }
@@ -107,7 +108,7 @@ impl Broker {
             return;
         }
         if hot.has(flag::EOF) {
-            return self.end(slot, Cause::PeerVanished);
+            return self.end(slot, Cause::PeerVanished, End::Drop);
         }
         if !hot.has(flag::SHUT) {
             hot.set(flag::SHUT);

@@ -6,6 +6,7 @@ use std::ops;
 use log::Level;
 
 use super::Broker;
+use super::ending::{End, Owed};
 use super::event::ConnectionId;
 use super::reason::Cause;
 use super::shares::{Holding, Shares};
@@ -14,8 +15,8 @@ use super::timers::Tick;
 use crate::channel::dialect::Event;
 use crate::channel::log::{Lost, LostReason};
 use crate::channel::position::{Epoch, Position};
+use crate::delivery::batch::{Batch, Life, Source};
 use crate::limits::SlowConsumer;
-use crate::proto::batch::{Batch, Life, Source};
 use crate::proto::close::CloseCode;
 use crate::proto::frame::Failure;
 use crate::proto::http::{Refusal, Status};
@@ -284,7 +285,7 @@ impl Broker {
             self.answer_problem(slot, Cause::InboundTotal, &refusal.with_header("Retry-After", seconds));
             self.count_inbound(slot);
         } else {
-            self.end(slot, Cause::InboundTotal);
+            self.end(slot, Cause::InboundTotal, End::Drop);
         }
     }
 
@@ -300,12 +301,12 @@ impl Broker {
         hot.outbound.truncate(&mut self.batches);
         // Nor is there a stream to end, if its head is gone.
         if cold.connection.is_streaming() && !unswitched && (cause != Cause::OutboundTotal || hot.outbound.is_empty()) {
-            return self.end_stream(slot, cause);
+            return self.end(slot, cause, End::Stream(Owed::Queued));
         }
         if unswitched || !cold.connection.is_open() || (cause == Cause::OutboundTotal && !hot.outbound.is_empty()) {
-            return self.end(slot, cause);
+            return self.end(slot, cause, End::Drop);
         }
-        self.say_close(slot, cause, CloseCode::TRY_AGAIN, cause.as_str());
+        self.end(slot, cause, End::Close(Owed::Queued, CloseCode::TRY_AGAIN, cause.as_str()));
     }
 
     /// Memory of what all connections have unsent, shared once, with the places in their queues, and of what was encoded for

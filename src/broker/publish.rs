@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::addresses::maker_of;
 use super::event::ConnectionId;
+use super::makers::maker_of;
 use super::{Broker, Published, cost};
 use crate::channel::log::{Entry, From, MemberId};
 use crate::channel::position::Position;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::channel::log::Lost;
 use crate::channel::position::Position;
-use crate::proto::batch::{BatchKey, Batches};
+use crate::delivery::batch::{BatchKey, Batches};
 
 /// How many answers are kept.
 const MOST: usize = 32;

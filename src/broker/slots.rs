@@ -6,18 +6,19 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use super::admission::Place;
 use super::event::{ConnectionId, Event, Exchange};
 use super::inflating::Compressed;
-use super::places::Place;
 use super::reason::Cause;
 use super::timers::Tick;
+use crate::access::Grants;
 use crate::channel::dialect::Encoding;
 use crate::channel::members::Memberships;
 use crate::channel::position::Position;
+use crate::delivery::outbound::Outbound;
 use crate::proto::connection::Connection;
 use crate::proto::deflate::Earlier;
 use crate::proto::extension::Window;
-use crate::proto::outbound::Outbound;
 
 /// Bits of `Hot::flags`.
 pub mod flag {
@@ -136,8 +137,10 @@ pub struct Cold {
     pub armed: Tick,
     /// What it counts for in the inbound budget, in bytes.
     pub inbound: u32,
-    /// The embedder's own.
-    pub tag: u32,
+    /// What it may do, as who let it in has decided.
+    pub grants: Grants,
+    /// It does not get back what is published for it.
+    pub is_deaf_to_itself: bool,
     /// What the last answer comes to, if the connection was kept for another request: why it ended, if none follows.
     pub kept: Option<Cause>,
     /// Which place it has.
@@ -200,7 +203,8 @@ impl Cold {
             message_due: now,
             armed: now,
             inbound: 0,
-            tag: 0,
+            grants: Grants::default(),
+            is_deaf_to_itself: false,
             kept: None,
             place: Place::Regular,
             encoding: Encoding::Raw,

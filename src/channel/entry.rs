@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::member_id::MemberId;
-use crate::proto::batch::LARGE_FOR_FEW;
+use crate::delivery::batch::LARGE_FOR_FEW;
 use crate::proto::message::{Kind, Message};
 use bytes::Bytes;
 

@@ -1,7 +1,7 @@
 //! Who is in a channel: dense arrays, one an encoding, so that a fan-out walks memory in order.
 
 use super::dialect::Encoding;
-use crate::proto::batch::BatchKey;
+use crate::delivery::batch::BatchKey;
 
 /// One subscriber of a channel.
 #[derive(Debug, Clone, Copy)]

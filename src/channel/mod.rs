@@ -31,7 +31,7 @@ use position::{MAX_OFFSET, Position};
 use presence::Presence;
 use settings::Retention;
 
-use crate::proto::batch::{Batches, MAX_BATCH, Source};
+use crate::delivery::batch::{Batches, MAX_BATCH, Source};
 
 /// A channel: a URL, its log and its members.
 #[derive(Debug)]

@@ -27,8 +27,8 @@ use super::name::BadName;
 use super::position::{Epoch, Position};
 use super::settings::{ChannelSettings, Retention, Settings};
 use super::slot::{Index, Slot, State, second_of};
+use crate::delivery::batch::Batches;
 use crate::limits::{Limits, LimitsError};
-use crate::proto::batch::Batches;
 
 use places::{OWN, OWN_RECENT};
 

@@ -9,8 +9,8 @@ use super::members::Member;
 use super::position::{Epoch, Position};
 use super::settings::ChannelSettings;
 use super::store::{NotHeld, Store, TooManyChannels};
+use crate::delivery::batch::Batches;
 use crate::limits::{Limits, LimitsError};
-use crate::proto::batch::Batches;
 use crate::proto::message::Message;
 
 /// A store and what the broker does around it.

@@ -1,6 +1,5 @@
 //! Floor 0: one connection's bytes, pure. No sockets, no clock, nothing that blocks or sleeps.
 
-pub mod batch;
 pub mod close;
 pub mod connection;
 pub mod decoder;
@@ -14,7 +13,6 @@ pub mod mask;
 pub mod message;
 pub mod network;
 pub mod origin;
-pub mod outbound;
 mod pieces;
 pub mod replace;
 pub mod target;

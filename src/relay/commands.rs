@@ -1,6 +1,6 @@
 //! The door that the dialect `v1.slotcast.json` has to a channel: commands in, answers out, in their order.
 
-use super::{Door, Intent, NO_ECHO};
+use super::{Door, Intent};
 use crate::broker::event::ConnectionId;
 use crate::broker::{JoinError, Published};
 use crate::channel::dialect::Event;
@@ -21,7 +21,7 @@ pub(super) fn read(server: &Server, id: ConnectionId, message: &Message) -> Inte
             message,
             more: Vec::new(),
             name: None,
-            except: (server.tag(id) & NO_ECHO != 0).then_some(id),
+            except: (!server.hears_itself(id)).then_some(id),
         },
         Ok((reference, Command::Subscribe { channel, from })) => Intent::Subscribe { id, reference, channel, from },
         Ok((reference, Command::Unsubscribe { channel })) => Intent::Unsubscribe { id, reference, channel },

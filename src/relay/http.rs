@@ -11,9 +11,9 @@ use crate::broker::followers::{StreamFormat, stream_head};
 use crate::channel::log::{From, MemberId};
 use crate::channel::name::{BadName, ChannelName, NameError};
 use crate::channel::position::Position;
+use crate::delivery::batch::LARGE_FOR_FEW;
 use crate::limits::{Limits, show_size};
 use crate::page;
-use crate::proto::batch::LARGE_FOR_FEW;
 use crate::proto::http::{
     METHODS, Precondition, Refusal, Representation, Request, Response, Start, Status, answer_options, precondition,
     representation, start, wait,

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use log::Level;
 
-use super::{Door, Intent, MAY_PUBLISH, Relay};
+use super::{Door, Intent, Relay};
+use crate::access::Grants;
 use crate::channel::dialect::command::CommandError;
 use crate::proto::http::{Refusal, Request, Response, Status};
 use crate::proto::text::escape_for_log;
@@ -78,7 +79,7 @@ impl Relay {
     /// Turns an intent that the token does not allow into its refusal.
     pub(super) fn authorize(&self, server: &mut Server, intent: Intent) -> Intent {
         let Some(token) = &self.publish_token else { return intent };
-        let may_publish = |id| server.tag(id) & MAY_PUBLISH != 0;
+        let may_publish = |id| server.grants(id).may_publish();
         match intent {
             Intent::Join { handshake, .. } if token.shown_in(handshake.request()) == Shown::Another => {
                 Intent::Refuse(handshake, unauthorized())
@@ -107,9 +108,10 @@ impl Relay {
         (token.shown_in(request) == Shown::Another).then(unauthorized)
     }
 
-    /// Whether a handshake brings what its connection needs to publish.
-    pub(super) fn lets_publish(&self, request: &Request) -> bool {
-        self.publish_token.as_ref().is_none_or(|token| token.shown_in(request) == Shown::Ours)
+    /// What the connection of a handshake may do.
+    pub(super) fn grants_for(&self, request: &Request) -> Grants {
+        let may_publish = self.publish_token.as_ref().is_none_or(|token| token.shown_in(request) == Shown::Ours);
+        if may_publish { Grants::publishing() } else { Grants::default() }
     }
 }
 

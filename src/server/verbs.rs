@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Server;
+use crate::access::Grants;
 use crate::broker::event::{Accept, ConnectionId, Exchange, Handshake};
 use crate::broker::followers::{Kept, StreamFormat};
 use crate::broker::reason::{Cause, Counters};
@@ -258,14 +259,14 @@ impl Server {
         Ok(members)
     }
 
-    /// The embedder's own number for a connection; 0 until it is set.
-    pub fn tag(&self, id: ConnectionId) -> u32 {
-        self.broker.tag(id)
+    /// What a connection may do: nothing, once it has gone.
+    pub(crate) fn grants(&self, id: ConnectionId) -> Grants {
+        self.broker.grants(id)
     }
 
-    /// Sets the embedder's own number for a connection.
-    pub fn set_tag(&mut self, id: ConnectionId, tag: u32) {
-        self.broker.set_tag(id, tag);
+    /// Whether a connection gets back what is published for it.
+    pub(crate) fn hears_itself(&self, id: ConnectionId) -> bool {
+        self.broker.hears_itself(id)
     }
 
     /// What was counted since the start.

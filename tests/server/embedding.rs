@@ -221,8 +221,6 @@ fn try_every_verb(server: &mut Server, stale: ConnectionId, id: ConnectionId) {
     assert_eq!((server.name(stale), server.name(id), server.encoding(stale)), (None, None, None));
     assert!(!server.set_value(stale, 7) && server.value::<i32>(stale).is_none() && server.value::<i32>(id).is_none());
     assert_eq!(server.connection_of(server.member_id(stale)), None);
-    server.set_tag(stale, 7);
-    assert_eq!((server.tag(stale), server.tag(id)), (0, 0));
     assert_eq!((server.channels_of(stale).count(), server.channels_of(id).count()), (0, 1));
     assert_eq!((server.members("/chat"), server.members("/other")), (Ok(1), Ok(0)));
     server.publish_from("/chat", "for all", Some(stale), None);

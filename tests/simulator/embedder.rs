@@ -480,8 +480,7 @@ impl World {
             self.broker.writable(id);
             self.broker.eof(id);
             self.broker.broken(id);
-            self.broker.set_tag(id, 7);
-            assert_eq!(self.broker.tag(id), 0);
+            assert!(!self.broker.grants(id).may_publish() && !self.broker.hears_itself(id));
         }
     }
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::rig::Wire;
 use crate::broker::Broker;
+use crate::broker::admission::{MAX_ADMIN_CONNECTIONS, MAX_EXTRA_CONNECTIONS};
 use crate::broker::event::{ConnectionId, Event, Exchange};
-use crate::broker::places::{MAX_ADMIN_CONNECTIONS, MAX_EXTRA_CONNECTIONS};
 use crate::broker::reason::Cause;
 use crate::broker::timers::Now;
 use crate::limits::Limits;

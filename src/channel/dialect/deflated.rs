@@ -3,7 +3,7 @@
 use super::shared::Shared;
 use super::{Encoding, Event, raw};
 use crate::channel::log::EntryRef;
-use crate::proto::batch::{BatchKey, Batches};
+use crate::delivery::batch::{BatchKey, Batches};
 use crate::proto::deflate::Deflater;
 use crate::proto::extension::Window;
 use crate::proto::frame::{Opcode, write_compressed_header};

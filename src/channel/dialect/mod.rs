@@ -23,7 +23,7 @@ use bytes::Bytes;
 use super::log::{EntryRef, Lost};
 use super::member_id::MemberId;
 use super::position::Position;
-use crate::proto::batch::{LARGE, LARGE_FOR_FEW};
+use crate::delivery::batch::{LARGE, LARGE_FOR_FEW};
 use crate::proto::extension::Window;
 use command::Ref;
 

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use super::{Encoding, Event, chunked, object, sse};
-use crate::proto::batch::{BatchKey, Batches, LARGE};
+use crate::delivery::batch::{BatchKey, Batches, LARGE};
 use crate::proto::frame::{Opcode, write_header};
 
 /// A buffer that is larger than this is not kept for the next event, in bytes.

@@ -29,7 +29,7 @@ impl Batches {
     }
 
     /// A queue that refers to batches took `before` bytes of heap memory, and takes `after`.
-    pub(in crate::proto) fn requeue(&mut self, before: usize, after: usize) {
+    pub(in crate::delivery) fn requeue(&mut self, before: usize, after: usize) {
         self.queues = self.queues - before + after;
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::*;
-use crate::proto::batch::LARGE;
+use crate::delivery::batch::LARGE;
 use crate::proto::testing::Random;
 
 fn put(bytes: &[u8]) -> impl FnOnce(&mut Vec<u8>) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::prune::SCATTERED;
 use super::*;
-use crate::proto::batch::{Batch, Source};
+use crate::delivery::batch::{Batch, Source};
 use crate::proto::testing::Random;
 
 /// One thing that a peer is owed: it says itself what it is.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops;
 
 use super::{MAX_PRIVATE, Outbound, Range};
-use crate::proto::batch::{Batch, Batches, LARGE, Life, Source};
+use crate::delivery::batch::{Batch, Batches, LARGE, Life, Source};
 
 /// Pieces of at most this many bytes may be copied out of a batch, so that they do not keep all of it.
 const LITTLE: u64 = LARGE as u64 / 2;

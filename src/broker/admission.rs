@@ -1,0 +1,438 @@
+//! Which connections are let in. Past `max_connections` a few more are, and also during a shutdown: they are told that there is no
+//! room, or how the broker is. Operators have as many places of their own. If others wait for such a place, connections that ask
+//! for nothing make room, first where many have one address, or a /64 of IPv6. So nobody can keep others from asking whether the
+//! broker is well. Connections are also counted by network: an IPv4 address, or a /64 of IPv6.
+
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use super::Broker;
+use super::ending::End;
+use super::event::ConnectionId;
+use super::reason::Cause;
+use super::slots::{Slots, flag};
+use super::timers::Tick;
+use crate::limits::Limits;
+use crate::proto::http::{Refusal, Request, Response, Status};
+use crate::proto::network::network_of;
+
+/// Connections past `max_connections`: they are answered below `/-/`, and otherwise told that there is no room. So are
+/// those who come during a shutdown.
+pub const MAX_EXTRA_CONNECTIONS: usize = 48;
+
+/// Connections of operators: these do not count for `max_connections`.
+pub const MAX_ADMIN_CONNECTIONS: usize = 48;
+
+/// How many places of a kind are free after others had to make room: that number gets in with the next turn.
+const FREED_AT_ONCE: usize = 24;
+
+/// Whom a proxy asks for if it does not say.
+const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
+
+/// Which place a connection has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// One of `max_connections`.
+    Regular,
+    /// One past these, or of a shutdown.
+    Extra,
+    /// One of the operators'.
+    Admin,
+}
+
+/// Of what there are too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Crowd {
+    /// Of all connections.
+    All,
+    /// Of those from one address, or one /64 of IPv6.
+    Address,
+}
+
+impl Crowd {
+    /// 503, to be tried again after that number of seconds.
+    pub(crate) fn refusal(self, seconds: u64) -> Refusal {
+        let (cause, detail) = match self {
+            Crowd::All => {
+                (Cause::TooManyConnections, "The broker has as many connections as it may have; try again later.")
+            }
+            Crowd::Address => (
+                Cause::TooManyConnectionsPerIp,
+                "Your address, or its /64 of IPv6, has as many connections as one may have; close some of them, or try again \
+                 later.",
+            ),
+        };
+        Refusal::new(Status(503), cause.as_str(), detail).with_header("Retry-After", seconds.to_string())
+    }
+
+    /// Which limit that is.
+    pub(super) fn flag(self) -> &'static str {
+        match self {
+            Crowd::All => "--max-connections",
+            Crowd::Address => "--max-connections-per-ip",
+        }
+    }
+}
+
+/// Who is let in, and whom that leaves no room for. It owns the flag `COUNTED` and `Cold::place`.
+///
+/// Invariant: `networks` counts the connections with the flag `COUNTED`.
+#[derive(Debug, Default)]
+pub(super) struct Admission {
+    /// Connections by network, as `network_of` has them; empty unless that is limited.
+    networks: HashMap<IpAddr, u32>,
+    /// Connections past `max_connections`, and those that came during a shutdown.
+    extra: Few,
+    /// Connections by listeners for operators.
+    admins: Few,
+}
+
+/// The places of a kind that are few.
+///
+/// Invariant: the slots whose `Cold::place` is of that kind, each once.
+#[derive(Debug, Default)]
+struct Few {
+    /// In the order of coming.
+    holders: Vec<u32>,
+    /// How many of them, counted from the end, were not read from yet.
+    fresh: usize,
+    /// Somebody waits for a place.
+    is_wanted: bool,
+}
+
+impl Few {
+    fn hold(&mut self, slot: u32) {
+        self.holders.push(slot);
+        self.fresh += 1;
+    }
+
+    fn give_back(&mut self, slot: u32) {
+        self.holders.retain(|&holder| holder != slot);
+        self.fresh = self.fresh.min(self.holders.len());
+    }
+
+    /// Who makes room if somebody waits for a place, in this order. From now on nobody has just come.
+    fn take_leavers(&mut self, most: usize, slots: &Slots, now: Tick) -> Vec<u32> {
+        let fresh = std::mem::take(&mut self.fresh);
+        if !std::mem::take(&mut self.is_wanted) {
+            return Vec::new();
+        }
+        let holders = &self.holders;
+        let all = holders.iter().enumerate();
+        let mut ranked: Vec<_> = all
+            .filter_map(|(at, &slot)| Some((Reverse(siblings(holders, at, slots)), rank(slots, slot, now)?, at)))
+            .collect();
+        ranked.sort_unstable();
+        let held = holders.iter().filter(|&&slot| !has_ended(slots, slot)).count();
+        let wanted = (held + FREED_AT_ONCE).saturating_sub(most);
+        // Nobody goes in the place of one that stays for now: its turn comes as soon as it was looked at.
+        let leavers = ranked.into_iter().take(wanted).filter(|&(.., at)| at < holders.len() - fresh);
+        leavers.filter_map(|(.., at)| holders.get(at).copied()).collect()
+    }
+}
+
+/// How many newer ones are of the same network. The network that has most makes room first, so one that takes all places
+/// loses them to others, and the newest of each is the last to go.
+fn siblings(holders: &[u32], at: usize, slots: &Slots) -> usize {
+    let network = |slot: &u32| slots.get(*slot).map(|(_, cold)| network_of(cold.peer().ip()));
+    let Some((slot, newer)) = holders.get(at..).and_then(<[u32]>::split_first) else { return 0 };
+    newer.iter().filter(|other| network(other) == network(slot)).count()
+}
+
+/// The least makes room first: those that have never asked, the oldest first; then those that were answered, the longest
+/// silent first; then those that do not take their answer. None: it stays.
+fn rank(slots: &Slots, slot: u32, now: Tick) -> Option<(u8, Reverse<u32>)> {
+    let (hot, cold) = slots.get(slot).filter(|(hot, _)| !hot.has(flag::ENDED))?;
+    let silent = Reverse(now.since(hot.heard));
+    match &cold.connection {
+        connection if connection.is_asked() || connection.is_subscribed() => None,
+        connection if connection.is_connecting() && cold.kept.is_none() => Some((0, Reverse(0))),
+        _ if hot.outbound.is_empty() => Some((1, silent)),
+        _ => Some((2, silent)),
+    }
+}
+
+fn has_ended(slots: &Slots, slot: u32) -> bool {
+    slots.get(slot).is_none_or(|(hot, _)| hot.has(flag::ENDED))
+}
+
+impl Admission {
+    /// The place for one who comes while that many are connected, and perhaps during a shutdown; None if there is none.
+    fn place_for_one(&self, connections: usize, is_draining: bool, limits: &Limits) -> Option<Place> {
+        let counted = self.counted(connections);
+        if !is_draining && counted < limits.max_connections {
+            return Some(Place::Regular);
+        }
+        let is_full = self.extra.holders.len() >= MAX_EXTRA_CONNECTIONS
+            || counted >= limits.max_connections.saturating_add(MAX_EXTRA_CONNECTIONS);
+        (!is_full).then_some(Place::Extra)
+    }
+
+    fn place_for_admin(&self) -> Option<Place> {
+        (self.admins.holders.len() < MAX_ADMIN_CONNECTIONS).then_some(Place::Admin)
+    }
+
+    /// How many of that many connections are not operators'.
+    pub(super) fn counted(&self, connections: usize) -> usize {
+        connections - self.admins.holders.len()
+    }
+
+    /// How many have one of the few places.
+    pub(super) fn visitors(&self) -> usize {
+        self.admins.holders.len() + self.extra.holders.len()
+    }
+
+    fn few(&mut self, place: Place) -> Option<&mut Few> {
+        match place {
+            Place::Regular => None,
+            Place::Extra => Some(&mut self.extra),
+            Place::Admin => Some(&mut self.admins),
+        }
+    }
+
+    fn hold(&mut self, slot: u32, place: Place, slots: &mut Slots) {
+        if let Some(cold) = slots.cold(slot) {
+            cold.place = place;
+        }
+        self.few(place).into_iter().for_each(|few| few.hold(slot));
+    }
+
+    /// Takes note that a connection is gone, which had that place.
+    pub(super) fn give_back(&mut self, slot: u32, place: Place) {
+        self.few(place).into_iter().for_each(|few| few.give_back(slot));
+    }
+
+    /// Where others have left, connections past the limit get their places, the oldest first.
+    fn promote(&mut self, slots: &mut Slots, limits: &Limits) {
+        let past = self.counted(slots.len()).saturating_sub(limits.max_connections);
+        while self.extra.holders.len() > past {
+            let slot = self.extra.holders.remove(0);
+            self.extra.fresh = self.extra.fresh.min(self.extra.holders.len());
+            if let Some(cold) = slots.cold(slot) {
+                cold.place = Place::Regular;
+            }
+        }
+    }
+
+    /// Counts a connection by its network, only where that is limited: it is a map entry for each network.
+    fn count(&mut self, slot: u32, slots: &mut Slots, limits: &Limits) {
+        let Some((hot, cold)) = slots.both(slot).filter(|_| limits.max_connections_per_ip > 0) else { return };
+        hot.set(flag::COUNTED);
+        *self.networks.entry(network_of(cold.peer().ip())).or_default() += 1;
+    }
+
+    /// A connection does not count for its network any more.
+    pub(super) fn uncount(&mut self, slot: u32, slots: &mut Slots) {
+        let Some((hot, cold)) = slots.both(slot).filter(|(hot, _)| hot.has(flag::COUNTED)) else { return };
+        hot.clear(flag::COUNTED);
+        if let Entry::Occupied(mut count) = self.networks.entry(network_of(cold.peer().ip())) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+
+    fn is_past_limit(&self, address: IpAddr, limits: &Limits) -> bool {
+        self.networks.get(&network_of(address)).is_some_and(|&count| count as usize > limits.max_connections_per_ip)
+    }
+
+    /// Panics if an invariant does not hold.
+    pub(super) fn assert_invariants(&self, slots: &Slots, limits: &Limits) {
+        for (kind, few, most) in
+            [(Place::Extra, &self.extra, MAX_EXTRA_CONNECTIONS), (Place::Admin, &self.admins, MAX_ADMIN_CONNECTIONS)]
+        {
+            let mut listed = few.holders.clone();
+            listed.sort_unstable();
+            let placed: Vec<u32> =
+                slots.iter().filter(|(.., cold)| cold.place == kind).map(|(slot, ..)| slot).collect();
+            assert_eq!(listed, placed, "places of kind {kind:?} and their list differ");
+            assert!(few.fresh <= listed.len() && listed.len() <= most, "too many have a place of kind {kind:?}");
+        }
+        let most = limits.max_connections.saturating_add(MAX_EXTRA_CONNECTIONS);
+        assert!(self.counted(slots.len()) <= most, "more connections than are let in to be told so");
+        let mut networks = HashMap::new();
+        for (.., cold) in slots.iter().filter(|(_, hot, _)| hot.has(flag::COUNTED)) {
+            *networks.entry(network_of(cold.peer().ip())).or_insert(0) += 1;
+        }
+        assert_eq!(networks, self.networks, "addresses are not counted as they are");
+    }
+}
+
+impl Broker {
+    /// Takes a new connection in; None if there is no place, see `is_place_coming`. `loopback` says that its listener can
+    /// be reached from this machine alone.
+    pub fn open(&mut self, peer: SocketAddr, loopback: bool) -> Option<ConnectionId> {
+        self.promote_extra();
+        let place = self.admission.place_for_one(self.slots.len(), self.is_draining(), &self.limits)?;
+        let id = self.take_in(peer, loopback);
+        self.admission.hold(id.slot(), place, &mut self.slots);
+        if self.proxies.contains(peer.ip()) {
+            // Each of its requests says which address is to be counted.
+            self.slots.hot(id.slot()).set(flag::PROXIED);
+        } else {
+            self.admission.count(id.slot(), &mut self.slots, &self.limits);
+        }
+        Some(id)
+    }
+
+    /// As `open`, by a listener for operators. They have places of their own, so that they can look when it is full.
+    pub fn open_admin(&mut self, peer: SocketAddr, loopback: bool) -> Option<ConnectionId> {
+        let place = self.admission.place_for_admin()?;
+        let id = self.take_in(peer, loopback);
+        self.admission.hold(id.slot(), place, &mut self.slots);
+        Some(id)
+    }
+
+    /// One came for whom there was not even a place to be told so in good order: it is counted, and told in how many seconds
+    /// to come again.
+    pub fn turn_away(&mut self) -> Response {
+        self.counters.connections += 1;
+        self.counters.count_closed(Cause::TooManyConnections);
+        let refusal = Crowd::All.refusal(self.jittered_seconds());
+        Response::problem(&refusal).closing().dated(self.timers.date())
+    }
+
+    /// Whether a connection that found no place is to wait for the next turn: `make_places` frees some, unless all that have one
+    /// wait for an answer.
+    pub fn is_place_coming(&mut self, admin: bool) -> bool {
+        let (slots, now) = (&self.slots, self.timers.now());
+        let few = if admin { &mut self.admission.admins } else { &mut self.admission.extra };
+        let is_coming = few.holders.iter().any(|&slot| has_ended(slots, slot) || rank(slots, slot, now).is_some());
+        few.is_wanted |= is_coming;
+        is_coming
+    }
+
+    /// Ends connections that have one of the few places and ask for nothing, if others wait for a place: once a turn, after all that
+    /// were ready were read from. Those of which `is_unread` says that something may have arrived stay, and so do those that have
+    /// just come.
+    pub fn make_places(&mut self, mut is_unread: impl FnMut(u32) -> bool) {
+        let now = self.timers.now();
+        let extra = self.admission.extra.take_leavers(MAX_EXTRA_CONNECTIONS, &self.slots, now);
+        let admins = self.admission.admins.take_leavers(MAX_ADMIN_CONNECTIONS, &self.slots, now);
+        for slot in extra.into_iter().chain(admins) {
+            if !is_unread(slot) {
+                self.end(slot, Cause::Displaced, End::Drop);
+            }
+        }
+    }
+
+    /// See `Admission::promote`; in a shutdown nobody does.
+    pub(super) fn promote_extra(&mut self) {
+        if !self.is_draining() {
+            self.admission.promote(&mut self.slots, &self.limits);
+        }
+    }
+
+    /// Of what this connection is one too many. One that was let in before stays in, unless a proxy asks for somebody else;
+    /// operators have places of their own.
+    pub(super) fn crowd(&self, slot: u32) -> Option<Crowd> {
+        let (hot, cold) = self.slots.get(slot)?;
+        let inside = cold.kept.is_some() || cold.is_admin();
+        if !inside && self.counted_connections() > self.limits.max_connections {
+            return Some(Crowd::All);
+        }
+        let is_limited = self.limits.max_connections_per_ip > 0;
+        let is_judged = is_limited && hot.has(flag::COUNTED) && (!inside || hot.has(flag::PROXIED));
+        (is_judged && self.admission.is_past_limit(cold.peer().ip(), &self.limits)).then_some(Crowd::Address)
+    }
+
+    /// Takes note of whom a trusted proxy asks for: its connections are shared by many, one after the other. Whoever it
+    /// does not name is nobody that could be counted.
+    pub(super) fn identify(&mut self, slot: u32, request: &Request) {
+        if !self.slots.hot(slot).has(flag::PROXIED) {
+            return;
+        }
+        self.admission.uncount(slot, &mut self.slots);
+        let client = self.proxies.client(request);
+        let Some(cold) = self.slots.cold(slot) else { return };
+        match client {
+            Some(client) => {
+                cold.set_peer(client);
+                self.admission.count(slot, &mut self.slots, &self.limits);
+            }
+            // On its first request this is still the proxy's own address.
+            None if cold.kept.is_some() => cold.set_peer(UNKNOWN),
+            None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::broker::timers::{Now, Timers};
+
+    /// The part alone, with the slots that it borrows.
+    struct Door {
+        admission: Admission,
+        slots: Slots,
+        limits: Limits,
+        now: Tick,
+    }
+
+    impl Door {
+        fn new(max_connections: usize, max_connections_per_ip: usize) -> Door {
+            let now = Timers::new(Now { instant: Instant::now(), unix_ms: 0 }).now();
+            let limits = Limits { max_connections, max_connections_per_ip, ..Limits::default() };
+            Door { admission: Admission::default(), slots: Slots::default(), limits, now }
+        }
+
+        fn come(&mut self, last: u8) -> Option<u32> {
+            let place = self.admission.place_for_one(self.slots.len(), false, &self.limits)?;
+            let slot = self.slots.insert(([192, 0, 2, last], 1).into(), self.now).slot();
+            self.admission.hold(slot, place, &mut self.slots);
+            self.admission.count(slot, &mut self.slots, &self.limits);
+            self.admission.assert_invariants(&self.slots, &self.limits);
+            Some(slot)
+        }
+
+        fn go(&mut self, slot: u32) {
+            self.admission.uncount(slot, &mut self.slots);
+            let place = self.slots.remove(slot).expect("connected").place;
+            self.admission.give_back(slot, place);
+            self.admission.promote(&mut self.slots, &self.limits);
+            self.admission.assert_invariants(&self.slots, &self.limits);
+        }
+    }
+
+    #[test]
+    fn the_oldest_past_the_limit_gets_the_place_of_one_who_leaves() {
+        let mut door = Door::new(1, 0);
+        let all: Vec<u32> = (0..=MAX_EXTRA_CONNECTIONS).map(|_| door.come(1).expect("a place")).collect();
+        assert_eq!(door.come(1), None);
+        assert_eq!(door.admission.visitors(), MAX_EXTRA_CONNECTIONS);
+        door.go(all[0]);
+        assert_eq!(door.slots.cold(all[1]).map(|cold| cold.place), Some(Place::Regular));
+        assert_eq!(door.slots.cold(all[2]).map(|cold| cold.place), Some(Place::Extra));
+        assert!(door.come(1).is_some() && door.come(1).is_none());
+    }
+
+    #[test]
+    fn a_network_is_past_its_limit_until_one_of_it_leaves() {
+        let mut door = Door::new(100, 2);
+        let all: Vec<u32> = (0..3).map(|_| door.come(7).expect("a place")).collect();
+        let is_past = |door: &Door, last| door.admission.is_past_limit([192, 0, 2, last].into(), &door.limits);
+        assert!(is_past(&door, 7) && !is_past(&door, 8));
+        door.go(all[1]);
+        assert!(!is_past(&door, 7));
+    }
+
+    #[test]
+    fn those_of_the_largest_network_make_room_first() {
+        let mut door = Door::new(0, 0);
+        let one = door.come(1).expect("a place");
+        (1..MAX_EXTRA_CONNECTIONS).for_each(|_| assert!(door.come(2).is_some()));
+        door.admission.extra.fresh = 0;
+        door.admission.extra.is_wanted = true;
+        let leavers = door.admission.extra.take_leavers(MAX_EXTRA_CONNECTIONS, &door.slots, door.now);
+        assert_eq!(leavers.len(), FREED_AT_ONCE);
+        assert!(!leavers.contains(&one), "{leavers:?}");
+        let again = door.admission.extra.take_leavers(MAX_EXTRA_CONNECTIONS, &door.slots, door.now);
+        assert!(again.is_empty(), "nobody waits for a place");
+    }
+}

@@ -1,0 +1,207 @@
+//! How a connection ends: in one way, whatever the reason and whoever wants it. What it is owed first, then the last words, then
+//! what still arrives is discarded; or all at once. The embedder is told once, and the first cause is the one that counts.
+
+use log::Level;
+
+use super::event::Event;
+use super::reason::{Cause, CloseReason};
+use super::slots::flag;
+use super::{Broker, cost};
+use crate::proto::close::CloseCode;
+use crate::proto::frame::{Failure, write_close};
+use crate::proto::http::{Refusal, Response};
+
+/// What of its channels a peer gets before the last words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owed {
+    /// No more than is queued to it.
+    Queued,
+    /// Also what was published since it had caught up.
+    Live,
+    /// Also the old messages that it asked for, up to a limit: see `settle_all`.
+    All,
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum End<'a> {
+    /// At once, without another word.
+    Drop,
+    /// After what is queued to it; at once if that is nothing.
+    AfterQueued,
+    /// With the end of a stream, if it is one and has an end of its own.
+    Stream(Owed),
+    /// With a response.
+    Response(&'a [u8]),
+    /// With a Close frame that the peer is to answer (RFC 6455 §7.1.2).
+    Close(Owed, CloseCode, &'a str),
+    /// With a Close frame that answers the peer's, whose reason this is (RFC 6455 §5.5.1).
+    CloseBack(CloseCode, &'a str),
+    /// With a Close frame, and what the peer sends after that is not looked at (RFC 6455 §7.1.7).
+    Fail(CloseCode, &'a str),
+}
+
+impl End<'_> {
+    fn owed(self) -> Owed {
+        match self {
+            End::Stream(owed) | End::Close(owed, ..) => owed,
+            End::CloseBack(..) | End::Fail(..) => Owed::Live,
+            End::Drop | End::AfterQueued | End::Response(_) => Owed::Queued,
+        }
+    }
+
+    /// What the embedder is told.
+    fn reason(self, cause: Cause) -> CloseReason {
+        match self {
+            End::Close(_, code, reason) | End::CloseBack(code, reason) | End::Fail(code, reason) => {
+                CloseReason::new(cause, Some(code), reason)
+            }
+            _ => CloseReason::new(cause, None, ""),
+        }
+    }
+}
+
+impl Broker {
+    /// Ends a connection. The only way in which one does.
+    pub(super) fn end(&mut self, slot: u32, cause: Cause, how: End<'_>) {
+        if self.slots.hot(slot).has(flag::ENDED) {
+            return;
+        }
+        match how.owed() {
+            Owed::Queued => {}
+            Owed::Live => self.settle(slot),
+            Owed::All => self.settle_all(slot),
+        }
+        let is_over = match how {
+            End::Drop => true,
+            End::AfterQueued => self.slots.hot(slot).outbound.is_empty(),
+            _ => false,
+        };
+        if is_over {
+            return self.drop_now(slot, how.reason(cause));
+        }
+        self.queue_last(slot, how);
+        let due = self.timers.now().after(self.limits.close_timeout);
+        if let Some(cold) = self.slots.cold(slot) {
+            match how {
+                End::Close(..) => cold.connection.close(),
+                _ => cold.connection.drain(),
+            }
+            cold.due = due;
+        }
+        self.count_inbound(slot);
+        self.take_leave(slot, how.reason(cause));
+        self.mark_dirty(slot);
+        self.rearm(slot);
+    }
+
+    /// Queues the last words.
+    fn queue_last(&mut self, slot: u32, how: End<'_>) {
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        match how {
+            End::Drop => {}
+            // The answer to its last request may take as long as there is progress.
+            End::AfterQueued if cold.connection.is_connecting() => hot.set(flag::ANSWERED),
+            End::AfterQueued => {}
+            End::Stream(_) => {
+                let end = cold.encoding.end();
+                if cold.connection.is_streaming() && !end.is_empty() {
+                    hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(end));
+                }
+            }
+            End::Response(response) => {
+                hot.clear(flag::HELD);
+                hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(response));
+                self.made_bytes += response.len();
+                self.spent += cost::ANSWER + cost::copied(response.len());
+                // What was stashed after the request is discarded.
+                self.resumed.push(self.slots.id(slot));
+            }
+            End::Close(_, code, _) | End::CloseBack(code, _) | End::Fail(code, _) => {
+                if hot.has(flag::UNSWITCHED) {
+                    // A pong cannot pass before the 101, and after the Close frame it must not.
+                    hot.clear(flag::PONG);
+                }
+                let reason = match how {
+                    // The peer knows its own.
+                    End::Close(_, _, reason) | End::Fail(_, reason) => reason,
+                    _ => "",
+                };
+                hot.outbound.push_bytes(&mut self.batches, |bytes| write_close(bytes, code, reason));
+            }
+        }
+    }
+
+    /// Drops a connection. Until it is reaped it is neither open nor does it hold anything.
+    fn drop_now(&mut self, slot: u32, reason: CloseReason) {
+        let hot = self.slots.hot(slot);
+        hot.set(flag::ENDED);
+        self.spent += cost::END;
+        hot.outbound.clear(&mut self.batches);
+        self.ended.push(slot);
+        self.stop_inflating(slot);
+        self.drop_earlier(slot);
+        if let Some(cold) = self.slots.cold(slot) {
+            cold.connection.drain();
+            cold.extras = None;
+        }
+        self.count_inbound(slot);
+        self.admission.uncount(slot, &mut self.slots);
+        self.take_leave(slot, reason);
+    }
+
+    /// Takes a connection out of its channels and tells the embedder, once.
+    fn take_leave(&mut self, slot: u32, reason: CloseReason) {
+        while let Some(key) = self.first_membership(slot) {
+            self.remove_member(slot, key);
+        }
+        self.stop_inflating(slot);
+        self.drop_earlier(slot);
+        let id = self.slots.id(slot);
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        if hot.has(flag::CHOKED) {
+            // What it sends leads to nothing any more. It is discarded, or the peer would never come to read why.
+            hot.clear(flag::CHOKED);
+            self.resumed.push(id);
+        }
+        if cold.cause.is_none() {
+            cold.cause = Some(reason.cause);
+            log::debug!("{} {id} ends: {}", cold.peer(), reason.cause);
+        }
+        if hot.has(flag::ACCEPTED) {
+            hot.clear(flag::ACCEPTED);
+            self.events.push_back(Event::Close(id, reason));
+        }
+    }
+
+    /// Another peer may refer to its earlier messages instead.
+    pub(super) fn drop_earlier(&mut self, slot: u32) {
+        let Some(cold) = self.slots.cold(slot) else { return };
+        if cold.extras.as_mut().is_some_and(|extras| extras.earlier.take().is_some()) {
+            self.takeovers -= 1;
+            cold.tidy();
+            self.count_inbound(slot);
+        }
+    }
+
+    fn first_membership(&mut self, slot: u32) -> Option<u32> {
+        self.slots.cold(slot)?.memberships.as_slice().first().map(|membership| membership.channel)
+    }
+
+    /// Fails the connection (RFC 6455 §7.1.7): the Close frame comes after all that was published before.
+    pub(super) fn fail(&mut self, slot: u32, cause: Cause, failure: &Failure) {
+        let reason = format!("{cause}: {}", failure.what);
+        if let Some(peer) = self.slots.cold(slot).map(|cold| cold.peer()) {
+            self.complain(Level::Info, || format!("{peer} closed with {}: {reason}", failure.code.0));
+        }
+        self.end(slot, cause, End::Fail(failure.code, &reason));
+    }
+
+    /// Refuses a request, and ends its connection.
+    pub(super) fn answer_problem(&mut self, slot: u32, cause: Cause, refusal: &Refusal) {
+        let response = Response::problem(refusal).closing().dated(self.timers.date());
+        let is_head = self.slots.hot(slot).has(flag::HEAD);
+        let bytes = if is_head { response.encode_for_head() } else { response.encode() };
+        self.end(slot, cause, End::Response(&bytes));
+    }
+}
