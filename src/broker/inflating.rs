@@ -151,6 +151,10 @@ impl Broker {
         if was_first {
             self.resumed.extend(self.inflations.waiting.front());
         }
+        if let Some(cold) = self.slots.cold(slot) {
+            cold.tidy();
+        }
+        self.count_inbound(slot);
     }
 
     /// Panics if somebody's message is not made whole, or more than one at a time: for tests.

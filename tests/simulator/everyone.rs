@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use slotcast::broker::Broker;
 use slotcast::broker::event::ConnectionId;
+use slotcast::broker::schedule::{Pace, Schedule};
 use slotcast::broker::timers::Now;
 use slotcast::channel::dialect::JSON_DIALECT;
 use slotcast::limits::Limits;
@@ -89,6 +90,7 @@ struct World {
     inside: BTreeSet<String>,
     /// How often one was looked at who knows who is there.
     looks: usize,
+    schedule: Schedule,
     resumed: BTreeMap<Kind, usize>,
     doors: BTreeMap<&'static str, usize>,
 }
@@ -147,6 +149,7 @@ impl World {
             epoch: None,
             inside: BTreeSet::new(),
             looks: 0,
+            schedule: Schedule::new(Pace::default()),
             resumed: BTreeMap::new(),
             doors: BTreeMap::new(),
         };
@@ -332,16 +335,15 @@ impl World {
         self.now.instant += Duration::from_millis(1 + self.random.below(4) as u64);
         self.broker.advance(self.now);
         self.act(is_over);
-        let mut ids: Vec<ConnectionId> = self.kernel.all().map(|peer| peer.id).collect();
-        let first = self.random.below(ids.len());
-        ids.rotate_left(first);
-        for id in ids {
-            if self.kernel.get(id).is_some_and(Peer::take_edge) {
-                self.broker.writable(id);
-            }
-            self.feed(id);
+        self.arrive();
+        self.schedule.begin_turn();
+        let until = self.broker.spent() + self.random.pick(&[1, 20_000, u64::MAX / 2]);
+        while self.broker.spent() < until && self.schedule.step(&mut self.broker, &mut self.kernel) {
+            self.handle_events();
         }
-        self.broker.expire();
+        self.schedule.pause(&mut self.broker);
+        while !self.broker.expire_some(usize::MAX, |slot| self.schedule.is_waiting(slot)) {}
+        self.broker.expire_others();
         self.handle_events();
         let most = self.random.pick(&[1, 3_000, 20_000, u64::MAX]);
         self.kernel.give_time(most);
@@ -357,22 +359,26 @@ impl World {
         self.look_around();
         let kernel = &mut self.kernel;
         self.broker.reap(|slot| kernel.peers[slot as usize] = None);
-        self.broker.take_resumed();
+        for id in self.broker.take_resumed() {
+            self.schedule.ready(&self.broker, id, false);
+        }
     }
 
-    /// Some of what a peer has said arrives.
-    fn feed(&mut self, id: ConnectionId) {
-        let said = self.kernel.get(id).map_or(0, |peer| peer.wire.len());
-        let mut most = if self.random.one_in(3) { self.random.below(said + 1) } else { said };
-        while most > 0 && self.broker.wants_input(id) && !self.broker.wants_flush() {
-            let Some(peer) = self.kernel.get(id) else { return };
-            let bytes: Vec<u8> = peer.wire.iter().take(most).copied().collect();
-            let taken = self.broker.receive(id, &bytes);
-            peer.wire.drain(..taken);
-            most -= taken;
-            self.handle_events();
-            if taken == 0 {
-                return;
+    /// Some of what peers have said arrives, in any order.
+    fn arrive(&mut self) {
+        let mut ids: Vec<ConnectionId> = self.kernel.all().map(|peer| peer.id).collect();
+        let first = self.random.below(ids.len());
+        ids.rotate_left(first);
+        for id in ids {
+            let arrives = !self.random.one_in(3);
+            let part = self.random.below(100);
+            let Some(peer) = self.kernel.get(id) else { continue };
+            if peer.take_edge() {
+                self.broker.writable(id);
+            }
+            peer.arrive(if arrives { usize::MAX } else { peer.wire.len() * part / 100 });
+            if std::mem::take(&mut peer.readable) {
+                self.schedule.ready(&self.broker, id, false);
             }
         }
     }
@@ -382,7 +388,7 @@ impl World {
         let all = self.order.len();
         let seen = self.followers.iter().all(|follower| follower.id.is_some() && follower.seen == all);
         let answered = self.backends.iter().all(|(_, posted)| posted.is_empty());
-        seen && answered && self.kernel.all().all(|peer| peer.wire.is_empty())
+        seen && answered && self.kernel.all().all(|peer| peer.wire.is_empty() && peer.arrived.is_empty())
     }
 }
 

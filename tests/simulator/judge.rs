@@ -95,6 +95,7 @@ impl World {
                 let made = format!("{}:", said["ref"]);
                 assert!(self.order[offset - 1].1.starts_with(made.as_bytes()), "{said}");
             }
+            Some("heartbeat") => {}
             Some(kind @ ("join" | "leave")) => {
                 if let Some(names) = &mut self.followers[index].names {
                     let told = named(said);
