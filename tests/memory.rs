@@ -192,7 +192,8 @@ fn a_connection_at_rest_costs_little_and_all_of_it_comes_back() {
     println!("{count} connections: {each} B each at rest, {more} B more with compression; {waves:?}");
     assert!(each <= MOST_EACH, "{each} B each");
     assert!(more <= MOST_DEFLATE, "{more} B more each with compression");
-    assert!(second.peak <= first.peak + first.peak / 100, "a second wave costs more: {waves:?}");
+    // How many of those who leave are answered in one turn differs, and each answer takes a batch for that turn.
+    assert!(second.peak <= first.peak + first.peak / 20, "a second wave costs more: {waves:?}");
     assert!(second.gone <= first.gone + first.gone / 100, "more is kept after a second wave: {waves:?}");
 }
 
