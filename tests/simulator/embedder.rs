@@ -413,7 +413,10 @@ impl World {
         let settled = !CHANNELS.iter().any(|channel| self.oracle.has_news_of_members(channel));
         self.embedder.count("acts in a flush");
         match self.random.below(8) {
-            0..4 if !self.oracle.has_news_of_members(channel) && (!scarce || self.oracle.was_published_to(channel)) => {
+            0..4 if !self.oracle.has_news_of_members(channel)
+                && self.oracle.has_members(channel)
+                && (!scarce || self.oracle.was_published_to(channel)) =>
+            {
                 let except = Some(anyone).filter(|_| self.random.one_in(4));
                 for _ in 0..1 + self.random.below(3) {
                     let data = self.data((channel == "/").then_some(true));

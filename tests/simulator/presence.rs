@@ -105,6 +105,11 @@ impl Oracle {
         self.changed(life);
     }
 
+    /// Whether somebody is in a channel: one that nobody is in any more may be forgotten before a flush is over.
+    pub fn has_members(&self, channel: &str) -> bool {
+        self.current.get(channel).is_some_and(|&life| self.lives[life].members() > 0)
+    }
+
     /// Whether somebody came or went since the last flush.
     pub fn has_news_of_members(&self, channel: &str) -> bool {
         let of = self.current.get(channel).map(|&life| &self.lives[life]);
