@@ -11,7 +11,7 @@ base=http://10.98.76.1:8080
 children=()
 trap 'kill "${children[@]}" 2>/dev/null || true' EXIT
 
-# until_received_by COUNT SECONDS APART: publishes, so many seconds apart, until that many receive it.
+# until_received_by COUNT SECONDS APART: publishes, APART seconds apart, until that many receive it.
 until_received_by() {
     local deadline=$((SECONDS + $2)) told=''
     until [[ $told == *"\"receivers\":$1}"* ]]; do

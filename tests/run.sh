@@ -39,7 +39,7 @@ main() {
     if ((${#suites[@]} == 0)); then
         suites=(rust)
         ! $ci || suites+=(lint)
-        suites+=(bench-check autobahn browser examples clients proxies websocat) # the last one is being installed behind the others
+        suites+=(bench-check autobahn browser examples clients proxies websocat) # the last one is being installed meanwhile
     fi
     command -v cargo >/dev/null || usage 'cargo is missing; install Rust from https://rustup.rs'
     for suite in "${suites[@]}"; do

@@ -339,8 +339,8 @@ impl Broker {
         (is_judged && self.admission.is_past_limit(cold.peer().ip(), &self.limits)).then_some(Crowd::Address)
     }
 
-    /// Takes note of whom a trusted proxy asks for: its connections are shared by many, one after the other. Whoever it
-    /// does not name is nobody that could be counted.
+    /// Takes note of whom a trusted proxy asks for: its connections are shared by many, one after the other. One that
+    /// it does not name cannot be counted.
     pub(super) fn identify(&mut self, slot: u32, request: &Request) {
         if !self.slots.hot(slot).has(flag::PROXIED) {
             return;

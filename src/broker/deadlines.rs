@@ -173,8 +173,8 @@ impl Broker {
         let (timeout, later) = (self.limits.close_timeout, self.timers.now().after(self.limits.close_timeout));
         let may = !self.is_draining();
         let Some(cold) = self.slots.cold(slot).filter(|cold| may && cold.place == Place::Regular) else { return false };
-        let enough = timeout.as_secs_f64() * f64::from(MIN_DRAIN_RATE);
-        if (cold.connection.take_discarded() as f64) < enough.max(1.0) {
+        let enough = timeout.as_millis() * u128::from(MIN_DRAIN_RATE) / 1000;
+        if (cold.connection.take_discarded() as u128) < enough.max(1) {
             return false;
         }
         cold.due = later;

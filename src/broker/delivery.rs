@@ -63,7 +63,7 @@ impl Broker {
         self.jobs.iter().any(|job| matches!(job, Job::Channel(_)))
     }
 
-    /// Queues what the open batches of its channels owe a connection, so that what is queued next comes behind it.
+    /// Queues what the open batches of its channels owe a connection, so that what is queued next comes after it.
     pub(super) fn settle(&mut self, slot: u32) {
         if self.walking > 0 {
             self.settle_walks(slot);

@@ -1,4 +1,4 @@
-//! How a connection ends: in one way, whatever the reason and whoever wants it. What it is owed first, then the last words, then
+//! How a connection ends: in one way, whatever the reason. What it is owed first, then the last words, then
 //! what still arrives is discarded; or all at once. The embedder is told once, and the first cause is the one that counts.
 
 use log::Level;
@@ -77,6 +77,8 @@ impl Broker {
             End::AfterQueued => self.slots.hot(slot).outbound.is_empty(),
             _ => false,
         };
+        self.stop_inflating(slot);
+        self.drop_earlier(slot);
         if is_over {
             return self.drop_now(slot, how.reason(cause));
         }
@@ -139,8 +141,6 @@ impl Broker {
         self.spent += cost::END;
         hot.outbound.clear(&mut self.batches);
         self.ended.push(slot);
-        self.stop_inflating(slot);
-        self.drop_earlier(slot);
         if let Some(cold) = self.slots.cold(slot) {
             cold.connection.drain();
             cold.extras = None;
@@ -155,8 +155,6 @@ impl Broker {
         while let Some(key) = self.first_membership(slot) {
             self.remove_member(slot, key);
         }
-        self.stop_inflating(slot);
-        self.drop_earlier(slot);
         let id = self.slots.id(slot);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         if hot.has(flag::CHOKED) {

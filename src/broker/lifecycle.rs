@@ -203,7 +203,7 @@ impl Broker {
         self.draining.is_none() && !self.slots.get(slot).is_none_or(ends)
     }
 
-    /// Writes a response behind which another request may come; `cause` is why the connection ended if none does.
+    /// Writes a response after which another request may come; `cause` is why the connection ended if none does.
     pub(super) fn answer_and_keep(&mut self, slot: u32, cause: Cause, response: &[u8]) {
         let due = self.timers.now().after(self.limits.keep_alive_timeout);
         let id = self.slots.id(slot);

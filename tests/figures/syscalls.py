@@ -58,7 +58,7 @@ def read_answer(s):
 
 
 def told(s, count):
-    """Reads so many events, one a chunk. Returns the most bytes that a chunk has beside the event."""
+    """Reads that number of events, one a chunk. Returns the most bytes that a chunk has beside the event."""
     file = s.makefile("rb")
     most = 0
     number = 0

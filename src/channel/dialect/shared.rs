@@ -48,7 +48,7 @@ impl Form {
         self.is_written = true;
         write(&mut self.text);
         if self.text.len() >= LARGE {
-            // Whoever keeps it pays for its length.
+            // Who keeps it pays for its length.
             self.text.shrink_to_fit();
             self.large = Bytes::from(std::mem::take(&mut self.text));
         }

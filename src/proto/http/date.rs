@@ -52,7 +52,7 @@ impl fmt::Write for Cut<'_> {
     }
 }
 
-/// Year, month and day of so many days after 1 January 1970. A year here begins in March, so that the day that is added
+/// Year, month and day of that number of days after 1 January 1970. A year here begins in March, so that the day that is added
 /// in a leap year is its last.
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;

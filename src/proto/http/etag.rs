@@ -71,7 +71,7 @@ pub fn is_unmodified(request: &Request, etag: &str) -> bool {
     }
 }
 
-/// Whether a list of entity tags has this one; `strong`: and has it as a strong one. What is behind a member that is none is not looked at: the answer is
+/// Whether a list of entity tags has this one; `strong`: and has it as a strong one. What comes after a member that is none is not looked at: the answer is
 /// then a whole one, which is never wrong.
 fn lists(list: &[u8], ours: &[u8], strong: bool) -> bool {
     let mut rest = list;
