@@ -160,6 +160,10 @@ impl Presence {
         if members > most && !(self.joined.is_empty() && self.left.is_empty() && self.returned.is_empty()) {
             self.change_count();
         }
+        // The return under another id says that the old one is gone: told twice, it would have left before it came back.
+        for was in self.returned.values().filter_map(|member| member.was) {
+            self.left.remove(&was);
+        }
         self.listed = false;
         let recounts = self.recount && now >= self.next_count;
         if recounts {
@@ -404,6 +408,23 @@ mod tests {
         }
         let told = presence.take(0, 1, 10);
         assert_eq!((told.left.len(), ids(&told.returned), told.joined.len()), (0, vec![1], 0));
+    }
+
+    /// It was told to have left, and then to be back under another id.
+    #[test]
+    fn whose_place_is_taken_by_its_namesake_is_not_told_to_have_left() {
+        let mut presence = Presence::default();
+        presence.leave(named(1, "Ann"), Some(500), 10);
+        presence.join(named(2, "Ann"), 10);
+        presence.list();
+        for _ in 0..2 {
+            presence.join(named(1, "Ann"), 10);
+            presence.leave(named(1, "Ann"), Some(500), 10);
+        }
+        presence.join(named(1, "Ann"), 10);
+        let told = presence.take(0, 2, 10);
+        assert_eq!((told.left.len(), ids(&told.returned), ids(&told.joined)), (0, vec![2], vec![1]));
+        assert_eq!(told.returned[0].was, Some(MemberId::new(0, 1)));
     }
 
     #[test]
