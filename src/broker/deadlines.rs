@@ -10,7 +10,7 @@ use super::ending::End;
 use super::reason::Cause;
 use super::slots::{Cold, Hot, flag};
 use super::timers::{Tick, Timer, ticks_of};
-use super::{Broker, cost};
+use super::{Broker, cost, jobs};
 use crate::limits::Limits;
 use crate::proto::close::CloseCode;
 use crate::proto::connection::MIN_DRAIN_RATE;
@@ -260,7 +260,7 @@ impl Broker {
             hot.set(flag::PINGED);
             cold.due = now.after(pong_timeout);
             hot.outbound.push_bytes(&mut self.batches, |bytes| write_header(bytes, Opcode::Ping, 0));
-            self.mark_dirty(slot);
+            self.mark_dirty_in(slot, jobs::PERIODIC);
         }
     }
 }

@@ -75,6 +75,7 @@ impl Broker {
         let mut troubled = Vec::new();
         let mut fan_out = FanOut {
             walk: Walk { open, head, served: 0 },
+            tier: 0,
             batches: &mut self.batches,
             jobs: &mut self.jobs,
             over: &mut self.over,
@@ -124,6 +125,7 @@ impl Broker {
             }
             let mut fan_out = FanOut {
                 walk,
+                tier: jobs::tier_of_channel(group.members.len()),
                 batches: &mut self.batches,
                 jobs: &mut self.jobs,
                 over: &mut self.over,
@@ -196,6 +198,8 @@ const WAITS: u32 = flag::DIRTY | flag::BLOCKED | flag::SLOW_PATH | flag::PONG;
 /// A part of a walk over the members of a group, which owe the same batch.
 struct FanOut<'a> {
     walk: Walk,
+    /// How urgent it is to write what is queued.
+    tier: usize,
     batches: &'a mut Batches,
     jobs: &'a mut Jobs,
     over: &'a mut Vec<u32>,
@@ -308,8 +312,8 @@ impl FanOut<'_> {
     fn mark_dirty(&mut self, hot: &mut Hot, slot: u32) {
         if !hot.has(flag::DIRTY) {
             hot.set(flag::DIRTY);
-            self.jobs
-                .push_now(jobs::tier_of_connection(hot.outbound.pending(), false), Job::Connection(slot, hot.serial));
+            let tier = self.tier.max(jobs::tier_of_connection(hot.outbound.pending(), false));
+            self.jobs.push_now(tier, Job::Connection(slot, hot.serial));
         }
     }
 

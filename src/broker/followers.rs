@@ -10,7 +10,7 @@ use super::event::{ConnectionId, Event, Exchange};
 use super::reason::{Cause, CloseReason};
 use super::slots::flag;
 use super::timers::Tick;
-use super::{Broker, JoinError, Joined, cost};
+use super::{Broker, JoinError, Joined, cost, jobs};
 use crate::channel::Channel;
 use crate::channel::dialect::{self, Context, Encoding, poll, sse};
 use crate::channel::log::{From, Lost};
@@ -69,6 +69,21 @@ pub struct Kept {
 /// The value of the header `Slotcast-Lost`.
 pub fn lost_header(lost: Lost) -> String {
     lost.count.map_or_else(|| "unknown".to_owned(), |count| count.to_string())
+}
+
+/// What polls that were held are answered with.
+struct Answer {
+    position: Position,
+    body: Bytes,
+    /// The batch that is the body.
+    shared: BatchKey,
+}
+
+/// The head of such an answer, for all who ask in the same way.
+struct AnswerHead {
+    cors: Option<String>,
+    closes: bool,
+    bytes: Vec<u8>,
 }
 
 impl Broker {
@@ -274,6 +289,7 @@ impl Broker {
     /// channels are busy.
     pub(super) fn answer_some(&mut self, key: u32, most: u64) -> bool {
         let began = self.spent;
+        let mut head = None;
         loop {
             let Some(channel) = self.channels.get_mut(key) else { return true };
             let epoch = channel.log.position();
@@ -292,7 +308,7 @@ impl Broker {
             let (slot, position) = (member.slot, Position { offset: walk.head, ..epoch });
             let body = self.batches.get(walk.open.batch).payload().cloned().unwrap_or_default();
             self.counters.messages_sent += walk.head - walk.open.base;
-            self.finish_poll(slot, key, position, body, walk.open.batch);
+            self.finish_poll(slot, key, Answer { position, body, shared: walk.open.batch }, &mut head);
         }
     }
 
@@ -310,7 +326,7 @@ impl Broker {
             let (batch, position) = (walk.open.batch, Position { offset: walk.head, ..position });
             let body = self.batches.get(batch).payload().cloned().unwrap_or_default();
             self.counters.messages_sent += walk.head - walk.open.base;
-            return self.finish_poll(slot, membership.channel, position, body, batch);
+            return self.finish_poll(slot, membership.channel, Answer { position, body, shared: batch }, &mut None);
         }
         let member = group.members.get(membership.index as usize);
         let offset = member.map_or(position.offset, |member| member.cursor);
@@ -319,31 +335,42 @@ impl Broker {
         let body = answer_of(&name, position, None, &[]);
         let shared = self.batches.open();
         self.batches.append(shared, std::slice::from_ref(&body), |_| {});
-        self.finish_poll(slot, membership.channel, position, body, shared);
+        self.finish_poll(slot, membership.channel, Answer { position, body, shared }, &mut None);
         self.batches.release(shared);
     }
 
-    /// Answers a held request: a head of its own, and a body that it shares.
-    fn finish_poll(&mut self, slot: u32, key: u32, position: Position, body: Bytes, shared: BatchKey) {
-        self.spent += cost::ANSWER;
+    /// Answers a held request. The head is kept for the next that is answered with the same, if it is from the same origin.
+    fn finish_poll(&mut self, slot: u32, key: u32, answer: Answer, head: &mut Option<AnswerHead>) {
+        self.spent += cost::QUEUED;
         self.remove_member(slot, key);
         let Some(cold) = self.slots.cold(slot) else { return };
         let Some(exchange) = cold.extras.as_mut().and_then(|extras| extras.held.take()) else { return };
         cold.tidy();
+        // All who wait are answered at one time: a crowd of them must not hold up others.
+        let waiting = self.channels.get(key).map_or(0, Channel::subscribers);
+        self.mark_dirty_in(slot, jobs::tier_of_channel(waiting));
         let request = &exchange.request;
-        let keep = !request.wants_close() && self.may_ask_again(slot);
-        let response = poll_response(position, None, body)
-            .with_header("Cache-Control", "no-store")
-            .with_cors(self.rules.cors_origin(request))
-            .dated(self.timers.date());
-        if keep {
-            self.answer_and_keep(slot, Cause::Answered, &response.encode_for_head());
-        } else {
+        let closes = request.wants_close() || !self.may_ask_again(slot);
+        let cors = self.rules.cors_origin(request);
+        let head = match head {
+            Some(head) if head.cors == cors && head.closes == closes => head,
+            _ => {
+                let response = poll_response(answer.position, None, answer.body)
+                    .with_header("Cache-Control", "no-store")
+                    .with_cors(cors.clone())
+                    .dated(self.timers.date());
+                let response = if closes { response.closing() } else { response };
+                head.insert(AnswerHead { cors, closes, bytes: response.encode_for_head() })
+            }
+        };
+        if closes {
             self.slots.hot(slot).set(flag::ANSWERED);
-            self.end(slot, Cause::Answered, End::Response(&response.closing().encode_for_head()));
+            self.end(slot, Cause::Answered, End::Response(&head.bytes));
+        } else {
+            self.answer_and_keep(slot, Cause::Answered, &head.bytes);
         }
         if request.method() != "HEAD" {
-            self.push_shared(slot, shared);
+            self.push_shared(slot, answer.shared);
         }
     }
 
@@ -398,7 +425,7 @@ impl Broker {
         let Some(membership) = cold.memberships.as_slice().first() else { return };
         hot.outbound
             .push_bytes(&mut self.batches, |bytes| membership.encoding.encode(&dialect::Event::Heartbeat, bytes));
-        self.mark_dirty(slot);
+        self.mark_dirty_in(slot, jobs::PERIODIC);
     }
 
     pub(super) fn is_streaming(&self, slot: u32) -> bool {

@@ -6,6 +6,9 @@ use super::tiers::Tiers;
 /// those who take old messages.
 const TIERS: usize = 4;
 
+/// Where what shows that we are alive is: those who came together are told of that together.
+pub(super) const PERIODIC: usize = 1;
+
 /// Where those wait who take the log of a channel.
 pub(super) const LOG: usize = TIERS - 1;
 

@@ -446,11 +446,16 @@ impl Broker {
     }
 
     fn mark_dirty(&mut self, slot: u32) {
+        let tier = jobs::tier_of_connection(self.slots.hot(slot).outbound.pending(), false);
+        self.mark_dirty_in(slot, tier);
+    }
+
+    /// As `mark_dirty`, as urgent as that: for one of many to whom something is queued at one time.
+    fn mark_dirty_in(&mut self, slot: u32, tier: usize) {
         let hot = self.slots.hot(slot);
         if !hot.has(flag::DIRTY | flag::ENDED) {
             hot.set(flag::DIRTY);
-            self.jobs
-                .push_now(jobs::tier_of_connection(hot.outbound.pending(), false), Job::Connection(slot, hot.serial));
+            self.jobs.push_now(tier, Job::Connection(slot, hot.serial));
         }
     }
 

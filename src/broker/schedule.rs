@@ -1,7 +1,7 @@
 //! Which connection is read next, and how much: pure, so that a test drives the very schedule that the loop does.
 //!
-//! Three queues. First come those who have shown that they want little; then newcomers; then those who have had much, and those who
-//! have more to say than they were just read. No queue starves. How much a connection wants is judged by the cost of its visits,
+//! Four queues. First come those who have shown that they want very little, then little; then newcomers; then those who have had much,
+//! and those who have more to say than they were just read. No queue starves. How much a connection wants is judged by the cost of its visits,
 //! including the calls that the embedder made for it: see `cost`. So one that sends a small message now and then is read within a
 //! turn, whatever thousands of others ask for.
 
@@ -25,6 +25,9 @@ pub const READ_AGAIN: usize = 256 * 1024;
 /// in a turn than one that sends a few large ones.
 const FRAME: usize = 64;
 
+/// One whose visits have cost no more lately wants very little, in microseconds: it says a few words, and asks for no answer.
+const LEAST: u8 = 4;
+
 /// One whose visits have cost no more lately wants little, in microseconds.
 const LITTLE: u8 = 20;
 
@@ -35,9 +38,10 @@ const UNKNOWN: u8 = u8::MAX;
 const LESS: usize = 8 * 1024;
 
 /// The queues.
-const QUICK: usize = 0;
-const NEW: usize = 1;
-const LATE: usize = 2;
+const FIRST: usize = 0;
+const QUICK: usize = 1;
+const NEW: usize = 2;
+const LATE: usize = 3;
 
 /// What one read came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +124,7 @@ struct Reading {
 #[derive(Debug)]
 pub struct Schedule {
     pace: Pace,
-    queues: Tiers<ConnectionId, 3>,
+    queues: Tiers<ConnectionId, 4>,
     /// Those who were read in this turn and have more.
     again: Vec<ConnectionId>,
     places: Vec<Place>,
@@ -164,6 +168,7 @@ impl Schedule {
         place.since = broker.now();
         let tier = match place.usual {
             _ if broker.is_discarded(id) => LATE,
+            ..=LEAST => FIRST,
             ..=LITTLE => QUICK,
             UNKNOWN => NEW,
             _ if place.chatty => LATE,
@@ -315,7 +320,7 @@ impl Schedule {
     }
 
     fn must_stop(&self, broker: &Broker, tier: usize) -> bool {
-        if tier == QUICK { broker.needs_flush() } else { broker.wants_flush() }
+        if tier <= QUICK { broker.needs_flush() } else { broker.wants_flush() }
     }
 
     /// Takes note of what the visit has cost, and keeps what is left of it for another.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 pub const RESERVE_AHEAD: usize = 16 * 1024;
 
 /// A piece of so many bytes does not grow any more.
-const PIECE: usize = 32 * 1024;
+const PIECE: usize = 16 * 1024;
 
 /// What has arrived so far.
 ///

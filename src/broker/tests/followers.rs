@@ -81,6 +81,25 @@ impl World {
         self.broker.accept(handshake, accept)
     }
 
+    /// One that polls.
+    fn hold(&mut self, channel: &str, timeout: Duration) -> ConnectionId {
+        let id = self.broker.open(([127, 0, 0, 1], 9).into(), false).unwrap();
+        let request = format!("GET {channel} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(self.broker.receive(id, request.as_bytes()), request.len());
+        let Some(Event::Http(exchange)) = self.broker.next_event() else { panic!("no request") };
+        self.broker.hold(exchange, channel, From::Now, timeout);
+        id
+    }
+
+    /// So many seconds later.
+    fn pass(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.now.instant += Duration::from_secs(1);
+            self.broker.advance(self.now);
+            self.broker.expire();
+        }
+    }
+
     fn publish(&mut self, text: &str) {
         self.broker.publish("/chat", Message::text(text), None, None);
     }
@@ -133,11 +152,7 @@ fn a_stream_reads_on_what_came_behind_its_request() {
 #[test]
 fn who_polls_is_not_left_out() {
     let mut world = World::new(Limits::default());
-    let id = world.broker.open(([127, 0, 0, 1], 9).into(), false).unwrap();
-    let request = b"GET /chat HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    assert_eq!(world.broker.receive(id, request), request.len());
-    let Some(Event::Http(exchange)) = world.broker.next_event() else { panic!("no request") };
-    world.broker.hold(exchange, "/chat", From::Now, Duration::from_secs(9));
+    let id = world.hold("/chat", Duration::from_secs(9));
     world.publish("one");
     let published = world.broker.publish("/chat", Message::text("two"), None, Some(id));
     assert!(matches!(published, Published::Done { receivers: 1, .. }), "{published:?}");
@@ -190,5 +205,42 @@ fn one_s_own_join_comes_after_what_is_kept() {
             .collect();
         let join = text.find("\"type\":\"join\"").unwrap();
         assert!(places.is_sorted() && join > places[9], "{cached:?} {from:?} {text}");
+    }
+}
+
+/// Everybody waited until two thousand polls were answered, or as many who had come together were pinged.
+#[test]
+fn a_crowd_that_is_due_at_once_is_behind_a_message() {
+    const CROWD: usize = 100;
+    let limits = Limits { ping_interval: Duration::from_secs(3), ..Limits::default() };
+    type Owe = fn(&mut World);
+    let owe: [(&str, Owe); 3] = [
+        ("answers with a message", |world| world.publish("news")),
+        ("answers with nothing", |world| world.pass(10)),
+        ("pings", |world| world.pass(2)),
+    ];
+    for (what, owe) in owe {
+        let mut world = World::new(limits.clone());
+        for _ in 0..CROWD {
+            if what.starts_with("answers") {
+                world.hold("/chat", Duration::from_secs(9));
+            } else {
+                world.accept(&Accept::join("/chat", From::Now));
+            }
+        }
+        world.pass(2);
+        let hearer = world.accept(&Accept::join("/quiet", From::Now));
+        world.flush();
+        world.wire.pieces.clear();
+        owe(&mut world);
+        world.broker.publish("/quiet", Message::text("!"), None, None);
+        world.wire.left = Some(20);
+        let is_done = world.broker.flush_some(&mut world.wire);
+        let heard = world.wire.pieces.contains(&(hearer.slot(), b'!'));
+        assert!(!is_done && heard, "{what}: {is_done} {heard}");
+        world.wire.left = None;
+        world.flush();
+        let told: HashSet<u32> = world.wire.pieces.iter().map(|&(slot, _)| slot).collect();
+        assert_eq!(told.len(), CROWD + 1, "{what}");
     }
 }

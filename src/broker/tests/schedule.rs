@@ -142,6 +142,21 @@ fn who_wants_little_is_first_then_who_is_new_then_who_had_much() {
     assert_eq!((all.heard.len(), all.schedule.has_ready()), (6007, false));
 }
 
+/// Two thousand who polled, and asked again, were all read before somebody who said a word.
+#[test]
+fn who_says_a_few_words_is_read_before_those_who_ask() {
+    let mut all = Loop::new(Pace::default());
+    let (asks, says) = (all.open(), all.accept());
+    for _ in 0..20 {
+        all.say(asks, GET);
+        all.say(says, &frame(b"x"));
+        assert_eq!(all.turn(ALL).len(), 2);
+    }
+    all.say(asks, GET);
+    all.say(says, &frame(b"x"));
+    assert_eq!(all.turn(ALL), [says, asks]);
+}
+
 #[test]
 fn nobody_starves() {
     let mut all = Loop::new(Pace::default());
