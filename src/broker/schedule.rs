@@ -168,8 +168,8 @@ impl Schedule {
         place.since = broker.now();
         let tier = match place.usual {
             _ if broker.is_discarded(id) => LATE,
-            ..=LEAST => FIRST,
-            ..=LITTLE => QUICK,
+            usual if usual <= LEAST => FIRST,
+            usual if usual <= LITTLE => QUICK,
             UNKNOWN => NEW,
             _ if place.chatty => LATE,
             _ => NEW,

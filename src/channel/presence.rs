@@ -35,8 +35,10 @@ impl Named {
 pub struct Presence {
     joined: BTreeMap<MemberId, Named>,
     left: BTreeMap<MemberId, Named>,
-    /// Who left and came back under the same name before it was told.
-    returned: BTreeMap<MemberId, Named>,
+    /// Who left and came back under the same name before it was told, with a number that rises: they are told in that order, since
+    /// one may have taken the place of another who then came back, too.
+    returned: BTreeMap<MemberId, (u64, Named)>,
+    returns: u64,
     /// Whether somebody was told who is there since notices were taken: also of those whose coming was not told yet.
     listed: bool,
     held: HeldBack,
@@ -86,7 +88,7 @@ impl Presence {
     pub fn join(&mut self, mut member: Named, most: usize) {
         if let Some(held) = self.held.take(&member) {
             member.was = Some(held.id);
-            self.returned.insert(member.id, member);
+            self.note_return(member);
         } else if !self.listed && self.left.get(&member.id).is_some_and(|left| left.name == member.name) {
             // Nobody was told that it had gone.
             self.left.remove(&member.id);
@@ -108,6 +110,11 @@ impl Presence {
         self.count_past(most);
     }
 
+    fn note_return(&mut self, member: Named) {
+        self.returned.insert(member.id, (self.returns, member));
+        self.returns += 1;
+    }
+
     fn note_leave(&mut self, mut member: Named, due: Option<u64>) {
         if self.joined.remove(&member.id).is_some() {
             if self.listed {
@@ -115,7 +122,7 @@ impl Presence {
             }
             return;
         }
-        if let Some(returned) = self.returned.remove(&member.id) {
+        if let Some((_, returned)) = self.returned.remove(&member.id) {
             if self.listed && returned.was != Some(member.id) {
                 self.left.insert(member.id, member.clone());
             }
@@ -123,7 +130,7 @@ impl Presence {
             member.id = returned.was.unwrap_or(member.id);
             if let Some(joined) = self.joined.remove(&member.id) {
                 // Who had that id before is back, too.
-                self.returned.insert(joined.id, Named { was: Some(joined.id), ..joined });
+                self.note_return(Named { was: Some(joined.id), ..joined });
                 return;
             }
         }
@@ -145,9 +152,7 @@ impl Presence {
 
     /// The members changed while there are too many to be named.
     pub fn change_count(&mut self) {
-        for list in [&mut self.joined, &mut self.left, &mut self.returned] {
-            *list = BTreeMap::new();
-        }
+        (self.joined, self.left, self.returned) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         self.held = HeldBack::default();
         self.recount = true;
     }
@@ -161,9 +166,11 @@ impl Presence {
             self.change_count();
         }
         // The return under another id says that the old one is gone: told twice, it would have left before it came back.
-        for was in self.returned.values().filter_map(|member| member.was) {
+        for was in self.returned.values().filter_map(|(_, member)| member.was) {
             self.left.remove(&was);
         }
+        let mut returned: Vec<(u64, Named)> = std::mem::take(&mut self.returned).into_values().collect();
+        returned.sort_unstable_by_key(|(number, _)| *number);
         self.listed = false;
         let recounts = self.recount && now >= self.next_count;
         if recounts {
@@ -172,7 +179,7 @@ impl Presence {
         let named = |list: &mut BTreeMap<MemberId, Named>| std::mem::take(list).into_values().collect();
         Notices {
             left: named(&mut self.left),
-            returned: named(&mut self.returned),
+            returned: returned.into_iter().map(|(_, member)| member).collect(),
             joined: named(&mut self.joined),
             count: recounts.then_some(members),
         }
@@ -181,8 +188,9 @@ impl Presence {
     /// Bytes of memory that it takes, about, itself in its box included. Names are their connections', but for those of leaves
     /// that are held back.
     pub fn memory(&self) -> usize {
-        let lists = [&self.joined, &self.left, &self.returned].map(|list| tree::<MemberId, Named>(list.len()));
-        size_of::<Presence>() + lists.iter().sum::<usize>() + self.held.memory()
+        let lists = [&self.joined, &self.left].map(|list| tree::<MemberId, Named>(list.len()));
+        let returned = tree::<MemberId, (u64, Named)>(self.returned.len());
+        size_of::<Presence>() + lists.iter().sum::<usize>() + returned + self.held.memory()
     }
 
     /// When there is something to tell next, although nobody comes or goes.
@@ -425,6 +433,24 @@ mod tests {
         let told = presence.take(0, 2, 10);
         assert_eq!((told.left.len(), ids(&told.returned), ids(&told.joined)), (0, vec![2], vec![1]));
         assert_eq!(told.returned[0].was, Some(MemberId::new(0, 1)));
+    }
+
+    /// A follower that did one after the other took the first away, who was back already.
+    #[test]
+    fn who_takes_the_place_of_one_who_comes_back_is_told_first() {
+        for [first, then] in [[4, 2], [2, 4]] {
+            let mut presence = Presence::default();
+            presence.leave(named(1, "Ann"), Some(500), 10);
+            presence.take(0, 2, 10);
+            presence.join(named(first, "Ann"), 10);
+            presence.leave(named(then, "Ann"), Some(500), 10);
+            presence.leave(named(first, "Ann"), Some(500), 10);
+            presence.join(named(first, "Ann"), 10);
+            presence.join(named(then, "Ann"), 10);
+            let told = presence.take(0, 2, 10).returned;
+            let was: Vec<u64> = told.iter().map(|member| member.was.unwrap().halves().1).collect();
+            assert_eq!((ids(&told), was), (vec![first, then], vec![then, 1]));
+        }
     }
 
     #[test]
