@@ -3,19 +3,17 @@
 //! for nothing make room, first where many have one address, or a /64 of IPv6. So nobody can keep others from asking whether the
 //! broker is well. Connections are also counted by network: an IPv4 address, or a /64 of IPv6.
 
-use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::net::IpAddr;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use super::Broker;
-use super::ending::End;
-use super::event::ConnectionId;
+use super::draining::Draining;
 use super::reason::Cause;
 use super::slots::{Slots, flag};
 use super::timers::Tick;
 use crate::limits::Limits;
-use crate::proto::http::{Refusal, Request, Response, Status};
+use crate::proto::http::{Refusal, Status};
 use crate::proto::network::network_of;
 
 /// Connections past `max_connections`: they are answered below `/-/`, and otherwise told that there is no room. So are
@@ -27,9 +25,6 @@ pub const MAX_ADMIN_CONNECTIONS: usize = 48;
 
 /// How many places of a kind are free after others had to make room: that number gets in with the next turn.
 const FREED_AT_ONCE: usize = 24;
-
-/// Whom a proxy asks for if it does not say.
-const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
 /// Which place a connection has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +71,7 @@ impl Crowd {
     }
 }
 
-/// Who is let in, and whom that leaves no room for. It owns the flag `COUNTED` and `Cold::place`.
+/// Who is let in, and whom that leaves no room for; and the shutdown, in which nobody is. It owns the flag `COUNTED` and `Cold::place`.
 ///
 /// Invariant: `networks` counts the connections with the flag `COUNTED`.
 #[derive(Debug, Default)]
@@ -87,6 +82,7 @@ pub(super) struct Admission {
     extra: Few,
     /// Connections by listeners for operators.
     admins: Few,
+    draining: Option<Draining>,
 }
 
 /// The places of a kind that are few.
@@ -103,7 +99,7 @@ struct Few {
 }
 
 impl Few {
-    fn hold(&mut self, slot: u32) {
+    pub(super) fn hold(&mut self, slot: u32) {
         self.holders.push(slot);
         self.fresh += 1;
     }
@@ -160,7 +156,7 @@ fn has_ended(slots: &Slots, slot: u32) -> bool {
 
 impl Admission {
     /// The place for one who comes while that many are connected, and perhaps during a shutdown; None if there is none.
-    fn place_for_one(&self, connections: usize, is_draining: bool, limits: &Limits) -> Option<Place> {
+    pub(super) fn place_for_one(&self, connections: usize, is_draining: bool, limits: &Limits) -> Option<Place> {
         let counted = self.counted(connections);
         if !is_draining && counted < limits.max_connections {
             return Some(Place::Regular);
@@ -170,13 +166,43 @@ impl Admission {
         (!is_full).then_some(Place::Extra)
     }
 
-    fn place_for_admin(&self) -> Option<Place> {
+    pub(super) fn place_for_admin(&self) -> Option<Place> {
         (self.admins.holders.len() < MAX_ADMIN_CONNECTIONS).then_some(Place::Admin)
     }
 
     /// How many of that many connections are not operators'.
     pub(super) fn counted(&self, connections: usize) -> usize {
         connections - self.admins.holders.len()
+    }
+
+    /// Who has one of the few places and makes room for others, in this order; once a turn.
+    pub(super) fn take_leavers(&mut self, slots: &Slots, now: Tick) -> Vec<u32> {
+        let mut leavers = self.extra.take_leavers(MAX_EXTRA_CONNECTIONS, slots, now);
+        leavers.extend(self.admins.take_leavers(MAX_ADMIN_CONNECTIONS, slots, now));
+        leavers
+    }
+
+    /// Somebody waits for one of the few places. Returns whether one will be free with the next turn.
+    pub(super) fn want_place(&mut self, admin: bool, slots: &Slots, now: Tick) -> bool {
+        let few = if admin { &mut self.admins } else { &mut self.extra };
+        let is_coming = few.holders.iter().any(|&slot| has_ended(slots, slot) || rank(slots, slot, now).is_some());
+        few.is_wanted |= is_coming;
+        is_coming
+    }
+
+    /// From now on everybody is sent away.
+    pub(super) fn begin_draining(&mut self, draining: Draining) {
+        self.draining = Some(draining);
+    }
+
+    /// The shutdown under way.
+    pub(super) fn draining(&self) -> Option<&Draining> {
+        self.draining.as_ref()
+    }
+
+    /// The same, to go on with.
+    pub(super) fn draining_mut(&mut self) -> Option<&mut Draining> {
+        self.draining.as_mut()
     }
 
     /// How many have one of the few places.
@@ -192,7 +218,7 @@ impl Admission {
         }
     }
 
-    fn hold(&mut self, slot: u32, place: Place, slots: &mut Slots) {
+    pub(super) fn hold(&mut self, slot: u32, place: Place, slots: &mut Slots) {
         if let Some(cold) = slots.cold(slot) {
             cold.place = place;
         }
@@ -205,7 +231,7 @@ impl Admission {
     }
 
     /// Where others have left, connections past the limit get their places, the oldest first.
-    fn promote(&mut self, slots: &mut Slots, limits: &Limits) {
+    pub(super) fn promote(&mut self, slots: &mut Slots, limits: &Limits) {
         let past = self.counted(slots.len()).saturating_sub(limits.max_connections);
         while self.extra.holders.len() > past {
             let slot = self.extra.holders.remove(0);
@@ -217,7 +243,7 @@ impl Admission {
     }
 
     /// Counts a connection by its network, only where that is limited: it is a map entry for each network.
-    fn count(&mut self, slot: u32, slots: &mut Slots, limits: &Limits) {
+    pub(super) fn count(&mut self, slot: u32, slots: &mut Slots, limits: &Limits) {
         let Some((hot, cold)) = slots.both(slot).filter(|_| limits.max_connections_per_ip > 0) else { return };
         hot.set(flag::COUNTED);
         *self.networks.entry(network_of(cold.peer().ip())).or_default() += 1;
@@ -235,7 +261,7 @@ impl Admission {
         }
     }
 
-    fn is_past_limit(&self, address: IpAddr, limits: &Limits) -> bool {
+    pub(super) fn is_past_limit(&self, address: IpAddr, limits: &Limits) -> bool {
         self.networks.get(&network_of(address)).is_some_and(|&count| count as usize > limits.max_connections_per_ip)
     }
 
@@ -258,105 +284,6 @@ impl Admission {
             *networks.entry(network_of(cold.peer().ip())).or_insert(0) += 1;
         }
         assert_eq!(networks, self.networks, "addresses are not counted as they are");
-    }
-}
-
-impl Broker {
-    /// Takes a new connection in; None if there is no place, see `is_place_coming`. `loopback` says that its listener can
-    /// be reached from this machine alone.
-    pub fn open(&mut self, peer: SocketAddr, loopback: bool) -> Option<ConnectionId> {
-        self.promote_extra();
-        let place = self.admission.place_for_one(self.slots.len(), self.is_draining(), &self.limits)?;
-        let id = self.take_in(peer, loopback);
-        self.admission.hold(id.slot(), place, &mut self.slots);
-        if self.proxies.contains(peer.ip()) {
-            // Each of its requests says which address is to be counted.
-            self.slots.hot(id.slot()).set(flag::PROXIED);
-        } else {
-            self.admission.count(id.slot(), &mut self.slots, &self.limits);
-        }
-        Some(id)
-    }
-
-    /// As `open`, by a listener for operators. They have places of their own, so that they can look when it is full.
-    pub fn open_admin(&mut self, peer: SocketAddr, loopback: bool) -> Option<ConnectionId> {
-        let place = self.admission.place_for_admin()?;
-        let id = self.take_in(peer, loopback);
-        self.admission.hold(id.slot(), place, &mut self.slots);
-        Some(id)
-    }
-
-    /// One came for whom there was not even a place to be told so in good order: it is counted, and told in how many seconds
-    /// to come again.
-    pub fn turn_away(&mut self) -> Response {
-        self.counters.connections += 1;
-        self.counters.count_closed(Cause::TooManyConnections);
-        let refusal = Crowd::All.refusal(self.jittered_seconds());
-        Response::problem(&refusal).closing().dated(self.timers.date())
-    }
-
-    /// Whether a connection that found no place is to wait for the next turn: `make_places` frees some, unless all that have one
-    /// wait for an answer.
-    pub fn is_place_coming(&mut self, admin: bool) -> bool {
-        let (slots, now) = (&self.slots, self.timers.now());
-        let few = if admin { &mut self.admission.admins } else { &mut self.admission.extra };
-        let is_coming = few.holders.iter().any(|&slot| has_ended(slots, slot) || rank(slots, slot, now).is_some());
-        few.is_wanted |= is_coming;
-        is_coming
-    }
-
-    /// Ends connections that have one of the few places and ask for nothing, if others wait for a place: once a turn, after all that
-    /// were ready were read from. Those of which `is_unread` says that something may have arrived stay, and so do those that have
-    /// just come.
-    pub fn make_places(&mut self, mut is_unread: impl FnMut(u32) -> bool) {
-        let now = self.timers.now();
-        let extra = self.admission.extra.take_leavers(MAX_EXTRA_CONNECTIONS, &self.slots, now);
-        let admins = self.admission.admins.take_leavers(MAX_ADMIN_CONNECTIONS, &self.slots, now);
-        for slot in extra.into_iter().chain(admins) {
-            if !is_unread(slot) {
-                self.end(slot, Cause::Displaced, End::Drop);
-            }
-        }
-    }
-
-    /// See `Admission::promote`; in a shutdown nobody does.
-    pub(super) fn promote_extra(&mut self) {
-        if !self.is_draining() {
-            self.admission.promote(&mut self.slots, &self.limits);
-        }
-    }
-
-    /// Of what this connection is one too many. One that was let in before stays in, unless a proxy asks for somebody else;
-    /// operators have places of their own.
-    pub(super) fn crowd(&self, slot: u32) -> Option<Crowd> {
-        let (hot, cold) = self.slots.get(slot)?;
-        let inside = cold.kept.is_some() || cold.is_admin();
-        if !inside && self.counted_connections() > self.limits.max_connections {
-            return Some(Crowd::All);
-        }
-        let is_limited = self.limits.max_connections_per_ip > 0;
-        let is_judged = is_limited && hot.has(flag::COUNTED) && (!inside || hot.has(flag::PROXIED));
-        (is_judged && self.admission.is_past_limit(cold.peer().ip(), &self.limits)).then_some(Crowd::Address)
-    }
-
-    /// Takes note of whom a trusted proxy asks for: its connections are shared by many, one after the other. One that
-    /// it does not name cannot be counted.
-    pub(super) fn identify(&mut self, slot: u32, request: &Request) {
-        if !self.slots.hot(slot).has(flag::PROXIED) {
-            return;
-        }
-        self.admission.uncount(slot, &mut self.slots);
-        let client = self.proxies.client(request);
-        let Some(cold) = self.slots.cold(slot) else { return };
-        match client {
-            Some(client) => {
-                cold.set_peer(client);
-                self.admission.count(slot, &mut self.slots, &self.limits);
-            }
-            // On its first request this is still the proxy's own address.
-            None if cold.kept.is_some() => cold.set_peer(UNKNOWN),
-            None => {}
-        }
     }
 }
 
@@ -393,7 +320,10 @@ mod tests {
 
         fn go(&mut self, slot: u32) {
             self.admission.uncount(slot, &mut self.slots);
-            let place = self.slots.remove(slot).expect("connected").place;
+            self.slots.end(slot);
+            let mut place = None;
+            self.slots.reap(1, |_, cold| place = Some(cold.place));
+            let place = place.expect("connected");
             self.admission.give_back(slot, place);
             self.admission.promote(&mut self.slots, &self.limits);
             self.admission.assert_invariants(&self.slots, &self.limits);

@@ -36,9 +36,9 @@ impl Broker {
             cold.encoding.encode_around(event, payload.is_some(), bytes);
         });
         let grown = (hot.outbound.pending() - before) as usize;
-        self.made_bytes += grown;
-        self.spent += cost::TELL + cost::copied(grown);
-        self.mark_dirty(slot);
+        self.effort.make(grown);
+        self.effort.spend(cost::TELL + cost::copied(grown));
+        self.flush.mark_dirty(slot, self.slots.hot(slot));
     }
 
     /// As `join`; and in the same step, before the channel's first event, an `ack` if there is a `reference`. Without
@@ -53,7 +53,7 @@ impl Broker {
         from: From,
         reference: Option<&Ref>,
     ) -> Result<Joined, JoinError> {
-        let slot = self.open_slot(id).ok_or(JoinError::Gone)?;
+        let slot = self.slots.open(id).ok_or(JoinError::Gone)?;
         let window = self.slots.cold(slot).and_then(|cold| cold.window);
         let encoding = self.encoding(id).unwrap_or_default().deflated(window);
         self.settle(slot);
@@ -73,7 +73,7 @@ impl Broker {
     /// it is not open, or no more.
     pub fn tell_members(&mut self, id: ConnectionId, channel: &str, reference: Option<&Ref>) -> bool {
         let (count, named) = (self.members(channel), self.members_named(channel));
-        self.spent += cost::LOOK_UP + cost::NAME * named.as_ref().map_or(0, |named| named.len() as u64);
+        self.effort.spend(cost::LOOK_UP + cost::NAME * named.as_ref().map_or(0, |named| named.len() as u64));
         let names: Option<Vec<MemberName<'_>>> =
             named.as_ref().map(|named| named.iter().map(Named::as_member).collect());
         let told = self.tell(id, &Event::Members { channel, count, members: names.as_deref(), reference });
@@ -88,7 +88,7 @@ impl Broker {
     /// allowed close it with 1008.
     pub fn tell_error(&mut self, id: ConnectionId, reference: Option<&Ref>, error: &CommandError) -> bool {
         let told = self.tell(id, &Event::Error { reference, code: error.code, message: &error.message });
-        if let Some(slot) = self.open_slot(id) {
+        if let Some(slot) = self.slots.open(id) {
             self.count_control(slot);
         }
         told
@@ -110,13 +110,13 @@ impl Broker {
         let from = from.map(|id| self.member_id(id));
         let entry = Entry { unix_ms: self.timers.unix_ms(), message: message.clone(), from, name, except: None };
         let told = self.tell(id, &Event::Direct { entry: entry.view() });
-        self.counters.messages_sent += u64::from(told);
+        self.journal.count().messages_sent += u64::from(told);
         told
     }
 
     /// The connection of that public id, if it is open.
     pub fn connection_of(&self, member: MemberId) -> Option<ConnectionId> {
-        let id = self.public_ids.connection(member)?;
+        let id = self.secrets.connection(member)?;
         let slot = self.slots.live(id)?;
         let (hot, cold) = self.slots.get(slot)?;
         (cold.connection.is_subscribed() && !hot.has(flag::ENDED)).then_some(id)

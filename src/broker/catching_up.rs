@@ -2,13 +2,12 @@
 
 use std::time::Instant;
 
-use super::chunks::{CHUNK, SHARE};
+use super::chunks::CHUNK;
 use super::slots::flag;
 use super::{Broker, cost};
 use crate::channel::dialect::Event;
 use crate::channel::log::{Lost, LostReason};
 use crate::channel::position::Position;
-use crate::delivery::batch::BatchKey;
 use crate::delivery::outbound::Range;
 use crate::limits::SlowConsumer;
 
@@ -54,17 +53,15 @@ impl Broker {
         let head = channel.log.head();
         let mut last = cursor;
         if cursor < head {
-            if self.chunks.bytes() > self.limits.max_outbound_total / SHARE {
-                self.chunks.clear(&mut self.batches);
-            }
             let (now, batches) = (self.timers.milliseconds(), &mut self.batches);
             let before = batches.held();
             let shared = (membership.channel, membership.encoding);
-            let (chunk, encoded) = self.chunks.take(shared, channel, cursor, now, batches, &mut self.encoder);
-            self.counters.messages_encoded += encoded;
+            let (chunk, encoded, cost) =
+                self.encoded.log(shared, channel, cursor, (now, self.limits.max_outbound_total), batches);
+            self.journal.count().messages_encoded += encoded;
             let grown = batches.held().saturating_sub(before);
-            self.made_bytes += grown;
-            self.spent += cost::TELL + self.encoder.take_cost();
+            self.effort.make(grown);
+            self.effort.spend(cost::TELL + cost);
             last = chunk.last;
             let seen = (cursor - chunk.first) as usize;
             let mut start = batches.get(chunk.batch).start_of(seen);
@@ -79,7 +76,7 @@ impl Broker {
             let end = batches.get(chunk.batch).len();
             hot.outbound.push(Range { batch: chunk.batch, start, end }, batches);
             hot.set(flag::TAKES_LOG);
-            self.counters.messages_sent += sent;
+            self.journal.count().messages_sent += sent;
         }
         if let Some(member) = channel.group_mut(membership.encoding).members.get_mut(membership.index as usize) {
             member.cursor = last;
@@ -88,17 +85,14 @@ impl Broker {
         Ok(true)
     }
 
-    /// Lets go of encoded log that nobody takes any more.
-    pub(super) fn sweep_chunks(&mut self) {
-        let now = self.timers.milliseconds();
-        if self.chunks.due.is_some_and(|due| due <= now) {
-            self.chunks.sweep(now, &mut self.batches);
-        }
+    /// Lets go of what was encoded and nobody asks for any more.
+    pub(super) fn sweep_encoded(&mut self) {
+        self.encoded.sweep(self.timers.milliseconds(), &mut self.batches);
     }
 
     /// When that is next to be looked for.
-    pub(super) fn next_chunk_sweep(&self) -> Option<Instant> {
-        self.chunks.due.and_then(|due| self.timers.instant_of_milliseconds(due))
+    pub(super) fn next_encoded_sweep(&self) -> Option<Instant> {
+        self.encoded.due().and_then(|due| self.timers.instant_of_milliseconds(due))
     }
 
     /// Queues the first log at once for one who has just joined: what it was told to get may be evicted by the next
@@ -108,12 +102,8 @@ impl Broker {
         while self.slots.hot(slot).outbound.pending() - before < u64::from(CHUNK)
             && matches!(self.catch_up(slot), Ok(true))
         {
-            self.mark_dirty(slot);
+            self.flush.mark_dirty(slot, self.slots.hot(slot));
         }
-    }
-
-    pub(super) fn chunks_holding(&self, batch: BatchKey) -> usize {
-        self.chunks.holding(batch)
     }
 
     /// What one who catches up has missed for good is told in band, where the dialect has words for it. One who has
@@ -135,7 +125,7 @@ impl Broker {
             let member = channel.group_mut(membership.encoding).members.get_mut(membership.index as usize);
             let Some(member) = member.filter(|member| member.catching_up && member.cursor < tail) else { continue };
             let lost = Lost { count: Some(tail - member.cursor), reason: LostReason::Slow };
-            self.counters.messages_lost += tail - member.cursor;
+            self.journal.count().messages_lost += tail - member.cursor;
             member.cursor = tail;
             hot.outbound.push_bytes(&mut self.batches, |bytes| {
                 membership.encoding.encode(&Event::Lost { channel: &name, lost, position }, bytes);

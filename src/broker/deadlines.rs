@@ -6,22 +6,18 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::admission::Place;
+use super::arming::is_armed;
 use super::ending::End;
 use super::reason::Cause;
-use super::slots::{Cold, Hot, flag};
-use super::timers::{Tick, Timer, ticks_of};
+use super::slots::flag;
+use super::timers::{Tick, ticks_of};
 use super::{Broker, cost, jobs};
-use crate::limits::Limits;
+use crate::channel::store::SWEEP_BUDGET;
 use crate::proto::close::CloseCode;
 use crate::proto::connection::MIN_DRAIN_RATE;
 use crate::proto::frame::{Failure, Opcode, write_header};
 use crate::proto::http::{Refusal, Status};
 use crate::proto::text::escape_for_log;
-
-/// How often channels are looked through for what is too old, in milliseconds, and how many messages and stubs may go
-/// at a time: about a millisecond's worth.
-const SWEEP_INTERVAL: u64 = 1000;
-const SWEEP_BUDGET: usize = 4096;
 
 /// How soon the deadline of a connection that waits to be read is looked at again.
 const WAIT: Duration = Duration::from_millis(100);
@@ -38,9 +34,9 @@ impl Broker {
     /// `is_waiting` says whether there is something of the connection in that slot which it is for us to read: its time does not run
     /// out then.
     pub fn expire_some(&mut self, most: usize, is_waiting: impl Fn(u32) -> bool) -> bool {
-        let began = self.spent;
+        let began = self.effort.spent();
         for _ in 0..most {
-            if self.spent - began >= cost::PART {
+            if self.effort.spent() - began >= cost::PART {
                 return false;
             }
             let Some(timer) = self.timers.pop_due() else { return true };
@@ -49,12 +45,12 @@ impl Broker {
                 continue;
             }
             hot.clear(flag::ARMED);
-            self.spent += cost::LOOK_UP;
+            self.effort.spend(cost::LOOK_UP);
             if is_waiting(timer.slot) {
                 self.wait_for(timer.slot);
             }
             self.check_deadlines(timer.slot);
-            self.rearm(timer.slot);
+            self.timers.rearm(timer.slot, &mut self.slots, &self.limits);
             debug_assert!(!self.is_due(timer.slot), "a deadline passed, and nothing was done about it");
         }
         false
@@ -82,40 +78,20 @@ impl Broker {
         self.go_on_draining();
         self.sweep_channels();
         self.expire_presence();
-        self.sweep_chunks();
-        self.sweep_reads();
-        self.tell_left_out();
+        self.sweep_encoded();
+        self.journal.tell_left_out(self.timers.milliseconds());
     }
 
     /// Lets go what of the channels is too old, once a second, or each turn while there is much.
     fn sweep_channels(&mut self) {
-        let now = self.timers.milliseconds();
-        if now >= self.sweep_at && self.channels.next_expiry(&self.limits).is_some_and(|due| due <= now) {
-            let more = self.channels.sweep(now, SWEEP_BUDGET, &self.limits);
-            self.sweep_at = now + if more { 1 } else { SWEEP_INTERVAL };
-            self.spent += if more { SWEEP_BUDGET as u64 * cost::SWEPT } else { cost::LOOK_UP };
+        if let Some(more) = self.channels.sweep_in_time(self.timers.milliseconds(), &self.limits) {
+            self.effort.spend(if more { SWEEP_BUDGET as u64 * cost::SWEPT } else { cost::LOOK_UP });
         }
     }
 
     /// When the channels have something that is too old: not more than once a second, and never if they hold nothing.
     pub(super) fn next_sweep(&self) -> Option<Instant> {
-        let due = self.channels.next_expiry(&self.limits)?;
-        self.timers.instant_of_milliseconds(due.max(self.sweep_at))
-    }
-
-    /// Sees to it that a timer looks at the connection no later than its next deadline.
-    pub(super) fn rearm(&mut self, slot: u32) {
-        let Some((hot, cold)) = self.slots.both(slot) else { return };
-        if hot.has(flag::ENDED) {
-            return;
-        }
-        let Some(at) = deadline(hot, cold, &self.limits) else { return };
-        if !hot.has(flag::ARMED) || (cold.armed != at && cold.armed.is_past(at)) {
-            hot.set(flag::ARMED);
-            cold.armed = at;
-            self.timers.arm(Timer { at, slot, serial: hot.serial });
-            self.sweep_timers();
-        }
+        self.timers.instant_of_milliseconds(self.channels.next_sweep(&self.limits)?)
     }
 
     fn is_due(&self, slot: u32) -> bool {
@@ -123,15 +99,8 @@ impl Broker {
         armed.is_some_and(|(_, cold)| self.timers.now().is_past(cold.armed))
     }
 
-    /// Drops the timers of connections that have gone, if there are many.
-    pub(super) fn sweep_timers(&mut self) {
-        let slots = &self.slots;
-        let is_valid = |timer: &Timer| slots.get(timer.slot).is_some_and(|(hot, cold)| is_armed(timer, hot, cold));
-        self.timers.sweep(slots.len(), is_valid);
-    }
-
     fn check_deadlines(&mut self, slot: u32) {
-        let (now, held, parked) = (self.timers.now(), self.is_held(slot), self.is_parked(slot));
+        let (now, held, parked) = (self.timers.now(), self.slots.is_held(slot), self.slots.is_parked(slot));
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         if hot.has(flag::BLOCKED) && now.is_past(hot.write_due) {
             return self.end(slot, Cause::WriteTimeout, End::Drop);
@@ -148,7 +117,9 @@ impl Broker {
                 self.answer_held(slot);
             } else if now.is_past(cold.due) {
                 let peer = cold.peer();
-                self.complain(Level::Warn, || format!("{peer} was not answered within --answer-timeout"));
+                self.journal.complain(Level::Warn, self.timers.milliseconds(), || {
+                    format!("{peer} was not answered within --answer-timeout")
+                });
                 let detail = "The application did not answer in time; try again later.";
                 let refusal = Refusal::new(Status(503), Cause::AnswerTimeout.as_str(), detail);
                 self.answer_problem(slot, Cause::AnswerTimeout, &refusal);
@@ -219,9 +190,9 @@ impl Broker {
             }
         };
         let refusal = Refusal::new(Status::REQUEST_TIMEOUT, cause.as_str(), detail);
-        self.complain(Level::Info, || format!("refused {what}: {refusal}"));
+        self.journal.complain(Level::Info, self.timers.milliseconds(), || format!("refused {what}: {refusal}"));
         self.answer_problem(slot, cause, &refusal);
-        self.count_inbound(slot);
+        self.timers.count_inbound(slot, &mut self.slots, &self.limits);
     }
 
     /// A body has longer the more of it has arrived: one that comes faster than `min_body_rate` is never too late.
@@ -260,31 +231,7 @@ impl Broker {
             hot.set(flag::PINGED);
             cold.due = now.after(pong_timeout);
             hot.outbound.push_bytes(&mut self.batches, |bytes| write_header(bytes, Opcode::Ping, 0));
-            self.mark_dirty_in(slot, jobs::PERIODIC);
+            self.flush.mark_dirty_in(slot, self.slots.hot(slot), jobs::PERIODIC);
         }
     }
-}
-
-/// Whether a timer is the one that looks at this connection: not an older one, nor one of who was in the slot before.
-fn is_armed(timer: &Timer, hot: &Hot, cold: &Cold) -> bool {
-    hot.serial == timer.serial && hot.has(flag::ARMED) && cold.armed == timer.at && !hot.has(flag::ENDED)
-}
-
-/// The next deadline that a connection has.
-fn deadline(hot: &Hot, cold: &Cold, limits: &Limits) -> Option<Tick> {
-    let state = if !cold.connection.is_subscribed() {
-        Some(cold.due)
-    } else if hot.has(flag::CHOKED | flag::BLOCKED) {
-        // A ping would wait behind what is queued; the write deadline tells whether the peer is alive.
-        None
-    } else if hot.has(flag::PINGED) {
-        Some(cold.due)
-    } else {
-        Some(hot.heard.after(limits.ping_interval))
-    };
-    // Behind our Close nothing is done about it any more, so it must not stand here: the timer would look for ever.
-    let reads = cold.connection.is_open() && !hot.has(flag::CHOKED);
-    let message = (reads && hot.has(flag::UNFINISHED)).then_some(cold.message_due);
-    let write = hot.has(flag::BLOCKED).then_some(hot.write_due);
-    [state, message, write].into_iter().flatten().reduce(Tick::earliest)
 }

@@ -13,7 +13,7 @@ pub(super) const LOOK: u64 = 32 * cost::WRITE;
 impl Broker {
     /// From now on a flush looks at the time whenever it has done so much, in nominal nanoseconds.
     pub fn set_look(&mut self, look: u64) {
-        self.jobs.look = look;
+        self.flush.set_look(look);
     }
 
     /// Writes all that is owed, however long that takes. Afterwards nobody who is open has more unsent than the limits allow.
@@ -25,32 +25,32 @@ impl Broker {
     /// Returns whether all is done; what comes meanwhile is the next flush's.
     pub fn flush_some(&mut self, io: &mut impl Io) -> bool {
         self.answer_dropped();
-        if self.jobs.begin() {
-            self.offered_bytes = std::mem::take(&mut self.made_bytes);
+        if self.flush.begin() {
+            self.effort.begin_round();
         }
         let mut unlooked = 0;
-        while let Some((tier, queued)) = self.jobs.pop() {
-            let began = self.spent;
+        while let Some((tier, queued)) = self.flush.next() {
+            let began = self.effort.spent();
             let more = match queued.job {
                 Job::Channel(key) => self.fan_out(key, tier, io),
                 Job::Connection(slot, serial) => self.offer(slot, serial, tier, io),
             };
-            let cost = self.spent - began;
+            let cost = self.effort.spent() - began;
             match more {
-                Some(to) => self.jobs.put_back(tier, to, queued, cost),
-                None => self.jobs.done(tier, queued, cost),
+                Some(to) => self.flush.put_back(tier, to, queued, cost),
+                None => self.flush.done(tier, queued, cost),
             }
             unlooked += cost;
-            if unlooked >= self.jobs.look {
+            if unlooked >= self.flush.look() {
                 unlooked = 0;
                 if io.is_time_up() {
                     break;
                 }
             }
         }
-        let is_done = self.jobs.is_done();
-        if self.jobs.end() {
-            self.offered_bytes = 0;
+        let is_done = self.flush.is_done();
+        if self.flush.end() {
+            self.effort.end_round();
             self.batches.shed();
         }
         self.judge(is_done);
@@ -60,12 +60,12 @@ impl Broker {
 
     /// Whether some channel has something to tell still.
     pub fn is_telling(&self) -> bool {
-        self.jobs.iter().any(|job| matches!(job, Job::Channel(_)))
+        self.flush.jobs().any(|job| matches!(job, Job::Channel(_)))
     }
 
     /// Queues what the open batches of its channels owe a connection, so that what is queued next comes after it.
     pub(super) fn settle(&mut self, slot: u32) {
-        if self.walking > 0 {
+        if self.flush.is_walking() {
             self.settle_walks(slot);
         }
         let Some((hot, cold)) = self.slots.both(slot) else { return };
@@ -82,13 +82,13 @@ impl Broker {
                 && !member.catching_up
             {
                 let range = owed(member, open, head, self.batches.get(open.batch));
-                self.counters.messages_sent += head.saturating_sub(member.cursor.max(open.base));
+                self.journal.count().messages_sent += head.saturating_sub(member.cursor.max(open.base));
                 hot.outbound.push(range, &mut self.batches);
                 member.cursor = head;
             }
         }
         if hot.outbound.pending() > before {
-            self.mark_dirty(slot);
+            self.flush.mark_dirty(slot, self.slots.hot(slot));
         }
     }
 
@@ -110,14 +110,14 @@ impl Broker {
             if !member.catching_up {
                 member.cursor = member.cursor.max(walk.head);
             }
-            self.counters.messages_sent += sent;
+            self.journal.count().messages_sent += sent;
             let is_more = range.start < range.end;
             hot.outbound.push(range, &mut self.batches);
             let moved = group.serve(at);
             let other = group.members.get(at as usize).map(|other| (other.slot, at));
             self.note_moved(membership.channel, other.into_iter().chain(moved.map(|place| (slot, place))));
             if is_more {
-                self.mark_dirty(slot);
+                self.flush.mark_dirty(slot, self.slots.hot(slot));
             }
         }
     }
@@ -129,7 +129,7 @@ impl Broker {
         self.settle(slot);
         let most = self.limits.max_outbound as u64 / 4;
         while self.slots.hot(slot).outbound.pending() <= most && matches!(self.catch_up(slot), Ok(true)) {
-            self.mark_dirty(slot);
+            self.flush.mark_dirty(slot, self.slots.hot(slot));
         }
     }
 
@@ -137,7 +137,7 @@ impl Broker {
     pub(super) fn settle_leaving(&mut self, slot: u32, key: u32) {
         self.settle(slot);
         while matches!(self.catch_up_in(slot, Some(key)), Ok(true)) {
-            self.mark_dirty(slot);
+            self.flush.mark_dirty(slot, self.slots.hot(slot));
         }
     }
 

@@ -1,15 +1,11 @@
-//! A shutdown: everybody is sent away, batch by batch. Operators and those who come during the shutdown are sent away last.
+//! A shutdown under way: who is sent away next, and when.
 
 use std::time::Duration;
 
 use super::admission::Place;
-use super::ending::{End, Owed};
-use super::reason::Cause;
-use super::slots::flag;
+use super::slots::{Slots, flag};
 use super::timers::Tick;
-use super::{Broker, cost};
 use crate::proto::close::CloseCode;
-use crate::proto::http::{Refusal, Status};
 
 /// How many connections a shutdown closes at a time, and how long it waits in between: a herd that reconnects at once
 /// helps nobody.
@@ -27,108 +23,111 @@ pub(super) struct Draining {
     /// The slots below this one are told.
     reached: u32,
     /// When the next are.
-    pub(super) next: Tick,
+    next: Tick,
     /// All who wait for an answer or are about to ask have one by then.
     patience: Tick,
     was_patient: bool,
     deadline: Tick,
 }
 
-impl Broker {
-    /// Begins to shut down: every open connection gets a Close frame with that code, batch by batch. Operators, and
-    /// those who come from now on, are sent away only when nobody else is left. After `timeout` all that are left are dropped.
-    /// A peer that has begun a request is answered before that, with a 503 if the rest of it does not come.
-    pub fn shutdown(&mut self, code: CloseCode, timeout: Duration) {
-        self.promote_extra();
-        let now = self.timers.now();
+/// What a shutdown does now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing yet.
+    Wait,
+    /// The time is over: these are dropped.
+    Drop(Vec<u32>),
+    /// These are sent away. If it is not patient any more, also those whose requests are not complete.
+    SendAway {
+        /// Who.
+        slots: Vec<u32>,
+        /// The code of the Close frame.
+        code: CloseCode,
+        /// Whether what has begun may go on.
+        is_patient: bool,
+    },
+}
+
+impl Draining {
+    /// Begins now, and is over after `timeout`.
+    pub(super) fn new(code: CloseCode, now: Tick, timeout: Duration) -> Draining {
         let deadline = now.after(timeout);
         let patience = now.after(timeout - LAST_ANSWERS.min(timeout / 4));
-        self.draining = Some(Draining { code, reached: 0, next: now, patience, was_patient: true, deadline });
+        Draining { code, reached: 0, next: now, patience, was_patient: true, deadline }
     }
 
-    /// Whether a shutdown is under way.
-    pub fn is_draining(&self) -> bool {
-        self.draining.is_some()
+    /// When there is something to do next.
+    pub(super) fn next(&self) -> Tick {
+        self.next
     }
 
-    /// Whether only those are left that a shutdown does not wait for: operators, and connections that came since it began.
-    pub fn only_visitors_left(&self) -> bool {
-        self.slots.len() == self.admission.visitors()
-    }
-
-    pub(super) fn go_on_draining(&mut self) {
-        let (now, visitors_too) = (self.timers.now(), self.only_visitors_left());
-        let Some(draining) = &mut self.draining else { return };
-        if !now.is_past(draining.next) {
-            return;
+    /// What is to be done now. Operators, and those who came since it began, are sent away only if `visitors_too`.
+    pub(super) fn step(&mut self, now: Tick, slots: &Slots, visitors_too: bool) -> Step {
+        if !now.is_past(self.next) {
+            return Step::Wait;
         }
-        let code = draining.code;
-        if now.is_past(draining.deadline) {
-            draining.next = now.after(DRAIN_PAUSE);
-            let left = self.slots.iter().filter(|(_, hot, _)| !hot.has(flag::ENDED)).map(|(slot, ..)| slot);
-            let began = self.spent;
-            for slot in left.collect::<Vec<_>>() {
-                if self.spent - began >= cost::PART {
-                    self.draining.iter_mut().for_each(|draining| draining.next = now);
-                    return;
-                }
-                self.end(slot, Cause::ShuttingDown, End::Drop);
-            }
-            return;
+        if now.is_past(self.deadline) {
+            self.next = now.after(DRAIN_PAUSE);
+            return Step::Drop(
+                slots.iter().filter(|(_, hot, _)| !hot.has(flag::ENDED)).map(|(slot, ..)| slot).collect(),
+            );
         }
-        let is_patient = !now.is_past(draining.patience);
-        if !is_patient && std::mem::take(&mut draining.was_patient) {
-            draining.reached = 0;
+        let is_patient = !now.is_past(self.patience);
+        if !is_patient && std::mem::take(&mut self.was_patient) {
+            self.reached = 0;
         }
-        let behind = self.slots.iter().filter(|(slot, ..)| *slot >= draining.reached);
-        let behind = behind.filter(|(.., cold)| visitors_too || cold.place == Place::Regular);
-        let told: Vec<u32> = behind.map(|(slot, ..)| slot).take(DRAIN_BATCH).collect();
-        // Behind the last one it starts again: whoever came meanwhile or was asked is told then.
+        let rest = slots.iter().filter(|(slot, ..)| *slot >= self.reached);
+        let rest = rest.filter(|(.., cold)| visitors_too || cold.place == Place::Regular);
+        let told: Vec<u32> = rest.map(|(slot, ..)| slot).take(DRAIN_BATCH).collect();
+        // After the last one it starts again: those who came meanwhile or were asked are told then.
         let (reached, pause) = told.last().map_or((0, DRAIN_PAUSE * 10), |last| (last + 1, DRAIN_PAUSE));
-        draining.reached = reached;
-        draining.next = now.after(pause).earliest(draining.deadline);
+        self.reached = reached;
+        self.next = now.after(pause).earliest(self.deadline);
         if is_patient {
-            draining.next = draining.next.earliest(draining.patience);
+            self.next = self.next.earliest(self.patience);
         }
-        let began = self.spent;
-        for slot in told {
-            if self.spent - began >= cost::PART {
-                // Each may be in many channels: the rest is the next turn's.
-                if let Some(draining) = &mut self.draining {
-                    (draining.reached, draining.next) = (slot, now);
-                }
-                return;
-            }
-            self.send_away(slot, code, is_patient);
-        }
+        Step::SendAway { slots: told, code: self.code, is_patient }
     }
 
-    /// Why nothing more is carried out.
-    pub(super) fn shutting_down(&mut self) -> Refusal {
-        let seconds = self.jittered_seconds().to_string();
-        let detail = "The broker shuts down; try again later.";
-        Refusal::new(Status(503), Cause::ShuttingDown.as_str(), detail).with_header("Retry-After", seconds)
+    /// That was a lot: it goes on at this slot, in the next turn.
+    pub(super) fn go_on_at(&mut self, slot: u32, now: Tick) {
+        (self.reached, self.next) = (slot, now);
     }
 
-    fn send_away(&mut self, slot: u32, code: CloseCode, is_patient: bool) {
-        let (held, parked) = (self.is_held(slot), self.is_parked(slot));
-        let Some(cold) = self.slots.cold(slot) else { return };
-        if cold.connection.is_open() {
-            let reason = Cause::ShuttingDown.as_str();
-            self.end(slot, Cause::ShuttingDown, End::Close(Owed::All, code, reason));
-        } else if cold.connection.is_streaming() {
-            self.end(slot, Cause::ShuttingDown, End::Stream(Owed::All));
-        } else if held {
-            self.answer_held(slot);
-        } else if cold.has_begun() {
-            // Its answer ends it. One that came during the shutdown is not waited for.
-            if !parked && (!is_patient || (cold.connection.is_connecting() && cold.place != Place::Regular)) {
-                let refusal = self.shutting_down();
-                self.answer_problem(slot, Cause::ShuttingDown, &refusal);
-                self.count_inbound(slot);
-            }
-        } else if cold.connection.is_connecting() {
-            self.end(slot, Cause::ShuttingDown, End::AfterQueued);
+    /// That was a lot: it goes on in the next turn.
+    pub(super) fn go_on(&mut self, now: Tick) {
+        self.next = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batch_by_batch_then_the_impatient_round_then_all_are_dropped() {
+        let mut slots = Slots::default();
+        let count = DRAIN_BATCH as u32 + 3;
+        for _ in 0..count {
+            slots.insert(([127, 0, 0, 1], 9).into(), Tick::default());
         }
+        slots.cold(1).unwrap().place = Place::Admin;
+        let now = Tick::default();
+        let mut draining = Draining::new(CloseCode::GOING_AWAY, now, Duration::from_secs(8));
+        let told = |step| match step {
+            Step::SendAway { slots, is_patient, .. } => (slots.len(), slots.first().copied(), is_patient),
+            step => panic!("{step:?}"),
+        };
+        assert_eq!(told(draining.step(now, &slots, false)), (DRAIN_BATCH, Some(0), true));
+        assert_eq!(draining.step(now, &slots, false), Step::Wait);
+        let now = draining.next();
+        assert_eq!(told(draining.step(now, &slots, false)), (2, Some(count - 2), true));
+        draining.go_on_at(count - 1, now);
+        assert_eq!(told(draining.step(now, &slots, false)), (1, Some(count - 1), true));
+        let late = Tick::default().after(Duration::from_millis(7500));
+        assert_eq!(told(draining.step(late, &slots, true)), (DRAIN_BATCH, Some(0), false), "from the beginning again");
+        slots.end(0);
+        let over = Tick::default().after(Duration::from_secs(9));
+        assert_eq!(draining.step(over, &slots, false), Step::Drop((1..count).collect()));
     }
 }

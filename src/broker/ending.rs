@@ -91,10 +91,10 @@ impl Broker {
             }
             cold.due = due;
         }
-        self.count_inbound(slot);
+        self.timers.count_inbound(slot, &mut self.slots, &self.limits);
         self.take_leave(slot, how.reason(cause));
-        self.mark_dirty(slot);
-        self.rearm(slot);
+        self.flush.mark_dirty(slot, self.slots.hot(slot));
+        self.timers.rearm(slot, &mut self.slots, &self.limits);
     }
 
     /// Queues the last words.
@@ -114,10 +114,10 @@ impl Broker {
             End::Response(response) => {
                 hot.clear(flag::HELD);
                 hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(response));
-                self.made_bytes += response.len();
-                self.spent += cost::ANSWER + cost::copied(response.len());
+                self.effort.make(response.len());
+                self.effort.spend(cost::ANSWER + cost::copied(response.len()));
                 // What was stashed after the request is discarded.
-                self.resumed.push(self.slots.id(slot));
+                self.outlet.resume(self.slots.id(slot));
             }
             End::Close(_, code, _) | End::CloseBack(code, _) | End::Fail(code, _) => {
                 if hot.has(flag::UNSWITCHED) {
@@ -137,15 +137,14 @@ impl Broker {
     /// Drops a connection. Until it is reaped it is neither open nor does it hold anything.
     fn drop_now(&mut self, slot: u32, reason: CloseReason) {
         let hot = self.slots.hot(slot);
-        hot.set(flag::ENDED);
-        self.spent += cost::END;
+        self.effort.spend(cost::END);
         hot.outbound.clear(&mut self.batches);
-        self.ended.push(slot);
+        self.slots.end(slot);
         if let Some(cold) = self.slots.cold(slot) {
             cold.connection.drain();
             cold.extras = None;
         }
-        self.count_inbound(slot);
+        self.timers.count_inbound(slot, &mut self.slots, &self.limits);
         self.admission.uncount(slot, &mut self.slots);
         self.take_leave(slot, reason);
     }
@@ -160,7 +159,7 @@ impl Broker {
         if hot.has(flag::CHOKED) {
             // What it sends leads to nothing any more. It is discarded, or the peer would never come to read why.
             hot.clear(flag::CHOKED);
-            self.resumed.push(id);
+            self.outlet.resume(id);
         }
         if cold.cause.is_none() {
             cold.cause = Some(reason.cause);
@@ -168,7 +167,7 @@ impl Broker {
         }
         if hot.has(flag::ACCEPTED) {
             hot.clear(flag::ACCEPTED);
-            self.events.push_back(Event::Close(id, reason));
+            self.outlet.tell(Event::Close(id, reason));
         }
     }
 
@@ -176,9 +175,9 @@ impl Broker {
     pub(super) fn drop_earlier(&mut self, slot: u32) {
         let Some(cold) = self.slots.cold(slot) else { return };
         if cold.extras.as_mut().is_some_and(|extras| extras.earlier.take().is_some()) {
-            self.takeovers -= 1;
+            self.inflations.give_back_takeover();
             cold.tidy();
-            self.count_inbound(slot);
+            self.timers.count_inbound(slot, &mut self.slots, &self.limits);
         }
     }
 
@@ -190,7 +189,9 @@ impl Broker {
     pub(super) fn fail(&mut self, slot: u32, cause: Cause, failure: &Failure) {
         let reason = format!("{cause}: {}", failure.what);
         if let Some(peer) = self.slots.cold(slot).map(|cold| cold.peer()) {
-            self.complain(Level::Info, || format!("{peer} closed with {}: {reason}", failure.code.0));
+            self.journal.complain(Level::Info, self.timers.milliseconds(), || {
+                format!("{peer} closed with {}: {reason}", failure.code.0)
+            });
         }
         self.end(slot, cause, End::Fail(failure.code, &reason));
     }

@@ -3,7 +3,8 @@
 use std::io::{self, ErrorKind, IoSlice};
 
 use super::ending::End;
-use super::jobs::{self, Job, Jobs};
+use super::flush::Flush;
+use super::jobs;
 use super::offer::MOST_AT_ONCE;
 use super::reason::Cause;
 use super::slots::{Hot, flag};
@@ -34,7 +35,7 @@ impl Broker {
         if self.tell_few(key, io) {
             return None;
         }
-        let is_alone = self.jobs.is_done();
+        let is_alone = self.flush.is_done();
         self.begin_walks(key);
         while !self.walk_on(key, io) {
             if !is_alone || io.is_time_up() {
@@ -77,16 +78,15 @@ impl Broker {
             walk: Walk { open, head, served: 0 },
             tier: 0,
             batches: &mut self.batches,
-            jobs: &mut self.jobs,
-            over: &mut self.over,
+            flush: &mut self.flush,
             sent: 0,
             bytes: 0,
             credit: i64::MAX,
         };
         fan_out.members(&group.members, &mut self.slots.hot, tolerated, io, &mut troubled);
-        self.counters.messages_sent += fan_out.sent;
-        self.counters.bytes_sent += fan_out.bytes;
-        self.spent += (i64::MAX - fan_out.credit) as u64;
+        self.journal.count().messages_sent += fan_out.sent;
+        self.journal.count().bytes_sent += fan_out.bytes;
+        self.effort.spend((i64::MAX - fan_out.credit) as u64);
         self.batches.close(open.batch);
         if !troubled.is_empty() {
             self.end_or_block(troubled);
@@ -106,13 +106,13 @@ impl Broker {
         for group in channel.groups.iter_mut().filter(|group| group.encoding != Encoding::Poll) {
             group.walk = group.open.take().map(|open| Walk { open, head, served: 0 });
         }
-        self.walking += usize::from(channel.is_busy());
+        self.flush.note_busy(false, channel.is_busy());
     }
 
     /// Takes the batches that are on their way some members further; returns whether they have arrived.
     fn walk_on(&mut self, key: u32, io: &mut impl Io) -> bool {
         let tolerated = self.tolerated();
-        let look = self.jobs.look as i64;
+        let look = self.flush.look() as i64;
         let mut credit = look;
         let mut troubled = Vec::new();
         let channel = &mut self.channels[key as usize];
@@ -127,8 +127,7 @@ impl Broker {
                 walk,
                 tier: jobs::tier_of_channel(group.members.len()),
                 batches: &mut self.batches,
-                jobs: &mut self.jobs,
-                over: &mut self.over,
+                flush: &mut self.flush,
                 sent: 0,
                 bytes: 0,
                 credit,
@@ -137,8 +136,8 @@ impl Broker {
             let served =
                 walk.served + fan_out.members(unserved, &mut self.slots.hot, tolerated, io, &mut troubled) as u32;
             credit = fan_out.credit;
-            self.counters.messages_sent += fan_out.sent;
-            self.counters.bytes_sent += fan_out.bytes;
+            self.journal.count().messages_sent += fan_out.sent;
+            self.journal.count().bytes_sent += fan_out.bytes;
             if (served as usize) < group.members.len() {
                 group.walk = Some(Walk { served, ..walk });
                 continue;
@@ -150,13 +149,13 @@ impl Broker {
         if walks == 0 {
             return true;
         }
-        self.spent += (look - credit) as u64;
+        self.effort.spend((look - credit) as u64);
         self.end_or_block(troubled);
         if walks > arrived && credit > 0 {
             arrived += usize::from(self.answer_some(key, credit as u64));
         }
         let is_done = walks == arrived;
-        self.walking -= usize::from(is_done);
+        self.flush.note_busy(true, !is_done);
         is_done
     }
 
@@ -201,8 +200,7 @@ struct FanOut<'a> {
     /// How urgent it is to write what is queued.
     tier: usize,
     batches: &'a mut Batches,
-    jobs: &'a mut Jobs,
-    over: &'a mut Vec<u32>,
+    flush: &'a mut Flush,
     sent: u64,
     bytes: u64,
     /// What may be done still, in nominal nanoseconds.
@@ -287,7 +285,7 @@ impl FanOut<'_> {
             Wrote::Blocked(taken) => {
                 self.keep(hot, range, taken);
                 if hot.outbound.pending() > tolerated {
-                    self.over.push(slot);
+                    self.flush.note_over(slot);
                 }
                 troubled.push((slot, Wrote::Blocked(taken)));
             }
@@ -305,16 +303,12 @@ impl FanOut<'_> {
         if !hot.has(flag::BLOCKED) {
             self.mark_dirty(hot, slot);
         } else if hot.outbound.pending() > tolerated {
-            self.over.push(slot);
+            self.flush.note_over(slot);
         }
     }
 
     fn mark_dirty(&mut self, hot: &mut Hot, slot: u32) {
-        if !hot.has(flag::DIRTY) {
-            hot.set(flag::DIRTY);
-            let tier = self.tier.max(jobs::tier_of_connection(hot.outbound.pending(), false));
-            self.jobs.push_now(tier, Job::Connection(slot, hot.serial));
-        }
+        self.flush.mark_dirty_in(slot, hot, self.tier);
     }
 
     /// A reference to the batch is kept only now, that something of it is unsent.

@@ -1,7 +1,7 @@
 //! Subscribers by HTTP: streams that last, and requests that are held until there is something to tell. A held request
 //! is a subscriber that ends after its first answer.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -92,8 +92,8 @@ impl Broker {
         let now = self.timers.milliseconds();
         let reading = self.channels.read(channel, from, now, &self.limits);
         let (position, start, lost) = (reading.position, reading.start, reading.lost);
-        self.spent += cost::LOOK_UP;
-        if let Some((body, messages)) = self.reads.find(position, start, lost, now) {
+        self.effort.spend(cost::LOOK_UP);
+        if let Some((body, messages)) = self.encoded.answer(position, start, lost, now) {
             return Kept { position, start, lost, messages, body };
         }
         let mut items = Vec::new();
@@ -104,20 +104,20 @@ impl Broker {
             messages += 1;
             bytes += entry.size();
         }
-        self.counters.messages_encoded += messages as u64;
+        self.journal.count().messages_encoded += messages as u64;
         let body = answer_of(channel, position, lost, &items);
-        self.spent += messages as u64 * cost::LOOK_UP + cost::encoded(bytes) + cost::copied(body.len());
+        self.effort.spend(messages as u64 * cost::LOOK_UP + cost::encoded(bytes) + cost::copied(body.len()));
         // Also if the peer turns out to have it already, or asked for the head alone.
-        self.made_bytes += body.len();
+        self.effort.make(body.len());
         let limit = self.limits.max_outbound_total;
-        self.reads.keep((position, start, lost), (&body, messages), (now, limit), &mut self.batches);
+        self.encoded.keep_answer((position, start, lost), (&body, messages), (now, limit), &mut self.batches);
         Kept { position, start, lost, messages, body }
     }
 
     /// The entity tag that `read_json` would be answered with now, and whether something was published to the channel.
     pub fn entity_tag(&mut self, channel: &str, from: From) -> (String, bool) {
         let reading = self.channels.read(channel, from, self.timers.milliseconds(), &self.limits);
-        self.spent += cost::LOOK_UP;
+        self.effort.spend(cost::LOOK_UP);
         (tag_of(reading.position, reading.start, reading.lost), reading.position != Position::NONE)
     }
 
@@ -125,8 +125,8 @@ impl Broker {
     pub fn stream(&mut self, mut exchange: Exchange, format: StreamFormat, channel: &str, from: From) -> ConnectionId {
         exchange.unanswered.answered();
         let id = exchange.id;
-        let Some(slot) = self.asked_slot(id) else {
-            self.events.push_back(Event::Close(id, CloseReason::new(Cause::PeerVanished, None, "")));
+        let Some(slot) = self.slots.asked(id) else {
+            self.outlet.tell(Event::Close(id, CloseReason::new(Cause::PeerVanished, None, "")));
             return id;
         };
         self.slots.hot(slot).set(flag::ACCEPTED);
@@ -147,7 +147,7 @@ impl Broker {
         let encoding = format.encoding(&exchange.request);
         let response = stream_head(format, &exchange.request)
             .with_header("Slotcast-Position", joined.position.to_string())
-            .with_cors(self.rules.cors_origin(&exchange.request))
+            .with_cors(self.trust.cors_origin(&exchange.request))
             .dated(self.timers.date());
         let response = match joined.lost {
             Some(lost) => response.with_header("Slotcast-Lost", lost_header(lost)),
@@ -161,12 +161,12 @@ impl Broker {
         hot.clear(flag::HELD);
         hot.set(flag::UNSWITCHED);
         cold.connection.stream();
-        self.count_inbound(slot);
+        self.timers.count_inbound(slot, &mut self.slots, &self.limits);
         let hot = self.slots.hot(slot);
         hot.outbound.push_bytes(&mut self.batches, |target| target.extend_from_slice(&bytes));
         self.welcome(slot, channel, joined);
-        self.rearm(slot);
-        self.resumed.push(exchange.id);
+        self.timers.rearm(slot, &mut self.slots, &self.limits);
+        self.outlet.resume(exchange.id);
         self.take_first_chunk(slot);
     }
 
@@ -176,9 +176,9 @@ impl Broker {
             StreamFormat::Sse => self.try_again_later(&exchange.request),
             StreamFormat::Ndjson => {
                 let detail = "The broker has as many channels as it may have; try again later.";
-                let seconds = self.jittered_seconds().to_string();
+                let seconds = self.secrets.jittered_seconds().to_string();
                 let refusal = Refusal::new(Status(503), cause.as_str(), detail).with_header("Retry-After", seconds);
-                let cors = self.rules.cors_origin(&exchange.request);
+                let cors = self.trust.cors_origin(&exchange.request);
                 let response = Response::problem(&refusal).closing().with_cors(cors).dated(self.timers.date());
                 response.encode_for(&exchange.request)
             }
@@ -194,24 +194,24 @@ impl Broker {
         Response::new(Status::OK)
             .with_body(StreamFormat::Sse.media_type(), body)
             .with_header("Cache-Control", "no-store, no-transform")
-            .with_cors(self.rules.cors_origin(request))
+            .with_cors(self.trust.cors_origin(request))
             .closing()
             .dated(self.timers.date())
             .encode_for(request)
     }
 
     fn retry_ms(&mut self) -> u32 {
-        1000 + (self.chance.next() % 3000) as u32
+        1000 + (self.secrets.draw() % 3000) as u32
     }
 
     /// Answers a request with what there is behind `from`; if there is nothing, holds it until there is, at most for
     /// `timeout`, past which it is answered with nothing.
     pub fn hold(&mut self, mut exchange: Exchange, channel: &str, from: From, timeout: Duration) {
         exchange.unanswered.answered();
-        let Some(slot) = self.asked_slot(exchange.id) else { return };
+        let Some(slot) = self.slots.asked(exchange.id) else { return };
         let kept = self.read_json(channel, from);
         // A complete request is answered, also to a peer that says no more, but it does not wait.
-        self.counters.messages_sent += kept.messages as u64;
+        self.journal.count().messages_sent += kept.messages as u64;
         if kept.messages > 0 || kept.lost.is_some() || self.slots.hot(slot).has(flag::HUNG_UP) {
             return self.respond(exchange, kept.response().with_header("Cache-Control", "no-store"));
         }
@@ -228,8 +228,8 @@ impl Broker {
                     cold.due = due;
                     cold.extras.get_or_insert_default().held = Some(exchange);
                 }
-                self.rearm(slot);
-                self.count_inbound(slot);
+                self.timers.rearm(slot, &mut self.slots, &self.limits);
+                self.timers.count_inbound(slot, &mut self.slots, &self.limits);
             }
             Err(JoinError::BadName(error)) => self.refuse_bad_name(slot, &exchange.request, channel, error),
             Err(JoinError::TooManyChannels) => self.refuse_follower(slot, &exchange, StreamFormat::Ndjson),
@@ -245,7 +245,7 @@ impl Broker {
             self.begin_answering(key);
             self.answer_some(key, u64::MAX);
             let is_busy = self.channels.get(key).is_some_and(Channel::is_busy);
-            self.walking = self.walking + usize::from(is_busy) - usize::from(was_busy);
+            self.flush.note_busy(was_busy, is_busy);
         }
     }
 
@@ -261,8 +261,8 @@ impl Broker {
             self.begin_answering(key);
         }
         let is_busy = self.channels.get(key).is_some_and(Channel::is_busy);
-        self.walking = self.walking + usize::from(is_busy) - usize::from(was_busy);
-        self.touch(key);
+        self.flush.note_busy(was_busy, is_busy);
+        self.flush.touch(key, &mut self.channels[key as usize]);
         are_answered
     }
 
@@ -277,7 +277,7 @@ impl Broker {
         if !group.members.is_empty() {
             let items = self.batches.get(open.batch).contiguous().unwrap_or_default();
             let body = answer_of(&name, position, None, items);
-            self.spent += cost::copied(body.len());
+            self.effort.spend(cost::copied(body.len()));
             let batch = self.batches.open();
             self.batches.append(batch, std::slice::from_ref(&body), |_| {});
             group.walk = Some(Walk { open: Open { batch, ..open }, head: position.offset, served: 0 });
@@ -288,7 +288,7 @@ impl Broker {
     /// Answers some more of those, until that has cost `most`; returns whether all are answered. The caller counts which
     /// channels are busy.
     pub(super) fn answer_some(&mut self, key: u32, most: u64) -> bool {
-        let began = self.spent;
+        let began = self.effort.spent();
         let mut head = None;
         loop {
             let Some(channel) = self.channels.get_mut(key) else { return true };
@@ -302,12 +302,12 @@ impl Broker {
                 self.batches.release(walk.open.batch);
                 return true;
             };
-            if self.spent - began >= most {
+            if self.effort.spent() - began >= most {
                 return false;
             }
             let (slot, position) = (member.slot, Position { offset: walk.head, ..epoch });
             let body = self.batches.get(walk.open.batch).payload().cloned().unwrap_or_default();
-            self.counters.messages_sent += walk.head - walk.open.base;
+            self.journal.count().messages_sent += walk.head - walk.open.base;
             self.finish_poll(slot, key, Answer { position, body, shared: walk.open.batch }, &mut head);
         }
     }
@@ -325,7 +325,7 @@ impl Broker {
             // What it waits for is on its way.
             let (batch, position) = (walk.open.batch, Position { offset: walk.head, ..position });
             let body = self.batches.get(batch).payload().cloned().unwrap_or_default();
-            self.counters.messages_sent += walk.head - walk.open.base;
+            self.journal.count().messages_sent += walk.head - walk.open.base;
             return self.finish_poll(slot, membership.channel, Answer { position, body, shared: batch }, &mut None);
         }
         let member = group.members.get(membership.index as usize);
@@ -341,17 +341,17 @@ impl Broker {
 
     /// Answers a held request. The head is kept for the next that is answered with the same, if it is from the same origin.
     fn finish_poll(&mut self, slot: u32, key: u32, answer: Answer, head: &mut Option<AnswerHead>) {
-        self.spent += cost::QUEUED;
+        self.effort.spend(cost::QUEUED);
         self.remove_member(slot, key);
         let Some(cold) = self.slots.cold(slot) else { return };
         let Some(exchange) = cold.extras.as_mut().and_then(|extras| extras.held.take()) else { return };
         cold.tidy();
         // All who wait are answered at one time: a crowd of them must not hold up others.
         let waiting = self.channels.get(key).map_or(0, Channel::subscribers);
-        self.mark_dirty_in(slot, jobs::tier_of_channel(waiting));
+        self.flush.mark_dirty_in(slot, self.slots.hot(slot), jobs::tier_of_channel(waiting));
         let request = &exchange.request;
         let closes = request.wants_close() || !self.may_ask_again(slot);
-        let cors = self.rules.cors_origin(request);
+        let cors = self.trust.cors_origin(request);
         let head = match head {
             Some(head) if head.cors == cors && head.closes == closes => head,
             _ => {
@@ -382,27 +382,14 @@ impl Broker {
 
     /// Queues the body of an answer by reference, once the head is queued: the batch that holds it, or one of its own.
     pub(super) fn push_body(&mut self, slot: u32, body: Bytes) {
-        self.spent += cost::copied(body.len());
-        if let Some(batch) = self.reads.batch_of(&body) {
+        self.effort.spend(cost::copied(body.len()));
+        if let Some(batch) = self.encoded.batch_of(&body) {
             return self.push_shared(slot, batch);
         }
         // It was written for this answer alone.
-        self.made_bytes += body.len();
-        self.spent += cost::encoded(body.len());
+        self.effort.make(body.len());
+        self.effort.spend(cost::encoded(body.len()));
         self.slots.hot(slot).outbound.push_with(&mut self.batches, &[body], |_| {});
-    }
-
-    /// Lets answers go that nobody asks for any more.
-    pub(super) fn sweep_reads(&mut self) {
-        let now = self.timers.milliseconds();
-        if self.reads.due().is_some_and(|due| due <= now) {
-            self.reads.sweep(now, &mut self.batches);
-        }
-    }
-
-    /// When that is next to be looked for.
-    pub(super) fn next_reads_sweep(&self) -> Option<Instant> {
-        self.reads.due().and_then(|due| self.timers.instant_of_milliseconds(due))
     }
 
     /// The peer has ended its side, although there may be something to read before that: nobody waits for the answer to
@@ -410,7 +397,7 @@ impl Broker {
     pub fn hung_up(&mut self, id: ConnectionId) {
         let Some(slot) = self.slots.live(id) else { return };
         self.slots.hot(slot).set(flag::HUNG_UP);
-        if self.is_held(slot) {
+        if self.slots.is_held(slot) {
             self.end(slot, Cause::PeerVanished, End::Drop);
         }
     }
@@ -425,16 +412,7 @@ impl Broker {
         let Some(membership) = cold.memberships.as_slice().first() else { return };
         hot.outbound
             .push_bytes(&mut self.batches, |bytes| membership.encoding.encode(&dialect::Event::Heartbeat, bytes));
-        self.mark_dirty_in(slot, jobs::PERIODIC);
-    }
-
-    pub(super) fn is_streaming(&self, slot: u32) -> bool {
-        self.slots.get(slot).is_some_and(|(_, cold)| cold.connection.is_streaming())
-    }
-
-    pub(super) fn is_held(&self, slot: u32) -> bool {
-        let extras = self.slots.get(slot).and_then(|(_, cold)| cold.extras.as_ref());
-        extras.is_some_and(|extras| extras.held.is_some())
+        self.flush.mark_dirty_in(slot, self.slots.hot(slot), jobs::PERIODIC);
     }
 }
 

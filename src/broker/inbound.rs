@@ -5,8 +5,9 @@ use log::Level;
 
 use super::ending::End;
 use super::event::{ConnectionId, Event, Exchange, Handshake};
+use super::extras::PLACE;
 use super::reason::Cause;
-use super::slots::{PLACE, flag};
+use super::slots::flag;
 use super::{Broker, cost};
 use crate::channel::name::is_own_path;
 use crate::proto::close::CloseCode;
@@ -58,7 +59,7 @@ impl Broker {
         if hot.has(flag::PARKED | flag::INFLATES) {
             return !cold.connection.is_open();
         }
-        self.walking == 0 || !cold.connection.is_open() || !self.must_wait(id, slot)
+        !self.flush.is_walking() || !cold.connection.is_open() || !self.must_wait(id, slot)
     }
 
     /// Whether what comes from it is thrown away: it is read after all others.
@@ -76,12 +77,12 @@ impl Broker {
 
     /// Whether what came has led to so much that reading is to stop until it is flushed: a few bytes can ask for a lot.
     pub fn wants_flush(&self) -> bool {
-        self.made_bytes + self.offered_bytes > self.limits.max_outbound / 4
+        self.effort.waiting() > self.limits.max_outbound / 4
     }
 
     /// As `wants_flush`, but of more: then not even those who want little are read from.
     pub fn needs_flush(&self) -> bool {
-        self.made_bytes + self.offered_bytes > self.limits.max_outbound / 2
+        self.effort.waiting() > self.limits.max_outbound / 2
     }
 
     /// Takes received bytes, at most up to the end of one frame; returns how many. 0 means that the rest has to wait.
@@ -102,29 +103,29 @@ impl Broker {
             // As from accept on: until the end of the whole request.
             cold.due = now.after(self.limits.handshake_timeout);
         }
-        self.counters.bytes_received += taken as u64;
-        self.spent += cost::FRAME + cost::copied(taken);
+        self.journal.count().bytes_received += taken as u64;
+        self.effort.spend(cost::FRAME + cost::copied(taken));
         match came {
             Input::Nothing => self.give_body_time(slot),
             Input::Message(message) => {
-                self.counters.messages_received += 1;
-                self.events.push_back(Event::Message(id, message));
+                self.journal.count().messages_received += 1;
+                self.outlet.tell(Event::Message(id, message));
             }
             Input::Compressed(kind, payload) => self.inflate(slot, kind, payload),
             Input::Request(request) => {
-                self.spent += cost::head(taken);
+                self.effort.spend(cost::head(taken));
                 self.request(slot, request);
             }
             Input::Body(request, body) => self.exchange(slot, request, body),
             Input::Refused(refusal) => {
                 let peer = cold.peer();
-                self.complain(Level::Info, || format!("refused {peer}: {refusal}"));
+                self.journal.complain(Level::Info, self.timers.milliseconds(), || format!("refused {peer}: {refusal}"));
                 self.answer_problem(slot, Cause::of_refusal(refusal.code), &refusal);
             }
             Input::Ping(payload) => self.ping(slot, payload),
             Input::Pong => self.count_control(slot),
             Input::Close(code, reason) => self.peer_closes(slot, code, &reason),
-            Input::CloseAnswered => self.mark_dirty(slot),
+            Input::CloseAnswered => self.flush.mark_dirty(slot, self.slots.hot(slot)),
             Input::Failed(failure) => self.fail(slot, Cause::of(&failure), &failure),
             Input::Overrun => {
                 self.end(slot, Cause::Reset, End::Drop);
@@ -133,7 +134,7 @@ impl Broker {
         }
         if was_pinged || begun {
             // The next ping may be due before the pong was.
-            self.rearm(slot);
+            self.timers.rearm(slot, &mut self.slots, &self.limits);
         }
         self.account(slot);
         taken
@@ -173,7 +174,7 @@ impl Broker {
                     self.try_again_later(&request)
                 } else {
                     let response = Response::problem(&refusal).for_reader(&request).closing();
-                    let response = response.with_cors(self.rules.cors_origin(&request));
+                    let response = response.with_cors(self.trust.cors_origin(&request));
                     response.dated(self.timers.date()).encode_for(&request)
                 };
                 return self.end(slot, Cause::of_refusal(refusal.code), End::Response(&response));
@@ -187,9 +188,9 @@ impl Broker {
                 cold.due = due;
                 cold.connection.hold(PLACE + upgrade.held());
                 let (peer, admin) = (cold.peer(), cold.is_admin());
-                self.rearm(slot);
-                let unanswered = self.dropped.guard(id, Status::FORBIDDEN);
-                self.events.push_back(Event::Handshake(Handshake { id, peer, admin, request, upgrade, unanswered }));
+                self.timers.rearm(slot, &mut self.slots, &self.limits);
+                let unanswered = self.outlet.guard(id, Status::FORBIDDEN);
+                self.outlet.tell(Event::Handshake(Handshake { id, peer, admin, request, upgrade, unanswered }));
             }
             Asks::Http(body) if body.is_complete() => self.exchange(slot, request, body.finish()),
             Asks::Http(body) => self.await_body(slot, request, body),
@@ -198,7 +199,7 @@ impl Broker {
 
     fn log_refused(&mut self, slot: u32, request: &Request, why: &str) {
         let Some(peer) = self.slots.cold(slot).map(|cold| cold.peer()) else { return };
-        self.complain(Level::Warn, || {
+        self.journal.complain(Level::Warn, self.timers.milliseconds(), || {
             let what = if request.has_token("upgrade", "websocket") { "ws" } else { request.method() };
             let (what, path) = (escape_for_log(what.as_bytes()), escape_for_log(request.path().as_bytes()));
             format!("refused {what} {path} from {peer}: {why}")
@@ -212,13 +213,13 @@ impl Broker {
         cold.due = due;
         cold.connection.hold(PLACE);
         let (peer, admin) = (cold.peer(), cold.is_admin());
-        self.rearm(slot);
-        let unanswered = self.dropped.guard(id, Status::NOT_FOUND);
+        self.timers.rearm(slot, &mut self.slots, &self.limits);
+        let unanswered = self.outlet.guard(id, Status::NOT_FOUND);
         let busy = self.busy_channel(&request);
         let exchange = Exchange { id, peer, admin, request, body, unanswered };
         match busy {
             Some(key) => self.park_exchange(slot, key, exchange),
-            None => self.events.push_back(Event::Http(exchange)),
+            None => self.outlet.tell(Event::Http(exchange)),
         }
     }
 
@@ -232,15 +233,14 @@ impl Broker {
             // RFC 9110 §10.1.1; whoever is refused gets that instead.
             hot.outbound
                 .push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
-            self.mark_dirty(slot);
+            self.flush.mark_dirty(slot, self.slots.hot(slot));
         }
     }
 
     fn judge_request(&mut self, slot: u32, request: &Request) -> Result<Asks, Refused> {
         let loopback = self.slots.hot(slot).has(flag::LOOPBACK);
         let proxied = self.slots.hot(slot).has(flag::PROXIED);
-        let scheme = self.proxies.scheme(request).filter(|_| proxied);
-        let verdict = self.rules.check(request, loopback, scheme);
+        let verdict = self.trust.check(request, loopback, proxied);
         verdict.map_err(|error| Refused { refusal: error.refusal, why: error.mend })?;
         let is_websocket = request.has_token("upgrade", "websocket");
         let crowd = self.crowd(slot);
@@ -249,11 +249,11 @@ impl Broker {
             if crowd.is_some() {
                 self.slots.hot(slot).set(flag::LAST);
             }
-        } else if self.draining.is_some() {
+        } else if self.is_draining() {
             let refusal = self.shutting_down();
             return Err(Refused { why: refusal.code.to_owned(), refusal });
         } else if let Some(crowd) = crowd {
-            let refusal = crowd.refusal(self.jittered_seconds());
+            let refusal = crowd.refusal(self.secrets.jittered_seconds());
             return Err(Refused { why: format!("{}; see {}", refusal.code, crowd.flag()), refusal });
         }
         if let Some(upgrade) = upgrade(request)? {
@@ -280,7 +280,7 @@ impl Broker {
             write_header(bytes, Opcode::Pong, payload.len());
             bytes.extend_from_slice(&payload);
         });
-        self.mark_dirty(slot);
+        self.flush.mark_dirty(slot, self.slots.hot(slot));
     }
 
     /// Counts a control frame, or a command that was an error, which is answered just as cheaply asked.
@@ -309,7 +309,7 @@ impl Broker {
     /// Closes a connection with 1008 because of something that it did: what it sent behind that is not looked at. Returns
     /// false if the id is stale or the connection is not open any more.
     pub fn expel(&mut self, id: ConnectionId, cause: Cause, what: &'static str) -> bool {
-        let Some(slot) = self.open_slot(id) else { return false };
+        let Some(slot) = self.slots.open(id) else { return false };
         self.fail(slot, cause, &Failure { code: CloseCode::POLICY, what });
         true
     }

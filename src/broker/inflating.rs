@@ -1,47 +1,20 @@
 //! Compressed messages made whole (RFC 7692 §7.2.2): what is small at once, and what is large in pieces, so that no step takes
 //! long. Only one large message is under way at a time, since each takes memory; the others wait in the order of their coming.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 
 use super::event::{ConnectionId, Event};
+use super::inflations::Compressed;
 use super::reason::Cause;
 use super::slots::flag;
 use super::{Broker, cost};
 use crate::proto::decoder::invalid_text;
-use crate::proto::deflate::{Inflater, Inflating, Piece};
+use crate::proto::deflate::{Inflating, Piece};
 use crate::proto::frame::Failure;
 use crate::proto::message::{Kind, Message};
 
 /// What is done in one step.
 const PIECE: Piece = Piece { taken: 16 * 1024, made: 128 * 1024 };
-
-/// A large message of a connection, which is not read from until that is whole.
-#[derive(Debug)]
-pub enum Compressed {
-    /// Others are before it.
-    Waits(Kind, Vec<u8>),
-    /// A part of it is made.
-    Begun(Kind, Inflating),
-}
-
-impl Compressed {
-    /// Bytes of memory, but for itself.
-    pub(super) fn memory(&self) -> usize {
-        match self {
-            Compressed::Waits(_, payload) => payload.capacity(),
-            Compressed::Begun(_, inflating) => inflating.memory(),
-        }
-    }
-}
-
-/// Whose large messages are made whole: the first is under way.
-#[derive(Debug, Default)]
-pub(super) struct Inflations {
-    inflater: Inflater,
-    waiting: VecDeque<ConnectionId>,
-}
 
 impl Broker {
     /// Makes a message whole that has arrived, or begins to.
@@ -50,13 +23,12 @@ impl Broker {
             Ok((inflating, true)) => self.finish_inflating(slot, kind, inflating),
             Ok((inflating, false)) => {
                 let id = self.slots.id(slot);
-                let compressed = if self.inflations.waiting.is_empty() {
-                    self.resumed.push(id);
+                let compressed = if self.inflations.queue(id) {
+                    self.outlet.resume(id);
                     Compressed::Begun(kind, inflating)
                 } else {
-                    Compressed::Waits(kind, self.inflations.inflater.give_up(inflating))
+                    Compressed::Waits(kind, self.inflations.inflater().give_up(inflating))
                 };
-                self.inflations.waiting.push_back(id);
                 let Some((hot, cold)) = self.slots.both(slot) else { return };
                 hot.set(flag::INFLATES);
                 cold.extras.get_or_insert_default().compressed = Some(Box::new(compressed));
@@ -70,7 +42,7 @@ impl Broker {
         let Some(slot) = self.slots.live(id).filter(|&slot| self.slots.hot(slot).has(flag::INFLATES)) else {
             return false;
         };
-        if self.inflations.waiting.front() != Some(&id) {
+        if !self.inflations.is_first(id) {
             return true;
         }
         let compressed = self.slots.cold(slot).and_then(|cold| cold.extras.as_mut()?.compressed.take());
@@ -85,11 +57,11 @@ impl Broker {
                     let compressed = Box::new(Compressed::Begun(kind, inflating));
                     cold.extras.get_or_insert_default().compressed = Some(compressed);
                 }
-                self.resumed.push(id);
+                self.outlet.resume(id);
             }
             Ok((inflating, true)) => {
                 self.stop_inflating(slot);
-                self.resumed.push(id);
+                self.outlet.resume(id);
                 self.excuse(id);
                 self.finish_inflating(slot, kind, inflating);
             }
@@ -104,7 +76,7 @@ impl Broker {
 
     fn begin_inflating(&mut self, slot: u32, payload: Vec<u8>) -> Result<(Inflating, bool), Failure> {
         let earlier = self.slots.cold(slot).and_then(|cold| cold.extras.as_ref()?.earlier.as_deref());
-        let inflating = self.inflations.inflater.begin(payload, earlier)?;
+        let inflating = self.inflations.inflater().begin(payload, earlier)?;
         self.make_piece(slot, inflating)
     }
 
@@ -114,7 +86,7 @@ impl Broker {
         let before = inflating.progress();
         let result = inflating.go_on(self.limits.max_message, earlier, PIECE);
         let (taken, made) = inflating.progress();
-        self.spent += cost::inflated(taken - before.0, made - before.1);
+        self.effort.spend(cost::inflated(taken - before.0, made - before.1));
         Ok((inflating, result?))
     }
 
@@ -122,13 +94,13 @@ impl Broker {
         let id = self.slots.id(slot);
         let Some(cold) = self.slots.cold(slot) else { return };
         let earlier = cold.extras.as_mut().and_then(|extras| extras.earlier.as_deref_mut());
-        let bytes = self.inflations.inflater.finish(inflating, earlier);
+        let bytes = self.inflations.inflater().finish(inflating, earlier);
         cold.tidy();
         match Message::from_bytes(kind, Bytes::from(bytes)).ok_or(invalid_text()) {
             Ok(message) => {
-                self.counters.messages_received += 1;
-                self.made_bytes += message.len();
-                self.events.push_back(Event::Message(id, message));
+                self.journal.count().messages_received += 1;
+                self.effort.make(message.len());
+                self.outlet.tell(Event::Message(id, message));
             }
             Err(failure) => self.fail(slot, Cause::of(&failure), &failure),
         }
@@ -144,17 +116,15 @@ impl Broker {
         let id = self.slots.id(slot);
         let compressed = self.slots.cold(slot).and_then(|cold| cold.extras.as_mut()?.compressed.take());
         if let Some(Compressed::Begun(_, inflating)) = compressed.map(|compressed| *compressed) {
-            self.inflations.inflater.give_up(inflating);
+            self.inflations.inflater().give_up(inflating);
         }
-        let was_first = self.inflations.waiting.front() == Some(&id);
-        self.inflations.waiting.retain(|&other| other != id);
-        if was_first {
-            self.resumed.extend(self.inflations.waiting.front());
+        if let Some(next) = self.inflations.remove(id) {
+            self.outlet.resume(next);
         }
         if let Some(cold) = self.slots.cold(slot) {
             cold.tidy();
         }
-        self.count_inbound(slot);
+        self.timers.count_inbound(slot, &mut self.slots, &self.limits);
     }
 
     /// Panics if somebody's message is not made whole, or more than one at a time: for tests.
@@ -163,12 +133,12 @@ impl Broker {
         for (slot, hot, cold) in self.slots.iter().filter(|(_, hot, _)| !hot.has(flag::ENDED)) {
             let compressed = cold.extras.as_ref().and_then(|extras| extras.compressed.as_deref());
             assert_eq!(hot.has(flag::INFLATES), compressed.is_some(), "slot {slot}: a large message, or none");
-            let place = self.inflations.waiting.iter().position(|&id| id == self.slots.id(slot));
+            let place = self.inflations.place(self.slots.id(slot));
             assert_eq!(place.is_some(), compressed.is_some(), "slot {slot}: a large message that nobody makes whole");
             let is_begun = matches!(compressed, Some(Compressed::Begun(..)));
             assert!(!is_begun || place == Some(0), "slot {slot}: more than one message is under way");
             waiting += usize::from(place.is_some());
         }
-        assert_eq!(waiting, self.inflations.waiting.len(), "somebody who is gone waits");
+        assert_eq!(waiting, self.inflations.len(), "somebody who is gone waits");
     }
 }

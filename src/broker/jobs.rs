@@ -42,8 +42,6 @@ pub(super) struct Queued {
 /// Invariant: `left` counts the jobs of each round that are not done.
 #[derive(Debug)]
 pub(super) struct Jobs {
-    /// After how much of it the time is looked at, in nominal nanoseconds.
-    pub(super) look: u64,
     tiers: Tiers<Queued, TIERS>,
     /// What came while a flush was under way: it is the next one's, or a flush would never end while there is more to say.
     later: Vec<(usize, Job)>,
@@ -68,8 +66,8 @@ pub(super) fn tier_of_connection(pending: u64, takes_log: bool) -> usize {
 }
 
 impl Jobs {
-    pub(super) fn new(look: u64) -> Jobs {
-        Jobs { look, tiers: Tiers::default(), later: Vec::new(), is_flushing: false, round: false, left: [0; 2] }
+    pub(super) fn new() -> Jobs {
+        Jobs { tiers: Tiers::default(), later: Vec::new(), is_flushing: false, round: false, left: [0; 2] }
     }
 
     /// There is one more thing to do; if a flush is under way, in the next one.
@@ -174,7 +172,7 @@ mod tests {
 
     #[test]
     fn small_things_first_and_what_comes_meanwhile_is_the_next_flushs() {
-        let mut jobs = Jobs::new(1);
+        let mut jobs = Jobs::new();
         jobs.push(tier_of_channel(1000), Job::Channel(1));
         jobs.push(tier_of_connection(1 << 20, false), Job::Connection(2, 0));
         jobs.push(tier_of_channel(2), Job::Channel(3));
@@ -190,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_round_is_over_when_all_that_was_there_is_done() {
-        let mut jobs = Jobs::new(1);
+        let mut jobs = Jobs::new();
         jobs.push(3, Job::Channel(1));
         assert!(jobs.begin());
         let (tier, queued) = jobs.pop().unwrap();

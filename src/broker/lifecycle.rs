@@ -23,6 +23,12 @@ use crate::proto::http::{Refusal, Request, Response, Status};
 use crate::proto::text::escape_for_log;
 
 impl Broker {
+    /// Logs a line that a peer has caused: at most ten of a level in a second, then one that says how many more there
+    /// were. The line is made only if it is told.
+    pub fn complain(&mut self, level: Level, line: impl FnOnce() -> String) {
+        self.journal.complain(level, self.timers.milliseconds(), line);
+    }
+
     pub(super) fn take_in(&mut self, peer: SocketAddr, loopback: bool) -> ConnectionId {
         let now = self.timers.now();
         let id = self.slots.insert(peer, now);
@@ -32,8 +38,8 @@ impl Broker {
                 hot.set(flag::LOOPBACK);
             }
         }
-        self.counters.connections += 1;
-        self.rearm(id.slot());
+        self.journal.count().connections += 1;
+        self.timers.rearm(id.slot(), &mut self.slots, &self.limits);
         id
     }
 
@@ -42,12 +48,12 @@ impl Broker {
     pub fn accept(&mut self, mut handshake: Handshake, accept: &Accept) -> ConnectionId {
         handshake.unanswered.answered();
         let id = handshake.id;
-        let Some(slot) = self.asked_slot(id) else {
-            self.events.push_back(Event::Close(id, CloseReason::new(Cause::PeerVanished, None, "")));
+        let Some(slot) = self.slots.asked(id) else {
+            self.outlet.tell(Event::Close(id, CloseReason::new(Cause::PeerVanished, None, "")));
             return id;
         };
         self.slots.hot(slot).set(if accept.lossy { flag::ACCEPTED | flag::LOSSY } else { flag::ACCEPTED });
-        let deflate = handshake.upgrade.deflate().filter(|_| self.compression);
+        let deflate = handshake.upgrade.deflate().filter(|_| self.inflations.is_agreed());
         let window = deflate.map(|deflate| deflate.window);
         if let Some(cold) = self.slots.cold(slot) {
             (cold.encoding, cold.window, cold.name) = (accept.encoding, window, accept.name.clone());
@@ -76,20 +82,19 @@ impl Broker {
             hot.heard = now;
             hot.clear(flag::HELD);
         }
-        self.count_inbound(slot);
-        self.rearm(slot);
-        self.mark_dirty(slot);
-        self.resumed.push(id);
+        self.timers.count_inbound(slot, &mut self.slots, &self.limits);
+        self.timers.rearm(slot, &mut self.slots, &self.limits);
+        self.flush.mark_dirty(slot, self.slots.hot(slot));
+        self.outlet.resume(id);
         self.take_first_chunk(slot);
         id
     }
 
     /// Agrees to permessage-deflate; a peer may go on where its last message ended while there are places for that.
     fn agree_to_deflate(&mut self, slot: u32, deflate: Deflate) -> String {
-        let takes_over = !deflate.client_no_context_takeover && self.takeovers < self.limits.client_takeover;
+        let takes_over = !deflate.client_no_context_takeover && self.inflations.take_over(self.limits.client_takeover);
         if let Some(cold) = self.slots.cold(slot).filter(|_| takes_over) {
             cold.extras.get_or_insert_default().earlier = Some(Box::new(Earlier::default()));
-            self.takeovers += 1;
         }
         deflate.answer(takes_over)
     }
@@ -131,25 +136,25 @@ impl Broker {
 
     /// The embedder has named a channel that cannot be: the peer cannot help it, and the log says how to mend it.
     pub(super) fn refuse_bad_name(&mut self, slot: u32, request: &Request, channel: &str, error: BadName) {
-        self.complain(Level::Error, || {
+        self.journal.complain(Level::Error, self.timers.milliseconds(), || {
             let (path, channel) = (escape_for_log(request.path().as_bytes()), escape_for_log(channel.as_bytes()));
             format!("refused {path}: the application names the channel {channel}, but {error}")
         });
         let detail = "The application has named a channel that cannot be; its log says more.";
         let refusal = Refusal::new(Status::INTERNAL_SERVER_ERROR, "bad_channel", detail);
         let response = Response::problem(&refusal).for_reader(request).closing();
-        let response = response.with_cors(self.rules.cors_origin(request)).dated(self.timers.date());
+        let response = response.with_cors(self.trust.cors_origin(request)).dated(self.timers.date());
         self.end(slot, Cause::Refused, End::Response(&response.encode_for(request)));
     }
 
     /// The only other reason for which a new connection cannot join is that there are too many channels.
     fn refuse_join(&mut self, slot: u32, handshake: &Handshake) {
         let cause = Cause::TooManyChannels;
-        self.complain(Level::Warn, || {
+        self.journal.complain(Level::Warn, self.timers.milliseconds(), || {
             let path = escape_for_log(handshake.path().as_bytes());
             format!("refused ws {path} from {}: {cause}; see --max-listened", handshake.peer())
         });
-        let seconds = self.jittered_seconds().to_string();
+        let seconds = self.secrets.jittered_seconds().to_string();
         let detail = "The broker has as many channels as it may have; try again later.";
         let refusal = Refusal::new(Status(503), cause.as_str(), detail).with_header("Retry-After", seconds);
         self.answer_problem(slot, cause, &refusal);
@@ -158,7 +163,7 @@ impl Broker {
     /// Answers a handshake with an error response.
     pub fn refuse(&mut self, mut handshake: Handshake, refusal: &Refusal) {
         handshake.unanswered.answered();
-        if let Some(slot) = self.asked_slot(handshake.id) {
+        if let Some(slot) = self.slots.asked(handshake.id) {
             self.answer_problem(slot, Cause::of_refusal(refusal.code), refusal);
         }
     }
@@ -167,10 +172,10 @@ impl Broker {
     /// closed, or the broker shuts down. A page of another origin that is allowed is let read the response.
     pub fn respond(&mut self, mut exchange: Exchange, response: Response) {
         exchange.unanswered.answered();
-        let Some(slot) = self.asked_slot(exchange.id) else { return };
+        let Some(slot) = self.slots.asked(exchange.id) else { return };
         let request = &exchange.request;
         let keep = !request.wants_close() && !response.is_closing() && self.may_ask_again(slot);
-        let response = response.for_reader(request).with_cors(self.rules.cors_origin(request));
+        let response = response.for_reader(request).with_cors(self.trust.cors_origin(request));
         let response = if keep { response } else { response.closing() }.dated(self.timers.date());
         let (answer, body) = match response.large_body(request, LARGE_FOR_FEW) {
             Some(body) => (response.encode_for_head(), Some(body.clone())),
@@ -190,9 +195,11 @@ impl Broker {
 
     /// Answers those whose handshake or exchange the embedder has dropped.
     pub(super) fn answer_dropped(&mut self) {
-        for (id, status) in self.dropped.take() {
-            let Some(slot) = self.asked_slot(id).filter(|&slot| !self.is_held(slot)) else { continue };
-            self.complain(Level::Warn, || format!("{id}: the application has dropped a request without an answer"));
+        for (id, status) in self.outlet.take_dropped() {
+            let Some(slot) = self.slots.asked(id).filter(|&slot| !self.slots.is_held(slot)) else { continue };
+            self.journal.complain(Level::Warn, self.timers.milliseconds(), || {
+                format!("{id}: the application has dropped a request without an answer")
+            });
             self.answer_problem(slot, Cause::Refused, &Refusal::from(status));
         }
     }
@@ -200,7 +207,7 @@ impl Broker {
     /// Whether another request may come from it. One that has ended its side has all its requests here already.
     pub(super) fn may_ask_again(&self, slot: u32) -> bool {
         let ends = |(hot, cold): (&Hot, &Cold)| hot.has(flag::LAST) || (hot.has(flag::EOF) && cold.stash_len() == 0);
-        self.draining.is_none() && !self.slots.get(slot).is_none_or(ends)
+        !self.is_draining() && !self.slots.get(slot).is_none_or(ends)
     }
 
     /// Writes a response after which another request may come; `cause` is why the connection ended if none does.
@@ -216,26 +223,26 @@ impl Broker {
         cold.due = due;
         cold.kept = Some(cause);
         hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(response));
-        self.made_bytes += response.len();
-        self.spent += cost::ANSWER + cost::copied(response.len());
+        self.effort.make(response.len());
+        self.effort.spend(cost::ANSWER + cost::copied(response.len()));
         if hot.has(flag::HELD) {
-            self.resumed.push(id);
+            self.outlet.resume(id);
         }
         hot.clear(flag::HELD | flag::HEAD);
-        self.count_inbound(slot);
-        self.mark_dirty(slot);
-        self.rearm(slot);
+        self.timers.count_inbound(slot, &mut self.slots, &self.limits);
+        self.flush.mark_dirty(slot, self.slots.hot(slot));
+        self.timers.rearm(slot, &mut self.slots, &self.limits);
     }
 
     /// Closes an open connection with a Close frame behind all that was published to it before. Returns false if the id
     /// is stale or the connection is not open any more.
     pub fn close(&mut self, id: ConnectionId, code: CloseCode, reason: &str) -> bool {
-        let streaming = self.slots.live(id).filter(|&slot| self.is_streaming(slot));
+        let streaming = self.slots.live(id).filter(|&slot| self.slots.is_streaming(slot));
         if let Some(slot) = streaming {
             self.end(slot, Cause::Application, End::Stream(Owed::All));
             return true;
         }
-        let Some(slot) = self.open_slot(id) else { return false };
+        let Some(slot) = self.slots.open(id) else { return false };
         debug_assert!(code == CloseCode::NO_STATUS || code.is_sendable(), "{code:?} must not stand in a Close frame");
         self.end(slot, Cause::Application, End::Close(Owed::All, code, reason));
         true
@@ -251,8 +258,8 @@ impl Broker {
             // What takes bytes is alive, and a ping could not have passed what was queued.
             hot.heard = now;
             hot.clear(flag::PINGED);
-            self.mark_dirty(slot);
-            self.rearm(slot);
+            self.flush.mark_dirty(slot, self.slots.hot(slot));
+            self.timers.rearm(slot, &mut self.slots, &self.limits);
         }
     }
 
@@ -295,30 +302,22 @@ impl Broker {
 
     /// As `reap`, of at most `most` connections.
     pub fn reap_some(&mut self, most: usize, mut drop_socket: impl FnMut(u32)) {
-        for slot in self.ended.split_off(self.ended.len().saturating_sub(most)) {
-            if let Some(cold) = self.slots.remove(slot) {
-                self.inbound -= cold.inbound as usize;
-                self.admission.give_back(slot, cold.place);
-                self.counters.count_closed(cold.cause.unwrap_or(Cause::PeerVanished));
-                drop_socket(slot);
-            }
-        }
-        self.sweep_timers();
+        self.slots.reap(most, |slot, cold| {
+            self.admission.give_back(slot, cold.place);
+            self.journal.count().count_closed(cold.cause.unwrap_or(Cause::PeerVanished));
+            drop_socket(slot);
+        });
+        self.timers.sweep_gone(&self.slots);
     }
 
     /// The connections that may be read from again, although nothing new may have arrived.
     pub fn take_resumed(&mut self) -> Vec<ConnectionId> {
-        std::mem::take(&mut self.resumed)
-    }
-
-    pub(super) fn asked_slot(&mut self, id: ConnectionId) -> Option<u32> {
-        let slot = self.slots.live(id)?;
-        self.slots.cold(slot)?.connection.is_asked().then_some(slot)
+        self.outlet.take_resumed()
     }
 
     /// When to come again, for one who is sent away: not the same for all, or they would come together.
     pub fn jittered_seconds(&mut self) -> u64 {
-        1 + self.chance.next() % 10
+        self.secrets.jittered_seconds()
     }
 
     pub(super) fn is_second_over(&self, since: Tick) -> bool {

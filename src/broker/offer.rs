@@ -36,7 +36,7 @@ impl Broker {
     }
 
     fn flush_one(&mut self, slot: u32, io: &mut impl Io) {
-        self.spent += cost::QUEUED;
+        self.effort.spend(cost::QUEUED);
         let hot = self.slots.hot(slot);
         if hot.has(flag::BLOCKED | flag::ENDED) {
             return self.weigh(slot);
@@ -45,14 +45,14 @@ impl Broker {
         self.push_pong(slot);
         match self.catch_up(slot) {
             // The next chunk is the next flush's.
-            Ok(true) => self.mark_for_next(slot),
+            Ok(true) => self.flush.mark_for_next(slot, self.slots.hot(slot)),
             Ok(false) => {}
             Err(()) => return self.lose(slot),
         }
         if self.write_all(slot, io) {
             if self.slots.hot(slot).has(flag::PONG) {
                 // It had to wait for the 101.
-                self.mark_for_next(slot);
+                self.flush.mark_for_next(slot, self.slots.hot(slot));
             }
             self.drained(slot, io);
         }
@@ -64,13 +64,13 @@ impl Broker {
         let mut left = MOST_AT_ONCE;
         while !self.slots.hot(slot).outbound.is_empty() {
             if left == 0 {
-                self.mark_dirty(slot);
+                self.flush.mark_dirty(slot, self.slots.hot(slot));
                 return false;
             }
             match write_queue(self.slots.hot(slot), slot, &self.batches, io) {
                 Ok((taken, offered)) => {
-                    self.counters.bytes_sent += taken as u64;
-                    self.spent += cost::WRITE + cost::copied(taken);
+                    self.journal.count().bytes_sent += taken as u64;
+                    self.effort.spend(cost::WRITE + cost::copied(taken));
                     left = left.saturating_sub(taken);
                     let Some((hot, cold)) = self.slots.both(slot) else { return false };
                     hot.outbound.advance(taken, &mut self.batches);
@@ -86,7 +86,7 @@ impl Broker {
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.spent += cost::WRITE;
+                    self.effort.spend(cost::WRITE);
                     self.block(slot, false);
                     self.weigh(slot);
                     return false;
@@ -129,7 +129,7 @@ impl Broker {
             });
         }
         cold.tidy();
-        self.count_inbound(slot);
+        self.timers.count_inbound(slot, &mut self.slots, &self.limits);
     }
 }
 

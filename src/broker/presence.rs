@@ -1,16 +1,12 @@
 //! Who is in a channel: told to those whose dialect has words for it, once a turn, behind the turn's messages.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::event::ConnectionId;
 use super::{Broker, cost};
 use crate::channel::dialect::{Event, MemberName};
 use crate::channel::members::Open;
-use crate::channel::presence::{Named, Notices, Presence};
-
-/// Most leaves that are held back in all channels together, about 200 B each: past it a leave is told at once.
-pub(super) const MAX_HELD_LEAVES: usize = 65_536;
+use crate::channel::presence::{Named, Notices};
 
 /// What a member is in a notice beside its name, in bytes, about.
 const NOTICE_COST: usize = 40;
@@ -49,11 +45,11 @@ impl Broker {
         let member = if crowded { None } else { self.named(slot) };
         self.charge_notice(key, member.as_ref());
         let most = self.limits.max_presence;
-        self.change_presence(key, |presence| match member {
+        self.channels.change_presence(key, |presence| match member {
             None => presence.change_count(),
             Some(member) => presence.join(member, most),
         });
-        self.touch(key);
+        self.flush.touch(key, &mut self.channels[key as usize]);
     }
 
     /// Notes that somebody went, to be told at the flush, or later.
@@ -61,57 +57,33 @@ impl Broker {
         let crowded = self.is_crowded_with_members(key);
         if !self.channels[key as usize].tells_presence() {
             // Nobody is left who was told of anything.
-            self.note_due(key, None);
-            let presence = self.channels[key as usize].presence.take();
-            self.held_leaves -= presence.map_or(0, |presence| presence.held_back());
-            self.channels.recount(key);
-            return;
+            return self.channels.forget_presence(key);
         }
         let grace = u64::try_from(self.limits.leave_grace.as_millis()).unwrap_or(u64::MAX);
-        let is_held_back = grace > 0 && self.held_leaves < MAX_HELD_LEAVES;
+        let is_held_back = grace > 0 && self.channels.may_hold_back();
         let due = is_held_back.then(|| self.timers.milliseconds().saturating_add(grace));
         let member = if crowded { None } else { self.named(slot) };
         self.charge_notice(key, member.as_ref());
         let most = self.limits.max_presence;
-        self.change_presence(key, |presence| match member {
+        self.channels.change_presence(key, |presence| match member {
             None => presence.change_count(),
             Some(member) => presence.leave(member, due, most),
         });
-        self.touch(key);
-    }
-
-    /// Changes what is to be told of a channel's members, and keeps account of the leaves that are held back.
-    fn change_presence(&mut self, key: u32, change: impl FnOnce(&mut Presence)) {
-        let presence = self.channels[key as usize].presence.get_or_insert_default();
-        let before = presence.held_back();
-        change(presence);
-        self.held_leaves = self.held_leaves - before + presence.held_back();
-        self.channels.recount(key);
+        self.flush.touch(key, &mut self.channels[key as usize]);
     }
 
     /// What the flush will make of a notice counts in the turn that causes it: a few bytes can ask for many.
     fn charge_notice(&mut self, key: u32, member: Option<&Named>) {
         let name = member.and_then(|member| member.name.as_deref()).map_or(0, str::len);
         let encodings = self.channels[key as usize].groups.iter().filter(|group| group.encoding.tells_presence());
-        self.made_bytes += encodings.count() * (NOTICE_COST + name);
+        self.effort.make(encodings.count() * (NOTICE_COST + name));
     }
 
     /// Appends what is to be told of a channel's members to the open batches of those who are told: behind the messages,
     /// so that a message's place in a batch still follows from its offset.
     pub(super) fn append_notices(&mut self, key: u32) {
-        let now = self.timers.milliseconds();
-        let channel = &mut self.channels[key as usize];
-        let members = channel.members();
-        let Some(presence) = &mut channel.presence else { return };
-        let before = presence.held_back();
-        let notices = presence.take(now, members, self.limits.max_presence);
-        self.held_leaves = self.held_leaves - before + presence.held_back();
-        let (due, is_over) = (presence.due(), presence.is_empty(now));
-        self.note_due(key, due);
-        if is_over {
-            self.channels[key as usize].presence = None;
-        }
-        self.channels.recount(key);
+        let (now, most) = (self.timers.milliseconds(), self.limits.max_presence);
+        let Some(notices) = self.channels.take_notices(key, now, most) else { return };
         if notices.is_empty() {
             return;
         }
@@ -119,68 +91,46 @@ impl Broker {
         let (name, head) = (channel.name().clone(), channel.log.head());
         let told = Told::new(&notices);
         for event in told.events(&name) {
-            self.encoder.share(true);
+            self.encoded.encoder().share(true);
             for group in &mut channel.groups {
                 if group.members.is_empty() || !group.encoding.tells_presence() {
                     continue;
                 }
                 let open = group.open.get_or_insert_with(|| Open { batch: self.batches.open(), base: head });
-                self.encoder.append_notice(group.encoding, &event, &mut self.batches, open.batch);
-                self.spent += cost::TELL;
+                self.encoded.encoder().append_notice(group.encoding, &event, &mut self.batches, open.batch);
+                self.effort.spend(cost::TELL);
             }
         }
-        self.encoder.share(false);
+        self.encoded.encoder().share(false);
         let named = (notices.left.len() + notices.returned.len() + notices.joined.len()) as u64;
-        self.spent += named * cost::NAME + self.encoder.take_cost();
+        self.effort.spend(named * cost::NAME + self.encoded.encoder().take_cost());
     }
 
     /// Whether somebody came or went since the last notices, so that it is to be told now. What is to be told later is noted.
     pub(super) fn has_news_of_members(&mut self, key: u32) -> bool {
-        let now = self.timers.milliseconds();
-        let Some(presence) = &self.channels[key as usize].presence else { return false };
-        if presence.has_news(now) {
-            return true;
-        }
-        let due = presence.due();
-        self.note_due(key, due);
-        false
+        self.channels.has_notices(key, self.timers.milliseconds())
     }
 
     /// Sees to the channels of which something is to be told although nobody comes or goes.
     pub(super) fn expire_presence(&mut self) {
         let now = self.timers.milliseconds();
-        while let Some(&(_, key)) = self.presence_due.first().filter(|(due, _)| *due <= now) {
-            self.note_due(key, None);
-            self.touch(key);
-        }
-    }
-
-    /// Takes note of when something of a channel is to be told next.
-    fn note_due(&mut self, key: u32, due: Option<u64>) {
-        let Some(presence) = &mut self.channels[key as usize].presence else { return };
-        let before = std::mem::replace(&mut presence.noted, due);
-        if before != due {
-            if let Some(before) = before {
-                self.presence_due.remove(&(before, key));
-            }
-            self.presence_due.extend(due.map(|due| (due, key)));
+        while let Some(key) = self.channels.take_reminder(now) {
+            self.flush.touch(key, &mut self.channels[key as usize]);
         }
     }
 
     pub(super) fn next_presence(&self) -> Option<Instant> {
-        self.timers.instant_of_milliseconds(self.presence_due.first()?.0)
+        self.timers.instant_of_milliseconds(self.channels.next_reminder()?)
     }
 
-    /// How many leaves are held back, and when what of which channels is to be told, counted anew: for tests.
-    pub(super) fn recount_presence(&self) -> (usize, BTreeSet<(u64, u32)>) {
-        let all = || self.channels.iter().filter_map(|(key, channel)| Some((key, channel.presence.as_ref()?)));
-        let held = all().map(|(_, presence)| presence.held_back()).sum();
-        (held, all().filter_map(|(key, presence)| Some((presence.noted?, key))).collect())
+    #[cfg(test)]
+    pub(super) fn held_leaves(&self) -> usize {
+        self.channels.reminders().1
     }
 
     #[cfg(test)]
     pub(super) fn notes_of_presence(&self) -> usize {
-        self.presence_due.len()
+        self.channels.reminders().0
     }
 
     fn is_crowded_with_members(&self, key: u32) -> bool {

@@ -34,11 +34,8 @@ impl Broker {
     /// Judges those who have a lot unsent, after the flush: never at publish, and never before their bytes were offered. What all
     /// have together is judged when all were offered, so that one who reads is not sent away for those who do not.
     pub(super) fn judge(&mut self, all_were_offered: bool) {
-        let mut over = std::mem::take(&mut self.over);
-        // One who is in many channels may have been noted for each.
-        over.sort_unstable();
-        over.dedup();
-        for slot in over.drain(..) {
+        let over = self.flush.take_over();
+        for &slot in &over {
             if self.slots.hot(slot).has(flag::ENDED) {
                 continue;
             }
@@ -47,10 +44,9 @@ impl Broker {
                 self.close_slow(slot, Cause::SlowConsumer);
             }
         }
-        self.over = over;
+        self.flush.give_back_over(over);
         if self.are_over(self.limits.max_outbound_total) {
-            self.chunks.clear(&mut self.batches);
-            self.reads.clear(&mut self.batches);
+            self.encoded.clear(&mut self.batches);
             self.shed(all_were_offered);
         }
     }
@@ -123,7 +119,7 @@ impl Broker {
             let lost = Lost { count: Some(count), reason: LostReason::Slow };
             cold.encoding.encode(&Event::Lost { channel: &source.channel, lost, position }, bytes);
         };
-        self.counters.messages_lost += hot.outbound.prune(&mut self.batches, choose, tell);
+        self.journal.count().messages_lost += hot.outbound.prune(&mut self.batches, choose, tell);
     }
 
     /// All together have too much unsent: whoever holds the oldest goes first, until the rest fits.
@@ -152,7 +148,7 @@ impl Broker {
     /// Notes a blocked connection that is to be judged.
     pub(super) fn weigh(&mut self, slot: u32) {
         if self.slots.hot(slot).outbound.pending() > self.tolerated() {
-            self.over.push(slot);
+            self.flush.note_over(slot);
         }
     }
 
@@ -172,7 +168,7 @@ impl Broker {
             hot.write_due = due;
         }
         hot.set(flag::BLOCKED | flag::STALLED);
-        self.rearm(slot);
+        self.timers.rearm(slot, &mut self.slots, &self.limits);
     }
 
     /// One who catches up has not seen what is not kept any more, and a raw subscriber cannot be told so.
@@ -191,8 +187,8 @@ impl Broker {
             // Nothing could be heard of it meanwhile.
             hot.heard = now;
             hot.clear(flag::PINGED);
-            self.rearm(slot);
-            self.resumed.push(id);
+            self.timers.rearm(slot, &mut self.slots, &self.limits);
+            self.outlet.resume(id);
             self.excuse(id);
         }
     }
@@ -215,19 +211,15 @@ impl Broker {
 
     /// It is not this peer's fault that it was not read from: the time for its unfinished message begins anew.
     pub fn excuse(&mut self, id: ConnectionId) {
-        let Some(slot) = self.slots.live(id) else { return };
-        let due = self.timers.now().after(self.limits.message_timeout);
-        let Some((hot, cold)) = self.slots.both(slot) else { return };
-        if hot.has(flag::UNFINISHED) {
-            cold.message_due = due;
-            self.rearm(slot);
+        if let Some(slot) = self.slots.live(id) {
+            self.timers.extend_message_deadline(slot, &mut self.slots, &self.limits);
         }
     }
 
     /// As `count_inbound`; past the budget somebody goes.
     pub(super) fn account(&mut self, slot: u32) {
-        self.count_inbound(slot);
-        if self.inbound > self.limits.max_inbound_total {
+        self.timers.count_inbound(slot, &mut self.slots, &self.limits);
+        if self.slots.inbound() > self.limits.max_inbound_total {
             self.shed_inbound();
         }
     }
@@ -243,30 +235,10 @@ impl Broker {
                 .map(|(slot, _, cold)| (network_of(cold.peer().ip()), Holding { bytes: cold.inbound as usize, slot })),
         );
         for (gone, holding) in shares.enumerate() {
-            if self.inbound <= enough || self.inbound <= most && gone >= MOST_SHED {
+            if self.slots.inbound() <= enough || self.slots.inbound() <= most && gone >= MOST_SHED {
                 return;
             }
             self.drop_inbound(holding.slot);
-        }
-    }
-
-    /// Adjusts what a connection counts for in the inbound budget, and whether a message's deadline holds. To be called
-    /// whenever either may have changed, so that a deadline that means nothing any more cannot fire for ever.
-    pub(super) fn count_inbound(&mut self, slot: u32) {
-        let Some((hot, cold)) = self.slots.both(slot) else { return };
-        let held = cold.held();
-        if held != cold.inbound as usize {
-            self.inbound = self.inbound - cold.inbound as usize + held;
-            cold.inbound = u32::try_from(held).unwrap_or(u32::MAX);
-        }
-        match (cold.connection.is_unfinished(), hot.has(flag::UNFINISHED)) {
-            (true, false) => {
-                hot.set(flag::UNFINISHED);
-                cold.message_due = self.timers.now().after(self.limits.message_timeout);
-                self.rearm(slot);
-            }
-            (false, true) => hot.clear(flag::UNFINISHED),
-            _ => {}
         }
     }
 
@@ -280,10 +252,10 @@ impl Broker {
             self.fail(slot, Cause::InboundTotal, &Failure { code: CloseCode::TOO_BIG, what });
         } else if cold.connection.is_connecting() && !cold.connection.is_silent() {
             let detail = "All unfinished requests together are more than --max-inbound-total; try again later.";
-            let seconds = self.jittered_seconds().to_string();
+            let seconds = self.secrets.jittered_seconds().to_string();
             let refusal = Refusal::new(Status(503), Cause::InboundTotal.as_str(), detail);
             self.answer_problem(slot, Cause::InboundTotal, &refusal.with_header("Retry-After", seconds));
-            self.count_inbound(slot);
+            self.timers.count_inbound(slot, &mut self.slots, &self.limits);
         } else {
             self.end(slot, Cause::InboundTotal, End::Drop);
         }
@@ -294,7 +266,9 @@ impl Broker {
     fn close_slow(&mut self, slot: u32, cause: Cause) {
         let Some((hot, cold)) = self.slots.get(slot) else { return };
         let (peer, unsent) = (cold.peer(), hot.outbound.pending());
-        self.complain(Level::Info, || format!("{peer} closed with 1013: {cause}, {unsent} bytes unsent"));
+        self.journal.complain(Level::Info, self.timers.milliseconds(), || {
+            format!("{peer} closed with 1013: {cause}, {unsent} bytes unsent")
+        });
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         // Without its 101 a peer would take a Close frame for a response.
         let unswitched = hot.has(flag::UNSWITCHED);
@@ -312,7 +286,7 @@ impl Broker {
     /// Memory of what all connections have unsent, shared once, with the places in their queues, and of what was encoded for
     /// the next who catch up, in bytes.
     pub fn outbound_held(&self) -> usize {
-        self.batches.memory() + self.chunks.memory()
+        self.batches.memory() + self.encoded.memory()
     }
 
     #[cfg(test)]
@@ -329,7 +303,7 @@ impl Broker {
     /// Bytes of what arrived and is held: unfinished heads, bodies and messages, requests that wait for their answer, and what
     /// was read and not looked at.
     pub fn inbound_held(&self) -> usize {
-        self.inbound
+        self.slots.inbound()
     }
 
     /// Bytes that one connection has unsent.

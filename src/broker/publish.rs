@@ -48,7 +48,7 @@ impl Broker {
         name: Option<Arc<str>>,
         except: Option<ConnectionId>,
     ) -> Published {
-        self.counters.messages_received += 1;
+        self.journal.count().messages_received += 1;
         self.publish_on_behalf(channel, message, (None, Some(asker)), name, except)
     }
 
@@ -78,24 +78,24 @@ impl Broker {
         let (now, unix_ms) = (self.timers.milliseconds(), self.timers.unix_ms());
         let name = name.or_else(|| from.and_then(|id| self.name(id)).cloned());
         let sender = from;
-        let from = from.map(|id| self.public_ids.of_sender(id));
+        let from = from.map(|id| self.secrets.sender(id));
         let entry = Entry { unix_ms, message, from, name, except: except.map(|id| id.0) };
-        let grown = self.channels.publish(key, entry, now, &mut self.batches, &mut self.encoder, &self.limits);
-        self.made_bytes += grown;
-        self.spent += cost::TELL + self.encoder.take_cost();
-        if self.walking > 0
+        let grown = self.channels.publish(key, entry, now, &mut self.batches, self.encoded.encoder(), &self.limits);
+        self.effort.make(grown);
+        self.effort.spend(cost::TELL + self.encoded.encoder().take_cost());
+        if self.flush.is_walking()
             && let Some(id) = sender
         {
             self.park_publisher(id, key);
         }
         let channel = &self.channels[key as usize];
         let (position, members, encodings) = (channel.log.position(), channel.receivers(), channel.open_batches());
-        self.counters.messages_encoded += encodings as u64;
+        self.journal.count().messages_encoded += encodings as u64;
         if let Some(id) = except {
             self.skip_newest(id.slot(), key);
         }
         if encodings > 0 {
-            self.touch(key);
+            self.flush.touch(key, &mut self.channels[key as usize]);
         } else {
             self.release_if_idle(key);
         }
@@ -115,11 +115,11 @@ impl Broker {
             && **self.channels[only.channel as usize].name() == *name
         {
             let key = only.channel;
-            let maker = || maker_of(&self.slots, asker, &self.chance);
+            let maker = || maker_of(&self.slots, asker, &self.secrets);
             self.channels.hold_joined(key, maker, now, &self.limits)?;
             return Ok(key);
         }
-        let (seed, maker) = (self.chance.next(), maker_of(&self.slots, asker, &self.chance));
+        let (seed, maker) = (self.secrets.draw(), maker_of(&self.slots, asker, &self.secrets));
         self.channels.hold_to_publish(name, maker, seed, now, &self.limits)
     }
 
@@ -143,6 +143,6 @@ impl Broker {
 
     /// A connection's id as everybody may know it.
     pub fn member_id(&self, id: ConnectionId) -> MemberId {
-        self.public_ids.of(id)
+        self.secrets.member(id)
     }
 }

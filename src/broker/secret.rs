@@ -24,10 +24,10 @@ const AT_HAND: usize = 4096;
 
 /// 128 bits that nobody else knows.
 #[derive(Clone, Copy)]
-pub(super) struct Secret([u64; 2]);
+struct Secret([u64; 2]);
 
 impl Secret {
-    pub(super) fn new(bits: u128) -> Secret {
+    fn new(bits: u128) -> Secret {
         Secret([bits as u64, (bits >> 64) as u64])
     }
 
@@ -98,20 +98,65 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// All that is drawn from the one secret of a process.
+#[derive(Debug)]
+pub(super) struct Secrets {
+    chance: Chance,
+    public_ids: PublicIds,
+}
+
+impl Secrets {
+    /// From 128 random bits that nobody else knows.
+    pub(super) fn new(bits: u128) -> Secrets {
+        let secret = Secret::new(bits);
+        Secrets { chance: Chance::new(secret), public_ids: PublicIds::new(secret) }
+    }
+
+    /// A random number.
+    pub(super) fn draw(&mut self) -> u64 {
+        self.chance.next()
+    }
+
+    /// When to come again, for one who is sent away, in seconds: not the same for all, or they would come together.
+    pub(super) fn jittered_seconds(&mut self) -> u64 {
+        1 + self.draw() % 10
+    }
+
+    /// A number for each network: see `Chance::maker`.
+    pub(super) fn maker(&self, network: IpAddr) -> u32 {
+        self.chance.maker(network)
+    }
+
+    /// The public id of a connection.
+    pub(super) fn member(&self, id: ConnectionId) -> MemberId {
+        self.public_ids.of(id)
+    }
+
+    /// As `member`, for a connection that publishes: see `PublicIds::of_sender`.
+    pub(super) fn sender(&mut self, id: ConnectionId) -> MemberId {
+        self.public_ids.of_sender(id)
+    }
+
+    /// The connection that this is the public id of, if it is one of this process.
+    pub(super) fn connection(&self, public: MemberId) -> Option<ConnectionId> {
+        self.public_ids.connection(public)
+    }
+}
+
 /// The numbers that are drawn from a secret, one after the other.
 #[derive(Debug)]
-pub(super) struct Chance {
+struct Chance {
     secret: Secret,
     drawn: u64,
 }
 
 impl Chance {
-    pub(super) fn new(secret: Secret) -> Chance {
+    fn new(secret: Secret) -> Chance {
         Chance { secret, drawn: 0 }
     }
 
     /// A number for each network, as `network_of` has them, which nobody can look for another network of.
-    pub(super) fn maker(&self, network: IpAddr) -> u32 {
+    fn maker(&self, network: IpAddr) -> u32 {
         let hash = match network {
             IpAddr::V4(address) => self.secret.hash(address.to_bits().into(), MAKER),
             IpAddr::V6(network) => self.secret.hash((network.to_bits() >> 64) as u64, MAKER_OF_IPV6),
@@ -119,7 +164,7 @@ impl Chance {
         hash as u32
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    fn next(&mut self) -> u64 {
         self.drawn += 1;
         self.secret.draw(self.drawn)
     }
@@ -127,7 +172,7 @@ impl Chance {
 
 /// Public ids from those of connections, and back.
 #[derive(Debug)]
-pub(super) struct PublicIds {
+struct PublicIds {
     secret: Secret,
     /// The process, which every id names for those who have the key. Random, so that no two have the same.
     process: u64,
@@ -136,18 +181,18 @@ pub(super) struct PublicIds {
 }
 
 impl PublicIds {
-    pub(super) fn new(secret: Secret) -> PublicIds {
+    fn new(secret: Secret) -> PublicIds {
         PublicIds { secret, process: secret.hash(0, PROCESS), at_hand: Vec::new() }
     }
 
     /// The public id of a connection.
-    pub(super) fn of(&self, id: ConnectionId) -> MemberId {
+    fn of(&self, id: ConnectionId) -> MemberId {
         let (high, low) = self.secret.hide((self.process, id.0));
         MemberId::new(high, low)
     }
 
     /// As `of`, for a connection that publishes. It keeps the id, since to make one takes long beside an echo.
-    pub(super) fn of_sender(&mut self, id: ConnectionId) -> MemberId {
+    fn of_sender(&mut self, id: ConnectionId) -> MemberId {
         let place = id.slot() as usize % AT_HAND;
         match self.at_hand.get(place) {
             Some(&(known, public)) if known == id => public,
@@ -169,7 +214,7 @@ impl PublicIds {
     }
 
     /// The connection that this is the public id of, if it is one of this process.
-    pub(super) fn connection(&self, public: MemberId) -> Option<ConnectionId> {
+    fn connection(&self, public: MemberId) -> Option<ConnectionId> {
         let (process, id) = self.secret.reveal(public.halves());
         (process == self.process).then_some(ConnectionId(id))
     }
@@ -274,6 +319,17 @@ mod tests {
             assert!(!drawn.contains(&chance.next()) && ids.process != theirs.process);
             assert_eq!((ids.connection(theirs.of(id)), theirs.connection(ids.of(id))), (None, None));
         }
+    }
+
+    #[test]
+    fn one_secret_makes_all_that_is_drawn() {
+        let (mut one, mut same, mut other) = (Secrets::new(7), Secrets::new(7), Secrets::new(8));
+        let id = ConnectionId::new(3, 1);
+        assert_eq!((one.draw(), one.member(id), one.sender(id)), (same.draw(), same.member(id), same.member(id)));
+        assert_eq!((one.connection(same.member(id)), other.connection(one.member(id))), (Some(id), None));
+        assert!((0..100).all(|_| (1..=10).contains(&other.jittered_seconds())));
+        let network = [192, 0, 2, 0].into();
+        assert!(one.maker(network) == same.maker(network) && one.maker(network) != other.maker(network));
     }
 
     #[test]

@@ -2,22 +2,19 @@
 
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use slab::Slab;
 
 use super::admission::Place;
-use super::event::{ConnectionId, Event, Exchange};
-use super::inflating::Compressed;
+use super::event::ConnectionId;
+use super::extras::Extras;
 use super::reason::Cause;
 use super::timers::Tick;
 use crate::access::Grants;
 use crate::channel::dialect::Encoding;
-use crate::channel::members::Memberships;
-use crate::channel::position::Position;
+use crate::channel::members::{Membership, Memberships};
 use crate::delivery::outbound::Outbound;
 use crate::proto::connection::Connection;
-use crate::proto::deflate::Earlier;
 use crate::proto::extension::Window;
 
 /// Bits of `Hot::flags`.
@@ -153,41 +150,6 @@ pub struct Cold {
     pub cause: Option<Cause>,
 }
 
-/// What a request takes beside itself while it waits: its place among the events, or, if it is held, in the extras. The larger of
-/// both from the beginning, so that to hold one makes nobody go.
-pub const PLACE: usize =
-    if size_of::<Event>() > size_of::<Extras>() { size_of::<Event>() } else { size_of::<Extras>() };
-
-/// What few connections have, and only for a while.
-#[derive(Debug, Default)]
-pub struct Extras {
-    /// The newest ping's payload that could not be answered yet.
-    pub pong: Option<Vec<u8>>,
-    /// Bytes that were read and not looked at yet.
-    pub stash: Vec<u8>,
-    /// The request that waits for the next message.
-    pub held: Option<Exchange>,
-    /// The request that waits until its channel takes another message.
-    pub parked: Option<Exchange>,
-    /// If that request is then to wait for messages, after which position, and for how long.
-    pub to_hold: Option<(Arc<str>, Position, Duration)>,
-    /// For a peer whose messages may refer to those before them.
-    pub earlier: Option<Box<Earlier>>,
-    /// A large message that is being made whole, or is to be.
-    pub compressed: Option<Box<Compressed>>,
-}
-
-impl Extras {
-    /// Bytes of memory, but for a request that waits, which its connection counts with its place here.
-    fn held_bytes(&self) -> usize {
-        let earlier = self.earlier.as_ref().map_or(0, |earlier| earlier.memory());
-        let own = if self.held.is_some() || self.parked.is_some() { 0 } else { size_of::<Extras>() };
-        let compressed = self.compressed.as_deref();
-        let compressed = compressed.map_or(0, |compressed| size_of::<Compressed>() + compressed.memory());
-        own + self.pong.as_ref().map_or(0, Vec::capacity) + self.stash.capacity() + earlier + compressed
-    }
-}
-
 impl Cold {
     fn new(peer: SocketAddr, now: Tick) -> Cold {
         Cold {
@@ -271,12 +233,19 @@ fn octets(ip: IpAddr) -> [u8; 16] {
 
 /// All connections.
 ///
-/// Invariants: `hot` is at least as long as any slot in use; a serial changes each time that a slot is freed.
+/// Invariants: `hot` is at least as long as any slot in use; a serial changes each time that a slot is freed; `inbound` is the sum
+/// of `Cold::inbound`, and `lists` of what the lists of memberships take; `ended` are those with the flag `ENDED`.
 #[derive(Debug, Default)]
 pub struct Slots {
     /// By slot, also of slots that are free.
     pub hot: Vec<Hot>,
     cold: Slab<Cold>,
+    /// What arrived and is held, in bytes.
+    inbound: usize,
+    /// Bytes of the lists of channels of those who are in several.
+    lists: usize,
+    /// To be reaped.
+    ended: Vec<u32>,
 }
 
 impl Slots {
@@ -293,11 +262,85 @@ impl Slots {
     }
 
     /// Frees a slot; the ids that named it name nothing any more.
-    pub fn remove(&mut self, slot: u32) -> Option<Cold> {
+    fn remove(&mut self, slot: u32) -> Option<Cold> {
         let hot = self.hot(slot);
         hot.serial = hot.serial.wrapping_add(1);
         hot.flags = 0;
-        self.cold.try_remove(slot as usize)
+        let cold = self.cold.try_remove(slot as usize)?;
+        self.inbound -= cold.inbound as usize;
+        self.lists -= cold.memberships.memory();
+        Some(cold)
+    }
+
+    /// A connection has ended: nothing is done with it any more until it is reaped.
+    pub fn end(&mut self, slot: u32) {
+        self.hot(slot).set(flag::ENDED);
+        self.ended.push(slot);
+    }
+
+    /// Frees the slots of at most `most` connections that have ended, and hands out what is left of each.
+    pub fn reap(&mut self, most: usize, mut reaped: impl FnMut(u32, Cold)) {
+        for slot in self.ended.split_off(self.ended.len().saturating_sub(most)) {
+            if let Some(cold) = self.remove(slot) {
+                reaped(slot, cold);
+            }
+        }
+    }
+
+    /// Whether somebody has ended and was not reaped.
+    pub fn has_ended(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
+    /// Adjusts what a connection counts for in the sum of what arrived and is held: to be called whenever that may have changed.
+    pub fn count_inbound(&mut self, slot: u32) {
+        let Some(cold) = self.cold.get_mut(slot as usize) else { return };
+        let held = cold.held();
+        self.inbound = self.inbound - cold.inbound as usize + held;
+        cold.inbound = u32::try_from(held).unwrap_or(u32::MAX);
+    }
+
+    /// What arrived and is held of all connections, in bytes.
+    pub fn inbound(&self) -> usize {
+        self.inbound
+    }
+
+    /// Notes that a connection is a member of one more channel.
+    pub fn add_membership(&mut self, slot: u32, membership: Membership) {
+        let Some((hot, cold)) = self.hot.get_mut(slot as usize).zip(self.cold.get_mut(slot as usize)) else { return };
+        self.lists -= cold.memberships.memory();
+        cold.memberships.push(membership);
+        self.lists += cold.memberships.memory();
+        if cold.memberships.as_slice().len() > 1 {
+            hot.set(flag::SLOW_PATH);
+        }
+    }
+
+    /// Notes that a connection is no member of that channel any more; returns what it was, if it was one.
+    pub fn remove_membership(&mut self, slot: u32, channel: u32) -> Option<Membership> {
+        let (hot, cold) = self.hot.get_mut(slot as usize).zip(self.cold.get_mut(slot as usize))?;
+        self.lists -= cold.memberships.memory();
+        let membership = cold.memberships.remove(channel);
+        self.lists += cold.memberships.memory();
+        if membership.is_some() && cold.memberships.as_slice().is_empty() {
+            hot.clear(flag::SLOW_PATH);
+        }
+        membership
+    }
+
+    /// Bytes of the lists of channels of those who are in several.
+    pub fn membership_lists(&self) -> usize {
+        self.lists
+    }
+
+    /// Panics if an invariant does not hold: for tests.
+    pub fn assert_invariants(&self) {
+        let ended = self.iter().filter(|(_, hot, _)| hot.has(flag::ENDED)).count();
+        assert_eq!(ended, self.ended.len(), "flags and list of the ended differ");
+        let inbound: usize = self.iter().map(|(.., cold)| cold.inbound as usize).sum();
+        assert_eq!(self.inbound, inbound, "the inbound budget is not the sum of what is held");
+        let lists: usize = self.iter().map(|(.., cold)| cold.memberships.memory()).sum();
+        assert_eq!(self.lists, lists, "lists of channels are not counted as they are");
     }
 
     /// What a delivery touches of that slot. The slot must have been in use.
@@ -333,6 +376,37 @@ impl Slots {
         there.then_some(slot)
     }
 
+    /// The slot of a connection whose WebSocket is open.
+    pub fn open(&self, id: ConnectionId) -> Option<u32> {
+        let slot = self.live(id)?;
+        self.get(slot)?.1.connection.is_open().then_some(slot)
+    }
+
+    /// The slot of a connection whose request waits for its answer.
+    pub fn asked(&self, id: ConnectionId) -> Option<u32> {
+        let slot = self.live(id)?;
+        self.get(slot)?.1.connection.is_asked().then_some(slot)
+    }
+
+    /// Whether that connection follows a channel by a stream of HTTP.
+    pub fn is_streaming(&self, slot: u32) -> bool {
+        self.get(slot).is_some_and(|(_, cold)| cold.connection.is_streaming())
+    }
+
+    /// Whether the request of that connection waits for the next message.
+    pub fn is_held(&self, slot: u32) -> bool {
+        self.extras(slot).is_some_and(|extras| extras.held.is_some())
+    }
+
+    /// Whether the request of that connection waits for a channel.
+    pub fn is_parked(&self, slot: u32) -> bool {
+        self.extras(slot).is_some_and(|extras| extras.parked.is_some())
+    }
+
+    fn extras(&self, slot: u32) -> Option<&Extras> {
+        self.cold.get(slot as usize)?.extras.as_deref()
+    }
+
     /// The id of whoever is in that slot.
     pub fn id(&self, slot: u32) -> ConnectionId {
         ConnectionId::new(slot, self.hot.get(slot as usize).map_or(0, |hot| hot.serial))
@@ -357,5 +431,36 @@ mod tests {
     fn the_ledger() {
         assert!(size_of::<Hot>() <= 64, "{}", size_of::<Hot>());
         assert!(size_of::<Cold>() <= 144, "{}", size_of::<Cold>());
+    }
+
+    #[test]
+    fn sums_follow_what_each_counts_for_and_ids_what_lives() {
+        let mut slots = Slots::default();
+        let peer = ([127, 0, 0, 1], 9).into();
+        let [one, two] = [(); 2].map(|()| slots.insert(peer, Tick::default()));
+        for (id, bytes) in [(one, 100), (two, 50)] {
+            let cold = slots.cold(id.slot()).unwrap();
+            cold.extras.get_or_insert_default().stash = vec![0; bytes];
+            slots.count_inbound(id.slot());
+        }
+        assert_eq!(slots.inbound(), 150 + 2 * size_of::<Extras>());
+        for channel in [7, 8] {
+            slots.add_membership(one.slot(), Membership { channel, index: 0, encoding: Encoding::Raw });
+            assert_eq!(slots.hot(one.slot()).has(flag::SLOW_PATH), channel == 8);
+            slots.assert_invariants();
+        }
+        assert!(slots.membership_lists() > 0);
+        assert!(slots.remove_membership(one.slot(), 9).is_none());
+        slots.end(one.slot());
+        assert!(slots.has_ended() && slots.live(one).is_none() && slots.live(two).is_some());
+        let mut reaped = Vec::new();
+        slots.reap(9, |slot, _| reaped.push(slot));
+        slots.assert_invariants();
+        assert_eq!(
+            (reaped, slots.inbound(), slots.membership_lists()),
+            (vec![one.slot()], 50 + size_of::<Extras>(), 0)
+        );
+        let next = slots.insert(peer, Tick::default());
+        assert!(next.slot() == one.slot() && slots.live(one).is_none() && slots.live(next).is_some());
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod dialect;
 pub mod entry;
+mod held_back;
 pub mod log;
 mod lru;
 mod makers;
@@ -10,6 +11,7 @@ pub mod members;
 pub mod name;
 pub mod position;
 pub mod presence;
+pub(crate) mod reminders;
 pub mod settings;
 pub mod sizes;
 mod slot;

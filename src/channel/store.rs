@@ -10,7 +10,9 @@
 
 mod invariants;
 mod memory;
+mod notices;
 mod places;
+mod sweep;
 
 use std::collections::BTreeMap;
 use std::ops::{self, Bound};
@@ -20,17 +22,20 @@ use slab::Slab;
 
 use super::Channel;
 use super::dialect::deflated::Encoder;
-use super::log::{Entry, EntryRef, From, Log, Lost, is_over};
+use super::log::{Entry, EntryRef, From, Log, Lost};
 use super::lru::{Links, List};
 use super::makers::{Makers, NOBODY};
 use super::name::BadName;
 use super::position::{Epoch, Position};
+use super::reminders::Reminders;
 use super::settings::{ChannelSettings, Retention, Settings};
 use super::slot::{Index, Slot, State, second_of};
 use crate::delivery::batch::Batches;
 use crate::limits::{Limits, LimitsError};
 
 use places::{OWN, OWN_RECENT};
+
+pub use sweep::SWEEP_BUDGET;
 
 /// There are as many channels as `max_channels` allows, or `max_listened` for one who only listens, and none of them makes way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +79,9 @@ pub struct Store {
     /// Bytes of names and of subscribers. Invariant: the sum over all slots, as `Slot::beside` has it.
     beside: usize,
     settings: Settings,
+    reminders: Reminders,
+    /// When `sweep_in_time` looks next, at the earliest, in monotonic milliseconds.
+    sweep_at: u64,
 }
 
 /// What somebody finds who asks and does not join.
@@ -120,6 +128,8 @@ impl Default for Store {
             held: 0,
             beside: 0,
             settings: Settings::default(),
+            reminders: Reminders::default(),
+            sweep_at: 0,
         }
     }
 }
@@ -353,39 +363,6 @@ impl Store {
         let log = self.find(name).and_then(|key| self.get(key)).map(|channel| &channel.log);
         let (start, lost) = log.map_or_else(|| Log::resumed(position).resolve(from), |log| log.resolve(from));
         Reading { position, start, lost, log }
-    }
-
-    /// Lets histories and stubs go that are too old, up to `budget` messages and stubs, the coldest first. A channel
-    /// that is still published to sheds its old messages when it is looked at, instead. Returns whether there is more.
-    pub fn sweep(&mut self, now: u64, mut budget: usize, limits: &Limits) -> bool {
-        while let Some(key) = self.recent.coldest().filter(|_| budget > 0) {
-            if !is_over(self.slots[key as usize].at, now, limits.history_age) {
-                break;
-            }
-            let gone = self.expire(key, now, limits, budget);
-            if gone == 0 {
-                break; // Time went back: whatever else is wrong then, nothing spins.
-            }
-            budget -= gone.min(budget);
-        }
-        let is_old = |slots: &Slab<Slot>, key: &u32| is_over(slots[*key as usize].at, now, limits.position_age);
-        while budget > 0 {
-            let coldest = [self.stubs.coldest(), self.unheard.coldest()];
-            let Some(key) = coldest.into_iter().flatten().find(|key| is_old(&self.slots, key)) else { break };
-            self.forget(key);
-            budget -= 1;
-        }
-        self.next_expiry(limits).is_some_and(|next| next <= now)
-    }
-
-    /// When `sweep` has something to do next.
-    pub fn next_expiry(&self, limits: &Limits) -> Option<u64> {
-        let behind = |list: &List<Slot>, age: std::time::Duration| {
-            let at = self.slots.get(list.coldest()? as usize)?.at;
-            Some(at.saturating_add(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)).saturating_add(1))
-        };
-        let stubs = [&self.stubs, &self.unheard].into_iter().filter_map(|list| behind(list, limits.position_age));
-        behind(&self.recent, limits.history_age).into_iter().chain(stubs).min()
     }
 
     fn create(&mut self, name: &str, seed: u64, now: u64) -> u32 {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::followers::World;
 use crate::broker::event::{Accept, ConnectionId, Event, Exchange};
-use crate::broker::presence::MAX_HELD_LEAVES;
 use crate::broker::reason::Cause;
 use crate::channel::log::From;
+use crate::channel::reminders::MAX_HELD_LEAVES;
 use crate::limits::Limits;
 use crate::proto::deflate::Deflater;
 use crate::proto::extension::Window;
@@ -260,7 +260,7 @@ fn leaves_that_are_held_back_in_all_channels_together() {
         while world.broker.next_event().is_some() {}
         world.broker.reap(|_| {});
     }
-    assert_eq!(world.broker.recount_presence().0, MAX_HELD_LEAVES);
+    assert_eq!(world.broker.held_leaves(), MAX_HELD_LEAVES);
     assert!(world.flush().contains("\"type\":\"leave\""), "those past it are told at once");
 }
 

@@ -36,6 +36,8 @@ impl Store {
         }
         assert_eq!(self.beside, beside, "names and subscribers are not counted as they are");
         assert_eq!(self.held, held, "the total is not the sum of what the histories cost");
+        self.reminders
+            .assert_invariants(self.iter().filter_map(|(key, channel)| Some((key, channel.presence.as_deref()?))));
         let at = |key: &u32| self.slots[*key as usize].at;
         let (recent, idle) = (self.recent.walk(&self.slots), self.idle.walk(&self.slots));
         let (stubs, unheard) = (self.stubs.walk(&self.slots), self.unheard.walk(&self.slots));

@@ -13,7 +13,7 @@ impl Store {
         let without_history = self.len() - self.stubs() - self.recent.len();
         let awake = without_history * size_of::<Awake>() + sizes::tree::<Arc<str>, u32>(without_history);
         let found = self.index.memory() + self.makers.memory();
-        self.slots.capacity() * size_of::<Slot>() + found + awake + self.beside
+        self.slots.capacity() * size_of::<Slot>() + found + awake + self.beside + self.reminders.memory()
     }
 
     /// Takes note of what the subscribers of a channel take. To be called whenever that may have changed.

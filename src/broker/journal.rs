@@ -1,10 +1,9 @@
-//! Log lines that peers cause: whoever can cause them without end must not be able to fill a disk with them.
-
-use std::time::Instant;
+//! What operators are told: counters, and log lines that peers cause. Anyone who can cause these without end must not be able to fill a
+//! disk with them.
 
 use log::Level;
 
-use super::Broker;
+use super::reason::Counters;
 
 /// So many lines of a level in a second; of the rest only the number is told.
 const MOST: u32 = 10;
@@ -20,11 +19,53 @@ struct Window {
     left_out: u32,
 }
 
-/// Of each level its own: a flood of small news does not hide the warnings.
+/// What operators are told: what was counted, and log lines. Of each level of these it knows how many there were lately: a flood of
+/// small news does not hide the warnings.
 #[derive(Debug, Default)]
-pub(super) struct Complaints {
+pub(super) struct Journal {
+    counters: Counters,
     warnings: Window,
     news: Window,
+}
+
+impl Journal {
+    /// What was counted.
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The same, to count more.
+    #[inline]
+    pub(super) fn count(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+
+    /// Logs a line that a peer has caused, at that time in monotonic milliseconds, unless there were many lately.
+    pub(super) fn complain(&mut self, level: Level, now: u64, line: impl FnOnce() -> String) {
+        if !log::log_enabled!(level) {
+            return;
+        }
+        self.tell_left_out(now);
+        let window = if level <= Level::Warn { &mut self.warnings } else { &mut self.news };
+        if window.admit(now) {
+            log::log!(level, "{}", line());
+        }
+    }
+
+    /// Tells how many lines were left out in a second that is over.
+    pub(super) fn tell_left_out(&mut self, now: u64) {
+        if let Some(count) = self.warnings.close(now) {
+            log::warn!("{count} more lines like these were left out");
+        }
+        if let Some(count) = self.news.close(now) {
+            log::info!("{count} more lines like these were left out");
+        }
+    }
+
+    /// When there is a number of lines to be told, in monotonic milliseconds.
+    pub(super) fn due(&self) -> Option<u64> {
+        [&self.warnings, &self.news].into_iter().filter_map(Window::due).min()
+    }
 }
 
 impl Window {
@@ -57,39 +98,6 @@ impl Window {
     }
 }
 
-impl Broker {
-    /// Logs a line that a peer has caused: at most ten of a level in a second, then one that says how many more there
-    /// were. The line is made only if it is told.
-    pub fn complain(&mut self, level: Level, line: impl FnOnce() -> String) {
-        if !log::log_enabled!(level) {
-            return;
-        }
-        self.tell_left_out();
-        let now = self.timers.milliseconds();
-        let window = if level <= Level::Warn { &mut self.complaints.warnings } else { &mut self.complaints.news };
-        if window.admit(now) {
-            log::log!(level, "{}", line());
-        }
-    }
-
-    /// Tells how many lines were left out in a second that is over.
-    pub(super) fn tell_left_out(&mut self) {
-        let now = self.timers.milliseconds();
-        if let Some(count) = self.complaints.warnings.close(now) {
-            log::warn!("{count} more lines like these were left out");
-        }
-        if let Some(count) = self.complaints.news.close(now) {
-            log::info!("{count} more lines like these were left out");
-        }
-    }
-
-    /// When there is a number of lines to be told.
-    pub(super) fn next_complaint(&self) -> Option<Instant> {
-        let due = [&self.complaints.warnings, &self.complaints.news].into_iter().filter_map(Window::due).min()?;
-        self.timers.instant_of_milliseconds(due)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,6 +121,17 @@ mod tests {
         // Nothing was left out: nothing is said of it.
         assert_eq!((tell(&mut window, 9000, 10), window.due(), window.close(10_000)), (10, None, None));
         assert_eq!(tell(&mut window, 10_000, 11), 10);
+    }
+
+    #[test]
+    fn a_flood_of_one_level_hides_nothing_of_the_other() {
+        let mut journal = Journal::default();
+        journal.count().connections += 2;
+        assert_eq!((journal.counters().connections, journal.due()), (2, None));
+        assert_eq!((0..12).filter(|_| journal.news.admit(100)).count(), 10);
+        assert_eq!((journal.due(), journal.warnings.admit(200)), (Some(1100), true));
+        journal.tell_left_out(1100);
+        assert_eq!(journal.due(), None);
     }
 
     #[test]

@@ -1,0 +1,129 @@
+//! Who is in which channel.
+
+use std::sync::Arc;
+
+use super::event::ConnectionId;
+use super::slots::flag;
+use super::{Broker, JoinError, Joined, cost};
+use crate::channel::Channel;
+use crate::channel::dialect::Encoding;
+use crate::channel::log::From;
+use crate::channel::members::{Member, Membership};
+use crate::channel::position::Position;
+use crate::channel::store::NotHeld;
+
+impl Broker {
+    /// Joins a channel, which comes into being if it does not exist.
+    ///
+    /// # Errors
+    /// See `JoinError`.
+    pub fn join(&mut self, id: ConnectionId, channel: &str, from: From) -> Result<Joined, JoinError> {
+        self.subscribe(id, channel, from, None)
+    }
+
+    /// Leaves a channel. What was published to it before still arrives. Returns false if it was no member.
+    pub fn leave(&mut self, id: ConnectionId, channel: &str) -> bool {
+        let Some(slot) = self.slots.open(id) else { return false };
+        let Some(key) = self.channels.find(channel).filter(|&key| self.is_member(id, key)) else { return false };
+        self.settle_leaving(slot, key);
+        self.remove_member(slot, key);
+        true
+    }
+
+    /// The channels that a connection is a member of, in the order of joining.
+    pub fn channels_of(&self, id: ConnectionId) -> impl Iterator<Item = &Arc<str>> {
+        let slot = self.slots.live(id);
+        let cold = slot.and_then(|slot| self.slots.get(slot)).map(|(_, cold)| cold);
+        let memberships = cold.map(|cold| cold.memberships.as_slice()).unwrap_or_default();
+        memberships.iter().filter_map(|membership| self.channels.get(membership.channel)).map(Channel::name)
+    }
+
+    /// How many members a channel has.
+    pub fn members(&self, channel: &str) -> usize {
+        self.channels.find(channel).and_then(|key| self.channels.get(key)).map_or(0, Channel::members)
+    }
+
+    pub(super) fn join_slot(
+        &mut self,
+        slot: u32,
+        channel: &str,
+        encoding: Encoding,
+        from: From,
+    ) -> Result<Joined, JoinError> {
+        // Before another makes way for a channel that is not joined after all.
+        self.may_join(slot, channel)?;
+        let key = self.hold_channel(channel).map_err(|error| match error {
+            NotHeld::TooMany => JoinError::TooManyChannels,
+            NotHeld::BadName(error) => JoinError::BadName(error),
+        })?;
+        let channel = &mut self.channels[key as usize];
+        let (cursor, lost) = channel.log.resolve(from);
+        let catching_up = cursor < channel.log.head();
+        let (index, moved) = channel.insert(encoding, Member { cursor, slot, catching_up });
+        if catching_up {
+            self.slots.hot(slot).set(flag::SLOW_PATH);
+        }
+        self.slots.add_membership(slot, Membership { channel: key, index, encoding });
+        let position = Position { offset: cursor, ..channel.log.position() };
+        self.channels.recount(key);
+        self.effort.spend(cost::JOIN);
+        self.note_moved(key, moved);
+        if catching_up {
+            self.flush.mark_dirty(slot, self.slots.hot(slot));
+        }
+        if encoding != Encoding::Poll {
+            self.note_join(slot, key);
+        }
+        Ok(Joined { position, lost })
+    }
+
+    fn may_join(&mut self, slot: u32, channel: &str) -> Result<(), JoinError> {
+        let memberships = &self.slots.cold(slot).ok_or(JoinError::Gone)?.memberships;
+        let is_member = self.channels.find(channel).is_some_and(|key| memberships.in_channel(key).is_some());
+        let is_full = memberships.as_slice().len() >= self.limits.max_channels_per_connection;
+        match (is_member, is_full) {
+            (true, _) => Err(JoinError::AlreadyMember),
+            (_, true) => Err(JoinError::TooManyMemberships),
+            _ => Ok(()),
+        }
+    }
+
+    /// The key of a channel that is made or woken up if need be; a member or `release_if_idle` must follow.
+    pub(super) fn hold_channel(&mut self, name: &str) -> Result<u32, NotHeld> {
+        let (seed, now) = (self.secrets.draw(), self.timers.milliseconds());
+        self.channels.hold(name, seed, now, &self.limits)
+    }
+
+    /// A channel that nobody is in and that owes nobody anything keeps its history, or is gone but for its position.
+    pub(super) fn release_if_idle(&mut self, key: u32) {
+        self.channels.release_if_idle(key, self.timers.milliseconds(), &self.limits);
+    }
+
+    pub(super) fn remove_member(&mut self, slot: u32, key: u32) {
+        let Some(membership) = self.slots.remove_membership(slot, key) else { return };
+        let moved = self.channels[key as usize].remove(membership.encoding, membership.index);
+        self.note_moved(key, moved.into_iter().flatten());
+        self.effort.spend(cost::JOIN);
+        if membership.encoding != Encoding::Poll {
+            self.note_leave(slot, key);
+        }
+        self.channels.recount(key);
+        self.release_if_idle(key);
+    }
+
+    /// Members of a channel stand elsewhere among the others than before.
+    pub(super) fn note_moved(&mut self, key: u32, moved: impl IntoIterator<Item = (u32, u32)>) {
+        for (slot, index) in moved {
+            if let Some(cold) = self.slots.cold(slot) {
+                cold.memberships.set_index(key, index);
+            }
+        }
+    }
+
+    /// Whether it is one of the members: those who poll are none.
+    pub(super) fn is_member(&self, id: ConnectionId, key: u32) -> bool {
+        let cold = self.slots.live(id).and_then(|slot| self.slots.get(slot)).map(|(_, cold)| cold);
+        let membership = cold.and_then(|cold| cold.memberships.in_channel(key));
+        membership.is_some_and(|membership| membership.encoding != Encoding::Poll)
+    }
+}

@@ -1,0 +1,73 @@
+//! Who is believed: which pages may ask, and which proxies say truly on whose behalf they do.
+
+use core::net::{IpAddr, SocketAddr};
+
+use crate::proto::forwarded::TrustedProxies;
+use crate::proto::http::Request;
+use crate::proto::origin::{OriginRefusal, OriginRules};
+
+/// The origins and proxies that are believed.
+#[derive(Debug)]
+pub(super) struct Trust {
+    origins: OriginRules,
+    proxies: TrustedProxies,
+}
+
+impl Trust {
+    /// Pages of these origins, and no proxy.
+    pub(super) fn new(origins: OriginRules) -> Trust {
+        Trust { origins, proxies: TrustedProxies::default() }
+    }
+
+    /// From now on these proxies are believed.
+    pub(super) fn set_proxies(&mut self, proxies: TrustedProxies) {
+        self.proxies = proxies;
+    }
+
+    /// Whether requests of that address are those of a proxy that is believed.
+    pub(super) fn is_proxy(&self, address: IpAddr) -> bool {
+        self.proxies.contains(address)
+    }
+
+    /// On whose behalf a proxy that is believed asks, if it says.
+    pub(super) fn client(&self, request: &Request) -> Option<SocketAddr> {
+        self.proxies.client(request)
+    }
+
+    /// Whether a request may be made; `loopback` says that only this machine reaches the listener, `proxied` that a proxy asks
+    /// that is believed.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn check(&self, request: &Request, loopback: bool, proxied: bool) -> Result<(), OriginRefusal> {
+        self.origins.check(request, loopback, self.proxies.scheme(request).filter(|_| proxied))
+    }
+
+    /// The origin that is told that its page may read the answer.
+    pub(super) fn cors_origin(&self, request: &Request) -> Option<String> {
+        self.origins.cors_origin(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::http::tests::request;
+
+    #[test]
+    fn a_proxy_is_believed_and_nobody_else() {
+        let mut trust = Trust::new(OriginRules::new(&["https://other.example".to_owned()], &[]).unwrap());
+        let from = |scheme| {
+            let host = "POST /chat HTTP/1.1\r\nHost: example.com\r\nOrigin: http://example.com";
+            request(&format!("{host}\r\nX-Forwarded-Proto: {scheme}\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n"))
+        };
+        let proxy = [192, 0, 2, 1].into();
+        assert!(!trust.is_proxy(proxy) && trust.cors_origin(&from("https")).is_none());
+        trust.set_proxies(TrustedProxies::new(&["192.0.2.1".to_owned()]).unwrap());
+        assert!(trust.is_proxy(proxy) && !trust.is_proxy([192, 0, 2, 2].into()));
+        assert_eq!(trust.client(&from("https")), Some(([192, 0, 2, 7], 0).into()));
+        for (scheme, proxied, allowed) in [("http", true, true), ("https", true, false), ("http", false, false)] {
+            assert_eq!(trust.check(&from(scheme), false, proxied).is_ok(), allowed, "{scheme} {proxied}");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What is to be told of the members of channels: at once, or later.
+
+use super::Store;
+use crate::channel::presence::{Notices, Presence};
+
+impl Store {
+    /// Changes what is to be told of a channel's members, and keeps account of what is held back.
+    pub fn change_presence(&mut self, key: u32, change: impl FnOnce(&mut Presence)) {
+        let Some(channel) = self.get_mut(key) else { return };
+        let mut presence = channel.presence.take().unwrap_or_default();
+        self.reminders.change(&mut presence, change);
+        self.put_presence(key, Some(presence));
+    }
+
+    /// What is to be told now of a channel's members, of whom at most `most` are named; None if nobody waits to be told anything.
+    pub fn take_notices(&mut self, key: u32, now: u64, most: usize) -> Option<Notices> {
+        let channel = self.get_mut(key)?;
+        let members = channel.members();
+        let mut presence = channel.presence.take()?;
+        let notices = self.reminders.change(&mut presence, |presence| presence.take(now, members, most));
+        let due = presence.due();
+        self.reminders.note(key, &mut presence, due);
+        let is_over = presence.is_empty(now);
+        self.put_presence(key, (!is_over).then_some(presence));
+        Some(notices)
+    }
+
+    /// Whether something is to be told now of a channel's members. What is to be told later is noted.
+    pub fn has_notices(&mut self, key: u32, now: u64) -> bool {
+        let Some(mut presence) = self.get_mut(key).and_then(|channel| channel.presence.take()) else { return false };
+        let has_news = presence.has_news(now);
+        if !has_news {
+            let due = presence.due();
+            self.reminders.note(key, &mut presence, due);
+        }
+        if let Some(channel) = self.get_mut(key) {
+            channel.presence = Some(presence);
+        }
+        has_news
+    }
+
+    /// Nobody is left who is told of a channel's members.
+    pub fn forget_presence(&mut self, key: u32) {
+        let Some(presence) = self.get_mut(key).and_then(|channel| channel.presence.take()) else { return };
+        self.reminders.forget(key, *presence);
+        self.recount(key);
+    }
+
+    /// Whether one more leave may be held back.
+    pub fn may_hold_back(&self) -> bool {
+        self.reminders.may_hold_back()
+    }
+
+    /// A channel of whose members something was to be told later, and is due; its reminder is taken.
+    pub fn take_reminder(&mut self, now: u64) -> Option<u32> {
+        let key = self.reminders.first_due(now)?;
+        let mut presence = self.get_mut(key)?.presence.take()?;
+        self.reminders.note(key, &mut presence, None);
+        self.get_mut(key)?.presence = Some(presence);
+        Some(key)
+    }
+
+    /// When something is due next, in monotonic milliseconds.
+    pub fn next_reminder(&self) -> Option<u64> {
+        self.reminders.next()
+    }
+
+    /// How many channels there are of which something is to be told later, and how many leaves are held back.
+    pub fn reminders(&self) -> (usize, usize) {
+        (self.reminders.len(), self.reminders.held())
+    }
+
+    fn put_presence(&mut self, key: u32, presence: Option<Box<Presence>>) {
+        if let Some(channel) = self.get_mut(key) {
+            channel.presence = presence;
+        }
+        self.recount(key);
+    }
+}
