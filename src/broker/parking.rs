@@ -120,6 +120,8 @@ impl Broker {
         let Some((hot, cold)) = self.slots.both(slot) else { return false };
         let Some(extras) = cold.extras.as_mut().filter(|_| !hot.has(flag::PARKED)) else { return false };
         let Some(exchange) = extras.parked.take() else { return false };
+        // This visit reads nothing, and more of what it said may have been read before: it is looked at after the answer.
+        hot.set(flag::HELD);
         if let Some(key) = self.busy_channel(&exchange.request) {
             self.slots.hot(slot).set(flag::PARKED);
             self.flush.parked().push_first(key, id);

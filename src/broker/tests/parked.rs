@@ -71,7 +71,9 @@ fn who_publishes_to_a_busy_channel_waits_and_others_go_on() {
     assert!(world.broker.inbound_held() > 5000, "it counts until it is answered");
     world.broker.respond(exchange, Response::new(Status::OK));
     assert_eq!(world.broker.inbound_held(), 0);
-    resumed.extend(world.broker.take_resumed());
+    let again = world.broker.take_resumed();
+    assert!(again.contains(&waits), "what it said after the request waits to be read: {again:?}");
+    resumed.extend(again);
     assert!(resumed.contains(&ids[0]) && resumed.contains(&ids[99]), "{resumed:?}");
     assert!(world.broker.wants_input(ids[0]));
 }
