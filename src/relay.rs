@@ -9,7 +9,9 @@ mod http;
 mod listing;
 pub mod metrics;
 mod own;
+mod preflight;
 mod single;
+pub mod start;
 pub mod token;
 
 use std::sync::Arc;
@@ -25,12 +27,13 @@ use crate::channel::dialect::{Encoding, JSON_DIALECT};
 use crate::channel::log::{From, MemberId};
 use crate::channel::name::{ChannelName, is_own_path};
 use crate::proto::close::CloseCode;
-use crate::proto::http::{METHODS, Refusal, Response, Status, unmet_preflight};
+use crate::proto::http::{METHODS, Refusal, Response, Status};
 use crate::proto::message::Message;
 use crate::proto::text::escape_for_log;
 use crate::server::Server;
 
 use http::Joining;
+use preflight::unmet_preflight;
 use token::PublishToken;
 
 /// What somebody wants, through whatever door.

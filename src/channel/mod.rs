@@ -12,6 +12,7 @@ pub mod name;
 pub mod position;
 pub mod presence;
 pub(crate) mod reminders;
+pub mod representation;
 pub mod settings;
 pub mod sizes;
 mod slot;

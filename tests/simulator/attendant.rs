@@ -10,14 +10,16 @@ use slotcast::channel::dialect::command::{self, Command};
 use slotcast::channel::dialect::{Event as Told, JSON_DIALECT};
 use slotcast::channel::log::From;
 use slotcast::channel::position::Position;
-use slotcast::proto::http::{Representation, Request, Response, Start, Status, representation, start, wait};
+use slotcast::channel::representation::{Representation, representation};
+use slotcast::proto::http::{Request, Response, Status};
 use slotcast::proto::message::{Kind as Type, Message};
+use slotcast::relay::start::{from, wait};
 
 use super::{CHANNEL, Data, Kind, World};
 
 fn where_from(request: &Request) -> From {
-    match start::<Position>(request).expect("well-formed") {
-        Start::Position(position) => From::Position(position),
+    match from(request).expect("well-formed") {
+        Some(from @ From::Position(position)) if position != Position::UNKNOWN => from,
         other => panic!("{other:?}"),
     }
 }
