@@ -11,6 +11,7 @@ pub mod members;
 pub mod name;
 pub mod position;
 pub mod presence;
+pub mod protocol;
 pub(crate) mod reminders;
 pub mod representation;
 pub mod settings;

@@ -8,7 +8,7 @@ use log::Level;
 
 use super::{Door, Intent, Relay};
 use crate::access::Grants;
-use crate::channel::dialect::command::CommandError;
+use crate::channel::protocol::command::CommandError;
 use crate::proto::http::{Refusal, Request, Response, Status};
 use crate::proto::text::escape_for_log;
 use crate::server::Server;
