@@ -3,6 +3,7 @@
 //! `read` turns an event into an intent, whatever door it came through, and `perform` carries the intent out. Whoever
 //! authorizes, rewrites or vetoes does it in between, so that no door is forgotten.
 
+mod authorize;
 mod commands;
 mod foreign;
 mod http;
@@ -12,13 +13,14 @@ mod own;
 mod preflight;
 mod single;
 pub mod start;
-pub mod token;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use log::Level;
 
+use crate::access::Rules;
+use crate::access::token::PublishToken;
 use crate::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use crate::broker::followers::StreamFormat;
 use crate::broker::reason::Cause;
@@ -34,7 +36,6 @@ use crate::server::Server;
 
 use http::Joining;
 use preflight::unmet_preflight;
-use token::PublishToken;
 
 /// What somebody wants, through whatever door.
 #[derive(Debug)]
@@ -183,13 +184,13 @@ enum Page {
 pub struct Relay {
     page: Option<Page>,
     more_metrics: Option<fn(&mut String)>,
-    publish_token: Option<PublishToken>,
+    rules: Rules,
     single_channel: bool,
 }
 
 impl Default for Relay {
     fn default() -> Self {
-        Relay { page: Some(Page::BuiltIn), more_metrics: None, publish_token: None, single_channel: false }
+        Relay { page: Some(Page::BuiltIn), more_metrics: None, rules: Rules::default(), single_channel: false }
     }
 }
 
@@ -209,10 +210,10 @@ impl Relay {
         self
     }
 
-    /// What whoever publishes has to show, by whatever door. Default: nothing.
+    /// What anyone who publishes has to show, by whatever door. Default: nothing.
     #[must_use]
     pub fn publish_token(mut self, token: Option<PublishToken>) -> Relay {
-        self.publish_token = token;
+        self.rules = Rules::publish_token(token);
         self
     }
 
@@ -288,7 +289,8 @@ impl Relay {
                     warn_of_foreign_protocols(server, &handshake, &channel);
                 }
                 let accept = if echo { accept } else { accept.without_echo() };
-                let accept = accept.grants(self.grants_for(handshake.request()));
+                let grants = self.rules.join(handshake.request()).unwrap_or_default();
+                let accept = accept.grants(grants);
                 server.accept(handshake, &accept);
             }
             Intent::Publish { door: Door::Http(exchange), channel, .. }

@@ -39,8 +39,8 @@ impl Broker {
         self.note_told(slot, grown);
     }
 
-    /// Answers a command of a connection, in the words of its protocol, after all that was published to it before. More errors in a second than
-    /// control frames are allowed close it with 1008. Returns false if it is not open, or no more.
+    /// Answers a command of a connection, in the words of its protocol, after all that was published to it before. More
+    /// errors in a second than control frames are allowed close it with 1008. Returns false if it is not open, or no more.
     pub fn answer(&mut self, id: ConnectionId, answer: &Answer<'_>) -> bool {
         let slot = self.subscribed_slot(id);
         if let Some(slot) = slot {

@@ -1,5 +1,6 @@
 //! What pages of other origins may read of an answer (Fetch §3.2). Whether such an origin is allowed at all is
-//! [`OriginRules`](crate::proto::origin::OriginRules)'s to say; what its pages ask with OPTIONS is answered by `relay::preflight`.
+//! [`OriginRules`](crate::proto::origin::OriginRules)'s to say; what its pages ask with OPTIONS is answered by
+//! `relay::preflight`.
 
 use crate::proto::http::Response;
 

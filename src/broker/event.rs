@@ -234,9 +234,9 @@ impl Accept {
         self
     }
 
-    /// Speaks this protocol, and answers with its subprotocol, if it has one. Under [`Protocol::SlotcastJson`] everything comes as an event:
-    /// `welcome` first, then messages with their positions, and who joins and leaves. What arrives are commands, for
-    /// [`Protocol::read`].
+    /// Speaks this protocol, and answers with its subprotocol, if it has one. Under [`Protocol::SlotcastJson`] everything
+    /// comes as an event: `welcome` first, then messages with their positions, and who joins and leaves. What arrives are
+    /// commands, for [`Protocol::read`].
     #[must_use]
     pub fn protocol(mut self, protocol: Protocol) -> Accept {
         (self.protocol, self.subprotocol) = (protocol, protocol.subprotocol());

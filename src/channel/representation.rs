@@ -26,10 +26,11 @@ const WITH_PAGE: [(Representation, &str, &str); 4] = [
 
 const WITHOUT_PAGE: [(Representation, &str, &str); 3] = [WITH_PAGE[1], WITH_PAGE[2], WITH_PAGE[3]];
 
-/// What the request asks for: `?format=` if it is there, else what `Accept` gives the greatest weight, as [`preferred`] reads it.
+/// What the request asks for: `?format=` if it is there, else what `Accept` gives the greatest weight, as
+/// [`preferred`] reads it.
 ///
-/// The page and the streams have to be named: a request that accepts anything did not ask for an answer that never ends. `page_allowed` says whether
-/// there is a page; if not, naming it is naming nothing.
+/// The page and the streams have to be named: a request that accepts anything did not ask for an answer that
+/// never ends. `page_allowed` says whether there is a page; if not, naming it is naming nothing.
 ///
 /// # Errors
 /// 400 `bad_parameter` for another `?format=`; 406 `not_acceptable` if JSON is excluded and nothing else is named.

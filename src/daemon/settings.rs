@@ -9,10 +9,10 @@ use std::time::Duration;
 use clap::ArgMatches;
 use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
+use slotcast::access::token::MAX_TOKEN;
 use slotcast::net::address::{self, Ipv6, Listen};
 use slotcast::proto::forwarded::TrustedProxies;
 use slotcast::proto::origin::OriginRules;
-use slotcast::relay::token::MAX_TOKEN;
 use slotcast::{Limits, PublishToken};
 
 use super::args::{FLAGS, Flag, Kind, PREFIX, Values};

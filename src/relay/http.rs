@@ -171,7 +171,7 @@ pub(super) fn joining(request: &Request) -> Result<Joining, Refusal> {
 
 /// Whether a WebSocket with this address would be refused, and why: browsers hide it from their pages, which ask so.
 fn joins(relay: &Relay, request: &Request) -> Response {
-    let refusal = joining(request).err().or_else(|| relay.refuses_to_join(request));
+    let refusal = joining(request).err().or_else(|| relay.rules.join(request).err());
     let response = match refusal {
         Some(refusal) => Response::problem(&refusal),
         None => Response::new(Status::OK).with_body("text/plain; charset=utf-8", "ok\n"),

@@ -1,5 +1,5 @@
-//! OPTIONS, and what browsers ask so before they let a page of another origin send something (Fetch §3.2). Which origins may is judged
-//! before, and what their pages may read is in `broker::cors`.
+//! OPTIONS, and what browsers ask so before they let a page of another origin send something (Fetch §3.2).
+//! Which origins may is judged before, and what their pages may read is in `broker::cors`.
 
 use crate::proto::http::{Request, Response, Status, is_token};
 use crate::proto::text::escape_for_log;
@@ -13,8 +13,8 @@ pub const MAX_ASKED: usize = 1024;
 /// How long a browser may remember a preflight, in seconds: two hours, which is the most that Chromium does.
 const MAX_AGE: &str = "7200";
 
-/// The answer to OPTIONS where these methods work: to a preflight what it asks about, to others the methods. Whether the
-/// origin is allowed at all was judged before, and the broker says so in whatever it answers.
+/// The answer to OPTIONS where these methods work: to a preflight what it asks about, to others the methods.
+/// Whether the origin is allowed at all was judged before, and the broker says so in whatever it answers.
 ///
 /// A page may send whatever fields it likes: it may not send credentials, so that it can do no more than any program.
 pub fn answer_options(request: &Request, methods: &'static str) -> Response {
@@ -39,8 +39,8 @@ fn asked_headers(request: &Request) -> Option<String> {
     good.then(|| names.iter().map(|name| String::from_utf8_lossy(name)).collect::<Vec<_>>().join(", "))
 }
 
-/// Why a browser will take the answer to this preflight for a no, where these methods work: scripts are not told, so the log
-/// is, and how to mend it. None if it will not, or it is no preflight.
+/// Why a browser will take the answer to this preflight for a no, where these methods work: scripts are not
+/// told, so the log is, and how to mend it. None if it will not, or it is no preflight.
 pub fn unmet_preflight(request: &Request, methods: &str) -> Option<String> {
     let method = request.header("access-control-request-method").filter(|_| request.method() == "OPTIONS")?;
     if !methods.split(", ").any(|known| known.as_bytes() == method) {

@@ -12,13 +12,14 @@ pub const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// From where on the request wants to follow; `None` if it does not say, and then that depends on how it follows.
 ///
-/// The first of these that is there counts: the header `Last-Event-ID`, the parameters `lastEventID`, `since` and `last`.
-/// The others are not looked at, so that an `EventSource` can resume under whatever URL it was opened with.
+/// The first of these that is there counts: the header `Last-Event-ID`, the parameters `lastEventID`, `since`
+/// and `last`. The others are not looked at, so that an `EventSource` can resume under whatever URL it was
+/// opened with.
 ///
-/// `lastEventID` stands in for the header where a script cannot set one, and is judged like it: one that is no position
-/// is of an unknown epoch, since an `EventSource` does not come back from an error. Empty ones are as good as none.
-/// Libraries spell it in other ways, too: case, dashes and underscores make no difference. They append it to the URL that
-/// they were opened with, which may have one already: so the last one counts.
+/// `lastEventID` stands in for the header where a script cannot set one, and is judged like it: one that is no
+/// position is of an unknown epoch, since an `EventSource` does not come back from an error. Empty ones are as
+/// good as none. Libraries spell it in other ways, too: case, dashes and underscores make no difference. They
+/// append it to the URL that they were opened with, which may have one already: so the last one counts.
 ///
 /// # Errors
 /// 400 `bad_parameter` for a `since` that is neither a position nor `all`, and for a `last` that is no number.

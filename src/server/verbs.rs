@@ -130,8 +130,8 @@ impl Server {
         self.broker.tell(id, event)
     }
 
-    /// Answers a command of a connection, in the words of its [`Protocol`], after all that was published to it before. More errors in a
-    /// second than `max_control_rate` close it with 1008. Returns false if it is not open, or no more.
+    /// Answers a command of a connection, in the words of its [`Protocol`], after all that was published to it before.
+    /// More errors in a second than `max_control_rate` close it with 1008. Returns false if it is not open, or no more.
     pub fn answer(&mut self, id: ConnectionId, answer: &Answer<'_>) -> bool {
         self.broker.answer(id, answer)
     }

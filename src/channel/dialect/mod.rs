@@ -1,5 +1,5 @@
-//! How an event is written: one small file a dialect, which turns it into bytes. What WebSockets speak, and how their commands are answered, is in
-//! `channel/protocol/`.
+//! How an event is written: one small file a dialect, which turns it into bytes. What WebSockets speak, and how their
+//! commands are answered, is in `channel/protocol/`.
 
 mod chunked;
 pub mod deflated;

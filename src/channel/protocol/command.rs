@@ -54,7 +54,8 @@ pub struct CommandError {
     pub message: Cow<'static, str>,
 }
 
-/// What a message comes to: what its command is named by, as far as that could be read, and the command or what is wrong with it.
+/// What a message comes to: what its command is named by, as far as that could be read, and the command or what
+/// is wrong with it.
 pub type Read = Result<(Option<Reference>, Command), (Option<Reference>, CommandError)>;
 
 macro_rules! errors {

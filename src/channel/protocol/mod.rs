@@ -1,8 +1,8 @@
-//! What a WebSocket speaks: one folder a protocol, with its reader, which turns messages into commands, and its writer, which answers
-//! them. The handshake chooses it, by subprotocol (RFC 6455 §1.9).
+//! What a WebSocket speaks: one folder a protocol, with its reader, which turns messages into commands, and its
+//! writer, which answers them. The handshake chooses it, by subprotocol (RFC 6455 §1.9).
 //!
-//! How the events of a channel are written is another question, and an [`Encoding`]'s to answer: many protocols may share one, and those who
-//! follow by HTTP have one and speak nothing.
+//! How the events of a channel are written is another question, and an [`Encoding`]'s to answer: many protocols
+//! may share one, and those who follow by HTTP have one and speak nothing.
 
 pub mod command;
 mod slotcast_json;
@@ -26,8 +26,8 @@ pub enum Protocol {
     /// The payload is the message, in both directions, and nothing else is said.
     #[default]
     Raw,
-    /// [`JSON_DIALECT`]: what arrives are commands, and what is told are events and answers, one JSON object a message. docs/dialect.md has
-    /// them all.
+    /// [`JSON_DIALECT`]: what arrives are commands, and what is told are events and answers, one JSON object a
+    /// message. docs/dialect.md has them all.
     SlotcastJson,
 }
 
@@ -95,8 +95,8 @@ impl Protocol {
         }
     }
 
-    /// Whether what arrives are commands, which name the channel that they are about. Otherwise it is published to the first channel of the
-    /// connection.
+    /// Whether what arrives are commands, which name the channel that they are about. Otherwise it is published
+    /// to the first channel of the connection.
     pub fn has_commands(self) -> bool {
         match self {
             Protocol::Raw => false,
@@ -126,8 +126,8 @@ impl Protocol {
     }
 }
 
-/// What a client names a command by, so that it knows the answer: written as the answer will have it. Only the protocol that has read it
-/// knows what that is.
+/// What a client names a command by, so that it knows the answer: written as the answer will have it. Only the
+/// protocol that has read it knows what that is.
 #[derive(Clone)]
 pub struct Reference(Written);
 

@@ -1,5 +1,5 @@
-//! What a request would rather have (RFC 9110 §12.5.1): the grammar of `Accept`. What there is to choose from is for the caller to
-//! say.
+//! What a request would rather have (RFC 9110 §12.5.1): the grammar of `Accept`. What there is to choose from
+//! is for the caller to say.
 
 use super::{Request, split_outside_quotes};
 
@@ -16,12 +16,13 @@ enum Specificity {
     Exact,
 }
 
-/// Which of these the request gives the greatest weight in `Accept`: each is a value with its type and subtype, and at the same weight
-/// the first wins. `None` if what it gets `otherwise` is excluded and nothing else is named.
+/// Which of these the request gives the greatest weight in `Accept`: each is a value with its type and subtype,
+/// and at the same weight the first wins. `None` if what it gets `otherwise` is excluded and nothing else is
+/// named.
 ///
-/// For each candidate the most specific range that matches counts. All but `otherwise` have to be named: wildcards stand for that alone,
-/// and it is what the request gets where nothing of ours is named, also if other types are. A weight of 0 excludes; one that cannot be
-/// read counts as if it were not there, which is 1.
+/// For each candidate the most specific range that matches counts. All but `otherwise` have to be named:
+/// wildcards stand for that alone, and it is what the request gets where nothing of ours is named, also if
+/// other types are. A weight of 0 excludes; one that cannot be read counts as if it were not there, which is 1.
 pub fn preferred<T: Copy + PartialEq, const N: usize>(
     request: &Request,
     candidates: &[(T, &str, &str); N],

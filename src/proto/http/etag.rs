@@ -4,8 +4,8 @@ use core::fmt::Write as _;
 
 use super::{Refusal, Request, Response, Status};
 
-/// The tag of a representation that is the same as long as these two are: a position, and whatever else decides what is answered. Two pairs that differ have tags that differ as long as
-/// positions hold no `-`.
+/// The tag of a representation that is the same as long as these two are: a position, and whatever else decides what is
+/// answered. Two pairs that differ have tags that differ as long as positions hold no `-`.
 pub fn etag_of(position: &str, extra: &str) -> String {
     let mut tag = String::from("\"");
     push_opaque(&mut tag, position);
