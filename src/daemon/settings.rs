@@ -193,8 +193,10 @@ fn check(values: &Values, given: &Given, descriptors: usize) -> Result<(), Strin
     if values.hosts.iter().any(|host| host.trim().is_empty()) {
         return Err("--host must not be empty".to_owned());
     }
-    TrustedProxies::new(&values.trusted_proxies)?;
-    OriginRules::new(&values.origins, &values.hosts).map(|_| ())
+    // The library names settings; here they are flags.
+    let flag = |error: String| format!("--{error}");
+    TrustedProxies::new(&values.trusted_proxies).map_err(flag)?;
+    OriginRules::new(&values.origins, &values.hosts).map(|_| ()).map_err(flag)
 }
 
 /// Where to listen, for everybody and for operators.
