@@ -15,6 +15,7 @@ use flate2::{Compress, Compression, FlushCompress};
 use slotcast::broker::event::{Accept, ConnectionId, Event};
 use slotcast::broker::schedule::{Pace, Schedule};
 use slotcast::channel::log::From;
+use slotcast::channel::protocol::Protocol;
 use slotcast::config::Config;
 use slotcast::limits::Limits;
 use slotcast::proto::close::CloseCode;
@@ -426,5 +427,5 @@ fn drain(stage: &mut Stage, channels: usize) {
 /// A connection's accept, in the words of its dialect.
 fn accept(peer: Peer, channel: &str, from: From) -> Accept {
     let accept = Accept::join(channel, from);
-    if peer.is_json() { accept.json_dialect() } else { accept }
+    if peer.is_json() { accept.protocol(Protocol::SlotcastJson) } else { accept }
 }

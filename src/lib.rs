@@ -95,7 +95,7 @@
 //! | [`net`] | sockets |
 //! | [`broker`] | all connections, all channels and every policy; pure |
 //! | [`channel`] | one channel: its log, its members, its name; pure |
-//! | [`access`] | what a connection may do; pure |
+//! | [`access`] | tokens, and what a connection may do; pure |
 //! | [`delivery`] | what a peer is owed: encoded bytes that many share, and each one's queue; pure |
 //! | [`proto`] | one connection's bytes, HTTP and RFC 6455; pure |
 //! | [`limits`] | every limit that a peer can run into |
@@ -118,6 +118,7 @@ pub mod proto;
 pub mod relay;
 pub mod server;
 
+pub use access::token::PublishToken;
 pub use broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 pub use broker::reason::{Cause, CloseReason, Counters};
 pub use broker::{JoinError, Joined, Published};
@@ -125,6 +126,7 @@ pub use channel::log::{From, Lost, LostReason, MemberId};
 pub use channel::name::{BadName, ChannelName, NameError};
 pub use channel::position::{Epoch, Position};
 pub use channel::presence::Named;
+pub use channel::protocol::Protocol;
 pub use channel::settings::ChannelSettings;
 pub use config::Config;
 pub use handle::{Handle, HandleError};
@@ -133,7 +135,6 @@ pub use proto::close::CloseCode;
 pub use proto::http::{Refusal, Request, Response, Status};
 pub use proto::message::{Kind, Message};
 pub use proto::target::Query;
-pub use relay::token::PublishToken;
 pub use relay::{Door, Intent, Relay};
 pub use server::Server;
 pub use server::polling::Polled;

@@ -3,35 +3,39 @@
 //! `read` turns an event into an intent, whatever door it came through, and `perform` carries the intent out. Whoever
 //! authorizes, rewrites or vetoes does it in between, so that no door is forgotten.
 
+mod authorize;
 mod commands;
 mod foreign;
 mod http;
 mod listing;
 pub mod metrics;
 mod own;
+mod preflight;
 mod single;
-pub mod token;
+pub mod start;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use log::Level;
 
+use crate::access::Rules;
+use crate::access::token::PublishToken;
 use crate::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use crate::broker::followers::StreamFormat;
 use crate::broker::reason::Cause;
-use crate::channel::dialect::command::{CommandError, Ref};
-use crate::channel::dialect::{Encoding, JSON_DIALECT};
 use crate::channel::log::{From, MemberId};
 use crate::channel::name::{ChannelName, is_own_path};
+use crate::channel::protocol::command::CommandError;
+use crate::channel::protocol::{JSON_DIALECT, Protocol, Reference};
 use crate::proto::close::CloseCode;
-use crate::proto::http::{METHODS, Refusal, Response, Status, unmet_preflight};
+use crate::proto::http::{METHODS, Refusal, Response, Status};
 use crate::proto::message::Message;
 use crate::proto::text::escape_for_log;
 use crate::server::Server;
 
 use http::Joining;
-use token::PublishToken;
+use preflight::unmet_preflight;
 
 /// What somebody wants, through whatever door.
 #[derive(Debug)]
@@ -49,8 +53,8 @@ pub enum Intent {
         echo: bool,
         /// What it calls itself.
         name: Option<Arc<str>>,
-        /// Whether it speaks `v1.slotcast.json`.
-        json_dialect: bool,
+        /// What it is to speak.
+        protocol: Protocol,
         /// Whether it agrees to lose messages when it is slow, as `Limits::slow_consumer` says.
         lossy: bool,
     },
@@ -98,7 +102,7 @@ pub enum Intent {
         /// Who asks.
         id: ConnectionId,
         /// Its name for the command.
-        reference: Option<Ref>,
+        reference: Option<Reference>,
         /// Which channel.
         channel: ChannelName,
         /// From where on.
@@ -109,7 +113,7 @@ pub enum Intent {
         /// Who asks.
         id: ConnectionId,
         /// Its name for the command.
-        reference: Option<Ref>,
+        reference: Option<Reference>,
         /// Which channel.
         channel: ChannelName,
     },
@@ -118,7 +122,7 @@ pub enum Intent {
         /// Who asks.
         id: ConnectionId,
         /// Its name for the command.
-        reference: Option<Ref>,
+        reference: Option<Reference>,
         /// Which channel.
         channel: ChannelName,
     },
@@ -127,7 +131,7 @@ pub enum Intent {
         /// Who asks.
         id: ConnectionId,
         /// Its name for the command.
-        reference: Option<Ref>,
+        reference: Option<Reference>,
         /// For whom.
         to: MemberId,
         /// What.
@@ -138,11 +142,11 @@ pub enum Intent {
         /// Who asked.
         id: ConnectionId,
         /// Its name for the command.
-        reference: Option<Ref>,
+        reference: Option<Reference>,
         /// Why.
         error: CommandError,
     },
-    /// A connection that speaks no dialect does what it may not: it is closed, since it cannot be told.
+    /// A connection whose protocol has no answers does what it may not: it is closed, since it cannot be told.
     Expel(ConnectionId),
     /// A handshake is to be refused.
     Refuse(Handshake, Refusal),
@@ -161,8 +165,8 @@ pub enum Intent {
 pub enum Door {
     /// A WebSocket message.
     WebSocket(ConnectionId),
-    /// A command of `v1.slotcast.json`, which is answered by its `ref`.
-    Command(ConnectionId, Option<Ref>),
+    /// A command of a WebSocket, which is answered under what it is named by.
+    Command(ConnectionId, Option<Reference>),
     /// An HTTP request, which is answered with what became of it.
     Http(Exchange),
 }
@@ -180,13 +184,13 @@ enum Page {
 pub struct Relay {
     page: Option<Page>,
     more_metrics: Option<fn(&mut String)>,
-    publish_token: Option<PublishToken>,
+    rules: Rules,
     single_channel: bool,
 }
 
 impl Default for Relay {
     fn default() -> Self {
-        Relay { page: Some(Page::BuiltIn), more_metrics: None, publish_token: None, single_channel: false }
+        Relay { page: Some(Page::BuiltIn), more_metrics: None, rules: Rules::default(), single_channel: false }
     }
 }
 
@@ -206,10 +210,10 @@ impl Relay {
         self
     }
 
-    /// What whoever publishes has to show, by whatever door. Default: nothing.
+    /// What anyone who publishes has to show, by whatever door. Default: nothing.
     #[must_use]
     pub fn publish_token(mut self, token: Option<PublishToken>) -> Relay {
-        self.publish_token = token;
+        self.rules = Rules::publish_token(token);
         self
     }
 
@@ -241,28 +245,17 @@ impl Relay {
         match event {
             Event::Handshake(handshake) => read_handshake(handshake),
             Event::Http(exchange) => http::read(self, server, exchange),
-            Event::Message(id, message) if server.encoding(id) == Some(Encoding::Json) => {
-                self.confine(server, commands::read(server, id, &message))
-            }
-            Event::Message(id, message) => {
-                let Some(name) = server.channels_of(id).next() else { return Intent::Nothing };
-                let except = (!server.hears_itself(id)).then_some(id);
-                Intent::Publish {
-                    door: Door::WebSocket(id),
-                    channel: ChannelName::trusted(name),
-                    message,
-                    more: Vec::new(),
-                    name: None,
-                    except,
-                }
-            }
+            Event::Message(id, message) => match server.protocol(id).and_then(|protocol| protocol.read(&message)) {
+                Some(read) => self.confine(server, commands::intent(server, id, read)),
+                None => publish_intent(server, id, message),
+            },
             Event::Close(id, _) => Intent::Leave(id),
             Event::Io(key) => Intent::Io(key),
         }
     }
 
-    /// Tells whoever has this intent no, in the words of the door that it came through: an error response, an `error` in the
-    /// JSON dialect, and to one who only sends messages the end, with 1008. An intent that asks for nothing is dropped.
+    /// Tells whoever has this intent no, in the words of the door that it came through: an error response, an error in answer
+    /// to a command, and to one who only sends messages the end, with 1008. An intent that asks for nothing is dropped.
     pub fn veto(&self, server: &mut Server, intent: Intent, refusal: Refusal) {
         match intent {
             Intent::Join { handshake, .. } | Intent::Refuse(handshake, _) => server.refuse(handshake, refusal),
@@ -289,17 +282,15 @@ impl Relay {
     /// Carries an intent out, if the publish token allows it.
     pub fn perform(&self, server: &mut Server, intent: Intent) {
         match self.authorize(server, intent) {
-            Intent::Join { handshake, channel, from, echo, name, json_dialect, lossy } => {
-                let accept = Accept::join(&channel, from).name(name);
+            Intent::Join { handshake, channel, from, echo, name, protocol, lossy } => {
+                let accept = Accept::join(&channel, from).name(name).protocol(protocol);
                 let accept = if lossy { accept.lossy() } else { accept };
-                let accept = if json_dialect {
-                    accept.json_dialect()
-                } else {
+                if protocol.subprotocol().is_none() {
                     warn_of_foreign_protocols(server, &handshake, &channel);
-                    accept
-                };
+                }
                 let accept = if echo { accept } else { accept.without_echo() };
-                let accept = accept.grants(self.grants_for(handshake.request()));
+                let grants = self.rules.join(handshake.request()).unwrap_or_default();
+                let accept = accept.grants(grants);
                 server.accept(handshake, &accept);
             }
             Intent::Publish { door: Door::Http(exchange), channel, .. }
@@ -358,6 +349,19 @@ impl Relay {
     }
 }
 
+/// What a message wants that is no command: to be published to the first channel of its connection.
+fn publish_intent(server: &Server, id: ConnectionId, message: Message) -> Intent {
+    let Some(name) = server.channels_of(id).next() else { return Intent::Nothing };
+    Intent::Publish {
+        door: Door::WebSocket(id),
+        channel: ChannelName::trusted(name),
+        message,
+        more: Vec::new(),
+        name: None,
+        except: (!server.hears_itself(id)).then_some(id),
+    }
+}
+
 /// Publishes a message and those that follow it, and answers the one who asked.
 fn publish(
     server: &mut Server,
@@ -405,8 +409,8 @@ fn read_handshake(handshake: Handshake) -> Intent {
     let parsed = ChannelName::from_path(handshake.path()).map_err(Refusal::from);
     match parsed.and_then(|channel| Ok((channel, http::joining(handshake.request())?))) {
         Ok((channel, Joining { from, echo, lossy, name })) => {
-            let json_dialect = handshake.protocols().any(|protocol| protocol == JSON_DIALECT);
-            Intent::Join { handshake, channel, from: from.unwrap_or(From::Now), echo, name, json_dialect, lossy }
+            let protocol = Protocol::offered(handshake.protocols());
+            Intent::Join { handshake, channel, from: from.unwrap_or(From::Now), echo, name, protocol, lossy }
         }
         Err(refusal) => Intent::Refuse(handshake, refusal),
     }

@@ -15,6 +15,7 @@ use slotcast::broker::event::{Accept, ConnectionId, Event, Exchange};
 use slotcast::broker::timers::Now;
 use slotcast::broker::{Broker, Io, Published};
 use slotcast::channel::log::From;
+use slotcast::channel::protocol::Protocol;
 use slotcast::limits::Limits;
 use slotcast::proto::message::Message;
 use slotcast::proto::origin::OriginRules;
@@ -473,7 +474,7 @@ const KINDS: [Kind; 15] = [
         open: true,
         attack: |held| {
             let looks_on = held.world.broker.open(([10, 9, 9, 9], 9).into(), false).unwrap();
-            let accept = Accept::join("/named", From::Now).json_dialect();
+            let accept = Accept::join("/named", From::Now).protocol(Protocol::SlotcastJson);
             held.open_one(looks_on, b"Sec-WebSocket-Protocol: v1.slotcast.json\r\n", &accept);
             for (i, &id) in held.ids.iter().enumerate() {
                 held.world.broker.set_name(id, Some(format!("{i:064}").into()));

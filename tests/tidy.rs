@@ -100,6 +100,14 @@ fn no_file_names_the_machine_it_was_written_on() {
     pass(faults);
 }
 
+/// Fields of HTTP that are ours are written where channels are known.
+#[test]
+fn proto_knows_no_header_of_ours() {
+    let proto = project_files().into_iter().filter(|path| path.starts_with("src/proto"));
+    let ours = |path: &PathBuf| fs::read_to_string(root().join(path)).is_ok_and(|text| text.contains("Slotcast-"));
+    pass(proto.filter(ours).map(|path| format!("{}: names a header of ours", path.display())));
+}
+
 #[test]
 fn the_crate_stays_light_and_has_no_async_runtime() {
     let embedded = cargo_tree(&["--no-default-features"]);

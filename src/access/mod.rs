@@ -1,7 +1,12 @@
 //! What a connection may do. Pure: who asks, what was shown, and what that allows; never who is connected.
 
-/// What a connection was allowed when it was let in, beside what everybody may. Only who authorizes can make one that allows
-/// anything: it is no number that an embedder could set by accident.
+pub mod token;
+
+use crate::proto::http::{Refusal, Request, Status};
+use token::{PublishToken, Shown};
+
+/// What a connection was allowed when it was let in, beside what everybody may. Only who authorizes can make
+/// one that allows anything: it is no number that an embedder could set by accident.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Grants {
     publish: bool,
@@ -9,12 +14,92 @@ pub struct Grants {
 
 impl Grants {
     /// Allows to publish, and to send to members.
-    pub(crate) fn publishing() -> Grants {
+    fn publishing() -> Grants {
         Grants { publish: true }
     }
 
     /// Whether it may publish, and send to members.
     pub fn may_publish(self) -> bool {
         self.publish
+    }
+}
+
+/// What one has to show for what.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rules {
+    publish_token: Option<PublishToken>,
+}
+
+impl Rules {
+    /// Nobody publishes who has not shown this token; `None` allows everybody to.
+    pub(crate) fn publish_token(token: Option<PublishToken>) -> Rules {
+        Rules { publish_token: token }
+    }
+
+    /// What a connection may do that begins with this request.
+    ///
+    /// # Errors
+    /// 401 `unauthorized` if it shows a token, and another: it would find out only when it publishes.
+    pub(crate) fn join(&self, request: &Request) -> Result<Grants, Refusal> {
+        match self.publish_token.as_ref().map(|token| token.shown_in(request)) {
+            None | Some(Shown::Ours) => Ok(Grants::publishing()),
+            Some(Shown::Nothing) => Ok(Grants::default()),
+            Some(Shown::Another) => Err(unauthorized()),
+        }
+    }
+
+    /// Whether this request may publish.
+    ///
+    /// # Errors
+    /// 401 `unauthorized`.
+    pub(crate) fn publish(&self, request: &Request) -> Result<(), Refusal> {
+        match &self.publish_token {
+            Some(token) if token.shown_in(request) != Shown::Ours => Err(unauthorized()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a connection with these grants may publish, and send to members. Where everybody may, one may
+    /// also that was let in without asking here.
+    pub(crate) fn may_publish(&self, grants: Grants) -> bool {
+        self.publish_token.is_none() || grants.may_publish()
+    }
+}
+
+/// The same whether there was none or another: nothing is to be learned from it.
+fn unauthorized() -> Refusal {
+    let detail = "Show the broker's publish token: Authorization: Bearer TOKEN, or ?token=TOKEN.";
+    Refusal::new(Status::UNAUTHORIZED, "unauthorized", detail).with_header("WWW-Authenticate", "Bearer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::http::tests::request;
+
+    #[test]
+    fn what_the_rules_allow() {
+        let rules = |token: Option<&str>| Rules::publish_token(token.map(|token| PublishToken::new(token).unwrap()));
+        let (publishes, listens) = (Ok(Grants::publishing()), Ok(Grants::default()));
+        for (token, query, joins, publishes) in [
+            (None, "", &publishes, true),
+            (None, "?token=any", &publishes, true),
+            (Some("secret"), "", &listens, false),
+            (Some("secret"), "?token=secret", &publishes, true),
+            (Some("secret"), "?token=other", &Err(unauthorized()), false),
+        ] {
+            let (rules, request) = (rules(token), request(&format!("POST /{query} HTTP/1.1\r\nHost: a\r\n\r\n")));
+            assert_eq!(rules.join(&request), *joins, "{token:?} {query}");
+            assert_eq!(rules.publish(&request), if publishes { Ok(()) } else { Err(unauthorized()) });
+            assert!(rules.may_publish(Grants::publishing()));
+            assert_eq!(rules.may_publish(Grants::default()), token.is_none(), "{token:?}");
+        }
+    }
+
+    #[test]
+    fn the_refusal_says_how_to_mend_it() {
+        let refusal = unauthorized();
+        assert_eq!((refusal.status, refusal.code), (Status(401), "unauthorized"));
+        assert_eq!(refusal.headers(), [("WWW-Authenticate", "Bearer".into())]);
     }
 }

@@ -1,19 +1,19 @@
-//! What one connection is told alone, in its own dialect: answers to its commands, and messages of others to it.
+//! What one connection is told alone, in its own words: answers to its commands, and messages of others to it.
 
 use super::event::ConnectionId;
 use super::slots::flag;
 use super::{Broker, JoinError, Joined, cost};
-use crate::channel::dialect::command::{CommandError, Ref};
-use crate::channel::dialect::{Encoding, Event, MemberName};
+use crate::channel::dialect::{Event, MemberName};
 use crate::channel::log::{Entry, From, MemberId};
 use crate::channel::presence::Named;
+use crate::channel::protocol::{Answer, Protocol, Reference};
 use crate::proto::message::Message;
 
 impl Broker {
-    /// How a connection is told; None if the id is stale.
-    pub fn encoding(&self, id: ConnectionId) -> Option<Encoding> {
+    /// What a connection speaks, if it is a WebSocket; None if the id is stale.
+    pub fn protocol(&self, id: ConnectionId) -> Option<Protocol> {
         let slot = self.slots.live(id)?;
-        self.slots.get(slot).map(|(_, cold)| cold.encoding)
+        self.slots.get(slot).map(|(_, cold)| cold.protocol)
     }
 
     /// Tells one connection something, in its own dialect, behind all that was published to it before, but for what one
@@ -36,13 +36,41 @@ impl Broker {
             cold.encoding.encode_around(event, payload.is_some(), bytes);
         });
         let grown = (hot.outbound.pending() - before) as usize;
+        self.note_told(slot, grown);
+    }
+
+    /// Answers a command of a connection, in the words of its protocol, after all that was published to it before. More
+    /// errors in a second than control frames are allowed close it with 1008. Returns false if it is not open, or no more.
+    pub fn answer(&mut self, id: ConnectionId, answer: &Answer<'_>) -> bool {
+        let slot = self.subscribed_slot(id);
+        if let Some(slot) = slot {
+            self.settle(slot);
+            self.answer_slot(slot, answer);
+        }
+        if matches!(answer, Answer::Error { .. })
+            && let Some(slot) = self.slots.open(id)
+        {
+            self.count_control(slot);
+        }
+        slot.is_some()
+    }
+
+    fn answer_slot(&mut self, slot: u32, answer: &Answer<'_>) {
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
+        let before = hot.outbound.pending();
+        hot.outbound.push_bytes(&mut self.batches, |bytes| cold.protocol.write(answer, bytes));
+        let grown = (hot.outbound.pending() - before) as usize;
+        self.note_told(slot, grown);
+    }
+
+    fn note_told(&mut self, slot: u32, grown: usize) {
         self.effort.make(grown);
         self.effort.spend(cost::TELL + cost::copied(grown));
         self.flush.mark_dirty(slot, self.slots.hot(slot));
     }
 
-    /// As `join`; and in the same step, before the channel's first event, an `ack` if there is a `reference`. Without
-    /// one, only what is lost already is told.
+    /// As `join`; and in the same step, before the channel's first event, it is answered if there is a `reference`.
+    /// Without one, only what is lost already is told.
     ///
     /// # Errors
     /// See `JoinError`.
@@ -51,17 +79,17 @@ impl Broker {
         id: ConnectionId,
         channel: &str,
         from: From,
-        reference: Option<&Ref>,
+        reference: Option<&Reference>,
     ) -> Result<Joined, JoinError> {
         let slot = self.slots.open(id).ok_or(JoinError::Gone)?;
-        let window = self.slots.cold(slot).and_then(|cold| cold.window);
-        let encoding = self.encoding(id).unwrap_or_default().deflated(window);
+        let cold = self.slots.cold(slot).ok_or(JoinError::Gone)?;
+        let encoding = cold.encoding.deflated(cold.window);
         self.settle(slot);
         let joined = self.join_slot(slot, channel, encoding, from)?;
         let position = joined.position;
         if let Some(reference) = reference {
             let (channel, position) = (Some(channel), Some(position));
-            self.tell_slot(slot, &Event::Ack { reference, channel, position, lost: joined.lost });
+            self.answer_slot(slot, &Answer::Ack { reference, channel, position, lost: joined.lost });
         } else if let Some(lost) = joined.lost.filter(|_| encoding.tells_lost()) {
             self.tell_slot(slot, &Event::Lost { channel, lost, position });
         }
@@ -71,25 +99,19 @@ impl Broker {
 
     /// Tells one connection who is in a channel; only how many, if they are more than `max_presence`. Returns false if
     /// it is not open, or no more.
-    pub fn tell_members(&mut self, id: ConnectionId, channel: &str, reference: Option<&Ref>) -> bool {
+    pub fn tell_members(&mut self, id: ConnectionId, channel: &str, reference: Option<&Reference>) -> bool {
         let (count, named) = (self.members(channel), self.members_named(channel));
         self.effort.spend(cost::LOOK_UP + cost::NAME * named.as_ref().map_or(0, |named| named.len() as u64));
         let names: Option<Vec<MemberName<'_>>> =
             named.as_ref().map(|named| named.iter().map(Named::as_member).collect());
-        let told = self.tell(id, &Event::Members { channel, count, members: names.as_deref(), reference });
+        let members = names.as_deref();
+        let told = match reference {
+            Some(reference) => self.answer(id, &Answer::Members { reference, channel, count, members }),
+            None => self.tell(id, &Event::Members { channel, count, members }),
+        };
         let channel = self.channels.find(channel).and_then(|key| self.channels.get_mut(key));
         if let Some(presence) = channel.and_then(|channel| channel.presence.as_mut()) {
             presence.list();
-        }
-        told
-    }
-
-    /// Tells one connection that a command of its was not carried out. More of these in a second than control frames are
-    /// allowed close it with 1008.
-    pub fn tell_error(&mut self, id: ConnectionId, reference: Option<&Ref>, error: &CommandError) -> bool {
-        let told = self.tell(id, &Event::Error { reference, code: error.code, message: &error.message });
-        if let Some(slot) = self.slots.open(id) {
-            self.count_control(slot);
         }
         told
     }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::reason::CloseReason;
 use crate::access::Grants;
-use crate::channel::dialect::{Encoding, JSON_DIALECT};
 use crate::channel::log::From;
+use crate::channel::protocol::Protocol;
 use crate::proto::handshake::Upgrade;
 use crate::proto::http::{Request, Status};
 use crate::proto::message::Message;
@@ -193,8 +193,8 @@ impl Exchange {
 #[derive(Debug, Clone, Default)]
 pub struct Accept {
     pub(crate) join: Option<(Box<str>, From)>,
-    pub(crate) protocol: Option<&'static str>,
-    pub(crate) encoding: Encoding,
+    pub(crate) protocol: Protocol,
+    pub(crate) subprotocol: Option<&'static str>,
     pub(crate) name: Option<Arc<str>>,
     pub(crate) lossy: bool,
     pub(crate) is_deaf_to_itself: bool,
@@ -234,19 +234,19 @@ impl Accept {
         self
     }
 
-    /// Answers with this subprotocol; it must be one of those that the peer offered.
+    /// Speaks this protocol, and answers with its subprotocol, if it has one. Under [`Protocol::SlotcastJson`] everything
+    /// comes as an event: `welcome` first, then messages with their positions, and who joins and leaves. What arrives are
+    /// commands, for [`Protocol::read`].
     #[must_use]
-    pub fn protocol(mut self, protocol: &'static str) -> Accept {
-        self.protocol = Some(protocol);
+    pub fn protocol(mut self, protocol: Protocol) -> Accept {
+        (self.protocol, self.subprotocol) = (protocol, protocol.subprotocol());
         self
     }
 
-    /// Speaks [`JSON_DIALECT`], under which everything comes as an event: `welcome` first, then messages with their
-    /// positions, and who joins and leaves. What arrives are commands, for
-    /// [`command::read`](crate::channel::dialect::command::read).
+    /// Answers with this subprotocol, whatever is spoken under it; it must be one of those that the peer offered.
     #[must_use]
-    pub fn json_dialect(mut self) -> Accept {
-        (self.protocol, self.encoding) = (Some(JSON_DIALECT), Encoding::Json);
+    pub fn subprotocol(mut self, subprotocol: &'static str) -> Accept {
+        self.subprotocol = Some(subprotocol);
         self
     }
 

@@ -10,11 +10,12 @@ use super::reason::Cause;
 use super::slots::flag;
 use super::{Broker, cost};
 use crate::channel::name::is_own_path;
+use crate::channel::representation::{Representation, representation};
 use crate::proto::close::CloseCode;
 use crate::proto::connection::Input;
 use crate::proto::frame::{Failure, Opcode, write_header};
 use crate::proto::handshake::{Upgrade, upgrade};
-use crate::proto::http::{BodyReader, Refusal, Representation, Request, Response, Status, framing, representation};
+use crate::proto::http::{BodyReader, Refusal, Request, Response, Status, framing};
 use crate::proto::text::escape_for_log;
 
 /// What a request asks for.

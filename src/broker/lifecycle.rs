@@ -12,7 +12,7 @@ use super::reason::{Cause, CloseReason};
 use super::slots::{Cold, Hot, flag};
 use super::timers::{Tick, ticks};
 use super::{Broker, JoinError, Joined, cost};
-use crate::channel::dialect::{self, Encoding};
+use crate::channel::dialect;
 use crate::channel::name::BadName;
 use crate::delivery::batch::LARGE_FOR_FEW;
 use crate::proto::close::CloseCode;
@@ -56,22 +56,25 @@ impl Broker {
         let deflate = handshake.upgrade.deflate().filter(|_| self.inflations.is_agreed());
         let window = deflate.map(|deflate| deflate.window);
         if let Some(cold) = self.slots.cold(slot) {
-            (cold.encoding, cold.window, cold.name) = (accept.encoding, window, accept.name.clone());
+            (cold.protocol, cold.encoding) = (accept.protocol, accept.protocol.encoding());
+            (cold.window, cold.name) = (window, accept.name.clone());
             (cold.grants, cold.is_deaf_to_itself) = (accept.grants, accept.is_deaf_to_itself);
         }
         let joined = match &accept.join {
             None => None,
-            Some((channel, from)) => match self.join_slot(slot, channel, accept.encoding.deflated(window), *from) {
-                Ok(joined) => Some(joined),
-                Err(JoinError::BadName(error)) => {
-                    self.refuse_bad_name(slot, handshake.request(), channel, error);
-                    return id;
+            Some((channel, from)) => {
+                match self.join_slot(slot, channel, accept.protocol.encoding().deflated(window), *from) {
+                    Ok(joined) => Some(joined),
+                    Err(JoinError::BadName(error)) => {
+                        self.refuse_bad_name(slot, handshake.request(), channel, error);
+                        return id;
+                    }
+                    Err(_) => {
+                        self.refuse_join(slot, &handshake);
+                        return id;
+                    }
                 }
-                Err(_) => {
-                    self.refuse_join(slot, &handshake);
-                    return id;
-                }
-            },
+            }
         };
         let extensions = deflate.map(|deflate| self.agree_to_deflate(slot, deflate));
         self.switch_protocols(slot, &handshake, accept, extensions.as_deref(), joined);
@@ -107,7 +110,7 @@ impl Broker {
         extensions: Option<&str>,
         joined: Option<Joined>,
     ) {
-        let protocol = accept.protocol.and_then(|ours| handshake.upgrade.choose(&[ours]));
+        let subprotocol = accept.subprotocol.and_then(|ours| handshake.upgrade.choose(&[ours]));
         let position = joined.map(|joined| joined.position.to_string());
         let lost = joined.and_then(|joined| joined.lost);
         let lost = lost.map(|lost| lost.count.map_or_else(|| "unknown".to_owned(), |count| count.to_string()));
@@ -117,9 +120,9 @@ impl Broker {
         headers.extend(lost.as_deref().map(|lost| ("Slotcast-Lost", lost)));
         let hot = self.slots.hot(slot);
         hot.outbound.push_bytes(&mut self.batches, |bytes| {
-            switching_protocols(&handshake.upgrade, protocol, &headers, bytes);
+            switching_protocols(&handshake.upgrade, subprotocol, &headers, bytes);
         });
-        if let (Encoding::Json, Some((channel, _)), Some(joined)) = (accept.encoding, &accept.join, joined) {
+        if let (true, Some((channel, _)), Some(joined)) = (accept.protocol.is_welcomed(), &accept.join, joined) {
             self.welcome(slot, channel, joined);
         }
     }

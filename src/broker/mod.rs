@@ -7,6 +7,7 @@ mod answers;
 mod arming;
 mod catching_up;
 mod chunks;
+mod cors;
 pub mod cost;
 mod deadlines;
 mod delivery;

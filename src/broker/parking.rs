@@ -8,7 +8,6 @@ use super::event::{ConnectionId, Event, Exchange};
 use super::slots::flag;
 use super::{Broker, cost};
 use crate::channel::Channel;
-use crate::channel::dialect::Encoding;
 use crate::channel::log::From;
 use crate::channel::name::ChannelName;
 use crate::channel::position::Position;
@@ -21,8 +20,8 @@ impl Broker {
     /// Whether an open connection is not to be read from, because it would publish to a channel that is busy: it is parked then.
     pub(super) fn must_wait(&mut self, id: ConnectionId, slot: u32) -> bool {
         let Some(cold) = self.slots.cold(slot) else { return false };
-        // What is no dialect's publishes to the first channel alone.
-        let most = if cold.encoding == Encoding::Json { usize::MAX } else { 1 };
+        // What is no command is published to the first channel.
+        let most = if cold.protocol.has_commands() { usize::MAX } else { 1 };
         let mut channels = cold.memberships.as_slice().iter().take(most).map(|membership| membership.channel);
         let busy = channels.find(|&key| self.channels.get(key).is_some_and(Channel::is_busy));
         if let Some(key) = busy {

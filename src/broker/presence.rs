@@ -167,7 +167,7 @@ impl<'a> Told<'a> {
         let left = some(&self.left).map(|members| Event::Left { channel, members });
         let returned = some(&self.returned).map(|members| Event::Rejoined { channel, members });
         let joined = some(&self.joined).map(|members| Event::Joined { channel, members });
-        let count = self.count.map(|count| Event::Members { channel, count, members: None, reference: None });
+        let count = self.count.map(|count| Event::Members { channel, count, members: None });
         left.into_iter().chain(returned).chain(joined).chain(count)
     }
 }

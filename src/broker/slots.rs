@@ -13,6 +13,7 @@ use super::timers::Tick;
 use crate::access::Grants;
 use crate::channel::dialect::Encoding;
 use crate::channel::members::{Membership, Memberships};
+use crate::channel::protocol::Protocol;
 use crate::delivery::outbound::Outbound;
 use crate::proto::connection::Connection;
 use crate::proto::extension::Window;
@@ -142,7 +143,9 @@ pub struct Cold {
     pub kept: Option<Cause>,
     /// Which place it has.
     pub place: Place,
-    /// How it is told what it is told alone, and what it joins.
+    /// What it speaks, if it is a WebSocket.
+    pub protocol: Protocol,
+    /// How events are written that it is told alone, or in what it joins.
     pub encoding: Encoding,
     /// What its messages are compressed with, if they are.
     pub window: Option<Window>,
@@ -169,6 +172,7 @@ impl Cold {
             is_deaf_to_itself: false,
             kept: None,
             place: Place::Regular,
+            protocol: Protocol::Raw,
             encoding: Encoding::Raw,
             window: None,
             cause: None,

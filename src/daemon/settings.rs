@@ -9,10 +9,10 @@ use std::time::Duration;
 use clap::ArgMatches;
 use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
+use slotcast::access::token::MAX_TOKEN;
 use slotcast::net::address::{self, Ipv6, Listen};
 use slotcast::proto::forwarded::TrustedProxies;
 use slotcast::proto::origin::OriginRules;
-use slotcast::relay::token::MAX_TOKEN;
 use slotcast::{Limits, PublishToken};
 
 use super::args::{FLAGS, Flag, Kind, PREFIX, Values};
@@ -193,8 +193,10 @@ fn check(values: &Values, given: &Given, descriptors: usize) -> Result<(), Strin
     if values.hosts.iter().any(|host| host.trim().is_empty()) {
         return Err("--host must not be empty".to_owned());
     }
-    TrustedProxies::new(&values.trusted_proxies)?;
-    OriginRules::new(&values.origins, &values.hosts).map(|_| ())
+    // The library names settings; here they are flags.
+    let flag = |error: String| format!("--{error}");
+    TrustedProxies::new(&values.trusted_proxies).map_err(flag)?;
+    OriginRules::new(&values.origins, &values.hosts).map(|_| ()).map_err(flag)
 }
 
 /// Where to listen, for everybody and for operators.

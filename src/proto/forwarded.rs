@@ -18,15 +18,14 @@ struct Network {
 }
 
 impl TrustedProxies {
-    /// The networks that the values of `--trusted-proxy` name: `10.0.0.0/8`, `fd00::/8`, or one address.
+    /// The networks of proxies that are believed: `10.0.0.0/8`, `fd00::/8`, or one address.
     ///
     /// # Errors
-    /// One line that names the flag, the value and what it should be.
+    /// One line that names the setting, `trusted-proxy`, the value and what it should be.
     pub fn new(values: &[String]) -> Result<TrustedProxies, String> {
         let parse = |value: &String| {
-            Network::parse(value.trim()).map_err(|what| {
-                format!("--trusted-proxy {} {what}, such as 10.0.0.0/8 or ::1", escape(value.as_bytes()))
-            })
+            Network::parse(value.trim())
+                .map_err(|what| format!("trusted-proxy {} {what}, such as 10.0.0.0/8 or ::1", escape(value.as_bytes())))
         };
         values.iter().map(parse).collect::<Result<_, _>>().map(TrustedProxies)
     }
@@ -182,7 +181,7 @@ mod tests {
             ("::ffff:0.0.0.0/95", "must be a network of IPv4 or of IPv6"),
         ] {
             let said = TrustedProxies::new(&["::1".to_owned(), text.to_owned()]).unwrap_err();
-            assert_eq!(said, format!("--trusted-proxy {text} {what}, such as 10.0.0.0/8 or ::1"));
+            assert_eq!(said, format!("trusted-proxy {text} {what}, such as 10.0.0.0/8 or ::1"));
         }
     }
 

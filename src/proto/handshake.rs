@@ -190,12 +190,12 @@ mod tests {
         assert_eq!(upgrade.choose(&["superchat", "chat"]), Some("chat"));
         assert_eq!(upgrade.choose(&["other"]), None);
         let mut out = b"before".to_vec();
-        switching_protocols(&upgrade, Some("chat"), &[("Slotcast-Position", "k3f9a2c1.42")], &mut out);
+        switching_protocols(&upgrade, Some("chat"), &[("X-Position", "k3f9a2c1.42")], &mut out);
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "beforeHTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\
-             Slotcast-Position: k3f9a2c1.42\r\n\r\n"
+             X-Position: k3f9a2c1.42\r\n\r\n"
         );
     }
 

@@ -34,12 +34,11 @@ pub struct OriginRefusal {
 }
 
 impl OriginRules {
-    /// Rules that allow the values of `--origin` (`scheme://host[:port]`, as `https://example.com`, `file://` and
-    /// `app://.`, or `null`) and `--host` (a name or an
-    /// address) in addition. The host of each origin is an allowed host too.
+    /// Rules that allow these origins (`scheme://host[:port]`, as `https://example.com`, `file://` and `app://.`, or
+    /// `null`) and hosts (a name or an address) in addition. The host of each origin is an allowed host too.
     ///
     /// # Errors
-    /// One line that names the flag, the value and what it should be.
+    /// One line that names the setting, `origin` or `host`, the value and what it should be.
     pub fn new(origins: &[String], hosts: &[String]) -> Result<OriginRules, String> {
         let mut rules = OriginRules::default();
         for value in origins {
@@ -50,10 +49,10 @@ impl OriginRules {
             }
             let Some(origin) = Origin::parse(value.as_bytes()) else {
                 return Err(match value.as_str() {
-                    "*" => "--origin * is not possible: list each origin, such as https://example.com".to_owned(),
+                    "*" => "origin * is not possible: list each origin, such as https://example.com".to_owned(),
                     _ => {
                         format!(
-                            "--origin {shown} must be scheme://host or scheme://host:port, without a path, or null, or such as file:// and app://."
+                            "origin {shown} must be scheme://host or scheme://host:port, without a path, or null, or such as file:// and app://."
                         )
                     }
                 });
@@ -68,7 +67,7 @@ impl OriginRules {
                 }
                 _ => {
                     let shown = escape(value.as_bytes());
-                    return Err(format!("--host {shown} must be a host name or an address, without scheme and port"));
+                    return Err(format!("host {shown} must be a host name or an address, without scheme and port"));
                 }
             }
         }

@@ -1,19 +1,19 @@
-//! The door that the dialect `v1.slotcast.json` has to a channel: commands in, answers out, in their order.
+//! The door that commands have to a channel, in whatever protocol: answers go out in their order.
 
 use super::{Door, Intent};
 use crate::broker::event::ConnectionId;
 use crate::broker::{JoinError, Published};
-use crate::channel::dialect::Event;
-use crate::channel::dialect::command::{self, Command, CommandError, Ref};
 use crate::channel::log::{From, MemberId};
 use crate::channel::name::BadName;
 use crate::channel::position::Position;
+use crate::channel::protocol::command::{Command, CommandError, Read};
+use crate::channel::protocol::{Answer, Reference};
 use crate::proto::message::Message;
 use crate::server::Server;
 
-/// What a message of one who speaks the dialect wants.
-pub(super) fn read(server: &Server, id: ConnectionId, message: &Message) -> Intent {
-    match command::read(message) {
+/// What a message wants that was read as a command.
+pub(super) fn intent(server: &Server, id: ConnectionId, read: Read) -> Intent {
+    match read {
         Err((reference, error)) => Intent::Reject { id, reference, error },
         Ok((reference, Command::Publish { channel, message })) => Intent::Publish {
             door: Door::Command(id, reference),
@@ -30,8 +30,14 @@ pub(super) fn read(server: &Server, id: ConnectionId, message: &Message) -> Inte
     }
 }
 
-/// Answers a publish by its `ref`; an error in any case.
-pub(super) fn told(server: &mut Server, id: ConnectionId, reference: Option<Ref>, channel: &str, published: Published) {
+/// Answers a publish if it has a name; an error in any case.
+pub(super) fn told(
+    server: &mut Server,
+    id: ConnectionId,
+    reference: Option<Reference>,
+    channel: &str,
+    published: Published,
+) {
     match (published, reference) {
         (Published::Done { position, .. }, reference) => ack(server, id, reference, Some(channel), Some(position)),
         (Published::TooBig, reference) => reject(server, id, reference, &CommandError::MESSAGE_TOO_BIG),
@@ -40,7 +46,13 @@ pub(super) fn told(server: &mut Server, id: ConnectionId, reference: Option<Ref>
     }
 }
 
-pub(super) fn subscribe(server: &mut Server, id: ConnectionId, reference: Option<Ref>, channel: &str, from: From) {
+pub(super) fn subscribe(
+    server: &mut Server,
+    id: ConnectionId,
+    reference: Option<Reference>,
+    channel: &str,
+    from: From,
+) {
     let error = match server.subscribe(id, channel, from, reference.as_ref()) {
         // The broker has told it, before the channel's first event.
         Ok(_) | Err(JoinError::Gone) => return,
@@ -52,7 +64,7 @@ pub(super) fn subscribe(server: &mut Server, id: ConnectionId, reference: Option
     reject(server, id, reference, &error);
 }
 
-pub(super) fn unsubscribe(server: &mut Server, id: ConnectionId, reference: Option<Ref>, channel: &str) {
+pub(super) fn unsubscribe(server: &mut Server, id: ConnectionId, reference: Option<Reference>, channel: &str) {
     if server.leave(id, channel) {
         ack(server, id, reference, Some(channel), None);
     } else {
@@ -60,14 +72,20 @@ pub(super) fn unsubscribe(server: &mut Server, id: ConnectionId, reference: Opti
     }
 }
 
-pub(super) fn members(server: &mut Server, id: ConnectionId, reference: Option<Ref>, channel: &str) {
+pub(super) fn members(server: &mut Server, id: ConnectionId, reference: Option<Reference>, channel: &str) {
     if let Err(error) = server.tell_members(id, channel, reference.as_ref()) {
         reject(server, id, reference, &bad_name(error));
     }
 }
 
 /// Sends to one connection alone. Whoever shares no channel with the sender is as good as nobody: nothing is told of it.
-pub(super) fn send(server: &mut Server, id: ConnectionId, reference: Option<Ref>, to: MemberId, message: Message) {
+pub(super) fn send(
+    server: &mut Server,
+    id: ConnectionId,
+    reference: Option<Reference>,
+    to: MemberId,
+    message: Message,
+) {
     let receiver = server.connection_of(to).filter(|&receiver| server.share_a_channel(id, receiver));
     let big = message.len() > server.limits().max_message;
     match receiver {
@@ -77,8 +95,8 @@ pub(super) fn send(server: &mut Server, id: ConnectionId, reference: Option<Ref>
     }
 }
 
-pub(super) fn reject(server: &mut Server, id: ConnectionId, reference: Option<Ref>, error: &CommandError) {
-    server.tell_error(id, reference.as_ref(), error);
+pub(super) fn reject(server: &mut Server, id: ConnectionId, reference: Option<Reference>, error: &CommandError) {
+    server.answer(id, &Answer::Error { reference: reference.as_ref(), error });
 }
 
 /// Only where an embedder has put another name into the intent.
@@ -89,11 +107,11 @@ fn bad_name(error: BadName) -> CommandError {
 fn ack(
     server: &mut Server,
     id: ConnectionId,
-    reference: Option<Ref>,
+    reference: Option<Reference>,
     channel: Option<&str>,
     position: Option<Position>,
 ) {
     if let Some(reference) = &reference {
-        server.tell(id, &Event::Ack { reference, channel, position, lost: None });
+        server.answer(id, &Answer::Ack { reference, channel, position, lost: None });
     }
 }

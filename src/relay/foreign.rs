@@ -7,7 +7,7 @@
 use log::Level;
 
 use crate::broker::event::Exchange;
-use crate::channel::dialect::JSON_DIALECT;
+use crate::channel::protocol::Protocol;
 use crate::proto::http::{Refusal, Request, Status};
 use crate::proto::text::escape_for_log;
 use crate::server::Server;
@@ -44,10 +44,10 @@ pub(super) fn handshake<'a>(request: &Request, mut offered: impl Iterator<Item =
         let is_centrifugo = matches!(request.path(), "/connection/websocket" | "/connection/uni_websocket");
         is_centrifugo.then_some("Centrifugo")
     });
-    // A client that knows our dialect may know others as well.
+    // A client that knows a protocol of ours may know others as well.
     let mut is_ours = false;
     let by_offer = offered.by_ref().fold(None, |found, offer| {
-        is_ours |= offer == JSON_DIALECT;
+        is_ours |= Protocol::of(offer).is_some();
         let known = SUBPROTOCOLS.iter().find(|(subprotocol, _)| offer.eq_ignore_ascii_case(subprotocol));
         found.or(known.map(|(_, protocol)| *protocol))
     });
@@ -118,6 +118,7 @@ pub(super) fn warn(server: &mut Server, exchange: &Exchange, status: Status) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::channel::protocol::JSON_DIALECT;
     use crate::limits::Limits;
 
     fn parse(method: &str, target: &str) -> Request {

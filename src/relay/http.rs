@@ -4,20 +4,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::preflight::answer_options;
+use super::start::{from, wait};
 use super::{Door, Intent, Page, Relay, foreign, is_no_channel, own};
 use crate::broker::Published;
 use crate::broker::event::Exchange;
 use crate::broker::followers::{StreamFormat, stream_head};
 use crate::channel::log::{From, MemberId};
 use crate::channel::name::{BadName, ChannelName, NameError};
-use crate::channel::position::Position;
+use crate::channel::representation::{Representation, representation};
 use crate::delivery::batch::LARGE_FOR_FEW;
 use crate::limits::{Limits, show_size};
 use crate::page;
-use crate::proto::http::{
-    METHODS, Precondition, Refusal, Representation, Request, Response, Start, Status, answer_options, precondition,
-    representation, start, wait,
-};
+use crate::proto::http::{METHODS, Precondition, Refusal, Request, Response, Status, precondition};
 use crate::proto::message::{Kind, Message};
 use crate::proto::origin::{foreign_page, is_link};
 use crate::proto::target::bad_parameter;
@@ -172,23 +171,12 @@ pub(super) fn joining(request: &Request) -> Result<Joining, Refusal> {
 
 /// Whether a WebSocket with this address would be refused, and why: browsers hide it from their pages, which ask so.
 fn joins(relay: &Relay, request: &Request) -> Response {
-    let refusal = joining(request).err().or_else(|| relay.refuses_to_join(request));
+    let refusal = joining(request).err().or_else(|| relay.rules.join(request).err());
     let response = match refusal {
         Some(refusal) => Response::problem(&refusal),
         None => Response::new(Status::OK).with_body("text/plain; charset=utf-8", "ok\n"),
     };
     response.with_header("Cache-Control", "no-store")
-}
-
-/// Where a follower starts; None if it does not say.
-pub(super) fn from(request: &Request) -> Result<Option<From>, Refusal> {
-    Ok(match start::<Position>(request)? {
-        Start::Unspecified => None,
-        Start::Position(position) => Some(From::Position(position)),
-        Start::All => Some(From::All),
-        Start::Last(count) => Some(From::Last(count)),
-        Start::UnknownEpoch => Some(From::Position(Position::UNKNOWN)),
-    })
 }
 
 fn without_slash(name: &ChannelName, request: &Request) -> Response {

@@ -4,12 +4,13 @@
 //! is none, on one that only this machine reaches, and only if the request looks in every way like one of a program on this
 //! machine that asks for itself.
 
+use super::preflight::answer_options;
 use super::{Relay, listing, metrics};
 use crate::broker::event::Exchange;
 use crate::broker::reason::Cause;
 use crate::channel::name::is_own_path;
 use crate::page;
-use crate::proto::http::{Refusal, Response, Status, answer_options};
+use crate::proto::http::{Refusal, Response, Status};
 use crate::proto::origin::is_same_origin;
 use crate::server::Server;
 

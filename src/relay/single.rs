@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Door, Intent, Relay};
 use crate::broker::event::ConnectionId;
-use crate::channel::dialect::command::CommandError;
+use crate::channel::protocol::command::CommandError;
 use crate::server::Server;
 
 impl Relay {

@@ -9,12 +9,12 @@ use crate::broker::event::{Accept, ConnectionId, Exchange, Handshake};
 use crate::broker::followers::{Kept, StreamFormat};
 use crate::broker::reason::{Cause, Counters};
 use crate::broker::{JoinError, Joined, Published};
-use crate::channel::dialect::command::{CommandError, Ref};
-use crate::channel::dialect::{self, Encoding};
+use crate::channel::dialect;
 use crate::channel::log::{From, MemberId};
 use crate::channel::name::BadName;
 use crate::channel::position::Position;
 use crate::channel::presence::Named;
+use crate::channel::protocol::{Answer, Protocol, Reference};
 use crate::channel::settings::ChannelSettings;
 use crate::limits::{Limits, LimitsError};
 use crate::proto::close::CloseCode;
@@ -130,18 +130,23 @@ impl Server {
         self.broker.tell(id, event)
     }
 
-    /// Tells one connection that a command of its was not carried out. More of these in a second than
-    /// `max_control_rate` close it with 1008.
-    pub fn tell_error(&mut self, id: ConnectionId, reference: Option<&Ref>, error: &CommandError) -> bool {
-        self.broker.tell_error(id, reference, error)
+    /// Answers a command of a connection, in the words of its [`Protocol`], after all that was published to it before.
+    /// More errors in a second than `max_control_rate` close it with 1008. Returns false if it is not open, or no more.
+    pub fn answer(&mut self, id: ConnectionId, answer: &Answer<'_>) -> bool {
+        self.broker.answer(id, answer)
     }
 
-    /// Tells one connection who is in a channel; only how many, if they are more than `max_presence`. Returns false if it is
-    /// not open, or no more.
+    /// Tells one connection who is in a channel; only how many, if they are more than `max_presence`. With a `reference` it is the
+    /// answer to a command. Returns false if the connection is not open, or no more.
     ///
     /// # Errors
     /// If no channel has such a name.
-    pub fn tell_members(&mut self, id: ConnectionId, channel: &str, reference: Option<&Ref>) -> Result<bool, BadName> {
+    pub fn tell_members(
+        &mut self,
+        id: ConnectionId,
+        channel: &str,
+        reference: Option<&Reference>,
+    ) -> Result<bool, BadName> {
         self.members(channel)?;
         Ok(self.broker.tell_members(id, channel, reference))
     }
@@ -166,9 +171,9 @@ impl Server {
         self.broker.share_a_channel(one, other)
     }
 
-    /// How a connection is told; None if the id is stale.
-    pub fn encoding(&self, id: ConnectionId) -> Option<Encoding> {
-        self.broker.encoding(id)
+    /// What a connection speaks, if it is a WebSocket; None if the id is stale.
+    pub fn protocol(&self, id: ConnectionId) -> Option<Protocol> {
+        self.broker.protocol(id)
     }
 
     /// What a connection calls itself.
@@ -204,7 +209,7 @@ impl Server {
         self.broker.join(id, channel, from)
     }
 
-    /// As `join`; and in the same step, before the channel's first event, an `ack` if there is a `reference`.
+    /// As `join`; and in the same step, before the channel's first event, it is answered if there is a `reference`.
     ///
     /// # Errors
     /// See `JoinError`.
@@ -213,7 +218,7 @@ impl Server {
         id: ConnectionId,
         channel: &str,
         from: From,
-        reference: Option<&Ref>,
+        reference: Option<&Reference>,
     ) -> Result<Joined, JoinError> {
         self.broker.subscribe(id, channel, from, reference)
     }

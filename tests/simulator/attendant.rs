@@ -6,18 +6,20 @@ use slotcast::broker::Published;
 use slotcast::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use slotcast::broker::followers::StreamFormat;
 use slotcast::broker::reason::CloseReason;
-use slotcast::channel::dialect::command::{self, Command};
-use slotcast::channel::dialect::{Event as Told, JSON_DIALECT};
 use slotcast::channel::log::From;
 use slotcast::channel::position::Position;
-use slotcast::proto::http::{Representation, Request, Response, Start, Status, representation, start, wait};
+use slotcast::channel::protocol::command::Command;
+use slotcast::channel::protocol::{Answer, Protocol};
+use slotcast::channel::representation::{Representation, representation};
+use slotcast::proto::http::{Request, Response, Status};
 use slotcast::proto::message::{Kind as Type, Message};
+use slotcast::relay::start::{from, wait};
 
 use super::{CHANNEL, Data, Kind, World};
 
 fn where_from(request: &Request) -> From {
-    match start::<Position>(request).expect("well-formed") {
-        Start::Position(position) => From::Position(position),
+    match from(request).expect("well-formed") {
+        Some(from @ From::Position(position)) if position != Position::UNKNOWN => from,
         other => panic!("{other:?}"),
     }
 }
@@ -59,19 +61,23 @@ impl World {
     }
 
     fn accept(&mut self, handshake: Handshake) {
-        let json = handshake.protocols().any(|protocol| protocol == JSON_DIALECT);
-        let accept = Accept::join(CHANNEL, where_from(handshake.request()));
+        let protocol = Protocol::offered(handshake.protocols());
+        let accept = Accept::join(CHANNEL, where_from(handshake.request())).protocol(protocol);
         let id = handshake.id();
-        assert_eq!(self.broker.accept(handshake, &if json { accept.json_dialect() } else { accept }), id);
+        assert_eq!(self.broker.accept(handshake, &accept), id);
         self.inside.insert(self.broker.member_id(id).to_string());
     }
 
     fn heard(&mut self, id: ConnectionId, message: &Message) {
-        if !self.followers.iter().any(|follower| follower.id == Some(id) && matches!(follower.kind, Kind::Json(_))) {
+        let speaks =
+            self.followers.iter().any(|follower| follower.id == Some(id) && matches!(follower.kind, Kind::Json(_)));
+        let read = self.broker.protocol(id).and_then(|protocol| protocol.read(message));
+        assert_eq!(read.is_some(), speaks, "{id}: {message:?}");
+        let Some(read) = read else {
             self.publish(id, message, Some(id));
             return;
-        }
-        let (reference, channel, message) = match command::read(message) {
+        };
+        let (reference, channel, message) = match read {
             Ok((Some(reference), Command::Publish { channel, message })) => (reference, channel, message),
             Ok((Some(reference), Command::Members { channel })) => {
                 assert!(self.broker.tell_members(id, &channel, Some(&reference)));
@@ -80,9 +86,8 @@ impl World {
             _ => panic!("{id}: {message:?}"),
         };
         let position = Some(self.publish(id, &message, Some(id)));
-        assert!(
-            self.broker.tell(id, &Told::Ack { reference: &reference, channel: Some(&channel), position, lost: None })
-        );
+        let ack = Answer::Ack { reference: &reference, channel: Some(&channel), position, lost: None };
+        assert!(self.broker.answer(id, &ack));
     }
 
     fn serve(&mut self, exchange: Exchange) {

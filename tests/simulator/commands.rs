@@ -5,10 +5,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use slotcast::broker::event::ConnectionId;
-use slotcast::channel::dialect::command::{self, Command, CommandError, Ref};
-use slotcast::channel::dialect::{Encoding, Event};
 use slotcast::channel::log::From;
 use slotcast::channel::position::Position;
+use slotcast::channel::protocol::command::{Command, CommandError};
+use slotcast::channel::protocol::{self, Answer, Protocol};
 use slotcast::proto::message::{Kind, Message};
 
 use crate::ask::Dialect;
@@ -58,17 +58,19 @@ pub fn write(peer: &Peer, random: &mut Random, data: (bool, Vec<u8>), to: Option
 /// A command's `ref`, as the broker read it, and as it was written.
 #[derive(Default)]
 pub struct Reference {
-    read: Option<Ref>,
+    read: Option<protocol::Reference>,
     written: Option<Value>,
 }
 
 impl Reference {
     /// One that nobody has written.
     pub fn number(number: i64) -> Reference {
-        Reference { read: Some(Ref::Number(number)), written: Some(number.into()) }
+        let read = Protocol::SlotcastJson.read(&Message::text(format!("{{\"ref\":{number}}}")));
+        let Some(Err((Some(read), _))) = read else { panic!("{read:?}") };
+        Reference { read: Some(read), written: Some(number.into()) }
     }
 
-    pub fn read(&self) -> Option<&Ref> {
+    pub fn read(&self) -> Option<&protocol::Reference> {
         self.read.as_ref()
     }
 
@@ -84,10 +86,11 @@ impl World {
         if !self.embedder.is_open(id) {
             return;
         }
-        assert_eq!(self.broker.encoding(id), Some(Encoding::Json));
+        let protocol = self.broker.protocol(id).expect("it is there");
+        assert_eq!(protocol, Protocol::SlotcastJson);
         let written: Option<Value> = message.as_text().and_then(|text| serde_json::from_str(text).ok());
         let written = written.filter(Value::is_object);
-        let read = command::read(message);
+        let read = protocol.read(message).expect("a command");
         let reference = read.as_ref().map_or_else(|(reference, _)| reference, |(reference, _)| reference).clone();
         let given = written.as_ref().and_then(|written| written.get("ref")).cloned();
         let reference = Reference { read: reference, written: given };
@@ -176,7 +179,7 @@ impl World {
 
     fn ack(&mut self, id: ConnectionId, reference: &Reference, channel: Option<&str>, position: Option<Position>) {
         let (Some(own), Some(mut ack)) = (reference.read(), reference.answer("ack")) else { return };
-        assert!(self.broker.tell(id, &Event::Ack { reference: own, channel, position, lost: None }));
+        assert!(self.broker.answer(id, &Answer::Ack { reference: own, channel, position, lost: None }));
         if let Some(channel) = channel {
             ack["channel"] = channel.into();
         }
@@ -187,7 +190,7 @@ impl World {
     }
 
     pub fn reject(&mut self, id: ConnectionId, reference: &Reference, error: &CommandError) {
-        assert!(self.broker.tell_error(id, reference.read(), error), "{id} is open");
+        assert!(self.broker.answer(id, &Answer::Error { reference: reference.read(), error }), "{id} is open");
         let mut told = reference.answer("error").unwrap_or_else(|| json!({ "type": "error" }));
         told["code"] = error.code.into();
         told["message"] = error.message.as_ref().into();

@@ -5,9 +5,10 @@ use std::time::Duration;
 use slotcast::broker::JoinError;
 use slotcast::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use slotcast::broker::followers::StreamFormat;
-use slotcast::channel::dialect::command::CommandError;
 use slotcast::channel::log::From;
 use slotcast::channel::position::Position;
+use slotcast::channel::protocol::Protocol;
+use slotcast::channel::protocol::command::CommandError;
 use slotcast::proto::http::{Response, Status};
 
 use serde_json::{Value, json};
@@ -79,7 +80,7 @@ impl World {
         let named = |accept: Accept| {
             let accept = accept.name(name.map(Into::into));
             let accept = if agrees { accept.lossy() } else { accept };
-            if dialect == Dialect::Json { accept.json_dialect() } else { accept }
+            if dialect == Dialect::Json { accept.protocol(Protocol::SlotcastJson) } else { accept }
         };
         if self.random.one_in(8) {
             assert_eq!(self.broker.accept(handshake, &named(Accept::plain())), id);

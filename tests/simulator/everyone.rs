@@ -13,7 +13,7 @@ use slotcast::broker::Broker;
 use slotcast::broker::event::ConnectionId;
 use slotcast::broker::schedule::{Pace, Schedule};
 use slotcast::broker::timers::Now;
-use slotcast::channel::dialect::JSON_DIALECT;
+use slotcast::channel::protocol::JSON_DIALECT;
 use slotcast::limits::Limits;
 use slotcast::proto::origin::OriginRules;
 

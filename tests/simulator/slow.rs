@@ -11,12 +11,13 @@ use slotcast::broker::event::{Accept, ConnectionId, Event};
 use slotcast::broker::followers::StreamFormat;
 use slotcast::broker::timers::Now;
 use slotcast::broker::{Broker, Io, Published};
-use slotcast::channel::dialect::command::Ref;
 use slotcast::channel::log::From;
+use slotcast::channel::protocol::Protocol;
 use slotcast::limits::{Limits, SlowConsumer};
 use slotcast::proto::message::Message;
 use slotcast::proto::origin::OriginRules;
 
+use crate::commands::Reference;
 use crate::incoming::{Incoming, Item, chunk};
 use crate::peer::slot_of;
 use crate::random::Random;
@@ -273,7 +274,10 @@ impl World {
             }
             Some(Event::Handshake(handshake)) => {
                 let accept = Accept::join(channel, from);
-                self.broker.accept(handshake, &if kind == Kind::Json { accept.json_dialect() } else { accept.lossy() });
+                self.broker.accept(
+                    handshake,
+                    &if kind == Kind::Json { accept.protocol(Protocol::SlotcastJson) } else { accept.lossy() },
+                );
             }
             other => panic!("{other:?}"),
         }
@@ -307,8 +311,8 @@ impl World {
             peer.inside.remove(at);
             assert!(self.broker.leave(id, channel));
         } else {
-            let reference = self.random.one_in(2).then_some(Ref::Number(7));
-            let joined = self.broker.subscribe(id, channel, from, reference.as_ref()).expect("room");
+            let reference = if self.random.one_in(2) { Reference::number(7) } else { Reference::default() };
+            let joined = self.broker.subscribe(id, channel, from, reference.read()).expect("room");
             assert_eq!((joined.position.offset, joined.lost), (start, None));
             self.joined(id, channel, start);
         }

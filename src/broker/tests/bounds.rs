@@ -7,6 +7,7 @@ use super::followers::World;
 use crate::broker::event::{Accept, ConnectionId, Event, Exchange};
 use crate::broker::reason::Cause;
 use crate::channel::log::From;
+use crate::channel::protocol::Protocol;
 use crate::channel::reminders::MAX_HELD_LEAVES;
 use crate::limits::Limits;
 use crate::proto::deflate::Deflater;
@@ -42,7 +43,8 @@ fn exchange(world: &mut World, request: &str) -> Exchange {
 #[test]
 fn lists_of_members() {
     let mut world = World::new(limits());
-    let named = |i| Accept::join("/chat", From::Now).json_dialect().name(Some(Arc::from(format!("{i:064}"))));
+    let named =
+        |i| Accept::join("/chat", From::Now).protocol(Protocol::SlotcastJson).name(Some(Arc::from(format!("{i:064}"))));
     let ids: Vec<ConnectionId> = (0..20).map(|i| world.accept(&named(i))).collect();
     world.flush();
     // Of others, too: a thousand peers that ask once each ask for as much as one that asks a thousand times.
@@ -117,7 +119,7 @@ fn log_for_those_who_come() {
             world.broker.publish(&format!("/{channel}"), Message::text("x".repeat(500)), None, None);
         }
     }
-    let id = world.accept(&Accept::join("/chat", From::Now).json_dialect());
+    let id = world.accept(&Accept::join("/chat", From::Now).protocol(Protocol::SlotcastJson));
     world.flush();
     turns_at(&mut world, 40, |world, i| {
         world.broker.subscribe(id, &format!("/{i}"), From::All, None).unwrap();
@@ -177,7 +179,7 @@ fn blocked_beside_long_logs(max_outbound: usize) -> (World, ConnectionId) {
             world.broker.publish(&format!("/{channel}"), Message::text("x".repeat(30_000)), None, None);
         }
     }
-    let id = world.accept(&Accept::join("/chat", From::Now).json_dialect());
+    let id = world.accept(&Accept::join("/chat", From::Now).protocol(Protocol::SlotcastJson));
     world.flush();
     world.wire.blocked = true;
     (world, id)
@@ -214,9 +216,10 @@ fn who_is_sent_away_takes_no_more_log_than_may_be_unsent() {
 fn notices_of_who_comes_and_goes() {
     let mut world = World::new(Limits { max_presence: 700, ..Limits::default() });
     let name = |i| Some(Arc::from(format!("{i:064}")));
-    let ann = world.accept(&Accept::join("/room", From::Now).json_dialect().name(name(0)));
-    let all: Vec<ConnectionId> =
-        (1..=600).map(|i| world.accept(&Accept::join("/room", From::Now).json_dialect().name(name(i)))).collect();
+    let ann = world.accept(&Accept::join("/room", From::Now).protocol(Protocol::SlotcastJson).name(name(0)));
+    let all: Vec<ConnectionId> = (1..=600)
+        .map(|i| world.accept(&Accept::join("/room", From::Now).protocol(Protocol::SlotcastJson).name(name(i))))
+        .collect();
     world.flush();
     for round in 0..128 {
         for &id in &all {
@@ -235,8 +238,9 @@ fn notices_of_who_comes_and_goes() {
     assert!(world.broker.is_live(ann) && world.broker.members("/room") == 601);
     // Those who cause them cannot ask for more in one turn than the turn may make.
     let mut world = World::new(Limits { max_presence: 700, ..limits() });
-    let ids: Vec<ConnectionId> =
-        (0..100).map(|i| world.accept(&Accept::join("/room", From::Now).json_dialect().name(name(i)))).collect();
+    let ids: Vec<ConnectionId> = (0..100)
+        .map(|i| world.accept(&Accept::join("/room", From::Now).protocol(Protocol::SlotcastJson).name(name(i))))
+        .collect();
     world.flush();
     world.flush();
     let left = turns_at(&mut world, 100, |world, i| assert!(world.broker.leave(ids[i], "/room")));
@@ -250,7 +254,7 @@ fn leaves_that_are_held_back_in_all_channels_together() {
     let mut world = World::new(limits);
     let rooms = ["/one", "/other"];
     for room in rooms {
-        world.accept(&Accept::join(room, From::Now).json_dialect());
+        world.accept(&Accept::join(room, From::Now).protocol(Protocol::SlotcastJson));
     }
     for batch in 0..MAX_HELD_LEAVES / 1000 + 1 {
         let named = |i: usize| Accept::join(rooms[i % 2], From::Now).name(Some(Arc::from(format!("{batch}.{i}"))));
@@ -268,8 +272,9 @@ fn leaves_that_are_held_back_in_all_channels_together() {
 #[test]
 fn a_leave_that_is_held_back_is_noted_once() {
     let mut world = World::new(Limits { leave_grace: Duration::from_secs(20), ..Limits::default() });
-    world.accept(&Accept::join("/chat", From::Now).json_dialect());
-    let ann = world.accept(&Accept::join("/chat", From::Now).json_dialect().name(Some(Arc::from("Ann"))));
+    world.accept(&Accept::join("/chat", From::Now).protocol(Protocol::SlotcastJson));
+    let ann =
+        world.accept(&Accept::join("/chat", From::Now).protocol(Protocol::SlotcastJson).name(Some(Arc::from("Ann"))));
     world.flush();
     assert!(world.broker.leave(ann, "/chat"));
     for _ in 0..1000 {

@@ -10,6 +10,7 @@ use crate::broker::timers::Now;
 use crate::broker::{Broker, Io, Published};
 use crate::channel::log::From;
 use crate::channel::position::Position;
+use crate::channel::protocol::Protocol;
 use crate::limits::Limits;
 use crate::proto::message::Message;
 use crate::proto::origin::OriginRules;
@@ -117,7 +118,7 @@ impl World {
 #[test]
 fn a_channel_goes_on_when_a_socket_breaks_in_its_fan_out() {
     let mut world = World::new(Limits::default());
-    world.accept(&Accept::join("/chat", From::Now).json_dialect());
+    world.accept(&Accept::join("/chat", From::Now).protocol(Protocol::SlotcastJson));
     let raw = world.accept(&Accept::join("/chat", From::Now));
     world.flush();
     world.wire.broken.insert(raw.slot());
@@ -191,14 +192,14 @@ fn one_s_own_join_comes_after_what_is_kept() {
         (0..10).for_each(|i| world.publish(&format!("number {i}")));
         world.flush();
         if let Some(from) = cached {
-            let id = world.accept(&Accept::join("/chat", from).json_dialect());
+            let id = world.accept(&Accept::join("/chat", from).protocol(Protocol::SlotcastJson));
             assert!(world.flush().contains("number 9"));
             world.broker.broken(id);
             world.broker.reap(|_| {});
             while world.broker.next_event().is_some() {}
             world.flush();
         }
-        world.accept(&Accept::join("/chat", from).json_dialect());
+        world.accept(&Accept::join("/chat", from).protocol(Protocol::SlotcastJson));
         let text = world.flush();
         let places: Vec<usize> = (0..10)
             .map(|i| text.find(&format!("number {i}")).unwrap_or_else(|| panic!("{cached:?} {from:?} {i} {text}")))

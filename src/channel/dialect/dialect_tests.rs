@@ -4,7 +4,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::command::{CommandError, Ref};
 use super::*;
 use crate::channel::log::{Entry, LostReason};
 use crate::channel::position::Epoch;
@@ -22,7 +21,7 @@ const ALL: [Encoding; 7] = [
 ];
 
 /// What a peer may choose, at its worst.
-const HOSTILE: [&str; 14] = [
+pub(in crate::channel) const HOSTILE: [&str; 14] = [
     "\r\n\r\nevent: join\r\ndata: forged\r\n\r\n",
     "\n\ndata: forged\n\n",
     "\rid: forged\r\r",
@@ -72,7 +71,7 @@ fn encoded(encoding: Encoding, event: &Event<'_>) -> Vec<u8> {
 }
 
 /// The payload of one text frame whose length has its shortest form; of nothing, nothing.
-fn unframed(bytes: &[u8]) -> &str {
+pub(in crate::channel) fn unframed(bytes: &[u8]) -> &str {
     let payload = match *bytes {
         [] => &bytes[..0],
         [0x81, length @ ..=125, ..] => bytes[2..].get(..usize::from(length)).unwrap(),
@@ -175,7 +174,6 @@ fn messages_in_every_encoding() {
 fn members_in_every_encoding() {
     let ann = MemberName { id: id("x7qd2m"), name: Some("Ann"), was: None };
     let nameless = MemberName { id: id("z"), name: None, was: None };
-    let reference = Ref::Text("r\"1".into());
     golden(&[
         (
             Event::Joined { channel: "/chat", members: &[ann] },
@@ -192,14 +190,14 @@ fn members_in_every_encoding() {
             "",
         ),
         (
-            Event::Members { channel: "/chat", count: 2, members: Some(&[ann, nameless]), reference: Some(&reference) },
+            Event::Members { channel: "/chat", count: 2, members: Some(&[ann, nameless]) },
             b"",
-            r#"{"type":"members","ref":"r\"1","channel":"/chat","count":2,"members":[{"id":"x7qd2m","name":"Ann"},{"id":"z"}]}"#,
-            "event: members\ndata: {\"type\":\"members\",\"ref\":\"r\\\"1\",\"channel\":\"/chat\",\"count\":2,\"members\":[{\"id\":\"x7qd2m\",\"name\":\"Ann\"},{\"id\":\"z\"}]}\n\n",
+            r#"{"type":"members","channel":"/chat","count":2,"members":[{"id":"x7qd2m","name":"Ann"},{"id":"z"}]}"#,
+            "event: members\ndata: {\"type\":\"members\",\"channel\":\"/chat\",\"count\":2,\"members\":[{\"id\":\"x7qd2m\",\"name\":\"Ann\"},{\"id\":\"z\"}]}\n\n",
             "",
         ),
         (
-            Event::Members { channel: "/chat", count: 1001, members: None, reference: None },
+            Event::Members { channel: "/chat", count: 1001, members: None },
             b"",
             r#"{"type":"members","channel":"/chat","count":1001}"#,
             "event: members\ndata: {\"type\":\"members\",\"channel\":\"/chat\",\"count\":1001}\n\n",
@@ -209,11 +207,8 @@ fn members_in_every_encoding() {
 }
 
 #[test]
-fn answers_and_losses_in_every_encoding() {
+fn losses_and_welcomes_in_every_encoding() {
     let lost = |count, reason| Lost { count, reason };
-    let (text, number) = (Ref::Text("a".into()), Ref::Number(-7));
-    let bare = Event::Ack { reference: &text, channel: None, position: None, lost: None };
-    let CommandError { code, message } = CommandError::MISSING_TO;
     golden(&[
         (
             Event::Lost { channel: "/chat", lost: lost(Some(3), LostReason::Slow), position: position(9) },
@@ -233,33 +228,6 @@ fn answers_and_losses_in_every_encoding() {
             Event::Welcome { id: id("x7qd2m"), channel: "/chat", position: position(0), members: 12 },
             b"",
             r#"{"type":"welcome","id":"x7qd2m","channel":"/chat","position":"k3f9a2c1.0","members":12}"#,
-            "",
-            "",
-        ),
-        (bare, b"", r#"{"type":"ack","ref":"a"}"#, "", ""),
-        (
-            Event::Ack {
-                reference: &number,
-                channel: Some("/chat"),
-                position: Some(position(4)),
-                lost: Some(lost(Some(1), LostReason::Expired)),
-            },
-            b"",
-            r#"{"type":"ack","ref":-7,"channel":"/chat","position":"k3f9a2c1.4","lost":{"count":1,"reason":"expired"}}"#,
-            "",
-            "",
-        ),
-        (
-            Event::Error { reference: Some(&number), code, message: &message },
-            b"",
-            r#"{"type":"error","ref":-7,"code":"missing_to","message":"This command needs to, the id of a connection."}"#,
-            "",
-            "",
-        ),
-        (
-            Event::Error { reference: None, code: "malformed", message: "\"" },
-            b"",
-            r#"{"type":"error","code":"malformed","message":"\""}"#,
             "",
             "",
         ),
@@ -329,18 +297,13 @@ fn hostile_fields_stay_where_they_are() {
         let message = entry(Message::text(hostile), Some("x"), Some(hostile));
         let members = [MemberName { id: id("x"), name: Some(hostile), was: None }];
         let lost = Lost { count: None, reason: LostReason::Slow };
-        let reference = Ref::Text(hostile.into());
         let cases = [
             (at(hostile, 5, &message), "message", "k3f9a2c1.5"),
             (Event::Direct { entry: message.view() }, "message", ""),
             (Event::Joined { channel: hostile, members: &members }, "join", ""),
             (Event::Left { channel: hostile, members: &members }, "leave", ""),
             (Event::Lost { channel: hostile, lost, position: position(6) }, "lost", "k3f9a2c1.6"),
-            (
-                Event::Members { channel: hostile, count: 1, members: Some(&members), reference: Some(&reference) },
-                "members",
-                "",
-            ),
+            (Event::Members { channel: hostile, count: 1, members: Some(&members) }, "members", ""),
         ];
         for (event, kind, id) in cases {
             let told = sse_parser::read(&encoded(Encoding::Sse, &event));
@@ -357,10 +320,6 @@ fn hostile_fields_stay_where_they_are() {
             }
             assert!(matches!(event, Event::Direct { .. }) || object["channel"] == hostile);
         }
-        let error = Event::Error { reference: Some(&reference), code: hostile, message: hostile };
-        assert_eq!(object(&error), json!({"type": "error", "ref": hostile, "code": hostile, "message": hostile}));
-        let ack = Event::Ack { reference: &reference, channel: Some(hostile), position: None, lost: None };
-        assert_eq!(object(&ack), json!({"type": "ack", "ref": hostile, "channel": hostile}));
     }
 }
 

@@ -1,16 +1,13 @@
-//! How a subscriber is told: one small file a dialect, which turns an event into bytes.
+//! How an event is written: one small file a dialect, which turns it into bytes. What WebSockets speak, and how their
+//! commands are answered, is in `channel/protocol/`.
 
 mod chunked;
-pub mod command;
-#[cfg(test)]
-mod command_tests;
 pub mod deflated;
 #[cfg(test)]
-mod dialect_tests;
-mod fields;
+pub(in crate::channel) mod dialect_tests;
 mod json;
 mod ndjson;
-mod object;
+pub(in crate::channel) mod object;
 pub mod poll;
 mod raw;
 mod shared;
@@ -25,10 +22,6 @@ use super::member_id::MemberId;
 use super::position::Position;
 use crate::delivery::batch::{LARGE, LARGE_FOR_FEW};
 use crate::proto::extension::Window;
-use command::Ref;
-
-/// The subprotocol that stands for [`Encoding::Json`].
-pub const JSON_DIALECT: &str = "v1.slotcast.json";
 
 /// A dialect together with its compression: members of a channel that share an encoding get the same bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -37,7 +30,7 @@ pub enum Encoding {
     /// WebSocket frames, the payload as it is, not compressed.
     #[default]
     Raw,
-    /// `v1.slotcast.json`: one JSON object a WebSocket text frame, not compressed.
+    /// One JSON object a WebSocket text frame, not compressed.
     Json,
     /// Server-Sent Events, each a chunk of HTTP/1.1.
     Sse,
@@ -134,7 +127,7 @@ pub enum Event<'a> {
         /// How many members the channel has, this one included.
         members: usize,
     },
-    /// Who is in a channel: the answer to the command, or, without names, the notice of a crowded channel.
+    /// Who is in a channel; without names it is the notice of a crowded one.
     Members {
         /// The channel.
         channel: &'a str,
@@ -142,28 +135,6 @@ pub enum Event<'a> {
         count: usize,
         /// Who they are; None if there are more than are told.
         members: Option<&'a [MemberName<'a>]>,
-        /// The command's `ref`.
-        reference: Option<&'a Ref>,
-    },
-    /// A command was carried out.
-    Ack {
-        /// The command's `ref`.
-        reference: &'a Ref,
-        /// The channel that the command was about, if it was about one.
-        channel: Option<&'a str>,
-        /// To `publish`: the message's position. To `subscribe`: behind which position everything follows.
-        position: Option<Position>,
-        /// To `subscribe`: what was lost already.
-        lost: Option<Lost>,
-    },
-    /// A command was not carried out.
-    Error {
-        /// The command's `ref`, if it was readable.
-        reference: Option<&'a Ref>,
-        /// A stable name.
-        code: &'a str,
-        /// A sentence that says what to do.
-        message: &'a str,
     },
     /// Nothing happened, and the stream lives.
     Heartbeat,

@@ -3,7 +3,6 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::command::Ref;
 use super::{Context, Event, MemberName};
 use crate::channel::log::{EntryRef, Lost, LostReason};
 use crate::channel::member_id::MemberId;
@@ -15,7 +14,7 @@ use crate::proto::text::{write_decimal, write_json_string};
 const AROUND: usize = 144;
 
 /// A JSON object that is being written: a comma comes before each field but the first. Keys are the program's own.
-pub(super) struct Object<'t> {
+pub(in crate::channel) struct Object<'t> {
     target: &'t mut Vec<u8>,
     empty: bool,
 }
@@ -32,13 +31,13 @@ impl<'t> Object<'t> {
     }
 
     /// An object whose first field says what it is.
-    fn typed(target: &'t mut Vec<u8>, kind: &str) -> Object<'t> {
+    pub(in crate::channel) fn typed(target: &'t mut Vec<u8>, kind: &str) -> Object<'t> {
         let mut object = Object::open(target);
         object.text("type", kind);
         object
     }
 
-    pub(super) fn close(self) {
+    pub(in crate::channel) fn close(self) {
         self.target.push(b'}');
     }
 
@@ -51,15 +50,20 @@ impl<'t> Object<'t> {
         self.target
     }
 
-    pub(super) fn text(&mut self, key: &str, text: &str) {
+    pub(in crate::channel) fn text(&mut self, key: &str, text: &str) {
         write_json_string(self.key(key), text.as_bytes());
+    }
+
+    /// A value that is JSON already.
+    pub(in crate::channel) fn written(&mut self, key: &str, json: &[u8]) {
+        self.key(key).extend_from_slice(json);
     }
 
     fn number(&mut self, key: &str, number: u64) {
         write_decimal(self.key(key), number);
     }
 
-    pub(super) fn position(&mut self, position: Position) {
+    pub(in crate::channel) fn position(&mut self, position: Position) {
         let target = self.key("position");
         target.push(b'"');
         write_position(target, position);
@@ -74,7 +78,7 @@ impl<'t> Object<'t> {
     }
 
     /// `{"count":…,"reason":…}`, or null.
-    pub(super) fn lost(&mut self, lost: Option<Lost>) {
+    pub(in crate::channel) fn lost(&mut self, lost: Option<Lost>) {
         let target = self.key("lost");
         match lost {
             None => target.extend_from_slice(b"null"),
@@ -101,20 +105,6 @@ impl<'t> Object<'t> {
         );
     }
 
-    fn reference(&mut self, reference: Option<&Ref>) {
-        match reference {
-            None => {}
-            Some(Ref::Text(text)) => self.text("ref", text),
-            Some(Ref::Number(number)) => {
-                let target = self.key("ref");
-                if *number < 0 {
-                    target.push(b'-');
-                }
-                write_decimal(target, number.unsigned_abs());
-            }
-        }
-    }
-
     fn member(&mut self, member: &MemberName<'_>) {
         self.id("id", member.id);
         if let Some(name) = member.name {
@@ -137,6 +127,20 @@ impl<'t> Object<'t> {
             object.close();
         }
         target.push(b']');
+    }
+
+    /// Who is in a channel; None if they are more than are told.
+    pub(in crate::channel) fn list_of_members(
+        &mut self,
+        channel: &str,
+        count: usize,
+        members: Option<&[MemberName<'_>]>,
+    ) {
+        self.text("channel", channel);
+        self.number("count", count as u64);
+        if let Some(members) = members {
+            self.members(members);
+        }
     }
 
     /// What a message says of itself: when, who, and exactly one of `data` and `data_base64`.
@@ -172,9 +176,14 @@ pub(super) fn expected_length(event: &Event<'_>) -> usize {
         Event::Joined { members, .. }
         | Event::Left { members, .. }
         | Event::Rejoined { members, .. }
-        | Event::Members { members: Some(members), .. } => AROUND + members.len() * 48,
+        | Event::Members { members: Some(members), .. } => around(members.len()),
         _ => AROUND,
     }
+}
+
+/// How long the object will be of what names so many members, about.
+pub(in crate::channel) fn around(members: usize) -> usize {
+    AROUND + members * 48
 }
 
 /// Writes an event as one object, without a line break; nothing for a heartbeat.
@@ -198,8 +207,18 @@ pub(super) fn write_event(target: &mut Vec<u8>, event: &Event<'_>) {
             object.lost_fields(lost);
             object.close();
         }
-        Event::Welcome { .. } | Event::Members { .. } | Event::Ack { .. } | Event::Error { .. } => {
-            write_answer(target, event);
+        Event::Welcome { id, channel, position, members } => {
+            let mut object = Object::typed(target, "welcome");
+            object.id("id", id);
+            object.text("channel", channel);
+            object.position(position);
+            object.number("members", members as u64);
+            object.close();
+        }
+        Event::Members { channel, count, members } => {
+            let mut object = Object::typed(target, "members");
+            object.list_of_members(channel, count, members);
+            object.close();
         }
         Event::Heartbeat => {}
     }
@@ -225,52 +244,6 @@ pub(super) fn write_message(target: &mut Vec<u8>, context: Context<'_>, entry: E
     let item = target.len();
     write_item(target, context, entry);
     item
-}
-
-/// What is told to one connection alone.
-fn write_answer(target: &mut Vec<u8>, event: &Event<'_>) {
-    match *event {
-        Event::Welcome { id, channel, position, members } => {
-            let mut object = Object::typed(target, "welcome");
-            object.id("id", id);
-            object.text("channel", channel);
-            object.position(position);
-            object.number("members", members as u64);
-            object.close();
-        }
-        Event::Members { channel, count, members, reference } => {
-            let mut object = Object::typed(target, "members");
-            object.reference(reference);
-            object.text("channel", channel);
-            object.number("count", count as u64);
-            if let Some(members) = members {
-                object.members(members);
-            }
-            object.close();
-        }
-        Event::Ack { reference, channel, position, lost } => {
-            let mut object = Object::typed(target, "ack");
-            object.reference(Some(reference));
-            if let Some(channel) = channel {
-                object.text("channel", channel);
-            }
-            if let Some(position) = position {
-                object.position(position);
-            }
-            if lost.is_some() {
-                object.lost(lost);
-            }
-            object.close();
-        }
-        Event::Error { reference, code, message } => {
-            let mut object = Object::typed(target, "error");
-            object.reference(reference);
-            object.text("code", code);
-            object.text("message", message);
-            object.close();
-        }
-        _ => {}
-    }
 }
 
 /// `members` is always there; who is alone in it is told beside it too.

@@ -251,7 +251,7 @@ mod tests {
             let (channel, members) = ("/", &*vec![member; count]);
             check(&mut random, &Event::Joined { channel, members });
             check(&mut random, &Event::Left { channel, members });
-            check(&mut random, &Event::Members { channel, count, members: None, reference: None });
+            check(&mut random, &Event::Members { channel, count, members: None });
         }
     }
 

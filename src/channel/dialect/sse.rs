@@ -19,7 +19,7 @@ pub fn opening(target: &mut Vec<u8>, retry_ms: u32, position: Option<Position>) 
     target.push(b'\n');
 }
 
-/// One block; nothing for answers to commands, which nobody can send here.
+/// One block; nothing for a welcome: what it says is in the head of the stream.
 pub(super) fn encode(event: &Event<'_>, target: &mut Vec<u8>) {
     let mut object = Vec::new();
     if has_object(event) {
@@ -34,7 +34,7 @@ pub(super) fn has_object(event: &Event<'_>) -> bool {
         Event::Message { entry, .. } | Event::Direct { entry } => entry.kind == Kind::Binary,
         Event::Joined { .. } | Event::Left { .. } | Event::Rejoined { .. } => true,
         Event::Lost { .. } | Event::Members { .. } => true,
-        Event::Welcome { .. } | Event::Ack { .. } | Event::Error { .. } | Event::Heartbeat => false,
+        Event::Welcome { .. } | Event::Heartbeat => false,
     }
 }
 
@@ -49,7 +49,7 @@ pub(super) fn encode_with(event: &Event<'_>, object: &[u8], target: &mut Vec<u8>
         Event::Lost { position, .. } => write_object(target, "lost", Some(position), object),
         Event::Members { .. } => write_object(target, "members", None, object),
         Event::Heartbeat => target.extend_from_slice(b":\n\n"),
-        Event::Welcome { .. } | Event::Ack { .. } | Event::Error { .. } => {}
+        Event::Welcome { .. } => {}
     }
 }
 

@@ -4,9 +4,8 @@ use core::fmt::Write as _;
 
 use super::{Refusal, Request, Response, Status};
 
-/// The tag of a representation that is the same as long as these two are: the channel's position, and whatever else
-/// of the request and of the log decides what is answered. Two pairs that differ have tags that differ as long as
-/// positions hold no `-`.
+/// The tag of a representation that is the same as long as these two are: a position, and whatever else decides what is
+/// answered. Two pairs that differ have tags that differ as long as positions hold no `-`.
 pub fn etag_of(position: &str, extra: &str) -> String {
     let mut tag = String::from("\"");
     push_opaque(&mut tag, position);
@@ -95,12 +94,12 @@ fn lists(list: &[u8], ours: &[u8], strong: bool) -> bool {
 impl Response {
     /// The answer where [`Precondition::Failed`].
     pub fn precondition_failed() -> Response {
-        let detail = "The channel is not as If-Match or If-None-Match say; look again with GET.";
+        let detail = "It is not as If-Match or If-None-Match say; look again with GET.";
         Response::problem(&Refusal::new(Status::PRECONDITION_FAILED, "precondition_failed", detail))
     }
 
-    /// 304 with this tag, if it is not empty, and no body. Whatever of `Cache-Control`, `Slotcast-Position` and the like the whole answer
-    /// would carry belongs to this one too (RFC 9110 §15.4.5).
+    /// 304 with this tag, if it is not empty, and no body. Whatever of `Cache-Control` and the like the whole answer would
+    /// carry belongs to this one too (RFC 9110 §15.4.5).
     pub fn not_modified(etag: &str) -> Response {
         let response = Response::new(Status::NOT_MODIFIED);
         if etag.is_empty() { response } else { response.with_header("ETag", etag.to_owned()) }

@@ -6,42 +6,38 @@
 //! [`Request::parse`], by [`framing()`] or by the [`BodyReader`] the connection has to be closed: nobody knows where the
 //! next request would begin.
 //!
-//! What a request asks for is read by [`representation`], [`start()`], [`wait`], [`is_unmodified`],
-//! [`precondition`] and [`answer_options`].
+//! What a request would rather have is read by [`preferred`], what its peer has already by [`is_unmodified`] and
+//! [`precondition`].
 
+mod accept;
 mod authority;
 mod body;
 #[cfg(test)]
 mod body_tests;
-mod cors;
 mod date;
 mod etag;
 mod framing;
-mod negotiate;
 mod refusal;
 mod request;
 mod response;
 mod scan;
-mod start;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use accept::preferred;
+use accept::prefers_html;
 pub(crate) use authority::default_port;
 pub use authority::{Authority, Host};
 pub use body::BodyReader;
-pub use cors::{answer_options, unmet_preflight};
 pub use date::HttpDate;
 pub use etag::{Precondition, etag_of, is_unmodified, precondition};
 pub use framing::{Framing, framing};
-use negotiate::prefers_html;
-pub use negotiate::{Representation, representation};
 pub use refusal::{Refusal, Status};
 pub use request::Request;
 pub use response::Response;
 pub use scan::HeadScan;
-pub use start::{MAX_WAIT, Start, start, wait};
 
-/// The methods that work on a channel, as `Allow` names them.
+/// The methods that a server like this one answers, as `Allow` names them.
 pub const METHODS: &str = "GET, HEAD, POST, PUT, OPTIONS";
 
 /// What a request head may measure whatever `max_head` says, in bytes: positions inside a [`Request`] are 16 bits wide.

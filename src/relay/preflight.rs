@@ -1,6 +1,7 @@
-//! What browsers are told about other origins (Fetch §3.2), and OPTIONS.
+//! OPTIONS, and what browsers ask so before they let a page of another origin send something (Fetch §3.2).
+//! Which origins may is judged before, and what their pages may read is in `broker::cors`.
 
-use super::{Request, Response, Status, is_token};
+use crate::proto::http::{Request, Response, Status, is_token};
 use crate::proto::text::escape_for_log;
 
 /// What a page of another origin may send if its browser does not say what it wants to.
@@ -9,14 +10,11 @@ const ALLOWED_HEADERS: &str = "Authorization, Content-Type, Last-Event-ID, Prefe
 /// The most bytes of `Access-Control-Request-Headers` that are repeated to it.
 pub const MAX_ASKED: usize = 1024;
 
-/// What a page of another origin may read besides what it always may.
-const EXPOSED_HEADERS: &str = "Slotcast-Position, Slotcast-Lost, ETag, Retry-After";
-
 /// How long a browser may remember a preflight, in seconds: two hours, which is the most that Chromium does.
 const MAX_AGE: &str = "7200";
 
-/// The answer to OPTIONS where these methods work: to a preflight what it asks about, to others the methods. Whether the
-/// origin is allowed at all was judged before, and [`Response::with_cors`] says so.
+/// The answer to OPTIONS where these methods work: to a preflight what it asks about, to others the methods.
+/// Whether the origin is allowed at all was judged before, and the broker says so in whatever it answers.
 ///
 /// A page may send whatever fields it likes: it may not send credentials, so that it can do no more than any program.
 pub fn answer_options(request: &Request, methods: &'static str) -> Response {
@@ -41,8 +39,8 @@ fn asked_headers(request: &Request) -> Option<String> {
     good.then(|| names.iter().map(|name| String::from_utf8_lossy(name)).collect::<Vec<_>>().join(", "))
 }
 
-/// Why a browser will take the answer to this preflight for a no, where these methods work: scripts are not told, so the log
-/// is, and how to mend it. None if it will not, or it is no preflight.
+/// Why a browser will take the answer to this preflight for a no, where these methods work: scripts are not
+/// told, so the log is, and how to mend it. None if it will not, or it is no preflight.
 pub fn unmet_preflight(request: &Request, methods: &str) -> Option<String> {
     let method = request.header("access-control-request-method").filter(|_| request.method() == "OPTIONS")?;
     if !methods.split(", ").any(|known| known.as_bytes() == method) {
@@ -53,17 +51,6 @@ pub fn unmet_preflight(request: &Request, methods: &str) -> Option<String> {
     (asks && asked_headers(request).is_none()).then(|| {
         format!("a page asks for fields that are no names, or more than {MAX_ASKED} bytes of them; have it send fewer")
     })
-}
-
-impl Response {
-    /// Lets pages of this origin read the answer: what
-    /// [`OriginRules::cors_origin`](crate::proto::origin::OriginRules::cors_origin) says of the request. `None` changes
-    /// nothing. Credentials are never allowed: cookies mean nothing here.
-    pub fn with_cors(self, origin: Option<String>) -> Response {
-        let Some(origin) = origin else { return self };
-        self.with_header("Access-Control-Allow-Origin", origin)
-            .with_header("Access-Control-Expose-Headers", EXPOSED_HEADERS)
-    }
 }
 
 #[cfg(test)]

@@ -1,60 +1,51 @@
-//! Where a follower begins, and how long it waits.
+//! From where on a request wants to follow a channel, and how long it waits.
 
-use core::str::FromStr;
-use core::time::Duration;
+use std::time::Duration;
 
-use super::{Refusal, Request, split_outside_quotes};
+use crate::channel::log::From;
+use crate::channel::position::Position;
+use crate::proto::http::{Refusal, Request, split_outside_quotes};
 use crate::proto::target::bad_parameter;
 
 /// The longest that a request waits for a message, whatever it asks for.
 pub const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// Where a follower wants to begin. `P` is the type of positions, which this floor does not know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start<P> {
-    /// Nothing was said: it depends on the representation.
-    Unspecified,
-    /// Behind this position.
-    Position(P),
-    /// With all that is kept.
-    All,
-    /// With so many of the newest messages.
-    Last(u64),
-    /// Behind a position that we cannot have told: everything kept follows, and what is lost is unknown.
-    UnknownEpoch,
-}
-
-/// What the request says; the first of these that is there counts: the header `Last-Event-ID`, the parameters
-/// `lastEventID`, `since` and `last`. The others are not looked at, so that an `EventSource` can resume under
-/// whatever URL it was opened with.
+/// From where on the request wants to follow; `None` if it does not say, and then that depends on how it follows.
 ///
-/// `lastEventID` stands in for the header where a script cannot set one, and is judged like it: one that is no position
-/// is of an unknown epoch, since an `EventSource` does not come back from an error. Empty ones are as good as none.
-/// Libraries spell it in other ways, too: case, dashes and underscores make no difference. They append it to the URL that
-/// they were opened with, which may have one already: so the last one counts.
+/// The first of these that is there counts: the header `Last-Event-ID`, the parameters `lastEventID`, `since`
+/// and `last`. The others are not looked at, so that an `EventSource` can resume under whatever URL it was
+/// opened with.
+///
+/// `lastEventID` stands in for the header where a script cannot set one, and is judged like it: one that is no
+/// position is of an unknown epoch, since an `EventSource` does not come back from an error. Empty ones are as
+/// good as none. Libraries spell it in other ways, too: case, dashes and underscores make no difference. They
+/// append it to the URL that they were opened with, which may have one already: so the last one counts.
 ///
 /// # Errors
 /// 400 `bad_parameter` for a `since` that is neither a position nor `all`, and for a `last` that is no number.
-pub fn start<P: FromStr>(request: &Request) -> Result<Start<P>, Refusal> {
+pub fn from(request: &Request) -> Result<Option<From>, Refusal> {
     let query = request.query();
     let header = request.header("last-event-id").filter(|id| !id.is_empty());
     if let Some(id) = header {
-        return Ok(resume(str::from_utf8(id).ok()));
+        return Ok(Some(resume(str::from_utf8(id).ok())));
     }
     if let Some(id) = query.last_where(is_last_event_id) {
-        return Ok(resume(id.ok().as_deref()));
+        return Ok(Some(resume(id.ok().as_deref())));
     }
     if let Some(since) = query.get("since")? {
         return match &*since {
-            "all" => Ok(Start::All),
-            text => text.parse().map(Start::Position).map_err(|_| bad_parameter("since", "a position, or all")),
+            "all" => Ok(Some(From::All)),
+            text => {
+                let position = text.parse().map_err(|_| bad_parameter("since", "a position, or all"))?;
+                Ok(Some(From::Position(position)))
+            }
         };
     }
-    let Some(last) = query.get("last")? else { return Ok(Start::Unspecified) };
+    let Some(last) = query.get("last")? else { return Ok(None) };
     // `parse` alone would accept a plus sign.
     let digits = Some(&*last).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     let count = digits.and_then(|text| text.parse().ok());
-    count.map(Start::Last).ok_or_else(|| bad_parameter("last", "a number of messages"))
+    count.map(|count| Some(From::Last(count))).ok_or_else(|| bad_parameter("last", "a number of messages"))
 }
 
 /// Whether a parameter is `lastEventID`, however it is spelt.
@@ -63,8 +54,9 @@ fn is_last_event_id(name: &str) -> bool {
     letters.map(|byte| byte.to_ascii_lowercase()).eq(*b"lasteventid")
 }
 
-fn resume<P: FromStr>(id: Option<&str>) -> Start<P> {
-    id.and_then(|id| id.parse().ok()).map_or(Start::UnknownEpoch, Start::Position)
+/// After a position; after one that we cannot have told everything kept follows, and what is lost is unknown.
+fn resume(id: Option<&str>) -> From {
+    From::Position(id.and_then(|id| id.parse().ok()).unwrap_or(Position::UNKNOWN))
 }
 
 /// How long the request wants to wait for a message if there is none: the parameter `wait` in seconds, decimals
@@ -104,7 +96,7 @@ fn seconds(text: &[u8], decimals: bool) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use super::Start::{All, Last, Position, UnknownEpoch, Unspecified};
+    use super::From::{All, Last};
     use super::*;
     use crate::proto::http::tests::request;
 
@@ -112,52 +104,53 @@ mod tests {
         request(&format!("GET /chat?{query} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"))
     }
 
-    /// Positions are numbers here; what they look like is not this floor's business.
     #[test]
     fn the_first_that_is_there_counts() {
+        let at = |offset: u64| From::Position(format!("k3f9a2c1.{offset}").parse().unwrap());
+        let unknown = From::Position(Position::UNKNOWN);
         for (query, fields, expected) in [
-            ("", "", Unspecified),
-            ("x=1", "", Unspecified),
-            ("since=7", "", Position(7)),
-            ("since=%37", "", Position(7)),
-            ("since=all", "", All),
-            ("last=3", "", Last(3)),
-            ("last=0", "", Last(0)),
-            ("last=18446744073709551615", "", Last(u64::MAX)),
-            ("last=3&since=7", "", Position(7)),
-            ("last=bad&since=7", "", Position(7)),
-            ("lastEventID=9&since=7&last=3", "", Position(9)),
-            ("lastEventID=bad&since=7", "", UnknownEpoch),
-            ("lastEventID=%zz&since=7", "", UnknownEpoch),
-            ("lastEventID=&since=7", "", Position(7)),
-            ("lastEventID", "", Unspecified),
+            ("", "", None),
+            ("x=1", "", None),
+            ("since=k3f9a2c1.7", "", Some(at(7))),
+            ("since=k3f9a2c1%2E%37", "", Some(at(7))),
+            ("since=all", "", Some(All)),
+            ("last=3", "", Some(Last(3))),
+            ("last=0", "", Some(Last(0))),
+            ("last=18446744073709551615", "", Some(Last(u64::MAX))),
+            ("last=3&since=k3f9a2c1.7", "", Some(at(7))),
+            ("last=bad&since=k3f9a2c1.7", "", Some(at(7))),
+            ("lastEventID=k3f9a2c1.9&since=k3f9a2c1.7&last=3", "", Some(at(9))),
+            ("lastEventID=bad&since=k3f9a2c1.7", "", Some(unknown)),
+            ("lastEventID=%zz&since=k3f9a2c1.7", "", Some(unknown)),
+            ("lastEventID=&since=k3f9a2c1.7", "", Some(at(7))),
+            ("lastEventID", "", None),
             // event-source-polyfill, what is as long as the header, and others
-            ("lastEventId=9&since=7", "", Position(9)),
-            ("Last-Event-ID=9&since=7", "", Position(9)),
-            ("last_event_id=9&since=7", "", Position(9)),
-            ("LASTEVENTID=9", "", Position(9)),
-            ("last%2DEvent%2dId=%39", "", Position(9)),
-            ("last-event-id=bad&since=7", "", UnknownEpoch),
-            ("lastEventIds=9&xlastEventId=9&lastEvent=9", "", Unspecified),
+            ("lastEventId=k3f9a2c1.9&since=k3f9a2c1.7", "", Some(at(9))),
+            ("Last-Event-ID=k3f9a2c1.9&since=k3f9a2c1.7", "", Some(at(9))),
+            ("last_event_id=k3f9a2c1.9&since=k3f9a2c1.7", "", Some(at(9))),
+            ("LASTEVENTID=k3f9a2c1.9", "", Some(at(9))),
+            ("last%2DEvent%2dId=k3f9a2c1.%39", "", Some(at(9))),
+            ("last-event-id=bad&since=k3f9a2c1.7", "", Some(unknown)),
+            ("lastEventIds=k3f9a2c1.9&xlastEventId=k3f9a2c1.9&lastEvent=k3f9a2c1.9", "", None),
             // appended to what a page had in its URL already
-            ("lastEventID=9&lastEventId=11", "", Position(11)),
-            ("lastEventId=9&token=x&lastEventId=11", "", Position(11)),
-            ("lastEventID=9&lastEventId=", "", Position(9)),
-            ("lastEventId=9", "Last-Event-ID: 11\r\n", Position(11)),
-            ("lastEventID=9&since=bad", "Last-Event-ID: 11\r\n", Position(11)),
-            ("since=all", "last-event-id: \t11 \r\n", Position(11)),
-            ("since=7", "Last-Event-ID: bad\r\n", UnknownEpoch),
-            ("since=7", "Last-Event-ID: all\r\n", UnknownEpoch),
-            ("since=7", "Last-Event-ID:\r\n", Position(7)),
-            ("", "Last-Event-ID: 1\r\nLast-Event-ID: 2\r\n", Position(1)),
+            ("lastEventID=k3f9a2c1.9&lastEventId=k3f9a2c1.11", "", Some(at(11))),
+            ("lastEventId=k3f9a2c1.9&token=x&lastEventId=k3f9a2c1.11", "", Some(at(11))),
+            ("lastEventID=k3f9a2c1.9&lastEventId=", "", Some(at(9))),
+            ("lastEventId=k3f9a2c1.9", "Last-Event-ID: k3f9a2c1.11\r\n", Some(at(11))),
+            ("lastEventID=k3f9a2c1.9&since=bad", "Last-Event-ID: k3f9a2c1.11\r\n", Some(at(11))),
+            ("since=all", "last-event-id: \tk3f9a2c1.11 \r\n", Some(at(11))),
+            ("since=k3f9a2c1.7", "Last-Event-ID: bad\r\n", Some(unknown)),
+            ("since=k3f9a2c1.7", "Last-Event-ID: all\r\n", Some(unknown)),
+            ("since=k3f9a2c1.7", "Last-Event-ID:\r\n", Some(at(7))),
+            ("", "Last-Event-ID: k3f9a2c1.1\r\nLast-Event-ID: k3f9a2c1.2\r\n", Some(at(1))),
         ] {
-            assert_eq!(start::<u8>(&asked(query, fields)), Ok(expected), "{query} {fields}");
+            assert_eq!(from(&asked(query, fields)), Ok(expected), "{query} {fields}");
         }
         for query in [
             "since",
             "since=",
             "since=ALL",
-            "since=256",
+            "since=k3f9a2c1",
             "since=%zz",
             "last",
             "last=",
@@ -167,12 +160,12 @@ mod tests {
             "last=all",
             "last=18446744073709551616",
         ] {
-            let refusal = start::<u8>(&asked(query, "")).unwrap_err();
+            let refusal = from(&asked(query, "")).unwrap_err();
             assert_eq!((refusal.status.0, refusal.code), (400, "bad_parameter"), "{query}");
         }
         let latin1 = b"GET / HTTP/1.1\r\nHost: a\r\nLast-Event-ID: \xff\r\n\r\n";
         let latin1 = Request::parse(latin1, &crate::limits::Limits::default()).unwrap();
-        assert_eq!(start::<u8>(&latin1), Ok(UnknownEpoch));
+        assert_eq!(from(&latin1), Ok(Some(unknown)));
     }
 
     /// RFC 7240 §2 and §4.3

@@ -1,9 +1,9 @@
-//! Which representation of a channel a request asks for (RFC 9110 §12.5.1).
+//! In which forms a channel is told to anyone who asks for it by GET.
 
-use super::{Refusal, Request, Status, split_outside_quotes};
+use crate::proto::http::{Refusal, Request, Status, preferred};
 use crate::proto::target::bad_parameter;
 
-/// How a channel is told to who asks for it by GET.
+/// How a channel is told to anyone who asks for it by GET.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Representation {
     /// One JSON document: poll and long poll.
@@ -17,33 +17,20 @@ pub enum Representation {
 }
 
 /// What `Accept` can choose between, by type and subtype; at the same weight the first wins.
-const CANDIDATES: [(Representation, &str, &str); 4] = [
+const WITH_PAGE: [(Representation, &str, &str); 4] = [
     (Representation::Page, "text", "html"),
     (Representation::Sse, "text", "event-stream"),
     (Representation::Ndjson, "application", "x-ndjson"),
     (Representation::Json, "application", "json"),
 ];
 
-/// A weight of 1, in thousandths.
-const WHOLE: u16 = 1000;
+const WITHOUT_PAGE: [(Representation, &str, &str); 3] = [WITH_PAGE[1], WITH_PAGE[2], WITH_PAGE[3]];
 
-/// How closely a media range names a representation, the closest last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Specificity {
-    Anything,
-    AnySubtype,
-    /// With parameters, which ours does not have.
-    Parameters,
-    Exact,
-}
-
-/// What the request asks for: `?format=` if it is there, else what `Accept` gives the greatest weight.
+/// What the request asks for: `?format=` if it is there, else what `Accept` gives the greatest weight, as
+/// [`preferred`] reads it.
 ///
-/// For each representation the most specific range that matches counts. The page and the streams have to be named:
-/// wildcards stand for JSON alone, since who accepts anything did not ask for an answer that never ends. Where nothing
-/// that we have is named it is JSON too, also if other types are. A weight of 0 excludes; one that cannot be read
-/// counts as if it were not there, which is 1. `page_allowed` says whether there is a page; if not, naming it is naming
-/// nothing.
+/// The page and the streams have to be named: a request that accepts anything did not ask for an answer that
+/// never ends. `page_allowed` says whether there is a page; if not, naming it is naming nothing.
 ///
 /// # Errors
 /// 400 `bad_parameter` for another `?format=`; 406 `not_acceptable` if JSON is excluded and nothing else is named.
@@ -58,107 +45,15 @@ pub fn representation(request: &Request, page_allowed: bool) -> Result<Represent
             _ => Err(bad_parameter("format", "json, sse or ndjson")),
         };
     }
-    let mut weights = [None; CANDIDATES.len()];
-    for range in request.headers("accept").flat_map(|value| split_outside_quotes(value, b',')) {
-        let Some(range) = Range::parse(range) else { continue };
-        for (weight, candidate) in weights.iter_mut().zip(CANDIDATES) {
-            // A later range of the same specificity counts only if it weighs more.
-            *weight = (*weight).max(range.matches(candidate).map(|specificity| (specificity, range.weight)));
-        }
-    }
-    let mut best = None;
-    let mut json_excluded = false;
-    for (weight, (candidate, ..)) in weights.into_iter().zip(CANDIDATES) {
-        let Some((_, weight)) = weight.filter(|_| page_allowed || candidate != Representation::Page) else { continue };
-        json_excluded |= candidate == Representation::Json && weight == 0;
-        if weight > best.map_or(0, |(most, _)| most) {
-            best = Some((weight, candidate));
-        }
-    }
-    match best {
-        Some((_, candidate)) => Ok(candidate),
-        None if json_excluded => Err(Refusal::new(
-            Status::NOT_ACCEPTABLE,
-            "not_acceptable",
-            "Accept application/json, text/event-stream or application/x-ndjson here.",
-        )),
-        None => Ok(Representation::Json),
-    }
-}
-
-/// Whether of all that the request names HTML comes first: the range of the greatest weight, and of several the first.
-pub(super) fn prefers_html(request: &Request) -> bool {
-    let mut first: Option<Range<'_>> = None;
-    for range in request.headers("accept").flat_map(|value| split_outside_quotes(value, b',')) {
-        let Some(range) = Range::parse(range) else { continue };
-        if range.weight > first.as_ref().map_or(0, |first| first.weight) {
-            first = Some(range);
-        }
-    }
-    first.is_some_and(|it| it.kind.eq_ignore_ascii_case(b"text") && it.subtype.eq_ignore_ascii_case(b"html"))
-}
-
-/// A media range with its weight.
-struct Range<'a> {
-    kind: &'a [u8],
-    subtype: &'a [u8],
-    parameters: bool,
-    weight: u16,
-}
-
-impl<'a> Range<'a> {
-    /// `None` for what is none, such as an empty member.
-    fn parse(text: &'a [u8]) -> Option<Range<'a>> {
-        let mut parts = split_outside_quotes(text, b';');
-        let range = parts.next()?;
-        let (kind, subtype) = match range.iter().position(|&byte| byte == b'/') {
-            Some(slash) => (range.get(..slash)?, range.get(slash + 1..)?),
-            // What Java's own HTTP library sends.
-            None if range == b"*" => (range, range),
-            None => return None,
-        };
-        let mut read = Range { kind, subtype, parameters: false, weight: WHOLE };
-        for part in parts.filter(|part| !part.is_empty()) {
-            match part.split_at_checked(2) {
-                Some((b"q=" | b"Q=", value)) => read.weight = weight(value).unwrap_or(WHOLE),
-                _ => read.parameters |= !part.eq_ignore_ascii_case(b"charset=utf-8"),
-            }
-        }
-        Some(read)
-    }
-
-    fn matches(&self, (candidate, kind, subtype): (Representation, &str, &str)) -> Option<Specificity> {
-        let by_wildcard = candidate == Representation::Json;
-        if self.kind == b"*" {
-            return (self.subtype == b"*" && by_wildcard).then_some(Specificity::Anything);
-        }
-        if !self.kind.eq_ignore_ascii_case(kind.as_bytes()) {
-            return None;
-        }
-        if self.subtype == b"*" {
-            return by_wildcard.then_some(Specificity::AnySubtype);
-        }
-        let exact = if self.parameters { Specificity::Parameters } else { Specificity::Exact };
-        self.subtype.eq_ignore_ascii_case(subtype.as_bytes()).then_some(exact)
-    }
-}
-
-/// RFC 9110 §12.4.2, in thousandths. More than three decimals are cut, and `.5` is read, since both are sent.
-fn weight(text: &[u8]) -> Option<u16> {
-    let (whole, decimals) = match text.iter().position(|&byte| byte == b'.') {
-        Some(dot) => (text.get(..dot)?, text.get(dot + 1..)?),
-        None => (text, &b""[..]),
+    let preferred = if page_allowed {
+        preferred(request, &WITH_PAGE, Representation::Json)
+    } else {
+        preferred(request, &WITHOUT_PAGE, Representation::Json)
     };
-    if !decimals.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let value = decimals.iter().chain(b"000").take(3).fold(0, |value, digit| value * 10 + u16::from(digit - b'0'));
-    match whole {
-        b"1" if value == 0 => Some(WHOLE),
-        b"0" => Some(value),
-        b"" if !decimals.is_empty() => Some(value),
-        _ => None,
-    }
+    preferred.ok_or_else(|| {
+        let detail = "Accept application/json, text/event-stream or application/x-ndjson here.";
+        Refusal::new(Status::NOT_ACCEPTABLE, "not_acceptable", detail)
+    })
 }
 
 #[cfg(test)]

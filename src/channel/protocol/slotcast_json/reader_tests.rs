@@ -1,8 +1,10 @@
 //! Commands: what is understood, what is refused and with which code, and that nothing panics.
 
-use super::command::*;
+use super::reader::*;
 use crate::channel::log::From;
 use crate::channel::name::ChannelName;
+use crate::channel::protocol::Reference;
+use crate::channel::protocol::command::{Command, CommandError};
 use crate::proto::message::Message;
 use crate::proto::testing::Random;
 
@@ -14,15 +16,15 @@ fn publish(message: Message) -> Command {
     Command::Publish { channel: chat(), message }
 }
 
-fn code(text: &str) -> (Option<Ref>, &'static str) {
+fn code(text: &str) -> (Option<Reference>, &'static str) {
     match parse(text) {
         Ok(read) => panic!("{text}: {read:?}"),
         Err((reference, error)) => (reference, error.code),
     }
 }
 
-fn text_ref(text: &str) -> Option<Ref> {
-    Some(Ref::Text(text.into()))
+fn text_ref(text: &str) -> Option<Reference> {
+    Some(text_reference(text))
 }
 
 /// SURFACE §3, the commands
@@ -68,9 +70,9 @@ fn refs_are_echoed_unchanged_or_refused() {
         (r#""a\"\\\n""#, Ok(text_ref("a\"\\\n"))),
         (&format!("{longest:?}"), Ok(text_ref(&longest))),
         (&format!("\"{longest}a\""), Err("bad_ref")),
-        ("0", Ok(Some(Ref::Number(0)))),
-        ("-1", Ok(Some(Ref::Number(-1)))),
-        ("9007199254740991", Ok(Some(Ref::Number(9_007_199_254_740_991)))),
+        ("0", Ok(Some(number_reference(0)))),
+        ("-1", Ok(Some(number_reference(-1)))),
+        ("9007199254740991", Ok(Some(number_reference(9_007_199_254_740_991)))),
         ("9007199254740992", Err("bad_ref")),
         ("-9007199254740992", Err("bad_ref")),
         ("-9223372036854775808", Err("bad_ref")),
@@ -195,7 +197,7 @@ fn depth_that_nobody_looks_at_is_no_bomb() {
 
 #[test]
 fn every_error_is_documented_and_says_what_to_do() {
-    let page = include_str!("../../../docs/dialect.md");
+    let page = include_str!("../../../../docs/dialect.md");
     for CommandError { code, message } in CommandError::ALL {
         assert!(code.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'), "{code}");
         assert!(message.ends_with('.') && !message.contains('\n'), "{code}");

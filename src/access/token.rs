@@ -1,17 +1,10 @@
-//! The publish token: whoever publishes, by whatever door, needs it; whoever only listens does not.
+//! The publish token: anyone who publishes, by whatever door, needs it; those who only listen do not.
 
 use std::fmt;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use log::Level;
-
-use super::{Door, Intent, Relay};
-use crate::access::Grants;
-use crate::channel::dialect::command::CommandError;
-use crate::proto::http::{Refusal, Request, Response, Status};
-use crate::proto::text::escape_for_log;
-use crate::server::Server;
+use crate::proto::http::Request;
 
 /// The longest token, in bytes: it has to fit into a request's target.
 pub const MAX_TOKEN: usize = 1024;
@@ -22,7 +15,7 @@ pub struct PublishToken(Arc<[u8]>);
 
 /// Whether a request shows a token.
 #[derive(Debug, PartialEq, Eq)]
-enum Shown {
+pub(super) enum Shown {
     Nothing,
     Another,
     Ours,
@@ -51,7 +44,7 @@ impl PublishToken {
 
     /// `Authorization: Bearer TOKEN` (RFC 6750 §2.1) or `?token=TOKEN`; either is enough. Another scheme of
     /// `Authorization` is the business of a proxy in front.
-    fn shown_in(&self, request: &Request) -> Shown {
+    pub(super) fn shown_in(&self, request: &Request) -> Shown {
         let bearers = request.headers("authorization").filter_map(|value| {
             let (scheme, token) = value.split_at_checked(7)?;
             scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
@@ -75,55 +68,10 @@ impl fmt::Debug for PublishToken {
     }
 }
 
-impl Relay {
-    /// Turns an intent that the token does not allow into its refusal.
-    pub(super) fn authorize(&self, server: &mut Server, intent: Intent) -> Intent {
-        let Some(token) = &self.publish_token else { return intent };
-        let may_publish = |id| server.grants(id).may_publish();
-        match intent {
-            Intent::Join { handshake, .. } if token.shown_in(handshake.request()) == Shown::Another => {
-                Intent::Refuse(handshake, unauthorized())
-            }
-            Intent::Publish { door: Door::Http(exchange), .. } if token.shown_in(exchange.request()) != Shown::Ours => {
-                let refusal = unauthorized();
-                server.complain(Level::Warn, || {
-                    let path = escape_for_log(exchange.path().as_bytes());
-                    format!("refused {} {path} from {}: {refusal}", exchange.request().method(), exchange.peer())
-                });
-                Intent::Answer(exchange, Response::problem(&refusal))
-            }
-            Intent::Publish { door: Door::WebSocket(id), .. } if !may_publish(id) => Intent::Expel(id),
-            Intent::Publish { door: Door::Command(id, reference), .. } | Intent::Send { id, reference, .. }
-                if !may_publish(id) =>
-            {
-                Intent::Reject { id, reference, error: CommandError::UNAUTHORIZED }
-            }
-            intent => intent,
-        }
-    }
-
-    /// Why a WebSocket with this request would not be let in, as far as it is the token's fault.
-    pub(super) fn refuses_to_join(&self, request: &Request) -> Option<Refusal> {
-        let token = self.publish_token.as_ref()?;
-        (token.shown_in(request) == Shown::Another).then(unauthorized)
-    }
-
-    /// What the connection of a handshake may do.
-    pub(super) fn grants_for(&self, request: &Request) -> Grants {
-        let may_publish = self.publish_token.as_ref().is_none_or(|token| token.shown_in(request) == Shown::Ours);
-        if may_publish { Grants::publishing() } else { Grants::default() }
-    }
-}
-
-/// The same whether there was none or another: nothing is to be learned from it.
-fn unauthorized() -> Refusal {
-    let detail = "Show the broker's publish token: Authorization: Bearer TOKEN, or ?token=TOKEN.";
-    Refusal::new(Status::UNAUTHORIZED, "unauthorized", detail).with_header("WWW-Authenticate", "Bearer")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Rules;
     use crate::limits::Limits;
 
     #[test]
@@ -135,7 +83,7 @@ mod tests {
             let said = PublishToken::new(bad).unwrap_err();
             assert!(said.contains("1 to 1024") && (bad.len() < 2 || !said.contains(bad)), "{said}");
         }
-        let shown = format!("{:?}", Relay::default().publish_token(PublishToken::new("hush").ok()));
+        let shown = format!("{:?}", Rules::publish_token(PublishToken::new("hush").ok()));
         assert!(shown.contains("PublishToken(…)") && !shown.contains("hush"), "{shown}");
     }
 

@@ -1,0 +1,99 @@
+//! What clients of any protocol can want, and what they are told if they do not get it.
+
+use std::borrow::Cow;
+
+use super::Reference;
+use crate::channel::log::From;
+use crate::channel::member_id::MemberId;
+use crate::channel::name::ChannelName;
+use crate::proto::message::Message;
+
+/// What a client wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Command {
+    /// To publish a message.
+    Publish {
+        /// Where.
+        channel: ChannelName,
+        /// What.
+        message: Message,
+    },
+    /// To get what is published in a channel.
+    Subscribe {
+        /// Which.
+        channel: ChannelName,
+        /// From where on.
+        from: From,
+    },
+    /// To get it no more.
+    Unsubscribe {
+        /// Which channel.
+        channel: ChannelName,
+    },
+    /// To know who is in a channel.
+    Members {
+        /// Which.
+        channel: ChannelName,
+    },
+    /// To send a message to one connection.
+    Send {
+        /// To whom.
+        to: MemberId,
+        /// What.
+        message: Message,
+    },
+}
+
+/// Why a command is not carried out. Nothing in it comes from the peer but a character's number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandError {
+    /// A stable name.
+    pub code: &'static str,
+    /// A sentence that says what to do.
+    pub message: Cow<'static, str>,
+}
+
+/// What a message comes to: what its command is named by, as far as that could be read, and the command or what
+/// is wrong with it.
+pub type Read = Result<(Option<Reference>, Command), (Option<Reference>, CommandError)>;
+
+macro_rules! errors {
+    ($($name:ident $code:literal $message:literal)*) => {
+        impl CommandError {
+            $(#[doc = concat!("`", $code, "`: ", $message)]
+            pub const $name: CommandError = CommandError { code: $code, message: Cow::Borrowed($message) };)*
+
+            /// Every error that has a code of its own; a channel's name adds those of `NameError`.
+            pub const ALL: &'static [CommandError] = &[$(CommandError::$name),*];
+        }
+    };
+}
+
+errors! {
+    BINARY_FRAME "binary_frame" "Commands are text frames; put binary data into data_base64."
+    MALFORMED "malformed" "A command is one JSON object, like {\"type\":\"publish\",\"channel\":\"/chat\",\"data\":\"hi\"}."
+    DUPLICATE_FIELD "duplicate_field" "A field of a command must be given once."
+    BAD_REF "bad_ref" "A ref is a string of at most 64 bytes or an integer below 2^53."
+    MISSING_TYPE "missing_type" "A command needs a type: publish, subscribe, unsubscribe, members or send."
+    UNKNOWN_TYPE "unknown_type" "The types of commands are publish, subscribe, unsubscribe, members and send."
+    MISSING_CHANNEL "missing_channel" "This command needs a channel, like \"/chat\"."
+    BAD_CHANNEL "bad_channel" "A channel is a string, like \"/chat\"."
+    MISSING_DATA "missing_data" "This command needs data or data_base64."
+    AMBIGUOUS_DATA "ambiguous_data" "Give either data or data_base64."
+    BAD_DATA "bad_data" "data is a string; put JSON into it as text, and binary data into data_base64."
+    BAD_BASE64 "bad_base64" "data_base64 is a string in the standard base64 alphabet."
+    BAD_SINCE "bad_since" "since is a position as the broker told it, or \"all\"."
+    BAD_LAST "bad_last" "last is a number of messages."
+    AMBIGUOUS_START "ambiguous_start" "Give either since or last."
+    MISSING_TO "missing_to" "This command needs to, the id of a connection."
+    BAD_TO "bad_to" "to is the id of a connection as the broker told it."
+    MESSAGE_TOO_BIG "message_too_big" "Send a message that is no longer than the broker's --max-message."
+    TOO_MANY_CHANNELS "too_many_channels" "The broker has as many channels as it may have; try again later."
+    TOO_MANY_SUBSCRIPTIONS "too_many_subscriptions" "Unsubscribe from another channel first; see --max-channels-per-connection."
+    ALREADY_SUBSCRIBED "already_subscribed" "You get this channel already; unsubscribe first to start elsewhere."
+    NOT_SUBSCRIBED "not_subscribed" "You do not get this channel."
+    UNAUTHORIZED "unauthorized" "Show the broker's publish token as you connect: ?token=TOKEN, or Authorization: Bearer TOKEN."
+    SINGLE_CHANNEL "single_channel" "Here a connection stays in the channel of its URL; open another for another channel."
+    UNKNOWN_RECEIVER "unknown_receiver" "Send only to one who is in a channel with you now."
+}
