@@ -28,9 +28,9 @@ impl Timers {
 
     /// Adjusts what a connection counts for in the inbound budget, and whether a message's deadline holds. To be called
     /// whenever either may have changed, so that a deadline that means nothing any more cannot fire for ever.
+    #[inline]
     pub(super) fn count_inbound(&mut self, slot: u32, slots: &mut Slots, limits: &Limits) {
-        slots.count_inbound(slot);
-        let Some((hot, cold)) = slots.both(slot) else { return };
+        let Some((hot, cold)) = slots.count_inbound(slot) else { return };
         match (cold.connection.is_unfinished(), hot.has(flag::UNFINISHED)) {
             (true, false) => {
                 hot.set(flag::UNFINISHED);

@@ -297,11 +297,17 @@ impl Slots {
     }
 
     /// Adjusts what a connection counts for in the sum of what arrived and is held: to be called whenever that may have changed.
-    pub fn count_inbound(&mut self, slot: u32) {
-        let Some(cold) = self.cold.get_mut(slot as usize) else { return };
+    /// Returns the connection.
+    #[inline]
+    pub fn count_inbound(&mut self, slot: u32) -> Option<(&mut Hot, &mut Cold)> {
+        let hot = self.hot.get_mut(slot as usize)?;
+        let cold = self.cold.get_mut(slot as usize)?;
         let held = cold.held();
-        self.inbound = self.inbound - cold.inbound as usize + held;
-        cold.inbound = u32::try_from(held).unwrap_or(u32::MAX);
+        if held != cold.inbound as usize {
+            self.inbound = self.inbound - cold.inbound as usize + held;
+            cold.inbound = u32::try_from(held).unwrap_or(u32::MAX);
+        }
+        Some((hot, cold))
     }
 
     /// What arrived and is held of all connections, in bytes.
