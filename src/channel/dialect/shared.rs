@@ -162,7 +162,9 @@ fn write_before(encoding: Encoding, length: usize, target: &mut Vec<u8>) {
         Encoding::Json => write_header(target, Opcode::Text, length),
         Encoding::Sse | Encoding::Ndjson => chunked::begin(target, length),
         Encoding::Poll => target.extend_from_slice(b",{"),
-        _ => {}
+        Encoding::SseUnchunked | Encoding::NdjsonUnchunked => {}
+        // Nothing of these is shared: what is compressed is so as a whole, and a raw message stands alone.
+        Encoding::Raw | Encoding::RawDeflate(_) | Encoding::JsonDeflate(_) => {}
     }
 }
 
@@ -177,7 +179,8 @@ fn after(encoding: Encoding) -> &'static [u8] {
         Encoding::Ndjson => b"\n\r\n",
         Encoding::NdjsonUnchunked => b"\n",
         Encoding::Sse => chunked::AFTER,
-        _ => b"",
+        Encoding::SseUnchunked | Encoding::Json | Encoding::Poll => b"",
+        Encoding::Raw | Encoding::RawDeflate(_) | Encoding::JsonDeflate(_) => b"",
     }
 }
 
