@@ -95,6 +95,7 @@
 //! | [`net`] | sockets |
 //! | [`broker`] | all connections, all channels and every policy; pure |
 //! | [`channel`] | one channel: its log, its members, its name; pure |
+//! | [`engine`] | the seam to an engine, which assigns positions instead of the broker; pure |
 //! | [`access`] | tokens, and what a connection may do; pure |
 //! | [`delivery`] | what a peer is owed: encoded bytes that many share, and each one's queue; pure |
 //! | [`proto`] | one connection's bytes, HTTP and RFC 6455; pure |
@@ -110,6 +111,7 @@ pub mod broker;
 pub mod channel;
 pub mod config;
 pub mod delivery;
+pub mod engine;
 pub mod handle;
 pub mod limits;
 pub mod net;

@@ -7,12 +7,14 @@ mod authorize;
 mod commands;
 mod foreign;
 mod http;
+pub mod line;
 mod listing;
 pub mod metrics;
 mod own;
 mod preflight;
 mod single;
 pub mod start;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,10 +26,12 @@ use crate::access::token::PublishToken;
 use crate::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use crate::broker::followers::StreamFormat;
 use crate::broker::reason::Cause;
+use crate::broker::{Outcome, Published};
 use crate::channel::log::{From, MemberId};
 use crate::channel::name::{ChannelName, is_own_path};
 use crate::channel::protocol::command::CommandError;
 use crate::channel::protocol::{JSON_DIALECT, Protocol, Reference};
+use crate::engine::Ticket;
 use crate::proto::close::CloseCode;
 use crate::proto::http::{METHODS, Refusal, Response, Status};
 use crate::proto::message::Message;
@@ -152,6 +156,8 @@ pub enum Intent {
     Refuse(Handshake, Refusal),
     /// A request is to be answered.
     Answer(Exchange, Response),
+    /// Something that an engine was needed for has come out.
+    Outcome(Ticket, Outcome),
     /// A connection has left.
     Leave(ConnectionId),
     /// A source of the embedder's is ready: the relay has nothing to do with it.
@@ -250,6 +256,7 @@ impl Relay {
                 None => publish_intent(server, id, message),
             },
             Event::Close(id, _) => Intent::Leave(id),
+            Event::Outcome(ticket, outcome) => Intent::Outcome(ticket, outcome),
             Event::Io(key) => Intent::Io(key),
         }
     }
@@ -275,12 +282,20 @@ impl Relay {
             Intent::Publish { door: Door::WebSocket(id), .. } | Intent::Expel(id) => {
                 server.close(id, CloseCode::POLICY, &refusal.to_string());
             }
-            Intent::Leave(_) | Intent::Io(_) | Intent::Nothing => {}
+            Intent::Outcome(..) | Intent::Leave(_) | Intent::Io(_) | Intent::Nothing => {}
         }
     }
 
-    /// Carries an intent out, if the publish token allows it.
+    /// Carries an intent out, if the publish token allows it. Where there is an engine, a command may have to wait for those
+    /// before it.
     pub fn perform(&self, server: &mut Server, intent: Intent) {
+        if server.has_engine() {
+            return self.perform_in_order(server, intent);
+        }
+        self.perform_now(server, intent);
+    }
+
+    fn perform_now(&self, server: &mut Server, intent: Intent) {
         match self.authorize(server, intent) {
             Intent::Join { handshake, channel, from, echo, name, protocol, lossy } => {
                 let accept = Accept::join(&channel, from).name(name).protocol(protocol);
@@ -297,6 +312,11 @@ impl Relay {
                 if http::is_unmet(server, &exchange, &channel) =>
             {
                 server.respond(exchange, Response::precondition_failed());
+            }
+            Intent::Publish { door: Door::Http(exchange), .. }
+                if server.has_engine() && http::has_preconditions(exchange.request()) =>
+            {
+                server.respond(exchange, Response::problem(&waiting::unconditional()));
             }
             Intent::Publish { door, channel, message, more, name, except } => {
                 publish(server, door, &channel, (message, more), name, except);
@@ -327,6 +347,9 @@ impl Relay {
                 server.stream(exchange, format, &channel, from);
             }
             Intent::Read { exchange, channel, from, wait: Some(wait) } => server.hold(exchange, &channel, from, wait),
+            Intent::Read { exchange, channel, from, wait: None } if server.has_engine() => {
+                server.answer_read(exchange, &channel, from);
+            }
             Intent::Read { exchange, channel, from, wait: None } => {
                 let response = http::read_kept(server, &exchange, &channel, from);
                 server.respond(exchange, response);
@@ -344,7 +367,7 @@ impl Relay {
                 foreign::warn(server, &exchange, response.status());
                 server.respond(exchange, response);
             }
-            Intent::Leave(_) | Intent::Io(_) | Intent::Nothing => {}
+            Intent::Outcome(..) | Intent::Leave(_) | Intent::Io(_) | Intent::Nothing => {}
         }
     }
 }
@@ -371,6 +394,9 @@ fn publish(
     name: Option<Arc<str>>,
     except: Option<ConnectionId>,
 ) {
+    if server.has_engine() {
+        return publish_by_engine(server, door, channel, (message, more), name, except);
+    }
     let mut say = |message: Message| match &door {
         Door::WebSocket(id) | Door::Command(id, _) => {
             server.publish_as(channel, message, Some(*id), name.clone(), except)
@@ -385,6 +411,39 @@ fn publish(
         Door::Command(id, reference) => commands::told(server, id, reference, channel, published),
         Door::Http(exchange) => {
             let response = http::told(&exchange, channel, first, published, count);
+            server.respond(exchange, response);
+        }
+    }
+}
+
+/// As `publish`, by the engine: whoever asked is answered when it has answered.
+fn publish_by_engine(
+    server: &mut Server,
+    door: Door,
+    channel: &ChannelName,
+    (message, more): (Message, Vec<Message>),
+    name: Option<Arc<str>>,
+    except: Option<ConnectionId>,
+) {
+    let (from, asker) = match &door {
+        Door::WebSocket(id) | Door::Command(id, _) => (Some(*id), *id),
+        Door::Http(exchange) => (None, exchange.id()),
+    };
+    let except = except.map(|id| server.member_id(id)).or_else(|| match &door {
+        // It may be a member of another node.
+        Door::Http(exchange) => http::left_out(exchange.request()).ok().flatten(),
+        _ => None,
+    });
+    let messages: Vec<Message> = std::iter::once(message).chain(more).collect();
+    let count = messages.len();
+    match (server.publish_by_engine(channel, messages, (from, Some(asker)), name, except), door) {
+        (Published::Pending(ticket), door) => waiting::park(server, door, channel, count, ticket),
+        (_, Door::WebSocket(id)) => {
+            server.refuse_publisher(id);
+        }
+        (published, Door::Command(id, reference)) => commands::told(server, id, reference, channel, published),
+        (published, Door::Http(exchange)) => {
+            let response = http::told(&exchange, channel, published, published, count);
             server.respond(exchange, response);
         }
     }

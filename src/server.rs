@@ -4,6 +4,7 @@
 //! ended, and sleeps. Sockets are registered once for both edges; nothing is registered or changed per event.
 
 mod accept;
+mod engine;
 pub mod polling;
 mod sockets;
 mod state;

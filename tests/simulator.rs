@@ -11,6 +11,8 @@ mod crowd;
 mod doors;
 #[path = "simulator/embedder.rs"]
 mod embedder;
+#[path = "simulator/engine.rs"]
+mod engine;
 #[path = "simulator/everyone.rs"]
 mod everyone;
 #[path = "simulator/generator.rs"]
@@ -21,6 +23,8 @@ mod incoming;
 mod inflate;
 #[path = "simulator/meter.rs"]
 mod meter;
+#[path = "simulator/nodes.rs"]
+mod nodes;
 #[path = "simulator/oracle.rs"]
 mod oracle;
 #[path = "simulator/peer.rs"]
@@ -128,8 +132,10 @@ fn any_life_of_a_broker() {
     let never: Vec<_> = HAPPENS.iter().filter(|what| !tally.contains_key(*what) && count >= 1000).collect();
     assert!(never.is_empty(), "never: {never:?}");
     assert!(lost > 0 || count < 1000, "nobody lost a message");
-    // No peer here sends a body too slowly: that is what broker::tests::late and tests/server/late.rs are for.
-    let happens = |cause: &Cause| *cause != Cause::BodyTimeout;
+    // No peer here sends a body too slowly: that is what broker::tests::late and tests/server/late.rs are for. There is no
+    // engine here either: that is in nodes.rs.
+    let elsewhere = [Cause::BodyTimeout, Cause::EngineLost, Cause::EngineRefused];
+    let happens = |cause: &Cause| !elsewhere.contains(cause);
     let never: Vec<_> = ended.iter().filter(|(ended, cause)| *ended == 0 && count >= 1000 && happens(cause)).collect();
     assert!(never.is_empty(), "nobody ended for {never:?}");
 }

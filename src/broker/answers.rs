@@ -1,6 +1,7 @@
 //! What one connection is told alone, in its own words: answers to its commands, and messages of others to it.
 
 use super::event::ConnectionId;
+use super::joins::JoinDoor;
 use super::slots::flag;
 use super::{Broker, JoinError, Joined, cost};
 use crate::channel::dialect::{Event, MemberName};
@@ -75,6 +76,21 @@ impl Broker {
     /// # Errors
     /// See `JoinError`.
     pub fn subscribe(
+        &mut self,
+        id: ConnectionId,
+        channel: &str,
+        from: From,
+        reference: Option<&Reference>,
+    ) -> Result<Joined, JoinError> {
+        if self.outlet.has_engine() {
+            self.slots.open(id).ok_or(JoinError::Gone)?;
+            self.admit_subscribe(id, channel, from, JoinDoor::Subscribe(reference.cloned()))?;
+        }
+        self.subscribe_now(id, channel, from, reference)
+    }
+
+    /// As `subscribe`, to a channel that is open.
+    pub(super) fn subscribe_now(
         &mut self,
         id: ConnectionId,
         channel: &str,

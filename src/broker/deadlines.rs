@@ -80,6 +80,7 @@ impl Broker {
         self.expire_presence();
         self.sweep_encoded();
         self.journal.tell_left_out(self.timers.milliseconds());
+        self.expire_seam();
     }
 
     /// Lets go what of the channels is too old, once a second, or each turn while there is much.
@@ -101,6 +102,7 @@ impl Broker {
 
     fn check_deadlines(&mut self, slot: u32) {
         let (now, held, parked) = (self.timers.now(), self.slots.is_held(slot), self.slots.is_parked(slot));
+        let publishes = self.has_published(slot);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         if hot.has(flag::BLOCKED) && now.is_past(hot.write_due) {
             return self.end(slot, Cause::WriteTimeout, End::Drop);
@@ -110,7 +112,10 @@ impl Broker {
                 self.end_waiting(slot, now);
             }
         } else if cold.connection.is_asked() {
-            if now.is_past(cold.due) && parked {
+            if now.is_past(cold.due) && publishes {
+                // It is told what becomes of that.
+                cold.due = now.after(WAIT);
+            } else if now.is_past(cold.due) && parked {
                 // It waits for others, and nobody was asked yet.
                 cold.due = now.after(self.limits.answer_timeout);
             } else if now.is_past(cold.due) && held {
@@ -207,7 +212,10 @@ impl Broker {
     fn check_open(&mut self, slot: u32, now: Tick) {
         let pong_timeout = self.limits.pong_timeout;
         let Some((hot, cold)) = self.slots.both(slot) else { return };
-        if hot.has(flag::UNFINISHED) && hot.has(flag::PARKED | flag::INFLATES) && now.is_past(cold.message_due) {
+        if hot.has(flag::UNFINISHED)
+            && hot.has(flag::PARKED | flag::INFLATES | flag::AWAITS)
+            && now.is_past(cold.message_due)
+        {
             cold.message_due = now.after(self.limits.message_timeout);
         }
         if hot.has(flag::UNFINISHED) && !hot.has(flag::CHOKED) && now.is_past(cold.message_due) {
@@ -217,7 +225,7 @@ impl Broker {
         if hot.has(flag::CHOKED | flag::BLOCKED) {
             return;
         }
-        if hot.has(flag::PARKED | flag::INFLATES) {
+        if hot.has(flag::PARKED | flag::INFLATES | flag::AWAITS) {
             // What it may have said was not read.
             hot.heard = now;
             hot.clear(flag::PINGED);

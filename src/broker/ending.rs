@@ -155,6 +155,7 @@ impl Broker {
             self.remove_member(slot, key);
         }
         let id = self.slots.id(slot);
+        self.forget_waiting(id);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         if hot.has(flag::CHOKED) {
             // What it sends leads to nothing any more. It is discarded, or the peer would never come to read why.

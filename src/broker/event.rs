@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use super::outcome::Outcome;
 use super::reason::CloseReason;
 use crate::access::Grants;
 use crate::channel::log::From;
 use crate::channel::protocol::Protocol;
+use crate::engine::Ticket;
 use crate::proto::handshake::Upgrade;
 use crate::proto::http::{Request, Status};
 use crate::proto::message::Message;
@@ -60,6 +62,8 @@ pub enum Event {
     Message(ConnectionId, Message),
     /// An accepted connection ended; exactly one for every `accept`, and nothing with that id comes after it.
     Close(ConnectionId, CloseReason),
+    /// What became of something that this ticket was given for. Only where there is an engine.
+    Outcome(Ticket, Outcome),
     /// A source that was registered under this key is ready.
     Io(usize),
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::ending::End;
 use super::event::{ConnectionId, Event, Exchange};
+use super::joins::JoinDoor;
 use super::reason::{Cause, CloseReason};
 use super::slots::flag;
 use super::timers::Tick;
@@ -16,6 +17,7 @@ use crate::channel::dialect::{self, Context, Encoding, poll, sse};
 use crate::channel::log::{From, Lost};
 use crate::channel::members::{Open, Walk};
 use crate::channel::position::Position;
+use crate::channel::store::NotHeld;
 use crate::delivery::batch::BatchKey;
 use crate::delivery::outbound::Range;
 use crate::proto::http::{Precondition, Refusal, Request, Response, Status, etag_of, precondition};
@@ -90,8 +92,10 @@ impl Broker {
     /// What is kept of a channel, as the JSON answer to a GET. The channel is not made by asking.
     pub fn read_json(&mut self, channel: &str, from: From) -> Kept {
         let now = self.timers.milliseconds();
+        let (from, is_cut) = self.translate(channel, from);
         let reading = self.channels.read(channel, from, now, &self.limits);
-        let (position, start, lost) = (reading.position, reading.start, reading.lost);
+        let lost = if is_cut { Some(Lost::UNKNOWN) } else { reading.lost };
+        let (position, start) = (reading.position, reading.start);
         self.effort.spend(cost::LOOK_UP);
         if let Some((body, messages)) = self.encoded.answer(position, start, lost, now) {
             return Kept { position, start, lost, messages, body };
@@ -134,12 +138,30 @@ impl Broker {
         if let Some(cold) = self.slots.cold(slot) {
             cold.encoding = encoding;
         }
-        match self.join_slot(slot, channel, encoding, from) {
-            Ok(joined) => self.open_stream(slot, &exchange, format, channel, joined),
-            Err(JoinError::BadName(error)) => self.refuse_bad_name(slot, &exchange.request, channel, error),
-            Err(_) => self.refuse_follower(slot, &exchange, format),
+        if !self.outlet.has_engine() {
+            self.stream_now(slot, &exchange, format, channel, from);
+        } else if let Some(JoinDoor::Stream(exchange, _)) =
+            self.admit(id, channel, from, JoinDoor::Stream(exchange, format))
+        {
+            self.stream_now(slot, &exchange, format, channel, from);
         }
         id
+    }
+
+    /// As `stream`, of one whose channel is open.
+    pub(super) fn stream_now(
+        &mut self,
+        slot: u32,
+        exchange: &Exchange,
+        format: StreamFormat,
+        channel: &str,
+        from: From,
+    ) {
+        match self.join_slot(slot, channel, format.encoding(&exchange.request), from) {
+            Ok(joined) => self.open_stream(slot, exchange, format, channel, joined),
+            Err(JoinError::BadName(error)) => self.refuse_bad_name(slot, &exchange.request, channel, error),
+            Err(_) => self.refuse_follower(slot, exchange, format),
+        }
     }
 
     fn open_stream(&mut self, slot: u32, exchange: &Exchange, format: StreamFormat, channel: &str, joined: Joined) {
@@ -168,6 +190,26 @@ impl Broker {
         self.timers.rearm(slot, &mut self.slots, &self.limits);
         self.outlet.resume(exchange.id);
         self.take_first_chunk(slot);
+    }
+
+    /// A stream does not begin, because its channel was not opened.
+    pub(super) fn refuse_stream(&mut self, exchange: &Exchange, format: StreamFormat, refusal: &Refusal) {
+        let Some(slot) = self.slots.asked(exchange.id) else { return };
+        match format {
+            StreamFormat::Ndjson => self.answer_problem(slot, Cause::Refused, refusal),
+            StreamFormat::Sse => {
+                let response = self.try_again_later(&exchange.request);
+                self.end(slot, Cause::Refused, End::Response(&response));
+            }
+        }
+    }
+
+    /// A request cannot be answered with what a channel keeps.
+    pub(super) fn refuse_reader(&mut self, slot: u32, exchange: &Exchange, channel: &str, error: NotHeld) {
+        match error {
+            NotHeld::BadName(error) => self.refuse_bad_name(slot, &exchange.request, channel, error),
+            NotHeld::TooMany => self.refuse_follower(slot, exchange, StreamFormat::Ndjson),
+        }
     }
 
     fn refuse_follower(&mut self, slot: u32, exchange: &Exchange, format: StreamFormat) {
@@ -208,8 +250,22 @@ impl Broker {
     /// `timeout`, past which it is answered with nothing.
     pub fn hold(&mut self, mut exchange: Exchange, channel: &str, from: From, timeout: Duration) {
         exchange.unanswered.answered();
+        if !self.outlet.has_engine() {
+            self.hold_now(exchange, channel, from, timeout);
+        } else if let Some(JoinDoor::Hold(exchange, _)) =
+            self.admit(exchange.id, channel, from, JoinDoor::Hold(exchange, timeout))
+        {
+            self.hold_now(exchange, channel, from, timeout);
+        }
+    }
+
+    /// As `hold`, of one whose channel is open.
+    pub(super) fn hold_now(&mut self, exchange: Exchange, channel: &str, from: From, timeout: Duration) {
         let Some(slot) = self.slots.asked(exchange.id) else { return };
-        let kept = self.read_json(channel, from);
+        let kept = match self.read_mirror(channel, from) {
+            Ok(kept) => kept,
+            Err(error) => return self.refuse_reader(slot, &exchange, channel, error),
+        };
         // A complete request is answered, also to a peer that says no more, but it does not wait.
         self.journal.count().messages_sent += kept.messages as u64;
         if kept.messages > 0 || kept.lost.is_some() || self.slots.hot(slot).has(flag::HUNG_UP) {

@@ -57,7 +57,7 @@ impl Broker {
         if hot.has(flag::CHOKED) {
             return false;
         }
-        if hot.has(flag::PARKED | flag::INFLATES) {
+        if hot.has(flag::PARKED | flag::INFLATES | flag::AWAITS) {
             return !cold.connection.is_open();
         }
         !self.flush.is_walking() || !cold.connection.is_open() || !self.must_wait(id, slot)

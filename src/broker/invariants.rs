@@ -19,6 +19,7 @@ impl Broker {
         self.assert_connections();
         self.assert_channels();
         self.assert_references();
+        self.assert_seam();
     }
 
     /// What holds right after a flush, in addition.

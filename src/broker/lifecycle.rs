@@ -8,6 +8,7 @@ use log::Level;
 
 use super::ending::{End, Owed};
 use super::event::{Accept, ConnectionId, Event, Exchange, Handshake};
+use super::joins::JoinDoor;
 use super::reason::{Cause, CloseReason};
 use super::slots::{Cold, Hot, flag};
 use super::timers::{Tick, ticks};
@@ -60,24 +61,34 @@ impl Broker {
             (cold.window, cold.name) = (window, accept.name.clone());
             (cold.grants, cold.is_deaf_to_itself) = (accept.grants, accept.is_deaf_to_itself);
         }
+        if let Some((channel, from)) = accept.join.as_ref().filter(|_| self.outlet.has_engine()) {
+            let door = JoinDoor::Accept(Box::new((handshake, accept.clone())));
+            let Some(JoinDoor::Accept(back)) = self.admit(id, channel, *from, door) else { return id };
+            handshake = back.0;
+        }
+        self.accept_now(slot, &handshake, accept);
+        id
+    }
+
+    /// As `accept`, of one whose channel is open.
+    pub(super) fn accept_now(&mut self, slot: u32, handshake: &Handshake, accept: &Accept) {
+        let id = handshake.id;
+        let deflate = handshake.upgrade.deflate().filter(|_| self.inflations.is_agreed());
+        let window = deflate.map(|deflate| deflate.window);
         let joined = match &accept.join {
             None => None,
             Some((channel, from)) => {
                 match self.join_slot(slot, channel, accept.protocol.encoding().deflated(window), *from) {
                     Ok(joined) => Some(joined),
                     Err(JoinError::BadName(error)) => {
-                        self.refuse_bad_name(slot, handshake.request(), channel, error);
-                        return id;
+                        return self.refuse_bad_name(slot, handshake.request(), channel, error);
                     }
-                    Err(_) => {
-                        self.refuse_join(slot, &handshake);
-                        return id;
-                    }
+                    Err(_) => return self.refuse_join(slot, handshake),
                 }
             }
         };
         let extensions = deflate.map(|deflate| self.agree_to_deflate(slot, deflate));
-        self.switch_protocols(slot, &handshake, accept, extensions.as_deref(), joined);
+        self.switch_protocols(slot, handshake, accept, extensions.as_deref(), joined);
         let now = self.timers.now();
         if let Some((hot, cold)) = self.slots.both(slot) {
             hot.set(flag::UNSWITCHED);
@@ -90,7 +101,6 @@ impl Broker {
         self.flush.mark_dirty(slot, self.slots.hot(slot));
         self.outlet.resume(id);
         self.take_first_chunk(slot);
-        id
     }
 
     /// Agrees to permessage-deflate; a peer may go on where its last message ended while there are places for that.
@@ -248,6 +258,14 @@ impl Broker {
         let Some(slot) = self.slots.open(id) else { return false };
         debug_assert!(code == CloseCode::NO_STATUS || code.is_sendable(), "{code:?} must not stand in a Close frame");
         self.end(slot, Cause::Application, End::Close(Owed::All, code, reason));
+        true
+    }
+
+    /// Closes one that cannot be told that what it published is not stored.
+    pub fn refuse_publisher(&mut self, id: ConnectionId) -> bool {
+        let Some(slot) = self.slots.open(id) else { return false };
+        let reason = Cause::EngineRefused.as_str();
+        self.end(slot, Cause::EngineRefused, End::Close(Owed::All, CloseCode::TRY_AGAIN, reason));
         true
     }
 

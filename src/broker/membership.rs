@@ -24,7 +24,9 @@ impl Broker {
     /// Leaves a channel. What was published to it before still arrives. Returns false if it was no member.
     pub fn leave(&mut self, id: ConnectionId, channel: &str) -> bool {
         let Some(slot) = self.slots.open(id) else { return false };
-        let Some(key) = self.channels.find(channel).filter(|&key| self.is_member(id, key)) else { return false };
+        let Some(key) = self.channels.find(channel).filter(|&key| self.is_member(id, key)) else {
+            return self.stop_waiting(id, channel);
+        };
         self.settle_leaving(slot, key);
         self.remove_member(slot, key);
         true
@@ -56,8 +58,8 @@ impl Broker {
             NotHeld::TooMany => JoinError::TooManyChannels,
             NotHeld::BadName(error) => JoinError::BadName(error),
         })?;
+        let (cursor, lost) = self.resolve(key, from);
         let channel = &mut self.channels[key as usize];
-        let (cursor, lost) = channel.log.resolve(from);
         let catching_up = cursor < channel.log.head();
         let (index, moved) = channel.insert(encoding, Member { cursor, slot, catching_up });
         if catching_up {
@@ -77,7 +79,7 @@ impl Broker {
         Ok(Joined { position, lost })
     }
 
-    fn may_join(&mut self, slot: u32, channel: &str) -> Result<(), JoinError> {
+    pub(super) fn may_join(&mut self, slot: u32, channel: &str) -> Result<(), JoinError> {
         let memberships = &self.slots.cold(slot).ok_or(JoinError::Gone)?.memberships;
         let is_member = self.channels.find(channel).is_some_and(|key| memberships.in_channel(key).is_some());
         let is_full = memberships.as_slice().len() >= self.limits.max_channels_per_connection;
@@ -90,6 +92,9 @@ impl Broker {
 
     /// The key of a channel that is made or woken up if need be; a member or `release_if_idle` must follow.
     pub(super) fn hold_channel(&mut self, name: &str) -> Result<u32, NotHeld> {
+        if self.outlet.has_engine() {
+            return self.hold_mirror(name);
+        }
         let (seed, now) = (self.secrets.draw(), self.timers.milliseconds());
         self.channels.hold(name, seed, now, &self.limits)
     }
@@ -108,7 +113,9 @@ impl Broker {
             self.note_leave(slot, key);
         }
         self.channels.recount(key);
+        let mirrored = self.outlet.seam().map(|_| self.channels[key as usize].name().clone());
         self.release_if_idle(key);
+        mirrored.into_iter().for_each(|name| self.note_leaving(&name));
     }
 
     /// Members of a channel stand elsewhere among the others than before.

@@ -5,6 +5,7 @@ mod admission;
 mod admitting;
 mod answers;
 mod arming;
+mod awaiting;
 mod catching_up;
 mod chunks;
 mod cors;
@@ -25,11 +26,13 @@ mod inflating;
 mod inflations;
 mod invariants;
 mod jobs;
+mod joins;
 mod journal;
 mod lifecycle;
 pub mod listing;
 mod makers;
 mod membership;
+mod mirrors;
 mod offer;
 mod outcome;
 mod outlet;
@@ -38,9 +41,11 @@ mod parking;
 mod presence;
 mod pressure;
 mod publish;
+mod publishes;
 mod reads;
 pub mod reason;
 pub mod schedule;
+mod seam;
 mod secret;
 mod shares;
 mod shutdown;
@@ -76,7 +81,7 @@ use slots::Slots;
 use timers::{Now, Tick, Timers};
 use trust::Trust;
 
-pub use outcome::{JoinError, Joined, Published};
+pub use outcome::{JoinError, Joined, Outcome, Published};
 
 /// How the broker writes: the loop's sockets, or the simulator's peers.
 pub trait Io {
@@ -196,7 +201,7 @@ impl Broker {
             .into_iter()
             .chain(self.journal.due().and_then(|due| self.timers.instant_of_milliseconds(due)));
         let swept = self.next_sweep().into_iter().chain(self.next_encoded_sweep());
-        self.timers.next().into_iter().chain(paced).chain(swept).chain(told).min()
+        self.timers.next().into_iter().chain(paced).chain(swept).chain(told).chain(self.next_of_seam()).min()
     }
 
     /// What a connection may do: nothing, once it has gone.

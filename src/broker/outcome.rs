@@ -5,6 +5,7 @@ use std::fmt;
 use crate::channel::log::Lost;
 use crate::channel::name::BadName;
 use crate::channel::position::Position;
+use crate::engine::{EngineError, Ticket};
 
 /// What became of a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,32 @@ pub enum Published {
     TooManyChannels,
     /// No channel has such a name: nobody gets it, now or later.
     BadName(BadName),
+    /// It was handed to the engine: an [`Outcome`](super::event::Event::Outcome) with this ticket follows. Only where there is an
+    /// engine.
+    Pending(Ticket),
+    /// Too much waits for the engine already: nobody gets it.
+    EngineFull,
+}
+
+/// What became of something that an engine was needed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It is stored. If this node follows the channel, it is on its way to its subscribers.
+    Published {
+        /// The position of the last message of those that were published together.
+        position: Position,
+        /// Subscribers on this node at that moment; not deliveries.
+        receivers: usize,
+    },
+    /// It is not stored, and will not be.
+    NotPublished(EngineError),
+    /// Nobody knows whether it is stored.
+    Unknown,
+    /// The connection has joined; what it is told of that is told.
+    Joined(Joined),
+    /// The connection has not joined.
+    NotJoined(JoinError),
 }
 
 impl Published {
@@ -31,14 +58,15 @@ impl Published {
     pub fn receivers(&self) -> usize {
         match self {
             Published::Done { receivers, .. } => *receivers,
-            Published::TooBig | Published::TooManyChannels | Published::BadName(_) => 0,
+            _ => 0,
         }
     }
 
     /// Why nobody gets it; None if it is published.
     pub fn refused(&self) -> Option<&'static str> {
         match self {
-            Published::Done { .. } => None,
+            Published::Done { .. } | Published::Pending(_) => None,
+            Published::EngineFull => Some("too much waits for the engine already"),
             Published::TooBig => Some("it is longer than max_message"),
             Published::TooManyChannels => Some("there are as many channels as max_channels allows"),
             Published::BadName(error) => Some(error.mend()),
@@ -60,6 +88,13 @@ pub enum JoinError {
     AlreadyMember,
     /// No channel has such a name.
     BadName(BadName),
+    /// It joins as soon as the engine has opened the channel: an [`Outcome`](super::event::Event::Outcome) with this ticket follows,
+    /// unless the connection ends before. Only where there is an engine.
+    Waiting(Ticket),
+    /// The engine has not opened the channel.
+    Engine(EngineError),
+    /// It has left before the engine had opened the channel.
+    Left,
 }
 
 impl fmt::Display for JoinError {
@@ -70,6 +105,9 @@ impl fmt::Display for JoinError {
             JoinError::TooManyMemberships => "it is in as many channels as max_channels_per_connection allows",
             JoinError::AlreadyMember => "it is a member already",
             JoinError::BadName(error) => error.mend(),
+            JoinError::Waiting(_) => "it waits until the engine has opened the channel",
+            JoinError::Engine(_) => "the engine has not opened the channel",
+            JoinError::Left => "it has left before the channel was open",
         })
     }
 }

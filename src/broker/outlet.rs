@@ -1,8 +1,9 @@
-//! What the loop takes out of the broker: events, and the connections that may be read from again.
+//! What the loop takes out of the broker: events, the connections that may be read from again, and what is asked of an engine.
 
 use std::collections::VecDeque;
 
 use super::event::{ConnectionId, Dropped, Event, Unanswered};
+use super::seam::Seam;
 use crate::proto::http::Status;
 
 /// What was not taken out yet, in order.
@@ -11,6 +12,8 @@ pub(super) struct Outlet {
     events: VecDeque<Event>,
     resumed: Vec<ConnectionId>,
     dropped: Dropped,
+    /// What waits for the engine or is to be asked of it; None where there is none, and all channels are at home.
+    seam: Option<Box<Seam>>,
 }
 
 impl Outlet {
@@ -37,6 +40,27 @@ impl Outlet {
     /// Those who were resumed since the last call.
     pub(super) fn take_resumed(&mut self) -> Vec<ConnectionId> {
         std::mem::take(&mut self.resumed)
+    }
+
+    /// From now on there is an engine.
+    pub(super) fn set_engine(&mut self) {
+        self.seam.get_or_insert_default();
+    }
+
+    /// Whether there is an engine.
+    #[inline]
+    pub(super) fn has_engine(&self) -> bool {
+        self.seam.is_some()
+    }
+
+    /// What there is between the broker and the engine, if there is one.
+    pub(super) fn seam(&self) -> Option<&Seam> {
+        self.seam.as_deref()
+    }
+
+    /// The same, to be changed.
+    pub(super) fn seam_mut(&mut self) -> Option<&mut Seam> {
+        self.seam.as_deref_mut()
     }
 
     /// For one request, which is answered with `status` if the embedder drops it.

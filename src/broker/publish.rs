@@ -63,6 +63,10 @@ impl Broker {
         if message.len() > self.limits.max_message {
             return Published::TooBig;
         }
+        if self.outlet.has_engine() {
+            let except = except.map(|id| self.secrets.member(id));
+            return self.publish_by_engine(channel, vec![message], (from, asker), name, except);
+        }
         let key = match self.hold_for(channel, from, asker) {
             Ok(key) => key,
             Err(NotHeld::TooMany) => return Published::TooManyChannels,

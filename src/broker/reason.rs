@@ -79,6 +79,10 @@ causes! {
     TooManyConnectionsPerIp = "too_many_connections_per_ip",
     /// There are as many channels as `max_channels` allows, or `max_listened`.
     TooManyChannels = "too_many_channels",
+    /// Messages were lost on the way from the engine, and it could not be told so.
+    EngineLost = "engine_lost",
+    /// The engine did not take what it published, and it could not be told so.
+    EngineRefused = "engine_refused",
     /// The broker shuts down.
     ShuttingDown = "shutting_down",
 }

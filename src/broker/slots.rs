@@ -72,6 +72,8 @@ pub mod flag {
     pub const ANSWERED: u32 = 1 << 24;
     /// Not read from until its large message is made whole, which is in the extras.
     pub const INFLATES: u32 = 1 << 25;
+    /// Not read from because of what waits for the engine.
+    pub const AWAITS: u32 = 1 << 26;
 }
 
 /// What a delivery touches: one cache line.

@@ -1,5 +1,7 @@
 //! A channel's log: what was published, in order, as far back as the limits keep it.
 
+mod mirrored;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -53,6 +55,11 @@ pub struct Lost {
     pub count: Option<u64>,
     /// Why.
     pub reason: LostReason,
+}
+
+impl Lost {
+    /// Nobody knows how much, since the log has another life.
+    pub const UNKNOWN: Lost = Lost { count: None, reason: LostReason::Epoch };
 }
 
 /// The log. Offsets advance also when nothing is kept.

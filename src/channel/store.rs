@@ -10,6 +10,7 @@
 
 mod invariants;
 mod memory;
+mod mirrored;
 mod notices;
 mod places;
 mod sweep;

@@ -1,13 +1,14 @@
 //! The door that commands have to a channel, in whatever protocol: answers go out in their order.
 
-use super::{Door, Intent};
+use super::{Door, Intent, waiting};
 use crate::broker::event::ConnectionId;
-use crate::broker::{JoinError, Published};
+use crate::broker::{JoinError, Outcome, Published};
 use crate::channel::log::{From, MemberId};
-use crate::channel::name::BadName;
+use crate::channel::name::{BadName, ChannelName};
 use crate::channel::position::Position;
 use crate::channel::protocol::command::{Command, CommandError, Read};
 use crate::channel::protocol::{Answer, Reference};
+use crate::engine::EngineError;
 use crate::proto::message::Message;
 use crate::server::Server;
 
@@ -43,6 +44,31 @@ pub(super) fn told(
         (Published::TooBig, reference) => reject(server, id, reference, &CommandError::MESSAGE_TOO_BIG),
         (Published::TooManyChannels, reference) => reject(server, id, reference, &CommandError::TOO_MANY_CHANNELS),
         (Published::BadName(error), reference) => reject(server, id, reference, &bad_name(error)),
+        (Published::Pending(_), _) => {}
+        (Published::EngineFull, reference) => reject(server, id, reference, &waiting::error_of(EngineError::Full)),
+    }
+}
+
+/// Answers a command that an engine was needed for.
+pub(super) fn came_out(
+    server: &mut Server,
+    id: ConnectionId,
+    reference: Option<Reference>,
+    channel: &str,
+    outcome: Outcome,
+) {
+    match outcome {
+        Outcome::Published { position, .. } => ack(server, id, reference, Some(channel), Some(position)),
+        Outcome::NotPublished(why) | Outcome::NotJoined(JoinError::Engine(why)) => {
+            reject(server, id, reference, &waiting::error_of(why));
+        }
+        Outcome::Unknown => {
+            let message = "The engine has not answered: this may be published, or may not.".into();
+            reject(server, id, reference, &CommandError { code: "engine_silent", message });
+        }
+        // The broker has told it, before the channel's first event.
+        Outcome::Joined(_) => {}
+        Outcome::NotJoined(error) => not_joined(server, id, reference, error),
     }
 }
 
@@ -50,16 +76,25 @@ pub(super) fn subscribe(
     server: &mut Server,
     id: ConnectionId,
     reference: Option<Reference>,
-    channel: &str,
+    channel: &ChannelName,
     from: From,
 ) {
-    let error = match server.subscribe(id, channel, from, reference.as_ref()) {
+    match server.subscribe(id, channel, from, reference.as_ref()) {
         // The broker has told it, before the channel's first event.
-        Ok(_) | Err(JoinError::Gone) => return,
-        Err(JoinError::AlreadyMember) => CommandError::ALREADY_SUBSCRIBED,
-        Err(JoinError::TooManyMemberships) => CommandError::TOO_MANY_SUBSCRIPTIONS,
-        Err(JoinError::TooManyChannels) => CommandError::TOO_MANY_CHANNELS,
-        Err(JoinError::BadName(error)) => bad_name(error),
+        Ok(_) => {}
+        Err(JoinError::Waiting(ticket)) => waiting::park_command(server, (id, reference), channel, ticket, false),
+        Err(error) => not_joined(server, id, reference, error),
+    }
+}
+
+fn not_joined(server: &mut Server, id: ConnectionId, reference: Option<Reference>, error: JoinError) {
+    let error = match error {
+        JoinError::Gone | JoinError::Left | JoinError::Waiting(_) => return,
+        JoinError::Engine(why) => waiting::error_of(why),
+        JoinError::AlreadyMember => CommandError::ALREADY_SUBSCRIBED,
+        JoinError::TooManyMemberships => CommandError::TOO_MANY_SUBSCRIPTIONS,
+        JoinError::TooManyChannels => CommandError::TOO_MANY_CHANNELS,
+        JoinError::BadName(error) => bad_name(error),
     };
     reject(server, id, reference, &error);
 }
@@ -91,6 +126,11 @@ pub(super) fn send(
     match receiver {
         _ if big => reject(server, id, reference, &CommandError::MESSAGE_TOO_BIG),
         Some(receiver) if server.send_from(receiver, message, Some(id)) => ack(server, id, reference, None, None),
+        _ if server.has_engine() => {
+            let message =
+                "Where the broker has an engine, send only to a member of the same node; this is none.".into();
+            reject(server, id, reference, &CommandError { code: CommandError::UNKNOWN_RECEIVER.code, message });
+        }
         _ => reject(server, id, reference, &CommandError::UNKNOWN_RECEIVER),
     }
 }

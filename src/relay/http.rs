@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::preflight::answer_options;
 use super::start::{from, wait};
-use super::{Door, Intent, Page, Relay, foreign, is_no_channel, own};
+use super::{Door, Intent, Page, Relay, foreign, is_no_channel, own, waiting};
 use crate::broker::Published;
 use crate::broker::event::Exchange;
 use crate::broker::followers::{StreamFormat, stream_head};
@@ -14,6 +14,7 @@ use crate::channel::log::{From, MemberId};
 use crate::channel::name::{BadName, ChannelName, NameError};
 use crate::channel::representation::{Representation, representation};
 use crate::delivery::batch::LARGE_FOR_FEW;
+use crate::engine::EngineError;
 use crate::limits::{Limits, show_size};
 use crate::page;
 use crate::proto::http::{METHODS, Precondition, Refusal, Request, Response, Status, precondition};
@@ -56,11 +57,16 @@ pub(super) fn read(relay: &Relay, server: &Server, exchange: Exchange) -> Intent
     channel_intent(relay, server, exchange)
 }
 
+/// Whether a request is to be carried out only if something holds.
+pub(super) fn has_preconditions(request: &Request) -> bool {
+    request.header("if-match").is_some() || request.header("if-none-match").is_some()
+}
+
 /// Whether a publish is not to be carried out: what a GET of the same target would answer is not what the request says
 /// (RFC 9110 §13.1).
 pub(super) fn is_unmet(server: &mut Server, exchange: &Exchange, channel: &ChannelName) -> bool {
     let request = exchange.request();
-    if request.header("if-match").is_none() && request.header("if-none-match").is_none() {
+    if server.has_engine() || !has_preconditions(request) {
         return false;
     }
     let from = from(request).ok().flatten().unwrap_or(From::All);
@@ -212,7 +218,7 @@ fn publish(server: &Server, exchange: Exchange, channel: ChannelName) -> Intent 
 }
 
 /// Who does not get what is published. One who has gone is left out already.
-fn left_out(request: &Request) -> Result<Option<MemberId>, Refusal> {
+pub(super) fn left_out(request: &Request) -> Result<Option<MemberId>, Refusal> {
     let Some(id) = request.query().get("except")? else { return Ok(None) };
     id.parse().map(Some).map_err(|_| bad_parameter("except", "the id of a connection, as the broker told it"))
 }
@@ -323,6 +329,7 @@ fn not_published(published: Published) -> Response {
             Refusal::new(Status(503), "too_many_channels", detail)
         }
         Published::BadName(error) => bad_channel(error),
+        Published::EngineFull => waiting::not_published(EngineError::Full),
         _ => {
             let detail = "Send a message that is no longer than the broker's --max-message.";
             Refusal::new(Status(413), "message_too_big", detail)

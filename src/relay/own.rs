@@ -9,6 +9,7 @@ use super::{Relay, listing, metrics};
 use crate::broker::event::Exchange;
 use crate::broker::reason::Cause;
 use crate::channel::name::is_own_path;
+use crate::engine::EngineError;
 use crate::page;
 use crate::proto::http::{Refusal, Response, Status};
 use crate::proto::origin::is_same_origin;
@@ -85,6 +86,10 @@ fn ready(server: &Server, exchange: &Exchange) -> Result<Response, Refusal> {
     let unavailable = |code, detail| Err(Refusal::new(Status::SERVICE_UNAVAILABLE, code, detail));
     if server.is_draining() {
         return unavailable(Cause::ShuttingDown.as_str(), "The broker shuts down; send new connections elsewhere.");
+    }
+    if server.is_engine_away() {
+        let detail = "The broker's engine cannot be reached; send new connections elsewhere.";
+        return unavailable(EngineError::Away.as_str(), detail);
     }
     // Whoever asks by the door of everybody takes a place while it asks.
     let others = server.counted_connections().saturating_sub(usize::from(!exchange.is_admin()));

@@ -15,6 +15,8 @@ pub(super) struct Values {
     closed: Option<ConnectionId>,
     /// Channels that connections have left and may come back to. Only the relay's `single_channel` makes any.
     homes: HashMap<ConnectionId, Arc<str>>,
+    /// What the relay keeps where there is an engine.
+    relay: Option<Box<dyn Any + Send>>,
 }
 
 impl Values {
@@ -74,6 +76,17 @@ impl Server {
     pub(crate) fn set_home(&mut self, id: ConnectionId, channel: Arc<str>) {
         if self.broker.is_live(id) {
             self.values.homes.insert(id, channel);
+        }
+    }
+
+    /// What the relay keeps with the server; made when it is first asked for.
+    pub(crate) fn relay_state<T: Any + Send + Default>(&mut self) -> &mut T {
+        if !self.values.relay.as_ref().is_some_and(|state| state.is::<T>()) {
+            self.values.relay = Some(Box::new(T::default()));
+        }
+        match self.values.relay.as_mut().and_then(|state| state.downcast_mut()) {
+            Some(state) => state,
+            None => unreachable!("it is one, or was made one"),
         }
     }
 

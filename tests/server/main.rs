@@ -8,6 +8,7 @@ mod closing;
 mod deflate;
 mod dialect;
 mod embedding;
+mod engine;
 mod followers;
 mod foreign;
 mod herd;

@@ -1,0 +1,322 @@
+//! What waits for an engine: publishes for their outcome, and those who join for their channel.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::event::{ConnectionId, Exchange};
+use super::joins::{Join, JoinDoor};
+use super::mirrors::Gate;
+use super::outcome::{JoinError, Outcome, Published};
+use super::slots::flag;
+use super::{Broker, cost};
+use crate::channel::log::{From, MemberId};
+use crate::channel::name::BadName;
+use crate::channel::position::Position;
+use crate::engine::{Ask, Item, Ticket};
+use crate::proto::http::{Refusal, Response, Status};
+use crate::proto::message::Message;
+
+impl Broker {
+    /// Publishes several messages one right after the other, all or none, by the engine. `from` is told as the sender; `asker` is
+    /// who asks for it, as in `publish_for`.
+    pub fn publish_by_engine(
+        &mut self,
+        channel: &str,
+        messages: Vec<Message>,
+        (from, asker): (Option<ConnectionId>, Option<ConnectionId>),
+        name: Option<Arc<str>>,
+        except: Option<MemberId>,
+    ) -> Published {
+        if messages.iter().any(|message| message.len() > self.limits.max_message) {
+            return Published::TooBig;
+        }
+        if let Err(error) = BadName::check(channel) {
+            return Published::BadName(error);
+        }
+        let name = name.or_else(|| from.and_then(|id| self.name(id)).cloned());
+        let from = from.map(|id| self.secrets.sender(id));
+        let due = self.timers.milliseconds() + millis(self.limits.answer_timeout);
+        let (count, payload) = (messages.len(), messages.iter().map(Message::len).sum());
+        let Some(seam) = self.outlet.seam_mut() else { return Published::EngineFull };
+        if !seam.publishes.has_room(count, payload) {
+            return Published::EngineFull;
+        }
+        let (ticket, channel): (Ticket, Arc<str>) = (seam.asks.ticket(), channel.into());
+        let items = messages.into_iter().map(|message| Item { message, from, name: name.clone(), except });
+        seam.publishes.add(ticket, asker, channel.clone(), (count, payload), due);
+        seam.asks.push(Ask::Publish { ticket, channel, entries: items.collect() });
+        self.effort.spend(cost::TELL * count as u64);
+        if let Some(id) = asker {
+            if from.is_none() {
+                self.journal.count().messages_received += count as u64;
+            }
+            self.hold_back_if_full(id);
+        }
+        Published::Pending(ticket)
+    }
+
+    /// Nothing more is read from a connection, or it is read from again. For one whose requests cannot be carried out as long as
+    /// others of it wait. Only where there is an engine.
+    pub fn hold_back(&mut self, id: ConnectionId, is_held_back: bool) {
+        let Some(seam) = self.outlet.seam_mut() else { return };
+        if is_held_back && self.slots.live(id).is_some() {
+            seam.held_back.insert(id);
+            self.hold_back_if_full(id);
+        } else {
+            seam.held_back.remove(&id);
+            self.read_again(id);
+        }
+    }
+
+    /// Answers a request with what is kept of a channel, as soon as this node has it.
+    pub fn answer_read(&mut self, exchange: Exchange, channel: &str, from: From) {
+        if let Some(JoinDoor::Read(exchange)) = self.admit(exchange.id(), channel, from, JoinDoor::Read(exchange)) {
+            self.answer_read_now(exchange, channel, from);
+        }
+    }
+
+    fn answer_read_now(&mut self, mut exchange: Exchange, channel: &str, from: From) {
+        exchange.unanswered.answered();
+        let Some(slot) = self.slots.asked(exchange.id) else { return };
+        match self.read_mirror(channel, from) {
+            Ok(kept) => {
+                let response = kept.answer_to(exchange.request());
+                self.respond(exchange, response);
+            }
+            Err(error) => self.refuse_reader(slot, &exchange, channel, error),
+        }
+    }
+
+    /// Hands the door back if one may go in by it now, or is to be told that it may not; otherwise it waits.
+    pub(super) fn admit(&mut self, id: ConnectionId, channel: &str, from: From, door: JoinDoor) -> Option<JoinDoor> {
+        let Gate::Wait(barrier) = self.gate(channel, from, None) else { return Some(door) };
+        let due = self.timers.milliseconds() + millis(self.limits.answer_timeout);
+        if let Some(seam) = self.outlet.seam_mut() {
+            let ticket = seam.asks.ticket();
+            seam.joins.add(channel, Join { id, ticket, from, barrier, door }, due);
+            seam.mirrors.occupied(channel);
+        }
+        None
+    }
+
+    /// As `admit`, for a WebSocket that is open and joins one more channel. Ok if it may go in now.
+    pub(super) fn admit_subscribe(
+        &mut self,
+        id: ConnectionId,
+        channel: &str,
+        from: From,
+        door: JoinDoor,
+    ) -> Result<(), JoinError> {
+        let Some(seam) = self.outlet.seam() else { return Ok(()) };
+        let slot = self.slots.live(id).ok_or(JoinError::Gone)?;
+        if seam.joins.has_subscribed(channel, id) {
+            return Err(JoinError::AlreadyMember);
+        }
+        let waiting = seam.joins.count_of(id);
+        self.may_join(slot, channel)?;
+        let members = self.slots.cold(slot).map_or(0, |cold| cold.memberships.as_slice().len());
+        if members + waiting >= self.limits.max_channels_per_connection {
+            return Err(JoinError::TooManyMemberships);
+        }
+        match self.admit(id, channel, from, door) {
+            Some(_) => Ok(()),
+            None => {
+                let ticket = self.outlet.seam().and_then(|seam| seam.joins.last_of(id));
+                Err(ticket.map_or(JoinError::Gone, JoinError::Waiting))
+            }
+        }
+    }
+
+    /// Whether one may join now: always, where there is no engine. Open also for one who is to be refused.
+    fn gate(&mut self, channel: &str, from: From, barrier: Option<u64>) -> Gate {
+        if !self.outlet.has_engine() {
+            return Gate::Open;
+        }
+        let kept = self.kept_of(channel);
+        let most = self.limits.max_listened.min(self.limits.max_channels);
+        let Some(seam) = self.outlet.seam_mut() else { return Gate::Open };
+        let gate = seam.mirrors.gate(channel, from, barrier, kept, &mut seam.asks);
+        if gate != Gate::Absent {
+            return gate;
+        }
+        if BadName::check(channel).is_err() {
+            return Gate::Open;
+        }
+        if seam.mirrors.len() >= most {
+            let coldest = seam.mirrors.coldest();
+            if !coldest.is_some_and(|coldest| self.close_mirror(&coldest)) {
+                return Gate::Open;
+            }
+        }
+        self.outlet.seam_mut().into_iter().for_each(|seam| seam.mirrors.open(channel, &mut seam.asks));
+        Gate::Wait(None)
+    }
+
+    /// Those who wait for a channel go in, as far as it has what they ask for.
+    pub(super) fn let_in(&mut self, channel: &str) {
+        let mut after = None;
+        while let Some(seam) = self.outlet.seam_mut()
+            && let Some(join) = seam.joins.next(channel, after)
+        {
+            let (ticket, from, barrier) = (join.ticket, join.from, join.barrier);
+            after = Some(ticket);
+            let gate = self.gate(channel, from, barrier);
+            let Some(seam) = self.outlet.seam_mut() else { return };
+            if let Gate::Wait(barrier) = gate {
+                seam.joins.set_barrier(channel, ticket, barrier);
+            } else if let Some(join) = seam.joins.take(channel, ticket) {
+                self.go_in(channel, join);
+            }
+        }
+        self.note_leaving(channel);
+    }
+
+    fn go_in(&mut self, channel: &str, join: Join) {
+        let Join { id, ticket, from, door, .. } = join;
+        match door {
+            JoinDoor::Accept(accept) => {
+                let (handshake, accept) = *accept;
+                if let Some(slot) = self.slots.asked(id) {
+                    self.accept_now(slot, &handshake, &accept);
+                }
+            }
+            JoinDoor::Subscribe(reference) => {
+                let outcome = match self.subscribe_now(id, channel, from, reference.as_ref()) {
+                    Ok(joined) => Outcome::Joined(joined),
+                    Err(error) => Outcome::NotJoined(error),
+                };
+                self.tell_outcome(ticket, outcome);
+            }
+            JoinDoor::Stream(exchange, format) => {
+                if let Some(slot) = self.slots.asked(id) {
+                    self.stream_now(slot, &exchange, format, channel, from);
+                }
+            }
+            JoinDoor::Hold(exchange, timeout) => self.hold_now(exchange, channel, from, timeout),
+            JoinDoor::Read(exchange) => self.answer_read_now(exchange, channel, from),
+        }
+    }
+
+    /// A channel is not opened: those who wait for it are told.
+    pub(super) fn refuse_joins(&mut self, channel: &str, error: JoinError) {
+        while let Some(seam) = self.outlet.seam_mut()
+            && let Some(ticket) = seam.joins.next(channel, None).map(|join| join.ticket)
+            && let Some(join) = seam.joins.take(channel, ticket)
+        {
+            self.refuse_join_of(join, error);
+        }
+    }
+
+    fn refuse_join_of(&mut self, join: Join, error: JoinError) {
+        let code = if let JoinError::Engine(why) = error { why.as_str() } else { "engine_away" };
+        let detail = "The engine has not opened the channel; try again later.";
+        let seconds = self.secrets.jittered_seconds().to_string();
+        let refusal = Refusal::new(Status(503), code, detail).with_header("Retry-After", seconds);
+        match join.door {
+            JoinDoor::Subscribe(_) => self.tell_outcome(join.ticket, Outcome::NotJoined(error)),
+            JoinDoor::Stream(exchange, format) => self.refuse_stream(&exchange, format, &refusal),
+            JoinDoor::Hold(exchange, _) | JoinDoor::Read(exchange) => {
+                self.respond(exchange, Response::problem(&refusal))
+            }
+            JoinDoor::Accept(accept) => self.refuse(accept.0, &refusal),
+        }
+    }
+
+    /// A connection leaves a channel that it waits for; returns false if it does not wait.
+    pub(super) fn stop_waiting(&mut self, id: ConnectionId, channel: &str) -> bool {
+        let join = self.outlet.seam_mut().and_then(|seam| seam.joins.take_subscribe(channel, id));
+        let Some(join) = join else { return false };
+        self.note_leaving(channel);
+        self.tell_outcome(join.ticket, Outcome::NotJoined(JoinError::Left));
+        true
+    }
+
+    /// A connection has gone: it waits no more.
+    pub(super) fn forget_waiting(&mut self, id: ConnectionId) {
+        let Some(seam) = self.outlet.seam_mut() else { return };
+        seam.held_back.remove(&id);
+        for channel in seam.joins.forget(id) {
+            self.note_leaving(&channel);
+        }
+    }
+
+    /// What was waited for for too long.
+    pub(super) fn expire_waiting(&mut self, now: u64) {
+        while let Some(seam) = self.outlet.seam_mut()
+            && let Some((ticket, waiting)) = seam.publishes.take_late(now)
+        {
+            let outcome =
+                waiting.stored.map_or(Outcome::Unknown, |position| self.published_at(&waiting.channel, position));
+            self.tell_outcome(ticket, outcome);
+            waiting.asker.into_iter().for_each(|id| self.read_again(id));
+        }
+        while let Some(seam) = self.outlet.seam_mut()
+            && let Some((channel, join)) = seam.joins.take_late(now)
+        {
+            self.note_leaving(&channel);
+            self.refuse_join_of(join, JoinError::Engine(crate::engine::EngineError::Away));
+        }
+    }
+
+    /// The engine has stored a publish. It is told as soon as the channel's mirror has come so far.
+    pub(super) fn stored(&mut self, ticket: Ticket, position: Position) {
+        let Some(seam) = self.outlet.seam_mut() else { return };
+        let Some(waiting) = seam.publishes.get_mut(ticket) else { return };
+        waiting.stored = Some(position);
+        let channel = waiting.channel.clone();
+        if seam.mirrors.is_applied(&channel, ticket, position) {
+            self.finish_stored(ticket, position);
+        }
+    }
+
+    pub(super) fn finish_stored(&mut self, ticket: Ticket, position: Position) {
+        let waiting = self.outlet.seam_mut().and_then(|seam| seam.publishes.get_mut(ticket));
+        let Some(channel) = waiting.map(|waiting| waiting.channel.clone()) else { return };
+        let outcome = self.published_at(&channel, position);
+        self.finish_publish(ticket, outcome);
+    }
+
+    fn published_at(&self, channel: &str, position: Position) -> Outcome {
+        let channel = self.channels.find(channel).and_then(|key| self.channels.get(key));
+        Outcome::Published { position, receivers: channel.map_or(0, |channel| channel.receivers()) }
+    }
+
+    /// Tells what became of a publish, once.
+    pub(super) fn finish_publish(&mut self, ticket: Ticket, outcome: Outcome) {
+        let Some(waiting) = self.outlet.seam_mut().and_then(|seam| seam.publishes.take(ticket)) else { return };
+        self.tell_outcome(ticket, outcome);
+        waiting.asker.into_iter().for_each(|id| self.read_again(id));
+    }
+
+    /// Whether a connection is not to be read from because of what waits for the engine.
+    pub(super) fn awaits(&self, id: ConnectionId) -> bool {
+        self.outlet.seam().is_some_and(|seam| seam.publishes.is_full(id) || seam.held_back.contains(&id))
+    }
+
+    fn hold_back_if_full(&mut self, id: ConnectionId) {
+        if self.awaits(id)
+            && let Some(slot) = self.slots.open(id)
+        {
+            self.slots.hot(slot).set(flag::AWAITS);
+        }
+    }
+
+    fn read_again(&mut self, id: ConnectionId) {
+        let Some(slot) = self.slots.live(id).filter(|_| !self.awaits(id)) else { return };
+        let hot = self.slots.hot(slot);
+        if hot.has(flag::AWAITS) {
+            hot.clear(flag::AWAITS);
+            self.outlet.resume(id);
+            self.excuse(id);
+        }
+    }
+
+    /// Whether something that a connection has published waits for the engine. A request that asks for that waits for as long.
+    pub(super) fn has_published(&self, slot: u32) -> bool {
+        self.outlet.seam().is_some_and(|seam| seam.publishes.is_of(self.slots.id(slot)))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,490 @@
+//! Mirrors: what this node knows of the channels whose positions an engine assigns, and how it comes to know it. A part of its own,
+//! pure: it decides what is to be asked, and what is to be done with what the engine tells. The logs themselves are the store's.
+//!
+//! A channel is *absent*; then *opening*, until the engine has said where it stands; then *live*. A live one may be *filling*: entries
+//! were lost on the way, and are read once for all its subscribers. It is *stale* while the engine is away. When nobody is in it
+//! any more it is *lingering* for `LINGERS`, so that one who comes back finds it; then it is absent again.
+
+mod mirror;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::channel::log::{From, Lost, LostReason};
+use crate::channel::position::{Epoch, Position};
+use crate::engine::{Ask, Asks, Page, Standing, Ticket};
+
+use mirror::Mirror;
+
+/// How long a mirror that nobody is in is kept, in milliseconds.
+pub(super) const LINGERS: u64 = 30_000;
+
+/// How soon something that an engine did not do is asked for again, in milliseconds.
+pub(super) const AGAIN: u64 = 1000;
+
+/// The most entries that are read at a time.
+pub(super) const PAGE: u64 = 128;
+
+/// In which state a channel is. See the module.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Absent,
+    Opening,
+    Live,
+    Filling,
+    Stale,
+    Lingering,
+}
+
+/// How far the log on this node reaches back.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reach {
+    /// The offset after which everything is kept here.
+    pub(super) tail: u64,
+    /// It keeps as much as it may.
+    pub(super) is_full: bool,
+}
+
+/// Whether somebody may join now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gate {
+    Open,
+    /// It is to be tried again when the mirror has changed. One who names a position that this node does not know is let in only
+    /// when the engine has answered the question of that number.
+    Wait(Option<u64>),
+    /// The channel is absent: `open` is to be called.
+    Absent,
+}
+
+/// How a mirror's log goes on elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Moved {
+    pub(super) from: Position,
+    pub(super) to: Position,
+    /// What its subscribers do not get, and nothing stays kept; None if they get everything, and what is kept stays.
+    pub(super) lost: Option<Lost>,
+}
+
+/// What is to be done with entries that the engine tells: first the log moves, then they are put into it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Take {
+    Nothing,
+    /// They come next, without the first `skip`.
+    Append {
+        moved: Option<Moved>,
+        skip: usize,
+    },
+    /// They are older than what is kept.
+    Prepend,
+}
+
+/// All mirrors.
+#[derive(Debug, Default)]
+pub(super) struct Mirrors {
+    by_name: HashMap<Arc<str>, Mirror>,
+    /// Of which channels something is being read.
+    reads: HashMap<Ticket, Arc<str>>,
+    /// When which of them are looked at.
+    wakes: BTreeSet<(u64, Arc<str>)>,
+    /// Publishes that nothing is waited for any more, with their positions.
+    released: Vec<(Ticket, Position)>,
+    is_away: bool,
+}
+
+impl Mirrors {
+    /// In which state a channel is.
+    #[cfg(test)]
+    pub(super) fn state(&self, name: &str) -> State {
+        let Some(mirror) = self.by_name.get(name) else { return State::Absent };
+        match mirror {
+            Mirror { position: None, .. } => State::Opening,
+            _ if self.is_away => State::Stale,
+            Mirror { empty_since: Some(_), .. } => State::Lingering,
+            Mirror { gap: None, is_moving: false, .. } => State::Live,
+            _ => State::Filling,
+        }
+    }
+
+    /// Whether the engine is away.
+    pub(super) fn is_away(&self) -> bool {
+        self.is_away
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Where the mirror of a channel stands; None if nobody knows.
+    pub(super) fn position(&self, name: &str) -> Option<Position> {
+        self.by_name.get(name)?.position
+    }
+
+    /// The mirror that has been empty for longest.
+    pub(super) fn coldest(&self) -> Option<Arc<str>> {
+        let is_empty = |name: &Arc<str>| self.by_name.get(name).is_some_and(|mirror| mirror.empty_since.is_some());
+        self.wakes.iter().map(|(_, name)| name).find(|name| is_empty(name)).cloned()
+    }
+
+    /// Begins to open the mirror of a channel that is absent.
+    pub(super) fn open(&mut self, name: &str, asks: &mut Asks) {
+        let mut mirror = Mirror::new(name);
+        if !self.is_away {
+            mirror.open(asks);
+        }
+        self.by_name.insert(mirror.name.clone(), mirror);
+    }
+
+    /// Whether one who wants what comes after `from` can join now. What is missing for that is asked for. `kept` says how far
+    /// the log reaches; `barrier` is what `Gate::Wait` said before.
+    pub(super) fn gate(&mut self, name: &str, from: From, barrier: Option<u64>, kept: Reach, asks: &mut Asks) -> Gate {
+        let is_away = self.is_away;
+        let Some(mirror) = self.by_name.get_mut(name) else { return Gate::Absent };
+        let Some(position) = mirror.position else { return Gate::Wait(barrier) };
+        let barrier = barrier.or_else(|| mirror.is_news(from).then_some(mirror.asked + 1));
+        if let Some(number) = barrier {
+            if mirror.asked < number && !is_away {
+                mirror.open(asks);
+            }
+            if mirror.answered < number {
+                return Gate::Wait(barrier);
+            }
+        }
+        let wanted = mirror.wanted(from);
+        let is_coming = wanted > position.offset && mirror.gap.is_some_and(|gap| gap >= wanted);
+        if is_coming || (mirror.is_moving && !is_away) {
+            return Gate::Wait(barrier);
+        }
+        if kept.tail <= wanted || kept.is_full || mirror.floor.is_some_and(|floor| kept.tail <= floor) {
+            return Gate::Open;
+        }
+        if !is_away && mirror.reads_older.is_none() && mirror.again_at.is_none() {
+            let since = wanted.max(kept.tail.saturating_sub(PAGE));
+            let ticket = asks.ticket();
+            let limit = usize::try_from(kept.tail - since).unwrap_or(usize::MAX);
+            asks.push(Ask::Read { ticket, channel: mirror.name.clone(), since, limit });
+            mirror.reads_older = Some(ticket);
+            self.reads.insert(ticket, mirror.name.clone());
+        }
+        Gate::Wait(barrier)
+    }
+
+    /// From which position of its own a log is to be followed by one who wants what comes after `from`, and whether more than the
+    /// log says is lost. A position of an older epoch counts as far as a link leads.
+    pub(super) fn resolve(&self, name: &str, from: From) -> (From, bool) {
+        let From::Position(position) = from else { return (from, false) };
+        let Some(mirror) = self.by_name.get(name) else { return (from, false) };
+        let (Some(own), Some((offset, is_whole))) = (mirror.position, mirror.translate(position)) else {
+            return (from, false);
+        };
+        if position == Position::NONE {
+            return (from, false);
+        }
+        // What is after the head was lost with an engine that had it.
+        (From::Position(Position { offset: offset.min(own.offset), ..own }), !is_whole || offset > own.offset)
+    }
+
+    /// The engine has said where a channel stands. Returns how its log goes on elsewhere, if it does.
+    pub(super) fn opened(&mut self, name: &str, standing: Standing, asks: &mut Asks) -> Option<Moved> {
+        let mirror = self.by_name.get_mut(name)?;
+        mirror.answered = (mirror.answered + 1).min(mirror.asked);
+        mirror.is_moving = false;
+        let Standing { epoch, head, tail, links } = standing;
+        let before = mirror.position;
+        let link = before.and_then(|own| links.iter().find(|link| link.epoch == own.epoch)).copied();
+        (mirror.tail, mirror.links) = (tail, links);
+        let (to, lost) = match before {
+            None => {
+                mirror.position = Some(Position { epoch, offset: head });
+                return None;
+            }
+            Some(own) if own.epoch == epoch => {
+                mirror.gap = mirror.gap.max(Some(head).filter(|&head| head > own.offset));
+                self.read_gap(name, asks);
+                return None;
+            }
+            Some(Position::NONE) => (0, None),
+            Some(own) => match link {
+                Some(link) if own.offset <= link.end => (own.offset, None),
+                Some(link) => (link.end, Some(Lost::UNKNOWN)),
+                None => (tail, Some(Lost::UNKNOWN)),
+            },
+        };
+        mirror.gap = None;
+        let moved = mirror.go_to(Position { epoch, offset: to }, lost, &mut self.released);
+        mirror.gap = Some(head).filter(|&head| head > to);
+        self.read_gap(name, asks);
+        Some(moved)
+    }
+
+    /// A channel could not be opened. It is tried again later if its log stands somewhere; returns false if it does not: it is
+    /// absent then.
+    pub(super) fn failed(&mut self, name: &str, now: u64) -> bool {
+        let Some(mirror) = self.by_name.get_mut(name) else { return true };
+        mirror.answered = (mirror.answered + 1).min(mirror.asked);
+        if mirror.position.is_some() {
+            mirror.is_moving = true;
+            mirror.again_at = Some(now + AGAIN);
+            self.rearm(name);
+            return true;
+        }
+        self.remove(name);
+        false
+    }
+
+    /// The engine tells that many entries, the first of which has that offset.
+    pub(super) fn entries(&mut self, name: &str, epoch: Epoch, first: u64, count: usize, asks: &mut Asks) -> Take {
+        let is_away = self.is_away;
+        let Some(mirror) = self.by_name.get_mut(name) else { return Take::Nothing };
+        let Some(own) = mirror.position.filter(|_| !mirror.is_moving && !is_away && count > 0) else {
+            return Take::Nothing;
+        };
+        let (moved, last) = if epoch == own.epoch {
+            (None, first + count as u64 - 1)
+        } else if own == Position::NONE && first == 1 {
+            let to = Position { epoch, offset: 0 };
+            (Some(mirror.go_to(to, None, &mut self.released)), count as u64)
+        } else {
+            mirror.is_moving = true;
+            mirror.open(asks);
+            return Take::Nothing;
+        };
+        if first > own.offset + 1 {
+            mirror.gap = mirror.gap.max(Some(last));
+            self.read_gap(name, asks);
+            return Take::Nothing;
+        }
+        if last <= own.offset {
+            return Take::Nothing;
+        }
+        mirror.reach(Position { epoch, offset: last }, &mut self.released);
+        Take::Append { moved, skip: (own.offset + 1 - first) as usize }
+    }
+
+    /// What comes next cannot be told in order: the channel goes on after that position.
+    pub(super) fn jump(&mut self, name: &str, to: Position, asks: &mut Asks) -> Option<Moved> {
+        let is_away = self.is_away;
+        let mirror = self.by_name.get_mut(name)?;
+        let own = mirror.position.filter(|_| !mirror.is_moving && !is_away)?;
+        let lost = match to.offset.checked_sub(own.offset) {
+            Some(1..) if to.epoch == own.epoch => {
+                Lost { count: Some(to.offset - own.offset), reason: LostReason::Expired }
+            }
+            _ if to.epoch == own.epoch => return None,
+            _ => Lost::UNKNOWN,
+        };
+        mirror.gap = mirror.gap.filter(|_| to.epoch == own.epoch);
+        mirror.tail = if to.epoch == own.epoch { mirror.tail } else { to.offset };
+        let moved = mirror.go_to(to, Some(lost), &mut self.released);
+        self.read_gap(name, asks);
+        Some(moved)
+    }
+
+    /// A page has come. Returns of which channel, and what is to be done with it.
+    pub(super) fn page(&mut self, ticket: Ticket, page: &Page, now: u64, asks: &mut Asks) -> Option<(Arc<str>, Take)> {
+        let name = self.reads.remove(&ticket)?;
+        let mirror = self.by_name.get_mut(&name)?;
+        let own = mirror.position?;
+        let is_gap = mirror.reads_gap == Some(ticket);
+        if !is_gap && mirror.reads_older != Some(ticket) {
+            return None;
+        }
+        let reads = if is_gap { &mut mirror.reads_gap } else { &mut mirror.reads_older };
+        *reads = None;
+        if page.epoch != own.epoch {
+            if !mirror.is_moving {
+                mirror.is_moving = true;
+                mirror.open(asks);
+            }
+            return None;
+        }
+        mirror.tail = mirror.tail.max(page.tail);
+        if !is_gap {
+            return Some((name, Take::Prepend));
+        }
+        mirror.gap = mirror.gap.max(Some(page.head).filter(|&head| head > own.offset));
+        let start = if page.entries.is_empty() { page.tail } else { page.tail.max(page.first - 1) };
+        let lost = start.checked_sub(own.offset).filter(|&count| count > 0);
+        let moved = lost.map(|count| {
+            let lost = Lost { count: Some(count), reason: LostReason::Expired };
+            mirror.go_to(Position { offset: start, ..own }, Some(lost), &mut self.released)
+        });
+        let from = mirror.position.map_or(own.offset, |position| position.offset);
+        let last = (page.first + page.entries.len() as u64).saturating_sub(1).max(from);
+        mirror.reach(Position { offset: last, ..own }, &mut self.released);
+        if last > own.offset {
+            self.read_gap(&name, asks);
+        } else if mirror.gap.is_some() {
+            mirror.again_at = Some(now + AGAIN);
+            self.rearm(&name);
+        }
+        let skip = usize::try_from((from + 1).saturating_sub(page.first)).unwrap_or(usize::MAX);
+        Some((name, Take::Append { moved, skip }))
+    }
+
+    /// Older entries were put into the log, or not all of them fitted; it reaches to `tail` now.
+    pub(super) fn prepended(&mut self, name: &str, all: bool, tail: u64) {
+        if let Some(mirror) = self.by_name.get_mut(name) {
+            mirror.floor = if all { None } else { Some(tail) };
+        }
+    }
+
+    /// A page that was asked for does not come: it is asked for again later. False if none was, under this ticket.
+    pub(super) fn unread(&mut self, ticket: Ticket, now: u64) -> bool {
+        let Some(name) = self.reads.remove(&ticket) else { return false };
+        if let Some(mirror) = self.by_name.get_mut(&name) {
+            mirror.reads_gap = mirror.reads_gap.filter(|&other| other != ticket);
+            mirror.reads_older = mirror.reads_older.filter(|&other| other != ticket);
+            mirror.again_at = Some(now + AGAIN);
+            self.rearm(&name);
+        }
+        true
+    }
+
+    /// A publish is stored at that position. Returns false if the mirror's log has not come so far: it is among `take_released`
+    /// when it has.
+    pub(super) fn is_applied(&mut self, name: &str, ticket: Ticket, position: Position) -> bool {
+        let Some(mirror) = self.by_name.get_mut(name) else { return true };
+        let Some(own) = mirror.position else { return true };
+        let is_applied = own.epoch == position.epoch && own.offset >= position.offset;
+        if !is_applied {
+            mirror.acks.push((position, ticket));
+        }
+        is_applied
+    }
+
+    /// Publishes that are told of now, with their positions.
+    pub(super) fn take_released(&mut self) -> Vec<(Ticket, Position)> {
+        std::mem::take(&mut self.released)
+    }
+
+    /// The engine cannot be reached: what it was asked about mirrors is void.
+    pub(super) fn away(&mut self) {
+        self.is_away = true;
+        self.reads.clear();
+        for mirror in self.by_name.values_mut() {
+            (mirror.reads_gap, mirror.reads_older, mirror.again_at) = (None, None, None);
+        }
+    }
+
+    /// The engine can be reached again: it is asked where all channels stand.
+    pub(super) fn back(&mut self, asks: &mut Asks) {
+        self.is_away = false;
+        let mut all: Vec<&mut Mirror> = self.by_name.values_mut().collect();
+        all.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        for mirror in all {
+            (mirror.answered, mirror.is_moving) = (mirror.asked, mirror.position.is_some());
+            mirror.open(asks);
+        }
+    }
+
+    /// Somebody is in a channel, or about to be.
+    pub(super) fn occupied(&mut self, name: &str) {
+        if let Some(mirror) = self.by_name.get_mut(name)
+            && mirror.empty_since.take().is_some()
+        {
+            self.rearm(name);
+        }
+    }
+
+    /// Nobody is in a channel any more, nor about to be.
+    pub(super) fn emptied(&mut self, name: &str, now: u64) {
+        if let Some(mirror) = self.by_name.get_mut(name)
+            && mirror.empty_since.is_none()
+        {
+            mirror.empty_since = Some(now);
+            self.rearm(name);
+        }
+    }
+
+    /// When something is to be done although nothing happens.
+    pub(super) fn due(&self) -> Option<u64> {
+        self.wakes.first().map(|(at, _)| *at)
+    }
+
+    /// A channel that it is time to look at: what was not done is asked for again. True if it has lingered for long enough: it is
+    /// to be closed, or said to be `emptied` again.
+    pub(super) fn wake(&mut self, now: u64, asks: &mut Asks) -> Option<(Arc<str>, bool)> {
+        let (_, name) = self.wakes.first().filter(|(at, _)| *at <= now)?.clone();
+        let is_away = self.is_away;
+        let mirror = self.by_name.get_mut(&name)?;
+        if mirror.again_at.take_if(|at| *at <= now).is_some() && !is_away {
+            if mirror.is_moving && mirror.answered == mirror.asked {
+                mirror.open(asks);
+            }
+            self.read_gap(&name, asks);
+        }
+        let mirror = self.by_name.get_mut(&name)?;
+        let is_over = mirror.empty_since.take_if(|since| *since + LINGERS <= now).is_some();
+        self.rearm(&name);
+        Some((name, is_over))
+    }
+
+    /// The mirror is no longer wanted.
+    pub(super) fn close(&mut self, name: &str, asks: &mut Asks) {
+        if let Some(mirror) = self.remove(name) {
+            asks.push(Ask::Close { channel: mirror.name });
+        }
+    }
+
+    fn remove(&mut self, name: &str) -> Option<Mirror> {
+        let mut mirror = self.by_name.remove(name)?;
+        if let Some(at) = mirror.wakes_at {
+            self.wakes.remove(&(at, mirror.name.clone()));
+        }
+        for ticket in mirror.reads_gap.into_iter().chain(mirror.reads_older) {
+            self.reads.remove(&ticket);
+        }
+        self.released.extend(mirror.acks.drain(..).map(|(position, ticket)| (ticket, position)));
+        Some(mirror)
+    }
+
+    /// Reads what is missing, if that is not being done.
+    fn read_gap(&mut self, name: &str, asks: &mut Asks) {
+        let is_away = self.is_away;
+        let Some(mirror) = self.by_name.get_mut(name) else { return };
+        let (Some(_), Some(own), None) = (mirror.gap, mirror.position, mirror.reads_gap) else { return };
+        if is_away || mirror.is_moving {
+            return;
+        }
+        let ticket = asks.ticket();
+        let (channel, since, limit) = (mirror.name.clone(), own.offset, PAGE as usize);
+        asks.push(Ask::Read { ticket, channel, since, limit });
+        mirror.reads_gap = Some(ticket);
+        self.reads.insert(ticket, mirror.name.clone());
+    }
+
+    fn rearm(&mut self, name: &str) {
+        let Some(mirror) = self.by_name.get_mut(name) else { return };
+        let lingers = mirror.empty_since.map(|since| since + LINGERS);
+        let at = mirror.again_at.into_iter().chain(lingers).min();
+        if mirror.wakes_at != at {
+            let name = mirror.name.clone();
+            if let Some(before) = std::mem::replace(&mut mirror.wakes_at, at) {
+                self.wakes.remove(&(before, name.clone()));
+            }
+            self.wakes.extend(at.map(|at| (at, name)));
+        }
+    }
+
+    /// Panics if an invariant does not hold: for tests.
+    pub(super) fn assert_invariants(&self) {
+        let armed = self.by_name.values().filter_map(|mirror| Some((mirror.wakes_at?, mirror.name.clone())));
+        assert_eq!(armed.collect::<BTreeSet<_>>(), self.wakes, "mirrors are looked at at other times than they say");
+        for mirror in self.by_name.values() {
+            let head = mirror.position.map_or(0, |position| position.offset);
+            assert!(mirror.gap.is_none_or(|gap| gap > head), "{}: nothing is missing", mirror.name);
+            assert!(mirror.answered <= mirror.asked, "{}: more answers than questions", mirror.name);
+            let reads = mirror.reads_gap.into_iter().chain(mirror.reads_older);
+            let known = |ticket: Ticket| self.reads.get(&ticket) == Some(&mirror.name);
+            assert!(reads.into_iter().all(known), "{}: a read that nobody waits for", mirror.name);
+            let waits = self.is_away || mirror.reads_gap.is_some() || mirror.again_at.is_some() || mirror.is_moving;
+            assert!(mirror.gap.is_none() || waits, "{}: nobody reads what is missing", mirror.name);
+            let asks = self.is_away || mirror.answered < mirror.asked || mirror.again_at.is_some();
+            assert!(!mirror.is_moving || asks, "{}: nobody asks where it stands", mirror.name);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What was handed to an engine to be published and is not answered yet. A part of its own.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::event::ConnectionId;
+use crate::channel::position::Position;
+use crate::engine::Ticket;
+
+/// How much may wait at a time, in messages and in bytes of payload: past it nothing more is taken.
+pub(super) const MAX_WAITING: usize = 4096;
+pub(super) const MAX_WAITING_BYTES: usize = 8 << 20;
+
+/// How much of that one connection may have: past it nothing more is read from it.
+const MAX_OF_ONE: usize = 64;
+const MAX_BYTES_OF_ONE: usize = MAX_WAITING_BYTES / 16;
+
+/// What a message counts for beside its payload, in bytes.
+const MESSAGE_COST: usize = 128;
+
+/// One publish.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// Who asked for it, if anybody who is connected did.
+    pub(super) asker: Option<ConnectionId>,
+    pub(super) channel: Arc<str>,
+    messages: usize,
+    bytes: usize,
+    /// Where the engine has stored it.
+    pub(super) stored: Option<Position>,
+}
+
+/// What one connection has waiting.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Load {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Load {
+    fn is_full(self) -> bool {
+        self.messages >= MAX_OF_ONE || self.bytes >= MAX_BYTES_OF_ONE
+    }
+}
+
+/// All of them.
+///
+/// Invariants: `all` and `loads` are what the sums over `waiting` say; `full` are those whose load is full; the first
+/// in `due` waits.
+#[derive(Debug, Default)]
+pub(super) struct Publishes {
+    waiting: HashMap<Ticket, Waiting>,
+    loads: HashMap<ConnectionId, Load>,
+    all: Load,
+    full: HashSet<ConnectionId>,
+    /// Until when they are waited for, in monotonic milliseconds: the first comes first.
+    due: VecDeque<(u64, Ticket)>,
+}
+
+impl Publishes {
+    /// Whether there is room for that much more.
+    pub(super) fn has_room(&self, messages: usize, bytes: usize) -> bool {
+        self.all.messages + messages <= MAX_WAITING && self.all.bytes + bytes <= MAX_WAITING_BYTES
+    }
+
+    /// Something is published, and is waited for until then.
+    pub(super) fn add(
+        &mut self,
+        ticket: Ticket,
+        asker: Option<ConnectionId>,
+        channel: Arc<str>,
+        (messages, payload): (usize, usize),
+        due: u64,
+    ) {
+        let bytes = payload + messages * MESSAGE_COST;
+        let loads = asker.map(|id| (id, self.loads.entry(id).or_default()));
+        if let Some((id, load)) = loads {
+            (load.messages, load.bytes) = (load.messages + messages, load.bytes + bytes);
+            if load.is_full() {
+                self.full.insert(id);
+            }
+        }
+        (self.all.messages, self.all.bytes) = (self.all.messages + messages, self.all.bytes + bytes);
+        self.waiting.insert(ticket, Waiting { asker, channel, messages, bytes, stored: None });
+        self.due.push_back((due, ticket));
+    }
+
+    /// One that waits.
+    pub(super) fn get_mut(&mut self, ticket: Ticket) -> Option<&mut Waiting> {
+        self.waiting.get_mut(&ticket)
+    }
+
+    /// One is answered.
+    pub(super) fn take(&mut self, ticket: Ticket) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&ticket)?;
+        let (messages, bytes) = (waiting.messages, waiting.bytes);
+        (self.all.messages, self.all.bytes) = (self.all.messages - messages, self.all.bytes - bytes);
+        if let Some(id) = waiting.asker
+            && let Some(load) = self.loads.get_mut(&id)
+        {
+            (load.messages, load.bytes) = (load.messages - messages, load.bytes - bytes);
+            if !load.is_full() {
+                self.full.remove(&id);
+            }
+            if *load == Load::default() {
+                self.loads.remove(&id);
+            }
+        }
+        while self.due.front().is_some_and(|(_, ticket)| !self.waiting.contains_key(ticket)) {
+            self.due.pop_front();
+        }
+        Some(waiting)
+    }
+
+    /// Whether anything of a connection waits.
+    pub(super) fn is_of(&self, id: ConnectionId) -> bool {
+        self.loads.contains_key(&id)
+    }
+
+    /// Whether a connection has so much waiting that it is not read from.
+    pub(super) fn is_full(&self, id: ConnectionId) -> bool {
+        self.full.contains(&id)
+    }
+
+    /// One that was waited for for too long.
+    pub(super) fn take_late(&mut self, now: u64) -> Option<(Ticket, Waiting)> {
+        let (_, ticket) = *self.due.front().filter(|(due, _)| *due <= now)?;
+        Some((ticket, self.take(ticket)?))
+    }
+
+    /// When one was waited for for too long.
+    pub(super) fn due(&self) -> Option<u64> {
+        self.due.front().map(|(due, _)| *due)
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Panics if an invariant does not hold: for tests.
+    pub(super) fn assert_invariants(&self) {
+        let mut loads: HashMap<ConnectionId, Load> = HashMap::new();
+        let mut all = Load::default();
+        for waiting in self.waiting.values() {
+            let own = waiting.asker.map(|id| loads.entry(id).or_default());
+            for load in own.into_iter().chain([&mut all]) {
+                load.messages += waiting.messages;
+                load.bytes += waiting.bytes;
+            }
+        }
+        assert_eq!((all, &loads), (self.all, &self.loads), "what waits is not counted as it is");
+        let full = loads.iter().filter(|(_, load)| load.is_full()).map(|(id, _)| *id);
+        assert_eq!(full.collect::<HashSet<_>>(), self.full, "those who have too much waiting are others");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_counted_and_is_too_late_at_last() {
+        let (mut publishes, id) = (Publishes::default(), ConnectionId::new(1, 1));
+        for number in 1..=64 {
+            assert!(!publishes.is_full(id));
+            publishes.add(Ticket(number), Some(id), "/a".into(), (1, 10), 100 + number);
+            publishes.assert_invariants();
+        }
+        assert!(publishes.is_full(id) && !publishes.is_full(ConnectionId::new(1, 2)));
+        assert!(publishes.take(Ticket(7)).is_some() && publishes.take(Ticket(7)).is_none());
+        assert!(!publishes.is_full(id));
+        publishes.add(Ticket(65), None, "/a".into(), (MAX_WAITING - 63, 0), 200);
+        assert!(!publishes.has_room(1, 0) && publishes.has_room(0, 0));
+        publishes.assert_invariants();
+        assert_eq!(publishes.take_late(101).map(|(ticket, _)| ticket), Some(Ticket(1)));
+        assert!(publishes.take_late(101).is_none());
+        while publishes.take_late(1000).is_some() {
+            publishes.assert_invariants();
+        }
+        assert_eq!((publishes.len(), publishes.due()), (0, None));
+        assert!(publishes.has_room(MAX_WAITING, 0) && !publishes.has_room(1, MAX_WAITING_BYTES + 1));
+    }
+}

@@ -1,0 +1,366 @@
+//! The broker's side of the seam to an engine: what the engine tells, brought to the channels; see `crate::engine`. What waits for
+//! the engine is in `awaiting`.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::ending::{End, Owed};
+use super::event::{ConnectionId, Event};
+use super::followers::Kept;
+use super::joins::Joins;
+use super::mirrors::{LINGERS, Mirrors, Moved, Reach, Take};
+use super::outcome::{JoinError, Outcome};
+use super::publishes::Publishes;
+use super::reason::Cause;
+use super::slots::flag;
+use super::{Broker, cost};
+use crate::channel::dialect::{self, Encoding};
+use crate::channel::log::{From, Lost};
+use crate::channel::members::Member;
+use crate::channel::name::BadName;
+use crate::channel::position::Position;
+use crate::channel::store::NotHeld;
+use crate::engine::{Ask, Asks, Page, Stored, Told};
+use crate::proto::close::CloseCode;
+
+/// What a broker with an engine has beside one without.
+#[derive(Debug, Default)]
+pub(super) struct Seam {
+    pub(super) mirrors: Mirrors,
+    pub(super) joins: Joins,
+    pub(super) publishes: Publishes,
+    pub(super) asks: Asks,
+    /// Connections that the embedder wants nothing more of for now.
+    pub(super) held_back: HashSet<ConnectionId>,
+}
+
+impl Broker {
+    /// From now on an engine assigns positions. To be called before anything is published or joined.
+    pub fn set_engine(&mut self) {
+        self.outlet.set_engine();
+    }
+
+    /// Whether an engine assigns positions.
+    pub fn has_engine(&self) -> bool {
+        self.outlet.has_engine()
+    }
+
+    /// Whether there is an engine, and it cannot be reached.
+    pub fn is_engine_away(&self) -> bool {
+        self.outlet.seam().is_some_and(|seam| seam.mirrors.is_away())
+    }
+
+    /// What the engine is asked for next.
+    pub fn next_ask(&mut self) -> Option<Ask> {
+        self.outlet.seam_mut()?.asks.pop()
+    }
+
+    /// Whether the engine is to be asked for something.
+    pub fn has_asks(&self) -> bool {
+        self.outlet.seam().is_some_and(|seam| !seam.asks.is_empty())
+    }
+
+    /// Takes what the engine tells. While [`wants_flush`](Self::wants_flush) says so, it is to wait: what it tells is written for
+    /// all subscribers at once, whether they take it or not.
+    pub fn hear(&mut self, told: Told) {
+        let now = self.timers.milliseconds();
+        let Some(seam) = self.outlet.seam_mut() else { return };
+        match told {
+            Told::Published { ticket, position } => self.stored(ticket, position),
+            Told::Refused { ticket, why } => self.finish_publish(ticket, Outcome::NotPublished(why)),
+            Told::Unknown { ticket } => {
+                if !seam.mirrors.unread(ticket, now) {
+                    self.finish_publish(ticket, Outcome::Unknown);
+                }
+            }
+            Told::Opened { channel, standing } => {
+                let moved = seam.mirrors.opened(&channel, standing, &mut seam.asks);
+                self.move_channel(&channel, moved);
+                self.let_in(&channel);
+            }
+            Told::Failed { channel, why } => {
+                if !seam.mirrors.failed(&channel, now) {
+                    self.refuse_joins(&channel, JoinError::Engine(why));
+                }
+            }
+            Told::ReadDone { ticket, page, now: unix_ms } => {
+                if let Some((channel, take)) = seam.mirrors.page(ticket, &page, now, &mut seam.asks) {
+                    self.take_page(&channel, take, page, unix_ms);
+                    self.let_in(&channel);
+                }
+            }
+            Told::Entries { channel, epoch, first, entries } => {
+                let take = seam.mirrors.entries(&channel, epoch, first, entries.len(), &mut seam.asks);
+                if let Take::Append { moved, skip } = take {
+                    self.move_channel(&channel, moved);
+                    self.append_told(&channel, entries, skip);
+                    self.let_in(&channel);
+                }
+            }
+            Told::Jump { channel, position } => {
+                let moved = seam.mirrors.jump(&channel, position, &mut seam.asks);
+                self.move_channel(&channel, moved);
+                self.let_in(&channel);
+            }
+            Told::Away => seam.mirrors.away(),
+            Told::Back => seam.mirrors.back(&mut seam.asks),
+        }
+        self.tell_released();
+    }
+
+    /// Does what is due: once a turn.
+    pub(super) fn expire_seam(&mut self) {
+        let now = self.timers.milliseconds();
+        while let Some(seam) = self.outlet.seam_mut()
+            && let Some((channel, is_over)) = seam.mirrors.wake(now, &mut seam.asks)
+        {
+            if is_over && !self.close_mirror(&channel) {
+                // Something is on its way still: the next turn knows more.
+                self.outlet.seam_mut().into_iter().for_each(|seam| seam.mirrors.emptied(&channel, now - LINGERS + 1));
+            }
+            self.let_in(&channel);
+        }
+        self.expire_waiting(now);
+        self.tell_released();
+    }
+
+    /// When that has something to do.
+    pub(super) fn next_of_seam(&self) -> Option<Instant> {
+        let seam = self.outlet.seam()?;
+        let due = [seam.mirrors.due(), seam.joins.due(), seam.publishes.due()];
+        self.timers.instant_of_milliseconds(due.into_iter().flatten().min()?)
+    }
+
+    /// Closes the mirror of a channel that nobody is in; returns false if something is still on its way to somebody.
+    pub(super) fn close_mirror(&mut self, channel: &str) -> bool {
+        let Some(seam) = self.outlet.seam_mut() else { return true };
+        let is_free = self.channels.forget_mirror(channel);
+        if is_free {
+            seam.mirrors.close(channel, &mut seam.asks);
+        }
+        is_free
+    }
+
+    /// A member or one who waits has left: a channel in which nobody is begins to linger.
+    pub(super) fn note_leaving(&mut self, channel: &str) {
+        let is_empty = self
+            .channels
+            .find(channel)
+            .and_then(|key| self.channels.get(key))
+            .is_none_or(|channel| channel.subscribers() == 0);
+        let now = self.timers.milliseconds();
+        let Some(seam) = self.outlet.seam_mut().filter(|_| is_empty) else { return };
+        if !seam.joins.has(channel) {
+            seam.mirrors.emptied(channel, now);
+        }
+    }
+
+    /// The key of a channel whose mirror stands somewhere.
+    pub(super) fn hold_mirror(&mut self, channel: &str) -> Result<u32, NotHeld> {
+        BadName::check(channel).map_err(NotHeld::BadName)?;
+        let position = self.outlet.seam().and_then(|seam| seam.mirrors.position(channel)).ok_or(NotHeld::TooMany)?;
+        self.outlet.seam_mut().into_iter().for_each(|seam| seam.mirrors.occupied(channel));
+        Ok(self.channels.hold_mirror(channel, position, self.timers.milliseconds(), &self.limits))
+    }
+
+    /// How far the log of a channel reaches back here.
+    pub(super) fn kept_of(&self, channel: &str) -> Reach {
+        let position = || self.outlet.seam().and_then(|seam| seam.mirrors.position(channel));
+        let reach = self.channels.reach_of(channel, &self.limits);
+        let (tail, is_full) = reach.unwrap_or_else(|| (position().map_or(0, |position| position.offset), false));
+        Reach { tail, is_full }
+    }
+
+    /// As `read_json`; but the channel is held meanwhile if it is mirrored.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub(super) fn read_mirror(&mut self, channel: &str, from: From) -> Result<Kept, NotHeld> {
+        if !self.outlet.has_engine() {
+            return Ok(self.read_json(channel, from));
+        }
+        let key = self.hold_mirror(channel)?;
+        let kept = self.read_json(channel, from);
+        self.release_if_idle(key);
+        self.note_leaving(channel);
+        Ok(kept)
+    }
+
+    /// From where a log is to be read for one who asks for what comes after `from`, and whether more is lost than the log says.
+    pub(super) fn translate(&self, channel: &str, from: From) -> (From, bool) {
+        self.outlet.seam().map_or((from, false), |seam| seam.mirrors.resolve(channel, from))
+    }
+
+    /// The log's own start for one who follows it from there, and what is lost.
+    pub(super) fn resolve(&self, key: u32, from: From) -> (u64, Option<Lost>) {
+        let channel = &self.channels[key as usize];
+        let (from, is_cut) = self.translate(channel.name(), from);
+        let (cursor, lost) = channel.log.resolve(from);
+        (cursor, if is_cut { Some(Lost::UNKNOWN) } else { lost })
+    }
+
+    /// Puts a page where it belongs.
+    fn take_page(&mut self, channel: &Arc<str>, take: Take, page: Page, unix_ms: u64) {
+        match take {
+            Take::Nothing => {}
+            Take::Append { moved, skip } => {
+                self.move_channel(channel, moved);
+                self.append_told(channel, page.entries, skip);
+            }
+            Take::Prepend => self.prepend_told(channel, page, unix_ms),
+        }
+    }
+
+    /// Publishes what the engine has told, and the mirror has taken note of, to those who are here.
+    fn append_told(&mut self, channel: &Arc<str>, entries: Vec<Stored>, skip: usize) {
+        let Some(after) = self.outlet.seam().and_then(|seam| seam.mirrors.position(channel)) else { return };
+        let count = entries.len().saturating_sub(skip) as u64;
+        if count == 0 {
+            return;
+        }
+        let now = self.timers.milliseconds();
+        let before = Position { offset: after.offset - count, ..after };
+        let key = self.channels.hold_mirror(channel, before, now, &self.limits);
+        for stored in entries.into_iter().skip(skip) {
+            self.append_one(key, stored);
+        }
+        if self.channels[key as usize].open_batches() > 0 {
+            self.flush.touch(key, &mut self.channels[key as usize]);
+        } else {
+            self.release_if_idle(key);
+        }
+    }
+
+    fn append_one(&mut self, key: u32, stored: Stored) {
+        let except = stored.item.except.and_then(|member| self.secrets.connection(member));
+        let except = except.filter(|&id| self.is_member(id, key));
+        if let Some(id) = except {
+            self.settle(id.slot());
+        }
+        if !self.channels[key as usize].has_room(stored.item.message.len() + 64, &self.batches) {
+            self.settle_channel(key);
+        }
+        let now = self.timers.milliseconds();
+        let entry = stored.into_entry(except.map(|id| id.0));
+        let grown =
+            self.channels.publish_told(key, entry, now, &mut self.batches, self.encoded.encoder(), &self.limits);
+        self.effort.make(grown);
+        self.effort.spend(cost::TELL + self.encoded.encoder().take_cost());
+        self.journal.count().messages_encoded += self.channels[key as usize].open_batches() as u64;
+        if let Some(id) = except {
+            self.skip_newest(id.slot(), key);
+        }
+    }
+
+    /// Puts older entries before what is kept here.
+    fn prepend_told(&mut self, channel: &Arc<str>, page: Page, unix_ms: u64) {
+        let Reach { tail, .. } = self.kept_of(channel);
+        let Some(own) = self.outlet.seam().and_then(|seam| seam.mirrors.position(channel)) else { return };
+        let now = self.timers.milliseconds();
+        let end = (page.first + page.entries.len() as u64).saturating_sub(1);
+        let surplus = usize::try_from(end.saturating_sub(tail)).unwrap_or(usize::MAX);
+        let fits = end >= tail && page.entries.len() > surplus;
+        let mut all = false;
+        if fits {
+            let count = page.entries.len() - surplus;
+            let older = page.entries.into_iter().take(count).map(|stored| {
+                let at = now.saturating_sub(unix_ms.saturating_sub(stored.unix_ms));
+                let except = stored.item.except.and_then(|member| self.secrets.connection(member));
+                (stored.into_entry(except.map(|id| id.0)), at)
+            });
+            let older: Vec<_> = older.collect();
+            self.effort.spend(cost::LOOK_UP * older.len() as u64);
+            let key = self.channels.hold_mirror(channel, own, now, &self.limits);
+            all = self.channels.prepend(key, older, now, &self.limits);
+            self.release_if_idle(key);
+        }
+        let Reach { tail, .. } = self.kept_of(channel);
+        self.outlet.seam_mut().into_iter().for_each(|seam| seam.mirrors.prepended(channel, all, tail));
+    }
+
+    /// The log of a channel goes on elsewhere. Who gets everything is not told; others are told what they do not get, and who
+    /// cannot be told is closed.
+    fn move_channel(&mut self, channel: &Arc<str>, moved: Option<Moved>) {
+        let Some(Moved { from, to, lost }) = moved else { return };
+        let now = self.timers.milliseconds();
+        if self.channels.position_of(channel) == Position::NONE && self.channels.find(channel).is_none() {
+            self.channels.forget_mirror(channel);
+            return;
+        }
+        let key = self.channels.hold_mirror(channel, from, now, &self.limits);
+        self.settle_channel(key);
+        self.channels.move_mirror(key, to, lost.is_none(), now);
+        let Some(lost) = lost else { return self.release_if_idle(key) };
+        let mut told = Vec::new();
+        for group in &mut self.channels[key as usize].groups {
+            for member in &mut group.members {
+                told.push((member.slot, group.encoding, member.cursor));
+                *member = Member { cursor: to.offset, catching_up: false, ..*member };
+            }
+        }
+        self.release_if_idle(key);
+        for (slot, encoding, cursor) in told {
+            self.tell_loss(slot, encoding, channel, Position { offset: cursor, ..from }, (to, lost));
+        }
+    }
+
+    fn tell_loss(
+        &mut self,
+        slot: u32,
+        encoding: Encoding,
+        channel: &Arc<str>,
+        seen: Position,
+        (position, lost): (Position, Lost),
+    ) {
+        self.journal.count().messages_lost += lost.count.unwrap_or(1);
+        if encoding == Encoding::Poll {
+            return self.answer_with_loss(slot, channel, seen);
+        }
+        if encoding.tells_lost() {
+            self.tell_slot(slot, &dialect::Event::Lost { channel, lost, position });
+        } else if !self.slots.hot(slot).has(flag::LOSSY) {
+            let reason = Cause::EngineLost.as_str();
+            self.end(slot, Cause::EngineLost, End::Close(Owed::Live, CloseCode::TRY_AGAIN, reason));
+        }
+    }
+
+    /// A held poll is answered with what there is now, and with what it does not get.
+    fn answer_with_loss(&mut self, slot: u32, channel: &Arc<str>, seen: Position) {
+        if let Some(key) = self.channels.find(channel) {
+            self.remove_member(slot, key);
+        }
+        let held = self.slots.cold(slot).and_then(|cold| cold.extras.as_mut()).and_then(|extras| extras.held.take());
+        let Some(exchange) = held else { return };
+        self.slots.cold(slot).into_iter().for_each(super::slots::Cold::tidy);
+        let Ok(kept) = self.read_mirror(channel, From::Position(seen)) else { return };
+        self.respond(exchange, kept.response().with_header("Cache-Control", "no-store"));
+    }
+
+    /// Panics if an invariant does not hold: for tests.
+    pub(super) fn assert_seam(&self) {
+        let Some(seam) = self.outlet.seam() else { return };
+        seam.mirrors.assert_invariants();
+        seam.joins.assert_invariants();
+        seam.publishes.assert_invariants();
+        for (_, channel) in self.channels.iter() {
+            let mirror = seam.mirrors.position(channel.name());
+            assert_eq!(mirror, Some(channel.log.position()), "{}: the mirror stands elsewhere", channel.name());
+        }
+        for (slot, hot, _) in self.slots.iter().filter(|(_, hot, _)| hot.has(flag::AWAITS) && !hot.has(flag::ENDED)) {
+            assert!(self.awaits(self.slots.id(slot)), "slot {slot}: is not read from, and nothing is waited for");
+            let _ = hot;
+        }
+    }
+
+    pub(super) fn tell_released(&mut self) {
+        let released = self.outlet.seam_mut().map(|seam| seam.mirrors.take_released()).unwrap_or_default();
+        for (ticket, position) in released {
+            self.finish_stored(ticket, position);
+        }
+    }
+
+    pub(super) fn tell_outcome(&mut self, ticket: crate::engine::Ticket, outcome: Outcome) {
+        self.outlet.tell(Event::Outcome(ticket, outcome));
+    }
+}

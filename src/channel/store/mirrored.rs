@@ -1,0 +1,124 @@
+//! Channels whose positions an engine assigns. They do not count for `max_channels` or `max_listened` here: whoever opens mirrors
+//! counts those.
+
+use crate::channel::dialect::deflated::Encoder;
+use crate::channel::log::{Entry, Log};
+use crate::channel::makers::NOBODY;
+use crate::channel::position::Position;
+use crate::channel::slot::Slot;
+use crate::channel::store::Store;
+use crate::delivery::batch::Batches;
+use crate::limits::Limits;
+
+/// All mirrors count as made by nobody who is connected.
+const ENGINE: u32 = 0;
+
+impl Store {
+    /// The key of a channel that stands at that position at the engine, for somebody who joins it or publishes what the engine has
+    /// told. It is made or woken up if need be; a member, `publish` or `release_if_idle` must follow.
+    pub fn hold_mirror(&mut self, name: &str, position: Position, now: u64, limits: &Limits) -> u32 {
+        let key = match self.index.find(name, &self.slots) {
+            Some(key) => {
+                self.wake_up(key, now, limits);
+                key
+            }
+            None => {
+                let key = self.slots.insert(Slot::awake(name, Log::resumed(position), now)) as u32;
+                self.index.insert(key, &self.slots);
+                self.beside += self.slots[key as usize].beside();
+                self.enter_awake(key);
+                key
+            }
+        };
+        self.recount_maker(key);
+        debug_assert_eq!(self[key as usize].log.position(), position, "{name}: the mirror stands elsewhere");
+        key
+    }
+
+    /// After which offset a channel, if there is one, keeps everything, and whether it keeps as much as it may.
+    pub fn reach_of(&self, name: &str, limits: &Limits) -> Option<(u64, bool)> {
+        let key = self.index.find(name, &self.slots)?;
+        let kept = self.retention(key, limits);
+        let Some(channel) = self.get(key) else { return Some((self.position_of(name).offset, kept.messages == 0)) };
+        Some((channel.log.tail(), channel.log.kept() >= kept.messages))
+    }
+
+    /// Publishes what the engine has told to a channel that is held. See `publish`.
+    ///
+    /// # Panics
+    /// If the key is not that of a channel that is awake.
+    pub fn publish_told(
+        &mut self,
+        key: u32,
+        entry: Entry,
+        now: u64,
+        batches: &mut Batches,
+        encoder: &mut Encoder,
+        limits: &Limits,
+    ) -> usize {
+        if self.slots[key as usize].maker == NOBODY {
+            self.claim(key, ENGINE);
+        }
+        self.publish(key, entry, now, batches, encoder, limits)
+    }
+
+    /// Puts entries before the oldest of a channel that is held, see `Log::prepend`. Past the total of all histories others lose
+    /// their oldest. Returns whether all were put in.
+    pub fn prepend(&mut self, key: u32, entries: Vec<(Entry, u64)>, now: u64, limits: &Limits) -> bool {
+        let kept = self.retention(key, limits);
+        let mut all = false;
+        self.change_log(key, now, |log| all = log.prepend(entries, now, kept));
+        let maker = self.slots[key as usize].maker;
+        if self.held > limits.history_total {
+            self.make_room_for_history(maker, now, limits);
+        }
+        all
+    }
+
+    /// A channel that is held goes on at that position: under another epoch with what it keeps, or elsewhere with nothing.
+    pub fn move_mirror(&mut self, key: u32, position: Position, keeps: bool, now: u64) {
+        self.change_log(key, now, |log| if keeps { log.rename(position.epoch) } else { log.restart(position) });
+        self.recount_maker(key);
+    }
+
+    /// A channel has a maker as soon as something was published to it, and no sooner.
+    fn recount_maker(&mut self, key: u32) {
+        let (is_heard, maker) = (self[key as usize].log.head() > 0, self.slots[key as usize].maker);
+        if is_heard && maker == NOBODY {
+            self.claim(key, ENGINE);
+        } else if !is_heard && maker != NOBODY {
+            self.makers.release(maker);
+            self.slots[key as usize].maker = NOBODY;
+            self.heard -= 1;
+        }
+    }
+
+    /// Nothing is left of a channel that nobody is in, and that owes nobody anything. False if somebody is.
+    pub fn forget_mirror(&mut self, name: &str) -> bool {
+        let Some(key) = self.index.find(name, &self.slots) else { return true };
+        let is_free = self.get(key).is_none_or(|channel| channel.subscribers() == 0 && !channel.touched);
+        if is_free {
+            self.forget(key);
+        }
+        is_free
+    }
+
+    /// Changes a log, and keeps account of it.
+    fn change_log(&mut self, key: u32, now: u64, change: impl FnOnce(&mut Log)) {
+        let log = &mut self[key as usize].log;
+        let before = log.cost();
+        change(log);
+        let after = log.cost();
+        let slot = &mut self.slots[key as usize];
+        let maker = slot.maker;
+        self.held = self.held - before + after;
+        self.makers.recount(maker, before, after);
+        if before == 0 && after > 0 {
+            slot.at = now;
+            self.recent.touch(&mut self.slots, key);
+            self.renew(key, now);
+        } else if before > 0 && after == 0 {
+            self.leave_recent(key);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Doors that wait for an engine: a request for what became of what it published, a raw WebSocket for the end if that is nothing,
+//! and the commands of a connection for each other. Without an engine nothing waits.
+
+use std::collections::HashMap;
+
+use super::commands;
+use super::http;
+use super::line::{Line, Next};
+use super::{Door, Intent, Relay};
+use crate::broker::event::{ConnectionId, Exchange};
+use crate::broker::{Outcome, Published};
+use crate::channel::name::ChannelName;
+use crate::channel::position::Position;
+use crate::channel::protocol::Reference;
+use crate::channel::protocol::command::CommandError;
+use crate::engine::{EngineError, Ticket};
+use crate::proto::http::{Refusal, Response, Status};
+use crate::server::Server;
+
+/// What a command that was carried out is answered with.
+type Answer = (Option<Reference>, ChannelName, Outcome);
+
+/// Who waits for a ticket.
+#[derive(Debug)]
+enum Waits {
+    Http(Exchange, ChannelName, usize),
+    WebSocket(ConnectionId),
+    Command(ConnectionId, Option<Reference>, ChannelName),
+}
+
+/// All who wait.
+#[derive(Debug, Default)]
+struct Waiting {
+    doors: HashMap<Ticket, Waits>,
+    lines: HashMap<ConnectionId, Line<Intent, Answer>>,
+}
+
+/// Who gives a command, and whether it publishes; None if it is none.
+fn command_of(intent: &Intent) -> Option<(ConnectionId, bool)> {
+    match intent {
+        Intent::Publish { door: Door::Command(id, _), .. } => Some((*id, true)),
+        Intent::Subscribe { id, .. }
+        | Intent::Unsubscribe { id, .. }
+        | Intent::Members { id, .. }
+        | Intent::Send { id, .. }
+        | Intent::Reject { id, .. } => Some((*id, false)),
+        _ => None,
+    }
+}
+
+impl Relay {
+    /// Carries out an intent where there is an engine: a command after those of the same connection that came before.
+    pub(super) fn perform_in_order(&self, server: &mut Server, intent: Intent) {
+        match intent {
+            Intent::Outcome(ticket, outcome) => self.settle(server, ticket, outcome),
+            Intent::Leave(id) => {
+                waiting(server).lines.remove(&id);
+            }
+            intent => match command_of(&intent) {
+                Some((id, is_publish)) if waiting(server).lines.get(&id).is_some_and(|line| line.holds(is_publish)) => {
+                    let line = waiting(server).lines.entry(id).or_default();
+                    line.defer(intent, is_publish);
+                    let is_full = line.is_full();
+                    server.hold_back(id, is_full);
+                }
+                _ => self.perform_now(server, intent),
+            },
+        }
+    }
+
+    /// A ticket is answered.
+    fn settle(&self, server: &mut Server, ticket: Ticket, outcome: Outcome) {
+        match waiting(server).doors.remove(&ticket) {
+            None => {}
+            Some(Waits::Http(exchange, channel, count)) => {
+                let response = response(&exchange, &channel, outcome, count);
+                server.respond(exchange, response);
+            }
+            // It sends messages and nothing else: it cannot be told.
+            Some(Waits::WebSocket(id)) if !matches!(outcome, Outcome::Published { .. }) => {
+                server.refuse_publisher(id);
+            }
+            Some(Waits::WebSocket(_)) => {}
+            Some(Waits::Command(id, reference, channel)) => {
+                if let Some(line) = waiting(server).lines.get_mut(&id) {
+                    line.answer(ticket, (reference, channel, outcome));
+                    self.go_on(server, id);
+                }
+            }
+        }
+    }
+
+    /// Tells and carries out what can be now, in its order.
+    fn go_on(&self, server: &mut Server, id: ConnectionId) {
+        while let Some(line) = waiting(server).lines.get_mut(&id)
+            && let Some(next) = line.next_step()
+        {
+            match next {
+                Next::Tell((reference, channel, outcome)) => {
+                    commands::came_out(server, id, reference, &channel, outcome)
+                }
+                Next::Perform(intent) => self.perform_now(server, intent),
+            }
+        }
+        let waiting = waiting(server);
+        let is_full = waiting.lines.get(&id).is_some_and(Line::is_full);
+        if waiting.lines.get(&id).is_some_and(Line::is_empty) {
+            waiting.lines.remove(&id);
+        }
+        server.hold_back(id, is_full);
+    }
+}
+
+fn waiting(server: &mut Server) -> &mut Waiting {
+    server.relay_state()
+}
+
+/// What was handed to the engine is answered when the ticket is.
+pub(super) fn park(server: &mut Server, door: Door, channel: &ChannelName, count: usize, ticket: Ticket) {
+    let waits = match door {
+        Door::Http(exchange) => Waits::Http(exchange, channel.clone(), count),
+        Door::WebSocket(id) => Waits::WebSocket(id),
+        Door::Command(id, reference) => return park_command(server, (id, reference), channel, ticket, true),
+    };
+    waiting(server).doors.insert(ticket, waits);
+}
+
+/// As `park`, for a command; and those that follow it wait.
+pub(super) fn park_command(
+    server: &mut Server,
+    (id, reference): (ConnectionId, Option<Reference>),
+    channel: &ChannelName,
+    ticket: Ticket,
+    is_publish: bool,
+) {
+    let waiting = waiting(server);
+    waiting.doors.insert(ticket, Waits::Command(id, reference, channel.clone()));
+    let line = waiting.lines.entry(id).or_default();
+    line.pend(ticket, is_publish);
+    let is_full = line.is_full();
+    server.hold_back(id, is_full);
+}
+
+/// The answer to a publish by HTTP.
+fn response(exchange: &Exchange, channel: &ChannelName, outcome: Outcome, count: usize) -> Response {
+    match outcome {
+        Outcome::Published { position, receivers } => {
+            let first = Position { offset: position.offset.saturating_sub(count as u64 - 1), ..position };
+            let told = |position| Published::Done { position, receivers };
+            http::told(exchange, channel, told(first), told(position), count)
+        }
+        Outcome::NotPublished(why) => Response::problem(&not_published(why)),
+        _ => {
+            let detail = "The engine has not answered: what was sent may be published, or may not.";
+            Response::problem(&Refusal::new(Status(504), "engine_silent", detail))
+        }
+    }
+}
+
+/// Nothing is published, because of the engine.
+pub(super) fn not_published(why: EngineError) -> Refusal {
+    Refusal::new(Status(503), why.as_str(), message_of(why)).with_header("Retry-After", "1")
+}
+
+/// The engine of today publishes without looking at what is there.
+pub(super) fn unconditional() -> Refusal {
+    let detail = "Where the broker has an engine, publish without If-Match and If-None-Match.";
+    Refusal::new(Status(501), "not_with_engine", detail)
+}
+
+/// The same in the words of commands.
+pub(super) fn error_of(why: EngineError) -> CommandError {
+    CommandError { code: why.as_str(), message: message_of(why).into() }
+}
+
+fn message_of(why: EngineError) -> &'static str {
+    match why {
+        EngineError::Away => "The engine cannot be reached; try again later.",
+        EngineError::Full => "The engine has no room; try again later.",
+        EngineError::Refuses => "The engine does not take this; the broker's log says more.",
+    }
+}

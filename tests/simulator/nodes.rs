@@ -1,0 +1,490 @@
+//! Several brokers with one engine, a model of which is in `engine.rs`: to their clients they are one broker. Followers of every kind
+//! leave at any point, and go on from there at another node, while messages come through every door of every node, and everything
+//! goes wrong that may. Each sees the channel's order, without a gap that it was not told of, and nothing twice.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use slotcast::broker::Broker;
+use slotcast::broker::event::ConnectionId;
+use slotcast::broker::schedule::{Pace, Schedule};
+use slotcast::broker::timers::Now;
+use slotcast::channel::position::Position;
+use slotcast::channel::protocol::JSON_DIALECT;
+use slotcast::engine::Ticket;
+use slotcast::limits::Limits;
+use slotcast::proto::origin::OriginRules;
+use slotcast::relay::line::Line;
+
+use crate::engine::Engine;
+use crate::peer::{Kernel, Peer, Reader};
+use crate::random::Random;
+use crate::{ShowSeed, any_seed, number, wire};
+
+#[path = "nodes_attendant.rs"]
+mod attendant;
+#[path = "nodes_judge.rs"]
+mod judge;
+
+use attendant::{Answer, Command, Door};
+
+const CHANNELS: [&str; 2] = ["/a", "/b"];
+
+/// What happens in a thousand lives, or is not tested.
+const HAPPENS: [&str; 12] = [
+    "answers lost",
+    "away",
+    "began empty",
+    "entries lost",
+    "failed over",
+    "gave up",
+    "jumps",
+    "refused",
+    "refused to open",
+    "sent again",
+    "told what is lost",
+    "went on at another node",
+];
+
+/// How one follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Raw,
+    Json,
+    Sse,
+    Ndjson,
+    LongPoll,
+    Poll,
+}
+
+const KINDS: [Kind; 6] = [Kind::Raw, Kind::Json, Kind::Sse, Kind::Ndjson, Kind::LongPoll, Kind::Poll];
+
+impl Kind {
+    fn polls(self) -> bool {
+        matches!(self, Kind::LongPoll | Kind::Poll)
+    }
+
+    fn request(self, random: &mut Random, channel: &str, since: &str) -> Vec<u8> {
+        let path = format!("{channel}?since={since}");
+        let get = |query: &str, fields: &str| {
+            format!("GET {path}{query} HTTP/1.1\r\nHost: sim.example\r\n{fields}\r\n").into_bytes()
+        };
+        let json = format!("Sec-WebSocket-Protocol: {JSON_DIALECT}\r\n");
+        match self {
+            Kind::Raw => wire::handshake(random, &format!("{path}&more="), ""),
+            Kind::Json => wire::handshake(random, &format!("{path}&more="), &json),
+            Kind::Sse => get("", "Accept: text/event-stream\r\n"),
+            Kind::Ndjson => get("", "Accept: application/x-ndjson\r\n"),
+            Kind::LongPoll => get("&wait=2", ""),
+            Kind::Poll => get("", "Accept: application/json\r\n"),
+        }
+    }
+}
+
+struct Follower {
+    kind: Kind,
+    node: usize,
+    id: Option<ConnectionId>,
+    home: &'static str,
+    /// It was told where it begins, or, if it polls, is not waiting for an answer.
+    begun: bool,
+    /// Which channels it gets; and what it has seen of each, also of those that it got before.
+    gets: BTreeSet<&'static str>,
+    seen: BTreeMap<&'static str, Position>,
+    /// Messages that it has seen since it came, and how often it was told of a loss.
+    numbers: HashSet<u64>,
+    losses: usize,
+    /// Commands that are not answered, in order: the `ref`, and of those that subscribe the channel. With how many losses there were.
+    commands: VecDeque<(u64, Asked, usize)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Publish(&'static str),
+    Subscribe(&'static str),
+    Unsubscribe(&'static str),
+}
+
+/// One broker, its peers, and who answers them.
+struct Node {
+    broker: Broker,
+    kernel: Kernel,
+    schedule: Schedule,
+    opened: u16,
+    lines: HashMap<ConnectionId, Line<Command, Answer>>,
+    doors: HashMap<Ticket, Door>,
+    /// Who only publishes, by HTTP, and what it has posted in requests that are not answered.
+    backend: ConnectionId,
+    posted: VecDeque<(&'static str, Vec<u64>)>,
+}
+
+struct World {
+    nodes: Vec<Node>,
+    engine: Engine,
+    random: Random,
+    now: Now,
+    followers: Vec<Follower>,
+    made: u64,
+    /// When messages were sent.
+    sent: HashMap<u64, Instant>,
+    /// What was told as published, and where.
+    acked: Vec<(&'static str, Position, u64)>,
+    happened: BTreeMap<&'static str, u64>,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let mut random = Random::new(seed);
+        let now = Now { instant: Instant::now(), unix_ms: 1_700_000_000_000 };
+        let count = 2 + random.below(2);
+        let mut nodes: Vec<Node> = Vec::new();
+        for node in 0..count {
+            let mut limits = Limits::default();
+            (limits.history_messages, limits.max_outbound) = (random.pick(&[2, 40, 100]), 8 << 20);
+            limits.position_age = random.pick(&[Duration::ZERO, Duration::from_secs(3600)]);
+            limits.answer_timeout = random.pick(&[Duration::from_secs(2), Duration::from_secs(30)]);
+            (limits.keep_alive_timeout, limits.handshake_timeout) =
+                (Duration::from_secs(3600), Duration::from_secs(3600));
+            limits.validate().expect("limits of the test");
+            let rules = OriginRules::new(&[], &[]).expect("no rules");
+            let mut broker = Broker::new(limits, rules, u128::from(seed) << 8 | node as u128, now);
+            broker.set_engine();
+            let mut kernel = Kernel::new(Random::new(!seed));
+            let backend = broker.open(([10, 0, 0, 9], 1).into(), false).expect("room");
+            kernel.place(Peer::new(backend, Reader::Eager, usize::MAX));
+            let (lines, doors, posted) = (HashMap::new(), HashMap::new(), VecDeque::new());
+            let schedule = Schedule::new(Pace::default());
+            nodes.push(Node { broker, kernel, schedule, opened: 1, lines, doors, backend, posted });
+        }
+        let new = |(index, kind): (usize, &Kind)| Follower {
+            kind: *kind,
+            node: index % count,
+            id: None,
+            home: CHANNELS[index % 2],
+            begun: false,
+            gets: BTreeSet::new(),
+            seen: BTreeMap::new(),
+            numbers: HashSet::new(),
+            losses: 0,
+            commands: VecDeque::new(),
+        };
+        let followers = KINDS.iter().chain(&KINDS[..3]).enumerate().map(new).collect();
+        let engine = Engine::new(seed, count);
+        World {
+            nodes,
+            engine,
+            random,
+            now,
+            followers,
+            made: 0,
+            sent: HashMap::new(),
+            acked: Vec::new(),
+            happened: BTreeMap::new(),
+        }
+    }
+
+    fn note(&mut self, what: &'static str) {
+        *self.happened.entry(what).or_default() += 1;
+    }
+
+    /// A message that no other is like.
+    fn make(&mut self) -> (u64, String) {
+        self.made += 1;
+        let length = if self.random.one_in(50) { 9000 } else { self.random.below(60) };
+        self.sent.insert(self.made, self.now.instant);
+        (self.made, format!("{}:{}", self.made, "x".repeat(length)))
+    }
+
+    /// Everybody decides what to do.
+    fn act(&mut self, is_over: bool) {
+        for index in 0..self.followers.len() {
+            let follower = &self.followers[index];
+            let Some(id) = follower.id else {
+                if is_over || self.random.one_in(3) {
+                    self.come(index);
+                }
+                continue;
+            };
+            let eager = is_over || self.random.one_in(2);
+            let window = self.random.pick(&[1, 50, 900]);
+            let peer = self.nodes[follower.node].kernel.get(id).expect("a peer");
+            peer.reader = if eager { Reader::Eager } else { Reader::Slow(window) };
+            peer.drain();
+            if !is_over && self.random.one_in(25) {
+                self.leave(index);
+            } else if follower.kind.polls() && follower.begun && (is_over || self.random.one_in(2)) {
+                self.followers[index].begun = false;
+                self.ask(index, id);
+            } else if follower.kind == Kind::Json && follower.begun && !is_over && self.random.one_in(12) {
+                self.command(index, id);
+            }
+        }
+        if !is_over {
+            (0..self.random.below(3)).for_each(|_| self.say());
+        }
+    }
+
+    fn come(&mut self, index: usize) {
+        let node = self.random.below(self.nodes.len());
+        if node != self.followers[index].node && !self.followers[index].seen.is_empty() {
+            self.note("went on at another node");
+        }
+        let to = &mut self.nodes[node];
+        to.opened += 1;
+        let id = to.broker.open(([10, 0, 0, 1], to.opened).into(), false).expect("room");
+        to.kernel.place(Peer::new(id, Reader::Eager, usize::MAX));
+        let kind = if self.random.one_in(4) { self.random.pick(&KINDS) } else { self.followers[index].kind };
+        let follower = &mut self.followers[index];
+        (follower.kind, follower.node, follower.id, follower.begun) = (kind, node, Some(id), kind.polls());
+        follower.gets = BTreeSet::from([follower.home]);
+        follower.commands.clear();
+        follower.numbers.clear();
+        if !kind.polls() {
+            self.ask(index, id);
+        }
+    }
+
+    fn ask(&mut self, index: usize, id: ConnectionId) {
+        let follower = &self.followers[index];
+        let since = follower.seen.get(follower.home).copied().unwrap_or(Position::NONE).to_string();
+        let words = follower.kind.request(&mut self.random, follower.home, &since);
+        self.nodes[follower.node].kernel.get(id).expect("a peer").request(&words, false);
+    }
+
+    /// In the middle of whatever is under way.
+    fn leave(&mut self, index: usize) {
+        let follower = &mut self.followers[index];
+        let Some(id) = follower.id.take() else { return };
+        let node = &mut self.nodes[follower.node];
+        if self.random.one_in(2) {
+            node.broker.eof(id)
+        } else {
+            node.broker.broken(id)
+        }
+        node.kernel.get(id).into_iter().for_each(|peer| peer.wire.clear());
+        let at = follower.node;
+        self.handle_events(at);
+    }
+
+    fn write(&mut self, index: usize, id: ConnectionId, text: &str) {
+        let frame = wire::masked(&mut self.random, 0x81, text.as_bytes());
+        self.nodes[self.followers[index].node].kernel.get(id).expect("a peer").wire.extend(frame);
+    }
+
+    /// A command of one that speaks the dialect: it joins the other channel, or leaves it.
+    fn command(&mut self, index: usize, id: ConnectionId) {
+        let follower = &self.followers[index];
+        let other = if follower.home == CHANNELS[0] { CHANNELS[1] } else { CHANNELS[0] };
+        let asks = |(_, asked, _): &(u64, Asked, usize)| !matches!(asked, Asked::Publish(_));
+        if follower.commands.iter().any(asks) {
+            return;
+        }
+        let is_in = follower.gets.contains(other);
+        let since = follower.seen.get(other).copied().unwrap_or(Position::NONE).to_string();
+        self.made += 1;
+        let reference = self.made;
+        let (asked, command) = if is_in {
+            (Asked::Unsubscribe(other), json!({ "type": "unsubscribe", "channel": other, "ref": reference }))
+        } else {
+            (
+                Asked::Subscribe(other),
+                json!({ "type": "subscribe", "channel": other, "since": since, "ref": reference }),
+            )
+        };
+        let losses = follower.losses;
+        self.followers[index].commands.push_back((reference, asked, losses));
+        self.write(index, id, &command.to_string());
+    }
+
+    /// Somebody says something, at a door of his own.
+    fn say(&mut self) {
+        let index = self.random.below(self.followers.len() * 2);
+        let Some(follower) = self.followers.get(index) else {
+            let node = self.random.below(self.nodes.len());
+            return self.post(node);
+        };
+        let Follower { kind: Kind::Raw | Kind::Json, id: Some(id), begun: true, .. } = *follower else { return };
+        let (kind, losses) = (follower.kind, follower.losses);
+        let (number, text) = self.make();
+        if kind == Kind::Raw {
+            return self.write(index, id, &text);
+        }
+        let channel = self.random.pick(&CHANNELS);
+        let command = json!({ "type": "publish", "channel": channel, "ref": number, "data": text });
+        self.followers[index].commands.push_back((number, Asked::Publish(channel), losses));
+        self.write(index, id, &command.to_string());
+    }
+
+    fn post(&mut self, node: usize) {
+        if self.nodes[node].posted.len() > 1 {
+            return;
+        }
+        let channel = self.random.pick(&CHANNELS);
+        self.post_to(node, channel);
+    }
+
+    fn post_to(&mut self, node: usize, channel: &'static str) {
+        let made: Vec<(u64, String)> = (0..self.random.pick(&[1, 1, 3])).map(|_| self.make()).collect();
+        let body = made.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("\n");
+        let head = format!(
+            "POST {channel} HTTP/1.1\r\nHost: sim.example\r\nContent-Type: application/x-ndjson\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let to = &mut self.nodes[node];
+        to.posted.push_back((channel, made.into_iter().map(|(number, _)| number).collect()));
+        to.kernel.get(to.backend).expect("a peer").request(format!("{head}{body}").as_bytes(), false);
+    }
+
+    fn turn(&mut self, is_over: bool) {
+        let step = if self.random.one_in(30) { 1500 } else { 1 + self.random.below(20) as u64 };
+        let lingers = is_over || self.random.one_in(400);
+        let step = if lingers { 1 + self.random.below(9) as u64 * 500 } else { step };
+        self.now.instant += Duration::from_millis(step);
+        self.now.unix_ms += step;
+        self.engine.turn(step);
+        self.nodes.iter_mut().for_each(|node| node.broker.advance(self.now));
+        self.act(is_over);
+        for node in 0..self.nodes.len() {
+            self.turn_node(node);
+        }
+        self.look();
+    }
+
+    fn turn_node(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        for peer in node.kernel.all() {
+            if peer.take_edge() {
+                node.broker.writable(peer.id);
+            }
+            peer.arrive(usize::MAX);
+            if std::mem::take(&mut peer.readable) {
+                node.schedule.ready(&node.broker, peer.id, false);
+            }
+        }
+        node.schedule.begin_turn();
+        for told in self.engine.tell(at) {
+            self.nodes[at].broker.hear(told);
+            self.handle_events(at);
+        }
+        loop {
+            let node = &mut self.nodes[at];
+            if !node.schedule.step(&mut node.broker, &mut node.kernel) {
+                break;
+            }
+            self.handle_events(at);
+        }
+        let node = &mut self.nodes[at];
+        node.schedule.pause(&mut node.broker);
+        while !node.broker.expire_some(usize::MAX, |slot| node.schedule.is_waiting(slot)) {}
+        node.broker.expire_others();
+        self.handle_events(at);
+        self.pass_on(at);
+        let most = self.random.pick(&[3_000, 20_000, u64::MAX]);
+        let node = &mut self.nodes[at];
+        node.kernel.give_time(most);
+        while !node.broker.flush_some(&mut node.kernel) {
+            node.kernel.give_time(most);
+        }
+        self.handle_events(at);
+        self.pass_on(at);
+        let node = &mut self.nodes[at];
+        let kernel = &mut node.kernel;
+        node.broker.reap(|slot| kernel.peers[slot as usize] = None);
+        for id in node.broker.take_resumed() {
+            node.schedule.ready(&node.broker, id, false);
+        }
+    }
+
+    /// What a broker asks for is on its way.
+    fn pass_on(&mut self, node: usize) {
+        while let Some(ask) = self.nodes[node].broker.next_ask() {
+            self.engine.ask(node, ask);
+        }
+    }
+
+    /// Whether all was said, and everybody has seen it.
+    fn is_settled(&mut self) -> bool {
+        let engine = &self.engine;
+        let has_seen = |follower: &Follower| {
+            let all = |channel: &&'static str| {
+                let (seen, at) =
+                    (follower.seen.get(*channel).copied().unwrap_or(Position::NONE), engine.position(channel));
+                seen.offset == at.offset && engine.is_same(channel, seen, at.epoch)
+            };
+            follower.id.is_some() && follower.begun && follower.commands.is_empty() && follower.gets.iter().all(all)
+        };
+        let all = self.followers.iter().all(has_seen);
+        let mut nodes = self.nodes.iter_mut();
+        all && nodes.all(|node| {
+            node.posted.is_empty() && node.kernel.all().all(|peer| peer.wire.is_empty() && peer.arrived.is_empty())
+        })
+    }
+
+    /// What was told as published was there; what was told as not published never was.
+    fn assert_kept(&self) {
+        for &(channel, position, number) in &self.acked {
+            assert_eq!(self.engine.at(channel, position), Some(number), "{channel} {position}: told as published");
+        }
+    }
+}
+
+fn run(seed: u64) -> BTreeMap<&'static str, u64> {
+    let mut world = World::new(seed);
+    let turns = 60 + world.random.below(120);
+    for turn in 0..turns {
+        world.turn(false);
+        if turn % 8 == 0 {
+            world.nodes.iter().for_each(|node| node.broker.assert_invariants());
+        }
+    }
+    world.engine.calm_down();
+    // A channel goes on under another epoch when it is published to next.
+    CHANNELS.into_iter().for_each(|channel| world.post_to(0, channel));
+    let mut over = 0;
+    while !world.is_settled() {
+        over += 1;
+        assert!(over < 400, "somebody never sees all: {}", world.describe());
+        world.turn(true);
+    }
+    world.assert_kept();
+    world.nodes.iter().for_each(|node| node.broker.assert_flushed());
+    let mut happened = world.happened;
+    world.engine.happened.into_iter().for_each(|(what, times)| *happened.entry(what).or_default() += times);
+    happened
+}
+
+#[test]
+fn several_nodes_are_one_broker() {
+    if let Some(seed) = number("SLOTCAST_SEED") {
+        let _shown = ShowSeed(seed);
+        run(seed);
+        return;
+    }
+    let count = number("SLOTCAST_SEEDS").unwrap_or(2000);
+    let (base, begun, next) = (any_seed(), Instant::now(), AtomicU64::new(0));
+    let tally: Mutex<BTreeMap<&str, u64>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let done = next.fetch_add(1, Ordering::Relaxed);
+                    if done >= count {
+                        return;
+                    }
+                    let _shown = ShowSeed(base + done);
+                    let happened = run(base + done);
+                    let mut tally = tally.lock().expect("not poisoned");
+                    happened.into_iter().for_each(|(what, times)| *tally.entry(what).or_default() += times);
+                }
+            });
+        }
+    });
+    println!("{count} seeds from {base} in {:.1} s", begun.elapsed().as_secs_f32());
+    let tally = tally.into_inner().expect("not poisoned");
+    tally.iter().for_each(|(what, times)| println!("{times:8} {what}"));
+    let never: Vec<_> = HAPPENS.iter().filter(|what| !tally.contains_key(*what) && count >= 200).collect();
+    assert!(never.is_empty(), "never: {never:?}");
+}

@@ -1,0 +1,205 @@
+//! How those are answered who come to a node: as the relay does it.
+
+use slotcast::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
+use slotcast::broker::followers::StreamFormat;
+use slotcast::broker::{JoinError, Outcome, Published};
+use slotcast::channel::log::From;
+use slotcast::channel::protocol::command::{self, CommandError};
+use slotcast::channel::protocol::{self, Protocol, Reference};
+use slotcast::channel::representation::{Representation, representation};
+use slotcast::engine::{EngineError, Ticket};
+use slotcast::proto::http::{Request, Response, Status};
+use slotcast::proto::message::Message;
+use slotcast::relay::line::Next;
+use slotcast::relay::start::{from, wait};
+
+use super::World;
+
+/// A command and its `ref`.
+pub(super) type Command = (Option<Reference>, command::Command);
+
+/// What a command is answered with.
+pub(super) type Answer = (Option<Reference>, String, Outcome);
+
+/// Who waits for a ticket.
+pub(super) enum Door {
+    Http(Exchange),
+    WebSocket(ConnectionId),
+    Command(ConnectionId, Option<Reference>, String),
+}
+
+fn where_from(request: &Request) -> From {
+    from(request).expect("well-formed").expect("it says where")
+}
+
+fn answer(status: u16) -> Response {
+    Response::new(Status(status)).with_body("text/plain", "so be it\n")
+}
+
+impl World {
+    pub(super) fn handle_events(&mut self, at: usize) {
+        while let Some(event) = self.nodes[at].broker.next_event() {
+            match event {
+                Event::Handshake(handshake) => self.accept(at, handshake),
+                Event::Http(exchange) => self.serve(at, exchange),
+                Event::Message(id, message) => self.heard(at, id, &message),
+                Event::Outcome(ticket, outcome) => self.came_out(at, ticket, outcome),
+                Event::Close(id, _) => _ = self.nodes[at].lines.remove(&id),
+                _ => {}
+            }
+        }
+    }
+
+    fn accept(&mut self, at: usize, handshake: Handshake) {
+        let protocol = Protocol::offered(handshake.protocols());
+        let accept = Accept::join(handshake.path(), where_from(handshake.request())).protocol(protocol);
+        self.nodes[at].broker.accept(handshake, &accept);
+    }
+
+    fn serve(&mut self, at: usize, exchange: Exchange) {
+        let (id, channel) = (exchange.id(), exchange.path().to_owned());
+        let broker = &mut self.nodes[at].broker;
+        if exchange.request().method() == "POST" {
+            let lines = std::str::from_utf8(exchange.body()).expect("text").lines();
+            let messages = lines.map(Message::text).collect();
+            match broker.publish_by_engine(&channel, messages, (None, Some(id)), None, None) {
+                Published::Pending(ticket) => _ = self.nodes[at].doors.insert(ticket, Door::Http(exchange)),
+                Published::EngineFull => broker.respond(exchange, answer(503)),
+                other => panic!("{other:?}"),
+            }
+            return;
+        }
+        let (from, wait) = (where_from(exchange.request()), wait(exchange.request()).expect("well-formed"));
+        let format = match representation(exchange.request(), false).expect("one of ours") {
+            Representation::Sse => StreamFormat::Sse,
+            Representation::Ndjson => StreamFormat::Ndjson,
+            _ if wait.is_some() => return broker.hold(exchange, &channel, from, wait.unwrap_or_default()),
+            _ => return broker.answer_read(exchange, &channel, from),
+        };
+        broker.stream(exchange, format, &channel, from);
+    }
+
+    fn heard(&mut self, at: usize, id: ConnectionId, message: &Message) {
+        let node = &mut self.nodes[at];
+        let Some(protocol) = node.broker.protocol(id) else { return };
+        let Some(read) = protocol.read(message) else {
+            let Some(channel) = node.broker.channels_of(id).next().cloned() else { return };
+            match node.broker.publish(&channel, message.clone(), Some(id), None) {
+                Published::Pending(ticket) => _ = node.doors.insert(ticket, Door::WebSocket(id)),
+                other => panic!("{other:?}"),
+            }
+            return;
+        };
+        let Ok(command) = read else { panic!("{id}: {message:?}") };
+        let is_publish = matches!(command.1, command::Command::Publish { .. });
+        let line = node.lines.entry(id).or_default();
+        if line.holds(is_publish) {
+            line.defer(command, is_publish);
+        } else {
+            self.perform(at, id, command);
+        }
+        self.hold_back(at, id);
+    }
+
+    fn hold_back(&mut self, at: usize, id: ConnectionId) {
+        let node = &mut self.nodes[at];
+        let is_full = node.lines.get(&id).is_some_and(|line| line.is_full());
+        node.broker.hold_back(id, is_full);
+    }
+
+    fn perform(&mut self, at: usize, id: ConnectionId, (reference, command): Command) {
+        let node = &mut self.nodes[at];
+        let (channel, waits, is_publish) = match command {
+            command::Command::Publish { channel, message } => {
+                let published = node.broker.publish(&channel, message, Some(id), None);
+                let Published::Pending(ticket) = published else { panic!("{published:?}") };
+                (channel.to_string(), Ok(ticket), true)
+            }
+            command::Command::Subscribe { channel, from } => {
+                let joined = node.broker.subscribe(id, &channel, from, reference.as_ref());
+                let waits = match joined {
+                    Err(JoinError::Waiting(ticket)) => Ok(ticket),
+                    Err(error) => Err(Outcome::NotJoined(error)),
+                    Ok(joined) => Err(Outcome::Joined(joined)),
+                };
+                (channel.to_string(), waits, false)
+            }
+            command::Command::Unsubscribe { channel } => {
+                assert!(
+                    node.broker.leave(id, &channel) || node.broker.protocol(id).is_none(),
+                    "{id}: not in {channel}"
+                );
+                let reference = reference.expect("a ref");
+                let channel = Some(&*channel);
+                let ack = protocol::Answer::Ack { reference: &reference, channel, position: None, lost: None };
+                node.broker.answer(id, &ack);
+                return;
+            }
+            other => panic!("{other:?}"),
+        };
+        match waits {
+            Ok(ticket) => {
+                node.doors.insert(ticket, Door::Command(id, reference, channel));
+                node.lines.entry(id).or_default().pend(ticket, is_publish);
+            }
+            Err(outcome) => self.tell(at, id, (reference, channel, outcome)),
+        }
+    }
+
+    fn came_out(&mut self, at: usize, ticket: Ticket, outcome: Outcome) {
+        let node = &mut self.nodes[at];
+        match node.doors.remove(&ticket).expect("somebody waits, and only once") {
+            Door::Http(exchange) => {
+                let response = match outcome {
+                    Outcome::Published { position, .. } => {
+                        answer(200).with_header("Slotcast-Position", position.to_string())
+                    }
+                    Outcome::NotPublished(_) => answer(503),
+                    _ => answer(504),
+                };
+                node.broker.respond(exchange, response);
+            }
+            Door::WebSocket(id) => {
+                if !matches!(outcome, Outcome::Published { .. }) {
+                    node.broker.refuse_publisher(id);
+                }
+            }
+            Door::Command(id, reference, channel) => {
+                if let Some(line) = node.lines.get_mut(&id) {
+                    line.answer(ticket, (reference, channel, outcome));
+                }
+                self.go_on(at, id);
+            }
+        }
+    }
+
+    fn go_on(&mut self, at: usize, id: ConnectionId) {
+        while let Some(next) = self.nodes[at].lines.get_mut(&id).and_then(|line| line.next_step()) {
+            match next {
+                Next::Tell(answer) => self.tell(at, id, answer),
+                Next::Perform(command) => self.perform(at, id, command),
+            }
+        }
+        self.hold_back(at, id);
+    }
+
+    fn tell(&mut self, at: usize, id: ConnectionId, (reference, channel, outcome): Answer) {
+        let broker = &mut self.nodes[at].broker;
+        let reference = reference.as_ref().expect("a ref");
+        let code = match outcome {
+            Outcome::Published { position, .. } => {
+                let (channel, position) = (Some(&*channel), Some(position));
+                broker.answer(id, &protocol::Answer::Ack { reference, channel, position, lost: None });
+                return;
+            }
+            // The broker has told it.
+            Outcome::Joined(_) | Outcome::NotJoined(JoinError::Gone) => return,
+            Outcome::NotPublished(_) => "engine_refuses",
+            Outcome::NotJoined(JoinError::Engine(EngineError::Away | EngineError::Refuses)) => "engine_away",
+            Outcome::Unknown => "engine_silent",
+            other => panic!("{other:?}"),
+        };
+        let error = CommandError { code, message: "".into() };
+        broker.answer(id, &protocol::Answer::Error { reference: Some(reference), error: &error });
+    }
+}

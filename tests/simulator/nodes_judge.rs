@@ -1,0 +1,293 @@
+//! What followers of several nodes make of what they are told.
+
+use serde_json::Value;
+use slotcast::broker::event::ConnectionId;
+use slotcast::channel::position::Position;
+
+use super::{Asked, CHANNELS, Kind, World};
+use crate::engine::number_of;
+use crate::incoming::{Head, Item};
+use crate::wire;
+
+fn position(value: &Value) -> Position {
+    value.as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no position: {value}"))
+}
+
+fn channel_of(value: &Value) -> &'static str {
+    CHANNELS.into_iter().find(|channel| value == channel).unwrap_or_else(|| panic!("no channel: {value}"))
+}
+
+impl World {
+    pub(super) fn look(&mut self) {
+        for index in 0..self.followers.len() {
+            let (node, Some(id)) = (self.followers[index].node, self.followers[index].id) else { continue };
+            let items = std::mem::take(&mut self.nodes[node].kernel.get(id).expect("a peer").inbox);
+            for item in items {
+                if self.followers[index].id == Some(id) {
+                    self.judge(index, id, item);
+                }
+            }
+        }
+        for node in 0..self.nodes.len() {
+            let id = self.nodes[node].backend;
+            for item in std::mem::take(&mut self.nodes[node].kernel.get(id).expect("a peer").inbox) {
+                let Item::Response(head, _) = item else { panic!("{id}: {item:?}") };
+                self.judge_post(node, &head);
+            }
+        }
+    }
+
+    fn judge_post(&mut self, node: usize, head: &Head) {
+        let (channel, numbers) = self.nodes[node].posted.pop_front().expect("an answer to nothing");
+        match head.status {
+            200 => {
+                let at: Position = head.field("Slotcast-Position").expect("a position").parse().expect("one");
+                for (before, number) in numbers.iter().rev().enumerate() {
+                    self.acked.push((channel, Position { offset: at.offset - before as u64, ..at }, *number));
+                }
+            }
+            503 => assert!(numbers.iter().all(|number| self.engine.refused.contains(number)), "{numbers:?}: 503"),
+            504 => self.note("nobody knows"),
+            _ => panic!("{head:?}"),
+        }
+    }
+
+    fn judge(&mut self, index: usize, id: ConnectionId, item: Item) {
+        match item {
+            Item::Begun(head) => {
+                let (at, lost) = head.told();
+                let at: Position = at.expect("a position").parse().expect("one");
+                self.begins(index, self.followers[index].home, at, lost.is_some());
+            }
+            Item::Response(head, body) => self.answered(index, &head, body.as_deref()),
+            Item::TryAgain => self.gone(index),
+            Item::Data(text, payload) => {
+                assert!(text);
+                self.see(index, self.followers[index].home, None, number_of(&payload));
+            }
+            Item::Said(said) if self.followers[index].kind == Kind::Sse => self.told_by_block(index, &said),
+            Item::Said(said) => self.told(index, &said),
+            Item::Ping => {
+                let pong = wire::masked(&mut self.random, 0x8a, b"");
+                let node = self.followers[index].node;
+                self.nodes[node].kernel.get(id).expect("a peer").wire.extend(pong);
+            }
+            Item::Close(code) => {
+                assert!(code == 1013 && self.followers[index].kind == Kind::Raw, "{id}: told to go with {code}");
+                self.note("closed with 1013");
+                self.gone(index);
+            }
+            item => panic!("{id}: {item:?}"),
+        }
+    }
+
+    /// It was sent away, and comes again.
+    fn gone(&mut self, index: usize) {
+        let follower = &mut self.followers[index];
+        if let Some(id) = follower.id.take() {
+            let node = follower.node;
+            self.nodes[node].broker.eof(id);
+            self.handle_events(node);
+        }
+    }
+
+    /// It follows a channel from that position on.
+    fn begins(&mut self, index: usize, channel: &'static str, at: Position, is_lost: bool) {
+        let seen = self.followers[index].seen.get(channel).copied().unwrap_or(Position::NONE);
+        if is_lost {
+            self.loses(index);
+            // It goes on where the epoch that it knows ends, and is not told again what it has seen of that.
+            let end = self.engine.end_of(channel, seen.epoch, at.epoch);
+            assert!(end.is_none_or(|end| at.offset >= end.min(seen.offset)), "begins at {at}, and has seen {seen}");
+            let again = at.epoch == seen.epoch && at.offset < seen.offset;
+            assert!(!again || self.engine.position(channel).offset < seen.offset, "{at} is before {seen}");
+        } else {
+            let is_same = at.offset == seen.offset && self.engine.is_same(channel, seen, at.epoch);
+            assert!(is_same, "{:?}: begins at {at}, and has seen {seen}", self.followers[index].kind);
+        }
+        self.followers[index].seen.insert(channel, at);
+        self.followers[index].begun = true;
+    }
+
+    fn loses(&mut self, index: usize) {
+        self.followers[index].losses += 1;
+        // What an engine has lost may be published again.
+        self.followers[index].numbers.clear();
+        self.note("told what is lost");
+    }
+
+    fn answered(&mut self, index: usize, head: &Head, body: Option<&[u8]>) {
+        if !self.followers[index].kind.polls() {
+            assert_eq!(head.status, 503, "{head:?}");
+            return self.gone(index);
+        }
+        if head.status == 503 {
+            if head.field("Connection").is_some() {
+                return self.gone(index);
+            }
+            self.followers[index].begun = true;
+            return;
+        }
+        assert_eq!(head.status, 200, "{head:?}");
+        let body: Value = serde_json::from_slice(body.expect("a body")).expect("JSON");
+        let home = self.followers[index].home;
+        let end = position(&body["position"]);
+        let messages = body["messages"].as_array().expect("messages");
+        if !body["lost"].is_null() {
+            self.loses(index);
+            let offset = messages.first().map_or(end.offset, |first| position(&first["position"]).offset - 1);
+            self.followers[index].seen.insert(home, Position { offset, ..end });
+        }
+        for message in messages {
+            self.told_message(index, home, message);
+        }
+        let seen = self.followers[index].seen.get(home).copied().unwrap_or(Position::NONE);
+        let is_same = end.offset == seen.offset && self.engine.is_same(home, seen, end.epoch);
+        // One that asks before there is anything is told so.
+        assert!(is_same || end == Position::NONE && seen.offset == 0, "{body}, and has seen {seen}");
+        self.followers[index].begun = true;
+    }
+
+    fn told(&mut self, index: usize, said: &Value) {
+        match said["type"].as_str() {
+            Some("message") => self.told_message(index, channel_of(&said["channel"]), said),
+            Some("lost") => self.told_lost(index, channel_of(&said["channel"]), said),
+            Some("ack") => self.acked(index, said),
+            Some("error") => self.refused(index, said),
+            Some("welcome") => {
+                let (at, home) = (position(&said["position"]), self.followers[index].home);
+                assert_eq!(self.followers[index].seen.get(home), Some(&at), "{said}");
+            }
+            Some("heartbeat" | "join" | "leave" | "members") => {}
+            _ => panic!("{:?}: {said}", self.followers[index].kind),
+        }
+    }
+
+    fn told_by_block(&mut self, index: usize, said: &Value) {
+        let home = self.followers[index].home;
+        match said["event"].as_str() {
+            Some("message") => {
+                let number = number_of(said["data"].as_str().expect("text").as_bytes());
+                self.see(index, home, Some(position(&said["id"])), number);
+            }
+            Some("lost") => self.told_lost(index, home, &said["data"]),
+            Some("opening") => assert_eq!(self.followers[index].seen.get(home), Some(&position(&said["id"])), "{said}"),
+            Some("heartbeat" | "join" | "leave" | "members") => {}
+            _ => panic!("{said}"),
+        }
+    }
+
+    fn told_lost(&mut self, index: usize, channel: &'static str, said: &Value) {
+        let (to, seen) = (position(&said["position"]), self.followers[index].seen[channel]);
+        if let Some(count) = said["count"].as_u64()
+            && seen.epoch == to.epoch
+            && seen != to
+        {
+            assert_eq!(seen.offset + count, to.offset, "{said}, and has seen {seen}");
+        }
+        self.loses(index);
+        self.followers[index].seen.insert(channel, to);
+    }
+
+    fn told_message(&mut self, index: usize, channel: &'static str, message: &Value) {
+        let number = number_of(message["data"].as_str().expect("text").as_bytes());
+        self.see(index, channel, Some(position(&message["position"])), number);
+    }
+
+    /// A message has come: it is the next.
+    fn see(&mut self, index: usize, channel: &'static str, at: Option<Position>, number: u64) {
+        let follower = &self.followers[index];
+        let seen = follower.seen.get(channel).copied().unwrap_or(Position::NONE);
+        let next = |epoch| Position { epoch, offset: seen.offset + 1 };
+        let goes_on = |at: &Position| {
+            self.engine.is_same(channel, seen, at.epoch) && self.engine.at(channel, *at) == Some(number)
+        };
+        let found = match at {
+            Some(at) => Some(at).filter(|at| *at == next(at.epoch) && goes_on(at)),
+            None => self.next_of_raw(channel, seen, number),
+        };
+        let Some(found) = found else {
+            panic!("{:?} of {channel}, which has seen {seen}, is told {number} at {at:?}", follower.kind);
+        };
+        assert!(follower.gets.contains(channel), "{number}: told of {channel}");
+        assert!(self.followers[index].numbers.insert(number), "{number}: told twice");
+        self.followers[index].seen.insert(channel, found);
+    }
+
+    /// One that is not told positions has seen the next message in the oldest epoch in which that is so. The one before may
+    /// have been stored twice, if an engine has lost it.
+    fn next_of_raw(&self, channel: &str, seen: Position, number: u64) -> Option<Position> {
+        let engine = &self.engine;
+        let in_epochs = |offset| engine.epochs(channel).into_iter().rev().map(move |epoch| Position { epoch, offset });
+        let is_last = |at: &Position| engine.at(channel, *at) == engine.at(channel, seen);
+        let before = std::iter::once(seen).chain(in_epochs(seen.offset).filter(is_last));
+        let next = |before: Position| {
+            in_epochs(seen.offset + 1)
+                .find(|at| engine.is_same(channel, before, at.epoch) && engine.at(channel, *at) == Some(number))
+        };
+        before.map(next).find(Option::is_some).flatten()
+    }
+
+    /// The next command that is not answered, which is the one that this answers.
+    fn next_command(&mut self, index: usize, said: &Value) -> (u64, Asked, usize) {
+        let command = self.followers[index].commands.pop_front().expect("an answer to nothing");
+        assert_eq!(said["ref"], command.0, "another command comes first: {said}");
+        command
+    }
+
+    fn acked(&mut self, index: usize, said: &Value) {
+        let (number, asked, losses) = self.next_command(index, said);
+        match asked {
+            Asked::Publish(channel) => {
+                let at = position(&said["position"]);
+                self.acked.push((channel, at, number));
+                let follower = &self.followers[index];
+                let has_seen = follower.numbers.contains(&number) || follower.losses > losses;
+                // One that the engine has lost since nobody sees.
+                if !has_seen && follower.gets.contains(channel) && self.engine.has(channel, at) {
+                    let (follower, sent) = (&self.followers[index], self.sent[&number]);
+                    let waited = self.now.instant - sent;
+                    let timeout = self.nodes[follower.node].broker.limits().answer_timeout;
+                    assert!(
+                        waited > timeout,
+                        "{number} at {at}: acknowledged after {waited:?} before its sender has seen it: {:?}",
+                        follower.seen
+                    );
+                }
+            }
+            Asked::Subscribe(channel) => {
+                self.followers[index].gets.insert(channel);
+                self.begins(index, channel, position(&said["position"]), !said["lost"].is_null());
+            }
+            Asked::Unsubscribe(channel) => _ = self.followers[index].gets.remove(channel),
+        }
+    }
+
+    fn refused(&mut self, index: usize, said: &Value) {
+        let (number, asked, _) = self.next_command(index, said);
+        match asked {
+            Asked::Publish(_) if said["code"] == "engine_silent" => self.note("nobody knows"),
+            Asked::Publish(_) => assert!(self.engine.refused.contains(&number), "{said}"),
+            _ => self.note("not subscribed"),
+        }
+    }
+
+    pub(super) fn describe(&self) -> String {
+        let mut text = String::new();
+        for follower in &self.followers {
+            let (kind, seen, id) = (follower.kind, &follower.seen, follower.id);
+            text.push_str(&format!(
+                "{kind:?} {id:?} at {} {seen:?} {:?} {}; ",
+                follower.node, follower.gets, follower.begun
+            ));
+            text.push_str(&format!("{:?}\n", follower.commands));
+        }
+        for channel in CHANNELS {
+            text.push_str(&format!("{channel}: {}; ", self.engine.position(channel)));
+        }
+        for node in &self.nodes {
+            text.push_str(&format!("posted {:?}; ", node.posted));
+        }
+        text
+    }
+}
