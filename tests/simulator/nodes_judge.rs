@@ -185,6 +185,9 @@ impl World {
         {
             assert_eq!(seen.offset + count, to.offset, "{said}, and has seen {seen}");
         }
+        // It goes on where the epoch that it knows ends, and is not told again what it has seen of that.
+        let end = self.engine.end_of(channel, seen.epoch, to.epoch);
+        assert!(end.is_none_or(|end| to.offset >= end.min(seen.offset)), "{said}, and has seen {seen}");
         self.loses(index);
         self.followers[index].seen.insert(channel, to);
     }

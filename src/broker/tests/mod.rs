@@ -8,6 +8,7 @@ mod inbound;
 mod inflating;
 mod keep_alive;
 mod late;
+mod mirrored;
 mod parked;
 mod places;
 mod proxies;

@@ -1,0 +1,150 @@
+//! A broker with an engine, which the test is: what waits for it, and what is sent to whom.
+
+use std::time::Duration;
+
+use super::rig::Rig;
+use crate::broker::event::{Accept, Event};
+use crate::broker::{Broker, JoinError, Outcome, Published};
+use crate::channel::log::From;
+use crate::channel::member_id::MemberId;
+use crate::channel::position::{Epoch, Position};
+use crate::engine::{Ask, EngineError, Item, Standing, Stored, Told};
+use crate::limits::Limits;
+use crate::proto::message::Message;
+
+const HANDSHAKE: &[u8] = b"GET /a HTTP/1.1\r\nHost: 192.0.2.9\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// A broker with an engine, and a raw WebSocket that is accepted so.
+fn accepted(limits: Limits, accept: &Accept) -> Rig {
+    let mut rig = Rig::new(limits);
+    rig.broker.set_engine();
+    assert_eq!(rig.broker.receive(rig.id, HANDSHAKE), HANDSHAKE.len());
+    let Some(Event::Handshake(handshake)) = rig.broker.next_event() else { panic!("no handshake") };
+    rig.broker.accept(handshake, accept);
+    rig.broker.assert_invariants();
+    rig
+}
+
+/// What was sent since the last call.
+fn sent(rig: &mut Rig) -> String {
+    rig.broker.flush(&mut rig.wire);
+    rig.broker.assert_flushed();
+    String::from_utf8_lossy(&std::mem::take(&mut rig.wire.sent)).into_owned()
+}
+
+fn open(broker: &mut Broker, channel: &str) {
+    assert!(matches!(broker.next_ask(), Some(Ask::Open { channel: asked }) if *asked == *channel));
+    let standing = Standing { epoch: Epoch::NONE, head: 0, tail: 0, links: Vec::new() };
+    broker.hear(Told::Opened { channel: channel.into(), standing });
+    broker.assert_invariants();
+}
+
+fn stored(text: &str, except: Option<MemberId>) -> Stored {
+    Stored { unix_ms: 1, item: Item { message: Message::text(text), from: None, name: None, except } }
+}
+
+fn outcome(rig: &mut Rig) -> Option<Outcome> {
+    match rig.broker.next_event()? {
+        Event::Outcome(_, outcome) => Some(outcome),
+        event => panic!("{event:?}"),
+    }
+}
+
+#[test]
+fn one_who_joins_is_let_in_when_the_channel_is_open() {
+    let mut rig = accepted(Limits::default(), &Accept::join("/a", From::Now));
+    assert_eq!(sent(&mut rig), "");
+    open(&mut rig.broker, "/a");
+    assert!(sent(&mut rig).starts_with("HTTP/1.1 101 "));
+    assert_eq!(rig.broker.members("/a"), 1);
+}
+
+#[test]
+fn one_who_has_waited_for_too_long_is_told_so() {
+    let limits = Limits { answer_timeout: Duration::from_secs(5), ..Limits::default() };
+    let mut rig = accepted(limits, &Accept::join("/a", From::Now));
+    rig.pass(Duration::from_secs(6));
+    assert!(sent(&mut rig).starts_with("HTTP/1.1 503 "));
+    assert!(matches!(rig.broker.next_event(), Some(Event::Close(..))));
+    open(&mut rig.broker, "/a");
+    assert_eq!((rig.broker.members("/a"), rig.broker.next_event().is_none()), (0, true));
+}
+
+/// Nobody else's: a slot and a serial say nothing on another node.
+#[test]
+fn only_its_own_node_knows_who_a_member_is() {
+    let mut rig = accepted(Limits::default(), &Accept::join("/a", From::Now));
+    open(&mut rig.broker, "/a");
+    let (mut other, own) = (Rig::new(Limits::default()), rig.broker.member_id(rig.id));
+    other.broker.set_engine();
+    // The rigs have the same secret, and are the same process in that.
+    assert_eq!((other.id, other.broker.member_id(other.id)), (rig.id, own));
+    let rules = crate::proto::origin::OriginRules::new(&[], &[]).unwrap();
+    let now = crate::broker::timers::Now { instant: std::time::Instant::now(), unix_ms: 0 };
+    let theirs = Broker::new(Limits::default(), rules, 2, now).member_id(rig.id);
+    assert_eq!((rig.broker.connection_of(own), rig.broker.connection_of(theirs)), (Some(rig.id), None));
+    let entries = vec![stored("all but me", Some(own)), stored("all but another", Some(theirs)), stored("all", None)];
+    rig.broker.hear(Told::Entries { channel: "/a".into(), epoch: Epoch::from_random(1), first: 1, entries });
+    let sent = sent(&mut rig);
+    assert!(sent.ends_with("all but another\u{fffd}\u{3}all") && !sent.contains("all but me"), "{sent:?}");
+}
+
+#[test]
+fn those_who_wait_count_and_can_leave() {
+    let limits = Limits {
+        answer_timeout: Duration::from_secs(5),
+        max_channels_per_connection: 2,
+        ..Limits::default()
+    };
+    let mut rig = accepted(limits, &Accept::plain());
+    let mut join = |rig: &mut Rig, channel: &str| rig.broker.join(rig.id, channel, From::Now);
+    assert!(matches!(join(&mut rig, "/a"), Err(JoinError::Waiting(_))));
+    assert_eq!(join(&mut rig, "/a"), Err(JoinError::AlreadyMember));
+    assert!(matches!(join(&mut rig, "/b"), Err(JoinError::Waiting(_))));
+    assert_eq!(join(&mut rig, "/c"), Err(JoinError::TooManyMemberships));
+    assert!(rig.broker.leave(rig.id, "/a") && !rig.broker.leave(rig.id, "/a"));
+    assert_eq!(outcome(&mut rig), Some(Outcome::NotJoined(JoinError::Left)));
+    rig.pass(Duration::from_secs(6));
+    assert_eq!(outcome(&mut rig), Some(Outcome::NotJoined(JoinError::Engine(EngineError::Away))));
+    open(&mut rig.broker, "/a");
+    open(&mut rig.broker, "/b");
+    assert_eq!((rig.broker.members("/a") + rig.broker.members("/b"), outcome(&mut rig)), (0, None));
+    // Nobody is in them: they linger, and then are closed.
+    rig.pass(Duration::from_secs(31));
+    let closed: Vec<String> = std::iter::from_fn(|| rig.broker.next_ask()).map(|ask| format!("{ask:?}")).collect();
+    assert_eq!(closed, [r#"Close { channel: "/a" }"#, r#"Close { channel: "/b" }"#]);
+}
+
+#[test]
+fn a_publish_that_nobody_answers_may_have_arrived() {
+    let limits = Limits { answer_timeout: Duration::from_secs(5), ..Limits::default() };
+    let mut rig = accepted(limits, &Accept::plain());
+    let published = rig.broker.publish("/a", Message::text("x"), Some(rig.id), None);
+    let Published::Pending(ticket) = published else { panic!("{published:?}") };
+    rig.pass(Duration::from_secs(6));
+    assert_eq!(outcome(&mut rig), Some(Outcome::Unknown));
+    // What comes after that is nobody's.
+    rig.broker.hear(Told::Published { ticket, position: Position { epoch: Epoch::from_random(1), offset: 1 } });
+    assert_eq!(outcome(&mut rig), None);
+}
+
+/// What one publishes is read until so much waits that it must not be more.
+#[test]
+fn one_who_publishes_too_much_is_not_read_from() {
+    let mut rig = accepted(Limits::default(), &Accept::join("/a", From::Now));
+    open(&mut rig.broker, "/a");
+    let mut tickets = Vec::new();
+    while rig.broker.wants_input(rig.id) {
+        match rig.broker.publish("/a", Message::text("x"), Some(rig.id), None) {
+            Published::Pending(ticket) => tickets.push(ticket),
+            other => panic!("{other:?}"),
+        }
+        rig.broker.assert_invariants();
+    }
+    assert_eq!(tickets.len(), 64);
+    rig.broker.take_resumed();
+    rig.broker.hear(Told::Refused { ticket: tickets[0], why: EngineError::Full });
+    assert_eq!(outcome(&mut rig), Some(Outcome::NotPublished(EngineError::Full)));
+    assert_eq!((rig.broker.wants_input(rig.id), rig.broker.take_resumed()), (true, vec![rig.id]));
+}
