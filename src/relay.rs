@@ -23,10 +23,10 @@ use log::Level;
 
 use crate::access::Rules;
 use crate::access::token::PublishToken;
+use crate::broker::Outcome;
 use crate::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use crate::broker::followers::StreamFormat;
 use crate::broker::reason::Cause;
-use crate::broker::{Outcome, Published};
 use crate::channel::log::{From, MemberId};
 use crate::channel::name::{ChannelName, is_own_path};
 use crate::channel::protocol::command::CommandError;
@@ -311,12 +311,11 @@ impl Relay {
             Intent::Publish { door: Door::Http(exchange), channel, .. }
                 if http::is_unmet(server, &exchange, &channel) =>
             {
-                server.respond(exchange, Response::precondition_failed());
-            }
-            Intent::Publish { door: Door::Http(exchange), .. }
-                if server.has_engine() && http::has_preconditions(exchange.request()) =>
-            {
-                server.respond(exchange, Response::problem(&waiting::unconditional()));
+                let has_engine = server.has_engine();
+                server.respond(
+                    exchange,
+                    if has_engine { waiting::unconditional() } else { Response::precondition_failed() },
+                );
             }
             Intent::Publish { door, channel, message, more, name, except } => {
                 publish(server, door, &channel, (message, more), name, except);
@@ -347,12 +346,8 @@ impl Relay {
                 server.stream(exchange, format, &channel, from);
             }
             Intent::Read { exchange, channel, from, wait: Some(wait) } => server.hold(exchange, &channel, from, wait),
-            Intent::Read { exchange, channel, from, wait: None } if server.has_engine() => {
-                server.answer_read(exchange, &channel, from);
-            }
             Intent::Read { exchange, channel, from, wait: None } => {
-                let response = http::read_kept(server, &exchange, &channel, from);
-                server.respond(exchange, response);
+                http::answer_kept(server, exchange, &channel, from);
             }
             Intent::Refuse(handshake, refusal) => {
                 server.complain(Level::Warn, || {
@@ -395,7 +390,7 @@ fn publish(
     except: Option<ConnectionId>,
 ) {
     if server.has_engine() {
-        return publish_by_engine(server, door, channel, (message, more), name, except);
+        return waiting::publish(server, door, channel, (message, more), name, except);
     }
     let mut say = |message: Message| match &door {
         Door::WebSocket(id) | Door::Command(id, _) => {
@@ -411,39 +406,6 @@ fn publish(
         Door::Command(id, reference) => commands::told(server, id, reference, channel, published),
         Door::Http(exchange) => {
             let response = http::told(&exchange, channel, first, published, count);
-            server.respond(exchange, response);
-        }
-    }
-}
-
-/// As `publish`, by the engine: whoever asked is answered when it has answered.
-fn publish_by_engine(
-    server: &mut Server,
-    door: Door,
-    channel: &ChannelName,
-    (message, more): (Message, Vec<Message>),
-    name: Option<Arc<str>>,
-    except: Option<ConnectionId>,
-) {
-    let (from, asker) = match &door {
-        Door::WebSocket(id) | Door::Command(id, _) => (Some(*id), *id),
-        Door::Http(exchange) => (None, exchange.id()),
-    };
-    let except = except.map(|id| server.member_id(id)).or_else(|| match &door {
-        // It may be a member of another node.
-        Door::Http(exchange) => http::left_out(exchange.request()).ok().flatten(),
-        _ => None,
-    });
-    let messages: Vec<Message> = std::iter::once(message).chain(more).collect();
-    let count = messages.len();
-    match (server.publish_by_engine(channel, messages, (from, Some(asker)), name, except), door) {
-        (Published::Pending(ticket), door) => waiting::park(server, door, channel, count, ticket),
-        (_, Door::WebSocket(id)) => {
-            server.refuse_publisher(id);
-        }
-        (published, Door::Command(id, reference)) => commands::told(server, id, reference, channel, published),
-        (published, Door::Http(exchange)) => {
-            let response = http::told(&exchange, channel, published, published, count);
             server.respond(exchange, response);
         }
     }

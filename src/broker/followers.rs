@@ -13,14 +13,13 @@ use super::slots::flag;
 use super::timers::Tick;
 use super::{Broker, JoinError, Joined, cost, jobs};
 use crate::channel::Channel;
-use crate::channel::dialect::{self, Context, Encoding, poll, sse};
+use crate::channel::dialect::{self, Context, Encoding, poll};
 use crate::channel::log::{From, Lost};
 use crate::channel::members::{Open, Walk};
 use crate::channel::position::Position;
-use crate::channel::store::NotHeld;
 use crate::delivery::batch::BatchKey;
 use crate::delivery::outbound::Range;
-use crate::proto::http::{Precondition, Refusal, Request, Response, Status, etag_of, precondition};
+use crate::proto::http::{Precondition, Request, Response, Status, etag_of, precondition};
 
 /// Those who wait are answered at once when another comes, if that costs no more; see `hold`.
 const FEW_ANSWERS: u64 = 64 * cost::ANSWER;
@@ -192,57 +191,7 @@ impl Broker {
         self.take_first_chunk(slot);
     }
 
-    /// A stream does not begin, because its channel was not opened.
-    pub(super) fn refuse_stream(&mut self, exchange: &Exchange, format: StreamFormat, refusal: &Refusal) {
-        let Some(slot) = self.slots.asked(exchange.id) else { return };
-        match format {
-            StreamFormat::Ndjson => self.answer_problem(slot, Cause::Refused, refusal),
-            StreamFormat::Sse => {
-                let response = self.try_again_later(&exchange.request);
-                self.end(slot, Cause::Refused, End::Response(&response));
-            }
-        }
-    }
-
-    /// A request cannot be answered with what a channel keeps.
-    pub(super) fn refuse_reader(&mut self, slot: u32, exchange: &Exchange, channel: &str, error: NotHeld) {
-        match error {
-            NotHeld::BadName(error) => self.refuse_bad_name(slot, &exchange.request, channel, error),
-            NotHeld::TooMany => self.refuse_follower(slot, exchange, StreamFormat::Ndjson),
-        }
-    }
-
-    fn refuse_follower(&mut self, slot: u32, exchange: &Exchange, format: StreamFormat) {
-        let cause = Cause::TooManyChannels;
-        let response = match format {
-            StreamFormat::Sse => self.try_again_later(&exchange.request),
-            StreamFormat::Ndjson => {
-                let detail = "The broker has as many channels as it may have; try again later.";
-                let seconds = self.secrets.jittered_seconds().to_string();
-                let refusal = Refusal::new(Status(503), cause.as_str(), detail).with_header("Retry-After", seconds);
-                let cors = self.trust.cors_origin(&exchange.request);
-                let response = Response::problem(&refusal).closing().with_cors(cors).dated(self.timers.date());
-                response.encode_for(&exchange.request)
-            }
-        };
-        self.end(slot, cause, End::Response(&response));
-    }
-
-    /// The whole answer to an EventSource that there is no room for. It never comes back from another status than 200:
-    /// so it is told when to try again, and the stream ends.
-    pub(super) fn try_again_later(&mut self, request: &Request) -> Vec<u8> {
-        let mut body = Vec::new();
-        sse::opening(&mut body, self.retry_ms() * 3, None);
-        Response::new(Status::OK)
-            .with_body(StreamFormat::Sse.media_type(), body)
-            .with_header("Cache-Control", "no-store, no-transform")
-            .with_cors(self.trust.cors_origin(request))
-            .closing()
-            .dated(self.timers.date())
-            .encode_for(request)
-    }
-
-    fn retry_ms(&mut self) -> u32 {
+    pub(super) fn retry_ms(&mut self) -> u32 {
         1000 + (self.secrets.draw() % 3000) as u32
     }
 

@@ -243,7 +243,7 @@ impl Mirrors {
             return Take::Nothing;
         };
         let (moved, last) = if epoch == own.epoch {
-            (None, first + count as u64 - 1)
+            (None, (first + count as u64).saturating_sub(1))
         } else if own == Position::NONE && first == 1 {
             let to = Position { epoch, offset: 0 };
             (Some(mirror.go_to(to, None, &mut self.released)), count as u64)
@@ -306,7 +306,7 @@ impl Mirrors {
             return Some((name, Take::Prepend));
         }
         mirror.gap = mirror.gap.max(Some(page.head).filter(|&head| head > own.offset));
-        let start = if page.entries.is_empty() { page.tail } else { page.tail.max(page.first - 1) };
+        let start = if page.entries.is_empty() { page.tail } else { page.tail.max(page.first.saturating_sub(1)) };
         let lost = start.checked_sub(own.offset).filter(|&count| count > 0);
         let moved = lost.map(|count| {
             let lost = Lost { count: Some(count), reason: LostReason::Expired };

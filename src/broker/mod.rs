@@ -44,6 +44,7 @@ mod publish;
 mod publishes;
 mod reads;
 pub mod reason;
+mod refusals;
 pub mod schedule;
 mod seam;
 mod secret;

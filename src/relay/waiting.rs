@@ -2,6 +2,7 @@
 //! and the commands of a connection for each other. Without an engine nothing waits.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::commands;
 use super::http;
@@ -15,6 +16,7 @@ use crate::channel::protocol::Reference;
 use crate::channel::protocol::command::CommandError;
 use crate::engine::{EngineError, Ticket};
 use crate::proto::http::{Refusal, Response, Status};
+use crate::proto::message::Message;
 use crate::server::Server;
 
 /// What a command that was carried out is answered with.
@@ -115,8 +117,41 @@ fn waiting(server: &mut Server) -> &mut Waiting {
     server.relay_state()
 }
 
+/// Publishes a message and those that follow it by the engine. The one who asked is answered when it has answered.
+pub(super) fn publish(
+    server: &mut Server,
+    door: Door,
+    channel: &ChannelName,
+    (message, more): (Message, Vec<Message>),
+    name: Option<Arc<str>>,
+    except: Option<ConnectionId>,
+) {
+    let (from, asker) = match &door {
+        Door::WebSocket(id) | Door::Command(id, _) => (Some(*id), *id),
+        Door::Http(exchange) => (None, exchange.id()),
+    };
+    let except = except.map(|id| server.member_id(id)).or_else(|| match &door {
+        // It may be a member of another node.
+        Door::Http(exchange) => http::left_out(exchange.request()).ok().flatten(),
+        _ => None,
+    });
+    let messages: Vec<Message> = std::iter::once(message).chain(more).collect();
+    let count = messages.len();
+    match (server.publish_by_engine(channel, messages, (from, Some(asker)), name, except), door) {
+        (Published::Pending(ticket), door) => park(server, door, channel, count, ticket),
+        (_, Door::WebSocket(id)) => {
+            server.refuse_publisher(id);
+        }
+        (published, Door::Command(id, reference)) => commands::told(server, id, reference, channel, published),
+        (published, Door::Http(exchange)) => {
+            let response = http::told(&exchange, channel, published, published, count);
+            server.respond(exchange, response);
+        }
+    }
+}
+
 /// What was handed to the engine is answered when the ticket is.
-pub(super) fn park(server: &mut Server, door: Door, channel: &ChannelName, count: usize, ticket: Ticket) {
+fn park(server: &mut Server, door: Door, channel: &ChannelName, count: usize, ticket: Ticket) {
     let waits = match door {
         Door::Http(exchange) => Waits::Http(exchange, channel.clone(), count),
         Door::WebSocket(id) => Waits::WebSocket(id),
@@ -163,9 +198,9 @@ pub(super) fn not_published(why: EngineError) -> Refusal {
 }
 
 /// The engine of today publishes without looking at what is there.
-pub(super) fn unconditional() -> Refusal {
+pub(super) fn unconditional() -> Response {
     let detail = "Where the broker has an engine, publish without If-Match and If-None-Match.";
-    Refusal::new(Status(501), "not_with_engine", detail)
+    Response::problem(&Refusal::new(Status(501), "not_with_engine", detail))
 }
 
 /// The same in the words of commands.

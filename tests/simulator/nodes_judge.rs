@@ -100,7 +100,9 @@ impl World {
             let end = self.engine.end_of(channel, seen.epoch, at.epoch);
             assert!(end.is_none_or(|end| at.offset >= end.min(seen.offset)), "begins at {at}, and has seen {seen}");
             let again = at.epoch == seen.epoch && at.offset < seen.offset;
-            assert!(!again || self.engine.position(channel).offset < seen.offset, "{at} is before {seen}");
+            let now = self.engine.position(channel);
+            let is_kept = self.engine.is_same(channel, seen, now.epoch) && seen.offset <= now.offset;
+            assert!(!again || !is_kept, "{at} is before {seen}");
         } else {
             let is_same = at.offset == seen.offset && self.engine.is_same(channel, seen, at.epoch);
             assert!(is_same, "{:?}: begins at {at}, and has seen {seen}", self.followers[index].kind);

@@ -92,13 +92,9 @@ fn only_its_own_node_knows_who_a_member_is() {
 
 #[test]
 fn those_who_wait_count_and_can_leave() {
-    let limits = Limits {
-        answer_timeout: Duration::from_secs(5),
-        max_channels_per_connection: 2,
-        ..Limits::default()
-    };
+    let limits = Limits { answer_timeout: Duration::from_secs(5), max_channels_per_connection: 2, ..Limits::default() };
     let mut rig = accepted(limits, &Accept::plain());
-    let mut join = |rig: &mut Rig, channel: &str| rig.broker.join(rig.id, channel, From::Now);
+    let join = |rig: &mut Rig, channel: &str| rig.broker.join(rig.id, channel, From::Now);
     assert!(matches!(join(&mut rig, "/a"), Err(JoinError::Waiting(_))));
     assert_eq!(join(&mut rig, "/a"), Err(JoinError::AlreadyMember));
     assert!(matches!(join(&mut rig, "/b"), Err(JoinError::Waiting(_))));
