@@ -152,6 +152,11 @@ impl Joins {
         self.due.front().map(|(due, ..)| *due)
     }
 
+    /// Who waits.
+    pub(super) fn connections(&self) -> impl Iterator<Item = ConnectionId> {
+        self.by_connection.keys().copied()
+    }
+
     /// Panics if an invariant does not hold: for tests.
     pub(super) fn assert_invariants(&self) {
         let mut own: Vec<Ticket> = self.by_connection.values().flatten().map(|(_, ticket)| *ticket).collect();

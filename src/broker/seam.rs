@@ -343,6 +343,8 @@ impl Broker {
         seam.mirrors.assert_invariants();
         seam.joins.assert_invariants();
         seam.publishes.assert_invariants();
+        let is_gone = |id: &ConnectionId| self.slots.live(*id).is_none();
+        assert_eq!(seam.joins.connections().find(is_gone), None, "one who has gone waits for a channel");
         for (_, channel) in self.channels.iter() {
             let mirror = seam.mirrors.position(channel.name());
             assert_eq!(mirror, Some(channel.log.position()), "{}: the mirror stands elsewhere", channel.name());
