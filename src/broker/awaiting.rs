@@ -12,7 +12,7 @@ use super::{Broker, cost};
 use crate::channel::log::{From, MemberId};
 use crate::channel::name::BadName;
 use crate::channel::position::Position;
-use crate::engine::{Ask, Item, Ticket};
+use crate::engine::{Ask, EngineError, Item, Ticket};
 use crate::proto::http::{Refusal, Response, Status};
 use crate::proto::message::Message;
 
@@ -207,6 +207,17 @@ impl Broker {
         }
     }
 
+    /// A request that has waited for its channel for too long is told so; returns false if it waits for none.
+    pub(super) fn refuse_late_join(&mut self, slot: u32) -> bool {
+        let id = self.slots.id(slot);
+        let Some((channel, join)) = self.outlet.seam_mut().and_then(|seam| seam.joins.take_of(id)) else {
+            return false;
+        };
+        self.note_leaving(&channel);
+        self.refuse_join_of(join, JoinError::Engine(EngineError::Away));
+        true
+    }
+
     fn refuse_join_of(&mut self, join: Join, error: JoinError) {
         let code = if let JoinError::Engine(why) = error { why.as_str() } else { "engine_away" };
         let detail = "The engine has not opened the channel; try again later.";
@@ -254,7 +265,7 @@ impl Broker {
             && let Some((channel, join)) = seam.joins.take_late(now)
         {
             self.note_leaving(&channel);
-            self.refuse_join_of(join, JoinError::Engine(crate::engine::EngineError::Away));
+            self.refuse_join_of(join, JoinError::Engine(EngineError::Away));
         }
     }
 

@@ -120,8 +120,8 @@ impl Broker {
                 cold.due = now.after(self.limits.answer_timeout);
             } else if now.is_past(cold.due) && held {
                 self.answer_held(slot);
-            } else if now.is_past(cold.due) {
-                let peer = cold.peer();
+            } else if now.is_past(cold.due) && !self.refuse_late_join(slot) {
+                let Some(peer) = self.slots.cold(slot).map(|cold| cold.peer()) else { return };
                 self.journal.complain(Level::Warn, self.timers.milliseconds(), || {
                     format!("{peer} was not answered within --answer-timeout")
                 });

@@ -126,6 +126,13 @@ impl Joins {
         self.take(channel, ticket)
     }
 
+    /// As `take`, of the first that a connection waits for; and for which channel that is.
+    pub(super) fn take_of(&mut self, id: ConnectionId) -> Option<(Arc<str>, Join)> {
+        let (name, ticket) = self.by_connection.get(&id)?.first()?.clone();
+        let join = self.take(&name, ticket)?;
+        Some((name, join))
+    }
+
     /// A connection has gone; returns for which channels it waited.
     pub(super) fn forget(&mut self, id: ConnectionId) -> Vec<Arc<str>> {
         let own = self.by_connection.remove(&id).unwrap_or_default();

@@ -261,6 +261,12 @@ impl Broker {
         true
     }
 
+    /// Closes one that cannot be told that it has missed something.
+    pub(super) fn close_for_loss(&mut self, slot: u32) {
+        let reason = Cause::EngineLost.as_str();
+        self.end(slot, Cause::EngineLost, End::Close(Owed::Live, CloseCode::TRY_AGAIN, reason));
+    }
+
     /// Closes one that cannot be told that what it published is not stored.
     pub fn refuse_publisher(&mut self, id: ConnectionId) -> bool {
         let Some(slot) = self.slots.open(id) else { return false };

@@ -5,14 +5,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::ending::{End, Owed};
 use super::event::{ConnectionId, Event};
 use super::followers::Kept;
 use super::joins::Joins;
 use super::mirrors::{LINGERS, Mirrors, Moved, Reach, Take};
 use super::outcome::{JoinError, Outcome};
 use super::publishes::Publishes;
-use super::reason::Cause;
 use super::slots::flag;
 use super::{Broker, cost};
 use crate::channel::dialect::{self, Encoding};
@@ -22,7 +20,6 @@ use crate::channel::name::BadName;
 use crate::channel::position::Position;
 use crate::channel::store::NotHeld;
 use crate::engine::{Ask, Asks, Page, Stored, Told};
-use crate::proto::close::CloseCode;
 
 /// What a broker with an engine has beside one without.
 #[derive(Debug, Default)]
@@ -320,8 +317,7 @@ impl Broker {
         if encoding.tells_lost() {
             self.tell_slot(slot, &dialect::Event::Lost { channel, lost, position });
         } else if !self.slots.hot(slot).has(flag::LOSSY) {
-            let reason = Cause::EngineLost.as_str();
-            self.end(slot, Cause::EngineLost, End::Close(Owed::Live, CloseCode::TRY_AGAIN, reason));
+            self.close_for_loss(slot);
         }
     }
 

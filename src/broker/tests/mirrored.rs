@@ -65,7 +65,8 @@ fn one_who_has_waited_for_too_long_is_told_so() {
     let limits = Limits { answer_timeout: Duration::from_secs(5), ..Limits::default() };
     let mut rig = accepted(limits, &Accept::join("/a", From::Now));
     rig.pass(Duration::from_secs(6));
-    assert!(sent(&mut rig).starts_with("HTTP/1.1 503 "));
+    let sent = sent(&mut rig);
+    assert!(sent.starts_with("HTTP/1.1 503 ") && sent.contains("engine_away"), "{sent}");
     assert!(matches!(rig.broker.next_event(), Some(Event::Close(..))));
     open(&mut rig.broker, "/a");
     assert_eq!((rig.broker.members("/a"), rig.broker.next_event().is_none()), (0, true));
@@ -143,4 +144,46 @@ fn one_who_publishes_too_much_is_not_read_from() {
     rig.broker.hear(Told::Refused { ticket: tickets[0], why: EngineError::Full });
     assert_eq!(outcome(&mut rig), Some(Outcome::NotPublished(EngineError::Full)));
     assert_eq!((rig.broker.wants_input(rig.id), rig.broker.take_resumed()), (true, vec![rig.id]));
+}
+
+/// The one that is empty for longest makes way, and no other.
+#[test]
+fn there_are_no_more_mirrors_than_channels() {
+    let mut rig = accepted(Limits { max_listened: 1, ..Limits::default() }, &Accept::plain());
+    assert!(matches!(rig.broker.join(rig.id, "/a", From::Now), Err(JoinError::Waiting(_))));
+    assert_eq!(rig.broker.join(rig.id, "/b", From::Now), Err(JoinError::TooManyChannels));
+    open(&mut rig.broker, "/a");
+    assert!(matches!(outcome(&mut rig), Some(Outcome::Joined(_))));
+    assert_eq!(rig.broker.join(rig.id, "/b", From::Now), Err(JoinError::TooManyChannels));
+    assert!(rig.broker.leave(rig.id, "/a"));
+    sent(&mut rig);
+    assert!(matches!(rig.broker.join(rig.id, "/b", From::Now), Err(JoinError::Waiting(_))));
+    let asked: Vec<String> = std::iter::from_fn(|| rig.broker.next_ask()).map(|ask| format!("{ask:?}")).collect();
+    assert_eq!(asked, [r#"Close { channel: "/a" }"#, r#"Open { channel: "/b" }"#]);
+    rig.broker.assert_invariants();
+}
+
+/// A loss is told once to all who follow: in their words, or by the end.
+#[test]
+fn one_that_cannot_be_told_of_a_loss_is_closed_unless_it_agreed() {
+    for is_lossy in [false, true] {
+        let accept = Accept::join("/a", From::Now);
+        let mut rig = accepted(Limits::default(), &if is_lossy { accept.lossy() } else { accept });
+        open(&mut rig.broker, "/a");
+        let told = |offset, text| Told::Entries {
+            channel: "/a".into(),
+            epoch: Epoch::from_random(1),
+            first: offset,
+            entries: vec![stored(text, None)],
+        };
+        rig.broker.hear(told(1, "before"));
+        let position = Position { epoch: Epoch::from_random(1), offset: 7 };
+        rig.broker.hear(Told::Jump { channel: "/a".into(), position });
+        rig.broker.hear(told(8, "after"));
+        rig.broker.assert_invariants();
+        let sent = sent(&mut rig);
+        assert!(sent.contains("before"), "{sent:?}");
+        assert_eq!((sent.contains("after"), sent.contains("engine_lost")), (is_lossy, !is_lossy), "{sent:?}");
+        assert_eq!(rig.broker.members("/a"), usize::from(is_lossy));
+    }
 }
