@@ -155,7 +155,8 @@ impl Mirrors {
         }
         let wanted = mirror.wanted(from);
         let is_coming = wanted > position.offset && mirror.gap.is_some_and(|gap| gap >= wanted);
-        if is_coming || (mirror.is_moving && !is_away) {
+        // While the engine is away those are let in who want nothing that is news here.
+        if is_coming || (mirror.is_moving && (!is_away || barrier.is_some())) {
             return Gate::Wait(barrier);
         }
         if kept.tail <= wanted || kept.is_full || mirror.floor.is_some_and(|floor| kept.tail <= floor) {

@@ -128,6 +128,8 @@ struct World {
     now: Now,
     followers: Vec<Follower>,
     made: u64,
+    /// Who is left out of messages: the connections that published them.
+    excepted: HashMap<u64, (usize, ConnectionId)>,
     /// When messages were sent.
     sent: HashMap<u64, Instant>,
     /// What was told as published, and where.
@@ -180,6 +182,7 @@ impl World {
             now,
             followers,
             made: 0,
+            excepted: HashMap::new(),
             sent: HashMap::new(),
             acked: Vec::new(),
             happened: BTreeMap::new(),
@@ -410,9 +413,10 @@ impl World {
         let engine = &self.engine;
         let has_seen = |follower: &Follower| {
             let all = |channel: &&'static str| {
-                let (seen, at) =
-                    (follower.seen.get(*channel).copied().unwrap_or(Position::NONE), engine.position(channel));
-                seen.offset == at.offset && engine.is_same(channel, seen, at.epoch)
+                let seen = follower.seen.get(*channel).copied().unwrap_or(Position::NONE);
+                let at = engine.position(channel);
+                let is_same = engine.is_same(channel, seen, at.epoch);
+                is_same && self.skip(follower, channel, Position { offset: seen.offset, ..at }, None) == at.offset
             };
             follower.id.is_some() && follower.begun && follower.commands.is_empty() && follower.gets.iter().all(all)
         };

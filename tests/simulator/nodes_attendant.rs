@@ -14,6 +14,7 @@ use slotcast::relay::line::Next;
 use slotcast::relay::start::{from, wait};
 
 use super::World;
+use crate::engine::number_of;
 
 /// A command and its `ref`.
 pub(super) type Command = (Option<Reference>, command::Command);
@@ -84,8 +85,9 @@ impl World {
         let Some(protocol) = node.broker.protocol(id) else { return };
         let Some(read) = protocol.read(message) else {
             let Some(channel) = node.broker.channels_of(id).next().cloned() else { return };
-            match node.broker.publish(&channel, message.clone(), Some(id), None) {
-                Published::Pending(ticket) => _ = node.doors.insert(ticket, Door::WebSocket(id)),
+            let except = self.leave_out(at, id, message);
+            match self.nodes[at].broker.publish(&channel, message.clone(), Some(id), except) {
+                Published::Pending(ticket) => _ = self.nodes[at].doors.insert(ticket, Door::WebSocket(id)),
                 other => panic!("{other:?}"),
             }
             return;
@@ -101,6 +103,14 @@ impl World {
         self.hold_back(at, id);
     }
 
+    /// Who publishes one of a few messages does not get it.
+    fn leave_out(&mut self, at: usize, id: ConnectionId, message: &Message) -> Option<ConnectionId> {
+        let number = number_of(message.payload());
+        let is_left_out = number.is_multiple_of(4);
+        self.excepted.extend(is_left_out.then_some((number, (at, id))));
+        is_left_out.then_some(id)
+    }
+
     fn hold_back(&mut self, at: usize, id: ConnectionId) {
         let node = &mut self.nodes[at];
         let is_full = node.lines.get(&id).is_some_and(|line| line.is_full());
@@ -108,15 +118,16 @@ impl World {
     }
 
     fn perform(&mut self, at: usize, id: ConnectionId, (reference, command): Command) {
-        let node = &mut self.nodes[at];
         let (channel, waits, is_publish) = match command {
             command::Command::Publish { channel, message } => {
-                let published = node.broker.publish(&channel, message, Some(id), None);
+                let except = self.leave_out(at, id, &message);
+                let node = &mut self.nodes[at];
+                let published = node.broker.publish(&channel, message, Some(id), except);
                 let Published::Pending(ticket) = published else { panic!("{published:?}") };
                 (channel.to_string(), Ok(ticket), true)
             }
             command::Command::Subscribe { channel, from } => {
-                let joined = node.broker.subscribe(id, &channel, from, reference.as_ref());
+                let joined = self.nodes[at].broker.subscribe(id, &channel, from, reference.as_ref());
                 let waits = match joined {
                     Err(JoinError::Waiting(ticket)) => Ok(ticket),
                     Err(error) => Err(Outcome::NotJoined(error)),
@@ -125,6 +136,7 @@ impl World {
                 (channel.to_string(), waits, false)
             }
             command::Command::Unsubscribe { channel } => {
+                let node = &mut self.nodes[at];
                 assert!(
                     node.broker.leave(id, &channel) || node.broker.protocol(id).is_none(),
                     "{id}: not in {channel}"
@@ -139,6 +151,7 @@ impl World {
         };
         match waits {
             Ok(ticket) => {
+                let node = &mut self.nodes[at];
                 node.doors.insert(ticket, Door::Command(id, reference, channel));
                 node.lines.entry(id).or_default().pend(ticket, is_publish);
             }

@@ -4,7 +4,7 @@ use serde_json::Value;
 use slotcast::broker::event::ConnectionId;
 use slotcast::channel::position::Position;
 
-use super::{Asked, CHANNELS, Kind, World};
+use super::{Asked, CHANNELS, Follower, Kind, World};
 use crate::engine::number_of;
 use crate::incoming::{Head, Item};
 use crate::wire;
@@ -185,7 +185,8 @@ impl World {
             && seen.epoch == to.epoch
             && seen != to
         {
-            assert_eq!(seen.offset + count, to.offset, "{said}, and has seen {seen}");
+            let from = self.skip(&self.followers[index], channel, seen, None);
+            assert!((seen.offset..=from).any(|from| from + count == to.offset), "{said}, and has seen {seen}");
         }
         // It goes on where the epoch that it knows ends, and is not told again what it has seen of that.
         let end = self.engine.end_of(channel, seen.epoch, to.epoch);
@@ -203,13 +204,14 @@ impl World {
     fn see(&mut self, index: usize, channel: &'static str, at: Option<Position>, number: u64) {
         let follower = &self.followers[index];
         let seen = follower.seen.get(channel).copied().unwrap_or(Position::NONE);
-        let next = |epoch| Position { epoch, offset: seen.offset + 1 };
         let goes_on = |at: &Position| {
-            self.engine.is_same(channel, seen, at.epoch) && self.engine.at(channel, *at) == Some(number)
+            let is_next =
+                self.skip(follower, channel, Position { offset: seen.offset, ..*at }, Some(number)) + 1 == at.offset;
+            is_next && self.engine.is_same(channel, seen, at.epoch) && self.engine.at(channel, *at) == Some(number)
         };
         let found = match at {
-            Some(at) => Some(at).filter(|at| *at == next(at.epoch) && goes_on(at)),
-            None => self.next_of_raw(channel, seen, number),
+            Some(at) => Some(at).filter(goes_on),
+            None => self.next_of_raw(follower, channel, seen, number),
         };
         let Some(found) = found else {
             panic!("{:?} of {channel}, which has seen {seen}, is told {number} at {at:?}", follower.kind);
@@ -221,16 +223,31 @@ impl World {
 
     /// One that is not told positions has seen the next message in the oldest epoch in which that is so. The one before may
     /// have been stored twice, if an engine has lost it.
-    fn next_of_raw(&self, channel: &str, seen: Position, number: u64) -> Option<Position> {
+    fn next_of_raw(&self, follower: &Follower, channel: &str, seen: Position, number: u64) -> Option<Position> {
         let engine = &self.engine;
         let in_epochs = |offset| engine.epochs(channel).into_iter().rev().map(move |epoch| Position { epoch, offset });
         let is_last = |at: &Position| engine.at(channel, *at) == engine.at(channel, seen);
         let before = std::iter::once(seen).chain(in_epochs(seen.offset).filter(is_last));
         let next = |before: Position| {
-            in_epochs(seen.offset + 1)
-                .find(|at| engine.is_same(channel, before, at.epoch) && engine.at(channel, *at) == Some(number))
+            in_epochs(seen.offset)
+                .filter(|at| engine.is_same(channel, before, at.epoch))
+                .map(|at| Position { offset: self.skip(follower, channel, at, Some(number)) + 1, ..at })
+                .find(|at| engine.at(channel, *at) == Some(number))
         };
         before.map(next).find(Option::is_some).flatten()
+    }
+
+    /// The offset up to which everything after a position is what a follower is left out of, but for that number.
+    pub(super) fn skip(&self, follower: &Follower, channel: &str, from: Position, but: Option<u64>) -> u64 {
+        let is_left_out = |number: u64| {
+            let except = self.excepted.get(&number).filter(|_| but != Some(number));
+            except.is_some_and(|(node, id)| *node == follower.node && Some(*id) == follower.id)
+        };
+        let is_skipped = |offset: &u64| {
+            let at = Position { offset: *offset, ..from };
+            self.engine.at(channel, at).is_some_and(is_left_out)
+        };
+        (from.offset + 1..).take_while(is_skipped).last().unwrap_or(from.offset)
     }
 
     /// The next command that is not answered, which is the one that this answers.
@@ -247,7 +264,9 @@ impl World {
                 let at = position(&said["position"]);
                 self.acked.push((channel, at, number));
                 let follower = &self.followers[index];
-                let has_seen = follower.numbers.contains(&number) || follower.losses > losses;
+                let has_seen = follower.numbers.contains(&number)
+                    || follower.losses > losses
+                    || self.excepted.contains_key(&number);
                 // One that the engine has lost since nobody sees.
                 if !has_seen && follower.gets.contains(channel) && self.engine.has(channel, at) {
                     let (follower, sent) = (&self.followers[index], self.sent[&number]);

@@ -241,6 +241,23 @@ fn a_position_that_another_node_has_told_is_waited_for() {
     assert_eq!(rig.gate_at(From::Position(Position::UNKNOWN), None, 5), Gate::Open);
 }
 
+/// What was asked before an engine went away is not answered by its coming back.
+#[test]
+fn news_is_waited_for_however_often_an_engine_goes_away() {
+    let mut rig = Rig::open(1, 5, 5);
+    let ahead = From::Position(at(1, 7));
+    assert_eq!(rig.gate(ahead, None), Gate::Wait(Some(2)));
+    for _ in 0..2 {
+        rig.mirrors.away();
+        assert_eq!((rig.gate(ahead, Some(2)), rig.gate(From::Now, None)), (Gate::Wait(Some(2)), Gate::Open));
+        rig.mirrors.back(&mut rig.asks);
+        assert_eq!(rig.gate(ahead, Some(2)), Gate::Wait(Some(2)));
+    }
+    rig.opened(standing(1, 7, 5, &[]));
+    rig.entries(1, 6, 2);
+    assert_eq!(rig.gate(ahead, Some(2)), Gate::Open);
+}
+
 #[test]
 fn a_stale_mirror_is_served_and_asks_for_nothing() {
     let mut rig = Rig::open(1, 5, 0);
