@@ -357,6 +357,7 @@ impl Engine {
         let last = channel.ends.iter().rev().nth(lag).copied().unwrap_or(0);
         let end = if is_empty { 0 } else { last.max(channel.tail()) };
         channel.ends.retain(|&other| other <= end);
+        let is_empty = end == 0;
         channel.kept.truncate((end.saturating_sub(channel.tail())) as usize);
         let epoch = channel.epoch();
         (channel.head, channel.is_over) = (end, true);

@@ -94,6 +94,8 @@ struct Follower {
     /// Which channels it gets; and what it has seen of each, also of those that it got before.
     gets: BTreeSet<&'static str>,
     seen: BTreeMap<&'static str, Position>,
+    /// Where else one may be that is told no positions: what an engine has lost may have been stored again.
+    perhaps: Vec<Position>,
     /// Messages that it has seen since it came, and how often it was told of a loss.
     numbers: HashSet<u64>,
     losses: usize,
@@ -135,6 +137,8 @@ struct World {
     /// What was told as published, and where.
     acked: Vec<(&'static str, Position, u64)>,
     happened: BTreeMap<&'static str, u64>,
+    /// Prints what nodes and the engine say to each other, and what followers are told: with `SLOTCAST_TRACE=1`.
+    is_traced: bool,
 }
 
 impl World {
@@ -169,6 +173,7 @@ impl World {
             begun: false,
             gets: BTreeSet::new(),
             seen: BTreeMap::new(),
+            perhaps: Vec::new(),
             numbers: HashSet::new(),
             losses: 0,
             commands: VecDeque::new(),
@@ -186,6 +191,7 @@ impl World {
             sent: HashMap::new(),
             acked: Vec::new(),
             happened: BTreeMap::new(),
+            is_traced: number("SLOTCAST_TRACE").is_some(),
         }
     }
 
@@ -245,6 +251,7 @@ impl World {
         follower.gets = BTreeSet::from([follower.home]);
         follower.commands.clear();
         follower.numbers.clear();
+        follower.perhaps.clear();
         if !kind.polls() {
             self.ask(index, id);
         }
@@ -369,6 +376,9 @@ impl World {
         }
         node.schedule.begin_turn();
         for told in self.engine.tell(at) {
+            if self.is_traced {
+                eprintln!("{at} <- {told:?}");
+            }
             self.nodes[at].broker.hear(told);
             self.handle_events(at);
         }
@@ -404,6 +414,9 @@ impl World {
     /// What a broker asks for is on its way.
     fn pass_on(&mut self, node: usize) {
         while let Some(ask) = self.nodes[node].broker.next_ask() {
+            if self.is_traced {
+                eprintln!("{node} -> {ask:?}");
+            }
             self.engine.ask(node, ask);
         }
     }
@@ -415,8 +428,10 @@ impl World {
             let all = |channel: &&'static str| {
                 let seen = follower.seen.get(*channel).copied().unwrap_or(Position::NONE);
                 let at = engine.position(channel);
-                let is_same = engine.is_same(channel, seen, at.epoch);
-                is_same && self.skip(follower, channel, Position { offset: seen.offset, ..at }, None) == at.offset
+                std::iter::once(&seen).chain(&follower.perhaps).any(|seen| {
+                    let from = Position { offset: seen.offset, ..at };
+                    engine.is_same(channel, *seen, at.epoch) && self.skip(follower, channel, from, None) == at.offset
+                })
             };
             follower.id.is_some() && follower.begun && follower.commands.is_empty() && follower.gets.iter().all(all)
         };

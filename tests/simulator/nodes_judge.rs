@@ -53,6 +53,9 @@ impl World {
     }
 
     fn judge(&mut self, index: usize, id: ConnectionId, item: Item) {
+        if self.is_traced {
+            eprintln!("    {index} {id} at {}: {item:?}", self.followers[index].node);
+        }
         match item {
             Item::Begun(head) => {
                 let (at, lost) = head.told();
@@ -209,32 +212,34 @@ impl World {
                 self.skip(follower, channel, Position { offset: seen.offset, ..*at }, Some(number)) + 1 == at.offset;
             is_next && self.engine.is_same(channel, seen, at.epoch) && self.engine.at(channel, *at) == Some(number)
         };
-        let found = match at {
-            Some(at) => Some(at).filter(goes_on),
+        let mut found = match at {
+            Some(at) => Vec::from_iter(Some(at).filter(goes_on)),
             None => self.next_of_raw(follower, channel, seen, number),
         };
-        let Some(found) = found else {
+        if found.is_empty() {
             panic!("{:?} of {channel}, which has seen {seen}, is told {number} at {at:?}", follower.kind);
-        };
+        }
         assert!(follower.gets.contains(channel), "{number}: told of {channel}");
         assert!(self.followers[index].numbers.insert(number), "{number}: told twice");
-        self.followers[index].seen.insert(channel, found);
+        self.followers[index].seen.insert(channel, found.remove(0));
+        self.followers[index].perhaps = found;
     }
 
-    /// One that is not told positions has seen the next message in the oldest epoch in which that is so. The one before may
-    /// have been stored twice, if an engine has lost it.
-    fn next_of_raw(&self, follower: &Follower, channel: &str, seen: Position, number: u64) -> Option<Position> {
+    /// Where one may be that is not told positions, and has seen the next message: in the oldest epoch first.
+    fn next_of_raw(&self, follower: &Follower, channel: &str, seen: Position, number: u64) -> Vec<Position> {
         let engine = &self.engine;
-        let in_epochs = |offset| engine.epochs(channel).into_iter().rev().map(move |epoch| Position { epoch, offset });
-        let is_last = |at: &Position| engine.at(channel, *at) == engine.at(channel, seen);
-        let before = std::iter::once(seen).chain(in_epochs(seen.offset).filter(is_last));
-        let next = |before: Position| {
-            in_epochs(seen.offset)
-                .filter(|at| engine.is_same(channel, before, at.epoch))
-                .map(|at| Position { offset: self.skip(follower, channel, at, Some(number)) + 1, ..at })
-                .find(|at| engine.at(channel, *at) == Some(number))
-        };
-        before.map(next).find(Option::is_some).flatten()
+        let mut all: Vec<Position> = Vec::new();
+        for before in std::iter::once(&seen).chain(&follower.perhaps) {
+            for epoch in engine.epochs(channel).into_iter().rev() {
+                let from = Position { epoch, offset: before.offset };
+                let at = Position { offset: self.skip(follower, channel, from, Some(number)) + 1, ..from };
+                let goes_on = engine.is_same(channel, *before, epoch) && engine.at(channel, at) == Some(number);
+                if goes_on && !all.contains(&at) {
+                    all.push(at);
+                }
+            }
+        }
+        all
     }
 
     /// The offset up to which everything after a position is what a follower is left out of, but for that number.
