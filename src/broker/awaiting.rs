@@ -256,6 +256,7 @@ impl Broker {
         while let Some(seam) = self.outlet.seam_mut()
             && let Some((ticket, waiting)) = seam.publishes.take_late(now)
         {
+            seam.mirrors.forget_ack(&waiting.channel, ticket);
             let outcome =
                 waiting.stored.map_or(Outcome::Unknown, |position| self.published_at(&waiting.channel, position));
             self.tell_outcome(ticket, outcome);

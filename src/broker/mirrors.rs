@@ -5,6 +5,7 @@
 //! were lost on the way, and are read once for all its subscribers. It is *stale* while the engine is away. When nobody is in it
 //! any more it is *lingering* for `LINGERS`, so that one who comes back finds it; then it is absent again.
 
+mod invariants;
 mod mirror;
 #[cfg(test)]
 mod tests;
@@ -26,18 +27,6 @@ pub(super) const AGAIN: u64 = 1000;
 
 /// The most entries that are read at a time.
 pub(super) const PAGE: u64 = 128;
-
-/// In which state a channel is. See the module.
-#[cfg(test)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    Absent,
-    Opening,
-    Live,
-    Filling,
-    Stale,
-    Lingering,
-}
 
 /// How far the log on this node reaches back.
 #[derive(Debug, Clone, Copy)]
@@ -95,19 +84,6 @@ pub(super) struct Mirrors {
 }
 
 impl Mirrors {
-    /// In which state a channel is.
-    #[cfg(test)]
-    pub(super) fn state(&self, name: &str) -> State {
-        let Some(mirror) = self.by_name.get(name) else { return State::Absent };
-        match mirror {
-            Mirror { position: None, .. } => State::Opening,
-            _ if self.is_away => State::Stale,
-            Mirror { empty_since: Some(_), .. } => State::Lingering,
-            Mirror { gap: None, is_moving: false, .. } => State::Live,
-            _ => State::Filling,
-        }
-    }
-
     /// Whether the engine is away.
     pub(super) fn is_away(&self) -> bool {
         self.is_away
@@ -357,6 +333,13 @@ impl Mirrors {
         is_applied
     }
 
+    /// A publish is waited for no more.
+    pub(super) fn forget_ack(&mut self, name: &str, ticket: Ticket) {
+        if let Some(mirror) = self.by_name.get_mut(name) {
+            mirror.acks.retain(|(_, other)| *other != ticket);
+        }
+    }
+
     /// Publishes that are told of now, with their positions.
     pub(super) fn take_released(&mut self) -> Vec<(Ticket, Position)> {
         std::mem::take(&mut self.released)
@@ -468,24 +451,6 @@ impl Mirrors {
                 self.wakes.remove(&(before, name.clone()));
             }
             self.wakes.extend(at.map(|at| (at, name)));
-        }
-    }
-
-    /// Panics if an invariant does not hold: for tests.
-    pub(super) fn assert_invariants(&self) {
-        let armed = self.by_name.values().filter_map(|mirror| Some((mirror.wakes_at?, mirror.name.clone())));
-        assert_eq!(armed.collect::<BTreeSet<_>>(), self.wakes, "mirrors are looked at at other times than they say");
-        for mirror in self.by_name.values() {
-            let head = mirror.position.map_or(0, |position| position.offset);
-            assert!(mirror.gap.is_none_or(|gap| gap > head), "{}: nothing is missing", mirror.name);
-            assert!(mirror.answered <= mirror.asked, "{}: more answers than questions", mirror.name);
-            let reads = mirror.reads_gap.into_iter().chain(mirror.reads_older);
-            let known = |ticket: Ticket| self.reads.get(&ticket) == Some(&mirror.name);
-            assert!(reads.into_iter().all(known), "{}: a read that nobody waits for", mirror.name);
-            let waits = self.is_away || mirror.reads_gap.is_some() || mirror.again_at.is_some() || mirror.is_moving;
-            assert!(mirror.gap.is_none() || waits, "{}: nobody reads what is missing", mirror.name);
-            let asks = self.is_away || mirror.answered < mirror.asked || mirror.again_at.is_some();
-            assert!(!mirror.is_moving || asks, "{}: nobody asks where it stands", mirror.name);
         }
     }
 }

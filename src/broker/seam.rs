@@ -19,7 +19,7 @@ use crate::channel::members::Member;
 use crate::channel::name::BadName;
 use crate::channel::position::Position;
 use crate::channel::store::NotHeld;
-use crate::engine::{Ask, Asks, Page, Stored, Told};
+use crate::engine::{Ask, Asks, EngineError, Page, Stored, Told};
 
 /// What a broker with an engine has beside one without.
 #[derive(Debug, Default)]
@@ -71,6 +71,9 @@ impl Broker {
                     self.finish_publish(ticket, Outcome::Unknown);
                 }
             }
+            Told::Opened { channel, standing } if !standing.epoch.is_of_log() => {
+                self.hear(Told::Failed { channel, why: EngineError::Refuses });
+            }
             Told::Opened { channel, standing } => {
                 let moved = seam.mirrors.opened(&channel, standing, &mut seam.asks);
                 self.move_channel(&channel, moved);
@@ -87,7 +90,7 @@ impl Broker {
                     self.let_in(&channel);
                 }
             }
-            Told::Entries { channel, epoch, first, entries } => {
+            Told::Entries { channel, epoch, first, entries } if epoch.is_of_log() => {
                 let take = seam.mirrors.entries(&channel, epoch, first, entries.len(), &mut seam.asks);
                 if let Take::Append { moved, skip } = take {
                     self.move_channel(&channel, moved);
@@ -95,11 +98,12 @@ impl Broker {
                     self.let_in(&channel);
                 }
             }
-            Told::Jump { channel, position } => {
+            Told::Jump { channel, position } if position.epoch.is_of_log() => {
                 let moved = seam.mirrors.jump(&channel, position, &mut seam.asks);
                 self.move_channel(&channel, moved);
                 self.let_in(&channel);
             }
+            Told::Entries { .. } | Told::Jump { .. } => {}
             Told::Away => seam.mirrors.away(),
             Told::Back => seam.mirrors.back(&mut seam.asks),
         }

@@ -48,6 +48,11 @@ impl Epoch {
         Epoch { text, len: len as u8 }
     }
 
+    /// Whether a log can have this epoch: those that are made here have eight characters.
+    pub fn is_of_log(&self) -> bool {
+        usize::from(self.len) == MIN_EPOCH || *self == Epoch::NONE
+    }
+
     /// The epoch's text.
     pub fn as_str(&self) -> &str {
         self.text.get(..usize::from(self.len)).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()

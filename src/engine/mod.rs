@@ -17,6 +17,10 @@
 //! - After [`Told::Away`] it answers no `Open` and no `Read` of before, and tells no entries, until [`Told::Back`].
 //! - Epochs have eight characters, as [`Epoch::from_random`] makes them. A channel that nothing was published to has the epoch
 //!   [`Epoch::NONE`] and the offset 0.
+//!
+//! What a broker with an engine says of what only this node knows, until rosters are told here: who is in a channel and how many, who
+//! comes and goes, how many received a message, and which connection has a public id. `read_json`, `entity_tag`, `position_of` and the list of
+//! channels are about what is mirrored here; `answer_read` is the one that waits for the engine.
 
 use std::fmt;
 use std::sync::Arc;

@@ -7,6 +7,31 @@ use crate::proto::message::Message;
 
 const NAME: &str = "/a";
 
+/// In which state a channel is. See the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Absent,
+    Opening,
+    Live,
+    Filling,
+    Stale,
+    Lingering,
+}
+
+impl Mirrors {
+    /// In which state a channel is.
+    fn state(&self, name: &str) -> State {
+        let Some(mirror) = self.by_name.get(name) else { return State::Absent };
+        match mirror {
+            Mirror { position: None, .. } => State::Opening,
+            _ if self.is_away => State::Stale,
+            Mirror { empty_since: Some(_), .. } => State::Lingering,
+            Mirror { gap: None, is_moving: false, .. } => State::Live,
+            _ => State::Filling,
+        }
+    }
+}
+
 fn epoch(number: u64) -> Epoch {
     Epoch::from_random(number)
 }
@@ -303,7 +328,8 @@ fn a_publish_is_told_of_when_the_mirror_has_it() {
     assert_eq!(rig.mirrors.take_released(), [(Ticket(93), at(1, 9))]);
     rig.entries(2, 8, 1);
     assert_eq!(rig.mirrors.take_released(), [(Ticket(95), at(2, 8))]);
-    assert!(!rig.mirrors.is_applied(NAME, Ticket(94), at(2, 9)));
+    assert!(!rig.mirrors.is_applied(NAME, Ticket(94), at(2, 9)) && !rig.mirrors.is_applied(NAME, Ticket(96), at(2, 9)));
+    rig.mirrors.forget_ack(NAME, Ticket(96));
     rig.mirrors.close(NAME, &mut rig.asks);
     assert_eq!(rig.mirrors.take_released(), [(Ticket(94), at(2, 9))]);
 }
