@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event::{ConnectionId, Exchange};
+use super::event::ConnectionId;
 use super::joins::{Join, JoinDoor};
 use super::mirrors::Gate;
 use super::outcome::{JoinError, Outcome, Published};
@@ -68,27 +68,11 @@ impl Broker {
         }
     }
 
-    /// Answers a request with what is kept of a channel, as soon as this node has it.
-    pub fn answer_read(&mut self, exchange: Exchange, channel: &str, from: From) {
-        if let Some(JoinDoor::Read(exchange)) = self.admit(exchange.id(), channel, from, JoinDoor::Read(exchange)) {
-            self.answer_read_now(exchange, channel, from);
-        }
-    }
-
-    fn answer_read_now(&mut self, mut exchange: Exchange, channel: &str, from: From) {
-        exchange.unanswered.answered();
-        let Some(slot) = self.slots.asked(exchange.id) else { return };
-        match self.read_mirror(channel, from) {
-            Ok(kept) => {
-                let response = kept.answer_to(exchange.request());
-                self.respond(exchange, response);
-            }
-            Err(error) => self.refuse_reader(slot, &exchange, channel, error),
-        }
-    }
-
-    /// Hands the door back if one may go in by it now, or is to be told that it may not; otherwise it waits.
+    /// Hands the door back if one may go in by it now, or is to be told that it may not, or has gone; otherwise it waits.
     pub(super) fn admit(&mut self, id: ConnectionId, channel: &str, from: From, door: JoinDoor) -> Option<JoinDoor> {
+        if self.slots.live(id).is_none() {
+            return Some(door);
+        }
         let Gate::Wait(barrier) = self.gate(channel, from, None) else { return Some(door) };
         let due = self.timers.milliseconds() + millis(self.limits.answer_timeout);
         if let Some(seam) = self.outlet.seam_mut() {

@@ -468,7 +468,7 @@ pub(crate) fn stream_head(format: StreamFormat, request: &Request) -> Response {
 }
 
 /// The body: the items come with a comma before each.
-fn answer_of(channel: &str, position: Position, lost: Option<Lost>, items: &[u8]) -> Bytes {
+pub(super) fn answer_of(channel: &str, position: Position, lost: Option<Lost>, items: &[u8]) -> Bytes {
     let mut body = poll::prefix(channel, position, lost);
     body.extend_from_slice(items.get(1..).unwrap_or_default());
     body.extend_from_slice(poll::SUFFIX);

@@ -94,6 +94,11 @@ impl Mirrors {
         self.by_name.len()
     }
 
+    /// Whether a channel has one.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
     /// Where the mirror of a channel stands; None if nobody knows.
     pub(super) fn position(&self, name: &str) -> Option<Position> {
         self.by_name.get(name)?.position

@@ -38,6 +38,7 @@ mod outcome;
 mod outlet;
 mod parked;
 mod parking;
+mod plain_reads;
 mod presence;
 mod pressure;
 mod publish;

@@ -1,7 +1,7 @@
 //! The broker's side of the seam to an engine: what the engine tells, brought to the channels; see `crate::engine`. What waits for
 //! the engine is in `awaiting`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,6 +10,7 @@ use super::followers::Kept;
 use super::joins::Joins;
 use super::mirrors::{LINGERS, Mirrors, Moved, Reach, Take};
 use super::outcome::{JoinError, Outcome};
+use super::plain_reads::PlainRead;
 use super::publishes::Publishes;
 use super::slots::flag;
 use super::{Broker, cost};
@@ -19,7 +20,7 @@ use crate::channel::members::Member;
 use crate::channel::name::BadName;
 use crate::channel::position::Position;
 use crate::channel::store::NotHeld;
-use crate::engine::{Ask, Asks, EngineError, Page, Stored, Told};
+use crate::engine::{Ask, Asks, EngineError, Page, Stored, Ticket, Told};
 
 /// What a broker with an engine has beside one without.
 #[derive(Debug, Default)]
@@ -27,9 +28,17 @@ pub(super) struct Seam {
     pub(super) mirrors: Mirrors,
     pub(super) joins: Joins,
     pub(super) publishes: Publishes,
+    pub(super) plain_reads: HashMap<Ticket, PlainRead>,
     pub(super) asks: Asks,
     /// Connections that the embedder wants nothing more of for now.
     pub(super) held_back: HashSet<ConnectionId>,
+}
+
+impl Seam {
+    /// Whether a channel is to be read without a mirror: nobody has one here, and not too many do so.
+    pub(super) fn may_read_plainly(&self, channel: &str, most: usize) -> bool {
+        !self.mirrors.is_away() && !self.mirrors.has(channel) && self.plain_reads.len() < most
+    }
 }
 
 impl Broker {
@@ -68,6 +77,7 @@ impl Broker {
             Told::Refused { ticket, why } => self.finish_publish(ticket, Outcome::NotPublished(why)),
             Told::Unknown { ticket } => {
                 if !seam.mirrors.unread(ticket, now) {
+                    self.give_plain_reads_up(Some(ticket));
                     self.finish_publish(ticket, Outcome::Unknown);
                 }
             }
@@ -85,6 +95,8 @@ impl Broker {
                 }
             }
             Told::ReadDone { ticket, page, now: unix_ms } => {
+                let Some(page) = self.take_plain_page(ticket, page) else { return };
+                let Some(seam) = self.outlet.seam_mut() else { return };
                 if let Some((channel, take)) = seam.mirrors.page(ticket, &page, now, &mut seam.asks) {
                     self.take_page(&channel, take, page, unix_ms);
                     self.let_in(&channel);
@@ -104,7 +116,10 @@ impl Broker {
                 self.let_in(&channel);
             }
             Told::Entries { .. } | Told::Jump { .. } => {}
-            Told::Away => seam.mirrors.away(),
+            Told::Away => {
+                seam.mirrors.away();
+                self.give_plain_reads_up(None);
+            }
             Told::Back => seam.mirrors.back(&mut seam.asks),
         }
         self.tell_released();
@@ -362,7 +377,7 @@ impl Broker {
         }
     }
 
-    pub(super) fn tell_outcome(&mut self, ticket: crate::engine::Ticket, outcome: Outcome) {
+    pub(super) fn tell_outcome(&mut self, ticket: Ticket, outcome: Outcome) {
         self.outlet.tell(Event::Outcome(ticket, outcome));
     }
 }

@@ -8,7 +8,7 @@ use crate::broker::{Broker, JoinError, Outcome, Published};
 use crate::channel::log::From;
 use crate::channel::member_id::MemberId;
 use crate::channel::position::{Epoch, Position};
-use crate::engine::{Ask, EngineError, Item, Standing, Stored, Told};
+use crate::engine::{Ask, EngineError, Item, Page, Standing, Stored, Told};
 use crate::limits::Limits;
 use crate::proto::message::Message;
 
@@ -144,6 +144,56 @@ fn one_who_publishes_too_much_is_not_read_from() {
     rig.broker.hear(Told::Refused { ticket: tickets[0], why: EngineError::Full });
     assert_eq!(outcome(&mut rig), Some(Outcome::NotPublished(EngineError::Full)));
     assert_eq!((rig.broker.wants_input(rig.id), rig.broker.take_resumed()), (true, vec![rig.id]));
+}
+
+/// What one page answers needs no mirror; what it does not is answered from one.
+#[test]
+fn a_plain_get_opens_no_mirror() {
+    let mut rig = Rig::new(Limits::default());
+    rig.broker.set_engine();
+    let ask = |rig: &mut Rig| {
+        let request = b"GET /a HTTP/1.1\r\nHost: 192.0.2.9\r\n\r\n";
+        assert_eq!(rig.broker.receive(rig.id, request), request.len());
+        let exchange = rig.exchange().expect("a request");
+        rig.broker.answer_read(exchange, "/a", From::All);
+        let asked = rig.broker.next_ask();
+        let Some(Ask::Read { ticket, since: 0, .. }) = asked else { panic!("{asked:?}") };
+        (ticket, rig.broker.next_ask().is_none())
+    };
+    let page = |tail, texts: &[&str]| Page {
+        epoch: Epoch::from_random(1),
+        head: 2,
+        tail,
+        first: tail + 1,
+        entries: texts.iter().map(|text| stored(text, None)).collect(),
+    };
+    let (ticket, is_all) = ask(&mut rig);
+    rig.broker.hear(Told::ReadDone { ticket, page: page(0, &["one", "two"]), now: 1 });
+    let told = sent(&mut rig);
+    assert!(is_all && told.starts_with("HTTP/1.1 200 ") && told.contains("two") && told.contains(".2\""), "{told}");
+    assert!(rig.broker.next_ask().is_none());
+    // Some of it is missing, or never comes.
+    let (ticket, _) = ask(&mut rig);
+    rig.broker.hear(Told::ReadDone { ticket, page: page(0, &["one"]), now: 1 });
+    assert_eq!(format!("{:?}", rig.broker.next_ask()), r#"Some(Open { channel: "/a" })"#);
+    let standing = Standing { epoch: Epoch::from_random(1), head: 2, tail: 2, links: Vec::new() };
+    rig.broker.hear(Told::Opened { channel: "/a".into(), standing });
+    assert!(sent(&mut rig).starts_with("HTTP/1.1 200 "));
+    rig.broker.assert_invariants();
+}
+
+/// An application may answer late.
+#[test]
+fn one_who_has_gone_waits_for_nothing() {
+    let mut rig = Rig::new(Limits::default());
+    rig.broker.set_engine();
+    let request = b"GET /a HTTP/1.1\r\nHost: 192.0.2.9\r\n\r\n";
+    assert_eq!(rig.broker.receive(rig.id, request), request.len());
+    let exchange = rig.exchange().expect("a request");
+    rig.broker.broken(rig.id);
+    rig.broker.hold(exchange, "/a", From::Now, Duration::from_secs(1));
+    rig.broker.assert_invariants();
+    assert!(rig.broker.next_ask().is_none());
 }
 
 /// The one that is empty for longest makes way, and no other.
