@@ -17,6 +17,20 @@ use crate::proto::http::{Refusal, Response, Status};
 use crate::proto::message::Message;
 
 impl Broker {
+    /// As `publish_by_engine`, of one message. It stands apart from `publish`, which is shorter without it.
+    #[cold]
+    pub(super) fn publish_one_by_engine(
+        &mut self,
+        channel: &str,
+        message: Message,
+        (from, asker): (Option<ConnectionId>, Option<ConnectionId>),
+        name: Option<Arc<str>>,
+        except: Option<ConnectionId>,
+    ) -> Published {
+        let except = except.map(|id| self.secrets.member(id));
+        self.publish_by_engine(channel, vec![message], (from, asker), name, except)
+    }
+
     /// Publishes several messages one right after the other, all or none, by the engine. `from` is told as the sender; `asker` is
     /// who asks for it, as in `publish_for`.
     pub fn publish_by_engine(

@@ -64,8 +64,7 @@ impl Broker {
             return Published::TooBig;
         }
         if self.outlet.has_engine() {
-            let except = except.map(|id| self.secrets.member(id));
-            return self.publish_by_engine(channel, vec![message], (from, asker), name, except);
+            return self.publish_one_by_engine(channel, message, (from, asker), name, except);
         }
         let key = match self.hold_for(channel, from, asker) {
             Ok(key) => key,

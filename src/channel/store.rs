@@ -251,6 +251,7 @@ impl Store {
     ///
     /// # Errors
     /// As `hold_to_publish`.
+    #[inline]
     pub fn hold_joined(
         &mut self,
         key: u32,
