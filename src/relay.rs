@@ -261,7 +261,7 @@ impl Relay {
         }
     }
 
-    /// Tells whoever has this intent no, in the words of the door that it came through: an error response, an error in answer
+    /// Tells anyone who has this intent no, in the words of the door that it came through: an error response, an error in answer
     /// to a command, and to one who only sends messages the end, with 1008. An intent that asks for nothing is dropped.
     pub fn veto(&self, server: &mut Server, intent: Intent, refusal: Refusal) {
         match intent {

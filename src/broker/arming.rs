@@ -63,7 +63,7 @@ fn deadline(hot: &Hot, cold: &Cold, limits: &Limits) -> Option<Tick> {
     let state = if !cold.connection.is_subscribed() {
         Some(cold.due)
     } else if hot.has(flag::CHOKED | flag::BLOCKED) {
-        // A ping would wait behind what is queued; the write deadline tells whether the peer is alive.
+        // A ping would wait until what is queued is sent; the write deadline tells whether the peer is alive.
         None
     } else if hot.has(flag::PINGED) {
         Some(cold.due)

@@ -94,7 +94,7 @@ impl<D, A> Line<D, A> {
         Some(Next::Perform(command))
     }
 
-    /// Whether so many wait that nothing more is to be read.
+    /// Whether as many wait as may, so that nothing more is to be read.
     pub fn is_full(&self) -> bool {
         self.places.len() >= MAX_WAITING
     }

@@ -181,7 +181,7 @@ pub(super) fn expected_length(event: &Event<'_>) -> usize {
     }
 }
 
-/// How long the object will be of what names so many members, about.
+/// How long the object will be of what names that number of members, about.
 pub(in crate::channel) fn around(members: usize) -> usize {
     AROUND + members * 48
 }

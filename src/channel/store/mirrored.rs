@@ -1,4 +1,4 @@
-//! Channels whose positions an engine assigns. They do not count for `max_channels` or `max_listened` here: whoever opens mirrors
+//! Channels whose positions an engine assigns. They do not count for `max_channels` or `max_listened` here: anyone who opens mirrors
 //! counts those.
 
 use crate::channel::dialect::deflated::Encoder;
