@@ -83,21 +83,18 @@ fn any_seed() -> u64 {
     RandomState::new().hash_one(0) >> 20
 }
 
-#[test]
-fn any_life_of_a_broker() {
+/// Runs that number of lives on two threads, or only the one that SLOTCAST_SEED names; `note` gets what came of each. Returns how
+/// many there were, if there is something to be said of all of them.
+fn each_life<T>(run: impl Fn(u64) -> T + Sync, note: impl FnMut(T) + Send) -> Option<u64> {
     if let Some(seed) = number("SLOTCAST_SEED") {
         let _shown = ShowSeed(seed);
-        generator::run(seed);
-        return;
+        run(seed);
+        return None;
     }
     let count = number("SLOTCAST_SEEDS").unwrap_or(2000);
-    let base = any_seed();
-    let begun = Instant::now();
+    let (base, begun, next) = (any_seed(), Instant::now(), AtomicU64::new(0));
     println!("{count} seeds from {base}");
-    let next = AtomicU64::new(0);
-    let ended: Vec<AtomicU64> = Cause::ALL.iter().map(|_| AtomicU64::new(0)).collect();
-    let lost = AtomicU64::new(0);
-    let tally: Mutex<BTreeMap<&str, u64>> = Mutex::default();
+    let note = Mutex::new(note);
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
@@ -110,27 +107,46 @@ fn any_life_of_a_broker() {
                         println!("{done} seeds in {:.1} s", begun.elapsed().as_secs_f32());
                     }
                     let _shown = ShowSeed(base + done);
-                    let (counters, happened) = generator::run(base + done);
-                    let mut tally = tally.lock().expect("not poisoned");
-                    happened.into_iter().for_each(|(what, times)| *tally.entry(what).or_default() += times);
-                    lost.fetch_add(counters.messages_lost, Ordering::Relaxed);
-                    for (ended, cause) in ended.iter().zip(Cause::ALL) {
-                        ended.fetch_add(counters.closed(*cause), Ordering::Relaxed);
-                    }
+                    let came = run(base + done);
+                    note.lock().expect("not poisoned")(came);
                 }
             });
         }
     });
     println!("{count} seeds in {:.1} s", begun.elapsed().as_secs_f32());
-    let ended: Vec<(u64, &Cause)> = ended.into_iter().map(AtomicU64::into_inner).zip(Cause::ALL).collect();
-    ended.iter().for_each(|(ended, cause)| println!("{ended:8} {cause}"));
-    let lost = lost.into_inner();
-    println!("{lost:8} messages lost");
-    let tally = tally.into_inner().expect("not poisoned");
+    Some(count)
+}
+
+/// How often each thing happened.
+type Tally = BTreeMap<&'static str, u64>;
+
+fn tally_up(tally: &mut Tally, happened: Tally) {
+    happened.into_iter().for_each(|(what, times)| *tally.entry(what).or_default() += times);
+}
+
+/// Shows what happened. What never happens is not tested.
+fn assert_all_happened(tally: &Tally, expected: &[&str]) {
     tally.iter().for_each(|(what, times)| println!("{times:8} {what}"));
-    // What never happens is not tested.
-    let never: Vec<_> = HAPPENS.iter().filter(|what| !tally.contains_key(*what) && count >= 1000).collect();
+    let never: Vec<_> = expected.iter().filter(|what| !tally.contains_key(*what)).collect();
     assert!(never.is_empty(), "never: {never:?}");
+}
+
+#[test]
+fn any_life_of_a_broker() {
+    let mut ended = vec![0; Cause::ALL.len()];
+    let (mut lost, mut tally) = (0, Tally::new());
+    let count = each_life(generator::run, |(counters, happened)| {
+        tally_up(&mut tally, happened);
+        lost += counters.messages_lost;
+        for (ended, cause) in ended.iter_mut().zip(Cause::ALL) {
+            *ended += counters.closed(*cause);
+        }
+    });
+    let Some(count) = count else { return };
+    let ended: Vec<(u64, &Cause)> = ended.into_iter().zip(Cause::ALL).collect();
+    ended.iter().for_each(|(ended, cause)| println!("{ended:8} {cause}"));
+    println!("{lost:8} messages lost");
+    assert_all_happened(&tally, if count >= 1000 { &HAPPENS } else { &[] });
     assert!(lost > 0 || count < 1000, "nobody lost a message");
     // No peer here sends a body too slowly: that is what broker::tests::late and tests/server/late.rs are for. There is no
     // engine here either: that is in nodes.rs.

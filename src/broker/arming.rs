@@ -70,7 +70,7 @@ fn deadline(hot: &Hot, cold: &Cold, limits: &Limits) -> Option<Tick> {
     } else {
         Some(hot.heard.after(limits.ping_interval))
     };
-    // Behind our Close nothing is done about it any more, so it must not stand here: the timer would look for ever.
+    // After our Close nothing is done about it any more, so it must not stand here: the timer would look for ever.
     let reads = cold.connection.is_open() && !hot.has(flag::CHOKED);
     let message = (reads && hot.has(flag::UNFINISHED)).then_some(cold.message_due);
     let write = hot.has(flag::BLOCKED).then_some(hot.write_due);

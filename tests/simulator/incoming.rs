@@ -141,7 +141,7 @@ impl Incoming {
             }
             // To a head that never ended: nobody knew that it asked for no body.
             Mode::Rest => Some((bytes.len(), None)),
-            Mode::Over => panic!("{} bytes behind the end: {}", bytes.len(), String::from_utf8_lossy(bytes)),
+            Mode::Over => panic!("{} bytes after the end: {}", bytes.len(), String::from_utf8_lossy(bytes)),
         }
     }
 

@@ -3,8 +3,6 @@
 //! goes wrong that may. Each sees the channel's order, without a gap that it was not told of, and nothing twice.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -22,7 +20,7 @@ use slotcast::relay::line::Line;
 use crate::engine::Engine;
 use crate::peer::{Kernel, Peer, Reader};
 use crate::random::Random;
-use crate::{ShowSeed, any_seed, number, wire};
+use crate::{Tally, assert_all_happened, each_life, number, tally_up, wire};
 
 #[path = "nodes_attendant.rs"]
 mod attendant;
@@ -471,39 +469,14 @@ fn run(seed: u64) -> BTreeMap<&'static str, u64> {
     world.assert_kept();
     world.nodes.iter().for_each(|node| node.broker.assert_flushed());
     let mut happened = world.happened;
-    world.engine.happened.into_iter().for_each(|(what, times)| *happened.entry(what).or_default() += times);
+    tally_up(&mut happened, world.engine.happened);
     happened
 }
 
 #[test]
 fn several_nodes_are_one_broker() {
-    if let Some(seed) = number("SLOTCAST_SEED") {
-        let _shown = ShowSeed(seed);
-        run(seed);
-        return;
-    }
-    let count = number("SLOTCAST_SEEDS").unwrap_or(2000);
-    let (base, begun, next) = (any_seed(), Instant::now(), AtomicU64::new(0));
-    let tally: Mutex<BTreeMap<&str, u64>> = Mutex::default();
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                loop {
-                    let done = next.fetch_add(1, Ordering::Relaxed);
-                    if done >= count {
-                        return;
-                    }
-                    let _shown = ShowSeed(base + done);
-                    let happened = run(base + done);
-                    let mut tally = tally.lock().expect("not poisoned");
-                    happened.into_iter().for_each(|(what, times)| *tally.entry(what).or_default() += times);
-                }
-            });
-        }
-    });
-    println!("{count} seeds from {base} in {:.1} s", begun.elapsed().as_secs_f32());
-    let tally = tally.into_inner().expect("not poisoned");
-    tally.iter().for_each(|(what, times)| println!("{times:8} {what}"));
-    let never: Vec<_> = HAPPENS.iter().filter(|what| !tally.contains_key(*what) && count >= 200).collect();
-    assert!(never.is_empty(), "never: {never:?}");
+    let mut tally = Tally::new();
+    let count = each_life(run, |happened| tally_up(&mut tally, happened));
+    let Some(count) = count else { return };
+    assert_all_happened(&tally, if count >= 200 { &HAPPENS } else { &[] });
 }

@@ -92,7 +92,7 @@ impl World {
         id
     }
 
-    /// So many seconds later.
+    /// That number of seconds later.
     fn pass(&mut self, seconds: u64) {
         for _ in 0..seconds {
             self.now.instant += Duration::from_secs(1);

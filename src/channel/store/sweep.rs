@@ -57,11 +57,11 @@ impl Store {
 
     /// When `sweep` has something to do next.
     pub fn next_expiry(&self, limits: &Limits) -> Option<u64> {
-        let behind = |list: &List<Slot>, age: Duration| {
+        let expiry = |list: &List<Slot>, age: Duration| {
             let at = self.slots.get(list.coldest()? as usize)?.at;
             Some(at.saturating_add(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)).saturating_add(1))
         };
-        let stubs = [&self.stubs, &self.unheard].into_iter().filter_map(|list| behind(list, limits.position_age));
-        behind(&self.recent, limits.history_age).into_iter().chain(stubs).min()
+        let stubs = [&self.stubs, &self.unheard].into_iter().filter_map(|list| expiry(list, limits.position_age));
+        expiry(&self.recent, limits.history_age).into_iter().chain(stubs).min()
     }
 }
