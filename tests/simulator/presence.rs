@@ -282,12 +282,9 @@ impl Known {
     }
 }
 
-/// Members stand in no order in an answer: in both that are compared, in this one. In a notice they stand in the order of what
-/// happened.
+/// Members stand in no order: in both that are compared, in this one.
 pub(super) fn sort_members(answer: &mut Value) {
-    if answer["type"] == "members"
-        && let Some(members) = answer.get_mut("members").and_then(Value::as_array_mut)
-    {
+    if let Some(members) = answer.get_mut("members").and_then(Value::as_array_mut) {
         members.sort_by_key(|member| member["id"].to_string());
     }
 }
