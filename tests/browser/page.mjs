@@ -39,7 +39,7 @@ const tests = {
     await sees(bob, 'hello from ann')
     await sees(ann, 'hello from ann')
     await say(bob, 'hello from bob')
-    await sees(ann, 'hello from bob')
+    for (const page of [ann, bob]) await sees(page, 'hello from bob')
     // What /other gets after them shows that it would have had them by now.
     await say(other, 'only here')
     await sees(other, 'only here')
@@ -664,7 +664,7 @@ const tests = {
       await say(bob, 'after')
       await sees(ann, 'after')
       await say(ann, 'after too')
-      await sees(bob, 'after too')
+      for (const page of [ann, bob]) await sees(page, 'after too')
       // Another life of the log: nobody knows what is missing, and both say so.
       for (const page of [ann, bob]) {
         assert.deepEqual(await texts(page), ['before', 'typed while away', 'after', 'after too'])

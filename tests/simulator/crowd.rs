@@ -1,10 +1,10 @@
 //! Large crowds with peers that only count: healthy ones are never closed, and memory stays in its budgets.
 
-use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 use std::time::{Duration, Instant};
 
 use slotcast::broker::event::{Accept, ConnectionId, Event};
+use slotcast::broker::schedule::{Inlet, Pace, ReadOutcome, Schedule};
 use slotcast::broker::timers::Now;
 use slotcast::broker::{Broker, Io};
 use slotcast::channel::log::From;
@@ -25,13 +25,20 @@ struct Sink {
     room: usize,
     refused: bool,
     sent: u64,
+    /// How much of the frame was not read from this peer yet, in bytes.
+    unread: usize,
 }
 
-struct Sinks(Vec<Sink>);
+#[derive(Default)]
+struct Sinks {
+    all: Vec<Sink>,
+    /// What those send who send.
+    frame: Vec<u8>,
+}
 
 impl Sinks {
     fn take(&mut self, slot: u32, offered: usize) -> io::Result<usize> {
-        let sink = &mut self.0[slot as usize];
+        let sink = &mut self.all[slot as usize];
         assert!(!sink.refused, "written to again without an edge");
         let taken = offered.min(sink.room);
         sink.room -= taken;
@@ -53,16 +60,23 @@ impl Io for Sinks {
     fn shutdown(&mut self, _slot: u32) {}
 }
 
+impl Inlet for Sinks {
+    fn read(&mut self, slot: u32, buffer: &mut [u8], _read_closed: bool) -> io::Result<ReadOutcome> {
+        let unread = &mut self.all[slot as usize].unread;
+        let count = buffer.len().min(*unread);
+        let start = self.frame.len() - *unread;
+        buffer[..count].copy_from_slice(&self.frame[start..start + count]);
+        *unread -= count;
+        Ok(if count == 0 { ReadOutcome::Empty } else { ReadOutcome::Bytes { count, drained: *unread == 0 } })
+    }
+}
+
 struct Crowd {
     broker: Broker,
+    schedule: Schedule,
     sinks: Sinks,
     ids: Vec<ConnectionId>,
     now: Now,
-    /// Frames that were sent and not read, as far as they were not.
-    unread: VecDeque<(ConnectionId, usize)>,
-    /// Those whose frames wait until they are resumed.
-    waiting: Vec<(ConnectionId, usize)>,
-    frame: Vec<u8>,
     most_held: usize,
 }
 
@@ -78,74 +92,59 @@ impl Crowd {
             let Some(Event::Handshake(handshake)) = broker.next_event() else { panic!("no handshake") };
             ids.push(broker.accept(handshake, &Accept::join("/crowd", From::Now)));
         }
-        let sinks = Sinks(vec![Sink { room: WINDOW, ..Sink::default() }; count]);
-        let mut crowd = Crowd {
-            broker,
-            sinks,
-            ids,
-            now,
-            unread: VecDeque::new(),
-            waiting: Vec::new(),
-            frame: Vec::new(),
-            most_held: 0,
-        };
+        let sinks = Sinks { all: vec![Sink { room: WINDOW, ..Sink::default() }; count], frame: Vec::new() };
+        let mut crowd = Crowd { broker, schedule: Schedule::new(Pace::default()), sinks, ids, now, most_held: 0 };
         crowd.turn();
-        crowd.sinks.0.iter_mut().for_each(|sink| sink.sent = 0);
+        crowd.sinks.all.iter_mut().for_each(|sink| sink.sent = 0);
         crowd
     }
 
     fn turn(&mut self) {
         self.now.instant += Duration::from_millis(1);
         self.broker.advance(self.now);
-        for id in self.broker.take_resumed() {
-            while let Some(at) = self.waiting.iter().position(|(waiting, _)| *waiting == id) {
-                self.unread.push_back(self.waiting.swap_remove(at));
-            }
-        }
-        for (id, sink) in self.ids.iter().zip(&mut self.sinks.0) {
+        for (id, sink) in self.ids.iter().zip(&mut self.sinks.all) {
             sink.room = WINDOW;
             if std::mem::take(&mut sink.refused) {
                 self.broker.writable(*id);
             }
         }
-        while !self.broker.wants_flush() && self.read() {}
-        self.unread.iter().for_each(|&(id, _)| self.broker.excuse(id));
-        self.broker.expire();
+        self.schedule.begin_turn();
+        while self.schedule.step(&mut self.broker, &mut self.sinks) {
+            while let Some(event) = self.broker.next_event() {
+                let Event::Message(id, message) = event else { panic!("{event:?}") };
+                self.broker.publish("/crowd", message, Some(id), None);
+            }
+        }
+        self.schedule.pause(&mut self.broker);
+        while !self.broker.expire_some(64, |slot| self.schedule.is_waiting(slot)) {}
+        self.broker.expire_others();
         self.broker.flush(&mut self.sinks);
         self.broker.assert_flushed();
         self.most_held = self.most_held.max(self.broker.outbound_held());
         self.broker.reap(|slot| panic!("slot {slot} was closed"));
         assert!(!self.broker.has_events(), "{:?}", self.broker.next_event());
+        for id in self.broker.take_resumed() {
+            self.schedule.ready(&self.broker, id, false);
+        }
     }
 
-    fn read(&mut self) -> bool {
-        let Some((id, mut done)) = self.unread.pop_front() else { return false };
-        while done < self.frame.len() {
-            match self.broker.receive(id, &self.frame[done..]) {
-                0 => {
-                    self.waiting.push((id, done));
-                    break;
-                }
-                taken => done += taken,
-            }
-        }
-        while let Some(event) = self.broker.next_event() {
-            let Event::Message(id, message) = event else { panic!("{event:?}") };
-            self.broker.publish("/crowd", message, Some(id), None);
-        }
-        true
+    /// Everybody sends that.
+    fn send(&mut self, frame: Vec<u8>) {
+        self.sinks.all.iter_mut().for_each(|sink| sink.unread = frame.len());
+        self.sinks.frame = frame;
+        self.ids.iter().for_each(|&id| self.schedule.ready(&self.broker, id, false));
     }
 
-    /// Turns until every peer has so many bytes.
+    /// Turns until every peer has that many bytes.
     fn deliver(&mut self, bytes: u64) {
         for _ in 0..20_000 {
-            if self.unread.is_empty() && self.waiting.is_empty() && self.sinks.0.iter().all(|sink| sink.sent >= bytes) {
+            if self.sinks.all.iter().all(|sink| sink.unread == 0 && sink.sent >= bytes) {
                 break;
             }
             self.turn();
         }
         for id in &self.ids {
-            assert_eq!(self.sinks.0[slot_of(*id)].sent, bytes, "{id}");
+            assert_eq!(self.sinks.all[slot_of(*id)].sent, bytes, "{id}");
             assert_eq!(self.broker.unsent(*id), 0);
         }
         assert_eq!(self.broker.inbound_held(), 0);
@@ -155,8 +154,7 @@ impl Crowd {
 #[test]
 fn a_thousand_publish_64_kib_in_one_turn() {
     let mut crowd = Crowd::gather(CROWD, Limits::default());
-    crowd.frame = wire::masked(&mut Random::new(2), 0x82, &vec![7; 65_536]);
-    crowd.unread = crowd.ids.iter().map(|&id| (id, 0)).collect();
+    crowd.send(wire::masked(&mut Random::new(2), 0x82, &vec![7; 65_536]));
     crowd.deliver(CROWD as u64 * (65_536 + 10));
     let limits = crowd.broker.limits();
     assert!(crowd.most_held <= limits.max_outbound + limits.max_outbound / 4, "{} bytes held", crowd.most_held);
@@ -183,7 +181,7 @@ fn who_was_choked_when_its_timer_fired_is_looked_at_again() {
     assert!(!crowd.broker.wants_input(id), "over half of its limit is unsent");
     crowd.broker.expire();
     crowd.broker.assert_invariants();
-    crowd.sinks.0[0].room = usize::MAX;
+    crowd.sinks.all[0].room = usize::MAX;
     crowd.broker.flush(&mut crowd.sinks);
     crowd.broker.assert_flushed();
     assert!(crowd.broker.wants_input(id) && crowd.broker.next_deadline().is_some());
@@ -201,9 +199,9 @@ fn the_next_owner_of_a_slot_stands_among_the_dirty_once() {
     for _ in 0..12 {
         crowd.broker.publish("/crowd", Message::binary(vec![7; 16 * 1024]), None, None);
     }
-    crowd.sinks.0.iter_mut().for_each(|sink| sink.room = usize::MAX);
+    crowd.sinks.all.iter_mut().for_each(|sink| sink.room = usize::MAX);
     crowd.broker.flush(&mut crowd.sinks);
-    crowd.sinks.0.iter_mut().for_each(|sink| sink.room = 10);
+    crowd.sinks.all.iter_mut().for_each(|sink| sink.room = 10);
     assert!(crowd.broker.join(late, "/crowd", From::All).is_ok());
     for _ in 0..2 {
         assert!(crowd.broker.send(other, &Message::binary(vec![7; 10_000])));
@@ -223,7 +221,7 @@ fn the_next_owner_of_a_slot_stands_among_the_dirty_once() {
 #[test]
 fn no_close_frame_instead_of_the_101() {
     let mut crowd = Crowd::gather(1, Limits::default());
-    crowd.sinks.0.push(Sink::default());
+    crowd.sinks.all.push(Sink::default());
     let id = crowd.broker.open(([10, 0, 0, 1], 1).into(), false).expect("room");
     crowd.broker.receive(id, &wire::handshake(&mut Random::new(1), "/crowd", ""));
     let Some(Event::Handshake(handshake)) = crowd.broker.next_event() else { panic!("no handshake") };
