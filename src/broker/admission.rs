@@ -156,9 +156,9 @@ fn has_ended(slots: &Slots, slot: u32) -> bool {
 
 impl Admission {
     /// The place for one who comes while that many are connected, and perhaps during a shutdown; None if there is none.
-    pub(super) fn place_for_one(&self, connections: usize, is_draining: bool, limits: &Limits) -> Option<Place> {
+    pub(super) fn place_for_one(&self, connections: usize, limits: &Limits) -> Option<Place> {
         let counted = self.counted(connections);
-        if !is_draining && counted < limits.max_connections {
+        if self.draining.is_none() && counted < limits.max_connections {
             return Some(Place::Regular);
         }
         let is_full = self.extra.holders.len() >= MAX_EXTRA_CONNECTIONS
@@ -310,7 +310,7 @@ mod tests {
         }
 
         fn come(&mut self, last: u8) -> Option<u32> {
-            let place = self.admission.place_for_one(self.slots.len(), false, &self.limits)?;
+            let place = self.admission.place_for_one(self.slots.len(), &self.limits)?;
             let slot = self.slots.insert(([192, 0, 2, last], 1).into(), self.now).slot();
             self.admission.hold(slot, place, &mut self.slots);
             self.admission.count(slot, &mut self.slots, &self.limits);

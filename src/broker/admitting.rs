@@ -18,7 +18,7 @@ impl Broker {
     /// be reached from this machine alone.
     pub fn open(&mut self, peer: SocketAddr, loopback: bool) -> Option<ConnectionId> {
         self.promote_extra();
-        let place = self.admission.place_for_one(self.slots.len(), self.is_draining(), &self.limits)?;
+        let place = self.admission.place_for_one(self.slots.len(), &self.limits)?;
         let id = self.take_in(peer, loopback);
         self.admission.hold(id.slot(), place, &mut self.slots);
         if self.trust.is_proxy(peer.ip()) {

@@ -317,7 +317,7 @@ impl Broker {
         if hot.has(flag::AWAITS) {
             hot.clear(flag::AWAITS);
             self.outlet.resume(id);
-            self.excuse(id);
+            self.timers.extend_message_deadline(slot, &mut self.slots, &self.limits);
         }
     }
 

@@ -1,7 +1,5 @@
 //! Those who are behind the head: they take encoded log, a chunk at a time, and share it with all who are behind.
 
-use std::time::Instant;
-
 use super::chunks::CHUNK;
 use super::slots::flag;
 use super::{Broker, cost};
@@ -83,16 +81,6 @@ impl Broker {
             member.catching_up = last < head;
         }
         Ok(true)
-    }
-
-    /// Lets go of what was encoded and nobody asks for any more.
-    pub(super) fn sweep_encoded(&mut self) {
-        self.encoded.sweep(self.timers.milliseconds(), &mut self.batches);
-    }
-
-    /// When that is next to be looked for.
-    pub(super) fn next_encoded_sweep(&self) -> Option<Instant> {
-        self.encoded.due().and_then(|due| self.timers.instant_of_milliseconds(due))
     }
 
     /// Queues the first log at once for one who has just joined: what it was told to get may be evicted by the next

@@ -1,7 +1,7 @@
-//! Deadlines: which one a connection has next, and what happens when it passes. A deadline that moves later costs
-//! nothing: the timer finds out when it looks.
+//! What happens when a deadline passes. Which one a connection has next is in `arming`. A deadline that moves later costs nothing: the
+//! timer finds out when it looks.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::Level;
 
@@ -78,7 +78,7 @@ impl Broker {
         self.go_on_draining();
         self.sweep_channels();
         self.expire_presence();
-        self.sweep_encoded();
+        self.encoded.sweep(self.timers.milliseconds(), &mut self.batches);
         self.journal.tell_left_out(self.timers.milliseconds());
         self.expire_seam();
     }
@@ -88,11 +88,6 @@ impl Broker {
         if let Some(more) = self.channels.sweep_in_time(self.timers.milliseconds(), &self.limits) {
             self.effort.spend(if more { SWEEP_BUDGET as u64 * cost::SWEPT } else { cost::LOOK_UP });
         }
-    }
-
-    /// When the channels have something that is too old: not more than once a second, and never if they hold nothing.
-    pub(super) fn next_sweep(&self) -> Option<Instant> {
-        self.timers.instant_of_milliseconds(self.channels.next_sweep(&self.limits)?)
     }
 
     fn is_due(&self, slot: u32) -> bool {
@@ -122,7 +117,7 @@ impl Broker {
                 self.answer_held(slot);
             } else if now.is_past(cold.due) && !self.refuse_late_join(slot) {
                 let Some(peer) = self.slots.cold(slot).map(|cold| cold.peer()) else { return };
-                self.journal.complain(Level::Warn, self.timers.milliseconds(), || {
+                self.journal.log_throttled(Level::Warn, self.timers.milliseconds(), || {
                     format!("{peer} was not answered within --answer-timeout")
                 });
                 let detail = "The application did not answer in time; try again later.";
@@ -195,7 +190,7 @@ impl Broker {
             }
         };
         let refusal = Refusal::new(Status::REQUEST_TIMEOUT, cause.as_str(), detail);
-        self.journal.complain(Level::Info, self.timers.milliseconds(), || format!("refused {what}: {refusal}"));
+        self.journal.log_throttled(Level::Info, self.timers.milliseconds(), || format!("refused {what}: {refusal}"));
         self.answer_problem(slot, cause, &refusal);
         self.timers.count_inbound(slot, &mut self.slots, &self.limits);
     }

@@ -1,14 +1,10 @@
 //! Messages as they are written to peers: the encoder, and what it has written and is kept for others who will ask for the same.
 
-use bytes::Bytes;
-
 use super::chunks::{Chunk, Chunks, SHARE};
 use super::reads::Reads;
 use crate::channel::Channel;
 use crate::channel::dialect::Encoding;
 use crate::channel::dialect::deflated::Encoder;
-use crate::channel::log::Lost;
-use crate::channel::position::Position;
 use crate::delivery::batch::{BatchKey, Batches};
 
 /// The encoder, and what is kept.
@@ -54,31 +50,9 @@ impl Encoded {
         (chunk, encoded, self.encoder.take_cost())
     }
 
-    /// The answer that says what was kept after `start`, up to a position: its body, and how many messages that is.
-    pub(super) fn answer(
-        &mut self,
-        position: Position,
-        start: u64,
-        lost: Option<Lost>,
-        now: u64,
-    ) -> Option<(Bytes, usize)> {
-        self.reads.find(position, start, lost, now)
-    }
-
-    /// Keeps an answer, if it is not too long. `limit` is the outbound budget.
-    pub(super) fn keep_answer(
-        &mut self,
-        what: (Position, u64, Option<Lost>),
-        answer: (&Bytes, usize),
-        (now, limit): (u64, usize),
-        batches: &mut Batches,
-    ) {
-        self.reads.keep(what, answer, (now, limit), batches);
-    }
-
-    /// The batch of the body of an answer that is kept.
-    pub(super) fn batch_of(&self, body: &Bytes) -> Option<BatchKey> {
-        self.reads.batch_of(body)
+    /// Answers that are kept.
+    pub(super) fn reads(&mut self) -> &mut Reads {
+        &mut self.reads
     }
 
     /// Lets go of what nobody has asked for lately.
@@ -121,6 +95,8 @@ impl Encoded {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::channel::log::Entry;
     use crate::channel::store::Store;
@@ -144,10 +120,10 @@ mod tests {
         let batch = taken[0].0;
         assert_eq!(taken, [(batch, 2), (batch, 0), (batch, 0)], "each message is encoded once");
         let (position, body) = (channel.log.position(), Bytes::from_static(b"{}"));
-        assert!(encoded.answer(position, 0, None, 0).is_none() && encoded.batch_of(&body).is_none());
-        encoded.keep_answer((position, 0, None), (&body, 2), (0, 1 << 20), &mut batches);
-        let (again, messages) = encoded.answer(position, 0, None, 10).unwrap();
-        assert_eq!((messages, encoded.batch_of(&again).map(|batch| encoded.holding(batch))), (2, Some(1)));
+        assert!(encoded.reads().find((position, 0, None), 0).is_none() && encoded.reads().batch_of(&body).is_none());
+        encoded.reads().keep((position, 0, None), (&body, 2), (0, 1 << 20), &mut batches);
+        let (again, messages) = encoded.reads().find((position, 0, None), 10).unwrap();
+        assert_eq!((messages, encoded.reads().batch_of(&again).map(|batch| encoded.holding(batch))), (2, Some(1)));
         encoded.assert_invariants(&batches);
         assert_eq!((encoded.due(), encoded.holding(batch)), (Some(1000), 1));
         encoded.clear(&mut batches);

@@ -190,7 +190,7 @@ impl Broker {
     pub(super) fn fail(&mut self, slot: u32, cause: Cause, failure: &Failure) {
         let reason = format!("{cause}: {}", failure.what);
         if let Some(peer) = self.slots.cold(slot).map(|cold| cold.peer()) {
-            self.journal.complain(Level::Info, self.timers.milliseconds(), || {
+            self.journal.log_throttled(Level::Info, self.timers.milliseconds(), || {
                 format!("{peer} closed with {}: {reason}", failure.code.0)
             });
         }

@@ -243,7 +243,7 @@ impl Accept {
     /// commands, for [`Protocol::read`].
     #[must_use]
     pub fn protocol(mut self, protocol: Protocol) -> Accept {
-        (self.protocol, self.subprotocol) = (protocol, protocol.subprotocol());
+        self.protocol = protocol;
         self
     }
 

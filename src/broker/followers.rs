@@ -15,7 +15,7 @@ use super::{Broker, JoinError, Joined, cost, jobs};
 use crate::channel::Channel;
 use crate::channel::dialect::{self, Context, Encoding, poll};
 use crate::channel::log::{From, Lost};
-use crate::channel::members::{Open, Walk};
+use crate::channel::members::{Group, Open, Walk};
 use crate::channel::position::Position;
 use crate::delivery::batch::BatchKey;
 use crate::delivery::outbound::Range;
@@ -78,6 +78,8 @@ struct Answer {
     body: Bytes,
     /// The batch that is the body.
     shared: BatchKey,
+    /// How urgent it is to write it.
+    tier: usize,
 }
 
 /// The head of such an answer, for all who ask in the same way.
@@ -96,7 +98,7 @@ impl Broker {
         let lost = if is_cut { Some(Lost::UNKNOWN) } else { reading.lost };
         let (position, start) = (reading.position, reading.start);
         self.effort.spend(cost::LOOK_UP);
-        if let Some((body, messages)) = self.encoded.answer(position, start, lost, now) {
+        if let Some((body, messages)) = self.encoded.reads().find((position, start, lost), now) {
             return Kept { position, start, lost, messages, body };
         }
         let mut items = Vec::new();
@@ -113,7 +115,7 @@ impl Broker {
         // Also if the peer turns out to have it already, or asked for the head alone.
         self.effort.make(body.len());
         let limit = self.limits.max_outbound_total;
-        self.encoded.keep_answer((position, start, lost), (&body, messages), (now, limit), &mut self.batches);
+        self.encoded.reads().keep((position, start, lost), (&body, messages), (now, limit), &mut self.batches);
         Kept { position, start, lost, messages, body }
     }
 
@@ -295,6 +297,10 @@ impl Broker {
     pub(super) fn answer_some(&mut self, key: u32, most: u64) -> bool {
         let began = self.effort.spent();
         let mut head = None;
+        // All who wait are answered at one time: a crowd of them must not hold up others.
+        let polls = |group: &&Group| group.encoding == Encoding::Poll;
+        let waiting = self.channels.get(key).and_then(|channel| channel.groups.iter().find(polls));
+        let tier = jobs::tier_of_channel(waiting.map_or(0, |group| group.members.len()));
         loop {
             let Some(channel) = self.channels.get_mut(key) else { return true };
             let epoch = channel.log.position();
@@ -313,7 +319,7 @@ impl Broker {
             let (slot, position) = (member.slot, Position { offset: walk.head, ..epoch });
             let body = self.batches.get(walk.open.batch).payload().cloned().unwrap_or_default();
             self.journal.count().messages_sent += walk.head - walk.open.base;
-            self.finish_poll(slot, key, Answer { position, body, shared: walk.open.batch }, &mut head);
+            self.finish_poll(slot, key, Answer { position, body, shared: walk.open.batch, tier }, &mut head);
         }
     }
 
@@ -331,7 +337,12 @@ impl Broker {
             let (batch, position) = (walk.open.batch, Position { offset: walk.head, ..position });
             let body = self.batches.get(batch).payload().cloned().unwrap_or_default();
             self.journal.count().messages_sent += walk.head - walk.open.base;
-            return self.finish_poll(slot, membership.channel, Answer { position, body, shared: batch }, &mut None);
+            return self.finish_poll(
+                slot,
+                membership.channel,
+                Answer { position, body, shared: batch, tier: jobs::PERIODIC },
+                &mut None,
+            );
         }
         let member = group.members.get(membership.index as usize);
         let offset = member.map_or(position.offset, |member| member.cursor);
@@ -340,7 +351,7 @@ impl Broker {
         let body = answer_of(&name, position, None, &[]);
         let shared = self.batches.open();
         self.batches.append(shared, std::slice::from_ref(&body), |_| {});
-        self.finish_poll(slot, membership.channel, Answer { position, body, shared }, &mut None);
+        self.finish_poll(slot, membership.channel, Answer { position, body, shared, tier: jobs::PERIODIC }, &mut None);
         self.batches.release(shared);
     }
 
@@ -351,9 +362,7 @@ impl Broker {
         let Some(cold) = self.slots.cold(slot) else { return };
         let Some(exchange) = cold.extras.as_mut().and_then(|extras| extras.held.take()) else { return };
         cold.tidy();
-        // All who wait are answered at one time: a crowd of them must not hold up others.
-        let waiting = self.channels.get(key).map_or(0, Channel::subscribers);
-        self.flush.mark_dirty_in(slot, self.slots.hot(slot), jobs::tier_of_channel(waiting));
+        self.flush.mark_dirty_in(slot, self.slots.hot(slot), answer.tier);
         let request = &exchange.request;
         let closes = request.wants_close() || !self.may_ask_again(slot);
         let cors = self.trust.cors_origin(request);
@@ -388,7 +397,7 @@ impl Broker {
     /// Queues the body of an answer by reference, once the head is queued: the batch that holds it, or one of its own.
     pub(super) fn push_body(&mut self, slot: u32, body: Bytes) {
         self.effort.spend(cost::copied(body.len()));
-        if let Some(batch) = self.encoded.batch_of(&body) {
+        if let Some(batch) = self.encoded.reads().batch_of(&body) {
             return self.push_shared(slot, batch);
         }
         // It was written for this answer alone.

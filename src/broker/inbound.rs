@@ -120,7 +120,8 @@ impl Broker {
             Input::Body(request, body) => self.exchange(slot, request, body),
             Input::Refused(refusal) => {
                 let peer = cold.peer();
-                self.journal.complain(Level::Info, self.timers.milliseconds(), || format!("refused {peer}: {refusal}"));
+                self.journal
+                    .log_throttled(Level::Info, self.timers.milliseconds(), || format!("refused {peer}: {refusal}"));
                 self.answer_problem(slot, Cause::of_refusal(refusal.code), &refusal);
             }
             Input::Ping(payload) => self.ping(slot, payload),
@@ -200,7 +201,7 @@ impl Broker {
 
     fn log_refused(&mut self, slot: u32, request: &Request, why: &str) {
         let Some(peer) = self.slots.cold(slot).map(|cold| cold.peer()) else { return };
-        self.journal.complain(Level::Warn, self.timers.milliseconds(), || {
+        self.journal.log_throttled(Level::Warn, self.timers.milliseconds(), || {
             let what = if request.has_token("upgrade", "websocket") { "ws" } else { request.method() };
             let (what, path) = (escape_for_log(what.as_bytes()), escape_for_log(request.path().as_bytes()));
             format!("refused {what} {path} from {peer}: {why}")

@@ -62,7 +62,7 @@ impl Broker {
             Ok((inflating, true)) => {
                 self.stop_inflating(slot);
                 self.outlet.resume(id);
-                self.excuse(id);
+                self.timers.extend_message_deadline(slot, &mut self.slots, &self.limits);
                 self.finish_inflating(slot, kind, inflating);
             }
             Err(failure) => {

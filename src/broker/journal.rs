@@ -5,8 +5,8 @@ use log::Level;
 
 use super::reason::Counters;
 
-/// So many lines of a level in a second; of the rest only the number is told.
-const MOST: u32 = 10;
+/// Up to this many lines of a level in a second; of the rest only the number is told.
+const MAX_LINES_A_SECOND: u32 = 10;
 
 /// In milliseconds.
 const SECOND: u64 = 1000;
@@ -41,7 +41,7 @@ impl Journal {
     }
 
     /// Logs a line that a peer has caused, at that time in monotonic milliseconds, unless there were many lately.
-    pub(super) fn complain(&mut self, level: Level, now: u64, line: impl FnOnce() -> String) {
+    pub(super) fn log_throttled(&mut self, level: Level, now: u64, line: impl FnOnce() -> String) {
         if !log::log_enabled!(level) {
             return;
         }
@@ -74,7 +74,7 @@ impl Window {
         if self.told == 0 {
             self.since = now;
         }
-        if self.told < MOST {
+        if self.told < MAX_LINES_A_SECOND {
             self.told += 1;
             return true;
         }

@@ -27,7 +27,7 @@ impl Broker {
     /// Logs a line that a peer has caused: at most ten of a level in a second, then one that says how many more there
     /// were. The line is made only if it is told.
     pub fn complain(&mut self, level: Level, line: impl FnOnce() -> String) {
-        self.journal.complain(level, self.timers.milliseconds(), line);
+        self.journal.log_throttled(level, self.timers.milliseconds(), line);
     }
 
     pub(super) fn take_in(&mut self, peer: SocketAddr, loopback: bool) -> ConnectionId {
@@ -120,7 +120,8 @@ impl Broker {
         extensions: Option<&str>,
         joined: Option<Joined>,
     ) {
-        let subprotocol = accept.subprotocol.and_then(|ours| handshake.upgrade.choose(&[ours]));
+        let subprotocol =
+            accept.subprotocol.or(accept.protocol.subprotocol()).and_then(|ours| handshake.upgrade.choose(&[ours]));
         let position = joined.map(|joined| joined.position.to_string());
         let lost = joined.and_then(|joined| joined.lost);
         let lost = lost.map(|lost| lost.count.map_or_else(|| "unknown".to_owned(), |count| count.to_string()));
@@ -149,7 +150,7 @@ impl Broker {
 
     /// The embedder has named a channel that cannot be: the peer cannot help it, and the log says how to mend it.
     pub(super) fn refuse_bad_name(&mut self, slot: u32, request: &Request, channel: &str, error: BadName) {
-        self.journal.complain(Level::Error, self.timers.milliseconds(), || {
+        self.journal.log_throttled(Level::Error, self.timers.milliseconds(), || {
             let (path, channel) = (escape_for_log(request.path().as_bytes()), escape_for_log(channel.as_bytes()));
             format!("refused {path}: the application names the channel {channel}, but {error}")
         });
@@ -163,7 +164,7 @@ impl Broker {
     /// The only other reason for which a new connection cannot join is that there are too many channels.
     fn refuse_join(&mut self, slot: u32, handshake: &Handshake) {
         let cause = Cause::TooManyChannels;
-        self.journal.complain(Level::Warn, self.timers.milliseconds(), || {
+        self.journal.log_throttled(Level::Warn, self.timers.milliseconds(), || {
             let path = escape_for_log(handshake.path().as_bytes());
             format!("refused ws {path} from {}: {cause}; see --max-listened", handshake.peer())
         });
@@ -210,7 +211,7 @@ impl Broker {
     pub(super) fn answer_dropped(&mut self) {
         for (id, status) in self.outlet.take_dropped() {
             let Some(slot) = self.slots.asked(id).filter(|&slot| !self.slots.is_held(slot)) else { continue };
-            self.journal.complain(Level::Warn, self.timers.milliseconds(), || {
+            self.journal.log_throttled(Level::Warn, self.timers.milliseconds(), || {
                 format!("{id}: the application has dropped a request without an answer")
             });
             self.answer_problem(slot, Cause::Refused, &Refusal::from(status));

@@ -198,12 +198,14 @@ impl Broker {
     /// When time alone gives the broker something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         let paced = self.admission.draining().map(|draining| self.timers.instant_of(draining.next()));
-        let told = self
-            .next_presence()
-            .into_iter()
-            .chain(self.journal.due().and_then(|due| self.timers.instant_of_milliseconds(due)));
-        let swept = self.next_sweep().into_iter().chain(self.next_encoded_sweep());
-        self.timers.next().into_iter().chain(paced).chain(swept).chain(told).chain(self.next_of_seam()).min()
+        let due = [
+            self.channels.next_sweep(&self.limits),
+            self.channels.next_reminder(),
+            self.encoded.due(),
+            self.journal.due(),
+        ];
+        let due = due.into_iter().flatten().min().and_then(|due| self.timers.instant_of_milliseconds(due));
+        self.timers.next().into_iter().chain(paced).chain(due).chain(self.next_of_seam()).min()
     }
 
     /// What a connection may do: nothing, once it has gone.

@@ -107,7 +107,7 @@ impl Broker {
         let request = cold.extras.as_ref().and_then(|extras| extras.parked.as_ref());
         let bytes = request.map_or(0, |exchange| exchange.body.len());
         self.outlet.resume(id);
-        self.excuse(id);
+        self.timers.extend_message_deadline(slot, &mut self.slots, &self.limits);
         bytes
     }
 
@@ -115,12 +115,9 @@ impl Broker {
     /// wait. Returns false if there is none.
     pub(super) fn go_on_with_request(&mut self, id: ConnectionId) -> bool {
         let Some(slot) = self.slots.live(id) else { return false };
-        let due = self.timers.now().after(self.limits.answer_timeout);
         let Some((hot, cold)) = self.slots.both(slot) else { return false };
         let Some(extras) = cold.extras.as_mut().filter(|_| !hot.has(flag::PARKED)) else { return false };
         let Some(exchange) = extras.parked.take() else { return false };
-        // This visit reads nothing, and more of what it said may have been read before: it is looked at after the answer.
-        hot.set(flag::HELD);
         if let Some(key) = self.busy_channel(&exchange.request) {
             self.slots.hot(slot).set(flag::PARKED);
             self.flush.parked().push_first(key, id);
@@ -131,7 +128,7 @@ impl Broker {
         }
         let Some(cold) = self.slots.cold(slot) else { return true };
         let to_hold = cold.extras.as_mut().and_then(|extras| extras.to_hold.take());
-        cold.due = due;
+        cold.due = self.timers.now().after(self.limits.answer_timeout);
         cold.tidy();
         self.effort.spend(cost::TELL);
         if let Some((channel, position, timeout)) = to_hold {

@@ -1,7 +1,5 @@
 //! Who is in a channel: told to those whose dialect has words for it, once a turn, behind the turn's messages.
 
-use std::time::Instant;
-
 use super::event::ConnectionId;
 use super::{Broker, cost};
 use crate::channel::dialect::{Event, MemberName};
@@ -117,10 +115,6 @@ impl Broker {
         while let Some(key) = self.channels.take_reminder(now) {
             self.flush.touch(key, &mut self.channels[key as usize]);
         }
-    }
-
-    pub(super) fn next_presence(&self) -> Option<Instant> {
-        self.timers.instant_of_milliseconds(self.channels.next_reminder()?)
     }
 
     #[cfg(test)]

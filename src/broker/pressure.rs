@@ -189,7 +189,7 @@ impl Broker {
             hot.clear(flag::PINGED);
             self.timers.rearm(slot, &mut self.slots, &self.limits);
             self.outlet.resume(id);
-            self.excuse(id);
+            self.timers.extend_message_deadline(slot, &mut self.slots, &self.limits);
         }
     }
 
@@ -206,13 +206,6 @@ impl Broker {
         }
         if hot.has(flag::UNFINISHED) {
             cold.message_due = cold.message_due.later(waited);
-        }
-    }
-
-    /// It is not this peer's fault that it was not read from: the time for its unfinished message begins anew.
-    pub fn excuse(&mut self, id: ConnectionId) {
-        if let Some(slot) = self.slots.live(id) {
-            self.timers.extend_message_deadline(slot, &mut self.slots, &self.limits);
         }
     }
 
@@ -266,7 +259,7 @@ impl Broker {
     fn close_slow(&mut self, slot: u32, cause: Cause) {
         let Some((hot, cold)) = self.slots.get(slot) else { return };
         let (peer, unsent) = (cold.peer(), hot.outbound.pending());
-        self.journal.complain(Level::Info, self.timers.milliseconds(), || {
+        self.journal.log_throttled(Level::Info, self.timers.milliseconds(), || {
             format!("{peer} closed with 1013: {cause}, {unsent} bytes unsent")
         });
         let Some((hot, cold)) = self.slots.both(slot) else { return };

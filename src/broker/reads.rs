@@ -41,14 +41,8 @@ pub(super) struct Reads {
 
 impl Reads {
     /// The answer that says what was kept after `start`, up to a position: its body, and how many messages that is.
-    pub(super) fn find(
-        &mut self,
-        position: Position,
-        start: u64,
-        lost: Option<Lost>,
-        now: u64,
-    ) -> Option<(Bytes, usize)> {
-        let is_same = |answer: &Answer| (answer.position, answer.start, answer.lost) == (position, start, lost);
+    pub(super) fn find(&mut self, what: (Position, u64, Option<Lost>), now: u64) -> Option<(Bytes, usize)> {
+        let is_same = |answer: &Answer| (answer.position, answer.start, answer.lost) == what;
         let index = self.answers.iter().rposition(is_same)?;
         self.answers[index..].rotate_left(1);
         let answer = self.answers.last_mut()?;

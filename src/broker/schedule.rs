@@ -259,12 +259,10 @@ impl Schedule {
         place.queued = false;
         let (since, read_closed, chatty) = (place.since, place.read_closed, place.chatty);
         broker.has_waited(id, since);
-        if broker.go_on_with_request(id) {
-            return self.queues.charge(tier, broker.spent() - began);
-        }
+        let goes_on = broker.go_on_with_request(id);
         if !broker.wants_input(id) {
             // It comes back by `take_resumed`.
-            if broker.go_on_inflating(id) {
+            if goes_on || broker.go_on_inflating(id) {
                 self.queues.charge(tier, broker.spent() - began);
             }
             return;

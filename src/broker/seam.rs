@@ -348,7 +348,8 @@ impl Broker {
         let held = self.slots.cold(slot).and_then(|cold| cold.extras.as_mut()).and_then(|extras| extras.held.take());
         let Some(exchange) = held else { return };
         self.slots.cold(slot).into_iter().for_each(super::slots::Cold::tidy);
-        let Ok(kept) = self.read_mirror(channel, From::Position(seen)) else { return };
+        // The mirror may be further on already: what comes after the loss has yet to be put into the log.
+        let kept = self.read_json(channel, From::Position(seen));
         self.respond(exchange, kept.response().with_header("Cache-Control", "no-store"));
     }
 

@@ -15,7 +15,7 @@ const ROUNDS: [u8; 4] = [0, 1, 2, 3];
 const DRAWN: u8 = 4;
 const PROCESS: u8 = 5;
 
-/// What `Chance::maker` says after an address.
+/// What `Secrets::maker` says after an address.
 const MAKER: u8 = 6;
 const MAKER_OF_IPV6: u8 = 7;
 
@@ -101,20 +101,29 @@ impl fmt::Debug for Secret {
 /// All that is drawn from the one secret of a process.
 #[derive(Debug)]
 pub(super) struct Secrets {
-    chance: Chance,
-    public_ids: PublicIds,
+    secret: Secret,
+    /// How many numbers were drawn, one after the other.
+    drawn: u64,
+    /// The process, which every public id names for those who have the secret. Random, so that no two have the same.
+    process: u64,
+    /// Ids of connections that have published lately, by slot: they will probably do so again. Never longer than `AT_HAND`.
+    at_hand: Vec<(ConnectionId, MemberId)>,
 }
 
 impl Secrets {
     /// From 128 random bits that nobody else knows.
     pub(super) fn new(bits: u128) -> Secrets {
-        let secret = Secret::new(bits);
-        Secrets { chance: Chance::new(secret), public_ids: PublicIds::new(secret) }
+        Secrets::of(Secret::new(bits))
+    }
+
+    fn of(secret: Secret) -> Secrets {
+        Secrets { secret, drawn: 0, process: secret.hash(0, PROCESS), at_hand: Vec::new() }
     }
 
     /// A random number.
     pub(super) fn draw(&mut self) -> u64 {
-        self.chance.next()
+        self.drawn += 1;
+        self.secret.draw(self.drawn)
     }
 
     /// When to come again, for one who is sent away, in seconds: not the same for all, or they would come together.
@@ -122,41 +131,8 @@ impl Secrets {
         1 + self.draw() % 10
     }
 
-    /// A number for each network: see `Chance::maker`.
-    pub(super) fn maker(&self, network: IpAddr) -> u32 {
-        self.chance.maker(network)
-    }
-
-    /// The public id of a connection.
-    pub(super) fn member(&self, id: ConnectionId) -> MemberId {
-        self.public_ids.of(id)
-    }
-
-    /// As `member`, for a connection that publishes: see `PublicIds::of_sender`.
-    pub(super) fn sender(&mut self, id: ConnectionId) -> MemberId {
-        self.public_ids.of_sender(id)
-    }
-
-    /// The connection that this is the public id of, if it is one of this process.
-    pub(super) fn connection(&self, public: MemberId) -> Option<ConnectionId> {
-        self.public_ids.connection(public)
-    }
-}
-
-/// The numbers that are drawn from a secret, one after the other.
-#[derive(Debug)]
-struct Chance {
-    secret: Secret,
-    drawn: u64,
-}
-
-impl Chance {
-    fn new(secret: Secret) -> Chance {
-        Chance { secret, drawn: 0 }
-    }
-
     /// A number for each network, as `network_of` has them, which nobody can look for another network of.
-    fn maker(&self, network: IpAddr) -> u32 {
+    pub(super) fn maker(&self, network: IpAddr) -> u32 {
         let hash = match network {
             IpAddr::V4(address) => self.secret.hash(address.to_bits().into(), MAKER),
             IpAddr::V6(network) => self.secret.hash((network.to_bits() >> 64) as u64, MAKER_OF_IPV6),
@@ -164,35 +140,14 @@ impl Chance {
         hash as u32
     }
 
-    fn next(&mut self) -> u64 {
-        self.drawn += 1;
-        self.secret.draw(self.drawn)
-    }
-}
-
-/// Public ids from those of connections, and back.
-#[derive(Debug)]
-struct PublicIds {
-    secret: Secret,
-    /// The process, which every id names for those who have the key. Random, so that no two have the same.
-    process: u64,
-    /// Ids of connections that have published lately, by slot: they will probably do so again. Never longer than `AT_HAND`.
-    at_hand: Vec<(ConnectionId, MemberId)>,
-}
-
-impl PublicIds {
-    fn new(secret: Secret) -> PublicIds {
-        PublicIds { secret, process: secret.hash(0, PROCESS), at_hand: Vec::new() }
-    }
-
     /// The public id of a connection.
-    fn of(&self, id: ConnectionId) -> MemberId {
+    pub(super) fn member(&self, id: ConnectionId) -> MemberId {
         let (high, low) = self.secret.hide((self.process, id.0));
         MemberId::new(high, low)
     }
 
-    /// As `of`, for a connection that publishes. It keeps the id, since to make one takes long beside an echo.
-    fn of_sender(&mut self, id: ConnectionId) -> MemberId {
+    /// As `member`, for a connection that publishes. It keeps the id, since to make one takes long beside an echo.
+    pub(super) fn sender(&mut self, id: ConnectionId) -> MemberId {
         let place = id.slot() as usize % AT_HAND;
         match self.at_hand.get(place) {
             Some(&(known, public)) if known == id => public,
@@ -202,7 +157,7 @@ impl PublicIds {
 
     #[cold]
     fn note(&mut self, place: usize, id: ConnectionId) -> MemberId {
-        let noted = (id, self.of(id));
+        let noted = (id, self.member(id));
         if place >= self.at_hand.len() {
             // What lies in between is right as well, as it is of the same connection.
             self.at_hand.resize(place + 1, noted);
@@ -214,7 +169,7 @@ impl PublicIds {
     }
 
     /// The connection that this is the public id of, if it is one of this process.
-    fn connection(&self, public: MemberId) -> Option<ConnectionId> {
+    pub(super) fn connection(&self, public: MemberId) -> Option<ConnectionId> {
         let (process, id) = self.secret.reveal(public.halves());
         (process == self.process).then_some(ConnectionId(id))
     }
@@ -254,11 +209,11 @@ mod tests {
             assert_eq!(secret.reveal(secret.hide(pair)), pair, "{random}");
             assert_eq!(secret.hide(secret.reveal(pair)), pair, "{random}");
         }
-        let mut ids = PublicIds::new(secret(&mut random));
+        let mut ids = Secrets::of(secret(&mut random));
         for _ in 0..20_000 {
             let id = ConnectionId(random.next() >> 8 & if random.one_in(2) { u64::MAX } else { 0x3fff_ffff_0001 });
-            assert_eq!((ids.connection(ids.of(id)), ids.of_sender(id)), (Some(id), ids.of(id)), "{random}");
-            assert_eq!((ids.of_sender(id), ids.at_hand.len() <= AT_HAND), (ids.of(id), true), "{random}");
+            assert_eq!((ids.connection(ids.member(id)), ids.sender(id)), (Some(id), ids.member(id)), "{random}");
+            assert_eq!((ids.sender(id), ids.at_hand.len() <= AT_HAND), (ids.member(id), true), "{random}");
         }
     }
 
@@ -304,20 +259,20 @@ mod tests {
 
     #[test]
     fn another_secret_makes_all_of_it_other() {
-        let (mut one, mut same) = (Chance::new(Secret::new(7)), Chance::new(Secret::new(7)));
-        let drawn: Vec<u64> = (0..1000).map(|_| one.next()).collect();
-        assert!(drawn.iter().all(|&number| number == same.next()), "a seed makes the same life again");
-        let ids = PublicIds::new(Secret::new(7));
+        let (mut one, mut same) = (Secrets::of(Secret::new(7)), Secrets::of(Secret::new(7)));
+        let drawn: Vec<u64> = (0..1000).map(|_| one.draw()).collect();
+        assert!(drawn.iter().all(|&number| number == same.draw()), "a seed makes the same life again");
+        let ids = Secrets::of(Secret::new(7));
         let id = ConnectionId::new(3, 1);
-        assert_eq!(ids.of(id), PublicIds::new(Secret::new(7)).of(id));
+        assert_eq!(ids.member(id), Secrets::of(Secret::new(7)).member(id));
         // Those who share a key read each other's ids, and see that they are not their own.
-        let other = PublicIds { process: ids.process ^ 1, ..PublicIds::new(Secret::new(7)) };
-        assert_eq!((ids.connection(other.of(id)), other.connection(other.of(id))), (None, Some(id)));
+        let other = Secrets { process: ids.process ^ 1, ..Secrets::of(Secret::new(7)) };
+        assert_eq!((ids.connection(other.member(id)), other.connection(other.member(id))), (None, Some(id)));
         for bit in 0..128 {
             let other = Secret::new(7 ^ 1 << bit);
-            let (mut chance, theirs) = (Chance::new(other), PublicIds::new(other));
-            assert!(!drawn.contains(&chance.next()) && ids.process != theirs.process);
-            assert_eq!((ids.connection(theirs.of(id)), theirs.connection(ids.of(id))), (None, None));
+            let (mut chance, theirs) = (Secrets::of(other), Secrets::of(other));
+            assert!(!drawn.contains(&chance.draw()) && ids.process != theirs.process);
+            assert_eq!((ids.connection(theirs.member(id)), theirs.connection(ids.member(id))), (None, None));
         }
     }
 
@@ -334,8 +289,8 @@ mod tests {
 
     #[test]
     fn it_is_not_printed() {
-        let ids = PublicIds::new(Secret::new(0x1234_5678_9abc_def0));
-        let printed = format!("{:?} {:?}", ids.secret, Chance::new(ids.secret));
-        assert_eq!(printed, "Secret Chance { secret: Secret, drawn: 0 }");
+        let printed = format!("{:?}", Secrets::new(0x1234_5678_9abc_def0));
+        assert!(printed.starts_with("Secrets { secret: Secret, drawn: 0, "), "{printed}");
+        assert!(!printed.contains(&0x1234_5678_9abc_def0_u64.to_string()), "{printed}");
     }
 }

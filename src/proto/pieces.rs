@@ -6,7 +6,7 @@ use bytes::Bytes;
 /// How far the memory may be larger than what has arrived, in bytes: a promised length reserves nothing more.
 pub const RESERVE_AHEAD: usize = 16 * 1024;
 
-/// A piece of so many bytes does not grow any more.
+/// A piece of this many bytes does not grow any more, if it was read a little at a time.
 const PIECE: usize = 16 * 1024;
 
 /// What has arrived so far.

@@ -235,7 +235,7 @@ fn a_crowd_that_is_due_at_once_is_behind_a_message() {
         world.wire.pieces.clear();
         owe(&mut world);
         world.broker.publish("/quiet", Message::text("!"), None, None);
-        world.wire.left = Some(20);
+        world.wire.left = Some(6);
         let is_done = world.broker.flush_some(&mut world.wire);
         let heard = world.wire.pieces.contains(&(hearer.slot(), b'!'));
         assert!(!is_done && heard, "{what}: {is_done} {heard}");

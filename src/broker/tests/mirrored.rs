@@ -237,3 +237,28 @@ fn one_that_cannot_be_told_of_a_loss_is_closed_unless_it_agreed() {
         assert_eq!(rig.broker.members("/a"), usize::from(is_lossy));
     }
 }
+
+/// It is told what it does not get before the log holds what comes after that.
+#[test]
+fn one_who_polls_is_told_of_a_loss_within_a_page() {
+    let mut rig = Rig::new(Limits::default());
+    rig.broker.set_engine();
+    let request = b"GET /a HTTP/1.1\r\nHost: 192.0.2.9\r\n\r\n";
+    assert_eq!(rig.broker.receive(rig.id, request), request.len());
+    let exchange = rig.exchange().expect("a request");
+    rig.broker.hold(exchange, "/a", From::Now, Duration::from_secs(60));
+    let epoch = Epoch::from_random(1);
+    assert!(matches!(rig.broker.next_ask(), Some(Ask::Open { .. })));
+    let standing = Standing { epoch, head: 1, tail: 0, links: Vec::new() };
+    rig.broker.hear(Told::Opened { channel: "/a".into(), standing });
+    assert_eq!(sent(&mut rig), "");
+    rig.broker.hear(Told::Entries { channel: "/a".into(), epoch, first: 9, entries: vec![stored("nine", None)] });
+    let asked = std::iter::from_fn(|| rig.broker.next_ask()).last();
+    let Some(Ask::Read { ticket, since: 1, .. }) = asked else { panic!("{asked:?}") };
+    let entries = vec![stored("eight", None), stored("nine", None)];
+    rig.broker.hear(Told::ReadDone { ticket, page: Page { epoch, head: 9, tail: 7, first: 8, entries }, now: 1 });
+    rig.broker.assert_invariants();
+    let told = sent(&mut rig);
+    let position = format!("\"{}\"", Position { epoch, offset: 7 });
+    assert!(told.starts_with("HTTP/1.1 200 ") && told.contains(&position) && told.contains("\"count\":6"), "{told}");
+}

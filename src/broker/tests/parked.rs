@@ -1,13 +1,24 @@
 //! Channels whose batches take several turns to arrive: who waits for that, and who does not.
 
+use std::io;
 use std::time::Duration;
 
 use super::followers::World;
 use crate::broker::event::{Accept, ConnectionId, Event};
+use crate::broker::schedule::{Inlet, Pace, ReadOutcome, Schedule};
 use crate::channel::log::From;
 use crate::limits::Limits;
 use crate::proto::http::{Response, Status};
 use crate::proto::message::Message;
+
+/// Peers that say no more.
+struct Silent;
+
+impl Inlet for Silent {
+    fn read(&mut self, _: u32, _: &mut [u8], _: bool) -> io::Result<ReadOutcome> {
+        Ok(ReadOutcome::Empty)
+    }
+}
 
 /// A hundred members of one channel, to some of whom its newest message was written.
 fn walking(limits: Limits) -> (World, Vec<ConnectionId>) {
@@ -65,7 +76,10 @@ fn who_publishes_to_a_busy_channel_waits_and_others_go_on() {
     assert_eq!(world.flush().matches("one").count(), 100);
     let mut resumed = world.broker.take_resumed();
     assert!(!world.broker.has_events(), "it is told when its turn to be read comes");
-    assert!(resumed.contains(&waits) && world.broker.go_on_with_request(waits));
+    assert!(resumed.contains(&waits));
+    let mut schedule = Schedule::new(Pace::default());
+    schedule.ready(&world.broker, waits, false);
+    assert!(schedule.step(&mut world.broker, &mut Silent));
     let Some(Event::Http(exchange)) = world.broker.next_event() else { panic!("no request") };
     assert_eq!((exchange.id(), exchange.body().len()), (waits, 5000));
     assert!(world.broker.inbound_held() > 5000, "it counts until it is answered");

@@ -94,7 +94,7 @@ fn lists(list: &[u8], ours: &[u8], strong: bool) -> bool {
 impl Response {
     /// The answer where [`Precondition::Failed`].
     pub fn precondition_failed() -> Response {
-        let detail = "It is not as If-Match or If-None-Match say; look again with GET.";
+        let detail = "What is there is not what If-Match or If-None-Match say; look again with GET.";
         Response::problem(&Refusal::new(Status::PRECONDITION_FAILED, "precondition_failed", detail))
     }
 
