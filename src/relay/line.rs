@@ -74,6 +74,14 @@ impl<D, A> Line<D, A> {
         }
     }
 
+    /// The tickets that it waits for.
+    pub fn tickets(&self) -> impl Iterator<Item = Ticket> {
+        self.places.iter().filter_map(|place| match place {
+            Place::Pending { ticket, .. } => Some(*ticket),
+            Place::Deferred { .. } => None,
+        })
+    }
+
     /// What can be done now.
     pub fn next_step(&mut self) -> Option<Next<D, A>> {
         self.at = None;
@@ -124,6 +132,7 @@ mod tests {
         assert_eq!(all(&mut line), []);
         line.defer(30, false);
         assert!(line.holds(true));
+        assert_eq!(line.tickets().collect::<Vec<_>>(), [Ticket(1), Ticket(2)]);
         line.defer(40, true);
         assert_eq!(all(&mut line), []);
         line.answer(Ticket(1), 10);

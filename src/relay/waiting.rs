@@ -37,6 +37,15 @@ struct Waiting {
     lines: HashMap<ConnectionId, Line<Intent, Answer>>,
 }
 
+impl Waiting {
+    /// A connection has gone: its commands wait no more. The engine answers what was published all the same, but not who joins.
+    fn forget(&mut self, id: ConnectionId) {
+        for ticket in self.lines.remove(&id).iter().flat_map(Line::tickets) {
+            self.doors.remove(&ticket);
+        }
+    }
+}
+
 /// Who gives a command, and whether it publishes; None if it is none.
 fn command_of(intent: &Intent) -> Option<(ConnectionId, bool)> {
     match intent {
@@ -55,9 +64,7 @@ impl Relay {
     pub(super) fn perform_in_order(&self, server: &mut Server, intent: Intent) {
         match intent {
             Intent::Outcome(ticket, outcome) => self.settle(server, ticket, outcome),
-            Intent::Leave(id) => {
-                waiting(server).lines.remove(&id);
-            }
+            Intent::Leave(id) => waiting(server).forget(id),
             intent => match command_of(&intent) {
                 Some((id, is_publish)) if waiting(server).lines.get(&id).is_some_and(|line| line.holds(is_publish)) => {
                     let line = waiting(server).lines.entry(id).or_default();
@@ -213,5 +220,32 @@ fn message_of(why: EngineError) -> &'static str {
         EngineError::Away => "The engine cannot be reached; try again later.",
         EngineError::Full => "The engine has no room; try again later.",
         EngineError::Refuses => "The engine does not take this; the broker's log says more.",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn one_who_has_gone_waits_for_nothing() {
+        let mut server = Server::bind(Config::listen_on("127.0.0.1:0").unwrap()).unwrap();
+        server.set_engine();
+        let (relay, gone, here) = (Relay::default(), ConnectionId::new(1, 1), ConnectionId::new(2, 1));
+        let channel = ChannelName::from_decoded("/a").unwrap();
+        for (ticket, id, is_publish) in [(1, gone, true), (2, here, true), (3, gone, false)] {
+            park_command(&mut server, (id, None), &channel, Ticket(ticket), is_publish);
+        }
+        relay.perform(&mut server, Intent::Unsubscribe { id: gone, reference: None, channel });
+        relay.perform(&mut server, Intent::Leave(gone));
+        let left = waiting(&mut server);
+        assert_eq!(left.doors.keys().collect::<Vec<_>>(), [&Ticket(2)]);
+        assert_eq!(left.lines.keys().collect::<Vec<_>>(), [&here]);
+        // What comes out after that is nobody's.
+        relay.perform(&mut server, Intent::Outcome(Ticket(1), Outcome::Unknown));
+        relay.perform(&mut server, Intent::Outcome(Ticket(2), Outcome::Unknown));
+        let left = waiting(&mut server);
+        assert!(left.doors.is_empty() && left.lines.is_empty());
     }
 }
