@@ -73,7 +73,7 @@ impl Broker {
     /// others of it wait. Only where there is an engine.
     pub fn hold_back(&mut self, id: ConnectionId, is_held_back: bool) {
         let Some(seam) = self.outlet.seam_mut() else { return };
-        if is_held_back && self.slots.live(id).is_some() {
+        if is_held_back && self.slots.open(id).is_some() {
             seam.held_back.insert(id);
             self.hold_back_if_full(id);
         } else {

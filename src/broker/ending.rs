@@ -157,9 +157,9 @@ impl Broker {
         let id = self.slots.id(slot);
         self.forget_waiting(id);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
-        if hot.has(flag::CHOKED) {
+        if hot.has(flag::CHOKED | flag::AWAITS) {
             // What it sends leads to nothing any more. It is discarded, or the peer would never come to read why.
-            hot.clear(flag::CHOKED);
+            hot.clear(flag::CHOKED | flag::AWAITS);
             self.outlet.resume(id);
         }
         if cold.cause.is_none() {

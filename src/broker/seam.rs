@@ -365,10 +365,11 @@ impl Broker {
             let mirror = seam.mirrors.position(channel.name());
             assert_eq!(mirror, Some(channel.log.position()), "{}: the mirror stands elsewhere", channel.name());
         }
-        for (slot, hot, _) in self.slots.iter().filter(|(_, hot, _)| hot.has(flag::AWAITS) && !hot.has(flag::ENDED)) {
+        for (slot, ..) in self.slots.iter().filter(|(_, hot, _)| hot.has(flag::AWAITS)) {
             assert!(self.awaits(self.slots.id(slot)), "slot {slot}: is not read from, and nothing is waited for");
-            let _ = hot;
         }
+        let is_over = |id: &&ConnectionId| self.slots.open(**id).is_none();
+        assert_eq!(seam.held_back.iter().find(is_over), None, "one that is not open is held back");
     }
 
     pub(super) fn tell_released(&mut self) {

@@ -10,6 +10,7 @@ use crate::channel::member_id::MemberId;
 use crate::channel::position::{Epoch, Position};
 use crate::engine::{Ask, EngineError, Item, Page, Standing, Stored, Told};
 use crate::limits::Limits;
+use crate::proto::close::CloseCode;
 use crate::proto::message::Message;
 
 const HANDSHAKE: &[u8] = b"GET /a HTTP/1.1\r\nHost: 192.0.2.9\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -144,6 +145,28 @@ fn one_who_publishes_too_much_is_not_read_from() {
     rig.broker.hear(Told::Refused { ticket: tickets[0], why: EngineError::Full });
     assert_eq!(outcome(&mut rig), Some(Outcome::NotPublished(EngineError::Full)));
     assert_eq!((rig.broker.wants_input(rig.id), rig.broker.take_resumed()), (true, vec![rig.id]));
+}
+
+/// What it sends is thrown away from then on, and for that it has to be read.
+#[test]
+fn one_who_is_held_back_is_read_from_when_it_ends() {
+    for by_embedder in [false, true] {
+        let mut rig = accepted(Limits::default(), &Accept::join("/a", From::Now));
+        open(&mut rig.broker, "/a");
+        sent(&mut rig);
+        if by_embedder {
+            rig.broker.hold_back(rig.id, true);
+        } else {
+            (0..64).for_each(|_| _ = rig.broker.publish("/a", Message::text("x"), Some(rig.id), None));
+        }
+        assert!(!rig.broker.wants_input(rig.id));
+        rig.broker.take_resumed();
+        assert!(rig.broker.close(rig.id, CloseCode::GOING_AWAY, ""));
+        assert_eq!((rig.broker.wants_input(rig.id), rig.broker.take_resumed()), (true, vec![rig.id]));
+        // An embedder may be late.
+        rig.broker.hold_back(rig.id, true);
+        rig.broker.assert_invariants();
+    }
 }
 
 /// What one page answers needs no mirror; what it does not is answered from one.
