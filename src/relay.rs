@@ -277,7 +277,8 @@ impl Relay {
             | Intent::Send { id, reference, .. }
             | Intent::Reject { id, reference, .. } => {
                 let error = CommandError { code: refusal.code, message: refusal.detail };
-                commands::reject(server, id, reference, &error);
+                // As any command, it is answered after those that came before it.
+                self.perform(server, Intent::Reject { id, reference, error });
             }
             Intent::Publish { door: Door::WebSocket(id), .. } | Intent::Expel(id) => {
                 server.close(id, CloseCode::POLICY, &refusal.to_string());

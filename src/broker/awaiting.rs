@@ -32,7 +32,11 @@ impl Broker {
     }
 
     /// Publishes several messages one right after the other, all or none, by the engine. `from` is told as the sender; `asker` is
-    /// who asks for it, as in `publish_for`.
+    /// who asks for it, as in `publish_for`. If too much waits already, the outcome says so: what is told of it keeps its place
+    /// among the answers to what was published before.
+    ///
+    /// # Panics
+    /// If there is no engine.
     pub fn publish_by_engine(
         &mut self,
         channel: &str,
@@ -51,11 +55,13 @@ impl Broker {
         let from = from.map(|id| self.secrets.sender(id));
         let due = self.timers.milliseconds() + millis(self.limits.answer_timeout);
         let (count, payload) = (messages.len(), messages.iter().map(Message::len).sum());
-        let Some(seam) = self.outlet.seam_mut() else { return Published::EngineFull };
+        let Some(seam) = self.outlet.seam_mut() else { unreachable!("only where there is an engine") };
+        let ticket = seam.asks.ticket();
         if !seam.publishes.has_room(count, payload) {
-            return Published::EngineFull;
+            self.tell_outcome(ticket, Outcome::NotPublished(EngineError::Full));
+            return Published::Pending(ticket);
         }
-        let (ticket, channel): (Ticket, Arc<str>) = (seam.asks.ticket(), channel.into());
+        let channel: Arc<str> = channel.into();
         let items = messages.into_iter().map(|message| Item { message, from, name: name.clone(), except });
         seam.publishes.add(ticket, asker, channel.clone(), (count, payload), due);
         seam.asks.push(Ask::Publish { ticket, channel, entries: items.collect() });

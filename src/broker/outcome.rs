@@ -28,8 +28,6 @@ pub enum Published {
     /// It was handed to the engine: an [`Outcome`](super::event::Event::Outcome) with this ticket follows. Only where there is an
     /// engine.
     Pending(Ticket),
-    /// Too much waits for the engine already: nobody gets it.
-    EngineFull,
 }
 
 /// What became of something that an engine was needed for.
@@ -66,7 +64,6 @@ impl Published {
     pub fn refused(&self) -> Option<&'static str> {
         match self {
             Published::Done { .. } | Published::Pending(_) => None,
-            Published::EngineFull => Some("too much waits for the engine already"),
             Published::TooBig => Some("it is longer than max_message"),
             Published::TooManyChannels => Some("there are as many channels as max_channels allows"),
             Published::BadName(error) => Some(error.mend()),

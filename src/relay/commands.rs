@@ -8,7 +8,6 @@ use crate::channel::name::{BadName, ChannelName};
 use crate::channel::position::Position;
 use crate::channel::protocol::command::{Command, CommandError, Read};
 use crate::channel::protocol::{Answer, Reference};
-use crate::engine::EngineError;
 use crate::proto::message::Message;
 use crate::server::Server;
 
@@ -45,7 +44,6 @@ pub(super) fn told(
         (Published::TooManyChannels, reference) => reject(server, id, reference, &CommandError::TOO_MANY_CHANNELS),
         (Published::BadName(error), reference) => reject(server, id, reference, &bad_name(error)),
         (Published::Pending(_), _) => {}
-        (Published::EngineFull, reference) => reject(server, id, reference, &waiting::error_of(EngineError::Full)),
     }
 }
 

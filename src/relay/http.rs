@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::preflight::answer_options;
 use super::start::{from, wait};
-use super::{Door, Intent, Page, Relay, foreign, is_no_channel, own, waiting};
+use super::{Door, Intent, Page, Relay, foreign, is_no_channel, own};
 use crate::broker::Published;
 use crate::broker::event::Exchange;
 use crate::broker::followers::{StreamFormat, stream_head};
@@ -14,7 +14,6 @@ use crate::channel::log::{From, MemberId};
 use crate::channel::name::{BadName, ChannelName, NameError};
 use crate::channel::representation::{Representation, representation};
 use crate::delivery::batch::LARGE_FOR_FEW;
-use crate::engine::EngineError;
 use crate::limits::{Limits, show_size};
 use crate::page;
 use crate::proto::http::{METHODS, Precondition, Refusal, Request, Response, Status, precondition};
@@ -337,7 +336,6 @@ fn not_published(published: Published) -> Response {
             Refusal::new(Status(503), "too_many_channels", detail)
         }
         Published::BadName(error) => bad_channel(error),
-        Published::EngineFull => waiting::not_published(EngineError::Full),
         _ => {
             let detail = "Send a message that is no longer than the broker's --max-message.";
             Refusal::new(Status(413), "message_too_big", detail)

@@ -200,7 +200,7 @@ fn response(exchange: &Exchange, channel: &ChannelName, outcome: Outcome, count:
 }
 
 /// Nothing is published, because of the engine.
-pub(super) fn not_published(why: EngineError) -> Refusal {
+fn not_published(why: EngineError) -> Refusal {
     Refusal::new(Status(503), why.as_str(), message_of(why)).with_header("Retry-After", "1")
 }
 

@@ -8,8 +8,8 @@ use serde_json::Value;
 use slotcast::broker::event::Event;
 use slotcast::channel::position::{Epoch, Position};
 use slotcast::engine::{Ask, EngineError, Page, Standing, Stored, Told};
-use slotcast::proto::http::{Response, Status};
-use slotcast::relay::Relay;
+use slotcast::proto::http::{Refusal, Response, Status};
+use slotcast::relay::{Intent, Relay};
 use slotcast::server::Server;
 
 use crate::common::{Answer, Broker, Peer, TEXT, ask, bind, post, upgrade_request};
@@ -97,10 +97,19 @@ fn start() -> Broker {
                 engine.control(&exchange.path()["/control/".len()..], server);
                 server.respond(exchange, Response::new(Status::OK).with_body("text/plain", ""));
             }
-            event => relay.handle(server, event),
+            event => match relay.read(server, event) {
+                intent @ Intent::Publish { .. } if is_vetoed(&intent) => {
+                    relay.veto(server, intent, Refusal::new(Status(403), "vetoed", "Say something else."));
+                }
+                intent => relay.perform(server, intent),
+            },
         }
         engine.run(server);
     })
+}
+
+fn is_vetoed(intent: &Intent) -> bool {
+    matches!(intent, Intent::Publish { message, .. } if **message.payload() == *b"veto")
 }
 
 #[track_caller]
@@ -163,6 +172,21 @@ fn commands_are_answered_in_their_order() {
     control(&broker, "fast");
     let expected = ["one in /a", "ack 1", "ack 2", "two in /b", "ack 3", "error 4", "three in /a", "ack 5", "ack 6"];
     for expected in expected {
+        assert_eq!(told(&event(&mut peer)), expected);
+    }
+}
+
+/// What an embedder says no to is answered in its place, too.
+#[test]
+fn a_refusal_overtakes_no_answer() {
+    let broker = start();
+    let mut peer = join(&broker, "/a");
+    control(&broker, "slow");
+    peer.send(TEXT, br#"{"type":"publish","channel":"/a","data":"one","ref":1}"#);
+    peer.send(TEXT, br#"{"type":"publish","channel":"/a","data":"veto","ref":2}"#);
+    peer.send(TEXT, br#"{"type":"publish","channel":"/a","data":"three","ref":3}"#);
+    control(&broker, "fast");
+    for expected in ["one in /a", "ack 1", "error 2", "three in /a", "ack 3"] {
         assert_eq!(told(&event(&mut peer)), expected);
     }
 }

@@ -147,6 +147,19 @@ fn one_who_publishes_too_much_is_not_read_from() {
     assert_eq!((rig.broker.wants_input(rig.id), rig.broker.take_resumed()), (true, vec![rig.id]));
 }
 
+/// It is told after what was published before, as any other outcome.
+#[test]
+fn what_the_engine_has_no_room_for_is_told_as_an_outcome() {
+    let mut rig = accepted(Limits::default(), &Accept::plain());
+    (0..4096).for_each(|_| _ = rig.broker.publish("/a", Message::text("x"), None, None));
+    let asked = std::iter::from_fn(|| rig.broker.next_ask()).count();
+    let published = rig.broker.publish("/a", Message::text("y"), Some(rig.id), None);
+    assert!(matches!(published, Published::Pending(_)) && published.refused().is_none(), "{published:?}");
+    assert_eq!((asked, rig.broker.next_ask().is_none()), (4096, true));
+    assert_eq!(outcome(&mut rig), Some(Outcome::NotPublished(EngineError::Full)));
+    rig.broker.assert_invariants();
+}
+
 /// What it sends is thrown away from then on, and for that it has to be read.
 #[test]
 fn one_who_is_held_back_is_read_from_when_it_ends() {
