@@ -72,37 +72,45 @@ impl Broker {
             Err(NotHeld::BadName(error)) => return Published::BadName(error),
         };
         let except = except.filter(|&id| self.is_member(id, key));
-        if let Some(id) = except {
-            self.settle(id.slot());
-        }
-        if !self.channels[key as usize].has_room(message.len() + 64, &self.batches) {
-            self.settle_channel(key);
-        }
-        let (now, unix_ms) = (self.timers.milliseconds(), self.timers.unix_ms());
+        let unix_ms = self.timers.unix_ms();
         let name = name.or_else(|| from.and_then(|id| self.name(id)).cloned());
         let sender = from;
         let from = from.map(|id| self.secrets.sender(id));
-        let entry = Entry { unix_ms, message, from, name, except: except.map(|id| id.0) };
-        let grown = self.channels.publish(key, entry, now, &mut self.batches, self.encoded.encoder(), &self.limits);
-        self.effort.make(grown);
-        self.effort.spend(cost::TELL + self.encoded.encoder().take_cost());
+        self.append(key, Entry { unix_ms, message, from, name, except: None }, except);
         if self.flush.is_walking()
             && let Some(id) = sender
         {
             self.park_publisher(id, key);
         }
         let channel = &self.channels[key as usize];
-        let (position, members, encodings) = (channel.log.position(), channel.receivers(), channel.open_batches());
-        self.journal.count().messages_encoded += encodings as u64;
-        if let Some(id) = except {
-            self.skip_newest(id.slot(), key);
-        }
-        if encodings > 0 {
+        let (position, members, is_told) = (channel.log.position(), channel.receivers(), channel.open_batches() > 0);
+        if is_told {
             self.flush.touch(key, &mut self.channels[key as usize]);
         } else {
             self.release_if_idle(key);
         }
         Published::Done { position, receivers: members - usize::from(except.is_some()) }
+    }
+
+    /// Appends to a channel that is held to be published to, and tells its members, but for `except`, who is one. What the channel
+    /// owes then is the caller's to flush.
+    #[inline]
+    pub(super) fn append(&mut self, key: u32, entry: Entry, except: Option<ConnectionId>) {
+        if let Some(id) = except {
+            self.settle(id.slot());
+        }
+        if !self.channels[key as usize].has_room(entry.message.len() + 64, &self.batches) {
+            self.settle_channel(key);
+        }
+        let entry = Entry { except: except.map(|id| id.0), ..entry };
+        let now = self.timers.milliseconds();
+        let grown = self.channels.publish(key, entry, now, &mut self.batches, self.encoded.encoder(), &self.limits);
+        self.effort.make(grown);
+        self.effort.spend(cost::TELL + self.encoded.encoder().take_cost());
+        self.journal.count().messages_encoded += self.channels[key as usize].open_batches() as u64;
+        if let Some(id) = except {
+            self.skip_newest(id.slot(), key);
+        }
     }
 
     /// Holds a channel to publish to. Most publish to the only channel that they are in, which need not be looked for.

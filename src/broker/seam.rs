@@ -237,35 +237,16 @@ impl Broker {
         }
         let now = self.timers.milliseconds();
         let before = Position { offset: after.offset - count, ..after };
-        let key = self.channels.hold_mirror(channel, before, now, &self.limits);
+        let key = self.channels.hold_mirror_to_publish(channel, before, now, &self.limits);
         for stored in entries.into_iter().skip(skip) {
-            self.append_one(key, stored);
+            let except = stored.item.except.and_then(|member| self.secrets.connection(member));
+            let except = except.filter(|&id| self.is_member(id, key));
+            self.append(key, stored.into_entry(None), except);
         }
         if self.channels[key as usize].open_batches() > 0 {
             self.flush.touch(key, &mut self.channels[key as usize]);
         } else {
             self.release_if_idle(key);
-        }
-    }
-
-    fn append_one(&mut self, key: u32, stored: Stored) {
-        let except = stored.item.except.and_then(|member| self.secrets.connection(member));
-        let except = except.filter(|&id| self.is_member(id, key));
-        if let Some(id) = except {
-            self.settle(id.slot());
-        }
-        if !self.channels[key as usize].has_room(stored.item.message.len() + 64, &self.batches) {
-            self.settle_channel(key);
-        }
-        let now = self.timers.milliseconds();
-        let entry = stored.into_entry(except.map(|id| id.0));
-        let grown =
-            self.channels.publish_told(key, entry, now, &mut self.batches, self.encoded.encoder(), &self.limits);
-        self.effort.make(grown);
-        self.effort.spend(cost::TELL + self.encoded.encoder().take_cost());
-        self.journal.count().messages_encoded += self.channels[key as usize].open_batches() as u64;
-        if let Some(id) = except {
-            self.skip_newest(id.slot(), key);
         }
     }
 

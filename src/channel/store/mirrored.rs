@@ -1,21 +1,19 @@
 //! Channels whose positions an engine assigns. They do not count for `max_channels` or `max_listened` here: anyone who opens mirrors
 //! counts those.
 
-use crate::channel::dialect::deflated::Encoder;
 use crate::channel::log::{Entry, Log};
 use crate::channel::makers::NOBODY;
 use crate::channel::position::Position;
 use crate::channel::slot::Slot;
 use crate::channel::store::Store;
-use crate::delivery::batch::Batches;
 use crate::limits::Limits;
 
 /// All mirrors count as made by nobody who is connected.
 const ENGINE: u32 = 0;
 
 impl Store {
-    /// The key of a channel that stands at that position at the engine, for somebody who joins it or publishes what the engine has
-    /// told. It is made or woken up if need be; a member, `publish` or `release_if_idle` must follow.
+    /// The key of a channel that stands at that position at the engine, for somebody who joins it. It is made or woken up if need
+    /// be; a member or `release_if_idle` must follow.
     pub fn hold_mirror(&mut self, name: &str, position: Position, now: u64, limits: &Limits) -> u32 {
         let key = match self.index.find(name, &self.slots) {
             Some(key) => {
@@ -35,31 +33,21 @@ impl Store {
         key
     }
 
+    /// As `hold_mirror`, for what the engine has told; `publish` must follow.
+    pub fn hold_mirror_to_publish(&mut self, name: &str, position: Position, now: u64, limits: &Limits) -> u32 {
+        let key = self.hold_mirror(name, position, now, limits);
+        if self.slots[key as usize].maker == NOBODY {
+            self.claim(key, ENGINE);
+        }
+        key
+    }
+
     /// After which offset a channel, if there is one, keeps everything, and whether it keeps as much as it may.
     pub fn reach_of(&self, name: &str, limits: &Limits) -> Option<(u64, bool)> {
         let key = self.index.find(name, &self.slots)?;
         let kept = self.retention(key, limits);
         let Some(channel) = self.get(key) else { return Some((self.position_of(name).offset, kept.messages == 0)) };
         Some((channel.log.tail(), channel.log.kept() >= kept.messages))
-    }
-
-    /// Publishes what the engine has told to a channel that is held. See `publish`.
-    ///
-    /// # Panics
-    /// If the key is not that of a channel that is awake.
-    pub fn publish_told(
-        &mut self,
-        key: u32,
-        entry: Entry,
-        now: u64,
-        batches: &mut Batches,
-        encoder: &mut Encoder,
-        limits: &Limits,
-    ) -> usize {
-        if self.slots[key as usize].maker == NOBODY {
-            self.claim(key, ENGINE);
-        }
-        self.publish(key, entry, now, batches, encoder, limits)
     }
 
     /// Puts entries before the oldest of a channel that is held, see `Log::prepend`. Past the total of all histories others lose
