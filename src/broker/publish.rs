@@ -72,19 +72,20 @@ impl Broker {
             Err(NotHeld::BadName(error)) => return Published::BadName(error),
         };
         let except = except.filter(|&id| self.is_member(id, key));
+        self.make_room(key, message.len(), except);
         let unix_ms = self.timers.unix_ms();
         let name = name.or_else(|| from.and_then(|id| self.name(id)).cloned());
         let sender = from;
         let from = from.map(|id| self.secrets.sender(id));
-        self.append(key, Entry { unix_ms, message, from, name, except: None }, except);
+        let is_owed = self.append(key, Entry { unix_ms, message, from, name, except: except.map(|id| id.0) }, except);
         if self.flush.is_walking()
             && let Some(id) = sender
         {
             self.park_publisher(id, key);
         }
         let channel = &self.channels[key as usize];
-        let (position, members, is_told) = (channel.log.position(), channel.receivers(), channel.open_batches() > 0);
-        if is_told {
+        let (position, members) = (channel.log.position(), channel.receivers());
+        if is_owed {
             self.flush.touch(key, &mut self.channels[key as usize]);
         } else {
             self.release_if_idle(key);
@@ -92,25 +93,32 @@ impl Broker {
         Published::Done { position, receivers: members - usize::from(except.is_some()) }
     }
 
-    /// Appends to a channel that is held to be published to, and tells its members, but for `except`, who is one. What the channel
-    /// owes then is the caller's to flush.
+    /// Makes room for a message of that length in a channel that is held to be published to. `except` is a member who will not be
+    /// told of it.
     #[inline]
-    pub(super) fn append(&mut self, key: u32, entry: Entry, except: Option<ConnectionId>) {
+    pub(super) fn make_room(&mut self, key: u32, length: usize, except: Option<ConnectionId>) {
         if let Some(id) = except {
             self.settle(id.slot());
         }
-        if !self.channels[key as usize].has_room(entry.message.len() + 64, &self.batches) {
+        if !self.channels[key as usize].has_room(length + 64, &self.batches) {
             self.settle_channel(key);
         }
-        let entry = Entry { except: except.map(|id| id.0), ..entry };
+    }
+
+    /// Appends to a channel in which there is room, and tells its members, but for `except`, who stands in the entry. Returns whether
+    /// the channel owes it to anybody: then it is the caller's to flush.
+    #[inline]
+    pub(super) fn append(&mut self, key: u32, entry: Entry, except: Option<ConnectionId>) -> bool {
         let now = self.timers.milliseconds();
         let grown = self.channels.publish(key, entry, now, &mut self.batches, self.encoded.encoder(), &self.limits);
         self.effort.make(grown);
         self.effort.spend(cost::TELL + self.encoded.encoder().take_cost());
-        self.journal.count().messages_encoded += self.channels[key as usize].open_batches() as u64;
+        let encodings = self.channels[key as usize].open_batches();
+        self.journal.count().messages_encoded += encodings as u64;
         if let Some(id) = except {
             self.skip_newest(id.slot(), key);
         }
+        encodings > 0
     }
 
     /// Holds a channel to publish to. Most publish to the only channel that they are in, which need not be looked for.

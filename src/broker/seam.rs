@@ -238,12 +238,14 @@ impl Broker {
         let now = self.timers.milliseconds();
         let before = Position { offset: after.offset - count, ..after };
         let key = self.channels.hold_mirror_to_publish(channel, before, now, &self.limits);
+        let mut is_owed = false;
         for stored in entries.into_iter().skip(skip) {
             let except = stored.item.except.and_then(|member| self.secrets.connection(member));
             let except = except.filter(|&id| self.is_member(id, key));
-            self.append(key, stored.into_entry(None), except);
+            self.make_room(key, stored.item.message.len(), except);
+            is_owed = self.append(key, stored.into_entry(except.map(|id| id.0)), except);
         }
-        if self.channels[key as usize].open_batches() > 0 {
+        if is_owed {
             self.flush.touch(key, &mut self.channels[key as usize]);
         } else {
             self.release_if_idle(key);
