@@ -12,6 +12,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 root=$PWD
 export SLOTCAST_SEEDS=${SLOTCAST_SEEDS:-3000} CARGO_TERM_COLOR=never
 export CARGO_TARGET_DIR=$root/target/planted
+# It is built once for each bug, and nobody debugs it.
+export CARGO_PROFILE_DEV_DEBUG=0
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 passed=0 failed=0
