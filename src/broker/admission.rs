@@ -10,7 +10,7 @@ use std::collections::hash_map::Entry;
 
 use super::draining::Draining;
 use super::reason::Cause;
-use super::slots::{Slots, flag};
+use super::slots::Slots;
 use super::timers::Tick;
 use crate::limits::Limits;
 use crate::proto::http::{Refusal, Status};
@@ -35,6 +35,27 @@ pub enum Place {
     Extra,
     /// One of the operators'.
     Admin,
+}
+
+/// How a connection was let in.
+#[derive(Debug, Clone, Copy)]
+pub struct Admitted {
+    /// Which place it has.
+    pub place: Place,
+    /// By a listener that only this machine reaches.
+    pub is_local: bool,
+    /// By a proxy that is believed: its address is that of whom the proxy asks for.
+    pub is_proxied: bool,
+    /// One too many, and let in only to ask whether the broker is well: no other request follows.
+    pub is_last: bool,
+    /// Its address is counted.
+    pub is_counted: bool,
+}
+
+impl Default for Admitted {
+    fn default() -> Admitted {
+        Admitted { place: Place::Regular, is_local: false, is_proxied: false, is_last: false, is_counted: false }
+    }
 }
 
 /// Of what there are too many.
@@ -220,7 +241,7 @@ impl Admission {
 
     pub(super) fn hold(&mut self, slot: u32, place: Place, slots: &mut Slots) {
         if let Some(cold) = slots.cold(slot) {
-            cold.place = place;
+            cold.admitted.place = place;
         }
         self.few(place).into_iter().for_each(|few| few.hold(slot));
     }
@@ -237,22 +258,22 @@ impl Admission {
             let slot = self.extra.holders.remove(0);
             self.extra.fresh = self.extra.fresh.min(self.extra.holders.len());
             if let Some(cold) = slots.cold(slot) {
-                cold.place = Place::Regular;
+                cold.admitted.place = Place::Regular;
             }
         }
     }
 
     /// Counts a connection by its network, only where that is limited: it is a map entry for each network.
     pub(super) fn count(&mut self, slot: u32, slots: &mut Slots, limits: &Limits) {
-        let Some((hot, cold)) = slots.both(slot).filter(|_| limits.max_connections_per_ip > 0) else { return };
-        hot.set(flag::COUNTED);
+        let Some(cold) = slots.cold(slot).filter(|_| limits.max_connections_per_ip > 0) else { return };
+        cold.admitted.is_counted = true;
         *self.networks.entry(network_of(cold.peer().ip())).or_default() += 1;
     }
 
     /// A connection does not count for its network any more.
     pub(super) fn uncount(&mut self, slot: u32, slots: &mut Slots) {
-        let Some((hot, cold)) = slots.both(slot).filter(|(hot, _)| hot.has(flag::COUNTED)) else { return };
-        hot.clear(flag::COUNTED);
+        let Some(cold) = slots.cold(slot).filter(|cold| cold.admitted.is_counted) else { return };
+        cold.admitted.is_counted = false;
         if let Entry::Occupied(mut count) = self.networks.entry(network_of(cold.peer().ip())) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
@@ -273,14 +294,14 @@ impl Admission {
             let mut listed = few.holders.clone();
             listed.sort_unstable();
             let placed: Vec<u32> =
-                slots.iter().filter(|(.., cold)| cold.place == kind).map(|(slot, ..)| slot).collect();
+                slots.iter().filter(|(.., cold)| cold.admitted.place == kind).map(|(slot, ..)| slot).collect();
             assert_eq!(listed, placed, "places of kind {kind:?} and their list differ");
             assert!(few.fresh <= listed.len() && listed.len() <= most, "too many have a place of kind {kind:?}");
         }
         let most = limits.max_connections.saturating_add(MAX_EXTRA_CONNECTIONS);
         assert!(self.counted(slots.len()) <= most, "more connections than are let in to be told so");
         let mut networks = HashMap::new();
-        for (.., cold) in slots.iter().filter(|(_, hot, _)| hot.has(flag::COUNTED)) {
+        for (.., cold) in slots.iter().filter(|(.., cold)| cold.admitted.is_counted) {
             *networks.entry(network_of(cold.peer().ip())).or_insert(0) += 1;
         }
         assert_eq!(networks, self.networks, "addresses are not counted as they are");
@@ -322,7 +343,7 @@ mod tests {
             self.admission.uncount(slot, &mut self.slots);
             self.slots.end(slot);
             let mut place = None;
-            self.slots.reap(1, |_, cold| place = Some(cold.place));
+            self.slots.reap(1, |_, cold| place = Some(cold.admitted.place));
             let place = place.expect("connected");
             self.admission.give_back(slot, place);
             self.admission.promote(&mut self.slots, &self.limits);
@@ -337,8 +358,8 @@ mod tests {
         assert_eq!(door.come(1), None);
         assert_eq!(door.admission.visitors(), MAX_EXTRA_CONNECTIONS);
         door.go(all[0]);
-        assert_eq!(door.slots.cold(all[1]).map(|cold| cold.place), Some(Place::Regular));
-        assert_eq!(door.slots.cold(all[2]).map(|cold| cold.place), Some(Place::Extra));
+        assert_eq!(door.slots.cold(all[1]).map(|cold| cold.admitted.place), Some(Place::Regular));
+        assert_eq!(door.slots.cold(all[2]).map(|cold| cold.admitted.place), Some(Place::Extra));
         assert!(door.come(1).is_some() && door.come(1).is_none());
     }
 

@@ -7,7 +7,6 @@ use super::admission::Crowd;
 use super::ending::End;
 use super::event::ConnectionId;
 use super::reason::Cause;
-use super::slots::flag;
 use crate::proto::http::{Request, Response};
 
 /// Whom a proxy asks for if it does not say.
@@ -23,7 +22,7 @@ impl Broker {
         self.admission.hold(id.slot(), place, &mut self.slots);
         if self.trust.is_proxy(peer.ip()) {
             // Each of its requests says which address is to be counted.
-            self.slots.hot(id.slot()).set(flag::PROXIED);
+            self.slots.cold(id.slot()).into_iter().for_each(|cold| cold.admitted.is_proxied = true);
         } else {
             self.admission.count(id.slot(), &mut self.slots, &self.limits);
         }
@@ -75,20 +74,20 @@ impl Broker {
     /// Of what this connection is one too many. One that was let in before stays in, unless a proxy asks for somebody else;
     /// operators have places of their own.
     pub(super) fn crowd(&self, slot: u32) -> Option<Crowd> {
-        let (hot, cold) = self.slots.get(slot)?;
+        let (_, cold) = self.slots.get(slot)?;
         let inside = cold.kept.is_some() || cold.is_admin();
         if !inside && self.counted_connections() > self.limits.max_connections {
             return Some(Crowd::All);
         }
         let is_limited = self.limits.max_connections_per_ip > 0;
-        let is_judged = is_limited && hot.has(flag::COUNTED) && (!inside || hot.has(flag::PROXIED));
+        let is_judged = is_limited && cold.admitted.is_counted && (!inside || cold.admitted.is_proxied);
         (is_judged && self.admission.is_past_limit(cold.peer().ip(), &self.limits)).then_some(Crowd::Address)
     }
 
     /// Takes note of whom a trusted proxy asks for: its connections are shared by many, one after the other. One that
     /// it does not name cannot be counted.
     pub(super) fn identify(&mut self, slot: u32, request: &Request) {
-        if !self.slots.hot(slot).has(flag::PROXIED) {
+        if !self.slots.get(slot).is_some_and(|(_, cold)| cold.admitted.is_proxied) {
             return;
         }
         self.admission.uncount(slot, &mut self.slots);

@@ -12,9 +12,8 @@ impl Timers {
             return;
         }
         let Some(at) = deadline(hot, cold, limits) else { return };
-        if !hot.has(flag::ARMED) || (cold.armed != at && cold.armed.is_past(at)) {
-            hot.set(flag::ARMED);
-            cold.armed = at;
+        if !cold.is_armed || (cold.armed != at && cold.armed.is_past(at)) {
+            (cold.is_armed, cold.armed) = (true, at);
             self.arm(Timer { at, slot, serial: hot.serial });
             self.sweep_gone(slots);
         }
@@ -30,14 +29,14 @@ impl Timers {
     /// whenever either may have changed, so that a deadline that means nothing any more cannot fire for ever.
     #[inline]
     pub(super) fn count_inbound(&mut self, slot: u32, slots: &mut Slots, limits: &Limits) {
-        let Some((hot, cold)) = slots.count_inbound(slot) else { return };
-        match (cold.connection.is_unfinished(), hot.has(flag::UNFINISHED)) {
+        let Some((_, cold)) = slots.count_inbound(slot) else { return };
+        match (cold.connection.is_unfinished(), cold.is_unfinished) {
             (true, false) => {
-                hot.set(flag::UNFINISHED);
+                cold.is_unfinished = true;
                 cold.message_due = self.now().after(limits.message_timeout);
                 self.rearm(slot, slots, limits);
             }
-            (false, true) => hot.clear(flag::UNFINISHED),
+            (false, true) => cold.is_unfinished = false,
             _ => {}
         }
     }
@@ -45,8 +44,8 @@ impl Timers {
     /// The time for a connection's unfinished message begins anew: it was not read from, and that is not its peer's fault.
     pub(super) fn extend_message_deadline(&mut self, slot: u32, slots: &mut Slots, limits: &Limits) {
         let due = self.now().after(limits.message_timeout);
-        let Some((hot, cold)) = slots.both(slot) else { return };
-        if hot.has(flag::UNFINISHED) {
+        let Some(cold) = slots.cold(slot) else { return };
+        if cold.is_unfinished {
             cold.message_due = due;
             self.rearm(slot, slots, limits);
         }
@@ -55,7 +54,7 @@ impl Timers {
 
 /// Whether a timer is the one that looks at this connection: not an older one, nor one of who was in the slot before.
 pub(super) fn is_armed(timer: &Timer, hot: &Hot, cold: &Cold) -> bool {
-    hot.serial == timer.serial && hot.has(flag::ARMED) && cold.armed == timer.at && !hot.has(flag::ENDED)
+    hot.serial == timer.serial && cold.is_armed && cold.armed == timer.at && !hot.has(flag::ENDED)
 }
 
 /// The next deadline that a connection has.
@@ -65,14 +64,14 @@ fn deadline(hot: &Hot, cold: &Cold, limits: &Limits) -> Option<Tick> {
     } else if hot.has(flag::CHOKED | flag::BLOCKED) {
         // A ping would wait until what is queued is sent; the write deadline tells whether the peer is alive.
         None
-    } else if hot.has(flag::PINGED) {
+    } else if cold.is_pinged {
         Some(cold.due)
     } else {
         Some(hot.heard.after(limits.ping_interval))
     };
     // After our Close nothing is done about it any more, so it must not stand here: the timer would look for ever.
     let reads = cold.connection.is_open() && !hot.has(flag::CHOKED);
-    let message = (reads && hot.has(flag::UNFINISHED)).then_some(cold.message_due);
+    let message = (reads && cold.is_unfinished).then_some(cold.message_due);
     let write = hot.has(flag::BLOCKED).then_some(hot.write_due);
     [state, message, write].into_iter().flatten().reduce(Tick::earliest)
 }

@@ -44,7 +44,7 @@ impl Broker {
             if !is_armed(&timer, hot, cold) {
                 continue;
             }
-            hot.clear(flag::ARMED);
+            cold.is_armed = false;
             self.effort.spend(cost::LOOK_UP);
             if is_waiting(timer.slot) {
                 self.wait_for(timer.slot);
@@ -63,13 +63,13 @@ impl Broker {
         if (cold.connection.is_connecting() || cold.connection.is_draining()) && now.is_past(cold.due) {
             cold.due = later;
         }
-        if hot.has(flag::UNFINISHED) && now.is_past(cold.message_due) {
+        if cold.is_unfinished && now.is_past(cold.message_due) {
             cold.message_due = later;
         }
         if cold.connection.is_open() {
             // It has said something since.
             hot.heard = now;
-            hot.clear(flag::PINGED);
+            cold.is_pinged = false;
         }
     }
 
@@ -91,7 +91,7 @@ impl Broker {
     }
 
     fn is_due(&self, slot: u32) -> bool {
-        let armed = self.slots.get(slot).filter(|(hot, _)| hot.has(flag::ARMED) && !hot.has(flag::ENDED));
+        let armed = self.slots.get(slot).filter(|(hot, cold)| cold.is_armed && !hot.has(flag::ENDED));
         armed.is_some_and(|(_, cold)| self.timers.now().is_past(cold.armed))
     }
 
@@ -129,7 +129,7 @@ impl Broker {
         } else if cold.connection.is_streaming() {
             self.beat(slot, now);
         } else if now.is_past(cold.due) {
-            if hot.has(flag::ANSWERED) && !hot.outbound.is_empty() {
+            if cold.is_answered && !hot.outbound.is_empty() {
                 // It still takes its answer: that is the write timeout's business.
                 cold.due = now.after(self.limits.close_timeout);
             } else if !self.goes_on_sending(slot) {
@@ -143,7 +143,9 @@ impl Broker {
     fn goes_on_sending(&mut self, slot: u32) -> bool {
         let (timeout, later) = (self.limits.close_timeout, self.timers.now().after(self.limits.close_timeout));
         let may = !self.is_draining();
-        let Some(cold) = self.slots.cold(slot).filter(|cold| may && cold.place == Place::Regular) else { return false };
+        let Some(cold) = self.slots.cold(slot).filter(|cold| may && cold.admitted.place == Place::Regular) else {
+            return false;
+        };
         let enough = timeout.as_millis() * u128::from(MIN_DRAIN_RATE) / 1000;
         if (cold.connection.take_discarded() as u128) < enough.max(1) {
             return false;
@@ -207,13 +209,11 @@ impl Broker {
     fn check_open(&mut self, slot: u32, now: Tick) {
         let pong_timeout = self.limits.pong_timeout;
         let Some((hot, cold)) = self.slots.both(slot) else { return };
-        if hot.has(flag::UNFINISHED)
-            && hot.has(flag::PARKED | flag::INFLATES | flag::AWAITS)
-            && now.is_past(cold.message_due)
+        if cold.is_unfinished && hot.has(flag::PARKED | flag::INFLATES | flag::AWAITS) && now.is_past(cold.message_due)
         {
             cold.message_due = now.after(self.limits.message_timeout);
         }
-        if hot.has(flag::UNFINISHED) && !hot.has(flag::CHOKED) && now.is_past(cold.message_due) {
+        if cold.is_unfinished && !hot.has(flag::CHOKED) && now.is_past(cold.message_due) {
             let what = "message not finished within --message-timeout";
             return self.fail(slot, Cause::MessageTimeout, &Failure { code: CloseCode::POLICY, what });
         }
@@ -223,15 +223,15 @@ impl Broker {
         if hot.has(flag::PARKED | flag::INFLATES | flag::AWAITS) {
             // What it may have said was not read.
             hot.heard = now;
-            hot.clear(flag::PINGED);
+            cold.is_pinged = false;
             return;
         }
-        if hot.has(flag::PINGED) {
+        if cold.is_pinged {
             if now.is_past(cold.due) {
                 self.end(slot, Cause::PongTimeout, End::Drop);
             }
         } else if now.is_past(hot.heard.after(self.limits.ping_interval)) {
-            hot.set(flag::PINGED);
+            cold.is_pinged = true;
             cold.due = now.after(pong_timeout);
             hot.outbound.push_bytes(&mut self.batches, |bytes| write_header(bytes, Opcode::Ping, 0));
             self.flush.mark_dirty_in(slot, self.slots.hot(slot), jobs::PERIODIC);

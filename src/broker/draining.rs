@@ -77,7 +77,7 @@ impl Draining {
             self.reached = 0;
         }
         let rest = slots.iter().filter(|(slot, ..)| *slot >= self.reached);
-        let rest = rest.filter(|(.., cold)| visitors_too || cold.place == Place::Regular);
+        let rest = rest.filter(|(.., cold)| visitors_too || cold.admitted.place == Place::Regular);
         let told: Vec<u32> = rest.map(|(slot, ..)| slot).take(DRAIN_BATCH).collect();
         // After the last one it starts again: those who came meanwhile or were asked are told then.
         let (reached, pause) = told.last().map_or((0, DRAIN_PAUSE * 10), |last| (last + 1, DRAIN_PAUSE));
@@ -111,7 +111,7 @@ mod tests {
         for _ in 0..count {
             slots.insert(([127, 0, 0, 1], 9).into(), Tick::default());
         }
-        slots.cold(1).unwrap().place = Place::Admin;
+        slots.cold(1).unwrap().admitted.place = Place::Admin;
         let now = Tick::default();
         let mut draining = Draining::new(CloseCode::GOING_AWAY, now, Duration::from_secs(8));
         let told = |step| match step {

@@ -103,7 +103,7 @@ impl Broker {
         match how {
             End::Drop => {}
             // The answer to its last request may take as long as there is progress.
-            End::AfterQueued if cold.connection.is_connecting() => hot.set(flag::ANSWERED),
+            End::AfterQueued if cold.connection.is_connecting() => cold.is_answered = true,
             End::AfterQueued => {}
             End::Stream(_) => {
                 let end = cold.encoding.end();
@@ -112,7 +112,7 @@ impl Broker {
                 }
             }
             End::Response(response) => {
-                hot.clear(flag::HELD);
+                cold.is_held_back = false;
                 hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(response));
                 self.effort.make(response.len());
                 self.effort.spend(cost::ANSWER + cost::copied(response.len()));
@@ -166,8 +166,7 @@ impl Broker {
             cold.cause = Some(reason.cause);
             log::debug!("{} {id} ends: {}", cold.peer(), reason.cause);
         }
-        if hot.has(flag::ACCEPTED) {
-            hot.clear(flag::ACCEPTED);
+        if std::mem::take(&mut cold.is_accepted) {
             self.outlet.tell(Event::Close(id, reason));
         }
     }
@@ -200,7 +199,7 @@ impl Broker {
     /// Refuses a request, and ends its connection.
     pub(super) fn answer_problem(&mut self, slot: u32, cause: Cause, refusal: &Refusal) {
         let response = Response::problem(refusal).closing().dated(self.timers.date());
-        let is_head = self.slots.hot(slot).has(flag::HEAD);
+        let is_head = self.slots.get(slot).is_some_and(|(_, cold)| cold.wants_head);
         let bytes = if is_head { response.encode_for_head() } else { response.encode() };
         self.end(slot, cause, End::Response(&bytes));
     }

@@ -134,9 +134,9 @@ impl Broker {
             self.outlet.tell(Event::Close(id, CloseReason::new(Cause::PeerVanished, None, "")));
             return id;
         };
-        self.slots.hot(slot).set(flag::ACCEPTED);
         let encoding = format.encoding(&exchange.request);
         if let Some(cold) = self.slots.cold(slot) {
+            cold.is_accepted = true;
             cold.encoding = encoding;
         }
         if !self.outlet.has_engine() {
@@ -181,8 +181,8 @@ impl Broker {
         let now = self.timers.now();
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         hot.heard = now;
-        hot.clear(flag::HELD);
         hot.set(flag::UNSWITCHED);
+        cold.is_held_back = false;
         cold.connection.stream();
         self.timers.count_inbound(slot, &mut self.slots, &self.limits);
         let hot = self.slots.hot(slot);
@@ -219,7 +219,7 @@ impl Broker {
         };
         // A complete request is answered, also to a peer that says no more, but it does not wait.
         self.journal.count().messages_sent += kept.messages as u64;
-        if kept.messages > 0 || kept.lost.is_some() || self.slots.hot(slot).has(flag::HUNG_UP) {
+        if kept.messages > 0 || kept.lost.is_some() || self.slots.get(slot).is_some_and(|(_, cold)| cold.has_hung_up) {
             return self.respond(exchange, kept.response().with_header("Cache-Control", "no-store"));
         }
         // Who waited before is answered with what there is by now: all who wait are owed the same, and one body is enough.
@@ -378,7 +378,7 @@ impl Broker {
             }
         };
         if closes {
-            self.slots.hot(slot).set(flag::ANSWERED);
+            self.slots.cold(slot).into_iter().for_each(|cold| cold.is_answered = true);
             self.end(slot, Cause::Answered, End::Response(&head.bytes));
         } else {
             self.answer_and_keep(slot, Cause::Answered, &head.bytes);
@@ -410,7 +410,7 @@ impl Broker {
     /// a held request any more.
     pub fn hung_up(&mut self, id: ConnectionId) {
         let Some(slot) = self.slots.live(id) else { return };
-        self.slots.hot(slot).set(flag::HUNG_UP);
+        self.slots.cold(slot).into_iter().for_each(|cold| cold.has_hung_up = true);
         if self.slots.is_held(slot) {
             self.end(slot, Cause::PeerVanished, End::Drop);
         }

@@ -44,7 +44,7 @@ impl Broker {
         let half = self.limits.max_outbound as u64 / 2;
         let Some((hot, cold)) = self.slots.both(slot) else { return false };
         if cold.connection.is_asked() {
-            hot.set(flag::HELD);
+            cold.is_held_back = true;
             return false;
         }
         if !(cold.connection.is_open() || cold.connection.is_connecting()) {
@@ -95,8 +95,7 @@ impl Broker {
         let now = self.timers.now();
         let Some((hot, cold)) = self.slots.both(slot) else { return 0 };
         hot.heard = now;
-        let was_pinged = hot.has(flag::PINGED);
-        hot.clear(flag::PINGED);
+        let was_pinged = std::mem::take(&mut cold.is_pinged);
         let idle = cold.is_idle();
         let (taken, came) = cold.connection.receive(input, &self.limits);
         let begun = idle && !cold.connection.is_silent();
@@ -165,8 +164,8 @@ impl Broker {
 
     fn request(&mut self, slot: u32, request: Box<Request>) {
         self.identify(slot, &request);
-        if request.method() == "HEAD" {
-            self.slots.hot(slot).set(flag::HEAD);
+        if let Some(cold) = self.slots.cold(slot).filter(|_| request.method() == "HEAD") {
+            cold.wants_head = true;
         }
         let asks = match self.judge_request(slot, &request) {
             Ok(asks) => asks,
@@ -240,16 +239,15 @@ impl Broker {
     }
 
     fn judge_request(&mut self, slot: u32, request: &Request) -> Result<Asks, Refused> {
-        let loopback = self.slots.hot(slot).has(flag::LOOPBACK);
-        let proxied = self.slots.hot(slot).has(flag::PROXIED);
-        let verdict = self.trust.check(request, loopback, proxied);
+        let admitted = self.slots.get(slot).map(|(_, cold)| cold.admitted).unwrap_or_default();
+        let verdict = self.trust.check(request, admitted.is_local, admitted.is_proxied);
         verdict.map_err(|error| Refused { refusal: error.refusal, why: error.mend })?;
         let is_websocket = request.has_token("upgrade", "websocket");
         let crowd = self.crowd(slot);
         if is_own_path(request.path()) && !is_websocket {
             // Whoever looks after the broker is told the truth also when it is full or shuts down, and only that.
-            if crowd.is_some() {
-                self.slots.hot(slot).set(flag::LAST);
+            if let Some(cold) = self.slots.cold(slot).filter(|_| crowd.is_some()) {
+                cold.admitted.is_last = true;
             }
         } else if self.is_draining() {
             let refusal = self.shutting_down();

@@ -105,19 +105,19 @@ impl Broker {
             let held = cold.held();
             assert_eq!(cold.inbound as usize, held, "slot {slot}: holds other than what it counts for");
             let unfinished = cold.connection.is_unfinished();
-            assert_eq!(hot.has(flag::UNFINISHED), unfinished, "slot {slot}: a message's deadline without a message");
+            assert_eq!(cold.is_unfinished, unfinished, "slot {slot}: a message's deadline without a message");
             let members = cold.memberships.as_slice();
             assert!(
                 members.is_empty() || cold.connection.is_subscribed() || self.slots.is_held(slot),
                 "slot {slot}: a member that is not open"
             );
-            assert!(!cold.connection.is_open() || hot.has(flag::ACCEPTED), "slot {slot}: open, but its Close is told");
+            assert!(!cold.connection.is_open() || cold.is_accepted, "slot {slot}: open, but its Close is told");
             let asked = cold.connection.is_asked() || hot.has(flag::ENDED);
-            assert!(asked || !hot.has(flag::HELD), "slot {slot}: held back, and no request waits for its answer");
+            assert!(asked || !cold.is_held_back, "slot {slot}: held back, and no request waits for its answer");
             if !hot.has(flag::ENDED) {
                 // One that is choked has no deadline until what chokes it was offered to the kernel.
                 let waits = hot.has(flag::CHOKED) && hot.has(flag::DIRTY) && !hot.has(flag::BLOCKED);
-                assert!(hot.has(flag::ARMED) || waits, "slot {slot}: nobody looks at its deadlines");
+                assert!(cold.is_armed || waits, "slot {slot}: nobody looks at its deadlines");
             }
             assert!(self.slots.live(self.slots.id(slot)).is_some() != hot.has(flag::ENDED));
             let stale = ConnectionId::new(slot, hot.serial.wrapping_sub(1));

@@ -10,7 +10,7 @@ use super::ending::{End, Owed};
 use super::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use super::joins::JoinDoor;
 use super::reason::{Cause, CloseReason};
-use super::slots::{Cold, Hot, flag};
+use super::slots::{Cold, flag};
 use super::timers::{Tick, ticks};
 use super::{Broker, JoinError, Joined, cost};
 use crate::channel::dialect;
@@ -33,11 +33,9 @@ impl Broker {
     pub(super) fn take_in(&mut self, peer: SocketAddr, loopback: bool) -> ConnectionId {
         let now = self.timers.now();
         let id = self.slots.insert(peer, now);
-        if let Some((hot, cold)) = self.slots.both(id.slot()) {
+        if let Some(cold) = self.slots.cold(id.slot()) {
             cold.due = now.after(self.limits.handshake_timeout);
-            if loopback {
-                hot.set(flag::LOOPBACK);
-            }
+            cold.admitted.is_local = loopback;
         }
         self.journal.count().connections += 1;
         self.timers.rearm(id.slot(), &mut self.slots, &self.limits);
@@ -53,10 +51,13 @@ impl Broker {
             self.outlet.tell(Event::Close(id, CloseReason::new(Cause::PeerVanished, None, "")));
             return id;
         };
-        self.slots.hot(slot).set(if accept.lossy { flag::ACCEPTED | flag::LOSSY } else { flag::ACCEPTED });
+        if accept.lossy {
+            self.slots.hot(slot).set(flag::LOSSY);
+        }
         let deflate = handshake.upgrade.deflate().filter(|_| self.inflations.is_agreed());
         let window = deflate.map(|deflate| deflate.window);
         if let Some(cold) = self.slots.cold(slot) {
+            cold.is_accepted = true;
             (cold.protocol, cold.encoding) = (accept.protocol, accept.protocol.encoding());
             (cold.window, cold.name) = (window, accept.name.clone());
             (cold.grants, cold.is_deaf_to_itself) = (accept.grants, accept.is_deaf_to_itself);
@@ -94,7 +95,7 @@ impl Broker {
             hot.set(flag::UNSWITCHED);
             cold.connection.open(deflate.is_some());
             hot.heard = now;
-            hot.clear(flag::HELD);
+            cold.is_held_back = false;
         }
         self.timers.count_inbound(slot, &mut self.slots, &self.limits);
         self.timers.rearm(slot, &mut self.slots, &self.limits);
@@ -199,7 +200,7 @@ impl Broker {
         if keep {
             self.answer_and_keep(slot, cause, &answer);
         } else {
-            self.slots.hot(slot).set(flag::ANSWERED);
+            self.slots.cold(slot).into_iter().for_each(|cold| cold.is_answered = true);
             self.end(slot, cause, End::Response(&answer));
         }
         if let Some(body) = body {
@@ -220,15 +221,15 @@ impl Broker {
 
     /// Whether another request may come from it. One that has ended its side has all its requests here already.
     pub(super) fn may_ask_again(&self, slot: u32) -> bool {
-        let ends = |(hot, cold): (&Hot, &Cold)| hot.has(flag::LAST) || (hot.has(flag::EOF) && cold.stash_len() == 0);
-        !self.is_draining() && !self.slots.get(slot).is_none_or(ends)
+        let ends = |cold: &Cold| cold.admitted.is_last || (cold.has_ended && cold.stash_len() == 0);
+        !self.is_draining() && !self.slots.get(slot).is_none_or(|(_, cold)| ends(cold))
     }
 
     /// Writes a response after which another request may come; `cause` is why the connection ended if none does.
     pub(super) fn answer_and_keep(&mut self, slot: u32, cause: Cause, response: &[u8]) {
         let due = self.timers.now().after(self.limits.keep_alive_timeout);
         let id = self.slots.id(slot);
-        if self.slots.hot(slot).has(flag::PROXIED) {
+        if self.slots.get(slot).is_some_and(|(_, cold)| cold.admitted.is_proxied) {
             // The next request may be another's.
             self.admission.uncount(slot, &mut self.slots);
         }
@@ -239,10 +240,10 @@ impl Broker {
         hot.outbound.push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(response));
         self.effort.make(response.len());
         self.effort.spend(cost::ANSWER + cost::copied(response.len()));
-        if hot.has(flag::HELD) {
+        if cold.is_held_back {
             self.outlet.resume(id);
         }
-        hot.clear(flag::HELD | flag::HEAD);
+        (cold.is_held_back, cold.wants_head) = (false, false);
         self.timers.count_inbound(slot, &mut self.slots, &self.limits);
         self.flush.mark_dirty(slot, self.slots.hot(slot));
         self.timers.rearm(slot, &mut self.slots, &self.limits);
@@ -280,12 +281,12 @@ impl Broker {
     pub fn writable(&mut self, id: ConnectionId) {
         let Some(slot) = self.slots.live(id) else { return };
         let now = self.timers.now();
-        let hot = self.slots.hot(slot);
+        let Some((hot, cold)) = self.slots.both(slot) else { return };
         if hot.has(flag::BLOCKED) {
             hot.clear(flag::BLOCKED);
             // What takes bytes is alive, and a ping could not have passed what was queued.
             hot.heard = now;
-            hot.clear(flag::PINGED);
+            cold.is_pinged = false;
             self.flush.mark_dirty(slot, self.slots.hot(slot));
             self.timers.rearm(slot, &mut self.slots, &self.limits);
         }
@@ -295,8 +296,8 @@ impl Broker {
     /// that was stashed is received.
     pub fn eof(&mut self, id: ConnectionId) {
         let Some(slot) = self.slots.live(id) else { return };
-        let Some((hot, cold)) = self.slots.both(slot) else { return };
-        hot.set(flag::EOF);
+        let Some(cold) = self.slots.cold(slot) else { return };
+        cold.has_ended = true;
         if cold.connection.is_connecting() {
             let cause = cold.kept.filter(|_| cold.is_idle()).unwrap_or(Cause::PeerVanished);
             return self.end(slot, cause, End::AfterQueued);
@@ -331,7 +332,7 @@ impl Broker {
     /// As `reap`, of at most `most` connections.
     pub fn reap_some(&mut self, most: usize, mut drop_socket: impl FnMut(u32)) {
         self.slots.reap(most, |slot, cold| {
-            self.admission.give_back(slot, cold.place);
+            self.admission.give_back(slot, cold.admitted.place);
             self.journal.count().count_closed(cold.cause.unwrap_or(Cause::PeerVanished));
             drop_socket(slot);
         });

@@ -107,11 +107,10 @@ impl Broker {
         if !cold.connection.is_draining() {
             return;
         }
-        if hot.has(flag::EOF) {
+        if cold.has_ended {
             return self.end(slot, Cause::PeerVanished, End::Drop);
         }
-        if !hot.has(flag::SHUT) {
-            hot.set(flag::SHUT);
+        if !std::mem::replace(&mut cold.is_shut, true) {
             io.shutdown(slot);
         }
     }

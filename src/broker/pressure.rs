@@ -186,7 +186,7 @@ impl Broker {
             hot.clear(flag::CHOKED);
             // Nothing could be heard of it meanwhile.
             hot.heard = now;
-            hot.clear(flag::PINGED);
+            self.slots.cold(slot).into_iter().for_each(|cold| cold.is_pinged = false);
             self.timers.rearm(slot, &mut self.slots, &self.limits);
             self.outlet.resume(id);
             self.timers.extend_message_deadline(slot, &mut self.slots, &self.limits);
@@ -200,11 +200,11 @@ impl Broker {
         if waited == 0 {
             return;
         }
-        let Some((hot, cold)) = self.slots.live(id).and_then(|slot| self.slots.both(slot)) else { return };
+        let Some(cold) = self.slots.live(id).and_then(|slot| self.slots.cold(slot)) else { return };
         if cold.connection.is_connecting() {
             cold.due = cold.due.later(waited);
         }
-        if hot.has(flag::UNFINISHED) {
+        if cold.is_unfinished {
             cold.message_due = cold.message_due.later(waited);
         }
     }

@@ -75,7 +75,7 @@ impl Broker {
             self.answer_held(slot);
         } else if cold.has_begun() {
             // Its answer ends it. One that came during the shutdown is not waited for.
-            if !parked && (!is_patient || (cold.connection.is_connecting() && cold.place != Place::Regular)) {
+            if !parked && (!is_patient || (cold.connection.is_connecting() && cold.admitted.place != Place::Regular)) {
                 let refusal = self.shutting_down();
                 self.answer_problem(slot, Cause::ShuttingDown, &refusal);
                 self.timers.count_inbound(slot, &mut self.slots, &self.limits);

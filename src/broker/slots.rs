@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::admission::Place;
+use super::admission::{Admitted, Place};
 use super::event::ConnectionId;
 use super::extras::Extras;
 use super::reason::Cause;
@@ -18,7 +18,7 @@ use crate::delivery::outbound::Outbound;
 use crate::proto::connection::Connection;
 use crate::proto::extension::Window;
 
-/// Bits of `Hot::flags`.
+/// Bits of `Hot::flags`: what a delivery asks, and why a connection is not read from.
 pub mod flag {
     /// Stands among what is to be flushed.
     pub const DIRTY: u32 = 1;
@@ -30,50 +30,22 @@ pub mod flag {
     pub const PONG: u32 = 1 << 3;
     /// Not read from, because too much is queued towards it.
     pub const CHOKED: u32 = 1 << 4;
-    /// A ping is out, and nothing has arrived since.
-    pub const PINGED: u32 = 1 << 5;
-    /// A timer's entry stands in the heap at `Cold::armed`.
-    pub const ARMED: u32 = 1 << 6;
-    /// The embedder accepted it and has not been told of its end.
-    pub const ACCEPTED: u32 = 1 << 7;
-    /// The peer has ended its side of the stream.
-    pub const EOF: u32 = 1 << 8;
-    /// Our side of the stream is ended.
-    pub const SHUT: u32 = 1 << 9;
     /// Stands in the list of connections to be reaped; nothing else is done with it.
-    pub const ENDED: u32 = 1 << 10;
-    /// Arrived by a listener that only this machine reaches.
-    pub const LOOPBACK: u32 = 1 << 11;
-    /// A message is under way, and `Cold::message_due` holds.
-    pub const UNFINISHED: u32 = 1 << 12;
+    pub const ENDED: u32 = 1 << 5;
     /// The 101, or the head of a stream, is queued, and nothing of it was sent: until then the peer takes no frame for one.
-    pub const UNSWITCHED: u32 = 1 << 13;
+    pub const UNSWITCHED: u32 = 1 << 6;
     /// Was blocked and has not been drained since: `Hot::write_due` goes on unless there is progress.
-    pub const STALLED: u32 = 1 << 14;
-    /// Was not read from while a request waited for its answer: something may have arrived meanwhile.
-    pub const HELD: u32 = 1 << 15;
-    /// The poll said that the peer has ended its side; there may be something to read before that.
-    pub const HUNG_UP: u32 = 1 << 16;
-    /// One too many, and let in only to ask whether the broker is well: no other request follows.
-    pub const LAST: u32 = 1 << 17;
-    /// Of a proxy that is believed: its address is that of whom the proxy asks for.
-    pub const PROXIED: u32 = 1 << 18;
+    pub const STALLED: u32 = 1 << 7;
     /// Agreed to lose messages when it is slow, although it cannot be told.
-    pub const LOSSY: u32 = 1 << 19;
+    pub const LOSSY: u32 = 1 << 8;
     /// Encoded log is queued, or more of it follows: it is written behind what is new to others.
-    pub const TAKES_LOG: u32 = 1 << 20;
+    pub const TAKES_LOG: u32 = 1 << 9;
     /// Not read from until a channel's batch has arrived at all its members.
-    pub const PARKED: u32 = 1 << 21;
-    /// Its address is counted.
-    pub const COUNTED: u32 = 1 << 22;
-    /// The request that waits for its answer wants only the head of it.
-    pub const HEAD: u32 = 1 << 23;
-    /// Ends after the answer to its last request: that may take as long as there is progress.
-    pub const ANSWERED: u32 = 1 << 24;
+    pub const PARKED: u32 = 1 << 10;
     /// Not read from until its large message is made whole, which is in the extras.
-    pub const INFLATES: u32 = 1 << 25;
+    pub const INFLATES: u32 = 1 << 11;
     /// Not read from because of what waits for the engine.
-    pub const AWAITS: u32 = 1 << 26;
+    pub const AWAITS: u32 = 1 << 12;
 }
 
 /// What a delivery touches: one cache line.
@@ -133,8 +105,14 @@ pub struct Cold {
     pub due: Tick,
     /// The deadline of the message that is under way.
     pub message_due: Tick,
-    /// When the timer looks at it.
+    /// When the timer looks at it; holds while `is_armed`.
     pub armed: Tick,
+    /// A timer's entry stands in the heap at `armed`.
+    pub is_armed: bool,
+    /// A ping is out, and nothing has arrived since.
+    pub is_pinged: bool,
+    /// A message is under way, and `message_due` holds.
+    pub is_unfinished: bool,
     /// What it counts for in the inbound budget, in bytes.
     pub inbound: u32,
     /// What it may do, as who let it in has decided.
@@ -143,8 +121,22 @@ pub struct Cold {
     pub is_deaf_to_itself: bool,
     /// What the last answer comes to, if the connection was kept for another request: why it ended, if none follows.
     pub kept: Option<Cause>,
-    /// Which place it has.
-    pub place: Place,
+    /// How it was let in.
+    pub admitted: Admitted,
+    /// The embedder accepted it and has not been told of its end.
+    pub is_accepted: bool,
+    /// Was not read from while a request waited for its answer: something may have arrived meanwhile.
+    pub is_held_back: bool,
+    /// The request that waits for its answer wants only the head of it.
+    pub wants_head: bool,
+    /// Ends after the answer to its last request: that may take as long as there is progress.
+    pub is_answered: bool,
+    /// The peer has ended its side of the stream.
+    pub has_ended: bool,
+    /// The poll said that the peer has ended its side; there may be something to read before that.
+    pub has_hung_up: bool,
+    /// Our side of the stream is ended.
+    pub is_shut: bool,
     /// What it speaks, if it is a WebSocket.
     pub protocol: Protocol,
     /// How events are written that it is told alone, or in what it joins.
@@ -169,11 +161,21 @@ impl Cold {
             due: now,
             message_due: now,
             armed: now,
+            is_armed: false,
+            is_pinged: false,
+            is_unfinished: false,
             inbound: 0,
             grants: Grants::default(),
             is_deaf_to_itself: false,
             kept: None,
-            place: Place::Regular,
+            admitted: Admitted::default(),
+            is_accepted: false,
+            is_held_back: false,
+            wants_head: false,
+            is_answered: false,
+            has_ended: false,
+            has_hung_up: false,
+            is_shut: false,
             protocol: Protocol::Raw,
             encoding: Encoding::Raw,
             window: None,
@@ -194,7 +196,7 @@ impl Cold {
 
     /// Whether it arrived by a listener for operators.
     pub fn is_admin(&self) -> bool {
-        self.place == Place::Admin
+        self.admitted.place == Place::Admin
     }
 
     /// The peer's address.
