@@ -7,6 +7,7 @@ use super::event::ConnectionId;
 use super::joins::{Join, JoinDoor};
 use super::mirrors::Gate;
 use super::outcome::{JoinError, Outcome, Published};
+use super::reason::Cause;
 use super::slots::flag;
 use super::{Broker, cost};
 use crate::channel::log::{From, MemberId};
@@ -229,7 +230,7 @@ impl Broker {
         let refusal = Refusal::new(Status(503), code, detail).with_header("Retry-After", seconds);
         match join.door {
             JoinDoor::Subscribe(_) => self.tell_outcome(join.ticket, Outcome::NotJoined(error)),
-            JoinDoor::Stream(exchange, format) => self.refuse_stream(&exchange, format, &refusal),
+            JoinDoor::Stream(exchange, format) => self.refuse_follower(&exchange, format, Cause::Refused, &refusal),
             JoinDoor::Hold(exchange, _) | JoinDoor::Read(exchange) => {
                 self.respond(exchange, Response::problem(&refusal))
             }

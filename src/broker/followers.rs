@@ -161,7 +161,7 @@ impl Broker {
         match self.join_slot(slot, channel, format.encoding(&exchange.request), from) {
             Ok(joined) => self.open_stream(slot, exchange, format, channel, joined),
             Err(JoinError::BadName(error)) => self.refuse_bad_name(slot, &exchange.request, channel, error),
-            Err(_) => self.refuse_follower(slot, exchange, format),
+            Err(_) => self.refuse_for_room(exchange, format),
         }
     }
 
@@ -239,8 +239,7 @@ impl Broker {
                 self.timers.count_inbound(slot, &mut self.slots, &self.limits);
             }
             Err(JoinError::BadName(error)) => self.refuse_bad_name(slot, &exchange.request, channel, error),
-            Err(JoinError::TooManyChannels) => self.refuse_follower(slot, &exchange, StreamFormat::Ndjson),
-            Err(_) => {}
+            Err(_) => self.refuse_for_room(&exchange, StreamFormat::Ndjson),
         }
     }
 

@@ -169,9 +169,7 @@ impl Broker {
             let path = escape_for_log(handshake.path().as_bytes());
             format!("refused ws {path} from {}: {cause}; see --max-listened", handshake.peer())
         });
-        let seconds = self.secrets.jittered_seconds().to_string();
-        let detail = "The broker has as many channels as it may have; try again later.";
-        let refusal = Refusal::new(Status(503), cause.as_str(), detail).with_header("Retry-After", seconds);
+        let refusal = self.no_room_for_channels();
         self.answer_problem(slot, cause, &refusal);
     }
 

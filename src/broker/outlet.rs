@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::event::{ConnectionId, Dropped, Event, Unanswered};
 use super::seam::Seam;
+use crate::limits::Limits;
 use crate::proto::http::Status;
 
 /// What was not taken out yet, in order.
@@ -43,8 +44,8 @@ impl Outlet {
     }
 
     /// From now on there is an engine.
-    pub(super) fn set_engine(&mut self) {
-        self.seam.get_or_insert_default();
+    pub(super) fn set_engine(&mut self, limits: &Limits) {
+        self.seam.get_or_insert_with(|| Box::new(Seam::new(limits)));
     }
 
     /// Whether there is an engine.

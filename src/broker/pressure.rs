@@ -212,7 +212,7 @@ impl Broker {
     /// As `count_inbound`; past the budget somebody goes.
     pub(super) fn account(&mut self, slot: u32) {
         self.timers.count_inbound(slot, &mut self.slots, &self.limits);
-        if self.slots.inbound() > self.limits.max_inbound_total {
+        if self.inbound_held() > self.limits.max_inbound_total {
             self.shed_inbound();
         }
     }
@@ -228,7 +228,8 @@ impl Broker {
                 .map(|(slot, _, cold)| (network_of(cold.peer().ip()), Holding { bytes: cold.inbound as usize, slot })),
         );
         for (gone, holding) in shares.enumerate() {
-            if self.slots.inbound() <= enough || self.slots.inbound() <= most && gone >= MOST_SHED {
+            let held = self.inbound_held();
+            if held <= enough || held <= most && gone >= MOST_SHED {
                 return;
             }
             self.drop_inbound(holding.slot);
@@ -294,9 +295,10 @@ impl Broker {
     }
 
     /// Bytes of what arrived and is held: unfinished heads, bodies and messages, requests that wait for their answer, and what
-    /// was read and not looked at.
+    /// was read and not looked at; and what waits for an engine to publish it.
+    #[inline]
     pub fn inbound_held(&self) -> usize {
-        self.slots.inbound()
+        self.slots.inbound() + self.outlet.seam().map_or(0, |seam| seam.publishes.bytes())
     }
 
     /// Bytes that one connection has unsent.

@@ -7,13 +7,16 @@ use super::event::ConnectionId;
 use crate::channel::position::Position;
 use crate::engine::Ticket;
 
-/// How much may wait at a time, in messages and in bytes of payload: past it nothing more is taken.
-pub(super) const MAX_WAITING: usize = 4096;
-pub(super) const MAX_WAITING_BYTES: usize = 8 << 20;
+/// How much may wait at a time, in messages and in bytes: past it nothing more is taken, unless nothing waits.
+const MAX_WAITING: usize = 4096;
+const MAX_WAITING_BYTES: usize = 8 << 20;
 
-/// How much of that one connection may have: past it nothing more is read from it.
+/// They have at most such a part of the inbound budget.
+const PART: usize = 4;
+
+/// How much of all that one connection may have, in messages and as a part of the bytes: past it nothing more is read from it.
 const MAX_OF_ONE: usize = 64;
-const MAX_BYTES_OF_ONE: usize = MAX_WAITING_BYTES / 16;
+const PART_OF_ONE: usize = 16;
 
 /// What a message counts for beside its payload, in bytes.
 const MESSAGE_COST: usize = 128;
@@ -38,8 +41,9 @@ struct Load {
 }
 
 impl Load {
-    fn is_full(self) -> bool {
-        self.messages >= MAX_OF_ONE || self.bytes >= MAX_BYTES_OF_ONE
+    /// Whether it is all that one connection may have, if all together may have that many bytes.
+    fn is_full(self, most: usize) -> bool {
+        self.messages >= MAX_OF_ONE || self.bytes >= most / PART_OF_ONE
     }
 }
 
@@ -47,8 +51,10 @@ impl Load {
 ///
 /// Invariants: `all` and `loads` are what the sums over `waiting` say; `full` are those whose load is full; the first
 /// in `due` waits.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Publishes {
+    /// How many bytes may wait.
+    most: usize,
     waiting: HashMap<Ticket, Waiting>,
     loads: HashMap<ConnectionId, Load>,
     all: Load,
@@ -58,9 +64,27 @@ pub(super) struct Publishes {
 }
 
 impl Publishes {
-    /// Whether there is room for that much more.
-    pub(super) fn has_room(&self, messages: usize, bytes: usize) -> bool {
-        self.all.messages + messages <= MAX_WAITING && self.all.bytes + bytes <= MAX_WAITING_BYTES
+    /// None, with a part of an inbound budget of that many bytes.
+    pub(super) fn new(budget: usize) -> Publishes {
+        Publishes {
+            most: MAX_WAITING_BYTES.min(budget / PART),
+            waiting: HashMap::new(),
+            loads: HashMap::new(),
+            all: Load::default(),
+            full: HashSet::new(),
+            due: VecDeque::new(),
+        }
+    }
+
+    /// Whether there is room for that many more, with that many bytes of payload.
+    pub(super) fn has_room(&self, messages: usize, payload: usize) -> bool {
+        let bytes = self.all.bytes + payload + messages * MESSAGE_COST;
+        self.waiting.is_empty() || (self.all.messages + messages <= MAX_WAITING && bytes <= self.most)
+    }
+
+    /// What waits, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.all.bytes
     }
 
     /// Something is published, and is waited for until then.
@@ -76,7 +100,7 @@ impl Publishes {
         let loads = asker.map(|id| (id, self.loads.entry(id).or_default()));
         if let Some((id, load)) = loads {
             (load.messages, load.bytes) = (load.messages + messages, load.bytes + bytes);
-            if load.is_full() {
+            if load.is_full(self.most) {
                 self.full.insert(id);
             }
         }
@@ -99,7 +123,7 @@ impl Publishes {
             && let Some(load) = self.loads.get_mut(&id)
         {
             (load.messages, load.bytes) = (load.messages - messages, load.bytes - bytes);
-            if !load.is_full() {
+            if !load.is_full(self.most) {
                 self.full.remove(&id);
             }
             if *load == Load::default() {
@@ -151,7 +175,7 @@ impl Publishes {
             }
         }
         assert_eq!((all, &loads), (self.all, &self.loads), "what waits is not counted as it is");
-        let full = loads.iter().filter(|(_, load)| load.is_full()).map(|(id, _)| *id);
+        let full = loads.iter().filter(|(_, load)| load.is_full(self.most)).map(|(id, _)| *id);
         assert_eq!(full.collect::<HashSet<_>>(), self.full, "those who have too much waiting are others");
     }
 }
@@ -162,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_counted_and_is_too_late_at_last() {
-        let (mut publishes, id) = (Publishes::default(), ConnectionId::new(1, 1));
+        let (mut publishes, id) = (Publishes::new(64 << 20), ConnectionId::new(1, 1));
         for number in 1..=64 {
             assert!(!publishes.is_full(id));
             publishes.add(Ticket(number), Some(id), "/a".into(), (1, 10), 100 + number);
@@ -173,6 +197,7 @@ mod tests {
         assert!(!publishes.is_full(id));
         publishes.add(Ticket(65), None, "/a".into(), (MAX_WAITING - 63, 0), 200);
         assert!(!publishes.has_room(1, 0) && publishes.has_room(0, 0));
+        assert_eq!(publishes.bytes(), 63 * 10 + MAX_WAITING * MESSAGE_COST);
         publishes.assert_invariants();
         assert_eq!(publishes.take_late(101).map(|(ticket, _)| ticket), Some(Ticket(1)));
         assert!(publishes.take_late(101).is_none());
@@ -180,6 +205,17 @@ mod tests {
             publishes.assert_invariants();
         }
         assert_eq!((publishes.len(), publishes.due()), (0, None));
-        assert!(publishes.has_room(MAX_WAITING, 0) && !publishes.has_room(1, MAX_WAITING_BYTES + 1));
+        assert_eq!(publishes.bytes(), 0);
+    }
+
+    /// A message that is longer than the part is taken when nothing else waits.
+    #[test]
+    fn what_waits_has_a_part_of_the_budget() {
+        let (mut publishes, id) = (Publishes::new(1 << 20), ConnectionId::new(1, 1));
+        assert!(publishes.has_room(1, 1 << 20));
+        publishes.add(Ticket(1), Some(id), "/a".into(), (1, 16 * 1024), 100);
+        assert!(publishes.is_full(id), "a sixteenth of a quarter");
+        let left = (1 << 18) - 16 * 1024 - 2 * MESSAGE_COST;
+        assert!(publishes.has_room(1, left) && !publishes.has_room(1, left + 1));
     }
 }

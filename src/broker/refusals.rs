@@ -10,36 +10,41 @@ use crate::channel::store::NotHeld;
 use crate::proto::http::{Refusal, Request, Response, Status};
 
 impl Broker {
-    /// A stream does not begin, because its channel was not opened.
-    pub(super) fn refuse_stream(&mut self, exchange: &Exchange, format: StreamFormat, refusal: &Refusal) {
-        let Some(slot) = self.slots.asked(exchange.id) else { return };
-        match format {
-            StreamFormat::Ndjson => self.answer_problem(slot, Cause::Refused, refusal),
-            StreamFormat::Sse => {
-                let response = self.try_again_later(&exchange.request);
-                self.end(slot, Cause::Refused, End::Response(&response));
-            }
-        }
-    }
-
     /// A request cannot be answered with what a channel keeps.
     pub(super) fn refuse_reader(&mut self, slot: u32, exchange: &Exchange, channel: &str, error: NotHeld) {
         match error {
             NotHeld::BadName(error) => self.refuse_bad_name(slot, &exchange.request, channel, error),
-            NotHeld::TooMany => self.refuse_follower(slot, exchange, StreamFormat::Ndjson),
+            NotHeld::TooMany => self.refuse_for_room(exchange, StreamFormat::Ndjson),
         }
     }
 
-    pub(super) fn refuse_follower(&mut self, slot: u32, exchange: &Exchange, format: StreamFormat) {
-        let cause = Cause::TooManyChannels;
+    /// As `refuse_follower`: there are as many channels as there may be.
+    pub(super) fn refuse_for_room(&mut self, exchange: &Exchange, format: StreamFormat) {
+        let refusal = self.no_room_for_channels();
+        self.refuse_follower(exchange, format, Cause::TooManyChannels, &refusal);
+    }
+
+    /// 503 for one who would listen to a channel more.
+    pub(super) fn no_room_for_channels(&mut self) -> Refusal {
+        let detail = "The broker has as many channels as it may have; try again later.";
+        let seconds = self.secrets.jittered_seconds().to_string();
+        Refusal::new(Status(503), Cause::TooManyChannels.as_str(), detail).with_header("Retry-After", seconds)
+    }
+
+    /// A request for a stream, or one that would wait, is refused: an EventSource in a way that makes it come back.
+    pub(super) fn refuse_follower(
+        &mut self,
+        exchange: &Exchange,
+        format: StreamFormat,
+        cause: Cause,
+        refusal: &Refusal,
+    ) {
+        let Some(slot) = self.slots.asked(exchange.id) else { return };
         let response = match format {
             StreamFormat::Sse => self.try_again_later(&exchange.request),
             StreamFormat::Ndjson => {
-                let detail = "The broker has as many channels as it may have; try again later.";
-                let seconds = self.secrets.jittered_seconds().to_string();
-                let refusal = Refusal::new(Status(503), cause.as_str(), detail).with_header("Retry-After", seconds);
                 let cors = self.trust.cors_origin(&exchange.request);
-                let response = Response::problem(&refusal).closing().with_cors(cors).dated(self.timers.date());
+                let response = Response::problem(refusal).closing().with_cors(cors).dated(self.timers.date());
                 response.encode_for(&exchange.request)
             }
         };

@@ -21,9 +21,10 @@ use crate::channel::name::BadName;
 use crate::channel::position::Position;
 use crate::channel::store::NotHeld;
 use crate::engine::{Ask, Asks, EngineError, Page, Stored, Ticket, Told};
+use crate::limits::Limits;
 
 /// What a broker with an engine has beside one without.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Seam {
     pub(super) mirrors: Mirrors,
     pub(super) joins: Joins,
@@ -35,6 +36,18 @@ pub(super) struct Seam {
 }
 
 impl Seam {
+    /// Nothing is known of an engine, and nothing waits for it.
+    pub(super) fn new(limits: &Limits) -> Seam {
+        Seam {
+            mirrors: Mirrors::default(),
+            joins: Joins::default(),
+            publishes: Publishes::new(limits.max_inbound_total),
+            plain_reads: HashMap::new(),
+            asks: Asks::default(),
+            held_back: HashSet::new(),
+        }
+    }
+
     /// Whether a channel is to be read without a mirror: nobody has one here, and not too many do so.
     pub(super) fn may_read_plainly(&self, channel: &str, most: usize) -> bool {
         !self.mirrors.is_away() && !self.mirrors.has(channel) && self.plain_reads.len() < most
@@ -44,7 +57,7 @@ impl Seam {
 impl Broker {
     /// From now on an engine assigns positions. To be called before anything is published or joined.
     pub fn set_engine(&mut self) {
-        self.outlet.set_engine();
+        self.outlet.set_engine(&self.limits);
     }
 
     /// Whether an engine assigns positions.

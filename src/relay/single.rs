@@ -31,7 +31,23 @@ impl Relay {
             {
                 CommandError::UNKNOWN_RECEIVER
             }
-            _ => return intent,
+            // Those who have one channel, that of their URL, and those who are answered or told something.
+            Intent::Publish { .. }
+            | Intent::Subscribe { .. }
+            | Intent::Unsubscribe { .. }
+            | Intent::Members { .. }
+            | Intent::Send { .. }
+            | Intent::Join { .. }
+            | Intent::Follow { .. }
+            | Intent::Read { .. }
+            | Intent::Reject { .. }
+            | Intent::Expel(_)
+            | Intent::Refuse(..)
+            | Intent::Answer(..)
+            | Intent::Outcome(..)
+            | Intent::Leave(_)
+            | Intent::Io(_)
+            | Intent::Nothing => return intent,
         };
         match intent {
             Intent::Publish { door: Door::Command(id, reference), .. }

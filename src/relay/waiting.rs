@@ -55,7 +55,17 @@ fn command_of(intent: &Intent) -> Option<(ConnectionId, bool)> {
         | Intent::Members { id, .. }
         | Intent::Send { id, .. }
         | Intent::Reject { id, .. } => Some((*id, false)),
-        _ => None,
+        Intent::Publish { door: Door::WebSocket(_) | Door::Http(_), .. }
+        | Intent::Join { .. }
+        | Intent::Follow { .. }
+        | Intent::Read { .. }
+        | Intent::Expel(_)
+        | Intent::Refuse(..)
+        | Intent::Answer(..)
+        | Intent::Outcome(..)
+        | Intent::Leave(_)
+        | Intent::Io(_)
+        | Intent::Nothing => None,
     }
 }
 

@@ -140,11 +140,18 @@ impl Encoder {
                 self.shared.write_object(event);
                 (Opcode::Text, self.shared.object())
             }
-            _ if entry.payload_len() > MAX_COMPRESSED => return false,
-            _ => {
+            Encoding::Raw if entry.payload_len() > MAX_COMPRESSED => return false,
+            Encoding::Raw => {
                 whole = entry.payload();
                 (if entry.kind == Kind::Text { Opcode::Text } else { Opcode::Binary }, &*whole)
             }
+            Encoding::RawDeflate(_)
+            | Encoding::JsonDeflate(_)
+            | Encoding::Sse
+            | Encoding::Ndjson
+            | Encoding::SseUnchunked
+            | Encoding::NdjsonUnchunked
+            | Encoding::Poll => return false,
         };
         if !(self.least..=MAX_COMPRESSED).contains(&payload.len()) || self.compressed >= MAX_TURN {
             return false;

@@ -146,17 +146,30 @@ impl Encoding {
         match self {
             Encoding::RawDeflate(_) => Encoding::Raw,
             Encoding::JsonDeflate(_) => Encoding::Json,
-            plain => plain,
+            Encoding::Raw
+            | Encoding::Json
+            | Encoding::Sse
+            | Encoding::Ndjson
+            | Encoding::SseUnchunked
+            | Encoding::NdjsonUnchunked
+            | Encoding::Poll => self,
         }
     }
 
     /// The same with compression, if it is of a WebSocket and there is a window.
     #[must_use]
     pub fn deflated(self, window: Option<Window>) -> Encoding {
-        match (self, window) {
-            (Encoding::Raw, Some(window)) => Encoding::RawDeflate(window),
-            (Encoding::Json, Some(window)) => Encoding::JsonDeflate(window),
-            (other, _) => other,
+        let Some(window) = window else { return self };
+        match self {
+            Encoding::Raw => Encoding::RawDeflate(window),
+            Encoding::Json => Encoding::JsonDeflate(window),
+            Encoding::RawDeflate(_)
+            | Encoding::JsonDeflate(_)
+            | Encoding::Sse
+            | Encoding::Ndjson
+            | Encoding::SseUnchunked
+            | Encoding::NdjsonUnchunked
+            | Encoding::Poll => self,
         }
     }
 
@@ -164,7 +177,13 @@ impl Encoding {
     pub fn window(self) -> Option<Window> {
         match self {
             Encoding::RawDeflate(window) | Encoding::JsonDeflate(window) => Some(window),
-            _ => None,
+            Encoding::Raw
+            | Encoding::Json
+            | Encoding::Sse
+            | Encoding::Ndjson
+            | Encoding::SseUnchunked
+            | Encoding::NdjsonUnchunked
+            | Encoding::Poll => None,
         }
     }
 
@@ -215,15 +234,19 @@ impl Encoding {
 
     /// Whether this encoding has words for who joins and leaves.
     pub fn tells_presence(self) -> bool {
-        matches!(self.plain(), Encoding::Json) || self.is_stream()
+        match self {
+            Encoding::Json
+            | Encoding::JsonDeflate(_)
+            | Encoding::Sse
+            | Encoding::Ndjson
+            | Encoding::SseUnchunked
+            | Encoding::NdjsonUnchunked => true,
+            Encoding::Raw | Encoding::RawDeflate(_) | Encoding::Poll => false,
+        }
     }
 
     /// Whether this encoding has words, in band, for what was lost. An answer to a poll tells it in its first field.
     pub fn tells_lost(self) -> bool {
         self.tells_presence()
-    }
-
-    fn is_stream(self) -> bool {
-        self.is_chunked() || matches!(self, Encoding::SseUnchunked | Encoding::NdjsonUnchunked)
     }
 }
