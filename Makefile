@@ -32,7 +32,7 @@ clients-test: ## Python's and Node's clients, of other protocols too, against th
 proxies-test: ## nginx, Caddy and HAProxy before the real broker, with the configurations of the documentation
 	bash tests/run.sh proxies
 
-planted: ## bugs put in on purpose, which the tests must notice (compiles each: minutes)
+planted: ## bugs put in on purpose, which the tests must notice (an hour; SHARD=2/5: the second fifth)
 	bash tests/planted/run.sh
 
 lint: ## format, clippy and documentation, warnings are errors

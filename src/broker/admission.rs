@@ -10,7 +10,7 @@ use std::collections::hash_map::Entry;
 
 use super::draining::Draining;
 use super::reason::Cause;
-use super::slots::Slots;
+use super::slots::{Slots, flag};
 use super::timers::Tick;
 use crate::limits::Limits;
 use crate::proto::http::{Refusal, Status};

@@ -19,7 +19,7 @@ impl Relay {
         match intent {
             Intent::Join { handshake, channel, from, echo, name, protocol, lossy } => {
                 match rules.join(handshake.request()) {
-                    Ok(()) => Intent::Join { handshake, channel, from, echo, name, protocol, lossy },
+                    Ok(_) => Intent::Join { handshake, channel, from, echo, name, protocol, lossy },
                     Err(refusal) => Intent::Refuse(handshake, refusal),
                 }
             }

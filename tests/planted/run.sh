@@ -2,6 +2,7 @@
 # Plants each bug of tests/planted/ into a copy of the tree and requires that the test it names fails.
 #
 #   tests/planted/run.sh [NAME...]     all patches, or those whose names begin so
+#   SHARD=2/5 tests/planted/run.sh     the second fifth of them
 #
 # Environment: SLOTCAST_SEEDS  how many seeds the simulator may need to find each (default 3000)
 #
@@ -19,11 +20,17 @@ trap 'rm -rf "$scratch"' EXIT
 passed=0 failed=0
 
 main() {
-    local patch name
+    local patch name number=0 part=${SHARD:-1/1}
+    [[ $part =~ ^([1-9][0-9]*)/([1-9][0-9]*)$ ]] && ((BASH_REMATCH[1] <= BASH_REMATCH[2])) || {
+        echo "SHARD is $part; it must be a part of a number of parts, such as 2/5" >&2
+        exit 2
+    }
+    local shard=${BASH_REMATCH[1]} shards=${BASH_REMATCH[2]}
     (($#)) || set -- ''
     copy
     for patch in tests/planted/*.patch; do
         name=$(basename "$patch" .patch)
+        ((number++ % shards == shard - 1)) || continue
         for wanted in "$@"; do
             [[ $name != "$wanted"* ]] || plant "$name" "$root/$patch"
         done
