@@ -216,7 +216,8 @@ fn asked(address: SocketAddr, path: &str) -> Peer {
 /// While the others are sent away anyone may ask how it is, by whatever door, and the end does not wait for them.
 #[test]
 fn a_broker_that_shuts_down_is_well_and_not_ready() {
-    let (broker, admin) = start_with_admin(|_| {});
+    // It shuts down until the one who is in it answers its Close.
+    let (broker, admin) = start_with_admin(|config| config.limits.close_timeout = DEADLINE);
     let mut idle = Peer::connect(admin);
     idle.write(get("/-/ready", "").as_bytes());
     assert_eq!(Answer::read(&mut idle).status, 200);
@@ -252,7 +253,8 @@ fn a_broker_that_shuts_down_is_well_and_not_ready() {
 /// A shutdown ends although new connections come faster than it can send them away.
 #[test]
 fn a_shutdown_ends_while_others_keep_coming() {
-    let (broker, admin) = start_with_admin(|_| {});
+    // It shuts down until the one who is in it answers its Close.
+    let (broker, admin) = start_with_admin(|config| config.limits.close_timeout = DEADLINE);
     let mut peer = broker.join("/chat");
     std::thread::scope(|scope| {
         let floods = [(broker.address, 2), (admin, 3)].map(|(address, last)| {
