@@ -5,7 +5,7 @@
 #[allow(dead_code, reason = "each test binary uses its part")]
 mod common;
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 
 use common::{ACCEPT, BINARY, Broker, CLOSE, FIN, PING, Peer, TEXT, close_payload};
@@ -78,7 +78,10 @@ fn usage_errors_exit_2_and_a_server_that_is_not_there_1() {
     let (code, _, said) = bench("http://localhost/", "");
     assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
     assert!(said.starts_with("slotcast: ") && said.contains("does not begin with ws://"), "{said}");
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // It has the port and does not listen, so that nobody else gets the port meanwhile.
+    let deaf = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    deaf.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let free = deaf.local_addr().unwrap().as_socket().unwrap();
     let (code, _, said) = bench(&format!("ws://{free}/"), "--subscribers 1 --messages 1");
     assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
     let broker = Broker::start(|_| {});
