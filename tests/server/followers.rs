@@ -339,6 +339,8 @@ fn an_event_source_without_room_is_told_to_come_back() {
     let broker = Broker::start(|config| {
         config.limits.max_connections = 3;
         config.limits.max_listened = 1;
+        // Those who were sent away take a place until they have ended their side.
+        config.limits.close_timeout = DEADLINE * 10;
     });
     let inside = broker.join("/chat");
     let (mut channel, _) = follow(&broker, "/other", "text/event-stream", "");

@@ -40,7 +40,8 @@ fn dribble(peer: &mut Peer, mut bytes: impl Iterator<Item = u8>) -> (usize, Stri
 /// The deadline counts from accept to the end of the whole request; bytes do not extend it.
 #[test]
 fn slow_requests_are_cut_off() {
-    let broker = Broker::start(|config| config.limits.handshake_timeout = SHORT);
+    // Long enough for whoever is to be in time.
+    let broker = Broker::start(|config| config.limits.handshake_timeout = Duration::from_secs(1));
     let mut silent = Peer::connect(broker.address);
     let mut other = broker.join("/chat");
     for start in ["", "GET /chat HTTP/1.1\r\nHost: localhost\r\nX: ", "POST /chat HTTP/1.1\r\nHost: localhost\r\nX: "] {
@@ -107,6 +108,8 @@ fn a_message_that_is_unfinished_when_the_broker_closes() {
 fn narrow(config: &mut Config) {
     config.limits.max_message = 16 << 10;
     config.limits.max_outbound = 128 << 10;
+    // Whoever reads after all may take his time.
+    config.limits.close_timeout = DEADLINE;
 }
 
 /// Publishes to one who reads and one who does not until the broker ends a connection. Returns how many messages there
@@ -151,7 +154,8 @@ fn a_peer_that_never_reads_is_closed_with_1013_while_others_go_on() {
 
 #[test]
 fn a_peer_that_takes_nothing_for_the_write_timeout_is_dropped() {
-    let broker = Broker::start(|config| config.limits.write_timeout = SHORT);
+    // Long enough for the one who reads.
+    let broker = Broker::start(|config| config.limits.write_timeout = Duration::from_secs(2));
     let (mut sender, mut reader) = (broker.join("/chat?echo=0"), broker.join("/chat"));
     let slow = Peer::connect_narrow(broker.address).joined("/chat");
     let message = pattern(1, 1 << 20);

@@ -204,7 +204,11 @@ fn finely_fragmented_messages_arrive_whole() {
 #[test]
 fn big_messages_in_order_through_a_narrow_socket() {
     const MESSAGES: u64 = 24;
-    let broker = Broker::start(|config| config.limits.max_outbound = 64 << 20);
+    let broker = Broker::start(|config| {
+        config.limits.max_outbound = 64 << 20;
+        // One of them reads nothing until all is sent.
+        config.limits.write_timeout = DEADLINE * 10;
+    });
     let mut narrow = Peer::connect_narrow(broker.address).joined("/big");
     let mut sender = broker.join("/big?echo=0");
     let length = |i: u64| (1 << 20) - (i as usize * 7919) % 100_000;
