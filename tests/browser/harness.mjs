@@ -42,7 +42,8 @@ export async function startBroker(port = 0, ...args) {
   try {
     await until('the listening line', () => {
       assert.ok(!ended, `the broker ended:\n${log}`)
-      url = log.match(/listening on (http:\/\/\S+:\d+)/)?.[1]
+      // What follows shows that the port is whole: a line may come in pieces.
+      url = log.match(/listening on (http:\/\/\S+:\d+)\s/)?.[1]
       return url
     })
   } catch (error) {
