@@ -517,6 +517,7 @@ const inBrowser = {
       await follow(page, wire.url + '/half')
       await post(broker.url, 'before', '/half')
       await heardAll(page, ['before'])
+      const expected = ['before']
       for (const [said, told] of [[true, true], [false, true]]) {
         wire.lose(said, told)
         await post(broker.url, 'meanwhile', '/half')
@@ -527,8 +528,10 @@ const inBrowser = {
         await page.clock.runFor(1000)
         await until('another connection', () => page.evaluate(() => told.at(-1).type !== 'down'), RECONNECT_DEADLINE)
         await post(broker.url, 'after', '/half')
+        // What is still under way when the next silence begins would put off its end.
+        expected.push('meanwhile', 'after')
+        await heardAll(page, expected)
       }
-      await heardAll(page, ['before', 'meanwhile', 'after', 'meanwhile', 'after'])
       assert.ok(!(await page.evaluate(() => told.some(it => it.type === 'lost'))))
     })
   },
