@@ -346,7 +346,7 @@ const tests = {
       const pages = [await look(browser, monitor), await look(browser, monitor)]
       for (const page of pages) {
         await logs(page, ['first <script>document.title="owned"</script>', '  second', 'third'])
-        assert.equal(await page.locator('h1').textContent(), path.basename(file))
+        await heading(page, path.basename(file))
       }
       await until('two', async () => (await pages[0].locator('#watching').textContent()) === '2 watching')
       appendFileSync(file, 'ERROR no such')
@@ -381,7 +381,7 @@ const tests = {
       await logs(page, ['error: red blue'], 1)
       write('x'.repeat(5000) + '\nthree')
       await until('a long line in two pieces', async () => (await page.locator('#log p').allTextContents()).map(it => it.length).join() === '3,3,15,4096,904')
-      assert.equal(await page.locator('h1').textContent(), 'Standard input')
+      await heading(page, 'Standard input')
       await until('three points', async () => (await page.locator('.line').first().getAttribute('d'))?.split('L').length >= 3)
       const late = await look(browser, monitor)
       await until('as many on load', async () => (await late.locator('.line').first().getAttribute('d'))?.split('L').length >= 3)
@@ -403,6 +403,7 @@ const tests = {
       await start()
       await status(page, 'Connected', RECONNECT_DEADLINE)
       // It begins anew, as the monitor does: no line stands there twice.
+      await until('the new beginning', async () => (await page.locator('#log p').allTextContents())[0] === 'The monitor was started again.')
       await logs(page, ['}'], 1)
       const lines = await page.locator('#log p').allTextContents()
       assert.equal(lines[0], 'The monitor was started again.')
@@ -548,6 +549,9 @@ async function look(browser, monitor) {
 const logs = (page, lines, count = 0) => until(JSON.stringify(lines), async () =>
   JSON.stringify((await page.locator('#log p').allTextContents()).slice(-count)) === JSON.stringify(lines))
 
+/** Waits for the heading: it comes over another connection than the lines. */
+const heading = (page, text) => until(`the heading ${text}`, async () => (await page.locator('h1').textContent()) === text)
+
 /** While `body` runs, a log file that has two lines, and the monitor on it. */
 async function followed(body) {
   const folder = mkdtempSync(path.join(tmpdir(), 'slotcast-'))
@@ -603,6 +607,8 @@ async function enter(browser, chat, room, name, options) {
   await page.getByRole('button', { name: 'Come in' }).click()
   await status(page, 'Connected')
   await until('oneself', async () => (await people(page)).length > 0)
+  // The rooms are asked for when it is known who else is there.
+  await until('the rooms', async () => (await page.locator('#rooms span').count()) > 0)
   return page
 }
 
