@@ -99,10 +99,11 @@ for (const [name, run] of Object.entries(clients)) {
   check(`${name} fails`, said.startsWith("fails"), said);
   const protocol = name.split(",")[0];
   const told = () => readFileSync(log, "utf8").slice(before);
-  for (let tries = 0; !told().includes("foreign_protocol") && tries < 100; tries++) {
+  const find = () => told().split("\n").find((it) => it.includes(`clients of ${protocol} begin`) && it.includes("Connect with"));
+  for (let tries = 0; !find() && tries < 500; tries++) {
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  const line = told().split("\n").find((it) => it.includes(`clients of ${protocol} begin`) && it.includes("Connect with"));
+  const line = find();
   check(`${name} is named in the log`, line !== undefined, line ?? told());
 }
 for (const [name, run] of Object.entries(ours)) {
