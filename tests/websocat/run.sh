@@ -69,7 +69,7 @@ echo_0_keeps_my_own_messages_from_me() {
     join ben /quiet && meet ben &&
         join ann '/quiet?echo=0' && say ann 'ann is here' && hears ben 'ann is here' &&
         say ann 'mine' && hears ben 'mine' &&
-        say ben 'fence' && hears ann 'fence' &&
+        say ben 'fence' && hears ann 'fence' && hears ben 'fence' &&
         heard ann 'fence' &&
         heard ben 'ann is here' 'mine' 'fence'
 }
