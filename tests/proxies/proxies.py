@@ -78,7 +78,7 @@ def haproxy(folder, port, broker, check="option httpchk GET /-/health"):
     text = replaced(
         snippet("haproxy"),
         ("bind :80\n", f"bind 127.0.0.1:{port}\n"),
-        ("127.0.0.1:8080 check", f"127.0.0.1:{broker} check inter 100ms fall 1 rise 1"),
+        ("127.0.0.1:8080 check", f"127.0.0.1:{broker} check inter 1s rise 1"),
         ("maxconn 20000", "maxconn 2000"),
         ("option httpchk GET /-/health", check),
     )
@@ -90,10 +90,13 @@ def haproxy(folder, port, broker, check="option httpchk GET /-/health"):
 # ------------------------------------------------------------------ processes
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+def free_ports(count):
+    """No two of them are the same."""
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in listeners]
 
 
 @contextlib.contextmanager
@@ -135,7 +138,7 @@ def until(what, condition):
 def site(binary, proxy, *flags, **options):
     """A broker, and a proxy before it. Gives the port of the proxy, the broker's, its process, and the folder of both."""
     with tempfile.TemporaryDirectory(prefix="slotcast-proxies-") as name:
-        folder, broker, port = pathlib.Path(name), free_port(), free_port()
+        folder, (broker, port) = pathlib.Path(name), free_ports(2)
         # A worker of nginx may be another user, who has temporary files there.
         folder.chmod(0o755)
         command = [binary, "--listen", f"127.0.0.1:{broker}", *flags]
@@ -274,18 +277,28 @@ EACH = [
 def haproxy_finds_it_up(binary, check):
     """Its own check, without a path and with HTTP/1.0, and that of the documentation."""
     with site(binary, haproxy, check=check) as here:
-        with socket.socket(socket.AF_UNIX) as stats:
-            stats.connect(str(here.folder / "stats"))
-            stats.sendall(b"show stat\n")
-            rows = [line.split(",") for line in stats.makefile().read().splitlines()]
-        names = [name.lstrip("# ") for name in rows[0]]
-        row = next(dict(zip(names, row)) for row in rows if row[:2] == ["slotcast", "slotcast"])
+        # Until the first check has ended it takes the broker for one that is up.
+        until("a check has ended", lambda: checked(here)["check_status"] not in ("UNK", "INI"))
+        row = checked(here)
         assert (row["status"], row["check_status"]) == ("UP", "L7OK"), (row["status"], row["check_status"], row["check_code"])
+
+
+def checked(here):
+    """What HAProxy says of the broker."""
+    with socket.socket(socket.AF_UNIX) as stats:
+        stats.connect(str(here.folder / "stats"))
+        stats.sendall(b"show stat\n")
+        rows = [line.split(",") for line in stats.makefile().read().splitlines()]
+    names = [name.lstrip("# ") for name in rows[0]]
+    row = next(dict(zip(names, row)) for row in rows if row[:2] == ["slotcast", "slotcast"])
+    # A star is before the last outcome while the next check is under way.
+    row["check_status"] = row["check_status"].removeprefix("* ")
+    return row
 
 
 def nginx_asks_before_it_lets_in(binary):
     """The lines for /private/: who is not let in there gets there by no other URL."""
-    auth = free_port()
+    (auth,) = free_ports(1)
     server = (
         "import http.server, sys\n"
         "class Auth(http.server.BaseHTTPRequestHandler):\n"
