@@ -83,7 +83,7 @@ enum State {
     },
     Body(Box<Body>),
     Open(Decoder),
-    Closing(Decoder),
+    Closing(Box<Decoder>),
     Streaming {
         left: u32,
     },
@@ -204,7 +204,7 @@ impl Connection {
     /// Our Close frame is queued: CLOSING.
     pub fn close(&mut self) {
         if let State::Open(decoder) = &mut self.state {
-            self.state = State::Closing(std::mem::take(decoder));
+            self.state = State::Closing(Box::new(std::mem::take(decoder)));
         }
     }
 
@@ -283,7 +283,8 @@ impl Connection {
             State::Head(Some(head)) => size_of::<Head>() + head.bytes.capacity(),
             State::Asked { held } => *held as usize,
             State::Body(body) => size_of::<Body>() + body.request.held() + body.reader.held(),
-            State::Open(decoder) | State::Closing(decoder) => decoder.held(),
+            State::Open(decoder) => decoder.held(),
+            State::Closing(decoder) => size_of::<Decoder>() + decoder.held(),
             _ => 0,
         }
     }
