@@ -59,7 +59,8 @@ impl Broker {
         if let Some(cold) = self.slots.cold(slot) {
             cold.is_accepted = true;
             (cold.protocol, cold.encoding) = (accept.protocol, accept.protocol.encoding());
-            (cold.window, cold.name) = (window, accept.name.clone());
+            cold.window = window;
+            cold.set_name(accept.name.clone());
             (cold.grants, cold.is_deaf_to_itself) = (accept.grants, accept.is_deaf_to_itself);
         }
         if let Some((channel, from)) = accept.join.as_ref().filter(|_| self.outlet.has_engine()) {

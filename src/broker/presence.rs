@@ -13,13 +13,13 @@ impl Broker {
     /// What a connection calls itself.
     pub fn name(&self, id: ConnectionId) -> Option<&std::sync::Arc<str>> {
         let slot = self.slots.live(id)?;
-        self.slots.get(slot)?.1.name.as_ref()
+        self.slots.get(slot)?.1.name()
     }
 
     /// Sets what a connection calls itself. To be called before it joins: others have been told by then.
     pub fn set_name(&mut self, id: ConnectionId, name: Option<std::sync::Arc<str>>) {
         if let Some(cold) = self.slots.live(id).and_then(|slot| self.slots.cold(slot)) {
-            cold.name = name;
+            cold.set_name(name);
         }
     }
 
@@ -133,7 +133,7 @@ impl Broker {
 
     fn named(&self, slot: u32) -> Option<Named> {
         let (_, cold) = self.slots.get(slot)?;
-        Some(Named { id: self.member_id(self.slots.id(slot)), name: cold.name.clone(), was: None })
+        Some(Named { id: self.member_id(self.slots.id(slot)), name: cold.name().cloned(), was: None })
     }
 }
 

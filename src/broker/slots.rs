@@ -92,8 +92,8 @@ pub struct Cold {
     pub memberships: Memberships,
     /// What few connections have, and only for a while.
     pub extras: Option<Box<Extras>>,
-    /// What it calls itself: a claim, not a proof.
-    pub name: Option<Arc<str>>,
+    /// What it calls itself; in a box, since few have a name, and it would be twice as large.
+    name: Option<Box<Arc<str>>>,
     /// The peer's address: IPv4 as mapped.
     ip: [u8; 16],
     port: u16,
@@ -197,6 +197,16 @@ impl Cold {
     /// Whether it arrived by a listener for operators.
     pub fn is_admin(&self) -> bool {
         self.admitted.place == Place::Admin
+    }
+
+    /// What it calls itself: a claim, not a proof.
+    pub fn name(&self) -> Option<&Arc<str>> {
+        self.name.as_deref()
+    }
+
+    /// From now on it calls itself that.
+    pub fn set_name(&mut self, name: Option<Arc<str>>) {
+        self.name = name.map(Box::new);
     }
 
     /// The peer's address.
