@@ -42,7 +42,8 @@ impl Broker {
 
     /// How many members a channel has.
     pub fn members(&self, channel: &str) -> usize {
-        self.channels.find(channel).and_then(|key| self.channels.get(key)).map_or(0, Channel::members)
+        let here = self.channels.find(channel).and_then(|key| self.channels.get(key)).map_or(0, Channel::members);
+        here + self.members_elsewhere(channel)
     }
 
     pub(super) fn join_slot(

@@ -46,6 +46,7 @@ mod publishes;
 mod reads;
 pub mod reason;
 mod refusals;
+mod rosters;
 pub mod schedule;
 mod seam;
 mod secret;

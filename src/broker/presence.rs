@@ -1,23 +1,44 @@
 //! Who is in a channel: told to those whose dialect has words for it, once a turn, behind the turn's messages.
 
+use std::sync::Arc;
+
 use super::event::ConnectionId;
 use super::{Broker, cost};
 use crate::channel::dialect::{Event, MemberName};
 use crate::channel::members::Open;
 use crate::channel::presence::{Named, Notices};
+use crate::engine::{Ask, Present, Roster};
 
 /// What a member is in a notice beside its name, in bytes, about.
 const NOTICE_COST: usize = 40;
 
+/// Who comes or goes.
+enum Who {
+    /// The connection in that slot.
+    Here(u32),
+    /// A member of another node.
+    Elsewhere(Present),
+    /// Some of too many to be named, at other nodes.
+    Crowd,
+}
+
+fn named(present: Present) -> Named {
+    Named { id: present.member, name: present.name, was: None }
+}
+
+fn present(member: Named) -> Present {
+    Present { member: member.id, name: member.name }
+}
+
 impl Broker {
     /// What a connection calls itself.
-    pub fn name(&self, id: ConnectionId) -> Option<&std::sync::Arc<str>> {
+    pub fn name(&self, id: ConnectionId) -> Option<&Arc<str>> {
         let slot = self.slots.live(id)?;
         self.slots.get(slot)?.1.name()
     }
 
     /// Sets what a connection calls itself. To be called before it joins: others have been told by then.
-    pub fn set_name(&mut self, id: ConnectionId, name: Option<std::sync::Arc<str>>) {
+    pub fn set_name(&mut self, id: ConnectionId, name: Option<Arc<str>>) {
         if let Some(cold) = self.slots.live(id).and_then(|slot| self.slots.cold(slot)) {
             cold.set_name(name);
         }
@@ -29,18 +50,24 @@ impl Broker {
         if self.members(channel) > self.limits.max_presence {
             return None;
         }
+        let elsewhere = self.outlet.seam().into_iter().flat_map(|seam| seam.rosters.members(channel)).map(named);
         let channel = self.channels.find(channel).and_then(|key| self.channels.get(key));
         let members = channel.into_iter().flat_map(|channel| channel.slots_of_members());
-        Some(members.filter_map(|slot| self.named(slot)).collect())
+        Some(members.filter_map(|slot| self.named(slot)).chain(elsewhere).collect())
     }
 
     /// Notes that somebody came, to be told at the flush.
     pub(super) fn note_join(&mut self, slot: u32, key: u32) {
+        self.enter(slot, key);
+        self.note_coming(key, Who::Here(slot));
+    }
+
+    fn note_coming(&mut self, key: u32, who: Who) {
         let crowded = self.is_crowded_with_members(key);
         if !self.channels[key as usize].tells_presence() {
             return;
         }
-        let member = if crowded { None } else { self.named(slot) };
+        let member = if crowded { None } else { self.named_of(who) };
         self.charge_notice(key, member.as_ref());
         let most = self.limits.max_presence;
         self.channels.change_presence(key, |presence| match member {
@@ -52,6 +79,11 @@ impl Broker {
 
     /// Notes that somebody went, to be told at the flush, or later.
     pub(super) fn note_leave(&mut self, slot: u32, key: u32) {
+        self.exit(slot, key);
+        self.note_going(key, Who::Here(slot));
+    }
+
+    fn note_going(&mut self, key: u32, who: Who) {
         let crowded = self.is_crowded_with_members(key);
         if !self.channels[key as usize].tells_presence() {
             // Nobody is left who was told of anything.
@@ -60,7 +92,7 @@ impl Broker {
         let grace = u64::try_from(self.limits.leave_grace.as_millis()).unwrap_or(u64::MAX);
         let is_held_back = grace > 0 && self.channels.may_hold_back();
         let due = is_held_back.then(|| self.timers.milliseconds().saturating_add(grace));
-        let member = if crowded { None } else { self.named(slot) };
+        let member = if crowded { None } else { self.named_of(who) };
         self.charge_notice(key, member.as_ref());
         let most = self.limits.max_presence;
         self.channels.change_presence(key, |presence| match member {
@@ -81,7 +113,9 @@ impl Broker {
     /// so that a message's place in a batch still follows from its offset.
     pub(super) fn append_notices(&mut self, key: u32) {
         let (now, most) = (self.timers.milliseconds(), self.limits.max_presence);
-        let Some(notices) = self.channels.take_notices(key, now, most) else { return };
+        let channel = &self.channels[key as usize];
+        let members = channel.members() + self.members_elsewhere(channel.name());
+        let Some(notices) = self.channels.take_notices(key, members, now, most) else { return };
         if notices.is_empty() {
             return;
         }
@@ -128,7 +162,69 @@ impl Broker {
     }
 
     fn is_crowded_with_members(&self, key: u32) -> bool {
-        self.channels[key as usize].members() > self.limits.max_presence
+        let channel = &self.channels[key as usize];
+        channel.members() + self.members_elsewhere(channel.name()) > self.limits.max_presence
+    }
+
+    /// How many members a channel has at other nodes.
+    pub(super) fn members_elsewhere(&self, channel: &str) -> usize {
+        self.outlet.seam().map_or(0, |seam| seam.rosters.count(channel))
+    }
+
+    /// Other nodes are told who came.
+    fn enter(&mut self, slot: u32, key: u32) {
+        if !self.outlet.seam().is_some_and(|seam| !seam.mirrors.is_away()) {
+            return;
+        }
+        let (channel, named) = (self.channels[key as usize].name().clone(), self.named(slot));
+        let Some((seam, member)) = self.outlet.seam_mut().zip(named) else { return };
+        seam.asks.push(Ask::Enter { channel, present: present(member) });
+    }
+
+    /// Other nodes are told who went.
+    fn exit(&mut self, slot: u32, key: u32) {
+        if !self.outlet.seam().is_some_and(|seam| !seam.mirrors.is_away()) {
+            return;
+        }
+        let (channel, member) = (self.channels[key as usize].name().clone(), self.member_id(self.slots.id(slot)));
+        self.outlet
+            .seam_mut()
+            .into_iter()
+            .for_each(|seam| seam.asks.push(Ask::Leave { channel: channel.clone(), member }));
+    }
+
+    /// The engine knows nothing any more of who is here.
+    pub(super) fn tell_who_is_here(&mut self) {
+        let mut here = Vec::new();
+        for (_, channel) in self.channels.iter().filter(|(_, channel)| channel.members() > 0) {
+            let members = channel.slots_of_members().filter_map(|slot| self.named(slot));
+            here.push((channel.name().clone(), members.map(present).collect()));
+        }
+        let Some(seam) = self.outlet.seam_mut() else { return };
+        here.into_iter().for_each(|(channel, members)| seam.asks.push(Ask::Here { channel, members }));
+    }
+
+    /// The engine tells who is in a channel at other nodes.
+    pub(super) fn take_roster(&mut self, channel: &Arc<str>, revision: u64, roster: Roster) {
+        let secrets = &self.secrets;
+        let Some(seam) = self.outlet.seam_mut().filter(|seam| seam.mirrors.has(channel)) else { return };
+        let is_own = |member| secrets.connection(member).is_some();
+        let news = seam.rosters.told(channel, revision, roster, is_own, &mut seam.asks);
+        let Some(key) = self.channels.find(channel).filter(|&key| self.channels.get(key).is_some()) else { return };
+        self.effort.spend((news.left.len() + news.entered.len()) as u64 * cost::NAME);
+        news.left.into_iter().for_each(|present| self.note_going(key, Who::Elsewhere(present)));
+        news.entered.into_iter().for_each(|present| self.note_coming(key, Who::Elsewhere(present)));
+        if news.is_crowd {
+            self.note_coming(key, Who::Crowd);
+        }
+    }
+
+    fn named_of(&self, who: Who) -> Option<Named> {
+        match who {
+            Who::Here(slot) => self.named(slot),
+            Who::Elsewhere(present) => Some(named(present)),
+            Who::Crowd => None,
+        }
     }
 
     fn named(&self, slot: u32) -> Option<Named> {

@@ -12,6 +12,7 @@ use super::mirrors::{LINGERS, Mirrors, Moved, Reach, Take};
 use super::outcome::{JoinError, Outcome};
 use super::plain_reads::PlainRead;
 use super::publishes::Publishes;
+use super::rosters::Rosters;
 use super::slots::flag;
 use super::{Broker, cost};
 use crate::channel::dialect::{self, Encoding};
@@ -29,6 +30,7 @@ pub(super) struct Seam {
     pub(super) mirrors: Mirrors,
     pub(super) joins: Joins,
     pub(super) publishes: Publishes,
+    pub(super) rosters: Rosters,
     pub(super) plain_reads: HashMap<Ticket, PlainRead>,
     pub(super) asks: Asks,
     /// Connections that the embedder wants nothing more of for now.
@@ -42,6 +44,7 @@ impl Seam {
             mirrors: Mirrors::default(),
             joins: Joins::default(),
             publishes: Publishes::new(limits.max_inbound_total),
+            rosters: Rosters::default(),
             plain_reads: HashMap::new(),
             asks: Asks::default(),
             held_back: HashSet::new(),
@@ -129,11 +132,16 @@ impl Broker {
                 self.let_in(&channel);
             }
             Told::Entries { .. } | Told::Jump { .. } => {}
+            Told::Roster { channel, revision, roster } => self.take_roster(&channel, revision, roster),
             Told::Away => {
                 seam.mirrors.away();
+                seam.rosters.away();
                 self.give_plain_reads_up(None);
             }
-            Told::Back => seam.mirrors.back(&mut seam.asks),
+            Told::Back => {
+                seam.mirrors.back(&mut seam.asks);
+                self.tell_who_is_here();
+            }
         }
         self.tell_released();
     }
@@ -167,6 +175,7 @@ impl Broker {
         let is_free = self.channels.forget_mirror(channel);
         if is_free {
             seam.mirrors.close(channel, &mut seam.asks);
+            seam.rosters.forget(channel);
         }
         is_free
     }
@@ -355,6 +364,8 @@ impl Broker {
         seam.mirrors.assert_invariants();
         seam.joins.assert_invariants();
         seam.publishes.assert_invariants();
+        seam.rosters.assert_invariant();
+        assert!(seam.rosters.channels().all(|channel| seam.mirrors.has(channel)), "a roster without a mirror");
         let is_gone = |id: &ConnectionId| self.slots.live(*id).is_none();
         assert_eq!(seam.joins.connections().find(is_gone), None, "one who has gone waits for a channel");
         for (_, channel) in self.channels.iter() {

@@ -15,11 +15,15 @@
 //!   offsets, and reads them.
 //! - Each ticket of a publish is answered once. One that was lost on the way is the engine's to send again; it is stored once.
 //! - After [`Told::Away`] it answers no `Open` and no `Read` of before, and tells no entries, until [`Told::Back`].
+//! - After `Opened` it tells the whole roster, and then each change of it, in order. A change may be lost on the way: the broker
+//!   sees that by its revision, and asks for the whole. [`Ask::Members`] is answered with the whole, or with a number if those are
+//!   too many to be named. Members of a node that is gone for longer than its lease leave. After [`Told::Back`] the broker says who
+//!   is [here](Ask::Here), in place of all that the engine knows of this node's members.
 //! - Epochs have eight characters, as [`Epoch::from_random`] makes them. A channel that nothing was published to has the epoch
 //!   [`Epoch::NONE`] and the offset 0.
 //!
-//! What a broker with an engine says of what only this node knows, until rosters are told here: who is in a channel and how many, who
-//! comes and goes, how many received a message, and which connection has a public id. `read_json`, `entity_tag`, `position_of` and the list of
+//! What a broker with an engine says of what only this node knows: how many received a message, and which connection has a public
+//! id. `read_json`, `entity_tag`, `position_of` and the list of
 //! channels are about what is mirrored here; `answer_read` is the one that waits for the engine.
 
 use std::fmt;
@@ -68,6 +72,32 @@ impl Stored {
         let Item { message, from, name, .. } = self.item;
         Entry { unix_ms: self.unix_ms, message, from, name, except }
     }
+}
+
+/// A member of a channel, as other nodes know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Present {
+    /// Its public id.
+    pub member: MemberId,
+    /// What it calls itself.
+    pub name: Option<Arc<str>>,
+}
+
+/// Who is in a channel, at all nodes.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Roster {
+    /// These, and no others.
+    Whole(Vec<Present>),
+    /// These left and came since the revision before.
+    Changed {
+        /// Who left.
+        left: Vec<MemberId>,
+        /// Who came.
+        entered: Vec<Present>,
+    },
+    /// Too many to be named: how many of them are at other nodes than the one that is told.
+    Crowd(usize),
 }
 
 /// What became of an older epoch of a channel: its positions up to `end` are positions of the epoch of today.
@@ -127,6 +157,32 @@ pub enum Ask {
     },
     /// The mirror is no longer wanted.
     Close {
+        /// Of which channel.
+        channel: Arc<str>,
+    },
+    /// One who is connected here has joined a channel that is open.
+    Enter {
+        /// Which channel.
+        channel: Arc<str>,
+        /// Who.
+        present: Present,
+    },
+    /// One who is connected here has left it.
+    Leave {
+        /// Which channel.
+        channel: Arc<str>,
+        /// Who.
+        member: MemberId,
+    },
+    /// These of this node are in a channel that is open, whatever was said of them before: after an absence.
+    Here {
+        /// Which channel.
+        channel: Arc<str>,
+        /// Who.
+        members: Vec<Present>,
+    },
+    /// The whole roster of a channel that is open.
+    Members {
         /// Of which channel.
         channel: Arc<str>,
     },
@@ -222,6 +278,15 @@ pub enum Told {
         first: u64,
         /// The entries, in order.
         entries: Vec<Stored>,
+    },
+    /// Who is in a channel that is open.
+    Roster {
+        /// Which channel.
+        channel: Arc<str>,
+        /// Rises by one with each change.
+        revision: u64,
+        /// Who.
+        roster: Roster,
     },
     /// What comes next of a channel that is open cannot be told in order: it goes on after this position.
     Jump {

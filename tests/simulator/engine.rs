@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use slotcast::channel::log::MemberId;
 use slotcast::channel::position::{Epoch, Position};
-use slotcast::engine::{Ask, EngineError, Item, Link, Page, Standing, Stored, Ticket, Told};
+use slotcast::engine::{Ask, EngineError, Item, Link, Page, Present, Roster, Standing, Stored, Ticket, Told};
 
 use crate::random::Random;
 
@@ -39,6 +40,22 @@ struct Channel {
     ends: Vec<u64>,
     /// The next publish begins a new life.
     is_over: bool,
+    /// Who is there.
+    roster: BTreeMap<MemberId, Member>,
+    revision: u64,
+}
+
+struct Member {
+    node: usize,
+    name: Option<Arc<str>>,
+    /// Its node has not said that it is here since it was away.
+    is_stale: bool,
+}
+
+impl Member {
+    fn new(node: usize, name: Option<Arc<str>>) -> Member {
+        Member { node, name, is_stale: false }
+    }
 }
 
 impl Channel {
@@ -73,6 +90,8 @@ struct Wire {
     is_away: bool,
     /// The node has been told so.
     knows: bool,
+    /// In how many turns those leave who are not here any more, after it was away.
+    lease: Option<u32>,
 }
 
 pub struct Engine {
@@ -82,19 +101,22 @@ pub struct Engine {
     unix_ms: u64,
     /// Nothing goes wrong any more.
     is_calm: bool,
+    /// More members of a channel are not named.
+    pub most_named: usize,
     /// Messages of which it is certain that they are not stored, and never will be.
     pub refused: BTreeSet<u64>,
     pub happened: BTreeMap<&'static str, u64>,
 }
 
 impl Engine {
-    pub fn new(seed: u64, nodes: usize) -> Engine {
+    pub fn new(seed: u64, nodes: usize, most_named: usize) -> Engine {
         Engine {
             channels: BTreeMap::new(),
             wires: (0..nodes).map(|_| Wire::default()).collect(),
             random: Random::new(seed ^ 0x0e16_19e0),
             unix_ms: 1_700_000_000_000,
             is_calm: false,
+            most_named,
             refused: BTreeSet::new(),
             happened: BTreeMap::new(),
         }
@@ -207,6 +229,12 @@ impl Engine {
     pub fn turn(&mut self, milliseconds: u64) {
         self.unix_ms += milliseconds;
         for node in 0..self.wires.len() {
+            let lease =
+                self.wires[node].lease.map(|turns| turns.saturating_sub(1)).filter(|_| !self.wires[node].is_away);
+            if lease == Some(0) {
+                self.expel(node, false);
+            }
+            self.wires[node].lease = lease.filter(|&turns| turns > 0);
             let most = if self.is_calm { usize::MAX } else { self.random.below(6) };
             for _ in 0..if self.wires[node].is_away { 0 } else { most } {
                 let Some(ask) = self.wires[node].up.pop_front() else { break };
@@ -257,11 +285,24 @@ impl Engine {
                 let standing = self.channels.entry(channel.clone()).or_default().standing();
                 let wire = &mut self.wires[node];
                 wire.open.insert(channel.clone());
-                wire.down.push_back(Told::Opened { channel, standing });
+                wire.down.push_back(Told::Opened { channel: channel.clone(), standing });
+                self.tell_roster(node, &channel);
             }
             Ask::Close { channel } => {
                 self.wires[node].open.remove(&channel);
             }
+            Ask::Enter { channel, present } => {
+                self.change_roster(&channel, |roster| {
+                    _ = roster.insert(present.member, Member::new(node, present.name))
+                });
+            }
+            Ask::Leave { channel, member } => self.change_roster(&channel, |roster| _ = roster.remove(&member)),
+            Ask::Here { channel, members } => self.change_roster(&channel, |roster| {
+                roster.retain(|_, member| member.node != node);
+                let here = members.into_iter().map(|present| (present.member, Member::new(node, present.name)));
+                roster.extend(here);
+            }),
+            Ask::Members { channel } => self.tell_roster(node, &channel),
             Ask::Read { ticket, channel, since, limit } => {
                 if !self.is_calm && self.random.one_in(12) {
                     self.note("did not read");
@@ -275,6 +316,56 @@ impl Engine {
                 self.wires[node].down.push_back(Told::ReadDone { ticket, page, now: self.unix_ms });
             }
             ask => panic!("nobody asks for {ask:?} yet"),
+        }
+    }
+
+    /// The whole roster, or how many there are.
+    fn tell_roster(&mut self, node: usize, name: &Arc<str>) {
+        let channel = self.channels.entry(name.clone()).or_default();
+        let (revision, all) = (channel.revision, &channel.roster);
+        let roster = if all.len() > self.most_named {
+            Roster::Crowd(all.values().filter(|member| member.node != node).count())
+        } else {
+            let present = |(&member, of): (&MemberId, &Member)| Present { member, name: of.name.clone() };
+            Roster::Whole(all.iter().map(present).collect())
+        };
+        self.wires[node].down.push_back(Told::Roster { channel: name.clone(), revision, roster });
+    }
+
+    /// Somebody comes or goes, which all nodes are told, unless that is lost on the way.
+    fn change_roster(&mut self, name: &Arc<str>, change: impl FnOnce(&mut BTreeMap<MemberId, Member>)) {
+        let channel = self.channels.entry(name.clone()).or_default();
+        let before: BTreeSet<MemberId> = channel.roster.keys().copied().collect();
+        change(&mut channel.roster);
+        let left: Vec<MemberId> = before.iter().filter(|id| !channel.roster.contains_key(id)).copied().collect();
+        let came = channel.roster.iter().filter(|(id, _)| !before.contains(id));
+        let entered: Vec<Present> = came.map(|(&member, of)| Present { member, name: of.name.clone() }).collect();
+        if left.is_empty() && entered.is_empty() {
+            return;
+        }
+        channel.revision += 1;
+        let (revision, now) = (channel.revision, channel.roster.len());
+        for node in 0..self.wires.len() {
+            if !self.wires[node].open.contains(name) {
+            } else if !self.is_calm && self.random.one_in(10) {
+                self.note("changes of rosters lost");
+            } else if before.len().max(now) > self.most_named {
+                self.tell_roster(node, name);
+            } else {
+                let roster = Roster::Changed { left: left.clone(), entered: entered.clone() };
+                self.wires[node].down.push_back(Told::Roster { channel: name.clone(), revision, roster });
+            }
+        }
+    }
+
+    /// Members of a node leave: all, or those who are not here any more.
+    fn expel(&mut self, node: usize, all: bool) {
+        let leaves = |member: &Member| member.node == node && (all || member.is_stale);
+        for name in self.channels.keys().cloned().collect::<Vec<_>>() {
+            if self.channels[&name].roster.values().any(leaves) {
+                self.note("leases over");
+                self.change_roster(&name, |roster| roster.retain(|_, member| !leaves(member)));
+            }
         }
     }
 
@@ -381,13 +472,18 @@ impl Engine {
         wire.answers.clear();
         wire.open.clear();
         wire.down.push_back(Told::Away);
+        let rosters = self.channels.values_mut().flat_map(|channel| channel.roster.values_mut());
+        rosters.filter(|member| member.node == node).for_each(|member| member.is_stale = true);
+        if self.random.one_in(3) {
+            self.expel(node, true);
+        }
         self.note("away");
     }
 
     /// It is back: what was published and not answered is sent again.
     fn mend(&mut self, node: usize) {
         let wire = &mut self.wires[node];
-        wire.is_away = false;
+        (wire.is_away, wire.lease) = (false, Some(8));
         wire.down.push_back(Told::Back);
         wire.up.clear();
         let again = wire.unanswered.iter().cloned();

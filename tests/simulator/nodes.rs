@@ -26,24 +26,30 @@ use crate::{Tally, assert_all_happened, each_life, number, tally_up, wire};
 mod attendant;
 #[path = "nodes_judge.rs"]
 mod judge;
+#[path = "nodes_rosters.rs"]
+mod rosters;
 
 use attendant::{Answer, Command, Door};
 
 const CHANNELS: [&str; 2] = ["/a", "/b"];
 
 /// What happens in a thousand lives, or is not tested.
-const HAPPENS: [&str; 12] = [
+const HAPPENS: [&str; 16] = [
     "answers lost",
     "away",
     "began empty",
+    "changes of rosters lost",
+    "everybody knew who was there",
     "entries lost",
     "failed over",
     "gave up",
     "jumps",
+    "leases over",
     "refused",
     "refused to open",
     "sent again",
     "told what is lost",
+    "too many to be named",
     "went on at another node",
 ];
 
@@ -94,6 +100,10 @@ struct Follower {
     seen: BTreeMap<&'static str, Position>,
     /// Where else one may be that is told no positions: what an engine has lost may have been stored again.
     perhaps: Vec<Position>,
+    /// Since when it is in each, or asked to be, and since when it knows that it is: in turns. And who else it was told is there.
+    came: BTreeMap<&'static str, u64>,
+    begun_in: BTreeMap<&'static str, u64>,
+    known: BTreeMap<&'static str, BTreeSet<String>>,
     /// Messages that it has seen since it came, and how often it was told of a loss.
     numbers: HashSet<u64>,
     losses: usize,
@@ -106,6 +116,7 @@ enum Asked {
     Publish(&'static str),
     Subscribe(&'static str),
     Unsubscribe(&'static str),
+    Members(&'static str),
 }
 
 /// One broker, its peers, and who answers them.
@@ -128,6 +139,7 @@ struct World {
     now: Now,
     followers: Vec<Follower>,
     made: u64,
+    turns: u64,
     /// Who is left out of messages: the connections that published them.
     excepted: HashMap<u64, (usize, ConnectionId)>,
     /// When messages were sent.
@@ -144,6 +156,7 @@ impl World {
         let mut random = Random::new(seed);
         let now = Now { instant: Instant::now(), unix_ms: 1_700_000_000_000 };
         let count = 2 + random.below(2);
+        let most_named = random.pick(&[3, 100, 100]);
         let mut nodes: Vec<Node> = Vec::new();
         for node in 0..count {
             let mut limits = Limits::default();
@@ -152,6 +165,8 @@ impl World {
             limits.answer_timeout = random.pick(&[Duration::from_secs(2), Duration::from_secs(30)]);
             (limits.keep_alive_timeout, limits.handshake_timeout) =
                 (Duration::from_secs(3600), Duration::from_secs(3600));
+            limits.max_presence = most_named;
+            limits.leave_grace = random.pick(&[Duration::ZERO, Duration::from_secs(3)]);
             limits.validate().expect("limits of the test");
             let rules = OriginRules::new(&[], &[]).expect("no rules");
             let mut broker = Broker::new(limits, rules, u128::from(seed) << 8 | node as u128, now);
@@ -172,12 +187,15 @@ impl World {
             gets: BTreeSet::new(),
             seen: BTreeMap::new(),
             perhaps: Vec::new(),
+            came: BTreeMap::new(),
+            begun_in: BTreeMap::new(),
+            known: BTreeMap::new(),
             numbers: HashSet::new(),
             losses: 0,
             commands: VecDeque::new(),
         };
         let followers = KINDS.iter().chain(&KINDS[..3]).enumerate().map(new).collect();
-        let engine = Engine::new(seed, count);
+        let engine = Engine::new(seed, count, most_named);
         World {
             nodes,
             engine,
@@ -185,6 +203,7 @@ impl World {
             now,
             followers,
             made: 0,
+            turns: 0,
             excepted: HashMap::new(),
             sent: HashMap::new(),
             acked: Vec::new(),
@@ -247,6 +266,8 @@ impl World {
         let follower = &mut self.followers[index];
         (follower.kind, follower.node, follower.id, follower.begun) = (kind, node, Some(id), kind.polls());
         follower.gets = BTreeSet::from([follower.home]);
+        follower.came = BTreeMap::from([(follower.home, self.turns)]);
+        follower.known.clear();
         follower.commands.clear();
         follower.numbers.clear();
         follower.perhaps.clear();
@@ -303,6 +324,7 @@ impl World {
             )
         };
         let losses = follower.losses;
+        self.followers[index].came.insert(other, self.turns);
         self.followers[index].commands.push_back((reference, asked, losses));
         self.write(index, id, &command.to_string());
     }
@@ -347,6 +369,7 @@ impl World {
     }
 
     fn turn(&mut self, is_over: bool) {
+        self.turns += 1;
         let step = if self.random.one_in(30) { 1500 } else { 1 + self.random.below(20) as u64 };
         let lingers = is_over || self.random.one_in(400);
         let step = if lingers { 1 + self.random.below(9) as u64 * 500 } else { step };
@@ -467,6 +490,15 @@ fn run(seed: u64) -> BTreeMap<&'static str, u64> {
         world.turn(true);
     }
     world.assert_kept();
+    // As long as a leave may be held back.
+    (0..12).for_each(|_| world.turn(true));
+    world.ask_for_members();
+    while !world.is_settled() {
+        over += 1;
+        assert!(over < 400, "somebody is never answered: {}", world.describe());
+        world.turn(true);
+    }
+    world.assert_rosters();
     world.nodes.iter().for_each(|node| node.broker.assert_flushed());
     let mut happened = world.happened;
     tally_up(&mut happened, world.engine.happened);

@@ -146,6 +146,10 @@ impl World {
                 node.broker.answer(id, &ack);
                 return;
             }
+            command::Command::Members { channel } => {
+                self.nodes[at].broker.tell_members(id, &channel, reference.as_ref());
+                return;
+            }
             other => panic!("{other:?}"),
         };
         match waits {

@@ -111,6 +111,7 @@ impl World {
             assert!(is_same, "{:?}: begins at {at}, and has seen {seen}", self.followers[index].kind);
         }
         self.followers[index].seen.insert(channel, at);
+        self.followers[index].begun_in.insert(channel, self.turns);
         self.followers[index].begun = true;
     }
 
@@ -163,7 +164,15 @@ impl World {
                 let (at, home) = (position(&said["position"]), self.followers[index].home);
                 assert_eq!(self.followers[index].seen.get(home), Some(&at), "{said}");
             }
-            Some("heartbeat" | "join" | "leave" | "members") => {}
+            Some("heartbeat") => {}
+            Some("members") if !said["ref"].is_null() => {
+                let (_, asked, _) = self.next_command(index, said);
+                assert_eq!(asked, Asked::Members(channel_of(&said["channel"])), "{said}");
+                self.told_members(index, channel_of(&said["channel"]), said);
+            }
+            Some(kind @ ("join" | "leave" | "rejoin" | "members")) => {
+                self.noticed(index, kind, channel_of(&said["channel"]), said);
+            }
             _ => panic!("{:?}: {said}", self.followers[index].kind),
         }
     }
@@ -177,7 +186,8 @@ impl World {
             }
             Some("lost") => self.told_lost(index, home, &said["data"]),
             Some("opening") => assert_eq!(self.followers[index].seen.get(home), Some(&position(&said["id"])), "{said}"),
-            Some("heartbeat" | "join" | "leave" | "members") => {}
+            Some("heartbeat") => {}
+            Some(kind @ ("join" | "leave" | "rejoin" | "members")) => self.noticed(index, kind, home, &said["data"]),
             _ => panic!("{said}"),
         }
     }
@@ -288,7 +298,11 @@ impl World {
                 self.followers[index].gets.insert(channel);
                 self.begins(index, channel, position(&said["position"]), !said["lost"].is_null());
             }
-            Asked::Unsubscribe(channel) => _ = self.followers[index].gets.remove(channel),
+            Asked::Unsubscribe(channel) => {
+                self.followers[index].gets.remove(channel);
+                self.followers[index].known.remove(channel);
+            }
+            Asked::Members(_) => panic!("{said}"),
         }
     }
 

@@ -119,7 +119,7 @@ impl Rig {
             Ask::Open { .. } => "open".to_owned(),
             Ask::Close { .. } => "close".to_owned(),
             Ask::Read { ticket, since, limit, .. } => format!("read {ticket}: {since}+{limit}"),
-            Ask::Publish { .. } => panic!("no mirror publishes"),
+            ask => panic!("no mirror asks for {ask:?}"),
         };
         let all: Vec<String> = std::iter::from_fn(|| self.asks.pop()).map(said).collect();
         all.join(", ")

@@ -8,7 +8,8 @@ use crate::broker::{Broker, JoinError, Outcome, Published};
 use crate::channel::log::From;
 use crate::channel::member_id::MemberId;
 use crate::channel::position::{Epoch, Position};
-use crate::engine::{Ask, EngineError, Item, Page, Standing, Stored, Told};
+use crate::channel::protocol::Protocol;
+use crate::engine::{Ask, EngineError, Item, Page, Present, Roster, Standing, Stored, Told};
 use crate::limits::Limits;
 use crate::proto::close::CloseCode;
 use crate::proto::message::Message;
@@ -297,4 +298,59 @@ fn one_who_polls_is_told_of_a_loss_within_a_page() {
     let told = sent(&mut rig);
     let position = format!("\"{}\"", Position { epoch, offset: 7 });
     assert!(told.starts_with("HTTP/1.1 200 ") && told.contains(&position) && told.contains("\"count\":6"), "{told}");
+}
+
+/// Members of other nodes are told and counted as those of this one, who are told to the engine, also after it was away.
+#[test]
+fn members_of_other_nodes_come_and_go() {
+    let accept = Accept::join("/a", From::Now).protocol(Protocol::SlotcastJson);
+    let limits = Limits { leave_grace: Duration::from_secs(3), ..Limits::default() };
+    let mut rig = accepted(limits, &accept);
+    open(&mut rig.broker, "/a");
+    let own = rig.broker.member_id(rig.id);
+    let asked =
+        |rig: &mut Rig| std::iter::from_fn(|| rig.broker.next_ask()).map(|ask| format!("{ask:?}")).collect::<Vec<_>>();
+    assert!(
+        matches!(&asked(&mut rig)[..], [enter] if enter.starts_with("Enter") && enter.contains(&format!("{own:?}")))
+    );
+    sent(&mut rig);
+    let [ann, bob] = [1, 2].map(|id| MemberId::new(id, id));
+    let present = |member, name: &str| Present { member, name: Some(name.into()) };
+    let told = |revision, roster| Told::Roster { channel: "/a".into(), revision, roster };
+    let everybody = vec![Present { member: own, name: None }, present(ann, "Ann")];
+    rig.broker.hear(told(3, Roster::Whole(everybody)));
+    let said = sent(&mut rig);
+    assert!(said.contains(r#""join""#) && said.contains("Ann") && !said.contains(&own.to_string()), "{said}");
+    assert_eq!((rig.broker.members("/a"), rig.broker.members_named("/a").map(|all| all.len())), (2, Some(2)));
+    // Ann comes back under another id, at whatever node.
+    rig.broker.hear(told(4, Roster::Changed { left: vec![ann], entered: vec![] }));
+    rig.broker.hear(told(5, Roster::Changed { left: vec![], entered: vec![present(bob, "Ann")] }));
+    let said = sent(&mut rig);
+    assert!(
+        said.contains(r#""rejoin""#) && said.contains(&ann.to_string()) && said.contains(&bob.to_string()),
+        "{said}"
+    );
+    // One change is lost.
+    rig.broker.hear(told(7, Roster::Changed { left: vec![bob], entered: vec![] }));
+    assert_eq!((asked(&mut rig), rig.broker.members("/a")), (vec![r#"Members { channel: "/a" }"#.to_owned()], 2));
+    rig.broker.hear(Told::Away);
+    rig.broker.hear(Told::Back);
+    let again = asked(&mut rig);
+    assert!(
+        matches!(&again[..], [open, here] if open.starts_with("Open") && here.starts_with("Here") && here.contains(&format!("{own:?}"))),
+        "{again:?}"
+    );
+    rig.broker.hear(told(1, Roster::Whole(vec![])));
+    rig.pass(Duration::from_secs(4));
+    let said = sent(&mut rig);
+    assert!(said.contains(r#""leave""#) && said.contains(&bob.to_string()), "{said}");
+    assert_eq!(rig.broker.members("/a"), 1);
+    // Too many to be named.
+    rig.broker.hear(told(2, Roster::Crowd(5000)));
+    let said = sent(&mut rig);
+    assert!(said.contains(r#""count":5001"#), "{said}");
+    assert_eq!((rig.broker.members("/a"), rig.broker.members_named("/a")), (5001, None));
+    assert!(rig.broker.leave(rig.id, "/a"));
+    assert!(matches!(&asked(&mut rig)[..], [leave] if leave.starts_with("Leave")));
+    rig.broker.assert_invariants();
 }

@@ -12,10 +12,10 @@ impl Store {
         self.put_presence(key, Some(presence));
     }
 
-    /// What is to be told now of a channel's members, of whom at most `most` are named; None if nobody waits to be told anything.
-    pub fn take_notices(&mut self, key: u32, now: u64, most: usize) -> Option<Notices> {
+    /// What is to be told now of a channel that has that many members, of whom at most `most` are named; None if nobody waits to be
+    /// told anything.
+    pub fn take_notices(&mut self, key: u32, members: usize, now: u64, most: usize) -> Option<Notices> {
         let channel = self.get_mut(key)?;
-        let members = channel.members();
         let mut presence = channel.presence.take()?;
         let notices = self.reminders.change(&mut presence, |presence| presence.take(now, members, most));
         let due = presence.due();

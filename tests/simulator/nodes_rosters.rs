@@ -1,0 +1,95 @@
+//! Who is there, as followers of several nodes make it out of what they are told, and as it is in truth.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::{Asked, CHANNELS, Kind, World};
+
+/// The ids in a notice: of those that it names, and of those that came back who they were.
+fn named(notice: &Value) -> Vec<(String, Option<String>)> {
+    let id = |value: &Value| value.as_str().map(str::to_owned);
+    let members = notice["members"].as_array().map(Vec::as_slice).unwrap_or_default();
+    members.iter().map(|member| (id(&member["id"]).expect("an id"), id(&member["was"]))).collect()
+}
+
+impl World {
+    /// Who is in a channel, at all nodes: by their public ids, with the turn in which each came or asked to.
+    fn members(&self, channel: &str) -> Vec<(String, u64)> {
+        let is_there = |follower: &&super::Follower| !follower.kind.polls() && follower.gets.contains(channel);
+        let members = self.followers.iter().filter(is_there).filter_map(|follower| {
+            let id = self.nodes[follower.node].broker.member_id(follower.id?).to_string();
+            Some((id, follower.came.get(channel).copied().unwrap_or(0)))
+        });
+        members.collect()
+    }
+
+    /// A follower is told of members.
+    pub(super) fn noticed(&mut self, index: usize, kind: &str, channel: &'static str, notice: &Value) {
+        let follower = &mut self.followers[index];
+        let known = follower.known.entry(channel).or_default();
+        match kind {
+            "join" => named(notice).into_iter().for_each(|(id, _)| {
+                assert!(known.insert(id), "{:?} {:?}: told twice: {notice}", follower.kind, follower.id);
+            }),
+            "leave" => named(notice).into_iter().for_each(|(id, _)| _ = known.remove(&id)),
+            "rejoin" => {
+                named(notice).into_iter().for_each(|(id, was)| {
+                    known.remove(&was.expect("who it was"));
+                    known.insert(id);
+                });
+            }
+            _ => {
+                assert!(self.engine.most_named < 100, "{notice}: never too many");
+                self.note("too many to be named");
+            }
+        }
+    }
+
+    /// Those who speak the dialect ask who is there.
+    pub(super) fn ask_for_members(&mut self) {
+        for index in 0..self.followers.len() {
+            let (Some(id), Kind::Json) = (self.followers[index].id, self.followers[index].kind) else { continue };
+            self.made += 1;
+            let (reference, home) = (self.made, self.followers[index].home);
+            let losses = self.followers[index].losses;
+            self.followers[index].commands.push_back((reference, Asked::Members(home), losses));
+            self.write(index, id, &json!({ "type": "members", "channel": home, "ref": reference }).to_string());
+        }
+    }
+
+    /// It is told who is there.
+    pub(super) fn told_members(&mut self, index: usize, channel: &'static str, said: &Value) {
+        let truth: BTreeSet<String> = self.members(channel).into_iter().map(|(id, _)| id).collect();
+        let told: BTreeSet<String> = named(said).into_iter().map(|(id, _)| id).collect();
+        assert_eq!(said["count"], truth.len(), "{index}: {said}, and there are {truth:?}");
+        assert!(told == truth || truth.len() > self.engine.most_named, "{index}: {said}, and there are {truth:?}");
+    }
+
+    /// When nothing is under way, everybody knows who is there.
+    pub(super) fn assert_rosters(&mut self) {
+        for channel in CHANNELS {
+            let truth = self.members(channel);
+            let ids: BTreeSet<&str> = truth.iter().map(|(id, _)| id.as_str()).collect();
+            for follower in &self.followers {
+                let (Some(id), true) = (follower.id, follower.gets.contains(channel) && !follower.kind.polls()) else {
+                    continue;
+                };
+                let broker = &self.nodes[follower.node].broker;
+                assert_eq!(broker.members(channel), ids.len(), "{channel} at {}: {ids:?}", follower.node);
+                if self.engine.most_named < 100 || follower.kind == Kind::Raw {
+                    continue;
+                }
+                let (known, begun) = (follower.known.get(channel), follower.begun_in[channel]);
+                for one in known.into_iter().flatten() {
+                    assert!(ids.contains(one.as_str()), "{id} of {channel}: was never told that {one} left");
+                }
+                for (one, _) in truth.iter().filter(|(_, came)| *came > begun) {
+                    let is_known = known.is_some_and(|known| known.contains(one));
+                    assert!(is_known, "{id} of {channel}: was never told that {one} came");
+                }
+            }
+        }
+        self.note("everybody knew who was there");
+    }
+}
