@@ -107,6 +107,7 @@ impl Broker {
             }
             Told::Failed { channel, why } => {
                 if !seam.mirrors.failed(&channel, now) {
+                    seam.rosters.forget(&channel);
                     self.refuse_joins(&channel, JoinError::Engine(why));
                 }
             }
