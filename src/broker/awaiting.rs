@@ -10,10 +10,11 @@ use super::outcome::{JoinError, Outcome, Published};
 use super::reason::Cause;
 use super::slots::flag;
 use super::{Broker, cost};
+use crate::channel::dialect;
 use crate::channel::log::{From, MemberId};
 use crate::channel::name::BadName;
 use crate::channel::position::Position;
-use crate::engine::{Ask, EngineError, Item, Ticket};
+use crate::engine::{Ask, EngineError, Item, Stored, Ticket};
 use crate::proto::http::{Refusal, Response, Status};
 use crate::proto::message::Message;
 
@@ -74,6 +75,43 @@ impl Broker {
             self.hold_back_if_full(id);
         }
         Published::Pending(ticket)
+    }
+
+    /// Sends to one who is not connected to this node, by the engine, if it is in a channel of the sender's. An outcome with that ticket
+    /// says so.
+    ///
+    /// # Panics
+    /// If there is no engine.
+    pub fn send_by_engine(&mut self, to: MemberId, message: Message, sender: ConnectionId) -> Ticket {
+        let channels: Vec<Arc<str>> = self.channels_of(sender).cloned().collect();
+        let name = self.name(sender).cloned();
+        let from = Some(self.secrets.sender(sender));
+        let due = self.timers.milliseconds() + millis(self.limits.answer_timeout);
+        let Some(seam) = self.outlet.seam_mut() else { unreachable!("only where there is an engine") };
+        let (ticket, length) = (seam.asks.ticket(), message.len());
+        let why = match (seam.mirrors.is_away(), seam.publishes.has_room(1, length)) {
+            (true, _) => Some(Outcome::NotPublished(EngineError::Away)),
+            (_, false) => Some(Outcome::NotPublished(EngineError::Full)),
+            _ => channels.is_empty().then_some(Outcome::NotSent),
+        };
+        if let Some(why) = why {
+            self.tell_outcome(ticket, why);
+            return ticket;
+        }
+        seam.publishes.add(ticket, Some(sender), channels[0].clone(), (1, length), due);
+        let item = Item { message, from, name, except: None };
+        seam.asks.push(Ask::Send { ticket, to, channels, item });
+        self.effort.spend(cost::TELL);
+        self.hold_back_if_full(sender);
+        ticket
+    }
+
+    /// Another node has sent something to one connection alone.
+    pub(super) fn deliver(&mut self, to: MemberId, stored: Stored) {
+        let Some(id) = self.connection_of(to) else { return };
+        let entry = stored.into_entry(None);
+        let told = self.tell(id, &dialect::Event::Direct { entry: entry.view() });
+        self.journal.count().messages_sent += u64::from(told);
     }
 
     /// Nothing more is read from a connection, or it is read from again. For one whose requests cannot be carried out as long as

@@ -43,7 +43,11 @@ pub enum Outcome {
     },
     /// It is not stored, and will not be.
     NotPublished(EngineError),
-    /// Nobody knows whether it is stored.
+    /// It was handed to the node of the one it is for, and to nobody else.
+    Sent,
+    /// Nobody of that id is in a channel of the sender's.
+    NotSent,
+    /// Nobody knows whether it is stored, or sent.
     Unknown,
     /// The connection has joined; what it is told of that is told.
     Joined(Joined),

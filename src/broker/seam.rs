@@ -133,6 +133,9 @@ impl Broker {
                 self.let_in(&channel);
             }
             Told::Entries { .. } | Told::Jump { .. } => {}
+            Told::Sent { ticket } => self.finish_publish(ticket, Outcome::Sent),
+            Told::NotSent { ticket } => self.finish_publish(ticket, Outcome::NotSent),
+            Told::Direct { to, stored } => self.deliver(to, stored),
             Told::Roster { channel, revision, roster } => self.take_roster(&channel, revision, roster),
             Told::Away => {
                 seam.mirrors.away();

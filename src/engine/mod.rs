@@ -186,6 +186,17 @@ pub enum Ask {
         /// Of which channel.
         channel: Arc<str>,
     },
+    /// For one member alone, who is in one of these channels: in others it is as good as nobody.
+    Send {
+        /// To be answered with `Sent`, `NotSent`, `Refused` or `Unknown`.
+        ticket: Ticket,
+        /// For whom.
+        to: MemberId,
+        /// Those that the sender is in.
+        channels: Vec<Arc<str>>,
+        /// What.
+        item: Item,
+    },
     /// A page of what is kept: at most `limit` entries after the offset `since`.
     Read {
         /// To be answered with `ReadDone`, or with `Unknown` if it is to be asked again later.
@@ -244,6 +255,23 @@ pub enum Told {
     Unknown {
         /// Of which publish or read.
         ticket: Ticket,
+    },
+    /// It was handed to the node of the one it is for.
+    Sent {
+        /// Of which `Send`.
+        ticket: Ticket,
+    },
+    /// Nobody of that id is in any of the channels.
+    NotSent {
+        /// Of which `Send`.
+        ticket: Ticket,
+    },
+    /// For one connection of this node alone.
+    Direct {
+        /// For whom.
+        to: MemberId,
+        /// What.
+        stored: Stored,
     },
     /// The channel's entries follow from here on.
     Opened {

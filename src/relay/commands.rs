@@ -52,11 +52,13 @@ pub(super) fn came_out(
     server: &mut Server,
     id: ConnectionId,
     reference: Option<Reference>,
-    channel: &str,
+    channel: Option<&str>,
     outcome: Outcome,
 ) {
     match outcome {
-        Outcome::Published { position, .. } => ack(server, id, reference, Some(channel), Some(position)),
+        Outcome::Published { position, .. } => ack(server, id, reference, channel, Some(position)),
+        Outcome::Sent => ack(server, id, reference, None, None),
+        Outcome::NotSent => reject(server, id, reference, &CommandError::UNKNOWN_RECEIVER),
         Outcome::NotPublished(why) | Outcome::NotJoined(JoinError::Engine(why)) => {
             reject(server, id, reference, &waiting::error_of(why));
         }
@@ -80,7 +82,7 @@ pub(super) fn subscribe(
     match server.subscribe(id, channel, from, reference.as_ref()) {
         // The broker has told it, before the channel's first event.
         Ok(_) => {}
-        Err(JoinError::Waiting(ticket)) => waiting::park_command(server, (id, reference), channel, ticket, false),
+        Err(JoinError::Waiting(ticket)) => waiting::park_command(server, (id, reference), Some(channel), ticket, false),
         Err(error) => not_joined(server, id, reference, error),
     }
 }
@@ -111,7 +113,8 @@ pub(super) fn members(server: &mut Server, id: ConnectionId, reference: Option<R
     }
 }
 
-/// Sends to one connection alone. Whoever shares no channel with the sender is as good as nobody: nothing is told of it.
+/// Sends to one connection alone, which may be at another node. One who shares no channel with the sender is as good as nobody:
+/// nothing is told of it.
 pub(super) fn send(
     server: &mut Server,
     id: ConnectionId,
@@ -119,17 +122,20 @@ pub(super) fn send(
     to: MemberId,
     message: Message,
 ) {
-    let receiver = server.connection_of(to).filter(|&receiver| server.share_a_channel(id, receiver));
-    let big = message.len() > server.limits().max_message;
-    match receiver {
-        _ if big => reject(server, id, reference, &CommandError::MESSAGE_TOO_BIG),
-        Some(receiver) if server.send_from(receiver, message, Some(id)) => ack(server, id, reference, None, None),
-        _ if server.has_engine() => {
-            let message =
-                "Where the broker has an engine, send only to a member of the same node; this is none.".into();
-            reject(server, id, reference, &CommandError { code: CommandError::UNKNOWN_RECEIVER.code, message });
+    if message.len() > server.limits().max_message {
+        return reject(server, id, reference, &CommandError::MESSAGE_TOO_BIG);
+    }
+    let Some(receiver) = server.connection_of(to) else {
+        if server.has_engine() {
+            let ticket = server.send_by_engine(to, message, id);
+            return waiting::park_command(server, (id, reference), None, ticket, false);
         }
-        _ => reject(server, id, reference, &CommandError::UNKNOWN_RECEIVER),
+        return reject(server, id, reference, &CommandError::UNKNOWN_RECEIVER);
+    };
+    if server.share_a_channel(id, receiver) && server.send_from(receiver, message, Some(id)) {
+        ack(server, id, reference, None, None);
+    } else {
+        reject(server, id, reference, &CommandError::UNKNOWN_RECEIVER);
     }
 }
 

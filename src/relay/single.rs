@@ -26,8 +26,11 @@ impl Relay {
                 CommandError::SINGLE_CHANNEL
             }
             // The same as if there were no such connection: nothing is to be learned of other channels.
+            // One of another node is sent to only if the engine finds it in a channel of the sender's.
             Intent::Send { id, to, .. }
-                if !server.connection_of(*to).is_some_and(|receiver| share_home(server, *id, receiver)) =>
+                if !server
+                    .connection_of(*to)
+                    .map_or_else(|| server.has_engine(), |receiver| share_home(server, *id, receiver)) =>
             {
                 CommandError::UNKNOWN_RECEIVER
             }

@@ -20,14 +20,14 @@ use crate::proto::message::Message;
 use crate::server::Server;
 
 /// What a command that was carried out is answered with.
-type Answer = (Option<Reference>, ChannelName, Outcome);
+type Answer = (Option<Reference>, Option<ChannelName>, Outcome);
 
 /// Who waits for a ticket.
 #[derive(Debug)]
 enum Waits {
     Http(Exchange, ChannelName, usize),
     WebSocket(ConnectionId),
-    Command(ConnectionId, Option<Reference>, ChannelName),
+    Command(ConnectionId, Option<Reference>, Option<ChannelName>),
 }
 
 /// All who wait.
@@ -116,7 +116,7 @@ impl Relay {
         {
             match next {
                 Next::Tell((reference, channel, outcome)) => {
-                    commands::came_out(server, id, reference, &channel, outcome)
+                    commands::came_out(server, id, reference, channel.as_deref(), outcome)
                 }
                 Next::Perform(intent) => self.perform_now(server, intent),
             }
@@ -172,7 +172,7 @@ fn park(server: &mut Server, door: Door, channel: &ChannelName, count: usize, ti
     let waits = match door {
         Door::Http(exchange) => Waits::Http(exchange, channel.clone(), count),
         Door::WebSocket(id) => Waits::WebSocket(id),
-        Door::Command(id, reference) => return park_command(server, (id, reference), channel, ticket, true),
+        Door::Command(id, reference) => return park_command(server, (id, reference), Some(channel), ticket, true),
     };
     waiting(server).doors.insert(ticket, waits);
 }
@@ -181,12 +181,12 @@ fn park(server: &mut Server, door: Door, channel: &ChannelName, count: usize, ti
 pub(super) fn park_command(
     server: &mut Server,
     (id, reference): (ConnectionId, Option<Reference>),
-    channel: &ChannelName,
+    channel: Option<&ChannelName>,
     ticket: Ticket,
     is_publish: bool,
 ) {
     let waiting = waiting(server);
-    waiting.doors.insert(ticket, Waits::Command(id, reference, channel.clone()));
+    waiting.doors.insert(ticket, Waits::Command(id, reference, channel.cloned()));
     let line = waiting.lines.entry(id).or_default();
     line.pend(ticket, is_publish);
     let is_full = line.is_full();
@@ -245,7 +245,7 @@ mod tests {
         let (relay, gone, here) = (Relay::default(), ConnectionId::new(1, 1), ConnectionId::new(2, 1));
         let channel = ChannelName::from_decoded("/a").unwrap();
         for (ticket, id, is_publish) in [(1, gone, true), (2, here, true), (3, gone, false)] {
-            park_command(&mut server, (id, None), &channel, Ticket(ticket), is_publish);
+            park_command(&mut server, (id, None), Some(&channel), Ticket(ticket), is_publish);
         }
         relay.perform(&mut server, Intent::Unsubscribe { id: gone, reference: None, channel });
         relay.perform(&mut server, Intent::Leave(gone));

@@ -6,7 +6,7 @@ use super::Server;
 use crate::broker::Published;
 use crate::broker::event::{ConnectionId, Exchange};
 use crate::channel::log::{From, MemberId};
-use crate::engine::{Ask, Told};
+use crate::engine::{Ask, Ticket, Told};
 use crate::proto::message::Message;
 
 impl Server {
@@ -50,6 +50,10 @@ impl Server {
         except: Option<MemberId>,
     ) -> Published {
         self.broker.publish_by_engine(channel, messages, who, name, except)
+    }
+
+    pub(crate) fn send_by_engine(&mut self, to: MemberId, message: Message, sender: ConnectionId) -> Ticket {
+        self.broker.send_by_engine(to, message, sender)
     }
 
     pub(crate) fn hold_back(&mut self, id: ConnectionId, is_held_back: bool) {

@@ -14,6 +14,9 @@ use slotcast::server::Server;
 
 use crate::common::{Answer, Broker, Peer, TEXT, ask, bind, post, upgrade_request};
 
+/// A member of another node.
+const ELSEWHERE: &str = "0000000000000000000000001";
+
 /// An engine that answers at once, unless a request to `/control/` has said otherwise.
 #[derive(Default)]
 struct Engine {
@@ -82,6 +85,15 @@ impl Engine {
                 server.hear(Told::ReadDone { ticket, page, now: 0 });
             }
             Ask::Close { channel } => self.open.retain(|other| *other != channel),
+            Ask::Send { ticket, to, channels, item } if to.to_string() == ELSEWHERE => {
+                assert_eq!(
+                    (&*channels[0], &**item.message.payload(), item.from.is_some()),
+                    ("/a", b"psst".as_slice(), true)
+                );
+                server.hear(Told::Sent { ticket });
+            }
+            Ask::Send { ticket, .. } => server.hear(Told::NotSent { ticket }),
+            Ask::Enter { .. } | Ask::Leave { .. } | Ask::Here { .. } => {}
             other => panic!("{other:?}"),
         }
     }
@@ -174,6 +186,30 @@ fn commands_are_answered_in_their_order() {
     for expected in expected {
         assert_eq!(told(&event(&mut peer)), expected);
     }
+}
+
+/// The engine knows where others are.
+#[test]
+fn one_of_another_node_can_be_sent_to() {
+    let broker = start();
+    let mut peer = join(&broker, "/a");
+    control(&broker, "slow");
+    for (reference, to) in [(1, ELSEWHERE), (2, "0000000000000000000000002")] {
+        let command = format!(r#"{{"type":"send","to":"{to}","data":"psst","ref":{reference}}}"#);
+        peer.send(TEXT, command.as_bytes());
+    }
+    peer.send(TEXT, br#"{"type":"publish","channel":"/a","data":"one","ref":3}"#);
+    control(&broker, "fast");
+    let mut codes = Vec::new();
+    for expected in ["ack 1", "error 2", "one in /a", "ack 3"] {
+        let event = event(&mut peer);
+        assert_eq!(told(&event), expected);
+        codes.extend(event["code"].as_str().map(str::to_owned));
+    }
+    assert_eq!(codes, ["unknown_receiver"]);
+    control(&broker, "away");
+    peer.send(TEXT, format!(r#"{{"type":"send","to":"{ELSEWHERE}","data":"psst","ref":4}}"#).as_bytes());
+    assert_eq!(event(&mut peer)["code"], "engine_away");
 }
 
 /// What an embedder says no to is answered in its place, too.

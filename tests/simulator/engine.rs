@@ -100,7 +100,7 @@ pub struct Engine {
     random: Random,
     unix_ms: u64,
     /// Nothing goes wrong any more.
-    is_calm: bool,
+    pub is_calm: bool,
     /// More members of a channel are not named.
     pub most_named: usize,
     /// Messages of which it is certain that they are not stored, and never will be.
@@ -303,6 +303,17 @@ impl Engine {
                 roster.extend(here);
             }),
             Ask::Members { channel } => self.tell_roster(node, &channel),
+            Ask::Send { ticket, to, channels, item } => {
+                let rosters = channels.iter().filter_map(|channel| self.channels.get(channel)).map(|of| &of.roster);
+                let found = rosters.filter_map(|roster| roster.get(&to)).map(|member| member.node).next();
+                let found = found.filter(|&node| !self.wires[node].is_away);
+                if let Some(node) = found {
+                    let stored = Stored { unix_ms: self.unix_ms, item };
+                    self.wires[node].down.push_back(Told::Direct { to, stored });
+                }
+                let told = if found.is_some() { Told::Sent { ticket } } else { Told::NotSent { ticket } };
+                self.wires[node].answers.push_back(told);
+            }
             Ask::Read { ticket, channel, since, limit } => {
                 if !self.is_calm && self.random.one_in(12) {
                     self.note("did not read");

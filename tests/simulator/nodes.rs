@@ -34,7 +34,7 @@ use attendant::{Answer, Command, Door};
 const CHANNELS: [&str; 2] = ["/a", "/b"];
 
 /// What happens in a thousand lives, or is not tested.
-const HAPPENS: [&str; 16] = [
+const HAPPENS: [&str; 17] = [
     "answers lost",
     "away",
     "began empty",
@@ -48,6 +48,7 @@ const HAPPENS: [&str; 16] = [
     "refused",
     "refused to open",
     "sent again",
+    "sent to another node",
     "told what is lost",
     "too many to be named",
     "went on at another node",
@@ -104,6 +105,8 @@ struct Follower {
     came: BTreeMap<&'static str, u64>,
     begun_in: BTreeMap<&'static str, u64>,
     known: BTreeMap<&'static str, BTreeSet<String>>,
+    /// What it was sent alone.
+    sent: BTreeSet<u64>,
     /// Messages that it has seen since it came, and how often it was told of a loss.
     numbers: HashSet<u64>,
     losses: usize,
@@ -117,6 +120,7 @@ enum Asked {
     Subscribe(&'static str),
     Unsubscribe(&'static str),
     Members(&'static str),
+    Send(usize),
 }
 
 /// One broker, its peers, and who answers them.
@@ -139,6 +143,10 @@ struct World {
     now: Now,
     followers: Vec<Follower>,
     made: u64,
+    /// What was sent to one alone: to whom, and as which connection.
+    direct: BTreeMap<u64, (usize, ConnectionId)>,
+    /// Those of these that were acknowledged after everything had calmed down.
+    arrived: BTreeSet<u64>,
     turns: u64,
     /// Who is left out of messages: the connections that published them.
     excepted: HashMap<u64, (usize, ConnectionId)>,
@@ -190,6 +198,7 @@ impl World {
             came: BTreeMap::new(),
             begun_in: BTreeMap::new(),
             known: BTreeMap::new(),
+            sent: BTreeSet::new(),
             numbers: HashSet::new(),
             losses: 0,
             commands: VecDeque::new(),
@@ -203,6 +212,8 @@ impl World {
             now,
             followers,
             made: 0,
+            direct: BTreeMap::new(),
+            arrived: BTreeSet::new(),
             turns: 0,
             excepted: HashMap::new(),
             sent: HashMap::new(),
@@ -268,6 +279,7 @@ impl World {
         follower.gets = BTreeSet::from([follower.home]);
         follower.came = BTreeMap::from([(follower.home, self.turns)]);
         follower.known.clear();
+        follower.sent.clear();
         follower.commands.clear();
         follower.numbers.clear();
         follower.perhaps.clear();
@@ -341,6 +353,9 @@ impl World {
         let (number, text) = self.make();
         if kind == Kind::Raw {
             return self.write(index, id, &text);
+        }
+        if self.random.one_in(6) {
+            return self.send(index);
         }
         let channel = self.random.pick(&CHANNELS);
         let command = json!({ "type": "publish", "channel": channel, "ref": number, "data": text });
@@ -493,12 +508,14 @@ fn run(seed: u64) -> BTreeMap<&'static str, u64> {
     // As long as a leave may be held back.
     (0..12).for_each(|_| world.turn(true));
     world.ask_for_members();
+    world.send_to_all();
     while !world.is_settled() {
         over += 1;
         assert!(over < 400, "somebody is never answered: {}", world.describe());
         world.turn(true);
     }
     world.assert_rosters();
+    world.assert_sent();
     world.nodes.iter().for_each(|node| node.broker.assert_flushed());
     let mut happened = world.happened;
     tally_up(&mut happened, world.engine.happened);

@@ -150,6 +150,23 @@ impl World {
                 self.nodes[at].broker.tell_members(id, &channel, reference.as_ref());
                 return;
             }
+            command::Command::Send { to, message } => {
+                let node = &mut self.nodes[at];
+                let receiver = node.broker.connection_of(to);
+                let shared = receiver.filter(|&receiver| node.broker.share_a_channel(id, receiver));
+                match (receiver, shared) {
+                    (Some(_), None) => (String::new(), Err(Outcome::NotSent), false),
+                    (_, Some(receiver)) => {
+                        let outcome = if node.broker.send_from(receiver, &message, Some(id)) {
+                            Outcome::Sent
+                        } else {
+                            Outcome::NotSent
+                        };
+                        (String::new(), Err(outcome), false)
+                    }
+                    _ => (String::new(), Ok(node.broker.send_by_engine(to, message, id)), false),
+                }
+            }
             other => panic!("{other:?}"),
         };
         match waits {
@@ -208,6 +225,11 @@ impl World {
                 broker.answer(id, &protocol::Answer::Ack { reference, channel, position, lost: None });
                 return;
             }
+            Outcome::Sent => {
+                broker.answer(id, &protocol::Answer::Ack { reference, channel: None, position: None, lost: None });
+                return;
+            }
+            Outcome::NotSent => "unknown_receiver",
             // The broker has told it.
             Outcome::Joined(_) | Outcome::NotJoined(JoinError::Gone) => return,
             Outcome::NotPublished(_) => "engine_refuses",

@@ -13,6 +13,11 @@ fn position(value: &Value) -> Position {
     value.as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no position: {value}"))
 }
 
+/// The number of a message that is of no channel.
+fn id_of(said: &Value) -> u64 {
+    number_of(said["data"].as_str().expect("text").as_bytes())
+}
+
 fn channel_of(value: &Value) -> &'static str {
     CHANNELS.into_iter().find(|channel| value == channel).unwrap_or_else(|| panic!("no channel: {value}"))
 }
@@ -156,6 +161,7 @@ impl World {
 
     fn told(&mut self, index: usize, said: &Value) {
         match said["type"].as_str() {
+            Some("message") if said["channel"].is_null() => self.told_alone(index, id_of(said)),
             Some("message") => self.told_message(index, channel_of(&said["channel"]), said),
             Some("lost") => self.told_lost(index, channel_of(&said["channel"]), said),
             Some("ack") => self.acked(index, said),
@@ -303,6 +309,12 @@ impl World {
                 self.followers[index].known.remove(channel);
             }
             Asked::Members(_) => panic!("{said}"),
+            Asked::Send(to) => {
+                if self.followers[to].node != self.followers[index].node {
+                    self.note("sent to another node");
+                }
+                self.arrived.extend(self.engine.is_calm.then_some(number));
+            }
         }
     }
 
@@ -310,6 +322,7 @@ impl World {
         let (number, asked, _) = self.next_command(index, said);
         match asked {
             Asked::Publish(_) if said["code"] == "engine_silent" => self.note("nobody knows"),
+            Asked::Send(_) => self.note("not sent"),
             Asked::Publish(_) => assert!(self.engine.refused.contains(&number), "{said}"),
             _ => self.note("not subscribed"),
         }

@@ -92,4 +92,45 @@ impl World {
         }
         self.note("everybody knew who was there");
     }
+
+    /// One who speaks the dialect sends something to another, who may have gone.
+    pub(super) fn send(&mut self, index: usize) {
+        let to = self.random.below(self.followers.len());
+        self.send_to(index, to);
+    }
+
+    /// Everybody sends something to everybody.
+    pub(super) fn send_to_all(&mut self) {
+        for index in 0..self.followers.len() {
+            (0..self.followers.len()).for_each(|to| self.send_to(index, to));
+        }
+    }
+
+    fn send_to(&mut self, index: usize, to: usize) {
+        let speaks = |follower: &super::Follower| follower.id.filter(|_| follower.kind == Kind::Json && follower.begun);
+        let (Some(id), Some(receiver)) = (speaks(&self.followers[index]), speaks(&self.followers[to])) else { return };
+        let (number, text) = self.make();
+        let (node, losses) = (self.followers[to].node, self.followers[index].losses);
+        let member = self.nodes[node].broker.member_id(receiver).to_string();
+        self.direct.insert(number, (to, receiver));
+        self.followers[index].commands.push_back((number, Asked::Send(to), losses));
+        let command = json!({ "type": "send", "to": member, "ref": number, "data": text });
+        self.write(index, id, &command.to_string());
+    }
+
+    /// It is told something that is for it alone.
+    pub(super) fn told_alone(&mut self, index: usize, number: u64) {
+        let follower = &mut self.followers[index];
+        assert_eq!(self.direct.get(&number), Some(&(index, follower.id.expect("it is told"))), "{number}: for another");
+        assert!(follower.sent.insert(number), "{number}: sent twice");
+    }
+
+    /// What was acknowledged while nothing went wrong has arrived.
+    pub(super) fn assert_sent(&self) {
+        for number in &self.arrived {
+            let (to, id) = self.direct[number];
+            let is_there = self.followers[to].id == Some(id);
+            assert!(!is_there || self.followers[to].sent.contains(number), "{number}: acknowledged, and never told");
+        }
+    }
 }
