@@ -47,7 +47,8 @@ impl Broker {
     /// The members of a channel, in no order, as they are told to others; None if there are more than `max_presence`.
     /// Those who poll are none.
     pub fn members_named(&self, channel: &str) -> Option<Vec<Named>> {
-        if self.members(channel) > self.limits.max_presence {
+        let is_crowd = self.outlet.seam().is_some_and(|seam| seam.rosters.is_crowd(channel));
+        if is_crowd || self.members(channel) > self.limits.max_presence {
             return None;
         }
         let elsewhere = self.outlet.seam().into_iter().flat_map(|seam| seam.rosters.members(channel)).map(named);
@@ -163,7 +164,8 @@ impl Broker {
 
     fn is_crowded_with_members(&self, key: u32) -> bool {
         let channel = &self.channels[key as usize];
-        channel.members() + self.members_elsewhere(channel.name()) > self.limits.max_presence
+        let is_crowd = self.outlet.seam().is_some_and(|seam| seam.rosters.is_crowd(channel.name()));
+        is_crowd || channel.members() + self.members_elsewhere(channel.name()) > self.limits.max_presence
     }
 
     /// How many members a channel has at other nodes.

@@ -102,6 +102,11 @@ impl Rosters {
         self.by_name.get(channel).map_or(0, |known| known.crowd.unwrap_or(known.members.len()))
     }
 
+    /// Whether they are too many to be named.
+    pub(super) fn is_crowd(&self, channel: &str) -> bool {
+        self.by_name.get(channel).is_some_and(|known| known.crowd.is_some())
+    }
+
     /// Who they are; nobody if they are too many to be named.
     pub(super) fn members(&self, channel: &str) -> impl Iterator<Item = Present> {
         self.by_name.get(channel).into_iter().flat_map(|known| known.members.iter().map(present))
