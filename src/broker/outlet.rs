@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use super::event::{ConnectionId, Dropped, Event, Unanswered};
 use super::seam::Seam;
-use crate::limits::Limits;
 use crate::proto::http::Status;
 
 /// What was not taken out yet, in order.
@@ -44,8 +43,8 @@ impl Outlet {
     }
 
     /// From now on there is an engine.
-    pub(super) fn set_engine(&mut self, limits: &Limits) {
-        self.seam.get_or_insert_with(|| Box::new(Seam::new(limits)));
+    pub(super) fn set_engine(&mut self, seam: Seam) {
+        self.seam.get_or_insert_with(|| Box::new(seam));
     }
 
     /// Whether there is an engine.

@@ -60,7 +60,7 @@ impl Seam {
 impl Broker {
     /// From now on an engine assigns positions. To be called before anything is published or joined.
     pub fn set_engine(&mut self) {
-        self.outlet.set_engine(&self.limits);
+        self.outlet.set_engine(Seam::new(&self.limits));
     }
 
     /// Whether an engine assigns positions.
@@ -140,6 +140,9 @@ impl Broker {
             Told::Away => {
                 seam.mirrors.away();
                 seam.rosters.away();
+                for ticket in seam.asks.away() {
+                    self.finish_publish(ticket, Outcome::NotPublished(EngineError::Away));
+                }
                 self.give_plain_reads_up(None);
             }
             Told::Back => {

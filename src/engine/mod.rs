@@ -347,6 +347,17 @@ impl Asks {
         self.queue.push_back(ask);
     }
 
+    /// The engine cannot be reached: what was not taken yet, and means nothing later, is dropped. Returns the tickets of what was to be
+    /// sent to members.
+    pub(crate) fn away(&mut self) -> Vec<Ticket> {
+        let stays = |ask: &Ask| matches!(ask, Ask::Publish { .. } | Ask::Close { .. });
+        let dropped = std::mem::take(&mut self.queue);
+        let (kept, void): (Vec<Ask>, Vec<Ask>) = dropped.into_iter().partition(stays);
+        self.queue.extend(kept);
+        let ticket = |ask| if let Ask::Send { ticket, .. } = ask { Some(ticket) } else { None };
+        void.into_iter().filter_map(ticket).collect()
+    }
+
     pub(crate) fn pop(&mut self) -> Option<Ask> {
         self.queue.pop_front()
     }

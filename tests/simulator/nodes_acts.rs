@@ -8,7 +8,7 @@ use slotcast::channel::position::Position;
 use slotcast::channel::protocol::JSON_DIALECT;
 
 use super::{Asked, CHANNELS, Follower, KINDS, Kind, World};
-use crate::peer::{Peer, Reader};
+use crate::peer::{Ending, Peer, Reader};
 use crate::random::Random;
 use crate::wire;
 
@@ -104,12 +104,14 @@ impl World {
         let follower = &mut self.followers[index];
         let Some(id) = follower.id.take() else { return };
         let node = &mut self.nodes[follower.node];
-        if self.random.one_in(2) {
-            node.broker.eof(id)
-        } else {
+        let is_broken = self.random.one_in(2);
+        if is_broken {
             node.broker.broken(id)
         }
-        node.kernel.get(id).into_iter().for_each(|peer| peer.wire.clear());
+        for peer in node.kernel.get(id) {
+            peer.wire.clear();
+            (peer.ended, peer.readable) = (Some(if is_broken { Ending::Reset } else { Ending::Eof }), true);
+        }
         let at = follower.node;
         self.handle_events(at);
     }
@@ -140,7 +142,8 @@ impl World {
             )
         };
         let losses = follower.losses;
-        self.followers[index].came.insert(other, self.turns);
+        // Who was there before and comes back may be one of whom nothing was told.
+        self.followers[index].came.entry(other).or_insert(self.turns);
         self.followers[index].commands.push_back((reference, asked, losses));
         self.write(index, id, &command.to_string());
     }

@@ -7,6 +7,7 @@ use slotcast::channel::position::Position;
 use super::{Asked, CHANNELS, Follower, Kind, World};
 use crate::engine::number_of;
 use crate::incoming::{Head, Item};
+use crate::peer::Ending;
 use crate::wire;
 
 fn position(value: &Value) -> Position {
@@ -94,8 +95,9 @@ impl World {
         let follower = &mut self.followers[index];
         if let Some(id) = follower.id.take() {
             let node = follower.node;
-            self.nodes[node].broker.eof(id);
-            self.handle_events(node);
+            for peer in self.nodes[node].kernel.get(id) {
+                (peer.ended, peer.readable) = (Some(Ending::Eof), true);
+            }
         }
     }
 
