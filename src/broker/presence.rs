@@ -175,7 +175,7 @@ impl Broker {
 
     /// Other nodes are told who came.
     fn enter(&mut self, slot: u32, key: u32) {
-        if !self.outlet.seam().is_some_and(|seam| !seam.mirrors.is_away()) {
+        if self.outlet.seam().is_none_or(|seam| seam.mirrors.is_away()) {
             return;
         }
         let (channel, named) = (self.channels[key as usize].name().clone(), self.named(slot));
@@ -185,7 +185,7 @@ impl Broker {
 
     /// Other nodes are told who went.
     fn exit(&mut self, slot: u32, key: u32) {
-        if !self.outlet.seam().is_some_and(|seam| !seam.mirrors.is_away()) {
+        if self.outlet.seam().is_none_or(|seam| seam.mirrors.is_away()) {
             return;
         }
         let (channel, member) = (self.channels[key as usize].name().clone(), self.member_id(self.slots.id(slot)));

@@ -15,7 +15,7 @@ use slotcast::server::Server;
 use crate::common::{Answer, Broker, Peer, TEXT, ask, bind, post, upgrade_request};
 
 /// A member of another node.
-const ELSEWHERE: &str = "0000000000000000000000001";
+const ELSEWHERE: &str = "2fpl8n3zyk8h51ny4ei7g5jd8i";
 
 /// An engine that answers at once, unless a request to `/control/` has said otherwise.
 #[derive(Default)]
@@ -194,7 +194,7 @@ fn one_of_another_node_can_be_sent_to() {
     let broker = start();
     let mut peer = join(&broker, "/a");
     control(&broker, "slow");
-    for (reference, to) in [(1, ELSEWHERE), (2, "0000000000000000000000002")] {
+    for (reference, to) in [(1, ELSEWHERE), (2, "1a6vf25w10nqu18rh6nk4x4qjc")] {
         let command = format!(r#"{{"type":"send","to":"{to}","data":"psst","ref":{reference}}}"#);
         peer.send(TEXT, command.as_bytes());
     }

@@ -40,14 +40,14 @@ fn dribble(peer: &mut Peer, mut bytes: impl Iterator<Item = u8>) -> (usize, Stri
 /// The deadline counts from accept to the end of the whole request; bytes do not extend it.
 #[test]
 fn slow_requests_are_cut_off() {
-    // Long enough for whoever is to be in time.
+    // Long enough for anyone who is to be in time.
     let broker = Broker::start(|config| config.limits.handshake_timeout = Duration::from_secs(1));
     let mut silent = Peer::connect(broker.address);
     let mut other = broker.join("/chat");
     for start in ["", "GET /chat HTTP/1.1\r\nHost: localhost\r\nX: ", "POST /chat HTTP/1.1\r\nHost: localhost\r\nX: "] {
         let mut peer = Peer::connect(broker.address);
         peer.write(start.as_bytes());
-        let (_, told) = dribble(&mut peer, (0..100_000).map(|_| b'a'));
+        let (_, told) = dribble(&mut peer, b"GET /".iter().copied().chain((0..100_000).map(|_| b'a')));
         assert!(told.starts_with("HTTP/1.1 408 "), "{told}");
     }
     let mut posting = Peer::connect(broker.address);
@@ -108,7 +108,7 @@ fn a_message_that_is_unfinished_when_the_broker_closes() {
 fn narrow(config: &mut Config) {
     config.limits.max_message = 16 << 10;
     config.limits.max_outbound = 128 << 10;
-    // Whoever reads after all may take his time.
+    // Anyone who reads after all may take his time.
     config.limits.close_timeout = DEADLINE;
 }
 

@@ -108,7 +108,7 @@ impl World {
         if is_broken {
             node.broker.broken(id)
         }
-        for peer in node.kernel.get(id) {
+        if let Some(peer) = node.kernel.get(id) {
             peer.wire.clear();
             (peer.ended, peer.readable) = (Some(if is_broken { Ending::Reset } else { Ending::Eof }), true);
         }

@@ -95,7 +95,7 @@ impl World {
         let follower = &mut self.followers[index];
         if let Some(id) = follower.id.take() {
             let node = follower.node;
-            for peer in self.nodes[node].kernel.get(id) {
+            if let Some(peer) = self.nodes[node].kernel.get(id) {
                 (peer.ended, peer.readable) = (Some(Ending::Eof), true);
             }
         }
