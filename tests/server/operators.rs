@@ -181,7 +181,7 @@ fn health_is_told_while_others_keep_coming() {
                 let mut silent = VecDeque::new();
                 while !stop.load(Ordering::Relaxed) {
                     silent.push_back(Peer::connect_from([127, 0, 0, last].into(), address));
-                    // A reset gives the port back at once, and there are only so many.
+                    // A reset gives the port back at once, and they are few.
                     silent.drain(..silent.len().saturating_sub(200)).for_each(Peer::reset);
                 }
             });

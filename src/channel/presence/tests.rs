@@ -43,7 +43,7 @@ fn a_leave_is_held_back_and_a_return_under_the_same_name_hides_it() {
     assert!(presence.is_empty(600));
 }
 
-/// Whoever asked in between kept it in the list for ever.
+/// One who asked in between kept it in the list for ever.
 #[test]
 fn who_was_listed_between_coming_and_going_is_told_to_have_gone() {
     let mut presence = Presence::default();
