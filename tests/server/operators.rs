@@ -254,11 +254,10 @@ fn a_broker_that_shuts_down_is_well_and_not_ready() {
 /// A shutdown ends although new connections come faster than it can send them away.
 #[test]
 fn a_shutdown_ends_while_others_keep_coming() {
-    // It shuts down until the one who is in it answers its Close.
-    let (broker, admin) = start_with_admin(|config| config.limits.close_timeout = DEADLINE);
+    let (broker, admin) = start_with_admin(|_| {});
     let mut peer = broker.join("/chat");
     std::thread::scope(|scope| {
-        let floods = [(broker.address, 4), (admin, 5)].map(|(address, last)| {
+        let floods = [(broker.address, 2), (admin, 3)].map(|(address, last)| {
             scope.spawn(move || {
                 let mut silent = VecDeque::new();
                 let connect = || {
@@ -267,21 +266,19 @@ fn a_shutdown_ends_while_others_keep_coming() {
                     socket.connect(&address.into())?;
                     std::io::Result::Ok(socket)
                 };
-                let begun = Instant::now();
                 while let Ok(socket) = connect() {
-                    assert!(begun.elapsed() < DEADLINE, "it still listens");
                     silent.push_back(socket);
                     silent.drain(..silent.len().saturating_sub(200));
                 }
             })
         });
-        broker.handle.shutdown(DEADLINE * 10).unwrap();
+        broker.handle.shutdown(DEADLINE).unwrap();
         assert_eq!(peer.expect_close(1001), "shutting_down");
         assert_eq!(asked_for_health(broker.address).as_deref(), Some("ok\n"));
         peer.send(CLOSE, &close_payload(1001, ""));
         peer.expect_end();
         drop(peer);
-        // Until it listens no more, which is long before its time is over.
+        // Until it listens no more, which is before its time is over.
         floods.into_iter().for_each(|flood| flood.join().unwrap());
     });
 }
