@@ -147,6 +147,11 @@ impl Broker {
         let name = from.and_then(|id| self.name(id)).cloned();
         let from = from.map(|id| self.member_id(id));
         let entry = Entry { unix_ms: self.timers.unix_ms(), message: message.clone(), from, name, except: None };
+        self.tell_alone(id, &entry)
+    }
+
+    /// Tells one connection a message that is of no channel.
+    pub(super) fn tell_alone(&mut self, id: ConnectionId, entry: &Entry) -> bool {
         let told = self.tell(id, &Event::Direct { entry: entry.view() });
         self.journal.count().messages_sent += u64::from(told);
         told

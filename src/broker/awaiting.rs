@@ -10,7 +10,6 @@ use super::outcome::{JoinError, Outcome, Published};
 use super::reason::Cause;
 use super::slots::flag;
 use super::{Broker, cost};
-use crate::channel::dialect;
 use crate::channel::log::{From, MemberId};
 use crate::channel::name::BadName;
 use crate::channel::position::Position;
@@ -108,10 +107,9 @@ impl Broker {
 
     /// Another node has sent something to one connection alone.
     pub(super) fn deliver(&mut self, to: MemberId, stored: Stored) {
-        let Some(id) = self.connection_of(to) else { return };
-        let entry = stored.into_entry(None);
-        let told = self.tell(id, &dialect::Event::Direct { entry: entry.view() });
-        self.journal.count().messages_sent += u64::from(told);
+        if let Some(id) = self.connection_of(to) {
+            self.tell_alone(id, &stored.into_entry(None));
+        }
     }
 
     /// Nothing more is read from a connection, or it is read from again. For one whose requests cannot be carried out as long as

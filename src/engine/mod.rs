@@ -13,7 +13,7 @@
 //! - Each [`Ask::Open`] is answered once, in order, by [`Told::Opened`] or [`Told::Failed`]. After that it tells the channel's
 //!   entries that come after `head`, in order, until [`Ask::Close`]. Entries may be lost on the way: the broker sees that by their
 //!   offsets, and reads them.
-//! - Each ticket of a publish is answered once. One that was lost on the way is the engine's to send again; it is stored once.
+//! - Each ticket of a publish is answered once, and that of an [`Ask::Send`] unless the engine is away before. One that was lost on the way is the engine's to send again; it is stored once.
 //! - After [`Told::Away`] it answers no `Open` and no `Read` of before, and tells no entries, until [`Told::Back`].
 //! - After `Opened` it tells the whole roster, and then each change of it, in order. A change may be lost on the way: the broker
 //!   sees that by its revision, and asks for the whole. [`Ask::Members`] is answered with the whole, or with a number if those are

@@ -4,8 +4,6 @@
 use log::Level;
 
 use super::{Door, Intent, Relay};
-use crate::broker::event::ConnectionId;
-use crate::channel::protocol::Reference;
 use crate::channel::protocol::command::CommandError;
 use crate::proto::http::Response;
 use crate::proto::text::escape_for_log;
@@ -15,42 +13,18 @@ impl Relay {
     /// Turns an intent that the rules do not allow into its refusal.
     pub(super) fn authorize(&self, server: &mut Server, intent: Intent) -> Intent {
         let rules = &self.rules;
-        let may_publish = |id| rules.may_publish(server.grants(id));
-        match intent {
-            Intent::Join { handshake, channel, from, echo, name, protocol, lossy } => {
-                match rules.join(handshake.request()) {
-                    Ok(_) => Intent::Join { handshake, channel, from, echo, name, protocol, lossy },
-                    Err(refusal) => Intent::Refuse(handshake, refusal),
-                }
+        let (may, refusal) = match &intent {
+            Intent::Join { handshake, .. } => (true, rules.join(handshake.request()).err()),
+            Intent::Publish { door: Door::Http(exchange), .. } => (true, rules.publish(exchange.request()).err()),
+            Intent::Publish { door: Door::WebSocket(id) | Door::Command(id, _), .. } | Intent::Send { id, .. } => {
+                (rules.may_publish(server.grants(*id)), None)
             }
-            Intent::Publish { door, channel, message, more, name, except } => {
-                let refusal = match &door {
-                    Door::Http(exchange) => rules.publish(exchange.request()).err(),
-                    Door::WebSocket(id) | Door::Command(id, _) if may_publish(*id) => None,
-                    Door::WebSocket(id) => return Intent::Expel(*id),
-                    Door::Command(id, reference) => return unauthorized(*id, reference.clone()),
-                };
-                match (door, refusal) {
-                    (Door::Http(exchange), Some(refusal)) => {
-                        server.complain(Level::Warn, || {
-                            let path = escape_for_log(exchange.path().as_bytes());
-                            let (method, peer) = (exchange.request().method(), exchange.peer());
-                            format!("refused {method} {path} from {peer}: {refusal}")
-                        });
-                        Intent::Answer(exchange, Response::problem(&refusal))
-                    }
-                    (door, _) => Intent::Publish { door, channel, message, more, name, except },
-                }
-            }
-            Intent::Send { id, reference, .. } if !may_publish(id) => unauthorized(id, reference),
-            // Everybody may listen, and leave.
+            // Everybody may listen, and leave; the others are answers, or tell what has happened.
             Intent::Follow { .. }
             | Intent::Read { .. }
             | Intent::Subscribe { .. }
             | Intent::Unsubscribe { .. }
-            | Intent::Members { .. } => intent,
-            // It may, or it is an answer, or tells what has happened.
-            Intent::Send { .. }
+            | Intent::Members { .. }
             | Intent::Reject { .. }
             | Intent::Expel(_)
             | Intent::Refuse(..)
@@ -58,11 +32,25 @@ impl Relay {
             | Intent::Outcome(..)
             | Intent::Leave(_)
             | Intent::Io(_)
-            | Intent::Nothing => intent,
+            | Intent::Nothing => (true, None),
+        };
+        if may && refusal.is_none() {
+            return intent;
+        }
+        match (intent, refusal) {
+            (Intent::Join { handshake, .. }, Some(refusal)) => Intent::Refuse(handshake, refusal),
+            (Intent::Publish { door: Door::Http(exchange), .. }, Some(refusal)) => {
+                server.complain(Level::Warn, || {
+                    let path = escape_for_log(exchange.path().as_bytes());
+                    format!("refused {} {path} from {}: {refusal}", exchange.request().method(), exchange.peer())
+                });
+                Intent::Answer(exchange, Response::problem(&refusal))
+            }
+            (Intent::Publish { door: Door::WebSocket(id), .. }, _) => Intent::Expel(id),
+            (Intent::Publish { door: Door::Command(id, reference), .. } | Intent::Send { id, reference, .. }, _) => {
+                Intent::Reject { id, reference, error: CommandError::UNAUTHORIZED }
+            }
+            _ => Intent::Nothing,
         }
     }
-}
-
-fn unauthorized(id: ConnectionId, reference: Option<Reference>) -> Intent {
-    Intent::Reject { id, reference, error: CommandError::UNAUTHORIZED }
 }
