@@ -40,10 +40,7 @@ impl Pieces {
                 self.full.push(std::mem::take(&mut self.last));
             }
             // Many small ones would otherwise move the piece with each of them.
-            let ahead = ahead.max(length / 8).min(RESERVE_AHEAD);
-            // Places that are let go are of few sizes, so that others fit in.
-            let room = if ahead < PIECE { wanted + ahead } else { (wanted + ahead) / PIECE * PIECE };
-            self.last.reserve_exact(room);
+            self.last.reserve_exact(wanted + ahead.max(length / 8).min(RESERVE_AHEAD));
         }
         &mut self.last
     }

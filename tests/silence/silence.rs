@@ -17,7 +17,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use std::{fs, io};
+use std::io;
 
 use attacks::{ATTACKS, Attack, BEARER, TOKEN};
 use child::Broker;
@@ -83,9 +83,6 @@ fn main() -> ExitCode {
 fn run() -> io::Result<bool> {
     let options = options()?;
     rlimit::increase_nofile_limit(u64::MAX)?;
-    if options.names.is_empty() && std::env::var_os("QUICK").is_none() {
-        touch_memory();
-    }
     let program: PathBuf = std::env::current_exe()?.with_file_name("besieged");
     let idle = Broker::start(&program, &[])?;
     let wanted = |attack: &&Attack| options.names.is_empty() || options.names.iter().any(|name| name == attack.name);
@@ -105,18 +102,6 @@ fn run() -> io::Result<bool> {
     }
     println!("{passed} passed, {failed} failed");
     Ok(failed == 0)
-}
-
-/// Writes to most of the memory that is free, once: a virtual machine is charged for the first touch of each page, up to 11 ms.
-fn touch_memory() {
-    const PIECE: usize = 1 << 30;
-    let told = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let available = told.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next());
-    let available: usize = available.and_then(|number| number.parse().ok()).unwrap_or(0) * 1024;
-    let pieces = available / PIECE * 6 / 10;
-    println!("touching {pieces} GiB of memory first");
-    let mut held: Vec<Vec<u8>> = (0..pieces).map(|_| vec![0; PIECE]).collect();
-    held.iter_mut().flatten().step_by(4096).for_each(|byte| *byte = 1);
 }
 
 fn options() -> io::Result<Options> {
@@ -241,8 +226,8 @@ impl Victims {
 // ------------------------------------------------------------------------------------------------ the table
 
 const HEAD: &str = "\
-attack          peers |  turn   wall |  quiet   idle |   sent   read  answers | lost | stop |   rss    out     in   hist |
-                      |   ms CPU  ms |     ms     ms |     MB     MB          |      |    s |    MB     MB     MB     MB |";
+attack          peers |  turn longest   wall |  quiet   idle |   sent   read  answers | lost | stop |   rss    out     in   hist |
+                      |      ms CPU     ms |     ms     ms |     MB     MB          |      |    s |    MB     MB     MB     MB |";
 
 fn milliseconds(time: Option<Duration>) -> String {
     time.map_or_else(|| "-".to_owned(), |time| format!("{:.1}", time.as_secs_f64() * 1e3))
@@ -260,14 +245,16 @@ fn row(attack: &Attack, size: usize, runs: &[Outcome], turn: Duration) -> (Strin
     let told = |name: &str| most(&|run| run.told(name));
     let knows_turn = runs.iter().all(|run| run.report.contains_key("longest_us"));
     let longest = knows_turn.then(|| Duration::from_micros(told("longest_us")));
+    let usual = median(runs.iter().map(|run| run.report.get("longest_us").map(|&time| Duration::from_micros(time))));
     let (quiet, idle) = (median(runs.iter().map(|run| run.attacked)), median(runs.iter().map(|run| run.idle)));
     let stopped = runs.iter().find_map(|run| run.stopped);
     let lost = most(&|run| run.lost(attack).iter().map(|(_, count)| count).sum());
-    let faults = faults(attack, size, runs, turn, (longest, quiet, idle));
+    let faults = faults(attack, size, runs, turn, (usual, quiet, idle));
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     let line = format!(
-        "{:<15} {size:>5} | {:>6} {:>6} | {:>6} {:>6} | {:>6.1} {:>6.1} {:>8} | {lost:>4} | {:>4} | {:>5.1} {:>6.1} {:>6.1} {:>6.1} | {}",
+        "{:<15} {size:>5} | {:>5} {:>7} {:>6} | {:>6} {:>6} | {:>6.1} {:>6.1} {:>8} | {lost:>4} | {:>4} | {:>5.1} {:>6.1} {:>6.1} {:>6.1} | {}",
         attack.name,
+        milliseconds(usual),
         milliseconds(longest),
         milliseconds(Some(Duration::from_micros(told("wall_us")))),
         milliseconds(quiet),
@@ -322,10 +309,10 @@ fn faults(
     size: usize,
     runs: &[Outcome],
     turn: Duration,
-    (longest, quiet, idle): (Option<Duration>, Option<Duration>, Option<Duration>),
+    (usual, quiet, idle): (Option<Duration>, Option<Duration>, Option<Duration>),
 ) -> Vec<String> {
     let mut faults = Vec::new();
-    if longest.is_some_and(|longest| longest > turn) {
+    if usual.is_some_and(|usual| usual > turn) {
         faults.push("turn".to_owned());
     }
     match (quiet, idle) {
