@@ -13,11 +13,11 @@ mod pair;
 mod wire;
 
 use std::collections::HashMap;
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use std::io;
 
 use attacks::{ATTACKS, Attack, BEARER, TOKEN};
 use child::Broker;
