@@ -1,6 +1,6 @@
 # Every target is one line; what it does stands in the script that it names.
 .DEFAULT_GOAL := help
-.PHONY: help run test rust-test planted websocat-test autobahn browser-test examples-test clients-test proxies-test lint doc bench bench-check steps micro figures silence fuzz clean
+.PHONY: help run test rust-test planted websocat-test autobahn browser-test examples-test clients-test proxies-test lint deny doc bench bench-check steps micro figures silence fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ planted: ## bugs put in on purpose, which the tests must notice (an hour; SHARD=
 
 lint: ## format, clippy and documentation, warnings are errors
 	bash tests/run.sh lint
+
+deny: ## licences, bans and sources of all dependencies, by cargo-deny (installed into .tools first: some minutes)
+	[ -x .tools/bin/cargo-deny ] || cargo install --quiet --locked --root .tools cargo-deny
+	.tools/bin/cargo-deny check bans licenses sources
 
 doc: ## the crate's documentation, in target/doc
 	cargo doc --no-deps

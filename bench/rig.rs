@@ -8,7 +8,7 @@ use slotcast::broker::event::{Accept, ConnectionId, Event};
 use slotcast::broker::schedule::{Inlet, Pace, ReadOutcome, Schedule};
 use slotcast::broker::timers::Now;
 use slotcast::broker::{Broker, Io, cost};
-use slotcast::channel::log::From;
+use slotcast::channel::log::Start;
 use slotcast::limits::Limits;
 use slotcast::proto::origin::OriginRules;
 
@@ -125,7 +125,7 @@ impl Rig {
         );
         self.broker.receive(id, head.as_bytes());
         let Some(Event::Handshake(handshake)) = self.broker.next_event() else { panic!("no handshake") };
-        self.ids.push(self.broker.accept(handshake, &Accept::join(channel, From::Now)));
+        self.ids.push(self.broker.accept(handshake, &Accept::join(channel, Start::Now)));
     }
 
     /// The first connection sends its messages to all: one turn. Returns how many deliveries that is.

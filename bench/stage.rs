@@ -9,7 +9,7 @@ use slotcast::broker::followers::StreamFormat;
 use slotcast::broker::schedule::{Inlet, ReadOutcome};
 use slotcast::broker::timers::Now;
 use slotcast::broker::{Broker, Io};
-use slotcast::channel::log::From;
+use slotcast::channel::log::Start;
 use slotcast::limits::Limits;
 use slotcast::proto::message::Message;
 use slotcast::proto::origin::OriginRules;
@@ -122,11 +122,11 @@ impl Stage {
         self.broker.open(([127, 0, 0, 1], 1).into(), true).expect("there is room")
     }
 
-    pub fn connect(&mut self, channel: &str, peer: Peer, from: From) -> ConnectionId {
+    pub fn connect(&mut self, channel: &str, peer: Peer, from: Start) -> ConnectionId {
         self.connect_as(channel, peer, from, None)
     }
 
-    pub fn connect_as(&mut self, channel: &str, peer: Peer, from: From, name: Option<Arc<str>>) -> ConnectionId {
+    pub fn connect_as(&mut self, channel: &str, peer: Peer, from: Start, name: Option<Arc<str>>) -> ConnectionId {
         let id = self.open();
         match peer {
             Peer::Poll => {
@@ -162,7 +162,7 @@ impl Stage {
 
     /// One more waits for what is published.
     pub fn hold(&mut self, channel: &str) {
-        self.connect(channel, Peer::Poll, From::Now);
+        self.connect(channel, Peer::Poll, Start::Now);
     }
 
     /// Publishes that number of messages, and forgets all but what is kept.
@@ -196,7 +196,7 @@ impl Stage {
                     self.broker.publish_as(&channel, message, Some(id), None, None);
                 }
                 Event::Http(exchange) => {
-                    let kept = self.broker.read_json(exchange.path(), From::All);
+                    let kept = self.broker.read_json(exchange.path(), Start::All);
                     let response = kept.answer_to(exchange.request());
                     self.broker.respond(exchange, response);
                 }

@@ -14,7 +14,7 @@ use flate2::{Compress, Compression, FlushCompress};
 
 use slotcast::broker::event::{Accept, ConnectionId, Event};
 use slotcast::broker::schedule::{Pace, Schedule};
-use slotcast::channel::log::From;
+use slotcast::channel::log::Start;
 use slotcast::channel::protocol::Protocol;
 use slotcast::config::Config;
 use slotcast::limits::Limits;
@@ -126,7 +126,7 @@ fn visit(stage: &mut Stage, id: ConnectionId, bytes: &[u8]) {
 }
 
 fn visit_messages(stage: &mut Stage) {
-    let id = stage.connect("/visit", Peer::Raw, From::Now);
+    let id = stage.connect("/visit", Peer::Raw, Start::Now);
     visit(stage, id, &masked(0x82, b"").repeat(10_922));
 }
 
@@ -139,8 +139,8 @@ fn visit_requests(stage: &mut Stage) {
 /// From its first byte to its fan-out to one.
 fn message(stage: &mut Stage, first: u8, payload: &[u8]) {
     let peer = if first & 0x40 == 0 { Peer::Raw } else { Peer::RawDeflated };
-    let id = stage.connect("/message", peer, From::Now);
-    stage.connect("/message", Peer::Raw, From::Now);
+    let id = stage.connect("/message", peer, Start::Now);
+    stage.connect("/message", Peer::Raw, Start::Now);
     stage.flush();
     let bytes = masked(first, payload);
     measure(stage, |stage| stage.receive(id, &bytes));
@@ -148,8 +148,8 @@ fn message(stage: &mut Stage, first: u8, payload: &[u8]) {
 
 /// One step of what arrives compressed, which is made whole in pieces.
 fn bomb(stage: &mut Stage, first: u8, payload: &[u8]) {
-    let id = stage.connect("/message", Peer::RawDeflated, From::Now);
-    stage.connect("/message", Peer::Raw, From::Now);
+    let id = stage.connect("/message", Peer::RawDeflated, Start::Now);
+    stage.connect("/message", Peer::Raw, Start::Now);
     stage.flush();
     let bytes = masked(first, payload);
     let (before, last) = bytes.split_at(bytes.len() - 1);
@@ -181,7 +181,7 @@ fn head(stage: &mut Stage) {
 /// One connection of each encoding is a member of the channel.
 fn all_kinds(stage: &mut Stage, channel: &str) {
     for peer in Peer::ALL {
-        stage.connect(channel, peer, From::Now);
+        stage.connect(channel, peer, Start::Now);
     }
     stage.flush();
 }
@@ -214,13 +214,13 @@ fn publish_message(stage: &mut Stage, message: Message) {
 
 fn history(stage: &mut Stage, character: &str) {
     stage.fill("/kept", &character.repeat(2621), 100);
-    measure(stage, |stage| black_box(stage.broker.read_json("/kept", From::All)));
+    measure(stage, |stage| black_box(stage.broker.read_json("/kept", Start::All)));
 }
 
 fn crowd_with_names(stage: &mut Stage) -> Vec<ConnectionId> {
     let ids = (0..1000).map(|number| {
         let name = Arc::from(format!("{}{number:03}", "\"".repeat(61)));
-        stage.connect_as("/room", Peer::Json, From::Now, Some(name))
+        stage.connect_as("/room", Peer::Json, Start::Now, Some(name))
     });
     let ids = ids.collect();
     stage.flush();
@@ -234,7 +234,7 @@ fn members(stage: &mut Stage) {
 
 fn roster(stage: &mut Stage) {
     for peer in Peer::ALL {
-        stage.connect("/room", peer, From::Now);
+        stage.connect("/room", peer, Start::Now);
     }
     for id in crowd_with_names(stage) {
         stage.broker.leave(id, "/room");
@@ -278,9 +278,9 @@ fn chunk(stage: &mut Stage, peer: Peer, text: &str, messages: usize) {
     let long = letters(30 * 1024);
     let text = if text.is_empty() { std::str::from_utf8(&long).expect("letters") } else { text };
     stage.fill("/kept", text, messages);
-    let id = stage.connect("/", peer, From::Now);
+    let id = stage.connect("/", peer, Start::Now);
     stage.flush();
-    measure(stage, |stage| stage.broker.subscribe(id, "/kept", From::All, None).expect("joined"));
+    measure(stage, |stage| stage.broker.subscribe(id, "/kept", Start::All, None).expect("joined"));
 }
 
 /// Connections with names, each in that number of channels.
@@ -288,9 +288,9 @@ fn joined(stage: &mut Stage, connections: usize, channels: usize) -> Vec<Connect
     let mut ids = Vec::new();
     for number in 0..connections {
         let name = Arc::from(format!("{}{number}", "n".repeat(60)));
-        let id = stage.connect_as("/0", Peer::Json, From::Now, Some(name));
+        let id = stage.connect_as("/0", Peer::Json, Start::Now, Some(name));
         for channel in 1..channels {
-            stage.broker.join(id, &format!("/{channel}"), From::Now).expect("joined");
+            stage.broker.join(id, &format!("/{channel}"), Start::Now).expect("joined");
         }
         ids.push(id);
     }
@@ -321,7 +321,7 @@ fn reap_64(stage: &mut Stage) {
 /// A slice of a fan-out to ten thousand.
 fn walk(stage: &mut Stage, blocked: bool) {
     for _ in 0..10_000 {
-        stage.connect("/walk", Peer::Raw, From::Now);
+        stage.connect("/walk", Peer::Raw, Start::Now);
     }
     stage.flush();
     stage.sink.takes_nothing = blocked;
@@ -356,19 +356,19 @@ fn polls_at_once(stage: &mut Stage) {
 
 fn leave_catching_up(stage: &mut Stage) {
     stage.fill("/kept", &WORST.repeat(2621), 100);
-    let id = stage.connect("/", Peer::Json, From::Now);
+    let id = stage.connect("/", Peer::Json, Start::Now);
     stage.flush();
-    stage.broker.subscribe(id, "/kept", From::All, None).expect("joined");
+    stage.broker.subscribe(id, "/kept", Start::All, None).expect("joined");
     measure(stage, |stage| stage.broker.leave(id, "/kept"));
 }
 
 fn close_catching_up(stage: &mut Stage) {
-    let id = stage.connect("/", Peer::Json, From::Now);
+    let id = stage.connect("/", Peer::Json, Start::Now);
     stage.flush();
     for channel in 0..60 {
         let name = format!("/kept/{channel}");
         stage.fill(&name, &WORST.repeat(2621), 100);
-        stage.broker.subscribe(id, &name, From::All, None).expect("joined");
+        stage.broker.subscribe(id, &name, Start::All, None).expect("joined");
     }
     measure(stage, |stage| stage.broker.close(id, CloseCode::NORMAL, ""));
 }
@@ -385,7 +385,7 @@ fn sweep(stage: &mut Stage) {
 /// More wait for one channel than may go on at a time.
 fn unpark(stage: &mut Stage) {
     for _ in 0..40 {
-        stage.connect("/busy", Peer::Raw, From::Now);
+        stage.connect("/busy", Peer::Raw, Start::Now);
     }
     stage.flush();
     stage.broker.publish("/busy", Message::text("x"), None, None);
@@ -404,7 +404,7 @@ fn unpark(stage: &mut Stage) {
 fn shed(stage: &mut Stage) {
     let limits = Limits::default().max_outbound_total(64 * MIB).max_connections(20_000);
     *stage = Stage::new(limits);
-    let ids: Vec<ConnectionId> = (0..10_000).map(|_| stage.connect("/shed", Peer::Raw, From::Now)).collect();
+    let ids: Vec<ConnectionId> = (0..10_000).map(|_| stage.connect("/shed", Peer::Raw, Start::Now)).collect();
     stage.flush();
     stage.sink.takes_nothing = true;
     let (last, first) = ids.split_last().expect("many");
@@ -425,7 +425,7 @@ fn drain(stage: &mut Stage, channels: usize) {
 }
 
 /// A connection's accept, in the words of its dialect.
-fn accept(peer: Peer, channel: &str, from: From) -> Accept {
+fn accept(peer: Peer, channel: &str, from: Start) -> Accept {
     let accept = Accept::join(channel, from);
     if peer.is_json() { accept.protocol(Protocol::SlotcastJson) } else { accept }
 }

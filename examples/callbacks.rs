@@ -6,7 +6,7 @@
 mod common;
 use std::collections::HashMap;
 
-use slotcast::{Accept, CloseCode, CloseReason, Config, ConnectionId, Event, From, Message, Request, Server};
+use slotcast::{Accept, CloseCode, CloseReason, Config, ConnectionId, Event, Message, Request, Server, Start};
 
 const EVERYBODY: &str = "/everybody";
 
@@ -44,7 +44,7 @@ fn serve<H: Handler>(server: &mut Server, mut make: impl FnMut(&Request) -> H) -
         match event {
             Event::Handshake(handshake) => {
                 let mut handler = make(handshake.request());
-                let id = server.accept(handshake, &Accept::join(EVERYBODY, From::Now));
+                let id = server.accept(handshake, &Accept::join(EVERYBODY, Start::Now));
                 handler.on_open(&mut Out { server, id });
                 handlers.insert(id, handler);
             }

@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use slotcast::{Accept, CloseCode, Config, ConnectionId, Event, From, Handshake, Polled, Refusal, Response, Server};
+use slotcast::{Accept, CloseCode, Config, ConnectionId, Event, Handshake, Polled, Refusal, Response, Server, Start};
 use slotcast::{CloseReason, Exchange, Message, Status};
 
 const CHANNEL: &str = "/time";
@@ -36,8 +36,8 @@ fn run(mut config: Config, _: &[String]) -> std::io::Result<()> {
             Polled::Event(Event::Handshake(handshake)) => come_in(&mut server, &mut clients, handshake),
             Polled::Event(Event::Close(id, reason)) => gone(&server, &mut clients, id, &reason),
             Polled::Event(Event::Http(exchange)) => page(&mut server, exchange),
-            Polled::Event(_) | Polled::Idle => {}
             Polled::Ended => return Ok(()),
+            _ => {}
         }
         // Also between two events: a busy server has always something to tell.
         if Instant::now() >= next {
@@ -52,7 +52,7 @@ fn come_in(server: &mut Server, clients: &mut Clients, handshake: Handshake) {
     if name.is_empty() || name.chars().count() > MAX_ID {
         return server.refuse(handshake, Refusal::bad_request("bad_id", "Say who you are, as in ?id=kitchen."));
     }
-    let id = server.accept(handshake, &Accept::join(CHANNEL, From::Now));
+    let id = server.accept(handshake, &Accept::join(CHANNEL, Start::Now));
     server.set_value(id, name.clone());
     if let Some(before) = clients.insert(name, id) {
         server.close(before, REPLACED, "replaced: this id has connected again");

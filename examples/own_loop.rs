@@ -46,8 +46,8 @@ fn run(config: Config, _: &[String]) -> std::io::Result<()> {
         for _ in 0..AT_ONCE {
             match server.poll_now()? {
                 Polled::Event(event) => relay.handle(&mut server, event),
-                Polled::Idle => break,
                 Polled::Ended => return Ok(()),
+                _ => break,
             }
         }
     }

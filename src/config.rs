@@ -57,7 +57,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The default, but it listens there, written as `--listen` has it: `8080` (this machine alone), `:8080` (all
+    /// The default, but it listens there, written `8080` (this machine alone), `:8080` (all
     /// interfaces) or `HOST:PORT`. Port 0 is any that is free: [`Server::local_addrs`](crate::Server::local_addrs) tells.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The one thing that crosses threads: a bounded queue into the loop, and the waker that makes it look.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -23,6 +24,8 @@ pub const CAPACITY_BYTES: usize = 64 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) enum Command {
     Publish { channel: Box<str>, message: Message },
+    Send { id: ConnectionId, message: Message },
+    Post { value: Box<dyn Any + Send> },
     Close { id: ConnectionId, code: CloseCode, reason: Box<str> },
     Shutdown { code: CloseCode, timeout: Duration },
 }
@@ -30,8 +33,8 @@ pub(crate) enum Command {
 impl Command {
     fn bytes(&self) -> usize {
         match self {
-            Command::Publish { message, .. } => message.len(),
-            Command::Close { .. } | Command::Shutdown { .. } => 0,
+            Command::Publish { message, .. } | Command::Send { message, .. } => message.len(),
+            Command::Post { .. } | Command::Close { .. } | Command::Shutdown { .. } => 0,
         }
     }
 }
@@ -95,6 +98,25 @@ impl Handle {
     pub fn publish(&self, channel: &str, message: impl Into<Message>) -> Result<(), HandleError> {
         BadName::check(channel).map_err(HandleError::BadName)?;
         self.push(Command::Publish { channel: channel.into(), message: message.into().settled() })
+    }
+
+    /// Sends to one connection alone, as `Server::send` does, when the loop comes to it. What cannot be sent then, because the
+    /// connection has gone or the message is longer than `max_message`, is dropped.
+    ///
+    /// # Errors
+    /// See `HandleError`; the message was not taken.
+    pub fn send(&self, id: ConnectionId, message: impl Into<Message>) -> Result<(), HandleError> {
+        self.push(Command::Send { id, message: message.into().settled() })
+    }
+
+    /// Hands a value to whoever polls, which gets it as [`Event::User`](crate::Event::User): the result of slow work, with the
+    /// [`Exchange`](crate::Exchange) or the [`Handshake`](crate::Handshake) that it answers, or a closure. Values of one thread keep
+    /// their order. What a value holds counts for no limit; how many wait does.
+    ///
+    /// # Errors
+    /// See `HandleError`. The value is dropped.
+    pub fn post(&self, value: impl Any + Send) -> Result<(), HandleError> {
+        self.push(Command::Post { value: Box::new(value) })
     }
 
     /// Closes a connection; a stale id is ignored.

@@ -1,9 +1,5 @@
 //! slotcast: a lightweight WebSocket broker. A channel is a URL.
 //!
-//! ```text
-//! cargo add slotcast --no-default-features
-//! ```
-//!
 //! This is the whole broker; what one peer sends to a URL, everybody at that URL gets:
 //!
 //! ```no_run
@@ -22,14 +18,14 @@
 //! [`Relay`] is an ordinary user of [`Server`]. Without it, events are matched by hand:
 //!
 //! ```no_run
-//! use slotcast::{Accept, Config, Event, From, Response, Server};
+//! use slotcast::{Accept, Config, Event, Start, Response, Server};
 //!
 //! fn main() -> std::io::Result<()> {
 //!     let mut server = Server::bind(Config::default())?;
 //!     while let Some(event) = server.poll()? {
 //!         match event {
 //!             Event::Handshake(handshake) => {
-//!                 let id = server.accept(handshake, &Accept::join("/chat", From::Now));
+//!                 let id = server.accept(handshake, &Accept::join("/chat", Start::Now));
 //!                 server.send(id, "welcome");
 //!             }
 //!             Event::Message(id, message) => {
@@ -59,18 +55,32 @@
 //! All connections are served by the thread that calls `poll`, and only while it does. **Whatever the embedder does
 //! between two calls, everybody waits for**: a query that takes a second stalls every connection for a second. So hand
 //! slow work to another thread, and let it bring the result back with a [`Handle`], which is `Clone` and `Send`,
-//! publishes, closes and shuts down, and never waits:
+//! and never waits. It publishes, sends, closes and shuts down; and whatever else is to be done, such as to answer an
+//! [`Exchange`] that the thread has taken along, it hands over as a value, which comes as [`Event::User`]:
 //!
 //! ```no_run
-//! use slotcast::{Config, Relay, Server};
+//! use slotcast::{Config, Event, Exchange, Response, Server, Status};
 //!
 //! fn main() -> std::io::Result<()> {
 //!     let mut server = Server::bind(Config::default())?;
 //!     let handle = server.handle();
-//!     std::thread::spawn(move || handle.publish("/news", "the slow thing is done"));
-//!     let relay = Relay::default();
 //!     while let Some(event) = server.poll()? {
-//!         relay.handle(&mut server, event);
+//!         match event {
+//!             Event::Http(exchange) => {
+//!                 let handle = handle.clone();
+//!                 std::thread::spawn(move || {
+//!                     let text = "the slow thing is done";
+//!                     handle.publish("/news", text)?;
+//!                     handle.post((exchange, Response::new(Status::OK).with_body("text/plain", text)))
+//!                 });
+//!             }
+//!             Event::User(value) => {
+//!                 if let Ok(answer) = value.downcast::<(Exchange, Response)>() {
+//!                     server.respond(answer.0, answer.1);
+//!                 }
+//!             }
+//!             _ => {}
+//!         }
 //!     }
 //!     Ok(())
 //! }
@@ -84,63 +94,141 @@
 //! that contradict each other. Nothing is sent before `poll` runs again, and what a slow peer has not taken is bounded:
 //! past `max_outbound` it is closed with 1013, or loses messages, as [`SlowConsumer`] says.
 //!
-//! # Modules
+//! # What is here
 //!
-//! What most embedders need is re-exported here. The modules are the floors of the house; imports only go down.
-//!
-//! | module | what it knows |
+//! | for | types |
 //! | --- | --- |
-//! | [`relay`] | "a channel is a URL": what the `slotcast` command does with events |
-//! | [`server`], [`handle`], [`config`] | the loop: mio, the only clock, and what crosses threads |
-//! | [`net`] | sockets |
-//! | [`broker`] | all connections, all channels and every policy; pure |
-//! | [`channel`] | one channel: its log, its members, its name; pure |
-//! | [`engine`] | the seam to an engine, which assigns positions instead of the broker; pure |
-//! | [`access`] | tokens, and what a connection may do; pure |
-//! | [`delivery`] | what a peer is owed: encoded bytes that many share, and each one's queue; pure |
-//! | [`proto`] | one connection's bytes, HTTP and RFC 6455; pure |
-//! | [`limits`] | every limit that a peer can run into |
-//! | [`page`] | the page that a browser gets, and the module for others |
+//! | the loop | [`Server`], [`Config`], [`Limits`], [`Event`], [`Polled`] |
+//! | answering | [`Handshake`], [`Accept`], [`Exchange`], [`Request`], [`Response`], [`Refusal`] |
+//! | channels | [`ChannelName`], [`Start`], [`Message`], [`Position`], [`Published`], [`Lost`], [`ChannelSettings`] |
+//! | connections | [`ConnectionId`], [`MemberId`], [`CloseReason`], [`Cause`] |
+//! | other threads | [`Handle`] |
+//! | what the `slotcast` command does | [`Relay`], [`Intent`], [`Door`], [`PublishToken`] |
+//! | commands of a WebSocket | [`Protocol`], [`Command`], [`CommandError`], [`Answer`], [`Reference`] |
+//! | what can be asked | [`Counters`], [`ChannelState`], [`metrics_text`] |
 //!
-//! The feature `daemon`, on by default, is only for the `slotcast` command: command line, signals, logging.
+//! All that is public is in this list of names; everything else may change with any version. [`mio`] and [`bytes`] are shown
+//! again because they are in signatures.
+//!
+//! The feature `daemon`, on by default, is only for the `slotcast` command: command line, signals, logging. `inside` is for
+//! the tests of this package.
 
 #![forbid(unsafe_code)]
+#![warn(unnameable_types)]
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
-pub mod access;
-pub mod broker;
-pub mod channel;
-pub mod config;
-pub mod delivery;
+#[cfg(not(feature = "inside"))]
+mod access;
+#[cfg(not(feature = "inside"))]
+mod broker;
+#[cfg(not(feature = "inside"))]
+mod channel;
+#[cfg(not(feature = "inside"))]
+mod config;
+#[cfg(not(feature = "inside"))]
+mod delivery;
+// The seam to an engine. Not a part of the API yet: the engine that is to come will drive it.
+#[doc(hidden)]
 pub mod engine;
+#[cfg(not(feature = "inside"))]
+mod handle;
+#[cfg(not(feature = "inside"))]
+mod limits;
+#[cfg(not(feature = "inside"))]
+mod net;
+#[cfg(not(feature = "inside"))]
+mod page;
+#[cfg(not(feature = "inside"))]
+mod proto;
+#[cfg(not(feature = "inside"))]
+mod relay;
+#[cfg(not(feature = "inside"))]
+mod server;
+
+// What is inside, for the tests and benches of this package. See the feature in Cargo.toml.
+#[cfg(feature = "inside")]
+#[doc(hidden)]
+pub mod access;
+#[cfg(feature = "inside")]
+#[doc(hidden)]
+pub mod broker;
+#[cfg(feature = "inside")]
+#[doc(hidden)]
+pub mod channel;
+#[cfg(feature = "inside")]
+#[doc(hidden)]
+pub mod config;
+#[cfg(feature = "inside")]
+#[doc(hidden)]
+pub mod delivery;
+#[cfg(feature = "inside")]
+#[doc(hidden)]
 pub mod handle;
+#[cfg(feature = "inside")]
+#[doc(hidden)]
 pub mod limits;
+#[cfg(feature = "inside")]
+#[doc(hidden)]
 pub mod net;
+#[cfg(feature = "inside")]
+#[doc(hidden)]
 pub mod page;
+#[cfg(feature = "inside")]
+#[doc(hidden)]
 pub mod proto;
+#[cfg(feature = "inside")]
+#[doc(hidden)]
 pub mod relay;
+#[cfg(feature = "inside")]
+#[doc(hidden)]
 pub mod server;
 
 pub use access::token::PublishToken;
 pub use broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
+pub use broker::followers::{History, StreamFormat};
+pub use broker::listing::ChannelState;
 pub use broker::reason::{Cause, CloseReason, Counters};
 pub use broker::{JoinError, Joined, Outcome, Published};
-pub use channel::log::{From, Lost, LostReason, MemberId};
+pub use channel::dialect::MemberName;
+pub use channel::log::{Lost, LostReason, Start};
+pub use channel::member_id::{MemberId, ParseMemberIdError};
 pub use channel::name::{BadName, ChannelName, NameError};
-pub use channel::position::{Epoch, Position};
+#[doc(hidden)]
+pub use channel::position::Epoch;
+pub use channel::position::{ParsePositionError, Position};
 pub use channel::presence::Named;
-pub use channel::protocol::Protocol;
+pub use channel::protocol::command::{Command, CommandError};
+pub use channel::protocol::{Answer, Protocol, Reference};
 pub use channel::settings::ChannelSettings;
 pub use config::Config;
 pub use engine::{EngineError, Ticket};
 pub use handle::{Handle, HandleError};
 pub use limits::{Limits, LimitsError, SlowConsumer};
 pub use proto::close::CloseCode;
+pub use proto::deflate::CompressionStats;
 pub use proto::http::{Refusal, Request, Response, Status};
 pub use proto::message::{Kind, Message};
-pub use proto::target::Query;
+pub use proto::target::{DecodeError, Query};
+pub use relay::metrics::metrics_text;
 pub use relay::{Door, Intent, Relay};
 pub use server::Server;
 pub use server::polling::Polled;
+pub use server::turns::Turns;
+
+// In the signatures of this crate.
+pub use bytes;
+pub use mio;
+
+/// What the `slotcast` command needs beside the API. It may change with any version.
+#[cfg(feature = "daemon")]
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::access::token::MAX_TOKEN;
+    pub use crate::net::address::{Ipv6, Listen, clash, port, resolve, without_overlaps};
+    pub use crate::proto::forwarded::TrustedProxies;
+    pub use crate::proto::origin::{OriginRefusal, OriginRules};
+    pub use crate::relay::metrics::write as write_metric;
+}
 
 /// Compiles the Rust of the README.
 #[cfg(doctest)]

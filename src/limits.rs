@@ -231,8 +231,8 @@ impl Default for Limits {
     }
 }
 
-/// Two limits that contradict each other, or one that is out of its range: one line, in terms of the command's flags, where
-/// `--max-outbound` is `max_outbound`.
+/// Two limits that contradict each other, or one that is out of its range: one line, which names
+/// them as the fields of [`Limits`] are named.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitsError(String);
 
@@ -293,7 +293,17 @@ const MOST_CHANNELS: usize = u32::MAX as usize / 2 - 1024;
 /// Most members that are told by name: the notices of one turn are searched for those who go again.
 const MOST_PRESENCE: usize = 65_536;
 
+/// The most connections that tables have room for from the start: 16 MiB of addresses in all.
+const MAX_ROOM: usize = 64 << 10;
+
 impl Limits {
+    /// How many connections the tables have room for from the start. The system gives memory when it is first written to, so that
+    /// room for those who have not come costs nothing; a table that grows leaves its old place unused, and everybody waits while
+    /// it moves.
+    pub(crate) fn room(&self) -> usize {
+        self.max_connections.min(MAX_ROOM)
+    }
+
     /// The smallest `max_inbound_total`: one request, as long as it may be, has to fit.
     pub fn least_inbound_total(&self) -> usize {
         let earlier = if self.client_takeover > 0 { EARLIER } else { 0 };
@@ -312,11 +322,8 @@ impl Limits {
                 return Err(LimitsError(format!("{flag} must be at least 10 ms")));
             }
         }
-        let ages = [
-            ("--history-age", self.history_age),
-            ("--position-age", self.position_age),
-            ("--leave-grace", self.leave_grace),
-        ];
+        let ages =
+            [("history_age", self.history_age), ("position_age", self.position_age), ("leave_grace", self.leave_grace)];
         for (flag, timeout) in self.timeouts().into_iter().chain(ages) {
             if timeout > LONGEST_TIMEOUT {
                 return Err(LimitsError(format!("{flag} must be at most 366 days")));
@@ -328,38 +335,33 @@ impl Limits {
     /// One beside the other.
     fn validate_sizes(&self) -> Result<(), LimitsError> {
         if self.max_target > self.max_head {
-            return Err(contradiction("--max-target", self.max_target, "at most --max-head", self.max_head));
+            return Err(contradiction("max_target", self.max_target, "at most max_head", self.max_head));
         }
         let floor = self.max_message.saturating_mul(8);
         if self.max_outbound < floor {
-            return Err(contradiction(
-                "--max-outbound",
-                self.max_outbound,
-                "at least 8 x --max-message, which is",
-                floor,
-            ));
+            return Err(contradiction("max_outbound", self.max_outbound, "at least 8 x max_message, which is", floor));
         }
         if self.max_outbound_total < self.max_outbound {
             return Err(contradiction(
-                "--max-outbound-total",
+                "max_outbound_total",
                 self.max_outbound_total,
-                "at least --max-outbound",
+                "at least max_outbound",
                 self.max_outbound,
             ));
         }
         if self.max_inbound_total < self.least_inbound_total() {
             return Err(contradiction(
-                "--max-inbound-total",
+                "max_inbound_total",
                 self.max_inbound_total,
-                "at least --max-message and --max-head and 24 KiB, with --client-takeover 56 KiB:",
+                "at least max_message and max_head and 24 KiB, with client_takeover 56 KiB:",
                 self.least_inbound_total(),
             ));
         }
         if self.history_total < self.history_bytes {
             return Err(contradiction(
-                "--history-total",
+                "history_total",
                 self.history_total,
-                "at least --history-bytes",
+                "at least history_bytes",
                 self.history_bytes,
             ));
         }
@@ -369,10 +371,10 @@ impl Limits {
     /// Each by itself.
     fn validate_bounds(&self) -> Result<(), LimitsError> {
         for (flag, value, least) in [
-            ("--max-message", self.max_message, LEAST_MESSAGE),
-            ("--max-head", self.max_head, LEAST_HEAD),
-            ("--max-target", self.max_target, LEAST_TARGET),
-            ("--min-body-rate", self.min_body_rate, 1),
+            ("max_message", self.max_message, LEAST_MESSAGE),
+            ("max_head", self.max_head, LEAST_HEAD),
+            ("max_target", self.max_target, LEAST_TARGET),
+            ("min_body_rate", self.min_body_rate, 1),
         ] {
             if value < least {
                 let (least, value) = (show_size(least), show_size(value));
@@ -380,13 +382,13 @@ impl Limits {
             }
         }
         let at_least = [
-            ("--max-head-fields", self.max_head_fields, LEAST_HEAD_FIELDS),
-            ("--max-fragments", self.max_fragments as usize, 1),
-            ("--max-control-rate", self.max_control_rate as usize, 1),
-            ("--max-connections", self.max_connections, 1),
-            ("--max-channels", self.max_channels, 1),
-            ("--max-listened", self.max_listened, 1),
-            ("--max-channels-per-connection", self.max_channels_per_connection, 1),
+            ("max_head_fields", self.max_head_fields, LEAST_HEAD_FIELDS),
+            ("max_fragments", self.max_fragments as usize, 1),
+            ("max_control_rate", self.max_control_rate as usize, 1),
+            ("max_connections", self.max_connections, 1),
+            ("max_channels", self.max_channels, 1),
+            ("max_listened", self.max_listened, 1),
+            ("max_channels_per_connection", self.max_channels_per_connection, 1),
         ];
         for (flag, value, least) in at_least {
             if value < least {
@@ -394,7 +396,7 @@ impl Limits {
             }
         }
         for (flag, value, most) in
-            [("--max-message", self.max_message, MOST_MESSAGE), ("--max-head", self.max_head, MOST_HEAD)]
+            [("max_message", self.max_message, MOST_MESSAGE), ("max_head", self.max_head, MOST_HEAD)]
         {
             if value > most {
                 let (most, value) = (show_size(most), show_size(value));
@@ -402,10 +404,10 @@ impl Limits {
             }
         }
         for (flag, value, most) in [
-            ("--max-connections", self.max_connections, MOST_CONNECTIONS),
-            ("--max-channels", self.max_channels, MOST_CHANNELS),
-            ("--max-listened", self.max_listened, MOST_CHANNELS),
-            ("--max-presence", self.max_presence, MOST_PRESENCE),
+            ("max_connections", self.max_connections, MOST_CONNECTIONS),
+            ("max_channels", self.max_channels, MOST_CHANNELS),
+            ("max_listened", self.max_listened, MOST_CHANNELS),
+            ("max_presence", self.max_presence, MOST_PRESENCE),
         ] {
             if value > most {
                 return Err(LimitsError(format!("{flag} must be at most {most}, not {value}")));
@@ -416,14 +418,14 @@ impl Limits {
 
     fn timeouts(&self) -> [(&'static str, Duration); 8] {
         [
-            ("--handshake-timeout", self.handshake_timeout),
-            ("--write-timeout", self.write_timeout),
-            ("--message-timeout", self.message_timeout),
-            ("--keep-alive-timeout", self.keep_alive_timeout),
-            ("--answer-timeout", self.answer_timeout),
-            ("--ping-interval", self.ping_interval),
-            ("--pong-timeout", self.pong_timeout),
-            ("--close-timeout", self.close_timeout),
+            ("handshake_timeout", self.handshake_timeout),
+            ("write_timeout", self.write_timeout),
+            ("message_timeout", self.message_timeout),
+            ("keep_alive_timeout", self.keep_alive_timeout),
+            ("answer_timeout", self.answer_timeout),
+            ("ping_interval", self.ping_interval),
+            ("pong_timeout", self.pong_timeout),
+            ("close_timeout", self.close_timeout),
         ]
     }
 }

@@ -16,9 +16,12 @@ mod single;
 pub mod start;
 mod waiting;
 
+use std::any::Any;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use log::Level;
 
 use crate::access::Rules;
@@ -27,7 +30,7 @@ use crate::broker::Outcome;
 use crate::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use crate::broker::followers::StreamFormat;
 use crate::broker::reason::Cause;
-use crate::channel::log::{From, MemberId};
+use crate::channel::log::{MemberId, Start};
 use crate::channel::name::{ChannelName, is_own_path};
 use crate::channel::protocol::command::CommandError;
 use crate::channel::protocol::{JSON_DIALECT, Protocol, Reference};
@@ -44,15 +47,17 @@ use preflight::unmet_preflight;
 /// What somebody wants, through whatever door.
 #[derive(Debug)]
 #[non_exhaustive]
+#[must_use = "nothing is done until it is performed"]
 pub enum Intent {
     /// A WebSocket wants to join a channel.
+    #[non_exhaustive]
     Join {
         /// To be answered.
         handshake: Handshake,
         /// Which channel.
         channel: ChannelName,
         /// From where on.
-        from: From,
+        from: Start,
         /// Whether its own messages come back to it.
         echo: bool,
         /// What it calls itself.
@@ -63,6 +68,7 @@ pub enum Intent {
         lossy: bool,
     },
     /// A message is to be published.
+    #[non_exhaustive]
     Publish {
         /// Who asks.
         door: Door,
@@ -78,6 +84,7 @@ pub enum Intent {
         except: Option<ConnectionId>,
     },
     /// A request wants a stream of a channel's messages.
+    #[non_exhaustive]
     Follow {
         /// To be answered.
         exchange: Exchange,
@@ -86,22 +93,24 @@ pub enum Intent {
         /// Which channel.
         channel: ChannelName,
         /// From where on.
-        from: From,
+        from: Start,
         /// What it calls itself.
         name: Option<Arc<str>>,
     },
     /// A request asks for a channel's messages.
+    #[non_exhaustive]
     Read {
         /// To be answered.
         exchange: Exchange,
         /// Which channel.
         channel: ChannelName,
         /// From where on.
-        from: From,
+        from: Start,
         /// How long it waits if there is nothing.
         wait: Option<Duration>,
     },
     /// A connection wants to get one more channel.
+    #[non_exhaustive]
     Subscribe {
         /// Who asks.
         id: ConnectionId,
@@ -110,9 +119,10 @@ pub enum Intent {
         /// Which channel.
         channel: ChannelName,
         /// From where on.
-        from: From,
+        from: Start,
     },
     /// A connection wants to get a channel no more.
+    #[non_exhaustive]
     Unsubscribe {
         /// Who asks.
         id: ConnectionId,
@@ -122,6 +132,7 @@ pub enum Intent {
         channel: ChannelName,
     },
     /// A connection wants to know who is in a channel.
+    #[non_exhaustive]
     Members {
         /// Who asks.
         id: ConnectionId,
@@ -131,6 +142,7 @@ pub enum Intent {
         channel: ChannelName,
     },
     /// A message is for one connection alone.
+    #[non_exhaustive]
     Send {
         /// Who asks.
         id: ConnectionId,
@@ -142,6 +154,7 @@ pub enum Intent {
         message: Message,
     },
     /// A connection's command is not carried out.
+    #[non_exhaustive]
     Reject {
         /// Who asked.
         id: ConnectionId,
@@ -162,12 +175,15 @@ pub enum Intent {
     Leave(ConnectionId),
     /// A source of the embedder's is ready: the relay has nothing to do with it.
     Io(usize),
+    /// What another thread of the embedder's has handed over: likewise.
+    User(Box<dyn Any + Send>),
     /// Nothing is to be done.
     Nothing,
 }
 
 /// Through which door a publish came.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Door {
     /// A WebSocket message.
     WebSocket(ConnectionId),
@@ -178,18 +194,30 @@ pub enum Door {
 }
 
 /// What browsers get.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Page {
     BuiltIn,
     /// The embedder's, `text/html`.
-    Own(&'static str),
+    Own(Bytes),
+}
+
+/// What an embedder's own metrics are written by.
+type WriteMetrics = dyn Fn(&Server, &mut String) + Send + Sync;
+
+#[derive(Clone)]
+struct MoreMetrics(Arc<WriteMetrics>);
+
+impl fmt::Debug for MoreMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MoreMetrics")
+    }
 }
 
 /// The relay's settings.
 #[derive(Debug, Clone)]
 pub struct Relay {
     page: Option<Page>,
-    more_metrics: Option<fn(&mut String)>,
+    more_metrics: Option<MoreMetrics>,
     rules: Rules,
     single_channel: bool,
 }
@@ -211,8 +239,8 @@ impl Relay {
     /// What browsers that open a channel's URL get in place of the built-in page: a whole HTML document. It may use
     /// `/-/slotcast.js`. No `Content-Security-Policy` goes with it: a `<meta>` in the document can give it one.
     #[must_use]
-    pub fn own_page(mut self, html: &'static str) -> Relay {
-        self.page = Some(Page::Own(html));
+    pub fn own_page(mut self, html: impl Into<String>) -> Relay {
+        self.page = Some(Page::Own(Bytes::from(html.into())));
         self
     }
 
@@ -232,11 +260,11 @@ impl Relay {
         self
     }
 
-    /// What `/-/metrics` tells besides what the server counts: appends to the text, see `metrics::write`. Everybody
+    /// What `/-/metrics` tells besides what the server counts: appends to the text, in Prometheus' format. Everybody
     /// waits while it runs.
     #[must_use]
-    pub fn more_metrics(mut self, write: fn(&mut String)) -> Relay {
-        self.more_metrics = Some(write);
+    pub fn more_metrics(mut self, write: impl Fn(&Server, &mut String) + Send + Sync + 'static) -> Relay {
+        self.more_metrics = Some(MoreMetrics(Arc::new(write)));
         self
     }
 
@@ -258,6 +286,7 @@ impl Relay {
             Event::Close(id, _) => Intent::Leave(id),
             Event::Outcome(ticket, outcome) => Intent::Outcome(ticket, outcome),
             Event::Io(key) => Intent::Io(key),
+            Event::User(value) => Intent::User(value),
         }
     }
 
@@ -283,7 +312,7 @@ impl Relay {
             Intent::Publish { door: Door::WebSocket(id), .. } | Intent::Expel(id) => {
                 server.close(id, CloseCode::POLICY, &refusal.to_string());
             }
-            Intent::Outcome(..) | Intent::Leave(_) | Intent::Io(_) | Intent::Nothing => {}
+            Intent::Outcome(..) | Intent::Leave(_) | Intent::Io(_) | Intent::User(_) | Intent::Nothing => {}
         }
     }
 
@@ -351,7 +380,7 @@ impl Relay {
                 http::answer_kept(server, exchange, &channel, from);
             }
             Intent::Refuse(handshake, refusal) => {
-                server.complain(Level::Warn, || {
+                server.log_throttled(Level::Warn, || {
                     let path = escape_for_log(handshake.path().as_bytes());
                     format!("refused ws {path} from {}: {refusal}", handshake.peer())
                 });
@@ -363,7 +392,7 @@ impl Relay {
                 foreign::warn(server, &exchange, response.status());
                 server.respond(exchange, response);
             }
-            Intent::Outcome(..) | Intent::Leave(_) | Intent::Io(_) | Intent::Nothing => {}
+            Intent::Outcome(..) | Intent::Leave(_) | Intent::Io(_) | Intent::User(_) | Intent::Nothing => {}
         }
     }
 }
@@ -432,7 +461,7 @@ fn read_handshake(handshake: Handshake) -> Intent {
     match parsed.and_then(|channel| Ok((channel, http::joining(handshake.request())?))) {
         Ok((channel, Joining { from, echo, lossy, name })) => {
             let protocol = Protocol::offered(handshake.protocols());
-            Intent::Join { handshake, channel, from: from.unwrap_or(From::Now), echo, name, protocol, lossy }
+            Intent::Join { handshake, channel, from: from.unwrap_or(Start::Now), echo, name, protocol, lossy }
         }
         Err(refusal) => Intent::Refuse(handshake, refusal),
     }
@@ -441,7 +470,7 @@ fn read_handshake(handshake: Handshake) -> Intent {
 /// Browsers fail a connection that chose none of their subprotocols, and hide why.
 fn warn_of_foreign_protocols(server: &mut Server, handshake: &Handshake, channel: &ChannelName) {
     if handshake.protocols().next().is_some() {
-        server.complain(Level::Warn, || {
+        server.log_throttled(Level::Warn, || {
             let offered: Vec<&str> = handshake.protocols().collect();
             let offered = escape_for_log(offered.join(",").as_bytes());
             let channel = escape_for_log(channel.as_bytes());
@@ -456,7 +485,7 @@ fn warn_of_foreign_protocols(server: &mut Server, handshake: &Handshake, channel
 fn warn_of_an_unmet_preflight(server: &mut Server, exchange: &Exchange) {
     let methods = if is_own_path(exchange.path()) { own::METHODS } else { METHODS };
     if let Some(why) = unmet_preflight(exchange.request(), methods) {
-        server.complain(Level::Warn, || {
+        server.log_throttled(Level::Warn, || {
             let path = escape_for_log(exchange.path().as_bytes());
             format!("refused OPTIONS {path} from {}: {why}", exchange.peer())
         });

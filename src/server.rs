@@ -3,6 +3,8 @@
 //! One turn reads every ready connection once, acts on deadlines, writes to every dirty connection once, reaps what
 //! ended, and sleeps. Sockets are registered once for both edges; nothing is registered or changed per event.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "here are the clock and the system calls")]
+
 mod accept;
 mod engine;
 pub mod polling;
@@ -13,6 +15,7 @@ pub mod turns;
 mod values;
 mod verbs;
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -65,6 +68,8 @@ pub struct Server {
     /// Commands of other threads that wait for the next flush.
     commands: VecDeque<Command>,
     io_ready: VecDeque<usize>,
+    /// What other threads have handed over. It is told before more is taken from their queue.
+    posted: VecDeque<Box<dyn Any + Send>>,
     /// Who is read next.
     schedule: Schedule,
     phase: Phase,
@@ -142,15 +147,17 @@ impl Server {
             && config.origins.is_empty()
             && config.hosts.is_empty()
             && config.trusted_proxies.is_empty();
-        let now = clock();
+        let (now, room) = (clock(), config.limits.room());
         let mut broker = Broker::new(config.limits, rules, secret()?, now);
         broker.set_compression(config.compression);
         broker.trust(proxies);
+        let mut schedule = Schedule::new(Pace::default());
+        schedule.reserve(room);
         Ok(Server {
             broker,
             poll,
             events: Events::with_capacity(EVENTS),
-            sockets: Sockets::default(),
+            sockets: Sockets::with_room(room),
             listeners,
             admin_listeners: config.admin_listen.len(),
             private,
@@ -158,7 +165,8 @@ impl Server {
             woken: false,
             commands: VecDeque::new(),
             io_ready: VecDeque::new(),
-            schedule: Schedule::new(Pace::default()),
+            posted: VecDeque::new(),
+            schedule,
             phase: Phase::Sleep,
             values: Values::default(),
             reserve: File::open("/dev/null").ok(),
@@ -195,6 +203,14 @@ impl Server {
     pub fn register(&mut self, source: &mut impl Source, key: usize) -> io::Result<()> {
         let token = Token(SOURCES | (key & 0xffff_ffff));
         self.poll.registry().register(source, token, Interest::READABLE)
+    }
+
+    /// Registers a source no more; what was ready already may still come as `Event::Io`.
+    ///
+    /// # Errors
+    /// The poll's, such as for a source that is not registered.
+    pub fn deregister(&mut self, source: &mut impl Source) -> io::Result<()> {
+        self.poll.registry().deregister(source)
     }
 
     /// A handle for other threads.

@@ -14,7 +14,7 @@ use slotcast::Config;
 use slotcast::broker::event::{Accept, ConnectionId, Event, Exchange};
 use slotcast::broker::timers::Now;
 use slotcast::broker::{Broker, Io, Published};
-use slotcast::channel::log::From;
+use slotcast::channel::log::Start;
 use slotcast::channel::protocol::Protocol;
 use slotcast::limits::Limits;
 use slotcast::proto::message::Message;
@@ -252,12 +252,12 @@ struct Channels {
 
 impl Channels {
     fn new(limits: Limits) -> Channels {
-        let before = LIVE.load(Relaxed);
         let broker = Broker::new(limits, OriginRules::default(), 7, Now { instant: Instant::now(), unix_ms: 0 });
+        let before = LIVE.load(Relaxed);
         Channels { broker, before }
     }
 
-    /// Bytes of live heap since before there was a broker.
+    /// Bytes of live heap since there is a broker, which has room for connections from the start.
     fn live(&self) -> usize {
         // The thread of a test that is over may end meanwhile, and give back what it had.
         usize::try_from((LIVE.load(Relaxed) - self.before).max(0)).unwrap()
@@ -336,7 +336,7 @@ impl Held {
     /// All of them open WebSockets in `/chat`, that take nothing from now on.
     fn open(&mut self, fields: &[u8]) {
         for i in 0..self.ids.len() {
-            self.open_one(self.ids[i], fields, &Accept::join("/chat", From::Now));
+            self.open_one(self.ids[i], fields, &Accept::join("/chat", Start::Now));
         }
         self.world.broker.flush(&mut Deaf);
     }
@@ -419,7 +419,7 @@ const KINDS: [Kind; 15] = [
         attack: |held| {
             held.say(|_| request("GET /a", ""));
             for exchange in std::mem::take(&mut held.exchanges) {
-                held.world.broker.hold(exchange, "/polled", From::Now, Duration::from_secs(9));
+                held.world.broker.hold(exchange, "/polled", Start::Now, Duration::from_secs(9));
             }
         },
     },
@@ -458,7 +458,7 @@ const KINDS: [Kind; 15] = [
         attack: |held| {
             for (i, &id) in held.ids.iter().enumerate() {
                 for channel in 0..120 {
-                    held.world.broker.join(id, &format!("/{}/{channel:0100}", i / 2), From::Now).unwrap();
+                    held.world.broker.join(id, &format!("/{}/{channel:0100}", i / 2), Start::Now).unwrap();
                 }
             }
         },
@@ -476,11 +476,11 @@ const KINDS: [Kind; 15] = [
         open: true,
         attack: |held| {
             let looks_on = held.world.broker.open(([10, 9, 9, 9], 9).into(), false).unwrap();
-            let accept = Accept::join("/named", From::Now).protocol(Protocol::SlotcastJson);
+            let accept = Accept::join("/named", Start::Now).protocol(Protocol::SlotcastJson);
             held.open_one(looks_on, b"Sec-WebSocket-Protocol: v1.slotcast.json\r\n", &accept);
             for (i, &id) in held.ids.iter().enumerate() {
                 held.world.broker.set_name(id, Some(format!("{i:064}").into()));
-                held.world.broker.join(id, "/named", From::Now).unwrap();
+                held.world.broker.join(id, "/named", Start::Now).unwrap();
             }
             held.world.broker.flush(&mut Deaf);
             for &id in &held.ids {

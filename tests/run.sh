@@ -72,8 +72,15 @@ usage() {
 
 # One row for each test binary and one for the documentation tests.
 suite_rust() {
+    rust_tests cargo test --no-fail-fast
+    # A crate of its own, which reaches only what is public; the examples are built in it too.
+    CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}/outside rust_tests \
+        cargo test --no-fail-fast --tests --manifest-path tests/outside/Cargo.toml
+}
+
+rust_tests() {
     local log=$scratch/cargo-test.log status=0 counted=$scratch/cargo-test.rows
-    run_logged "$log" 1800 rust_progress cargo test --no-fail-fast || status=$?
+    run_logged "$log" 1800 rust_progress "$@" || status=$?
     count_rust "$log" >"$counted"
     local name passed failed skipped seconds any_failed=0
     while IFS=$'\t' read -r name passed failed skipped seconds; do
@@ -136,7 +143,17 @@ suite_lint() {
     lint_step cargo fmt --check
     lint_step cargo clippy --all-targets -- -D warnings
     lint_step cargo clippy --all-targets --no-default-features -- -D warnings
+    # What others build: without what only the tests reach.
+    lint_step cargo clippy --lib --bins -- -D warnings
+    lint_step cargo clippy --lib --no-default-features -- -D warnings
     lint_step env RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps
+    local oldest
+    oldest=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    if rustup run "$oldest" rustc --version >/dev/null 2>&1 || rustup toolchain install "$oldest" --profile minimal >/dev/null 2>&1; then
+        lint_step env CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target}/oldest" rustup run "$oldest" cargo check --bins --lib
+    else
+        echo "  not checked: whether Rust $oldest builds it, which rustup could not install"
+    fi
     row lint "$passed" "$failed" 0 $((SECONDS - began))
 }
 

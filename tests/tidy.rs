@@ -1,5 +1,5 @@
-//! The house rules that a reader can forget and a program cannot: imports go down, only the loop reads the clock,
-//! files and functions stay short, some words stay out.
+//! The house rules that a reader can forget and a program cannot, and that no lint has: imports go down, nothing sleeps, some
+//! words stay out. What clocks, sockets and system calls are for is in clippy.toml.
 //!
 //! The checkers read tokens, not text: what stands in comments and strings does not count. Each has a test of its
 //! own below that shows it a source that breaks the rule.
@@ -43,13 +43,6 @@ const SEPARATE: [(&str, &str); 8] = [
     ("net", "broker"),
 ];
 
-/// Know no system call at all.
-const PURE: [&str; 7] = ["limits", "access", "proto", "delivery", "channel", "engine", "broker"];
-/// May ask what time it is. Tests may too: an `Instant` has no other beginning.
-const CLOCKS: [&str; 3] = ["server", "daemon", "main"];
-
-const LONGEST_FILE: usize = 500;
-const LONGEST_FUNCTION: usize = 70;
 /// Words that say nothing, or that mean something else here.
 const BANNED: [&str; 5] = ["topic", "session", "manager", "util", "helper"];
 
@@ -60,21 +53,6 @@ const MOST_CRATES: usize = 28;
 #[test]
 fn imports_go_down() {
     pass(sources(&["src"]).iter().flat_map(imports));
-}
-
-#[test]
-fn only_the_loop_reads_the_clock() {
-    pass(sources(&["src"]).iter().flat_map(clocks));
-}
-
-#[test]
-fn the_lower_floors_make_no_system_calls() {
-    pass(sources(&["src"]).iter().flat_map(system_calls));
-}
-
-#[test]
-fn files_and_functions_stay_short() {
-    pass(sources(&["src"]).iter().flat_map(lengths));
 }
 
 #[test]
@@ -165,69 +143,10 @@ fn imports(source: &Source) -> Vec<String> {
     faults
 }
 
-fn clocks(source: &Source) -> Vec<String> {
-    if CLOCKS.contains(&source.module()) || source.is_test_file() {
-        return Vec::new();
-    }
-    let mut faults = Vec::new();
-    for path in source.paths().into_iter().filter(|p| !p.in_test) {
-        for pair in path.segments.windows(2) {
-            if matches!(pair[0].as_str(), "Instant" | "SystemTime") && pair[1] == "now" {
-                let message = format!("`{}::now` outside the loop; take `now` as an argument", pair[0]);
-                faults.push(source.fault(path.line, &message));
-            }
-        }
-    }
-    for at in source.find(&[".", "elapsed", "("]) {
-        if !at.in_test {
-            faults.push(source.fault(at.line, "`.elapsed()` reads the clock; take `now` as an argument"));
-        }
-    }
-    faults
-}
-
-fn system_calls(source: &Source) -> Vec<String> {
-    if !PURE.contains(&source.module()) {
-        return Vec::new();
-    }
-    let mut faults = Vec::new();
-    for path in source.paths().into_iter().filter(|p| !p.inside) {
-        let first = path.segments[0].as_str();
-        let second = path.segments.get(1).map_or("", String::as_str);
-        if matches!(first, "mio" | "socket2") || (first, second) == ("std", "net") {
-            let message = format!("`{}` below floor 2; addresses are in core::net", path.segments.join("::"));
-            faults.push(source.fault(path.line, &message));
-        }
-    }
-    faults
-}
-
-fn lengths(source: &Source) -> Vec<String> {
-    let mut faults = Vec::new();
-    if source.lines > LONGEST_FILE {
-        let message = format!("{} lines, at most {LONGEST_FILE}; split it", source.lines);
-        faults.push(source.fault(LONGEST_FILE + 1, &message));
-    }
-    for function in source.functions() {
-        let lines = function.last - function.first + 1;
-        if lines > LONGEST_FUNCTION {
-            let message = format!("`fn {}` has {lines} lines, at most {LONGEST_FUNCTION}", function.name);
-            faults.push(source.fault(function.first, &message));
-        }
-    }
-    faults
-}
-
 fn leftovers(source: &Source) -> Vec<String> {
     let mut faults = Vec::new();
-    for (tokens, name) in [
-        (&["todo", "!"][..], "todo!"),
-        (&["unimplemented", "!"], "unimplemented!"),
-        (&["#", "[", "ignore"], "#[ignore]"),
-    ] {
-        for at in source.find(tokens) {
-            faults.push(source.fault(at.line, &format!("`{name}` is not for code that is kept")));
-        }
+    for at in source.find(&["#", "[", "ignore"]) {
+        faults.push(source.fault(at.line, "`#[ignore]` is not for a test that is kept"));
     }
     for path in source.paths() {
         if path.segments.windows(2).any(|pair| pair[0] == "thread" && pair[1] == "sleep") {
@@ -288,15 +207,12 @@ fn banned_word(identifier: &str) -> Option<&'static str> {
 struct Source {
     /// From the project's root, with slashes.
     path: String,
-    lines: usize,
     tokens: Vec<Token>,
 }
 
 struct Token {
     text: String,
     line: usize,
-    /// Inside an item under `#[cfg(test)]`.
-    in_test: bool,
 }
 
 /// A path in the source: `use` trees are taken apart, `self`, `super` and `crate` are resolved.
@@ -304,21 +220,12 @@ struct NamedPath {
     line: usize,
     /// Begins at the crate's own root, which `segments` does not repeat.
     inside: bool,
-    in_test: bool,
     segments: Vec<String>,
-}
-
-struct Function {
-    name: String,
-    first: usize,
-    last: usize,
 }
 
 impl Source {
     fn new(path: &str, text: &str) -> Source {
-        let mut source = Source { path: path.to_owned(), lines: text.lines().count(), tokens: tokens(text) };
-        source.mark_tests();
-        source
+        Source { path: path.to_owned(), tokens: tokens(text) }
     }
 
     fn fault(&self, line: usize, message: &str) -> String {
@@ -340,10 +247,6 @@ impl Source {
         path
     }
 
-    fn is_test_file(&self) -> bool {
-        self.path.trim_end_matches(".rs").split('/').any(|part| part == "tests")
-    }
-
     fn text(&self, at: usize) -> &str {
         self.tokens.get(at).map_or("", |t| t.text.as_str())
     }
@@ -351,51 +254,6 @@ impl Source {
     fn find<'a>(&'a self, wanted: &'a [&str]) -> impl Iterator<Item = &'a Token> {
         let matches = |at: &usize| wanted.iter().enumerate().all(|(i, text)| self.text(at + i) == *text);
         (0..self.tokens.len()).filter(matches).map(|at| &self.tokens[at])
-    }
-
-    fn mark_tests(&mut self) {
-        let mut at = 0;
-        while at < self.tokens.len() {
-            if ["#", "[", "cfg", "(", "test"].iter().enumerate().all(|(i, t)| self.text(at + i) == *t) {
-                let end = self.end_of_item(at);
-                self.tokens[at..end].iter_mut().for_each(|t| t.in_test = true);
-                at = end;
-            }
-            at += 1;
-        }
-    }
-
-    /// Behind the `;` or the closing brace that ends what begins at `at`.
-    fn end_of_item(&self, at: usize) -> usize {
-        let mut depth = 0usize;
-        for end in at..self.tokens.len() {
-            match self.text(end) {
-                "(" | "[" | "{" => depth += 1,
-                ")" | "]" => depth = depth.saturating_sub(1),
-                "}" => {
-                    depth = depth.saturating_sub(1);
-                    if depth == 0 {
-                        return end + 1;
-                    }
-                }
-                ";" if depth == 0 => return end + 1,
-                _ => {}
-            }
-        }
-        self.tokens.len()
-    }
-
-    fn functions(&self) -> Vec<Function> {
-        let mut found = Vec::new();
-        for at in 0..self.tokens.len() {
-            if self.text(at) != "fn" || !is_identifier(self.text(at + 1)) {
-                continue; // `fn(u8)` is a type
-            }
-            let end = self.end_of_item(at);
-            let last = self.tokens[end - 1].line;
-            found.push(Function { name: self.text(at + 1).to_owned(), first: self.tokens[at].line, last });
-        }
-        found
     }
 
     fn paths(&self) -> Vec<NamedPath> {
@@ -437,10 +295,10 @@ impl Source {
 
     /// Takes the path or tree at `at` apart and returns where it ends.
     fn tree(&self, mut at: usize, modules: &[String], start: Option<&NamedPath>, found: &mut Vec<NamedPath>) -> usize {
-        let (line, in_test) = self.tokens.get(at).map_or((0, false), |t| (t.line, t.in_test));
+        let line = self.tokens.get(at).map_or(0, |t| t.line);
         let mut path = match start {
-            Some(start) => NamedPath { line, in_test, inside: start.inside, segments: start.segments.clone() },
-            None => NamedPath { line, in_test, inside: false, segments: Vec::new() },
+            Some(start) => NamedPath { line, inside: start.inside, segments: start.segments.clone() },
+            None => NamedPath { line, inside: false, segments: Vec::new() },
         };
         let mut fresh = start.is_none();
         if self.text(at) == "::" {
@@ -517,7 +375,7 @@ fn tokens(text: &str) -> Vec<Token> {
                 match end_of_prefixed(&chars, &word, end) {
                     Some(end) => end,
                     None => {
-                        found.push(Token { text: word, line, in_test: false });
+                        found.push(Token { text: word, line });
                         end
                     }
                 }
@@ -526,12 +384,12 @@ fn tokens(text: &str) -> Vec<Token> {
                 at + chars[at..].iter().take_while(|c| c.is_alphanumeric() || **c == '_').count()
             }
             ':' if peek(at + 1) == ':' => {
-                found.push(Token { text: "::".to_owned(), line, in_test: false });
+                found.push(Token { text: "::".to_owned(), line });
                 at + 2
             }
             c => {
                 if !c.is_whitespace() {
-                    found.push(Token { text: c.to_string(), line, in_test: false });
+                    found.push(Token { text: c.to_string(), line });
                 }
                 at + 1
             }
@@ -742,39 +600,9 @@ fn comments_and_strings_are_no_code() {
 }
 
 #[test]
-fn bites_clocks() {
-    let text = "use std::time::Instant;\nfn f() {\n Instant::now();\n std::time::SystemTime::now();\n x.elapsed();\n}";
-    assert_lines(clocks, "src/broker/timers.rs", text, &[3, 4, 5]);
-    assert_lines(clocks, "src/relay.rs", text, &[3, 4, 5]);
-    assert_lines(clocks, "src/server.rs", text, &[]);
-    assert_lines(clocks, "src/daemon/signals.rs", text, &[]);
-    let tests = "fn f() {}\n#[cfg(test)]\nmod tests {\n fn g() { Instant::now(); }\n}\nfn h() { Instant::now(); }";
-    assert_lines(clocks, "src/broker/timers.rs", tests, &[6]);
-}
-
-#[test]
-fn bites_system_calls() {
-    let text = "use mio::Token;\nuse std::{io, net::{TcpStream, SocketAddr}};\nuse core::net::IpAddr;\nfn f(a: std::net::IpAddr) {}";
-    assert_lines(system_calls, "src/proto/http.rs", text, &[1, 2, 2, 4]);
-    assert_lines(system_calls, "src/limits.rs", "use mio;", &[1]);
-    assert_lines(system_calls, "src/net/listener.rs", text, &[]);
-}
-
-#[test]
-fn bites_long_files_and_functions() {
-    assert_lines(lengths, "src/relay.rs", &"\n".repeat(500), &[]);
-    assert_lines(lengths, "src/relay.rs", &"\n".repeat(501), &[501]);
-    let function = |lines: usize| format!("struct S;\nfn f(x: [u8; 4]) {{{}}}\nfn g() {{}}", "\n".repeat(lines - 1));
-    assert_lines(lengths, "src/relay.rs", &function(70), &[]);
-    assert_lines(lengths, "src/relay.rs", &function(71), &[2]);
-    let declared = format!("trait T {{ fn f(); {} }}", "\n".repeat(100));
-    assert_lines(lengths, "src/relay.rs", &declared, &[]);
-}
-
-#[test]
 fn bites_leftovers() {
-    let text = "fn f() {\n todo!();\n unimplemented!(\"x\");\n std::thread::sleep(d);\n}\n#[ignore = \"slow\"]\nuse std::thread::{self, sleep};";
-    assert_lines(leftovers, "tests/x.rs", text, &[2, 3, 6, 4, 7]);
+    let text = "fn f() {\n std::thread::sleep(d);\n}\n#[ignore = \"slow\"]\nuse std::thread::{self, sleep};";
+    assert_lines(leftovers, "tests/x.rs", text, &[4, 2, 5]);
 }
 
 #[test]

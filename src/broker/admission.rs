@@ -86,8 +86,8 @@ impl Crowd {
     /// Which limit that is.
     pub(super) fn flag(self) -> &'static str {
         match self {
-            Crowd::All => "--max-connections",
-            Crowd::Address => "--max-connections-per-ip",
+            Crowd::All => "max_connections",
+            Crowd::Address => "max_connections_per_ip",
         }
     }
 }
@@ -287,6 +287,7 @@ impl Admission {
     }
 
     /// Panics if an invariant does not hold.
+    #[cfg(feature = "inside")]
     pub(super) fn assert_invariants(&self, slots: &Slots, limits: &Limits) {
         for (kind, few, most) in
             [(Place::Extra, &self.extra, MAX_EXTRA_CONNECTIONS), (Place::Admin, &self.admins, MAX_ADMIN_CONNECTIONS)]
@@ -325,7 +326,7 @@ mod tests {
 
     impl Door {
         fn new(max_connections: usize, max_connections_per_ip: usize) -> Door {
-            let now = Timers::new(Now { instant: Instant::now(), unix_ms: 0 }).now();
+            let now = Timers::with_room(Now { instant: Instant::now(), unix_ms: 0 }, 0).now();
             let limits = Limits { max_connections, max_connections_per_ip, ..Limits::default() };
             Door { admission: Admission::default(), slots: Slots::default(), limits, now }
         }

@@ -5,7 +5,7 @@ use super::joins::JoinDoor;
 use super::slots::flag;
 use super::{Broker, JoinError, Joined, cost};
 use crate::channel::dialect::{Event, MemberName};
-use crate::channel::log::{Entry, From, MemberId};
+use crate::channel::log::{Entry, MemberId, Start};
 use crate::channel::presence::Named;
 use crate::channel::protocol::{Answer, Protocol, Reference};
 use crate::proto::message::Message;
@@ -79,7 +79,7 @@ impl Broker {
         &mut self,
         id: ConnectionId,
         channel: &str,
-        from: From,
+        from: Start,
         reference: Option<&Reference>,
     ) -> Result<Joined, JoinError> {
         if self.outlet.has_engine() {
@@ -94,7 +94,7 @@ impl Broker {
         &mut self,
         id: ConnectionId,
         channel: &str,
-        from: From,
+        from: Start,
         reference: Option<&Reference>,
     ) -> Result<Joined, JoinError> {
         let slot = self.slots.open(id).ok_or(JoinError::Gone)?;

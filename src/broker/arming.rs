@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn one_timer_looks_at_the_earliest_deadline_and_at_nobody_who_has_ended() {
         let start = Instant::now();
-        let mut timers = Timers::new(Now { instant: start, unix_ms: 0 });
+        let mut timers = Timers::with_room(Now { instant: start, unix_ms: 0 }, 0);
         let (mut slots, limits) = (Slots::default(), Limits::default());
         let slot = slots.insert(([127, 0, 0, 1], 9).into(), timers.now()).slot();
         let due = |seconds| timers_after(seconds);

@@ -10,7 +10,7 @@ use super::outcome::{JoinError, Outcome, Published};
 use super::reason::Cause;
 use super::slots::flag;
 use super::{Broker, cost};
-use crate::channel::log::{From, MemberId};
+use crate::channel::log::{MemberId, Start};
 use crate::channel::name::BadName;
 use crate::channel::position::Position;
 use crate::engine::{Ask, EngineError, Item, Stored, Ticket};
@@ -126,7 +126,7 @@ impl Broker {
     }
 
     /// Hands the door back if one may go in by it now, or is to be told that it may not, or has gone; otherwise it waits.
-    pub(super) fn admit(&mut self, id: ConnectionId, channel: &str, from: From, door: JoinDoor) -> Option<JoinDoor> {
+    pub(super) fn admit(&mut self, id: ConnectionId, channel: &str, from: Start, door: JoinDoor) -> Option<JoinDoor> {
         if self.slots.live(id).is_none() {
             return Some(door);
         }
@@ -145,7 +145,7 @@ impl Broker {
         &mut self,
         id: ConnectionId,
         channel: &str,
-        from: From,
+        from: Start,
         door: JoinDoor,
     ) -> Result<(), JoinError> {
         let Some(seam) = self.outlet.seam() else { return Ok(()) };
@@ -169,7 +169,7 @@ impl Broker {
     }
 
     /// Whether one may join now: always, where there is no engine. Open also for one who is to be refused.
-    fn gate(&mut self, channel: &str, from: From, barrier: Option<u64>) -> Gate {
+    fn gate(&mut self, channel: &str, from: Start, barrier: Option<u64>) -> Gate {
         if !self.outlet.has_engine() {
             return Gate::Open;
         }

@@ -143,15 +143,18 @@ impl Chunks {
     }
 
     /// How many hold that batch.
+    #[cfg(feature = "inside")]
     pub(super) fn holding(&self, batch: BatchKey) -> usize {
         self.all().filter(|chunk| chunk.batch == batch).count()
     }
 
+    #[cfg(feature = "inside")]
     fn all(&self) -> impl Iterator<Item = &Chunk> {
         self.runs.values().flat_map(|run| &run.chunks)
     }
 
     /// Panics if an invariant does not hold: for tests.
+    #[cfg(feature = "inside")]
     pub(super) fn assert_invariants(&self, batches: &Batches) {
         let sum: usize = self.all().map(|chunk| batches.get(chunk.batch).len() as usize).sum();
         assert_eq!(self.bytes, sum, "the chunks' bytes are not their sum");

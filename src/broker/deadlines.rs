@@ -24,6 +24,7 @@ const WAIT: Duration = Duration::from_millis(100);
 
 impl Broker {
     /// Acts on every deadline that has passed: once a turn.
+    #[cfg(feature = "inside")]
     pub fn expire(&mut self) {
         while !self.expire_some(usize::MAX, |_| false) {}
         self.expire_others();
@@ -118,7 +119,7 @@ impl Broker {
             } else if now.is_past(cold.due) && !self.refuse_late_join(slot) {
                 let Some(peer) = self.slots.cold(slot).map(|cold| cold.peer()) else { return };
                 self.journal.log_throttled(Level::Warn, self.timers.milliseconds(), || {
-                    format!("{peer} was not answered within --answer-timeout")
+                    format!("{peer} was not answered within answer_timeout")
                 });
                 let detail = "The application did not answer in time; try again later.";
                 let refusal = Refusal::new(Status(503), Cause::AnswerTimeout.as_str(), detail);
@@ -182,12 +183,12 @@ impl Broker {
                 let what = format!("{} {} from {peer}", escape_for_log(method), escape_for_log(path));
                 let detail = format!(
                     "{received} bytes of the body have arrived in time; send it faster, or see the broker's \
-                     --min-body-rate and --handshake-timeout."
+                     min_body_rate and handshake_timeout."
                 );
                 (Cause::BodyTimeout, what, detail)
             }
             None => {
-                let detail = "Send the whole request faster; see the broker's --handshake-timeout.".to_owned();
+                let detail = "Send the whole request faster; see the broker's handshake_timeout.".to_owned();
                 (Cause::HandshakeTimeout, peer.to_string(), detail)
             }
         };
@@ -214,7 +215,7 @@ impl Broker {
             cold.message_due = now.after(self.limits.message_timeout);
         }
         if cold.is_unfinished && !hot.has(flag::CHOKED) && now.is_past(cold.message_due) {
-            let what = "message not finished within --message-timeout";
+            let what = "message not finished within message_timeout";
             return self.fail(slot, Cause::MessageTimeout, &Failure { code: CloseCode::POLICY, what });
         }
         if hot.has(flag::CHOKED | flag::BLOCKED) {

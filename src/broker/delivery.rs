@@ -12,11 +12,13 @@ pub(super) const LOOK: u64 = 32 * cost::WRITE;
 
 impl Broker {
     /// From now on a flush looks at the time whenever it has done so much, in nominal nanoseconds.
+    #[cfg(feature = "inside")]
     pub fn set_look(&mut self, look: u64) {
         self.flush.set_look(look);
     }
 
     /// Writes all that is owed, however long that takes. Afterwards nobody who is open has more unsent than the limits allow.
+    #[cfg(feature = "inside")]
     pub fn flush(&mut self, io: &mut impl Io) {
         while !self.flush_some(io) {}
     }
@@ -59,6 +61,7 @@ impl Broker {
     }
 
     /// Whether some channel has something to tell still.
+    #[cfg(feature = "inside")]
     pub fn is_telling(&self) -> bool {
         self.flush.jobs().any(|job| matches!(job, Job::Channel(_)))
     }

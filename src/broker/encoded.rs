@@ -5,7 +5,9 @@ use super::reads::Reads;
 use crate::channel::Channel;
 use crate::channel::dialect::Encoding;
 use crate::channel::dialect::deflated::Encoder;
-use crate::delivery::batch::{BatchKey, Batches};
+#[cfg(feature = "inside")]
+use crate::delivery::batch::BatchKey;
+use crate::delivery::batch::Batches;
 
 /// The encoder, and what is kept.
 #[derive(Debug)]
@@ -82,11 +84,13 @@ impl Encoded {
     }
 
     /// How many references to that batch are kept here.
+    #[cfg(feature = "inside")]
     pub(super) fn holding(&self, batch: BatchKey) -> usize {
         self.chunks.holding(batch) + self.reads.holding(batch)
     }
 
     /// Panics if an invariant does not hold: for tests.
+    #[cfg(feature = "inside")]
     pub(super) fn assert_invariants(&self, batches: &Batches) {
         self.chunks.assert_invariants(batches);
         self.reads.assert_invariants();

@@ -1,6 +1,8 @@
 //! What the broker tells its embedder. Events are owned and borrow nothing.
 
+use core::any::Any;
 use core::net::SocketAddr;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,11 +11,11 @@ use bytes::Bytes;
 use super::outcome::Outcome;
 use super::reason::CloseReason;
 use crate::access::Grants;
-use crate::channel::log::From;
+use crate::channel::log::Start;
 use crate::channel::protocol::Protocol;
 use crate::engine::Ticket;
 use crate::proto::handshake::Upgrade;
-use crate::proto::http::{Request, Status};
+use crate::proto::http::{Request, Status, is_field_value, is_token};
 use crate::proto::message::Message;
 
 /// Names one connection for as long as it lives; a stale id names nothing, and no id is used twice.
@@ -66,6 +68,8 @@ pub enum Event {
     Outcome(Ticket, Outcome),
     /// A source that was registered under this key is ready.
     Io(usize),
+    /// What another thread has handed over with [`Handle::post`](crate::Handle::post): `downcast` says what it is.
+    User(Box<dyn Any + Send>),
 }
 
 /// Those whose handshake or exchange was dropped without an answer: the only thing that a value tells the broker by being
@@ -196,9 +200,10 @@ impl Exchange {
 /// How a handshake is accepted: into which channel, from where, under which subprotocol and name.
 #[derive(Debug, Clone, Default)]
 pub struct Accept {
-    pub(crate) join: Option<(Box<str>, From)>,
+    pub(crate) join: Option<(Box<str>, Start)>,
     pub(crate) protocol: Protocol,
-    pub(crate) subprotocol: Option<&'static str>,
+    pub(crate) subprotocol: Option<Cow<'static, str>>,
+    pub(crate) headers: Vec<(Cow<'static, str>, Cow<'static, str>)>,
     pub(crate) name: Option<Arc<str>>,
     pub(crate) lossy: bool,
     pub(crate) is_deaf_to_itself: bool,
@@ -212,7 +217,7 @@ impl Accept {
     }
 
     /// Accepts and joins in the same step, so that the 101 carries the position.
-    pub fn join(channel: &str, from: From) -> Accept {
+    pub fn join(channel: &str, from: Start) -> Accept {
         Accept { join: Some((channel.into(), from)), ..Accept::default() }
     }
 
@@ -249,8 +254,23 @@ impl Accept {
 
     /// Answers with this subprotocol, whatever is spoken under it; it must be one of those that the peer offered.
     #[must_use]
-    pub fn subprotocol(mut self, subprotocol: &'static str) -> Accept {
-        self.subprotocol = Some(subprotocol);
+    pub fn subprotocol(mut self, subprotocol: impl Into<Cow<'static, str>>) -> Accept {
+        self.subprotocol = Some(subprotocol.into());
+        self
+    }
+
+    /// Adds a field to the 101, such as `Set-Cookie`. As with [`Response::with_header`](crate::Response::with_header), what is no
+    /// field is left out (RFC 9110 §5.5), and so are those that the handshake itself has (RFC 6455 §4.2.2): `Upgrade`,
+    /// `Connection` and `Sec-WebSocket-`.
+    #[must_use]
+    pub fn with_header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Cow<'static, str>>) -> Accept {
+        let (name, value) = (name.into(), value.into());
+        let begins = |own: &str| name.get(..own.len()).is_some_and(|start| start.eq_ignore_ascii_case(own));
+        let is_own =
+            ["Upgrade", "Connection"].iter().any(|own| name.eq_ignore_ascii_case(own)) || begins("Sec-WebSocket-");
+        if !is_own && is_token(name.as_bytes()) && is_field_value(value.as_bytes()) {
+            self.headers.push((name, value));
+        }
         self
     }
 

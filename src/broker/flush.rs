@@ -29,6 +29,7 @@ impl Flush {
     }
 
     /// From now on it looks at the time after that much, in nominal nanoseconds.
+    #[cfg(feature = "inside")]
     pub(super) fn set_look(&mut self, look: u64) {
         self.look = look;
     }
@@ -110,6 +111,7 @@ impl Flush {
     }
 
     /// All that there is to do, in no order.
+    #[cfg(feature = "inside")]
     pub(super) fn jobs(&self) -> impl Iterator<Item = Job> {
         self.jobs.iter()
     }
@@ -126,6 +128,7 @@ impl Flush {
     }
 
     /// How many have.
+    #[cfg(feature = "inside")]
     pub(super) fn walking(&self) -> usize {
         self.walking
     }
@@ -164,6 +167,7 @@ impl Flush {
     }
 
     /// Panics if an invariant of the jobs does not hold: for tests.
+    #[cfg(feature = "inside")]
     pub(super) fn assert_invariants(&self) {
         self.jobs.assert_invariants();
     }

@@ -14,7 +14,7 @@ use super::timers::Tick;
 use super::{Broker, JoinError, Joined, cost, jobs};
 use crate::channel::Channel;
 use crate::channel::dialect::{self, Context, Encoding, poll};
-use crate::channel::log::{From, Lost};
+use crate::channel::log::{Lost, Start};
 use crate::channel::members::{Group, Open, Walk};
 use crate::channel::position::Position;
 use crate::delivery::batch::BatchKey;
@@ -54,7 +54,8 @@ impl StreamFormat {
 
 /// What is kept of a channel, as the JSON answer to a GET.
 #[derive(Debug)]
-pub struct Kept {
+#[non_exhaustive]
+pub struct History {
     /// The channel's position.
     pub position: Position,
     /// Behind which offset it begins.
@@ -91,7 +92,7 @@ struct AnswerHead {
 
 impl Broker {
     /// What is kept of a channel, as the JSON answer to a GET. The channel is not made by asking.
-    pub fn read_json(&mut self, channel: &str, from: From) -> Kept {
+    pub fn read_json(&mut self, channel: &str, from: Start) -> History {
         let now = self.timers.milliseconds();
         let (from, is_cut) = self.translate(channel, from);
         let reading = self.channels.read(channel, from, now, &self.limits);
@@ -99,7 +100,7 @@ impl Broker {
         let (position, start) = (reading.position, reading.start);
         self.effort.spend(cost::LOOK_UP);
         if let Some((body, messages)) = self.encoded.reads().find((position, start, lost), now) {
-            return Kept { position, start, lost, messages, body };
+            return History { position, start, lost, messages, body };
         }
         let mut items = Vec::new();
         let (mut messages, mut bytes) = (0, 0);
@@ -116,18 +117,18 @@ impl Broker {
         self.effort.make(body.len());
         let limit = self.limits.max_outbound_total;
         self.encoded.reads().keep((position, start, lost), (&body, messages), (now, limit), &mut self.batches);
-        Kept { position, start, lost, messages, body }
+        History { position, start, lost, messages, body }
     }
 
     /// The entity tag that `read_json` would be answered with now, and whether something was published to the channel.
-    pub fn entity_tag(&mut self, channel: &str, from: From) -> (String, bool) {
+    pub fn entity_tag(&mut self, channel: &str, from: Start) -> (String, bool) {
         let reading = self.channels.read(channel, from, self.timers.milliseconds(), &self.limits);
         self.effort.spend(cost::LOOK_UP);
         (tag_of(reading.position, reading.start, reading.lost), reading.position != Position::NONE)
     }
 
     /// Answers a request with a stream of a channel's messages. The id's Close event follows in any case.
-    pub fn stream(&mut self, mut exchange: Exchange, format: StreamFormat, channel: &str, from: From) -> ConnectionId {
+    pub fn stream(&mut self, mut exchange: Exchange, format: StreamFormat, channel: &str, from: Start) -> ConnectionId {
         exchange.unanswered.answered();
         let id = exchange.id;
         let Some(slot) = self.slots.asked(id) else {
@@ -156,7 +157,7 @@ impl Broker {
         exchange: &Exchange,
         format: StreamFormat,
         channel: &str,
-        from: From,
+        from: Start,
     ) {
         match self.join_slot(slot, channel, format.encoding(&exchange.request), from) {
             Ok(joined) => self.open_stream(slot, exchange, format, channel, joined),
@@ -199,7 +200,7 @@ impl Broker {
 
     /// Answers a request with what there is behind `from`; if there is nothing, holds it until there is, at most for
     /// `timeout`, past which it is answered with nothing.
-    pub fn hold(&mut self, mut exchange: Exchange, channel: &str, from: From, timeout: Duration) {
+    pub fn hold(&mut self, mut exchange: Exchange, channel: &str, from: Start, timeout: Duration) {
         exchange.unanswered.answered();
         if !self.outlet.has_engine() {
             self.hold_now(exchange, channel, from, timeout);
@@ -211,7 +212,7 @@ impl Broker {
     }
 
     /// As `hold`, of one whose channel is open.
-    pub(super) fn hold_now(&mut self, exchange: Exchange, channel: &str, from: From, timeout: Duration) {
+    pub(super) fn hold_now(&mut self, exchange: Exchange, channel: &str, from: Start, timeout: Duration) {
         let Some(slot) = self.slots.asked(exchange.id) else { return };
         let kept = match self.read_mirror(channel, from) {
             Ok(kept) => kept,
@@ -229,7 +230,7 @@ impl Broker {
             return self.park_to_hold(slot, key, exchange, kept.position, timeout);
         }
         let due = self.timers.now().after(timeout);
-        match self.join_slot(slot, channel, Encoding::Poll, From::Now) {
+        match self.join_slot(slot, channel, Encoding::Poll, Start::Now) {
             Ok(_) => {
                 if let Some(cold) = self.slots.cold(slot) {
                     cold.due = due;
@@ -429,7 +430,7 @@ impl Broker {
     }
 }
 
-impl Kept {
+impl History {
     /// The answer to a GET, whatever the peer has already.
     pub fn response(self) -> Response {
         poll_response(self.position, self.lost, self.body)

@@ -297,7 +297,7 @@ impl Broker {
         }
         cold.controls = cold.controls.saturating_add(1);
         if u32::from(cold.controls) > most && cold.connection.is_open() {
-            let what = "more control frames or bad commands a second than --max-control-rate";
+            let what = "more control frames or bad commands a second than max_control_rate";
             self.fail(slot, Cause::ControlRate, &Failure { code: CloseCode::POLICY, what });
         }
     }

@@ -128,6 +128,7 @@ impl Broker {
     }
 
     /// Panics if somebody's message is not made whole, or more than one at a time: for tests.
+    #[cfg(feature = "inside")]
     pub(super) fn assert_inflations(&self) {
         let mut waiting = 0;
         for (slot, hot, cold) in self.slots.iter().filter(|(_, hot, _)| !hot.has(flag::ENDED)) {

@@ -66,6 +66,7 @@ impl Inflations {
     }
 
     /// How many do.
+    #[cfg(feature = "inside")]
     pub(super) fn takeovers(&self) -> usize {
         self.takeovers
     }
@@ -94,11 +95,13 @@ impl Inflations {
     }
 
     /// Its place among those who wait.
+    #[cfg(feature = "inside")]
     pub(super) fn place(&self, id: ConnectionId) -> Option<usize> {
         self.waiting.iter().position(|&other| other == id)
     }
 
     /// How many wait.
+    #[cfg(feature = "inside")]
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }

@@ -147,11 +147,13 @@ impl Jobs {
     }
 
     /// All that there is to do, in no order.
+    #[cfg(feature = "inside")]
     pub(super) fn iter(&self) -> impl Iterator<Item = Job> {
         self.tiers.iter().map(|queued| queued.job).chain(self.later.iter().map(|(_, job)| *job))
     }
 
     /// Panics if the invariant does not hold: for tests.
+    #[cfg(feature = "inside")]
     pub(super) fn assert_invariants(&self) {
         assert_eq!(self.left[0] + self.left[1], self.tiers.len(), "jobs are not counted as they are");
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::event::{Accept, ConnectionId, Exchange, Handshake};
 use super::followers::StreamFormat;
-use crate::channel::log::From;
+use crate::channel::log::Start;
 use crate::channel::protocol::Reference;
 use crate::engine::Ticket;
 
@@ -31,7 +31,7 @@ pub(super) enum JoinDoor {
 pub(super) struct Join {
     pub(super) id: ConnectionId,
     pub(super) ticket: Ticket,
-    pub(super) from: From,
+    pub(super) from: Start,
     /// See `Gate::Wait`.
     pub(super) barrier: Option<u64>,
     pub(super) door: JoinDoor,
@@ -160,11 +160,13 @@ impl Joins {
     }
 
     /// Who waits.
+    #[cfg(feature = "inside")]
     pub(super) fn connections(&self) -> impl Iterator<Item = ConnectionId> {
         self.by_connection.keys().copied()
     }
 
     /// Panics if an invariant does not hold: for tests.
+    #[cfg(feature = "inside")]
     pub(super) fn assert_invariants(&self) {
         let mut own: Vec<Ticket> = self.by_connection.values().flatten().map(|(_, ticket)| *ticket).collect();
         let mut all: Vec<Ticket> = self.by_channel.values().flat_map(BTreeMap::keys).copied().collect();
@@ -187,7 +189,7 @@ mod tests {
 
     fn join(id: u32, ticket: u64) -> Join {
         let door = JoinDoor::Subscribe(None);
-        Join { id: ConnectionId::new(id, 1), ticket: Ticket(ticket), from: From::Now, barrier: None, door }
+        Join { id: ConnectionId::new(id, 1), ticket: Ticket(ticket), from: Start::Now, barrier: None, door }
     }
 
     #[test]

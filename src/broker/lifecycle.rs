@@ -26,7 +26,7 @@ use crate::proto::text::escape_for_log;
 impl Broker {
     /// Logs a line that a peer has caused: at most ten of a level in a second, then one that says how many more there
     /// were. The line is made only if it is told.
-    pub fn complain(&mut self, level: Level, line: impl FnOnce() -> String) {
+    pub fn log_throttled(&mut self, level: Level, line: impl FnOnce() -> String) {
         self.journal.log_throttled(level, self.timers.milliseconds(), line);
     }
 
@@ -122,8 +122,8 @@ impl Broker {
         extensions: Option<&str>,
         joined: Option<Joined>,
     ) {
-        let subprotocol =
-            accept.subprotocol.or(accept.protocol.subprotocol()).and_then(|ours| handshake.upgrade.choose(&[ours]));
+        let subprotocol = accept.subprotocol.as_deref().or(accept.protocol.subprotocol());
+        let subprotocol = subprotocol.and_then(|ours| handshake.upgrade.choose(&[ours]));
         let position = joined.map(|joined| joined.position.to_string());
         let lost = joined.and_then(|joined| joined.lost);
         let lost = lost.map(|lost| lost.count.map_or_else(|| "unknown".to_owned(), |count| count.to_string()));
@@ -131,6 +131,7 @@ impl Broker {
         headers.extend(extensions.map(|extensions| ("Sec-WebSocket-Extensions", extensions)));
         headers.extend(position.as_deref().map(|position| ("Slotcast-Position", position)));
         headers.extend(lost.as_deref().map(|lost| ("Slotcast-Lost", lost)));
+        headers.extend(accept.headers.iter().map(|(name, value)| (&**name, &**value)));
         let hot = self.slots.hot(slot);
         hot.outbound.push_bytes(&mut self.batches, |bytes| {
             switching_protocols(&handshake.upgrade, subprotocol, &headers, bytes);
@@ -168,7 +169,7 @@ impl Broker {
         let cause = Cause::TooManyChannels;
         self.journal.log_throttled(Level::Warn, self.timers.milliseconds(), || {
             let path = escape_for_log(handshake.path().as_bytes());
-            format!("refused ws {path} from {}: {cause}; see --max-listened", handshake.peer())
+            format!("refused ws {path} from {}: {cause}; see max_listened", handshake.peer())
         });
         let refusal = self.no_room_for_channels();
         self.answer_problem(slot, cause, &refusal);
@@ -324,6 +325,7 @@ impl Broker {
 
     /// The connections that have ended since the last call; their slots are free afterwards, and their sockets are to
     /// be dropped.
+    #[cfg(feature = "inside")]
     pub fn reap(&mut self, drop_socket: impl FnMut(u32)) {
         self.reap_some(usize::MAX, drop_socket);
     }
@@ -344,6 +346,7 @@ impl Broker {
     }
 
     /// When to come again, for one who is sent away: not the same for all, or they would come together.
+    #[cfg(feature = "inside")]
     pub fn jittered_seconds(&mut self) -> u64 {
         self.secrets.jittered_seconds()
     }

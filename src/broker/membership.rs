@@ -1,13 +1,14 @@
 //! Who is in which channel.
 
+use core::net::SocketAddr;
 use std::sync::Arc;
 
 use super::event::ConnectionId;
-use super::slots::flag;
+use super::slots::{Cold, Hot, flag};
 use super::{Broker, JoinError, Joined, cost};
 use crate::channel::Channel;
 use crate::channel::dialect::Encoding;
-use crate::channel::log::From;
+use crate::channel::log::Start;
 use crate::channel::members::{Member, Membership};
 use crate::channel::position::Position;
 use crate::channel::store::NotHeld;
@@ -17,7 +18,7 @@ impl Broker {
     ///
     /// # Errors
     /// See `JoinError`.
-    pub fn join(&mut self, id: ConnectionId, channel: &str, from: From) -> Result<Joined, JoinError> {
+    pub fn join(&mut self, id: ConnectionId, channel: &str, from: Start) -> Result<Joined, JoinError> {
         self.subscribe(id, channel, from, None)
     }
 
@@ -40,6 +41,25 @@ impl Broker {
         memberships.iter().filter_map(|membership| self.channels.get(membership.channel)).map(Channel::name)
     }
 
+    /// The connections of this node that are in a channel, in no order.
+    pub fn connections_in(&self, channel: &str) -> impl Iterator<Item = ConnectionId> {
+        let channel = self.channels.find(channel).and_then(|key| self.channels.get(key));
+        channel.into_iter().flat_map(Channel::slots_of_members).map(|slot| self.slots.id(slot))
+    }
+
+    /// The connections that were accepted and are open, in no order.
+    pub fn open_connections(&self) -> impl Iterator<Item = ConnectionId> {
+        let is_open = |hot: &Hot, cold: &Cold| cold.connection.is_subscribed() && !hot.has(flag::ENDED);
+        let open = self.slots.iter().filter(move |(_, hot, cold)| is_open(hot, cold));
+        open.map(|(slot, ..)| self.slots.id(slot))
+    }
+
+    /// Where a connection comes from, as a proxy that is trusted tells it.
+    pub fn peer(&self, id: ConnectionId) -> Option<SocketAddr> {
+        let slot = self.slots.live(id)?;
+        Some(self.slots.get(slot)?.1.peer())
+    }
+
     /// How many members a channel has.
     pub fn members(&self, channel: &str) -> usize {
         let here = self.channels.find(channel).and_then(|key| self.channels.get(key)).map_or(0, Channel::members);
@@ -51,7 +71,7 @@ impl Broker {
         slot: u32,
         channel: &str,
         encoding: Encoding,
-        from: From,
+        from: Start,
     ) -> Result<Joined, JoinError> {
         // Before another makes way for a channel that is not joined after all.
         self.may_join(slot, channel)?;

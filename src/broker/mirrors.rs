@@ -5,6 +5,7 @@
 //! were lost on the way, and are read once for all its subscribers. It is *stale* while the engine is away. When nobody is in it
 //! any more it is *lingering* for `LINGERS`, so that one who comes back finds it; then it is absent again.
 
+#[cfg(feature = "inside")]
 mod invariants;
 mod mirror;
 #[cfg(test)]
@@ -13,7 +14,7 @@ mod tests;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::channel::log::{From, Lost, LostReason};
+use crate::channel::log::{Lost, LostReason, Start};
 use crate::channel::position::{Epoch, Position};
 use crate::engine::{Ask, Asks, Page, Standing, Ticket};
 
@@ -121,7 +122,7 @@ impl Mirrors {
 
     /// Whether one who wants what comes after `from` can join now. What is missing for that is asked for. `kept` says how far
     /// the log reaches; `barrier` is what `Gate::Wait` said before.
-    pub(super) fn gate(&mut self, name: &str, from: From, barrier: Option<u64>, kept: Reach, asks: &mut Asks) -> Gate {
+    pub(super) fn gate(&mut self, name: &str, from: Start, barrier: Option<u64>, kept: Reach, asks: &mut Asks) -> Gate {
         let is_away = self.is_away;
         let Some(mirror) = self.by_name.get_mut(name) else { return Gate::Absent };
         let Some(position) = mirror.position else { return Gate::Wait(barrier) };
@@ -156,8 +157,8 @@ impl Mirrors {
 
     /// From which position of its own a log is to be followed by one who wants what comes after `from`, and whether more than the
     /// log says is lost. A position of an older epoch counts as far as a link leads.
-    pub(super) fn resolve(&self, name: &str, from: From) -> (From, bool) {
-        let From::Position(position) = from else { return (from, false) };
+    pub(super) fn resolve(&self, name: &str, from: Start) -> (Start, bool) {
+        let Start::Position(position) = from else { return (from, false) };
         let Some(mirror) = self.by_name.get(name) else { return (from, false) };
         let (Some(own), Some((offset, is_whole))) = (mirror.position, mirror.translate(position)) else {
             return (from, false);
@@ -166,7 +167,7 @@ impl Mirrors {
             return (from, false);
         }
         // What is after the head was lost with an engine that had it.
-        (From::Position(Position { offset: offset.min(own.offset), ..own }), !is_whole || offset > own.offset)
+        (Start::Position(Position { offset: offset.min(own.offset), ..own }), !is_whole || offset > own.offset)
     }
 
     /// The engine has said where a channel stands. Returns how its log goes on elsewhere, if it does.

@@ -24,6 +24,7 @@ pub mod followers;
 mod inbound;
 mod inflating;
 mod inflations;
+#[cfg(feature = "inside")]
 mod invariants;
 mod jobs;
 mod joins;
@@ -66,7 +67,7 @@ use crate::access::Grants;
 use crate::channel::store::Store;
 use crate::delivery::batch::Batches;
 use crate::limits::Limits;
-use crate::proto::deflate::Stats;
+use crate::proto::deflate::CompressionStats;
 use crate::proto::forwarded::TrustedProxies;
 use crate::proto::origin::OriginRules;
 
@@ -132,15 +133,16 @@ pub struct Broker {
 impl Broker {
     /// A broker without connections. Public ids and epochs come from `secret`: 128 random bits that nobody else knows.
     pub fn new(limits: Limits, rules: OriginRules, secret: u128, now: Now) -> Broker {
+        let room = limits.room();
         Broker {
             encoded: Encoded::new(limits.compress_min),
             inflations: Inflations::default(),
             limits,
             trust: Trust::new(rules),
-            slots: Slots::default(),
+            slots: Slots::with_room(room),
             channels: Store::default(),
             batches: Batches::default(),
-            timers: Timers::new(now),
+            timers: Timers::with_room(now, room),
             outlet: Outlet::default(),
             flush: Flush::new(delivery::LOOK),
             effort: Effort::default(),
@@ -256,7 +258,7 @@ impl Broker {
     }
 
     /// What compression did.
-    pub fn compression(&self) -> Stats {
+    pub fn compression(&self) -> CompressionStats {
         self.encoded.look().deflater().stats()
     }
 

@@ -117,6 +117,7 @@ impl std::error::Error for JoinError {}
 
 /// Where a subscriber begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Joined {
     /// The position behind which everything follows.
     pub position: Position,

@@ -42,11 +42,13 @@ impl Parked {
     }
 
     /// Panics if the invariant does not hold: for tests.
+    #[cfg(feature = "inside")]
     pub(super) fn assert_invariant(&self) {
         assert!(self.0.values().all(|waiting| !waiting.is_empty()), "a list of nobody who waits");
     }
 
     /// In how many lists a connection stands.
+    #[cfg(feature = "inside")]
     pub(super) fn lists_of(&self, id: ConnectionId) -> usize {
         self.0.values().filter(|waiting| waiting.contains(&id)).count()
     }

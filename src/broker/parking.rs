@@ -8,7 +8,7 @@ use super::event::{ConnectionId, Event, Exchange};
 use super::slots::flag;
 use super::{Broker, cost};
 use crate::channel::Channel;
-use crate::channel::log::From;
+use crate::channel::log::Start;
 use crate::channel::name::ChannelName;
 use crate::channel::position::Position;
 use crate::proto::http::Request;
@@ -132,7 +132,7 @@ impl Broker {
         cold.tidy();
         self.effort.spend(cost::TELL);
         if let Some((channel, position, timeout)) = to_hold {
-            self.hold(exchange, &channel, From::Position(position), timeout);
+            self.hold(exchange, &channel, Start::Position(position), timeout);
             return true;
         }
         self.timers.rearm(slot, &mut self.slots, &self.limits);
@@ -142,6 +142,7 @@ impl Broker {
     }
 
     /// Panics if the invariant does not hold: for tests.
+    #[cfg(feature = "inside")]
     pub(super) fn assert_parked(&self) {
         let parked = self.flush.look_at_parked();
         parked.assert_invariant();

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use super::event::Exchange;
-use super::followers::{Kept, answer_of};
+use super::followers::{History, answer_of};
 use super::joins::JoinDoor;
 use super::mirrors::PAGE;
 use super::{Broker, cost};
 use crate::channel::dialect::{Context, Encoding, Event};
-use crate::channel::log::From;
+use crate::channel::log::Start;
 use crate::channel::name::BadName;
 use crate::channel::position::Position;
 use crate::engine::{Ask, Page, Ticket};
@@ -22,14 +22,14 @@ const MAX_PLAIN_READS: usize = 1024;
 pub(super) struct PlainRead {
     exchange: Exchange,
     channel: Arc<str>,
-    from: From,
+    from: Start,
 }
 
 impl Broker {
     /// Answers a request with what is kept of a channel, as soon as this node has it.
-    pub fn answer_read(&mut self, mut exchange: Exchange, channel: &str, from: From) {
+    pub fn answer_read(&mut self, mut exchange: Exchange, channel: &str, from: Start) {
         exchange.unanswered.answered();
-        let wants_all = matches!(from, From::All | From::Position(Position::NONE)) && BadName::check(channel).is_ok();
+        let wants_all = matches!(from, Start::All | Start::Position(Position::NONE)) && BadName::check(channel).is_ok();
         match self.outlet.seam_mut().filter(|_| wants_all) {
             Some(seam) if seam.may_read_plainly(channel, MAX_PLAIN_READS) => {
                 let (ticket, name): (Ticket, Arc<str>) = (seam.asks.ticket(), channel.into());
@@ -41,13 +41,13 @@ impl Broker {
         }
     }
 
-    fn answer_from_mirror(&mut self, exchange: Exchange, channel: &str, from: From) {
+    fn answer_from_mirror(&mut self, exchange: Exchange, channel: &str, from: Start) {
         if let Some(JoinDoor::Read(exchange)) = self.admit(exchange.id(), channel, from, JoinDoor::Read(exchange)) {
             self.answer_read_now(exchange, channel, from);
         }
     }
 
-    pub(super) fn answer_read_now(&mut self, exchange: Exchange, channel: &str, from: From) {
+    pub(super) fn answer_read_now(&mut self, exchange: Exchange, channel: &str, from: Start) {
         let Some(slot) = self.slots.asked(exchange.id) else { return };
         match self.read_mirror(channel, from) {
             Ok(kept) => {
@@ -63,7 +63,7 @@ impl Broker {
         let read = self.outlet.seam_mut().and_then(|seam| seam.plain_reads.remove(&ticket));
         let Some(PlainRead { exchange, channel, from }) = read else { return Some(page) };
         let bytes: usize = page.entries.iter().map(|stored| stored.item.message.len()).sum();
-        let is_all = page.tail + page.entries.len() as u64 == page.head && (from == From::All || page.tail == 0);
+        let is_all = page.tail + page.entries.len() as u64 == page.head && (from == Start::All || page.tail == 0);
         let fits = page.entries.len() <= self.limits.history_messages && bytes <= self.limits.history_bytes;
         if is_all && fits {
             let response = self.kept_of_page(&channel, page, bytes).answer_to(exchange.request());
@@ -85,7 +85,7 @@ impl Broker {
         }
     }
 
-    fn kept_of_page(&mut self, channel: &str, page: Page, bytes: usize) -> Kept {
+    fn kept_of_page(&mut self, channel: &str, page: Page, bytes: usize) -> History {
         let position = Position { epoch: page.epoch, offset: page.head };
         let (messages, mut items) = (page.entries.len(), Vec::new());
         for (offset, stored) in (page.tail + 1..).zip(page.entries) {
@@ -97,6 +97,6 @@ impl Broker {
         self.journal.count().messages_encoded += messages as u64;
         self.effort.spend(messages as u64 * cost::LOOK_UP + cost::encoded(bytes) + cost::copied(body.len()));
         self.effort.make(body.len());
-        Kept { position, start: page.tail, lost: None, messages, body }
+        History { position, start: page.tail, lost: None, messages, body }
     }
 }

@@ -242,10 +242,10 @@ impl Broker {
         let Some(cold) = self.slots.cold(slot) else { return };
         cold.extras = None;
         if cold.connection.is_open() {
-            let what = "all unfinished messages together are more than --max-inbound-total";
+            let what = "all unfinished messages together are more than max_inbound_total";
             self.fail(slot, Cause::InboundTotal, &Failure { code: CloseCode::TOO_BIG, what });
         } else if cold.connection.is_connecting() && !cold.connection.is_silent() {
-            let detail = "All unfinished requests together are more than --max-inbound-total; try again later.";
+            let detail = "All unfinished requests together are more than max_inbound_total; try again later.";
             let seconds = self.secrets.jittered_seconds().to_string();
             let refusal = Refusal::new(Status(503), Cause::InboundTotal.as_str(), detail);
             self.answer_problem(slot, Cause::InboundTotal, &refusal.with_header("Retry-After", seconds));

@@ -5,10 +5,14 @@ use std::sync::Arc;
 use super::event::ConnectionId;
 use super::makers::maker_of;
 use super::{Broker, Published, cost};
-use crate::channel::log::{Entry, From, MemberId};
+#[cfg(feature = "inside")]
+use crate::channel::log::Start;
+use crate::channel::log::{Entry, MemberId};
 use crate::channel::position::Position;
 use crate::channel::settings::ChannelSettings;
-use crate::channel::store::{NotHeld, Reading};
+use crate::channel::store::NotHeld;
+#[cfg(feature = "inside")]
+use crate::channel::store::Reading;
 use crate::limits::LimitsError;
 use crate::proto::message::Message;
 
@@ -150,13 +154,22 @@ impl Broker {
         self.channels.configure(channel, settings, self.timers.milliseconds(), &self.limits)
     }
 
+    /// Sets what all channels keep whose names begin so, and that have no settings of their own.
+    ///
+    /// # Errors
+    /// As `configure`.
+    pub fn configure_prefix(&mut self, prefix: &str, settings: ChannelSettings) -> Result<(), LimitsError> {
+        self.channels.configure_prefix(prefix, settings, &self.limits)
+    }
+
     /// The position of a channel, which is not made by asking: `0.0` if it does not exist.
     pub fn position_of(&self, channel: &str) -> Position {
         self.channels.position_of(channel)
     }
 
     /// What is kept of a channel, which is not made by asking.
-    pub fn read(&mut self, channel: &str, from: From) -> Reading<'_> {
+    #[cfg(feature = "inside")]
+    pub fn read(&mut self, channel: &str, from: Start) -> Reading<'_> {
         self.channels.read(channel, from, self.timers.milliseconds(), &self.limits)
     }
 

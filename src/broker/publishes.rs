@@ -164,6 +164,7 @@ impl Publishes {
     }
 
     /// Panics if an invariant does not hold: for tests.
+    #[cfg(feature = "inside")]
     pub(super) fn assert_invariants(&self) {
         let mut loads: HashMap<ConnectionId, Load> = HashMap::new();
         let mut all = Load::default();

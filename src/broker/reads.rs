@@ -102,11 +102,13 @@ impl Reads {
     }
 
     /// How many hold that batch.
+    #[cfg(feature = "inside")]
     pub(super) fn holding(&self, batch: BatchKey) -> usize {
         self.answers.iter().filter(|answer| answer.batch == batch).count()
     }
 
     /// Panics if the invariant does not hold: for tests.
+    #[cfg(feature = "inside")]
     pub(super) fn assert_invariants(&self) {
         assert_eq!(self.bytes, self.answers.iter().map(|answer| answer.body.len()).sum::<usize>(), "answers' bytes");
     }

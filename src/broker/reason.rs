@@ -116,6 +116,7 @@ impl fmt::Display for Cause {
 
 /// How a connection that was accepted ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CloseReason {
     /// Why.
     pub cause: Cause,

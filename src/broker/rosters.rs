@@ -123,11 +123,13 @@ impl Rosters {
     }
 
     /// The channels of which something is known.
+    #[cfg(feature = "inside")]
     pub(super) fn channels(&self) -> impl Iterator<Item = &Arc<str>> {
         self.by_name.keys()
     }
 
     /// Panics if the invariant does not hold: for tests.
+    #[cfg(feature = "inside")]
     pub(super) fn assert_invariant(&self) {
         assert!(self.by_name.values().all(|known| known.crowd.is_none() || known.members.is_empty()), "a named crowd");
     }

@@ -148,7 +148,13 @@ impl Schedule {
         }
     }
 
+    /// Makes room for so many connections.
+    pub fn reserve(&mut self, room: usize) {
+        self.places.reserve(room);
+    }
+
     /// From now on it reads at that pace.
+    #[cfg(feature = "inside")]
     pub fn set_pace(&mut self, pace: Pace) {
         self.buffer.resize(pace.buffer.max(self.buffer.len()), 0);
         self.pace = pace;
@@ -220,6 +226,7 @@ impl Schedule {
     }
 
     /// Whether a visit is under way.
+    #[cfg(feature = "inside")]
     pub fn is_reading(&self) -> bool {
         self.reading.is_some()
     }

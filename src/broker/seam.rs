@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::event::{ConnectionId, Event};
-use super::followers::Kept;
+use super::followers::History;
 use super::joins::Joins;
 use super::mirrors::{LINGERS, Mirrors, Moved, Reach, Take};
 use super::outcome::{JoinError, Outcome};
@@ -16,7 +16,7 @@ use super::rosters::Rosters;
 use super::slots::flag;
 use super::{Broker, cost};
 use crate::channel::dialect::{self, Encoding};
-use crate::channel::log::{From, Lost};
+use crate::channel::log::{Lost, Start};
 use crate::channel::members::Member;
 use crate::channel::name::BadName;
 use crate::channel::position::Position;
@@ -79,6 +79,7 @@ impl Broker {
     }
 
     /// Whether the engine is to be asked for something.
+    #[cfg(feature = "inside")]
     pub fn has_asks(&self) -> bool {
         self.outlet.seam().is_some_and(|seam| !seam.asks.is_empty())
     }
@@ -221,7 +222,7 @@ impl Broker {
     ///
     /// # Errors
     /// If it is not.
-    pub(super) fn read_mirror(&mut self, channel: &str, from: From) -> Result<Kept, NotHeld> {
+    pub(super) fn read_mirror(&mut self, channel: &str, from: Start) -> Result<History, NotHeld> {
         if !self.outlet.has_engine() {
             return Ok(self.read_json(channel, from));
         }
@@ -233,12 +234,12 @@ impl Broker {
     }
 
     /// From where a log is to be read for one who asks for what comes after `from`, and whether more is lost than the log says.
-    pub(super) fn translate(&self, channel: &str, from: From) -> (From, bool) {
+    pub(super) fn translate(&self, channel: &str, from: Start) -> (Start, bool) {
         self.outlet.seam().map_or((from, false), |seam| seam.mirrors.resolve(channel, from))
     }
 
     /// The log's own start for one who follows it from there, and what is lost.
-    pub(super) fn resolve(&self, key: u32, from: From) -> (u64, Option<Lost>) {
+    pub(super) fn resolve(&self, key: u32, from: Start) -> (u64, Option<Lost>) {
         let channel = &self.channels[key as usize];
         let (from, is_cut) = self.translate(channel.name(), from);
         let (cursor, lost) = channel.log.resolve(from);
@@ -361,11 +362,12 @@ impl Broker {
         let Some(exchange) = held else { return };
         self.slots.cold(slot).into_iter().for_each(super::slots::Cold::tidy);
         // The mirror may be further on already: what comes after the loss has yet to be put into the log.
-        let kept = self.read_json(channel, From::Position(seen));
+        let kept = self.read_json(channel, Start::Position(seen));
         self.respond(exchange, kept.response().with_header("Cache-Control", "no-store"));
     }
 
     /// Panics if an invariant does not hold: for tests.
+    #[cfg(feature = "inside")]
     pub(super) fn assert_seam(&self) {
         let Some(seam) = self.outlet.seam() else { return };
         seam.mirrors.assert_invariants();

@@ -267,6 +267,11 @@ pub struct Slots {
 }
 
 impl Slots {
+    /// No slot is taken, and there is room for that many.
+    pub fn with_room(room: usize) -> Slots {
+        Slots { hot: Vec::with_capacity(room), cold: Slab::with_capacity(room), ..Slots::default() }
+    }
+
     /// Takes a slot.
     pub fn insert(&mut self, peer: SocketAddr, now: Tick) -> ConnectionId {
         let slot = self.cold.insert(Cold::new(peer, now));
@@ -358,6 +363,7 @@ impl Slots {
     }
 
     /// Panics if an invariant does not hold: for tests.
+    #[cfg(feature = "inside")]
     pub fn assert_invariants(&self) {
         let ended = self.iter().filter(|(_, hot, _)| hot.has(flag::ENDED)).count();
         assert_eq!(ended, self.ended.len(), "flags and list of the ended differ");

@@ -71,6 +71,7 @@ impl<T, const N: usize> Tiers<T, N> {
     }
 
     /// How many there are.
+    #[cfg(feature = "inside")]
     pub(super) fn len(&self) -> usize {
         self.queues.iter().map(VecDeque::len).sum()
     }
@@ -82,6 +83,7 @@ impl<T, const N: usize> Tiers<T, N> {
     }
 
     /// All of them, in no order.
+    #[cfg(feature = "inside")]
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.queues.iter().flatten()
     }

@@ -110,10 +110,10 @@ pub struct Timers {
 }
 
 impl Timers {
-    /// A clock that begins now.
-    pub fn new(now: Now) -> Timers {
+    /// A clock that begins now, and room for deadlines of that many connections.
+    pub fn with_room(now: Now, room: usize) -> Timers {
         Timers {
-            heap: BinaryHeap::new(),
+            heap: BinaryHeap::with_capacity(room),
             start: now.instant,
             skipped: Duration::ZERO,
             last: now.instant,
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn due_in_order_and_never_early() {
         let start = Instant::now();
-        let mut timers = Timers::new(at(start, 0));
+        let mut timers = Timers::with_room(at(start, 0), 0);
         for (slot, ms) in [(0, 500), (1, 20), (2, 100), (3, 20)] {
             let at = timers.now().after(Duration::from_millis(ms));
             timers.arm(Timer { at, slot, serial: 0 });
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn what_next_says_is_when_it_is_due() {
         let start = Instant::now();
-        let mut timers = Timers::new(at(start, 0));
+        let mut timers = Timers::with_room(at(start, 0), 0);
         timers.advance(at(start, 1003));
         timers.arm(Timer { at: timers.now().after(Duration::from_secs(1)), slot: 0, serial: 0 });
         let next = timers.next().unwrap();
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn a_gap_moves_the_deadlines() {
         let start = Instant::now();
-        let mut timers = Timers::new(at(start, 0));
+        let mut timers = Timers::with_room(at(start, 0), 0);
         timers.arm(Timer { at: timers.now().after(Duration::from_secs(1)), slot: 0, serial: 0 });
         timers.arm(Timer { at: timers.now().after(Duration::from_secs(30)), slot: 1, serial: 0 });
         timers.advance(at(start, 1_000_000));

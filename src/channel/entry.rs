@@ -94,6 +94,7 @@ impl<'a> EntryRef<'a> {
     }
 
     /// The message, by reference if it is large. Whoever wants it in one does not make the log keep it twice.
+    #[cfg(feature = "inside")]
     pub fn message(&self) -> Message {
         match self.payload {
             Payload::Shared(message) if message.len() >= LARGE_FOR_FEW => message.clone().settled(),
@@ -173,6 +174,7 @@ impl Kept {
     }
 
     /// Bytes of heap memory, the payload of a large one included.
+    #[cfg(feature = "inside")]
     pub(super) fn footprint(&self) -> usize {
         match self {
             Kept::Small(piece) => piece.len(),

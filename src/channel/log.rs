@@ -6,7 +6,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::entry::Kept;
-pub use super::entry::{Entry, EntryRef, MemberKey};
+#[cfg(feature = "inside")]
+pub use super::entry::MemberKey;
+pub use super::entry::{Entry, EntryRef};
 pub use super::member_id::MemberId;
 use super::position::{Epoch, MAX_OFFSET, OwnEpoch, Position};
 use super::settings::Retention;
@@ -17,16 +19,18 @@ pub const ENTRY_COST: usize = 64;
 pub const HISTORY_COST: usize = 256;
 
 /// What of that is the channel that is awake, and not asleep, for its history's sake; the rest is for `FEW` places.
+#[cfg(feature = "inside")]
 pub(super) const AWAKE_COST: usize = 208;
 /// A log of so many places is not shrunk: that much its channel counts for.
 const FEW: usize = 3;
 /// A large payload is held on to by a little more than it counts for, by one byte in so many.
+#[cfg(feature = "inside")]
 const LARGE_SHARE: usize = 128;
 
 /// Where a subscriber starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum From {
+pub enum Start {
     /// With what is published from now on.
     Now,
     /// With at most so many of the newest messages that are kept.
@@ -39,6 +43,7 @@ pub enum From {
 
 /// Why a subscriber did not get something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LostReason {
     /// It was not kept that long.
     Expired,
@@ -50,6 +55,7 @@ pub enum LostReason {
 
 /// What a subscriber did not get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Lost {
     /// How many messages; None if that cannot be known.
     pub count: Option<u64>,
@@ -171,20 +177,20 @@ impl Log {
     }
 
     /// The offset behind which a subscriber starts, and what it has lost already.
-    pub fn resolve(&self, from: From) -> (u64, Option<Lost>) {
+    pub fn resolve(&self, from: Start) -> (u64, Option<Lost>) {
         let tail = self.tail();
         match from {
-            From::Now => (self.head, None),
-            From::Last(count) => (self.head.saturating_sub(count).max(tail), None),
-            From::All => (tail, None),
+            Start::Now => (self.head, None),
+            Start::Last(count) => (self.head.saturating_sub(count).max(tail), None),
+            Start::All => (tail, None),
             // `0.0` was told of a channel that did not exist: it is before the first message of the life that came next.
-            From::Position(position) if position != Position::NONE && !self.has_been_at(position) => {
+            Start::Position(position) if position != Position::NONE && !self.has_been_at(position) => {
                 (tail, Some(Lost { count: None, reason: LostReason::Epoch }))
             }
-            From::Position(position) if position.offset < tail => {
+            Start::Position(position) if position.offset < tail => {
                 (tail, Some(Lost { count: Some(tail - position.offset), reason: LostReason::Expired }))
             }
-            From::Position(position) => (position.offset, None),
+            Start::Position(position) => (position.offset, None),
         }
     }
 
@@ -208,6 +214,7 @@ impl Log {
     }
 
     /// Bytes of heap memory that the history holds, and of the channel that is awake for it.
+    #[cfg(feature = "inside")]
     fn footprint(&self) -> usize {
         if self.entries.is_empty() {
             return 0;
@@ -220,6 +227,7 @@ impl Log {
     ///
     /// # Panics
     /// If one does not hold.
+    #[cfg(feature = "inside")]
     pub fn assert_invariants(&self) {
         let sizes = self.entries.iter().map(|kept| kept.view().size());
         assert_eq!(self.bytes, sizes.sum::<usize>(), "the log's bytes are not the sum of its entries");
@@ -279,17 +287,17 @@ mod tests {
     fn where_a_subscriber_starts() {
         let limits = Limits { history_messages: 3, ..Limits::default() };
         let log = log(5, &limits);
-        let at = |offset| From::Position(Position { epoch: Epoch::from_random(7), offset });
-        let other = From::Position(Position { epoch: Epoch::from_random(8), offset: 3 });
+        let at = |offset| Start::Position(Position { epoch: Epoch::from_random(7), offset });
+        let other = Start::Position(Position { epoch: Epoch::from_random(8), offset: 3 });
         let expired = |count| Some(Lost { count: Some(count), reason: LostReason::Expired });
         let unknown = Some(Lost { count: None, reason: LostReason::Epoch });
         let cases = [
-            (From::Now, (5, None)),
-            (From::Last(0), (5, None)),
-            (From::Last(2), (3, None)),
-            (From::Last(99), (2, None)),
-            (From::All, (2, None)),
-            (From::Position(Position::NONE), (2, expired(2))),
+            (Start::Now, (5, None)),
+            (Start::Last(0), (5, None)),
+            (Start::Last(2), (3, None)),
+            (Start::Last(99), (2, None)),
+            (Start::All, (2, None)),
+            (Start::Position(Position::NONE), (2, expired(2))),
             (at(5), (5, None)),
             (at(2), (2, None)),
             (at(1), (2, expired(1))),

@@ -131,6 +131,7 @@ impl<T> Chain<T> {
     ///
     /// # Panics
     /// If the links do not agree with each other: for invariants and tests.
+    #[cfg(feature = "inside")]
     pub(super) fn walk(&self, ends: Ends, slab: &Slab<T>, most: usize) -> Vec<u32> {
         let (mut keys, mut before, mut at) = (Vec::new(), END, ends.coldest);
         while at != END {
@@ -189,6 +190,7 @@ impl<T> List<T> {
     ///
     /// # Panics
     /// If the links do not agree with each other: for invariants and tests.
+    #[cfg(feature = "inside")]
     pub(super) fn walk(&self, slab: &Slab<T>) -> Vec<u32> {
         let keys = self.chain.walk(self.ends, slab, self.len);
         assert_eq!(keys.len(), self.len, "a list that is shorter than it says");

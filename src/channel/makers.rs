@@ -63,6 +63,7 @@ impl Makers {
         self.slab.get_mut(key as usize)
     }
 
+    #[cfg(feature = "inside")]
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Maker)> {
         self.slab.iter().map(|(key, maker)| (key as u32, maker))
     }
@@ -123,6 +124,7 @@ impl Makers {
     }
 
     /// Panics if an invariant does not hold: for tests.
+    #[cfg(feature = "inside")]
     pub(super) fn assert_invariants(&self) {
         assert_eq!(self.keys.len(), self.slab.len());
         for (key, maker) in self.iter() {

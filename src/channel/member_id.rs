@@ -65,10 +65,10 @@ fn write_half(target: &mut [u8], mut half: u64) {
     }
 }
 
-fn read_half(text: &[u8]) -> Result<u64, NotAMemberId> {
+fn read_half(text: &[u8]) -> Result<u64, ParseMemberIdError> {
     text.iter().try_fold(0_u64, |half, byte| {
-        let digit = DIGITS.iter().position(|digit| digit == byte).ok_or(NotAMemberId)?;
-        half.checked_mul(36).and_then(|half| half.checked_add(digit as u64)).ok_or(NotAMemberId)
+        let digit = DIGITS.iter().position(|digit| digit == byte).ok_or(ParseMemberIdError)?;
+        half.checked_mul(36).and_then(|half| half.checked_add(digit as u64)).ok_or(ParseMemberIdError)
     })
 }
 
@@ -81,23 +81,23 @@ impl fmt::Display for MemberId {
 
 /// A text that is no member's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotAMemberId;
+pub struct ParseMemberIdError;
 
-impl fmt::Display for NotAMemberId {
+impl fmt::Display for ParseMemberIdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an id looks like x7qd2m; take one as the broker told it")
     }
 }
 
-impl std::error::Error for NotAMemberId {}
+impl std::error::Error for ParseMemberIdError {}
 
 impl FromStr for MemberId {
-    type Err = NotAMemberId;
+    type Err = ParseMemberIdError;
 
     /// Only the spelling that `Display` writes, so that ids can be compared as texts.
-    fn from_str(text: &str) -> Result<MemberId, NotAMemberId> {
+    fn from_str(text: &str) -> Result<MemberId, ParseMemberIdError> {
         if text.len() > 2 * HALF || text.is_empty() || (text.starts_with('0') && text != "0") {
-            return Err(NotAMemberId);
+            return Err(ParseMemberIdError);
         }
         let (high, low) = text.as_bytes().split_at(text.len().saturating_sub(HALF));
         Ok(MemberId { high: read_half(high)?, low: read_half(low)? })
@@ -132,7 +132,7 @@ mod tests {
         let too_large = ["3w5e11264sgsg", "zzzzzzzzzzzzz", "13w5e11264sgsg", "3w5e11264sgsg0000000000000"];
         let too_long = "100000000000000000000000000";
         for text in ["", "00", "01", "X", "-1", "+1", " 1", "é", "1é00000000000", too_long].iter().chain(&too_large) {
-            assert_eq!(text.parse::<MemberId>(), Err(NotAMemberId), "{text}");
+            assert_eq!(text.parse::<MemberId>(), Err(ParseMemberIdError), "{text}");
         }
     }
 }

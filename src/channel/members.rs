@@ -133,6 +133,7 @@ pub enum Memberships {
     /// One channel.
     One(Membership),
     /// More than one, or what is left of them.
+    #[allow(clippy::box_collection, reason = "most have one, and the three words of a vector would be in all of them")]
     Many(Box<Vec<Membership>>),
 }
 

@@ -74,6 +74,7 @@ impl Channel {
     }
 
     /// Whether the store has counted what its subscribers take.
+    #[cfg(feature = "inside")]
     pub fn is_counted(&self) -> bool {
         self.counted as usize == self.places()
     }

@@ -14,7 +14,7 @@ pub const MAX_NAME: usize = 255;
 
 /// The name of a channel: its path, decoded, the leading slash included. Cloning it copies no text.
 ///
-/// Every name begins with `/`, has at most [`MAX_NAME`] bytes and consists of segments, none of which is empty, `.`,
+/// Every name begins with `/`, has at most 255 bytes and consists of segments, none of which is empty, `.`,
 /// `..`, `*` or `**` or holds a backslash or a character that cannot be seen: controls (C1 too), U+2028 and U+2029,
 /// and the bidirectional controls, since names stand in logs, lists and pages, where those make one name look like
 /// another. `/` alone is a name. Names are compared byte by byte; nothing is normalized, neither case nor Unicode.
@@ -29,7 +29,7 @@ pub enum NameError {
     NoLeadingSlash,
     /// It cannot be percent-decoded to UTF-8.
     Encoding(DecodeError),
-    /// It is longer than [`MAX_NAME`] bytes.
+    /// It is longer than 255 bytes.
     TooLong,
     /// It holds a character that cannot be seen (`text::is_hidden`).
     HiddenCharacter(char),

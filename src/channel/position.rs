@@ -93,9 +93,11 @@ impl fmt::Debug for Epoch {
 /// A place in a channel's log: behind the message that has this offset; offset 0 is before the first.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
-    /// Which life of the log.
+    /// Which life of the log. For this package alone: a position is opaque to others, which compare, show and parse it.
+    #[doc(hidden)]
     pub epoch: Epoch,
-    /// How many messages that life had up to here.
+    /// How many messages that life had up to here. Likewise.
+    #[doc(hidden)]
     pub offset: u64,
 }
 
@@ -121,30 +123,31 @@ impl fmt::Debug for Position {
 
 /// A text that is no position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotAPosition;
+pub struct ParsePositionError;
 
-impl fmt::Display for NotAPosition {
+impl fmt::Display for ParsePositionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a position looks like k3f9a2c1.42; take one as the broker told it")
     }
 }
 
-impl std::error::Error for NotAPosition {}
+impl std::error::Error for ParsePositionError {}
 
 impl FromStr for Position {
-    type Err = NotAPosition;
+    type Err = ParsePositionError;
 
-    fn from_str(text: &str) -> Result<Position, NotAPosition> {
-        let (epoch, offset) = text.split_once('.').ok_or(NotAPosition)?;
+    fn from_str(text: &str) -> Result<Position, ParsePositionError> {
+        let (epoch, offset) = text.split_once('.').ok_or(ParsePositionError)?;
         if text == "0.0" {
             return Ok(Position::NONE);
         }
         let good = epoch.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase());
         if !good || !(MIN_EPOCH..=MAX_EPOCH).contains(&epoch.len()) {
-            return Err(NotAPosition);
+            return Err(ParsePositionError);
         }
         let canonical = offset.bytes().all(|byte| byte.is_ascii_digit()) && (offset == "0" || !offset.starts_with('0'));
-        let offset = offset.parse().ok().filter(|&offset| canonical && offset <= MAX_OFFSET).ok_or(NotAPosition)?;
+        let offset =
+            offset.parse().ok().filter(|&offset| canonical && offset <= MAX_OFFSET).ok_or(ParsePositionError)?;
         let mut bytes = [0; MAX_EPOCH];
         for (place, byte) in bytes.iter_mut().zip(epoch.bytes()) {
             *place = byte;
@@ -206,7 +209,7 @@ mod tests {
             "é3f9a2c1.1",
         ];
         for text in texts {
-            assert_eq!(text.parse::<Position>(), Err(NotAPosition), "{text}");
+            assert_eq!(text.parse::<Position>(), Err(ParsePositionError), "{text}");
         }
     }
 }

@@ -11,6 +11,7 @@ use super::sizes::tree;
 
 /// A member, as it is told to others.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Named {
     /// The connection's public id.
     pub id: MemberId,
@@ -22,7 +23,7 @@ pub struct Named {
 
 impl Named {
     /// As the dialects write it.
-    pub fn as_member(&self) -> MemberName<'_> {
+    pub(crate) fn as_member(&self) -> MemberName<'_> {
         MemberName { id: self.id, name: self.name.as_deref(), was: self.was }
     }
 }

@@ -65,16 +65,19 @@ impl Reminders {
     }
 
     /// How many leaves are held back.
+    #[cfg(feature = "inside")]
     pub fn held(&self) -> usize {
         self.held
     }
 
     /// How many channels something is to be told of later.
+    #[cfg(feature = "inside")]
     pub fn len(&self) -> usize {
         self.due.len()
     }
 
     /// Panics if an invariant does not hold for these channels, which are all that there are: for tests.
+    #[cfg(feature = "inside")]
     pub fn assert_invariants<'a>(&self, channels: impl Iterator<Item = (u32, &'a Presence)>) {
         let (mut held, mut noted) = (0, BTreeSet::new());
         for (key, presence) in channels {

@@ -71,32 +71,118 @@ impl Retention {
     }
 }
 
-/// The settings of channels by name, whether they exist or not: few, as the embedder knows them all.
+/// How many channels and prefixes may have settings of their own: they outlive every channel, and nothing takes them away.
+const MAX_SETTINGS: usize = 64 * 1024;
+
+/// How many of them may be prefixes, which are tried one after the other.
+const MAX_PREFIXES: usize = 64;
+
+/// The settings of channels by name and by the beginning of a name, whether such channels exist or not.
 #[derive(Debug, Default)]
-pub(super) struct Settings(HashMap<Box<str>, ChannelSettings>);
+pub(super) struct Settings {
+    by_name: HashMap<Box<str>, ChannelSettings>,
+    /// The longest first.
+    by_prefix: Vec<(Box<str>, ChannelSettings)>,
+}
 
 impl Settings {
+    /// Sets what the channel of that name keeps; the default takes it back.
     pub(super) fn set(&mut self, name: &str, settings: ChannelSettings, limits: &Limits) -> Result<(), LimitsError> {
         settings.validate(limits)?;
         if settings == ChannelSettings::default() {
-            self.0.remove(name);
+            self.by_name.remove(name);
+        } else if self.by_name.len() < MAX_SETTINGS || self.by_name.contains_key(name) {
+            self.by_name.insert(name.into(), settings);
         } else {
-            self.0.insert(name.into(), settings);
+            return Err(LimitsError::new(format!(
+                "{MAX_SETTINGS} channels have settings of their own, and no more can; use a prefix"
+            )));
         }
+        Ok(())
+    }
+
+    /// Sets what all channels keep whose names begin so and that have no settings of their own; the default takes it back.
+    pub(super) fn set_prefix(
+        &mut self,
+        prefix: &str,
+        settings: ChannelSettings,
+        limits: &Limits,
+    ) -> Result<(), LimitsError> {
+        settings.validate(limits)?;
+        self.by_prefix.retain(|(other, _)| **other != *prefix);
+        if settings == ChannelSettings::default() {
+            return Ok(());
+        }
+        if self.by_prefix.len() >= MAX_PREFIXES {
+            return Err(LimitsError::new(format!("{MAX_PREFIXES} prefixes have settings, and no more can")));
+        }
+        let place = self.by_prefix.partition_point(|(other, _)| other.len() >= prefix.len());
+        self.by_prefix.insert(place, (prefix.into(), settings));
         Ok(())
     }
 
     /// Costs a look-up for those only who have set something.
     pub(super) fn retention<'a>(&self, name: impl FnOnce() -> Option<&'a str>, limits: &Limits) -> Retention {
         let all = Retention::of_all(limits);
-        if self.0.is_empty() {
+        if self.by_name.is_empty() && self.by_prefix.is_empty() {
             return all;
         }
-        let Some(own) = name().and_then(|name| self.0.get(name)) else { return all };
+        let Some(own) = name().and_then(|name| self.of(name)) else { return all };
         Retention {
             messages: own.history_messages.unwrap_or(all.messages),
             bytes: own.history_bytes.unwrap_or(all.bytes),
             age: own.history_age.unwrap_or(all.age),
         }
+    }
+
+    fn of(&self, name: &str) -> Option<&ChannelSettings> {
+        let by_prefix = || self.by_prefix.iter().find(|(prefix, _)| name.starts_with(&**prefix));
+        self.by_name.get(name).or_else(|| Some(&by_prefix()?.1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(settings: &Settings, name: &str) -> usize {
+        settings.retention(|| Some(name), &Limits::default().history_messages(100)).messages
+    }
+
+    #[test]
+    fn the_name_wins_then_the_longest_prefix() {
+        let (mut settings, limits) = (Settings::default(), Limits::default());
+        let keep = |count| ChannelSettings::default().history_messages(count);
+        for (prefix, count) in [("/rooms/", 10), ("/rooms/quiet/", 1), ("/r", 30), ("/rooms/loud/", 20)] {
+            settings.set_prefix(prefix, keep(count), &limits).unwrap();
+        }
+        settings.set("/rooms/quiet/hall", keep(7), &limits).unwrap();
+        for (name, count) in
+            [("/rooms/a", 10), ("/rooms/quiet/a", 1), ("/rooms/quiet/hall", 7), ("/red", 30), ("/other", 100)]
+        {
+            assert_eq!(messages(&settings, name), count, "{name}");
+        }
+        settings.set_prefix("/rooms/", keep(11), &limits).unwrap();
+        assert_eq!(messages(&settings, "/rooms/a"), 11, "the second wins over the first");
+        settings.set_prefix("/rooms/quiet/", ChannelSettings::default(), &limits).unwrap();
+        settings.set("/rooms/quiet/hall", ChannelSettings::default(), &limits).unwrap();
+        assert_eq!(messages(&settings, "/rooms/quiet/hall"), 11, "taken back");
+    }
+
+    #[test]
+    fn settings_are_bounded() {
+        let (mut settings, limits) = (Settings::default(), Limits::default());
+        let one = ChannelSettings::default().history_messages(1);
+        for i in 0..MAX_SETTINGS {
+            settings.set(&format!("/{i}"), one, &limits).unwrap();
+        }
+        assert!(settings.set("/more", one, &limits).is_err());
+        assert!(settings.set("/7", one.history_messages(2), &limits).is_ok(), "one that is there may change");
+        for i in 0..MAX_PREFIXES {
+            settings.set_prefix(&format!("/p{i}/"), one, &limits).unwrap();
+        }
+        assert!(settings.set_prefix("/q/", one, &limits).is_err());
+        assert!(settings.set_prefix("/p7/", one.history_messages(2), &limits).is_ok());
+        assert_eq!(messages(&settings, "/p7/x"), 2);
     }
 }

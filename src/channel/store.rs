@@ -8,6 +8,7 @@
 //! Times are monotonic milliseconds, and never go back. Nothing here walks over all channels but `assert_invariants`:
 //! whoever has to go stands at the cold end of a list.
 
+#[cfg(feature = "inside")]
 mod invariants;
 mod memory;
 mod mirrored;
@@ -23,7 +24,7 @@ use slab::Slab;
 
 use super::Channel;
 use super::dialect::deflated::Encoder;
-use super::log::{Entry, EntryRef, From, Log, Lost};
+use super::log::{Entry, EntryRef, Log, Lost, Start};
 use super::lru::{Links, List};
 use super::makers::{Makers, NOBODY};
 use super::name::BadName;
@@ -34,7 +35,7 @@ use super::slot::{Index, Slot, State, second_of};
 use crate::delivery::batch::Batches;
 use crate::limits::{Limits, LimitsError};
 
-use places::{OWN, OWN_RECENT};
+use places::OWN;
 
 pub use sweep::SWEEP_BUDGET;
 
@@ -51,7 +52,7 @@ pub enum NotHeld {
     BadName(BadName),
 }
 
-impl core::convert::From<TooManyChannels> for NotHeld {
+impl From<TooManyChannels> for NotHeld {
     fn from(TooManyChannels: TooManyChannels) -> NotHeld {
         NotHeld::TooMany
     }
@@ -174,6 +175,7 @@ impl Store {
     }
 
     /// Whether there is no channel.
+    #[cfg(feature = "inside")]
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
@@ -184,6 +186,7 @@ impl Store {
     }
 
     /// How many of them something was published to: these count for `max_channels`, the others for `max_listened`.
+    #[cfg(feature = "inside")]
     pub fn heard(&self) -> usize {
         self.heard
     }
@@ -350,6 +353,20 @@ impl Store {
         Ok(())
     }
 
+    /// Sets what all channels keep whose names begin so, and that have no settings of their own. Those that there are keep to it
+    /// from their next message on.
+    ///
+    /// # Errors
+    /// As `configure`.
+    pub fn configure_prefix(
+        &mut self,
+        prefix: &str,
+        settings: ChannelSettings,
+        limits: &Limits,
+    ) -> Result<(), LimitsError> {
+        self.settings.set_prefix(prefix, settings, limits)
+    }
+
     /// The position of a channel, which is not made by asking: `0.0` if it does not exist.
     pub fn position_of(&self, name: &str) -> Position {
         let slot = self.index.find(name, &self.slots).and_then(|key| self.slots.get(key as usize));
@@ -357,7 +374,7 @@ impl Store {
     }
 
     /// What is kept of a channel, which is not made by asking.
-    pub fn read(&mut self, name: &str, from: From, now: u64, limits: &Limits) -> Reading<'_> {
+    pub fn read(&mut self, name: &str, from: Start, now: u64, limits: &Limits) -> Reading<'_> {
         if let Some(key) = self.find(name) {
             self.expire(key, now, limits, usize::MAX);
         }

@@ -1,7 +1,7 @@
 //! The store by tables: who gets a place, and at whose cost; and what those are told who were there before.
 
 use super::dialect::Encoding;
-use super::log::From;
+use super::log::Start;
 use super::members::Member;
 use super::position::Position;
 use super::store::TooManyChannels;
@@ -16,9 +16,9 @@ fn who_asked_before_there_was_a_channel_is_told_what_it_missed() {
     for _ in 0..250 {
         world.publish("/a", 1).unwrap();
     }
-    assert_eq!(world.read("/a", From::Position(told)), (150, expired(150), 100));
-    assert_eq!(world.join("/a", From::Position(told)).unwrap().1, expired(150));
-    assert_eq!(world.read("/a", From::All), (150, None, 100), "who asks for what is kept misses nothing");
+    assert_eq!(world.read("/a", Start::Position(told)), (150, expired(150), 100));
+    assert_eq!(world.join("/a", Start::Position(told)).unwrap().1, expired(150));
+    assert_eq!(world.read("/a", Start::All), (150, None, 100), "who asks for what is kept misses nothing");
 }
 
 /// A position was told that went with those who polled: one who sent it back was told of a loss that never was.
@@ -28,42 +28,42 @@ fn a_position_that_will_not_hold_is_not_told() {
     let key = world.hold("/a").unwrap();
     world.store[key as usize].insert(Encoding::Poll, Member { cursor: 0, slot: 0, catching_up: false });
     world.release(key);
-    let told = world.store.read("/a", From::All, world.now, &world.limits).position;
+    let told = world.store.read("/a", Start::All, world.now, &world.limits).position;
     assert_eq!((told, world.store.position_of("/a")), (Position::NONE, Position::NONE));
     world.store[key as usize].remove(Encoding::Poll, 0);
     world.release(key);
     assert_eq!(world.counts(), (0, 0, 0));
     world.publish("/a", 1).unwrap();
-    assert_eq!(world.read("/a", From::Position(told)), (0, None, 1));
+    assert_eq!(world.read("/a", Start::Position(told)), (0, None, 1));
 }
 
 #[test]
 fn max_listened_at_the_limit_and_one_past() {
     let mut world = World::new(Limits { max_channels: 2, max_listened: 2, ..limits() });
     let positions: Vec<Position> = ["/p", "/q"].iter().map(|name| world.publish(name, 1).unwrap()).collect();
-    world.join("/a", From::Now).unwrap();
-    world.join("/b", From::Now).unwrap();
-    assert_eq!(world.join("/c", From::Now), Err(TooManyChannels));
+    world.join("/a", Start::Now).unwrap();
+    world.join("/b", Start::Now).unwrap();
+    assert_eq!(world.join("/c", Start::Now), Err(TooManyChannels));
     // What was published is joined without a place, and is where it was.
-    world.join("/p", From::Now).unwrap();
+    world.join("/p", Start::Now).unwrap();
     world.leave("/p");
     // A channel in which nobody listens any more makes way, and no other.
     world.leave("/b");
     assert_eq!(world.counts(), (3, 1, 2 * (256 + 65)));
-    world.join("/c", From::Now).unwrap();
+    world.join("/c", Start::Now).unwrap();
     assert_eq!((world.store.position_of("/b"), world.counts()), (Position::NONE, (4, 0, 2 * (256 + 65))));
     // What is published to them takes a place among what is published, and theirs is free.
     world.publish("/c", 1).unwrap();
     world.flush();
     assert_eq!((world.store.heard(), world.store.find("/q")), (2, None), "left alone for longer than the other");
     assert_eq!(world.store.position_of("/p"), positions[0]);
-    world.join("/d", From::Now).unwrap();
+    world.join("/d", Start::Now).unwrap();
     // And where none makes way for that, it is not published, and they stay.
-    world.join("/p", From::Now).unwrap();
+    world.join("/p", Start::Now).unwrap();
     assert_eq!(world.publish("/a", 1), Err(TooManyChannels));
-    assert_eq!((world.join("/e", From::Now), world.counts().0), (Err(TooManyChannels), 4));
+    assert_eq!((world.join("/e", Start::Now), world.counts().0), (Err(TooManyChannels), 4));
     let none = Limits { max_listened: 0, ..limits() };
-    assert_eq!(World::new(none).join("/a", From::Now), Err(TooManyChannels));
+    assert_eq!(World::new(none).join("/a", Start::Now), Err(TooManyChannels));
 }
 
 /// 782 connections in 128 channels each once made all histories and positions go, and then nobody could publish any more.
@@ -72,11 +72,11 @@ fn who_only_listens_displaces_nothing_that_was_published() {
     let mut world = World::new(Limits { max_channels: 100, max_listened: 50, ..limits() });
     let victims: Vec<(String, Position)> =
         (0..100).map(|i| format!("/{i}")).map(|name| (name.clone(), world.publish(&name, 1).unwrap())).collect();
-    let refused = (0..1000).filter(|i| world.join(&format!("/listen/{i}"), From::Now).is_err()).count();
+    let refused = (0..1000).filter(|i| world.join(&format!("/listen/{i}"), Start::Now).is_err()).count();
     assert_eq!(refused, 950);
     world.check();
     for (name, position) in &victims {
-        assert_eq!((world.store.position_of(name), world.read(name, From::All).2), (*position, 1));
+        assert_eq!((world.store.position_of(name), world.read(name, Start::All).2), (*position, 1));
     }
     assert_eq!(world.publish("/new", 1).unwrap().offset, 1);
 }
@@ -93,7 +93,7 @@ fn who_publishes_makes_room_for_himself() {
     }
     world.check();
     for (name, position) in &victims {
-        assert_eq!((world.store.position_of(name), world.read(name, From::All).2), (*position, 1));
+        assert_eq!((world.store.position_of(name), world.read(name, Start::All).2), (*position, 1));
     }
     // A new maker gets a place from the one that has most, of those that are cold, until it has its share.
     world.now = 50;
@@ -109,7 +109,7 @@ fn who_publishes_makes_room_for_himself() {
         world.maker = maker;
         world.publish(name, 1).unwrap();
         if maker == 2 {
-            world.join(name, From::Now).unwrap();
+            world.join(name, Start::Now).unwrap();
         }
     }
     assert_eq!(world.publish("/e", 1), Err(TooManyChannels));
@@ -130,10 +130,10 @@ fn who_says_much_takes_it_from_his_own_history() {
         world.publish(&format!("/flood/{i}"), 10).unwrap();
     }
     world.check();
-    assert!((0..5).all(|i| world.read(&format!("/{i}"), From::All).2 == 1));
+    assert!((0..5).all(|i| world.read(&format!("/{i}"), Start::All).2 == 1));
     // A maker with less than its share takes a place from the one that has most, of those that are cold.
     world.maker = 1;
     world.publish("/5", 10).unwrap();
-    assert!((0..6).all(|i| world.read(&format!("/{i}"), From::All).2 == 1));
+    assert!((0..6).all(|i| world.read(&format!("/{i}"), Start::All).2 == 1));
     world.check();
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use super::log::{From, Lost, LostReason};
+use super::log::{Lost, LostReason, Start};
 use super::position::{Epoch, Position};
 use super::store::TooManyChannels;
 use super::store_tests::World;
@@ -200,24 +200,24 @@ impl Oracle {
     }
 
     /// Where a reader starts, what it lost, and how many messages it gets.
-    fn read(&self, name: &str, from: From) -> (u64, Option<Lost>, usize) {
+    fn read(&self, name: &str, from: Start) -> (u64, Option<Lost>, usize) {
         let unknown = Some(Lost { count: None, reason: LostReason::Epoch });
         let Some(channel) = self.channels.get(name) else {
-            let strange = matches!(from, From::Position(position) if position != Position::NONE);
+            let strange = matches!(from, Start::Position(position) if position != Position::NONE);
             return (0, unknown.filter(|_| strange), 0);
         };
         let kept = channel.kept.len();
         let is_ours = |position: Position| position.epoch == channel.epoch && position.offset <= channel.head;
         let is_known = |position: Position| position == Position::NONE || is_ours(position);
         let (count, lost) = match from {
-            From::Now => (0, None),
-            From::Last(count) => (kept.min(count as usize), None),
-            From::Position(position) if is_known(position) => {
+            Start::Now => (0, None),
+            Start::Last(count) => (kept.min(count as usize), None),
+            Start::Position(position) if is_known(position) => {
                 let newer = channel.kept.iter().filter(|entry| entry.0 > position.offset).count();
                 let lost = channel.head - position.offset - newer as u64;
                 (newer, (lost > 0).then_some(Lost { count: Some(lost), reason: LostReason::Expired }))
             }
-            From::Position(_) => (kept, unknown),
+            Start::Position(_) => (kept, unknown),
             _ => (kept, None),
         };
         (channel.head - count as u64, lost, count)
@@ -273,13 +273,13 @@ impl Published {
 }
 
 /// Where somebody starts, and who he was, if he was here before under that name.
-fn random_from<'a>(random: &mut Random, name: &str, known: &'a [Told]) -> (From, Option<&'a Told>) {
+fn random_from<'a>(random: &mut Random, name: &str, known: &'a [Told]) -> (Start, Option<&'a Told>) {
     let told = known.get(random.below(known.len().max(1)));
     match (random.below(6), told) {
-        (0, _) => (From::Now, None),
-        (2, _) => (From::Last(random.below(4) as u64), None),
-        (3.., Some(told)) => (From::Position(told.position), Some(told).filter(|told| told.name == name)),
-        _ => (From::All, None),
+        (0, _) => (Start::Now, None),
+        (2, _) => (Start::Last(random.below(4) as u64), None),
+        (3.., Some(told)) => (Start::Position(told.position), Some(told).filter(|told| told.name == name)),
+        _ => (Start::All, None),
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::dialect::Encoding;
 use super::dialect::deflated::Encoder;
-use super::log::{Entry, From, Lost, LostReason};
+use super::log::{Entry, Lost, LostReason, Start};
 use super::members::Member;
 use super::position::{Epoch, Position};
 use super::settings::ChannelSettings;
@@ -47,7 +47,7 @@ impl World {
         self.store.release_if_idle(key, self.now, &self.limits);
     }
 
-    pub(super) fn join(&mut self, name: &str, from: From) -> Result<(Position, Option<Lost>), TooManyChannels> {
+    pub(super) fn join(&mut self, name: &str, from: Start) -> Result<(Position, Option<Lost>), TooManyChannels> {
         let key = self.hold(name)?;
         let channel = &mut self.store[key as usize];
         let (cursor, lost) = channel.log.resolve(from);
@@ -106,7 +106,7 @@ impl World {
     }
 
     /// Where a reader starts, what it lost, and how many messages it gets.
-    pub(super) fn read(&mut self, name: &str, from: From) -> (u64, Option<Lost>, usize) {
+    pub(super) fn read(&mut self, name: &str, from: Start) -> (u64, Option<Lost>, usize) {
         let reading = self.store.read(name, from, self.now, &self.limits);
         (reading.start, reading.lost, reading.entries().count())
     }
@@ -140,12 +140,12 @@ const UNKNOWN: Option<Lost> = Some(Lost { count: None, reason: LostReason::Epoch
 #[test]
 fn never_published_to_leaves_its_position_if_somebody_joined() {
     let mut world = World::new(limits());
-    let (position, lost) = world.join("/a", From::Now).unwrap();
+    let (position, lost) = world.join("/a", Start::Now).unwrap();
     assert_eq!((position.offset, lost, world.counts()), (0, None, (1, 0, 0)));
     assert_eq!(world.store.position_of("/a"), position);
     world.leave("/a");
     assert_eq!((world.counts(), world.store.position_of("/a")), ((0, 1, 0), position));
-    assert_eq!(world.join("/a", From::Position(position)).unwrap(), (position, None));
+    assert_eq!(world.join("/a", Start::Position(position)).unwrap(), (position, None));
     world.leave("/a");
     world.now += 1001;
     world.sweep(9);
@@ -155,8 +155,9 @@ fn never_published_to_leaves_its_position_if_somebody_joined() {
 #[test]
 fn asking_makes_nothing() {
     let mut world = World::new(limits());
-    let other = From::Position(Position { epoch: Epoch::from_random(9), offset: 3 });
-    for (from, lost) in [(From::Now, None), (From::All, None), (From::Position(Position::NONE), None), (other, UNKNOWN)]
+    let other = Start::Position(Position { epoch: Epoch::from_random(9), offset: 3 });
+    for (from, lost) in
+        [(Start::Now, None), (Start::All, None), (Start::Position(Position::NONE), None), (other, UNKNOWN)]
     {
         assert_eq!(world.read("/a", from), (0, lost, 0), "{from:?}");
     }
@@ -167,7 +168,7 @@ fn asking_makes_nothing() {
 #[test]
 fn a_follower_who_comes_back_after_a_quiet_hour() {
     let mut world = World::new(limits());
-    world.join("/a", From::Now).unwrap();
+    world.join("/a", Start::Now).unwrap();
     let first = world.publish("/a", 10).unwrap();
     let second = world.publish("/a", 10).unwrap();
     world.flush();
@@ -176,16 +177,16 @@ fn a_follower_who_comes_back_after_a_quiet_hour() {
     world.now = 101;
     assert!(!world.sweep(9));
     assert_eq!((world.counts(), world.store.position_of("/a")), ((0, 1, 0), second));
-    let other = From::Position(Position { epoch: Epoch::from_random(99), offset: 1 });
-    let ahead = From::Position(Position { offset: 3, ..second });
+    let other = Start::Position(Position { epoch: Epoch::from_random(99), offset: 1 });
+    let ahead = Start::Position(Position { offset: 3, ..second });
     let cases = [
-        (From::Now, 2, None),
-        (From::All, 2, None),
-        (From::Last(5), 2, None),
-        (From::Position(Position::NONE), 2, expired(2)),
-        (From::Position(second), 2, None),
-        (From::Position(first), 2, expired(1)),
-        (From::Position(Position { offset: 0, ..first }), 2, expired(2)),
+        (Start::Now, 2, None),
+        (Start::All, 2, None),
+        (Start::Last(5), 2, None),
+        (Start::Position(Position::NONE), 2, expired(2)),
+        (Start::Position(second), 2, None),
+        (Start::Position(first), 2, expired(1)),
+        (Start::Position(Position { offset: 0, ..first }), 2, expired(2)),
         (other, 2, UNKNOWN),
         (ahead, 2, UNKNOWN),
     ];
@@ -198,8 +199,8 @@ fn a_follower_who_comes_back_after_a_quiet_hour() {
         assert_eq!(world.counts(), (0, 1, 0));
     }
     assert_eq!(world.publish("/a", 10), Ok(Position { offset: 3, ..second }));
-    assert_eq!(world.read("/a", From::Position(second)), (2, None, 1));
-    assert_eq!(world.read("/a", From::Position(first)), (2, expired(1), 1));
+    assert_eq!(world.read("/a", Start::Position(second)), (2, None, 1));
+    assert_eq!(world.read("/a", Start::Position(first)), (2, expired(1), 1));
 }
 
 #[test]
@@ -214,7 +215,7 @@ fn offsets_advance_without_history() {
             assert_eq!(world.publish("/a", 10).unwrap().offset, offset);
             assert_eq!(world.counts(), (0, 1, 0));
         }
-        world.join("/a", From::Now).unwrap();
+        world.join("/a", Start::Now).unwrap();
         assert_eq!(world.publish("/a", 10).unwrap().offset, 4);
         world.leave("/a");
         assert_eq!(world.counts(), (1, 0, 0), "told only at the end of the turn");
@@ -232,7 +233,7 @@ fn history_age_at_the_limit_and_one_past() {
             assert_eq!(world.store.next_expiry(&world.limits), Some(101));
             world.now = now;
             assert!(!sweeping || !world.sweep(9));
-            assert_eq!(world.read("/a", From::All).2, kept);
+            assert_eq!(world.read("/a", Start::All).2, kept);
             assert_eq!((world.counts().1, world.store.position_of("/a").offset), (stubs, 1));
         }
     }
@@ -245,13 +246,13 @@ fn history_age_at_the_limit_and_one_past() {
     world.now = 101;
     assert!(!world.sweep(9));
     assert_eq!(world.counts().2, 256 + 3 * 74, "the sweep looks at the newest alone");
-    world.join("/a", From::Now).unwrap();
+    world.join("/a", Start::Now).unwrap();
     assert_eq!(world.counts().2, 256 + 2 * 74);
     world.now = 151;
     world.publish("/a", 10).unwrap();
     assert_eq!(world.counts().2, 256 + 2 * 74);
     world.now = 161;
-    assert_eq!(world.read("/a", From::All), (3, None, 1));
+    assert_eq!(world.read("/a", Start::All), (3, None, 1));
     world.flush();
     assert_eq!(world.counts().2, 256 + 74);
     world.now = 252;
@@ -270,7 +271,7 @@ fn position_age_at_the_limit_and_one_past() {
     world.now = 1001;
     assert!(!world.sweep(9));
     assert_eq!((world.counts(), world.store.next_expiry(&world.limits)), ((0, 0, 0), None));
-    let (position, lost) = world.join("/a", From::Position(before)).unwrap();
+    let (position, lost) = world.join("/a", Start::Position(before)).unwrap();
     assert_eq!((position.offset, lost), (0, UNKNOWN));
     // The age counts from the last member: whoever leaves now has all of it to come back.
     let position = world.publish("/a", 10).unwrap();
@@ -302,7 +303,7 @@ fn max_channels_at_the_limit_and_one_past() {
     world.publish("/idle1", 1).unwrap();
     for name in ["/a", "/idle1", "/b"] {
         world.publish(name, 1).unwrap();
-        world.join(name, From::Now).unwrap();
+        world.join(name, Start::Now).unwrap();
     }
     assert_eq!(world.store.find("/idle2"), None, "then the coldest without members");
     assert_eq!((world.store.find("/idle3"), world.counts()), (None, (3, 0, 3 * 256 + 5 * 65)));
@@ -316,7 +317,7 @@ fn max_channels_at_the_limit_and_one_past() {
 #[test]
 fn what_this_turn_published_keeps_its_place() {
     let mut world = World::new(Limits { max_channels: 1, ..limits() });
-    world.join("/a", From::Now).unwrap();
+    world.join("/a", Start::Now).unwrap();
     world.publish("/a", 1).unwrap();
     world.leave("/a");
     assert_eq!(world.publish("/b", 1), Err(TooManyChannels), "the batch is open");
@@ -332,22 +333,22 @@ fn history_total_at_the_limit_and_one_past() {
         world.publish("/a", 10).unwrap();
         world.publish_named("/b", 7, "Ann").unwrap();
         world.check();
-        assert_eq!([world.read("/a", From::All).2, world.read("/b", From::All).2], kept, "{total}");
+        assert_eq!([world.read("/a", Start::All).2, world.read("/b", Start::All).2], kept, "{total}");
     }
     // The coldest lose their oldest messages first, and with the last of them the channel's share.
     let mut world = World::new(Limits { history_total: 2 * 256 + 4 * 74, ..limits() });
     for name in ["/a", "/b", "/a", "/b", "/b"] {
         world.publish(name, 10).unwrap();
     }
-    assert_eq!((world.read("/a", From::All), world.read("/b", From::All)), ((1, None, 1), (0, None, 3)));
+    assert_eq!((world.read("/a", Start::All), world.read("/b", Start::All)), ((1, None, 1), (0, None, 3)));
     world.publish("/a", 10).unwrap();
-    assert_eq!((world.read("/a", From::All), world.read("/b", From::All)), ((1, None, 2), (1, None, 2)));
+    assert_eq!((world.read("/a", Start::All), world.read("/b", Start::All)), ((1, None, 2), (1, None, 2)));
     world.publish("/a", 10 + 3 * 74).unwrap();
-    assert_eq!((world.read("/a", From::All), world.read("/b", From::All)), ((1, None, 3), (3, None, 0)));
+    assert_eq!((world.read("/a", Start::All), world.read("/b", Start::All)), ((1, None, 3), (3, None, 0)));
     assert_eq!(world.counts(), (1, 1, 256 + 6 * 74));
     // One alone makes room for itself.
     world.publish("/a", 10 + 2 * 74).unwrap();
-    assert_eq!((world.read("/a", From::All), world.counts()), ((3, None, 2), (1, 1, 256 + 7 * 74)));
+    assert_eq!((world.read("/a", Start::All), world.counts()), ((3, None, 2), (1, 1, 256 + 7 * 74)));
 }
 
 #[test]
@@ -376,8 +377,8 @@ fn a_hundred_thousand_channels() {
     }
     let fit = (20 << 20) / (256 + 64 + 100);
     assert_eq!(world.counts(), (fit, 100_000 - fit, fit * (256 + 64 + 100)));
-    assert_eq!(world.read("/c00000000", From::All), (1, None, 0));
-    assert_eq!(world.read("/c00099999", From::All), (0, None, 1));
+    assert_eq!(world.read("/c00000000", Start::All), (1, None, 0));
+    assert_eq!(world.read("/c00099999", Start::All), (0, None, 1));
     world.now = 101;
     while world.sweep(4096) {}
     assert_eq!(world.counts(), (0, 100_000, 0));
@@ -399,14 +400,14 @@ fn one_channel_keeps_what_its_settings_say() {
         world.publish("/b", 10).unwrap();
     }
     world.flush();
-    let kept = |world: &mut World, name| world.read(name, From::All).2;
+    let kept = |world: &mut World, name| world.read(name, Start::All).2;
     // What is there already is shortened at once, and others are not.
     world.configure("/a", ChannelSettings::default().history_messages(2)).unwrap();
     assert_eq!((kept(&mut world, "/a"), kept(&mut world, "/b")), (2, 5));
     world.check();
     world.publish("/a", 10).unwrap();
     world.flush();
-    assert_eq!((kept(&mut world, "/a"), world.read("/a", From::Position(Position::NONE)).1), (2, expired(4)));
+    assert_eq!((kept(&mut world, "/a"), world.read("/a", Start::Position(Position::NONE)).1), (2, expired(4)));
     world.configure("/a", ChannelSettings::default().history_bytes(10)).unwrap();
     assert_eq!(kept(&mut world, "/a"), 1);
     // A channel that keeps nothing any more, and has no members, sleeps.
@@ -432,9 +433,9 @@ fn one_channel_keeps_for_as_long_as_its_settings_say() {
     world.publish("/b", 10).unwrap();
     world.flush();
     world.now += 10;
-    assert_eq!((world.read("/a", From::All).2, world.read("/b", From::All).2), (1, 1));
+    assert_eq!((world.read("/a", Start::All).2, world.read("/b", Start::All).2), (1, 1));
     world.now += 1;
-    assert_eq!((world.read("/a", From::All).2, world.read("/b", From::All).2), (0, 1));
+    assert_eq!((world.read("/a", Start::All).2, world.read("/b", Start::All).2), (0, 1));
     // Nobody looks: it leaves with what is as old as all may get.
     world.publish("/a", 10).unwrap();
     world.flush();

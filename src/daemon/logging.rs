@@ -8,6 +8,7 @@ use env_logger::{Target, WriteStyle};
 use log::LevelFilter;
 
 use super::lines::{LINES, Lines};
+use super::naming::by_flags;
 
 /// Whose filter it is. `RUST_LOG` is shared with other programs, so its convention holds there: a bare word that is no
 /// level is a target. From us alone, such a word is a misspelt level, and would silence everything.
@@ -67,10 +68,15 @@ pub fn start(filter: Option<&str>) -> io::Result<()> {
         let time = line.timestamp_seconds();
         write!(line, "{time} {style}{:<5}{style:#} ", record.level())?;
         // Our own lines need no name; a dependency's do.
-        if record.target().split("::").next() != Some("slotcast") {
+        let is_ours = record.target().split("::").next() == Some("slotcast");
+        if !is_ours {
             write!(line, "{}: ", record.target())?;
         }
-        writeln!(line, "{}", record.args())
+        if is_ours {
+            writeln!(line, "{}", by_flags(&record.args().to_string()))
+        } else {
+            writeln!(line, "{}", record.args())
+        }
     });
     // Only a second logger in this process could make it fail, and then there is one.
     let _ = builder.try_init();

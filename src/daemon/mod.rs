@@ -5,6 +5,7 @@ pub mod bench;
 pub mod descriptors;
 mod lines;
 pub mod logging;
+mod naming;
 mod process;
 mod serve;
 pub mod settings;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use slotcast::relay::metrics::write;
+use slotcast::internal::write_metric as write;
 
 /// Ticks a second in /proc: a constant of the kernel's interface on all machines but Alpha and Itanium.
 const TICKS: f64 = 100.0;

@@ -7,7 +7,7 @@ use log::{info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::signal_name;
 use signal_hook_mio::v1_0::Signals;
-use slotcast::net::address::Listen;
+use slotcast::internal::Listen;
 use slotcast::{Config, Event, Relay, Server};
 
 use super::settings::Settings;
@@ -38,7 +38,7 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
     announce(settings, &server);
 
     let relay = Relay::default().page(settings.page).publish_token(settings.publish_token.clone());
-    let relay = relay.single_channel(settings.single_channel).more_metrics(process::write_metrics);
+    let relay = relay.single_channel(settings.single_channel).more_metrics(|_, text| process::write_metrics(text));
     let mut is_stopping = false;
     while let Some(event) = server.poll()? {
         match event {
@@ -122,7 +122,7 @@ fn cannot_listen(listens: &[Listen], admin_listens: &[Listen], error: &io::Error
 #[cfg(test)]
 mod tests {
     use super::*;
-    use slotcast::net::address::{Ipv6, resolve};
+    use slotcast::internal::{Ipv6, resolve};
 
     fn listens(texts: &[&str]) -> Vec<Listen> {
         let ipv6 = Ipv6 { loopback: true, any: true };

@@ -9,13 +9,11 @@ use std::time::Duration;
 use clap::ArgMatches;
 use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
-use slotcast::access::token::MAX_TOKEN;
-use slotcast::net::address::{self, Ipv6, Listen};
-use slotcast::proto::forwarded::TrustedProxies;
-use slotcast::proto::origin::OriginRules;
+use slotcast::internal::{self, Ipv6, Listen, MAX_TOKEN, OriginRules, TrustedProxies};
 use slotcast::{Limits, PublishToken};
 
 use super::args::{FLAGS, Flag, Kind, PREFIX, Values};
+use super::naming::by_flags;
 use super::{Failure, args, descriptors, logging};
 
 /// Everything the daemon is told, resolved and found consistent.
@@ -107,7 +105,7 @@ fn settle(
         given.insert(flag.name, source);
     }
     if let Some(port) = environment.get("PORT").filter(|_| !given.contains_key("listen")) {
-        let port = address::port(port.trim()).map_err(|error| format!("PORT: {error}"))?;
+        let port = internal::port(port.trim()).map_err(|error| format!("PORT: {error}"))?;
         values.listen = vec![format!("localhost:{port}")];
     }
     follow(&mut values.limits, &given);
@@ -176,7 +174,7 @@ fn follow(limits: &mut Limits, given: &Given) {
 }
 
 fn check(values: &Values, given: &Given, descriptors: usize) -> Result<(), String> {
-    values.limits.validate().map_err(|error| error.to_string())?;
+    values.limits.validate().map_err(|error| by_flags(&error.to_string()))?;
     let (asked, room) = (values.limits.max_connections, descriptors::room(descriptors));
     if given.contains_key("max-connections") && asked > room {
         return Err(format!(
@@ -203,18 +201,18 @@ fn check(values: &Values, given: &Given, descriptors: usize) -> Result<(), Strin
 fn listens(values: &Values, given: &Given) -> Result<(Vec<Listen>, Vec<Listen>), String> {
     let ipv6 = Ipv6::probe();
     let resolve = |name: &'static str, texts: &[String]| {
-        let listens = texts.iter().map(|text| address::resolve(text, ipv6)).collect::<Result<Vec<_>, _>>();
+        let listens = texts.iter().map(|text| internal::resolve(text, ipv6)).collect::<Result<Vec<_>, _>>();
         let source = given.get(name).cloned().unwrap_or_else(|| format!("--{name}"));
         match listens {
             Ok(listens) if listens.is_empty() && given.contains_key(name) => {
                 Err(format!("{source}: it names no address"))
             }
-            Ok(listens) => Ok(address::without_overlaps(listens)),
+            Ok(listens) => Ok(internal::without_overlaps(listens)),
             Err(error) => Err(format!("{source}: {error}")),
         }
     };
     let (everybody, operators) = (resolve("listen", &values.listen)?, resolve("admin-listen", &values.admin_listen)?);
-    if let Some((operators, everybody)) = address::clash(&operators, &everybody) {
+    if let Some((operators, everybody)) = internal::clash(&operators, &everybody) {
         return Err(format!(
             "--admin-listen {operators} and --listen {everybody} have an address in common; choose another port"
         ));

@@ -41,7 +41,7 @@ fn listen_texts(settings: &Settings) -> Vec<&str> {
 fn without_anything_the_defaults_hold() {
     let settings = settings("", &[("PATH", "/bin"), ("HOME", "/")]);
     assert_eq!(listen_texts(&settings), ["localhost:8080"]);
-    let mut limits = slotcast::limits::Limits::default();
+    let mut limits = slotcast::Limits::default();
     limits.max_connections = 3968;
     assert_eq!(settings.limits, limits);
     assert_eq!((settings.page, settings.check, settings.log.clone()), (true, false, None));

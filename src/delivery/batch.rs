@@ -106,11 +106,13 @@ impl Batch {
     }
 
     /// Whether there is nothing in it yet.
+    #[cfg(feature = "inside")]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Messages in all.
+    #[cfg(feature = "inside")]
     pub fn messages(&self) -> usize {
         self.ends.len()
     }

@@ -362,6 +362,7 @@ impl Asks {
         self.queue.pop_front()
     }
 
+    #[cfg(feature = "inside")]
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

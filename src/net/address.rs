@@ -12,6 +12,7 @@ pub struct Listen {
     pub addrs: Vec<SocketAddr>,
 }
 
+#[cfg(any(feature = "daemon", feature = "inside"))]
 impl Listen {
     /// Whether only this machine can reach it.
     pub fn is_loopback(&self) -> bool {
@@ -84,6 +85,7 @@ pub fn resolve(text: &str, ipv6: Ipv6) -> Result<Listen, String> {
 }
 
 /// Takes out what another `--listen` already covers (`[::]` is dual stack), because binding it again would fail.
+#[cfg(any(feature = "daemon", feature = "inside"))]
 pub fn without_overlaps(listens: Vec<Listen>) -> Vec<Listen> {
     let all: Vec<_> = listens.iter().flat_map(|listen| listen.addrs.clone()).collect();
     let mut kept: Vec<SocketAddr> = Vec::new();
@@ -105,6 +107,7 @@ pub fn without_overlaps(listens: Vec<Listen>) -> Vec<Listen> {
 }
 
 /// The first two of either side that cannot both be bound.
+#[cfg(any(feature = "daemon", feature = "inside"))]
 pub fn clash<'a>(some: &'a [Listen], others: &'a [Listen]) -> Option<(&'a Listen, &'a Listen)> {
     let collide =
         |one: &SocketAddr, two: &SocketAddr| one.port() != 0 && (one == two || covers(one, two) || covers(two, one));
@@ -112,6 +115,7 @@ pub fn clash<'a>(some: &'a [Listen], others: &'a [Listen]) -> Option<(&'a Listen
     pairs.into_iter().find(|(one, two)| one.addrs.iter().any(|a| two.addrs.iter().any(|b| collide(a, b))))
 }
 
+#[cfg(any(feature = "daemon", feature = "inside"))]
 fn covers(wide: &SocketAddr, addr: &SocketAddr) -> bool {
     wide != addr && wide.port() == addr.port() && wide.ip().is_unspecified() && (wide.is_ipv6() || addr.is_ipv4())
 }

@@ -166,11 +166,11 @@ impl Decoder {
         // How long a compressed message is shows when it is inflated; what does not shrink may be a little longer.
         let most = if compressed { limits.max_message + MOST_GROWTH } else { limits.max_message };
         if header.length > most.saturating_sub(used) as u64 {
-            return Err(Failure { code: CloseCode::TOO_BIG, what: "message longer than --max-message" });
+            return Err(Failure { code: CloseCode::TOO_BIG, what: "message longer than max_message" });
         }
         // An empty last fragment only says that the message is over: some libraries append one.
         if fragments >= limits.max_fragments && !(header.fin && header.length == 0) {
-            return Err(Failure { code: CloseCode::POLICY, what: "more fragments than --max-fragments" });
+            return Err(Failure { code: CloseCode::POLICY, what: "more fragments than max_fragments" });
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ const MOST_STREAMS: usize = 256;
 
 /// What compression did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct CompressionStats {
     /// Messages that left compressed, each counted once a window.
     pub messages: u64,
     /// Their bytes before.
@@ -41,7 +41,7 @@ pub struct Deflater {
     full: Option<Compress>,
     small: Option<Compress>,
     output: Vec<u8>,
-    stats: Stats,
+    stats: CompressionStats,
 }
 
 impl Deflater {
@@ -79,7 +79,7 @@ impl Deflater {
     }
 
     /// What it did since it was made.
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> CompressionStats {
         self.stats
     }
 }
@@ -227,7 +227,7 @@ impl Inflating {
             let more = (decompress.total_in() - taken_before) as usize;
             *taken += more;
             if message.len() > limit {
-                return Err(Failure { code: CloseCode::TOO_BIG, what: "message longer than --max-message" });
+                return Err(Failure { code: CloseCode::TOO_BIG, what: "message longer than max_message" });
             }
             let (is_all, is_part) = (*taken == payload.len(), *taken == until);
             match status {
@@ -365,7 +365,7 @@ mod tests {
     fn there_and_back_with_every_window() {
         let mut random = Random::seeded();
         let (mut deflater, mut inflater) = (Deflater::default(), Inflater::default());
-        let mut before = Stats::default();
+        let mut before = CompressionStats::default();
         for round in 0..400 {
             let length = random.below([1, 10, 300, 5000, 200_000][round % 5]);
             let letters = 1 + random.below(60);

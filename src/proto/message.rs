@@ -10,6 +10,7 @@ use super::utf8;
 
 /// What a message is made of (RFC 6455 §5.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Kind {
     /// UTF-8 text.
     Text,
@@ -154,6 +155,20 @@ impl Eq for Message {}
 impl From<&str> for Message {
     fn from(text: &str) -> Message {
         Message::text(text)
+    }
+}
+
+/// A binary message.
+impl From<Bytes> for Message {
+    fn from(payload: Bytes) -> Message {
+        Message::binary(payload)
+    }
+}
+
+/// A binary message.
+impl From<Vec<u8>> for Message {
+    fn from(payload: Vec<u8>) -> Message {
+        Message::binary(payload)
     }
 }
 

@@ -145,7 +145,7 @@ impl OriginRules {
             refusal: foreign_page(),
             mend: format!(
                 "a page of another origin (Sec-Fetch-Site: {site}) loads this and does not say its origin; load it with \
-                 fetch or EventSource, which do, and start with --origin and that"
+                 fetch or EventSource, which do, and allow that origin"
             ),
         })
     }
@@ -163,9 +163,9 @@ impl OriginRules {
             refusal: Refusal::new(
                 Status::MISDIRECTED_REQUEST,
                 "host_not_allowed",
-                "This server does not answer to this host name; use localhost, or have the name allowed with --host.",
+                "This server does not answer to this host name; use localhost, or have the name allowed.",
             ),
-            mend: format!("host {host} not allowed; start with --host {host}"),
+            mend: format!("host {host} not allowed; add host {host}"),
         })
     }
 
@@ -196,18 +196,17 @@ fn origin_not_allowed(sent: &[u8]) -> OriginRefusal {
     let mend = match Origin::parse(sent) {
         Some(origin) => {
             let listed = origin.serialize();
-            format!("origin {shown} not allowed; start with --origin {}", escape_for_log(listed.as_bytes()))
+            format!("origin {shown} not allowed; add origin {}", escape_for_log(listed.as_bytes()))
         }
         None if sent == b"null" => {
-            "origin null not allowed; start with --origin null, which lets in every local file and sandboxed page"
-                .to_owned()
+            "origin null not allowed; add origin null, which lets in every local file and sandboxed page".to_owned()
         }
         None => format!("origin {shown} not allowed; it is not what a browser sends"),
     };
     let refusal = Refusal::new(
         Status::FORBIDDEN,
         "origin_not_allowed",
-        "Pages of this origin may not use this server; have it allowed with --origin.",
+        "Pages of this origin may not use this server; have it allowed.",
     );
     OriginRefusal { refusal, mend }
 }

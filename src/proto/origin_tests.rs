@@ -153,7 +153,7 @@ fn origins_of_applications() {
             let own = host.starts_with("localhost") && origin.ends_with("localhost");
             let refused = none.check(&request, false, None);
             assert_eq!(refused.is_ok(), own, "{origin}");
-            let mend = format!("origin {origin} not allowed; start with --origin {origin}");
+            let mend = format!("origin {origin} not allowed; add origin {origin}");
             assert!(refused.is_ok() || refused.unwrap_err().mend == mend);
         }
         for other in ["file://x", "app://..", "app://", "APP://.x", "http://.", "https://", "capacitor://", "file:"] {
@@ -223,14 +223,14 @@ fn the_log_is_told_the_mend() {
     let none = OriginRules::default();
     let mend = |host: &str, origin: &str| none.check(&from(host, origin), true, None).unwrap_err().mend;
     for (host, origin, expected) in [
-        ("localhost", "http://x:5173", "origin http://x:5173 not allowed; start with --origin http://x:5173"),
-        ("localhost", "HTTPS://X:443", "origin HTTPS://X:443 not allowed; start with --origin https://x"),
+        ("localhost", "http://x:5173", "origin http://x:5173 not allowed; add origin http://x:5173"),
+        ("localhost", "HTTPS://X:443", "origin HTTPS://X:443 not allowed; add origin https://x"),
         ("localhost", "a b\\", "origin \"a b\\\\\" not allowed; it is not what a browser sends"),
-        ("x.lan:80", "http://x.lan", "host x.lan not allowed; start with --host x.lan"),
+        ("x.lan:80", "http://x.lan", "host x.lan not allowed; add host x.lan"),
     ] {
         assert_eq!(mend(host, origin), expected);
     }
-    assert!(mend("localhost", "null").starts_with("origin null not allowed; start with --origin null"));
+    assert!(mend("localhost", "null").starts_with("origin null not allowed; add origin null"));
     assert!(mend("localhost", &"\u{202e}".repeat(1000)).len() < 300);
     assert!(mend("localhost", &format!("http://{}", "a".repeat(4000))).len() < 500);
     let twice = request("GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\norigin: http://evil\r\n\r\n");
@@ -321,7 +321,8 @@ fn the_log_is_told_how_to_load_it() {
         request("GET / HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\n\r\n");
     let mend = OriginRules::default().check(&asked, true, None).unwrap_err().mend;
     assert!(
-        mend.starts_with("a page of another origin (Sec-Fetch-Site: cross-site) ") && mend.contains("--origin"),
+        mend.starts_with("a page of another origin (Sec-Fetch-Site: cross-site) ")
+            && mend.ends_with("allow that origin"),
         "{mend}"
     );
 }

@@ -143,7 +143,7 @@ pub struct Query<'a> {
 
 impl<'a> Query<'a> {
     /// The query without its `?`, and what [`Parameters::scan`] has found in it.
-    pub fn new(raw: &'a str, parameters: &'a Parameters) -> Query<'a> {
+    pub(crate) fn new(raw: &'a str, parameters: &'a Parameters) -> Query<'a> {
         Query { raw, parameters }
     }
 

@@ -32,6 +32,7 @@ impl Relay {
             | Intent::Outcome(..)
             | Intent::Leave(_)
             | Intent::Io(_)
+            | Intent::User(_)
             | Intent::Nothing => (true, None),
         };
         if may && refusal.is_none() {
@@ -40,7 +41,7 @@ impl Relay {
         match (intent, refusal) {
             (Intent::Join { handshake, .. }, Some(refusal)) => Intent::Refuse(handshake, refusal),
             (Intent::Publish { door: Door::Http(exchange), .. }, Some(refusal)) => {
-                server.complain(Level::Warn, || {
+                server.log_throttled(Level::Warn, || {
                     let path = escape_for_log(exchange.path().as_bytes());
                     format!("refused {} {path} from {}: {refusal}", exchange.request().method(), exchange.peer())
                 });

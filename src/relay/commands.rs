@@ -3,7 +3,7 @@
 use super::{Door, Intent, waiting};
 use crate::broker::event::ConnectionId;
 use crate::broker::{JoinError, Outcome, Published};
-use crate::channel::log::{From, MemberId};
+use crate::channel::log::{MemberId, Start};
 use crate::channel::name::{BadName, ChannelName};
 use crate::channel::position::Position;
 use crate::channel::protocol::command::{Command, CommandError, Read};
@@ -77,7 +77,7 @@ pub(super) fn subscribe(
     id: ConnectionId,
     reference: Option<Reference>,
     channel: &ChannelName,
-    from: From,
+    from: Start,
 ) {
     match server.subscribe(id, channel, from, reference.as_ref()) {
         // The broker has told it, before the channel's first event.

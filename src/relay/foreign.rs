@@ -108,7 +108,7 @@ pub(super) fn warn(server: &mut Server, exchange: &Exchange, status: Status) {
     if status == Status::BAD_REQUEST
         && let Some(refusal) = request(exchange.request())
     {
-        server.complain(Level::Warn, || {
+        server.log_throttled(Level::Warn, || {
             let path = escape_for_log(exchange.path().as_bytes());
             format!("refused {} {path} from {}: {refusal}", exchange.request().method(), exchange.peer())
         });

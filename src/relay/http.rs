@@ -10,7 +10,7 @@ use super::{Door, Intent, Page, Relay, foreign, is_no_channel, own};
 use crate::broker::Published;
 use crate::broker::event::Exchange;
 use crate::broker::followers::{StreamFormat, stream_head};
-use crate::channel::log::{From, MemberId};
+use crate::channel::log::{MemberId, Start};
 use crate::channel::name::{BadName, ChannelName, NameError};
 use crate::channel::representation::{Representation, representation};
 use crate::delivery::batch::LARGE_FOR_FEW;
@@ -67,7 +67,7 @@ pub(super) fn is_unmet(server: &mut Server, exchange: &Exchange, channel: &Chann
         // Nobody knows in time what is there.
         return true;
     }
-    let from = from(request).ok().flatten().unwrap_or(From::All);
+    let from = from(request).ok().flatten().unwrap_or(Start::All);
     let (tag, exists) = server.entity_tag(channel, from);
     precondition(request, &tag, exists) == Precondition::Failed
 }
@@ -99,7 +99,7 @@ fn is_get(request: &Request) -> bool {
 }
 
 fn channel_intent(relay: &Relay, server: &Server, exchange: Exchange) -> Intent {
-    let page = relay.page;
+    let page = relay.page.as_ref();
     let request = exchange.request();
     let channel = match ChannelName::from_path(request.path()) {
         Ok(channel) => channel,
@@ -128,27 +128,27 @@ fn channel_intent(relay: &Relay, server: &Server, exchange: Exchange) -> Intent 
 
 enum Get {
     Answer(Response),
-    Follow(StreamFormat, From, Option<Arc<str>>),
-    Read(From, Option<std::time::Duration>),
+    Follow(StreamFormat, Start, Option<Arc<str>>),
+    Read(Start, Option<std::time::Duration>),
 }
 
-fn get(request: &Request, page: Option<Page>) -> Result<Get, Refusal> {
+fn get(request: &Request, page: Option<&Page>) -> Result<Get, Refusal> {
     let follow = |format: StreamFormat| {
-        let from = from(request)?.unwrap_or(From::Now);
+        let from = from(request)?.unwrap_or(Start::Now);
         if request.method() == "HEAD" {
             return Ok(Get::Answer(stream_head(format, request)));
         }
         Ok(Get::Follow(format, from, sender_name(request)?))
     };
     match representation(request, page.is_some())? {
-        Representation::Page => Ok(Get::Answer(page_answer(page.unwrap_or(Page::BuiltIn), request))),
+        Representation::Page => Ok(Get::Answer(page_answer(page.unwrap_or(&Page::BuiltIn), request))),
         // A follower joins, and others are told: that is not for a link to do.
         _ if is_link(request) => Err(foreign_page()),
         Representation::Sse => follow(StreamFormat::Sse),
         Representation::Ndjson => follow(StreamFormat::Ndjson),
         Representation::Json => {
             let wait = wait(request)?;
-            let start = if wait.is_some() { From::Now } else { From::All };
+            let start = if wait.is_some() { Start::Now } else { Start::All };
             Ok(Get::Read(from(request)?.unwrap_or(start), wait))
         }
     }
@@ -157,7 +157,7 @@ fn get(request: &Request, page: Option<Page>) -> Result<Get, Refusal> {
 /// What the query of a WebSocket says.
 pub(super) struct Joining {
     /// From where on.
-    pub from: Option<From>,
+    pub from: Option<Start>,
     /// Whether its own messages come back.
     pub echo: bool,
     /// Whether it agrees to lose messages.
@@ -193,8 +193,9 @@ fn without_slash(name: &ChannelName, request: &Request) -> Response {
     Response::new(Status::PERMANENT_REDIRECT).with_header("Location", location)
 }
 
-fn page_answer(page: Page, request: &Request) -> Response {
-    let answer = |html| Response::new(Status::OK).with_body(HTML, html).with_header("Cache-Control", "no-store");
+fn page_answer(page: &Page, request: &Request) -> Response {
+    let answer =
+        |html: &Bytes| Response::new(Status::OK).with_body(HTML, html.clone()).with_header("Cache-Control", "no-store");
     match page {
         Page::BuiltIn => page::html(request)
             .with_header("Cache-Control", "no-store")
@@ -266,12 +267,12 @@ fn lines_of(exchange: &Exchange, most: usize, most_bytes: usize) -> Result<(Mess
         |line: &[u8]| if line.len() < LARGE_FOR_FEW { body.slice_ref(line) } else { Bytes::copy_from_slice(line) };
     let messages = lines.filter(|line| !line.is_empty());
     if messages.clone().nth(most).is_some() {
-        let detail = format!("Send at most {most} lines at a time; see the broker's --max-outbound.");
+        let detail = format!("Send at most {most} lines at a time; see the broker's max_outbound.");
         return Err(Refusal::new(Status(413), "too_many_messages", detail));
     }
     if body.len() > most_bytes && messages.clone().nth(1).is_some() {
         let most = show_size(most_bytes);
-        let detail = format!("Send at most {most} of lines at a time, or one line; see the broker's --max-message.");
+        let detail = format!("Send at most {most} of lines at a time, or one line; see the broker's max_message.");
         return Err(Refusal::new(Status(413), "too_many_messages", detail));
     }
     let mut messages = messages.map(|line| Message::from_bytes(Kind::Text, part(line)).ok_or_else(not_utf8));
@@ -285,7 +286,7 @@ fn not_utf8() -> Refusal {
 }
 
 /// Answers a GET that does not wait, as soon as this node has what is kept.
-pub(super) fn answer_kept(server: &mut Server, exchange: Exchange, channel: &ChannelName, from: From) {
+pub(super) fn answer_kept(server: &mut Server, exchange: Exchange, channel: &ChannelName, from: Start) {
     if server.has_engine() {
         return server.answer_read(exchange, channel, from);
     }
@@ -294,7 +295,7 @@ pub(super) fn answer_kept(server: &mut Server, exchange: Exchange, channel: &Cha
 }
 
 /// The answer to a GET that does not wait.
-fn read_kept(server: &mut Server, exchange: &Exchange, channel: &ChannelName, from: From) -> Response {
+fn read_kept(server: &mut Server, exchange: &Exchange, channel: &ChannelName, from: Start) -> Response {
     match server.read_json(channel, from) {
         Ok(kept) => kept.answer_to(exchange.request()),
         Err(error) => Response::problem(&bad_channel(error)),
@@ -337,7 +338,7 @@ fn not_published(published: Published) -> Response {
         }
         Published::BadName(error) => bad_channel(error),
         _ => {
-            let detail = "Send a message that is no longer than the broker's --max-message.";
+            let detail = "Send a message that is no longer than the broker's max_message.";
             Refusal::new(Status(413), "message_too_big", detail)
         }
     };

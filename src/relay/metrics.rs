@@ -20,8 +20,8 @@ fn head(text: &mut String, name: &str, kind: &str, help: &str) {
     let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
 }
 
-/// All metrics of the server.
-pub(super) fn of(server: &Server) -> String {
+/// Everything that a server counts, in Prometheus' text format 0.0.4: what `/-/metrics` of the relay tells.
+pub fn metrics_text(server: &Server) -> String {
     let mut text = String::with_capacity(8 * 1024);
     let counters = server.counters();
     let mut gauge = |name, help, value: usize| write(&mut text, name, "gauge", help, value);
@@ -29,18 +29,18 @@ pub(super) fn of(server: &Server) -> String {
     gauge("slotcast_channels", "Channels that have members or history.", server.channels());
     gauge(
         "slotcast_outbound_bytes",
-        "Memory of what is unsent, shared once, and of the queues; see --max-outbound-total.",
+        "Memory of what is unsent, shared once, and of the queues; see max_outbound_total.",
         server.outbound_held(),
     );
     gauge(
         "slotcast_inbound_bytes",
-        "Memory of unfinished requests and messages, and of requests that wait; see --max-inbound-total.",
+        "Memory of unfinished requests and messages, and of requests that wait; see max_inbound_total.",
         server.inbound_held(),
     );
-    gauge("slotcast_history_bytes", "What all histories hold; see --history-total.", server.history_held());
+    gauge("slotcast_history_bytes", "What all histories hold; see history_total.", server.history_held());
     gauge(
         "slotcast_channel_bytes",
-        "Memory of channels beside their histories: names, positions, members; see --max-channels.",
+        "Memory of channels beside their histories: names, positions, members; see max_channels.",
         server.channels_held(),
     );
     let mut counter = |name, help, value: u64| write(&mut text, name, "counter", help, value);

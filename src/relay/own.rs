@@ -58,7 +58,7 @@ pub(super) fn answer(relay: &Relay, server: &Server, exchange: &Exchange) -> Opt
     let keeping = if is_read && request.path() == MODULE { "no-cache" } else { "no-store" };
     let response = found.unwrap_or_else(|refusal| match request.path() {
         // That it is not ready is an answer, and nobody is refused by it.
-        READY => Response::problem(&refusal).as_answer(),
+        READY => Response::problem(&refusal).into_answer(),
         _ => Response::problem(&refusal),
     });
     Some(response.with_header("Cache-Control", keeping))
@@ -69,9 +69,9 @@ fn ok() -> Response {
 }
 
 fn metrics(relay: &Relay, server: &Server) -> Response {
-    let mut text = metrics::of(server);
-    if let Some(write) = relay.more_metrics {
-        write(&mut text);
+    let mut text = metrics::metrics_text(server);
+    if let Some(super::MoreMetrics(write)) = &relay.more_metrics {
+        write(server, &mut text);
     }
     Response::new(Status::OK).with_body(metrics::MEDIA_TYPE, text)
 }
@@ -160,7 +160,7 @@ fn is_hint(name: &str) -> bool {
 
 /// Nothing is told of why: only what every reader of the manual knows.
 fn not_here() -> Response {
-    let detail = "What goes on here is told on --admin-listen; without that, to programs on this machine that ask directly, \
+    let detail = "What goes on here is told on the listener for operators; without one, to programs on this machine that ask directly, \
                   by HTTP/1.1 and without fields that a proxy might add.";
     Response::problem(&Refusal::new(Status::NOT_FOUND, "not_found", detail))
 }

@@ -50,6 +50,7 @@ impl Relay {
             | Intent::Outcome(..)
             | Intent::Leave(_)
             | Intent::Io(_)
+            | Intent::User(_)
             | Intent::Nothing => return intent,
         };
         match intent {

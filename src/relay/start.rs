@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::channel::log::From;
+use crate::channel::log::Start;
 use crate::channel::position::Position;
 use crate::proto::http::{Refusal, Request, split_outside_quotes};
 use crate::proto::target::bad_parameter;
@@ -23,7 +23,7 @@ pub const MAX_WAIT: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// 400 `bad_parameter` for a `since` that is neither a position nor `all`, and for a `last` that is no number.
-pub fn from(request: &Request) -> Result<Option<From>, Refusal> {
+pub fn from(request: &Request) -> Result<Option<Start>, Refusal> {
     let query = request.query();
     let header = request.header("last-event-id").filter(|id| !id.is_empty());
     if let Some(id) = header {
@@ -34,10 +34,10 @@ pub fn from(request: &Request) -> Result<Option<From>, Refusal> {
     }
     if let Some(since) = query.get("since")? {
         return match &*since {
-            "all" => Ok(Some(From::All)),
+            "all" => Ok(Some(Start::All)),
             text => {
                 let position = text.parse().map_err(|_| bad_parameter("since", "a position, or all"))?;
-                Ok(Some(From::Position(position)))
+                Ok(Some(Start::Position(position)))
             }
         };
     }
@@ -45,7 +45,7 @@ pub fn from(request: &Request) -> Result<Option<From>, Refusal> {
     // `parse` alone would accept a plus sign.
     let digits = Some(&*last).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     let count = digits.and_then(|text| text.parse().ok());
-    count.map(|count| Some(From::Last(count))).ok_or_else(|| bad_parameter("last", "a number of messages"))
+    count.map(|count| Some(Start::Last(count))).ok_or_else(|| bad_parameter("last", "a number of messages"))
 }
 
 /// Whether a parameter is `lastEventID`, however it is spelt.
@@ -55,8 +55,8 @@ fn is_last_event_id(name: &str) -> bool {
 }
 
 /// After a position; after one that we cannot have told everything kept follows, and what is lost is unknown.
-fn resume(id: Option<&str>) -> From {
-    From::Position(id.and_then(|id| id.parse().ok()).unwrap_or(Position::UNKNOWN))
+fn resume(id: Option<&str>) -> Start {
+    Start::Position(id.and_then(|id| id.parse().ok()).unwrap_or(Position::UNKNOWN))
 }
 
 /// How long the request wants to wait for a message if there is none: the parameter `wait` in seconds, decimals
@@ -96,7 +96,7 @@ fn seconds(text: &[u8], decimals: bool) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use super::From::{All, Last};
+    use super::Start::{All, Last};
     use super::*;
     use crate::proto::http::tests::request;
 
@@ -106,8 +106,8 @@ mod tests {
 
     #[test]
     fn the_first_that_is_there_counts() {
-        let at = |offset: u64| From::Position(format!("k3f9a2c1.{offset}").parse().unwrap());
-        let unknown = From::Position(Position::UNKNOWN);
+        let at = |offset: u64| Start::Position(format!("k3f9a2c1.{offset}").parse().unwrap());
+        let unknown = Start::Position(Position::UNKNOWN);
         for (query, fields, expected) in [
             ("", "", None),
             ("x=1", "", None),

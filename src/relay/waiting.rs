@@ -65,6 +65,7 @@ fn command_of(intent: &Intent) -> Option<(ConnectionId, bool)> {
         | Intent::Outcome(..)
         | Intent::Leave(_)
         | Intent::Io(_)
+        | Intent::User(_)
         | Intent::Nothing => None,
     }
 }

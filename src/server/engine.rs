@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Server;
 use crate::broker::Published;
 use crate::broker::event::{ConnectionId, Exchange};
-use crate::channel::log::{From, MemberId};
+use crate::channel::log::{MemberId, Start};
 use crate::engine::{Ask, Ticket, Told};
 use crate::proto::message::Message;
 
@@ -60,7 +60,7 @@ impl Server {
         self.broker.hold_back(id, is_held_back);
     }
 
-    pub(crate) fn answer_read(&mut self, exchange: Exchange, channel: &str, from: From) {
+    pub(crate) fn answer_read(&mut self, exchange: Exchange, channel: &str, from: Start) {
         self.broker.answer_read(exchange, channel, from);
     }
 

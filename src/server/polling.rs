@@ -9,6 +9,8 @@ use crate::broker::event::Event;
 
 /// What `poll_until` and `poll_now` came to.
 #[derive(Debug)]
+#[non_exhaustive]
+#[must_use]
 pub enum Polled {
     /// Something happened.
     Event(Event),
@@ -60,7 +62,7 @@ impl Server {
     /// if only the descriptor matters.
     pub fn poll_timeout(&self) -> Option<Duration> {
         // Unless the last call found nothing, something may be left of which the outer poll is not told again.
-        let waits = self.is_idle && !self.broker.has_events() && self.io_ready.is_empty();
+        let waits = self.is_idle && !self.broker.has_events() && self.posted.is_empty() && self.io_ready.is_empty();
         if waits { self.timeout(Instant::now()) } else { Some(Duration::ZERO) }
     }
 
@@ -73,6 +75,9 @@ impl Server {
                     self.values.is_closed(*id);
                 }
                 return Ok(Polled::Event(event));
+            }
+            if let Some(value) = self.posted.pop_front() {
+                return Ok(Polled::Event(Event::User(value)));
             }
             if let Some(key) = self.io_ready.pop_front() {
                 return Ok(Polled::Event(Event::Io(key)));

@@ -16,6 +16,11 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
+    /// No socket, and room for so many.
+    pub(super) fn with_room(room: usize) -> Sockets {
+        Sockets { by_slot: Vec::with_capacity(room), until: None }
+    }
+
     #[inline]
     fn get(&mut self, slot: u32) -> Option<&mut Transport> {
         self.by_slot.get_mut(slot as usize).and_then(Option::as_mut)

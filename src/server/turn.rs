@@ -187,12 +187,16 @@ impl Server {
                     let published = self.broker.publish(&channel, message, None, None);
                     // Nobody else is there to be told.
                     if let Some(why) = published.refused() {
-                        self.broker.complain(log::Level::Warn, || {
+                        self.broker.log_throttled(log::Level::Warn, || {
                             let channel = escape_for_log(channel.as_bytes());
                             format!("not published to {channel}, as a handle asked: {why}")
                         });
                     }
                 }
+                Command::Send { id, message } => {
+                    self.broker.send(id, &message);
+                }
+                Command::Post { value } => self.posted.push_back(value),
                 Command::Close { id, code, reason } => {
                     self.broker.close(id, code, &reason);
                 }
@@ -218,7 +222,7 @@ impl Server {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::log::From;
+    use crate::channel::log::Start;
     use crate::config::Config;
     use crate::handle::{CAPACITY, HandleError};
 
@@ -234,7 +238,7 @@ mod tests {
         assert_eq!((fill(), handle.publish("/chat", "x")), (CAPACITY, Err(HandleError::Full)));
         for _ in 0..3 {
             server.woken = true;
-            (0..4).for_each(|_| drop(server.broker.read_json("/chat", From::All)));
+            (0..4).for_each(|_| drop(server.broker.read_json("/chat", Start::All)));
             assert!(server.broker.wants_flush(), "the loop is busy");
             server.begin_turn();
             assert_eq!((fill(), server.is_busy()), (0, true));

@@ -1,16 +1,16 @@
 //! What an embedder says to the broker, between two events.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Server;
 use crate::access::Grants;
 use crate::broker::event::{Accept, ConnectionId, Exchange, Handshake};
-use crate::broker::followers::{Kept, StreamFormat};
+use crate::broker::followers::{History, StreamFormat};
 use crate::broker::reason::{Cause, Counters};
 use crate::broker::{JoinError, Joined, Published};
-use crate::channel::dialect;
-use crate::channel::log::{From, MemberId};
+use crate::channel::log::{MemberId, Start};
 use crate::channel::name::BadName;
 use crate::channel::position::Position;
 use crate::channel::presence::Named;
@@ -18,7 +18,7 @@ use crate::channel::protocol::{Answer, Protocol, Reference};
 use crate::channel::settings::ChannelSettings;
 use crate::limits::{Limits, LimitsError};
 use crate::proto::close::CloseCode;
-use crate::proto::deflate::Stats;
+use crate::proto::deflate::CompressionStats;
 use crate::proto::http::{Refusal, Response};
 use crate::proto::message::Message;
 
@@ -40,15 +40,26 @@ impl Server {
         self.broker.respond(exchange, response);
     }
 
-    /// Sets what one channel keeps, now and whenever it exists: settings outlive the channel, and count for no limit, so
-    /// they are for channels that the embedder knows. The default is what all keep.
+    /// Sets what one channel keeps, now and whenever it exists: settings outlive the channel. They are for channels that the
+    /// embedder knows, 65,536 at the most; for many of a kind there is [`configure_prefix`](Self::configure_prefix). The default is
+    /// what all keep.
     ///
     /// # Errors
-    /// If it would keep more bytes than `history_total`, or longer than `history_age`, of [`Limits`]; or if no channel has such
-    /// a name.
+    /// If it would keep more bytes than `history_total`, or longer than `history_age`, of [`Limits`]; if too many channels have
+    /// settings; or if no channel has such a name.
     pub fn configure(&mut self, channel: &str, settings: ChannelSettings) -> Result<(), LimitsError> {
         BadName::check(channel).map_err(|error| LimitsError::new(error.mend()))?;
         self.broker.configure(channel, settings)
+    }
+
+    /// Sets what all channels keep whose names begin so, such as `/rooms/`, unless they have settings of their own or a longer
+    /// prefix has some. Channels that exist keep to it from their next message on. There are 64 prefixes at the most; the default
+    /// takes one back.
+    ///
+    /// # Errors
+    /// As [`configure`](Self::configure).
+    pub fn configure_prefix(&mut self, prefix: &str, settings: ChannelSettings) -> Result<(), LimitsError> {
+        self.broker.configure_prefix(prefix, settings)
     }
 
     /// Publishes to all members of a channel. Its name is taken as it is, decoded and with its leading slash: one that
@@ -96,13 +107,13 @@ impl Server {
 
     /// Answers a request with a stream of a channel's messages: a subscriber like any other. The id's Close event
     /// follows in any case.
-    pub fn stream(&mut self, exchange: Exchange, format: StreamFormat, channel: &str, from: From) -> ConnectionId {
+    pub fn stream(&mut self, exchange: Exchange, format: StreamFormat, channel: &str, from: Start) -> ConnectionId {
         self.broker.stream(exchange, format, channel, from)
     }
 
     /// Answers a request with what a channel has behind `from`; if that is nothing, as soon as there is something, or
     /// after `timeout` with nothing.
-    pub fn hold(&mut self, exchange: Exchange, channel: &str, from: From, timeout: Duration) {
+    pub fn hold(&mut self, exchange: Exchange, channel: &str, from: Start, timeout: Duration) {
         self.broker.hold(exchange, channel, from, timeout);
     }
 
@@ -110,7 +121,7 @@ impl Server {
     ///
     /// # Errors
     /// If no channel has such a name.
-    pub fn read_json(&mut self, channel: &str, from: From) -> Result<Kept, BadName> {
+    pub fn read_json(&mut self, channel: &str, from: Start) -> Result<History, BadName> {
         let kept = self.broker.read_json(channel, from);
         if kept.position == Position::NONE {
             BadName::check(channel)?;
@@ -118,16 +129,9 @@ impl Server {
         Ok(kept)
     }
 
-    /// The entity tag that [`read_json`](Self::read_json) would be answered with now, for
-    /// [`precondition`](crate::proto::http::precondition), and whether something was published to the channel.
-    pub fn entity_tag(&mut self, channel: &str, from: From) -> (String, bool) {
+    /// The entity tag that `read_json` would be answered with now, for `precondition`, and whether something was published to the channel.
+    pub(crate) fn entity_tag(&mut self, channel: &str, from: Start) -> (String, bool) {
         self.broker.entity_tag(channel, from)
-    }
-
-    /// Tells one connection something in its own dialect, behind all that was published to it before. Returns false if
-    /// it is not open, or no more.
-    pub fn tell(&mut self, id: ConnectionId, event: &dialect::Event<'_>) -> bool {
-        self.broker.tell(id, event)
     }
 
     /// Answers a command of a connection, in the words of its [`Protocol`], after all that was published to it before.
@@ -205,7 +209,7 @@ impl Server {
     ///
     /// # Errors
     /// See `JoinError`.
-    pub fn join(&mut self, id: ConnectionId, channel: &str, from: From) -> Result<Joined, JoinError> {
+    pub fn join(&mut self, id: ConnectionId, channel: &str, from: Start) -> Result<Joined, JoinError> {
         self.broker.join(id, channel, from)
     }
 
@@ -217,7 +221,7 @@ impl Server {
         &mut self,
         id: ConnectionId,
         channel: &str,
-        from: From,
+        from: Start,
         reference: Option<&Reference>,
     ) -> Result<Joined, JoinError> {
         self.broker.subscribe(id, channel, from, reference)
@@ -243,13 +247,37 @@ impl Server {
 
     /// Logs a line that a peer has caused: at most ten of a level in a second, then one that says how many more there
     /// were. The line is made only if it is told.
-    pub fn complain(&mut self, level: log::Level, line: impl FnOnce() -> String) {
-        self.broker.complain(level, line);
+    pub(crate) fn log_throttled(&mut self, level: log::Level, line: impl FnOnce() -> String) {
+        self.broker.log_throttled(level, line);
     }
 
     /// The channels that a connection is a member of, in the order of joining.
     pub fn channels_of(&self, id: ConnectionId) -> impl Iterator<Item = &Arc<str>> {
         self.broker.channels_of(id)
+    }
+
+    /// The connections of this node that are in a channel, in no order: all of them, also past `max_presence`, with those who
+    /// follow by a stream. Those of a name that no channel has are none.
+    pub fn connections_in(&self, channel: &str) -> impl Iterator<Item = ConnectionId> {
+        self.broker.connections_in(channel)
+    }
+
+    /// The connections that were accepted and are open, in no order. To tell all of them something that is of no channel,
+    /// `send` to each.
+    pub fn open_connections(&self) -> impl Iterator<Item = ConnectionId> {
+        self.broker.open_connections()
+    }
+
+    /// The address that a connection comes from: the client's, where a trusted proxy tells it. None if the id is
+    /// stale, which it is not yet when its Close event is told.
+    pub fn peer(&self, id: ConnectionId) -> Option<SocketAddr> {
+        self.broker.peer(id)
+    }
+
+    /// Bytes that a connection has not taken yet, of what it is to get; 0 if the id is stale. Anyone who produces faster than
+    /// a connection reads can wait while this is more than they like: past `max_outbound` the connection is slow.
+    pub fn unsent(&self, id: ConnectionId) -> u64 {
+        self.broker.unsent(id)
     }
 
     /// How many members a channel has.
@@ -280,7 +308,7 @@ impl Server {
     }
 
     /// What compression did since the start.
-    pub fn compression(&self) -> Stats {
+    pub fn compression(&self) -> CompressionStats {
         self.broker.compression()
     }
 

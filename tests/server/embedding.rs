@@ -7,7 +7,7 @@ use std::time::Duration;
 use slotcast::broker::JoinError;
 use slotcast::broker::event::{Accept, ConnectionId, Event};
 use slotcast::broker::reason::Cause;
-use slotcast::channel::log::From;
+use slotcast::channel::log::Start;
 use slotcast::channel::protocol;
 use slotcast::channel::protocol::command::CommandError;
 use slotcast::handle::{CAPACITY, HandleError};
@@ -89,7 +89,7 @@ fn shutdown_from_another_thread() {
     while let Some(event) = server.poll().unwrap() {
         match event {
             Event::Handshake(handshake) => {
-                server.accept(handshake, &Accept::join("/chat", From::Now));
+                server.accept(handshake, &Accept::join("/chat", Start::Now));
             }
             Event::Close(_, reason) => causes.push(reason.cause.as_str()),
             _ => {}
@@ -154,7 +154,7 @@ fn who_is_not_answered_gets_503() {
             Event::Http(exchange) => {
                 kept.push(exchange);
                 // The first peer has its answer and is gone: accepting it now gives an id whose Close follows.
-                let id = server.accept(late.take().unwrap(), &Accept::join("/chat", From::Now));
+                let id = server.accept(late.take().unwrap(), &Accept::join("/chat", Start::Now));
                 let next = server.poll().unwrap();
                 assert!(matches!(next, Some(Event::Close(closed, _)) if closed == id), "{next:?}");
                 assert_eq!(server.members("/chat"), Ok(0));
@@ -186,7 +186,7 @@ fn a_stale_id_names_nobody() {
     while let Some(event) = server.poll().unwrap() {
         match event {
             Event::Handshake(handshake) => {
-                let id = server.accept(handshake, &Accept::join("/chat", From::Now));
+                let id = server.accept(handshake, &Accept::join("/chat", Start::Now));
                 ids.push(id);
                 if let [stale, id] = ids[..] {
                     try_every_verb(&mut server, stale, id);
@@ -212,9 +212,9 @@ fn try_every_verb(server: &mut Server, stale: ConnectionId, id: ConnectionId) {
     assert_eq!(stale.to_string().split('.').next(), id.to_string().split('.').next());
     assert!(!server.send(stale, "x"));
     assert!(!server.close(stale, CloseCode::NORMAL, ""));
-    assert_eq!(server.join(stale, "/other", From::Now), Err(JoinError::Gone));
+    assert_eq!(server.join(stale, "/other", Start::Now), Err(JoinError::Gone));
     assert!(!server.leave(stale, "/chat"));
-    assert_eq!(server.subscribe(stale, "/other", From::Now, None), Err(JoinError::Gone));
+    assert_eq!(server.subscribe(stale, "/other", Start::Now, None), Err(JoinError::Gone));
     assert!(!server.expel(stale, Cause::SlowConsumer, "x"));
     let error = &CommandError::MALFORMED;
     assert!(!server.answer(stale, &protocol::Answer::Error { reference: None, error }));
@@ -238,7 +238,7 @@ fn accept_all(server: &mut Server, count: usize) {
     let mut accepted = 0;
     while accepted < count {
         if let Some(Event::Handshake(handshake)) = server.poll().unwrap() {
-            server.accept(handshake, &Accept::join("/chat", From::Now));
+            server.accept(handshake, &Accept::join("/chat", Start::Now));
             accepted += 1;
         }
     }
@@ -262,9 +262,9 @@ fn messages_for_one_alone_and_memberships_of_many() {
                 server.accept(handshake, &Accept::plain());
             }
             Event::Message(id, _) => {
-                server.join(id, "/a", From::Now).unwrap();
-                server.join(id, "/b", From::Now).unwrap();
-                assert_eq!(server.join(id, "/a", From::Now), Err(JoinError::AlreadyMember));
+                server.join(id, "/a", Start::Now).unwrap();
+                server.join(id, "/b", Start::Now).unwrap();
+                assert_eq!(server.join(id, "/a", Start::Now), Err(JoinError::AlreadyMember));
                 server.publish("/a", "to /a");
                 assert!(server.send(id, "to you"));
                 server.publish("/b", "to /b");
@@ -290,5 +290,5 @@ fn errors_name_what_they_are_about() {
     assert!(error.to_string().starts_with(&format!("cannot listen on {addr}: ")), "{error}");
     let error = bind(Config::listen_on("0").unwrap().limits(Limits::default().max_message(2 << 20)));
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    assert!(error.to_string().starts_with("--max-outbound is "), "{error}");
+    assert!(error.to_string().starts_with("max_outbound is "), "{error}");
 }

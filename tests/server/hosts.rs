@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use slotcast::broker::event::{Accept, Event};
 use slotcast::handle::HandleError;
-use slotcast::{From, Polled, Relay};
+use slotcast::{Polled, Relay, Start};
 
 use crate::common::{DEADLINE, Peer, TEXT, bind};
 use crate::own_loop::crowd;
@@ -30,6 +30,7 @@ fn inside_a_host_that_knows_nothing_but_poll() {
                     ended = true;
                     break;
                 }
+                other => unreachable!("{other:?}"),
             }
         }
     }
@@ -45,7 +46,7 @@ fn an_embedder_that_panics() {
     let embedder = std::thread::spawn(move || {
         while let Some(event) = server.poll().unwrap() {
             match event {
-                Event::Handshake(handshake) => drop(server.accept(handshake, &Accept::join("/chat", From::Now))),
+                Event::Handshake(handshake) => drop(server.accept(handshake, &Accept::join("/chat", Start::Now))),
                 Event::Message(_, message) => panic!("no idea what to do with {:?}", message.kind()),
                 _ => {}
             }

@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 
 use slotcast::broker::event::{Accept, Event};
-use slotcast::channel::log::From;
+use slotcast::channel::log::Start;
 use slotcast::proto::close::CloseCode;
 use tungstenite::protocol::frame::Frame as ForeignFrame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
@@ -122,7 +122,7 @@ fn what_is_published_before_a_close_is_delivered() {
     while let Some(event) = server.poll().unwrap() {
         match event {
             Event::Handshake(handshake) => {
-                server.accept(handshake, &Accept::join("/", From::Now));
+                server.accept(handshake, &Accept::join("/", Start::Now));
             }
             Event::Message(id, message) => {
                 server.publish("/", message);

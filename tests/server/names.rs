@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use slotcast::broker::event::{ConnectionId, Event};
 use slotcast::broker::followers::StreamFormat;
-use slotcast::{Accept, BadName, ChannelSettings, From, HandleError, JoinError, Message, Published, Server};
+use slotcast::{Accept, BadName, ChannelSettings, HandleError, JoinError, Message, Published, Server, Start};
 
 use crate::common::{Answer, DEADLINE, Peer, bind, upgrade_request};
 
@@ -44,16 +44,16 @@ fn every_verb_refuses_what_is_no_name() {
                 GOOD.iter().for_each(|name| use_every_verb(&mut server, id, name));
             }
             Event::Handshake(handshake) => {
-                server.accept(handshake, &Accept::join(BAD[refused], From::Now));
+                server.accept(handshake, &Accept::join(BAD[refused], Start::Now));
                 refused += 1;
             }
             Event::Http(exchange) => {
                 let name = BAD[asked % BAD.len()];
                 asked += 1;
                 if asked <= BAD.len() {
-                    server.stream(exchange, StreamFormat::Sse, name, From::Now);
+                    server.stream(exchange, StreamFormat::Sse, name, Start::Now);
                 } else {
-                    server.hold(exchange, name, From::Now, Duration::from_secs(1));
+                    server.hold(exchange, name, Start::Now, Duration::from_secs(1));
                 }
             }
             Event::Close(..) => {
@@ -82,13 +82,13 @@ fn try_every_verb(server: &mut Server, id: ConnectionId, name: &str) {
     ];
     assert_eq!(published, [Published::BadName(bad); 4], "{name:?}");
     assert_eq!((published[0].receivers(), published[0].refused()), (0, Some(bad.mend())));
-    assert_eq!(server.join(id, name, From::Now), Err(JoinError::BadName(bad)));
-    assert_eq!(server.subscribe(id, name, From::All, None), Err(JoinError::BadName(bad)));
+    assert_eq!(server.join(id, name, Start::Now), Err(JoinError::BadName(bad)));
+    assert_eq!(server.subscribe(id, name, Start::All, None), Err(JoinError::BadName(bad)));
     assert_eq!(JoinError::BadName(bad).to_string(), bad.mend());
     assert_eq!(server.members(name), Err(bad));
     assert_eq!(server.members_named(name), Err(bad));
     assert_eq!(server.tell_members(id, name, None), Err(bad));
-    assert_eq!(server.read_json(name, From::All).map(|kept| kept.messages), Err(bad));
+    assert_eq!(server.read_json(name, Start::All).map(|kept| kept.messages), Err(bad));
     let error = server.configure(name, ChannelSettings::default()).unwrap_err();
     assert_eq!(error.to_string(), bad.mend());
     assert!(!server.leave(id, name));
@@ -99,9 +99,9 @@ fn try_every_verb(server: &mut Server, id: ConnectionId, name: &str) {
 #[track_caller]
 fn use_every_verb(server: &mut Server, id: ConnectionId, name: &str) {
     assert!(server.configure(name, ChannelSettings::default().history_messages(0)).is_ok());
-    assert!(server.join(id, name, From::Now).is_ok());
+    assert!(server.join(id, name, Start::Now).is_ok());
     assert!(matches!(server.publish(name, "x"), Published::Done { receivers: 1, .. }));
     assert_eq!((server.members(name), server.tell_members(id, name, None)), (Ok(1), Ok(true)));
     assert_eq!(server.members_named(name).unwrap().map(|members| members.len()), Some(1));
-    assert!(server.read_json(name, From::All).is_ok() && server.leave(id, name));
+    assert!(server.read_json(name, Start::All).is_ok() && server.leave(id, name));
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use slotcast::broker::event::{Accept, Event};
-use slotcast::{From, Intent, Polled, Refusal, Relay, Server, Status};
+use slotcast::{Intent, Polled, Refusal, Relay, Server, Start, Status};
 
 use crate::common::{Answer, Broker, DEADLINE, Peer, TEXT, bind, close_payload, post, upgrade_request};
 
@@ -85,6 +85,7 @@ fn in_a_hosts_loop(at_once: usize) {
                     ended = true;
                     break;
                 }
+                other => unreachable!("{other:?}"),
             }
         }
     }
@@ -224,11 +225,11 @@ fn answered_after_the_peer_has_gone_it_still_ends_once() {
     let Some(Event::Handshake(handshake)) = server.poll().unwrap() else { panic!("no handshake") };
     peer.reset();
     while !matches!(server.poll_until(Instant::now()).unwrap(), Polled::Idle) {}
-    let id = server.accept(handshake, &Accept::join("/chat", From::Now));
+    let id = server.accept(handshake, &Accept::join("/chat", Start::Now));
     match server.poll().unwrap() {
         Some(Event::Close(closed, _)) => assert_eq!(closed, id),
         other => panic!("{other:?}"),
     }
-    assert!(!server.send(id, "x") && !server.leave(id, "/chat") && server.join(id, "/chat", From::Now).is_err());
+    assert!(!server.send(id, "x") && !server.leave(id, "/chat") && server.join(id, "/chat", Start::Now).is_err());
     assert!(!server.close(id, slotcast::CloseCode::NORMAL, "") && server.members("/chat") == Ok(0));
 }

@@ -1,7 +1,7 @@
 //! What peers ask for: how they want to be told, of which channel, from where on. The path of a request is the number of
 //! what is asked, so that whoever answers knows it without any of the code under test.
 
-use slotcast::channel::log::From;
+use slotcast::channel::log::Start;
 
 use crate::random::Random;
 use crate::wire;
@@ -22,7 +22,7 @@ pub enum Dialect {
 pub struct Ask {
     pub dialect: Dialect,
     pub channel: &'static str,
-    pub from: From,
+    pub from: Start,
     /// What it calls itself.
     pub name: Option<&'static str>,
     /// How long a poll waits, in milliseconds; None if it does not.

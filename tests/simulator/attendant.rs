@@ -6,7 +6,7 @@ use slotcast::broker::Published;
 use slotcast::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use slotcast::broker::followers::StreamFormat;
 use slotcast::broker::reason::CloseReason;
-use slotcast::channel::log::From;
+use slotcast::channel::log::Start;
 use slotcast::channel::position::Position;
 use slotcast::channel::protocol::command::Command;
 use slotcast::channel::protocol::{Answer, Protocol};
@@ -17,9 +17,9 @@ use slotcast::relay::start::{from, wait};
 
 use super::{CHANNEL, Data, Kind, World};
 
-fn where_from(request: &Request) -> From {
+fn where_from(request: &Request) -> Start {
     match from(request).expect("well-formed") {
-        Some(from @ From::Position(position)) if position != Position::UNKNOWN => from,
+        Some(from @ Start::Position(position)) if position != Position::UNKNOWN => from,
         other => panic!("{other:?}"),
     }
 }

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use slotcast::broker::event::ConnectionId;
-use slotcast::channel::log::From;
+use slotcast::channel::log::Start;
 use slotcast::channel::position::Position;
 use slotcast::channel::protocol::command::{Command, CommandError};
 use slotcast::channel::protocol::{self, Answer, Protocol};
@@ -160,12 +160,12 @@ impl World {
             assert!(self.broker.leave(id, channel), "{id} left {channel}");
             self.oracle.left(id, channel);
             if let Some(other) = other.filter(|&other| self.embedder.is_open(other)) {
-                self.join_from(other, channel, From::Now, &Reference::default());
+                self.join_from(other, channel, Start::Now, &Reference::default());
                 if asks && self.oracle.dialect(other).is_some_and(|dialect| dialect == Dialect::Json) {
                     self.tell_members(other, channel, &Reference::number(1));
                 }
             }
-            self.join_from(id, channel, From::Now, &Reference::default());
+            self.join_from(id, channel, Start::Now, &Reference::default());
             self.embedder.count("comings and goings in one turn");
         }
     }

@@ -7,7 +7,7 @@ use slotcast::broker::event::{Accept, ConnectionId, Event};
 use slotcast::broker::schedule::{Inlet, Pace, ReadOutcome, Schedule};
 use slotcast::broker::timers::Now;
 use slotcast::broker::{Broker, Io};
-use slotcast::channel::log::From;
+use slotcast::channel::log::Start;
 use slotcast::limits::Limits;
 use slotcast::proto::message::Message;
 use slotcast::proto::origin::OriginRules;
@@ -90,7 +90,7 @@ impl Crowd {
             let id = broker.open(([10, 0, 0, 1], 1).into(), false).expect("room");
             assert_eq!(broker.receive(id, &head), head.len());
             let Some(Event::Handshake(handshake)) = broker.next_event() else { panic!("no handshake") };
-            ids.push(broker.accept(handshake, &Accept::join("/crowd", From::Now)));
+            ids.push(broker.accept(handshake, &Accept::join("/crowd", Start::Now)));
         }
         let sinks = Sinks { all: vec![Sink { room: WINDOW, ..Sink::default() }; count], frame: Vec::new() };
         let mut crowd = Crowd { broker, schedule: Schedule::new(Pace::default()), sinks, ids, now, most_held: 0 };
@@ -202,7 +202,7 @@ fn the_next_owner_of_a_slot_stands_among_the_dirty_once() {
     crowd.sinks.all.iter_mut().for_each(|sink| sink.room = usize::MAX);
     crowd.broker.flush(&mut crowd.sinks);
     crowd.sinks.all.iter_mut().for_each(|sink| sink.room = 10);
-    assert!(crowd.broker.join(late, "/crowd", From::All).is_ok());
+    assert!(crowd.broker.join(late, "/crowd", Start::All).is_ok());
     for _ in 0..2 {
         assert!(crowd.broker.send(other, &Message::binary(vec![7; 10_000])));
     }

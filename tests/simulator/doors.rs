@@ -5,7 +5,7 @@ use std::time::Duration;
 use slotcast::broker::JoinError;
 use slotcast::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use slotcast::broker::followers::StreamFormat;
-use slotcast::channel::log::From;
+use slotcast::channel::log::Start;
 use slotcast::channel::position::Position;
 use slotcast::channel::protocol::Protocol;
 use slotcast::channel::protocol::command::CommandError;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::ask::{Ask, Dialect, Offer};
 use crate::commands::Reference;
 use crate::embedder::{Answer, CHANNELS};
-use crate::oracle::{self, Start, Who, position};
+use crate::oracle::{self, Begin, Who, position};
 use crate::random::Random;
 use crate::world::World;
 
@@ -36,7 +36,7 @@ impl World {
         }
         if !self.cut_off.is_empty() && random.one_in(2) {
             let (channel, seen) = self.cut_off.swap_remove(random.below(self.cut_off.len()));
-            (ask.channel, ask.from) = (channel, From::Position(seen));
+            (ask.channel, ask.from) = (channel, Start::Position(seen));
         }
         self.asks.push(ask.clone());
         (self.asks.len() - 1, ask)
@@ -47,14 +47,14 @@ impl World {
         path.strip_prefix('/').and_then(|number| number.parse::<usize>().ok()).and_then(|at| self.asks.get(at)).cloned()
     }
 
-    pub fn from(&mut self) -> From {
+    pub fn from(&mut self) -> Start {
         let known = self.embedder.positions.len();
         match self.random.below(8) {
-            0..3 => From::Now,
-            3 => From::Last(self.random.below(8) as u64),
-            4 if known > 0 => From::Position(self.embedder.positions[self.random.below(known)]),
-            5 => From::Position(Position::NONE),
-            _ => From::All,
+            0..3 => Start::Now,
+            3 => Start::Last(self.random.below(8) as u64),
+            4 if known > 0 => Start::Position(self.embedder.positions[self.random.below(known)]),
+            5 => Start::Position(Position::NONE),
+            _ => Start::All,
         }
     }
 
@@ -105,7 +105,7 @@ impl World {
     }
 
     /// One has joined with its first request, or could not.
-    fn begin(&mut self, id: ConnectionId, dialect: Dialect, channel: &str, from: From) {
+    fn begin(&mut self, id: ConnectionId, dialect: Dialect, channel: &str, from: Start) {
         let mut told = (None, None);
         if self.broker.channels_of(id).next().is_some() {
             let start = self.joined(id, channel, from);
@@ -127,13 +127,13 @@ impl World {
     }
 
     /// As headers tell it.
-    fn tell_start(&self, channel: &str, (offset, lost): Start) -> (String, Option<String>) {
+    fn tell_start(&self, channel: &str, (offset, lost): Begin) -> (String, Option<String>) {
         let lost = lost.map(|count| count.map_or_else(|| "unknown".to_owned(), |count| count.to_string()));
         (position(self.broker.position_of(channel).epoch, offset), lost)
     }
 
     /// What is lost already, if anything, to one who has words for it.
-    fn say_lost(&mut self, id: ConnectionId, channel: &str, start: Start) {
+    fn say_lost(&mut self, id: ConnectionId, channel: &str, start: Begin) {
         if let (offset, Some(count)) = start {
             let at = position(self.broker.position_of(channel).epoch, offset);
             let lost = self.oracle.lost(channel, &at, count);
@@ -240,7 +240,7 @@ impl World {
     }
 
     /// Joins one more channel; with a `ref` it is answered.
-    pub fn join_from(&mut self, id: ConnectionId, channel: &str, from: From, reference: &Reference) {
+    pub fn join_from(&mut self, id: ConnectionId, channel: &str, from: Start, reference: &Reference) {
         let is_open = self.embedder.is_open(id) && !self.is_stream(id);
         let expected = if !is_open {
             Some((JoinError::Gone, None))
@@ -275,7 +275,7 @@ impl World {
         }
     }
 
-    fn say_subscribed(&mut self, id: ConnectionId, channel: &str, start: Start, mut ack: Value) {
+    fn say_subscribed(&mut self, id: ConnectionId, channel: &str, start: Begin, mut ack: Value) {
         let at = position(self.broker.position_of(channel).epoch, start.0);
         if let Some(count) = start.1 {
             let lost = self.oracle.lost(channel, &at, count);
@@ -285,7 +285,7 @@ impl World {
         self.oracle.says(id, ack);
     }
 
-    fn joined(&mut self, id: ConnectionId, channel: &str, from: From) -> Start {
+    fn joined(&mut self, id: ConnectionId, channel: &str, from: Start) -> Begin {
         let broker = &self.broker;
         self.oracle.joined(id, channel, from, |name| broker.position_of(name) != Position::NONE)
     }

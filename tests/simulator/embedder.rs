@@ -6,7 +6,7 @@ use serde_json::Value;
 use slotcast::broker::event::{ConnectionId, Event, Exchange, Handshake};
 use slotcast::broker::reason::{Cause, CloseReason};
 use slotcast::broker::{JoinError, Published};
-use slotcast::channel::log::From;
+use slotcast::channel::log::Start;
 use slotcast::channel::position::Position;
 use slotcast::proto::close::CloseCode;
 use slotcast::proto::http::{Refusal, Status};
@@ -385,7 +385,7 @@ impl World {
                 // Somebody comes, is named, and goes.
                 let other = open[self.random.below(open.len())];
                 if channel != CHANNELS[0] {
-                    self.join_from(other, channel, From::Now, &Reference::default());
+                    self.join_from(other, channel, Start::Now, &Reference::default());
                 }
                 self.tell_members(id, channel, &Reference::number(-1));
                 if self.random.one_in(2) {
@@ -448,7 +448,7 @@ impl World {
 
     /// All leave a channel, and it, or another that takes its place, is published to and joined, in one turn.
     fn begin_anew(&mut self, id: ConnectionId, channel: &str, open: &[ConnectionId]) {
-        self.join_from(id, channel, From::All, &Reference::default());
+        self.join_from(id, channel, Start::All, &Reference::default());
         for &member in open {
             if self.oracle.is_member(member, channel) && !self.is_stream(member) {
                 assert!(self.broker.leave(member, channel));
@@ -457,14 +457,14 @@ impl World {
         }
         let next = if self.random.one_in(2) { channel } else { self.random.pick(&CHANNELS[1..]) };
         if self.random.one_in(2) {
-            self.join_from(id, next, From::Now, &Reference::default());
+            self.join_from(id, next, Start::Now, &Reference::default());
         }
         for _ in 0..1 + self.random.below(3) {
             let data = self.data(None);
             self.publish(next, data, None, None, None);
         }
         let other = open[self.random.below(open.len())];
-        self.join_from(other, next, From::All, &Reference::default());
+        self.join_from(other, next, Start::All, &Reference::default());
     }
 
     /// A stale id names nothing, in every verb.
@@ -475,7 +475,7 @@ impl World {
         assert!(!self.broker.send(id, &Message::text("stale")) && !self.broker.close(id, CloseCode::NORMAL, ""));
         assert!(!self.broker.expel(id, Cause::Unauthorized, "not here"));
         assert!(!self.broker.leave(id, "/") && self.broker.channels_of(id).next().is_none());
-        assert_eq!(self.broker.join(id, "/", From::All), Err(JoinError::Gone));
+        assert_eq!(self.broker.join(id, "/", Start::All), Err(JoinError::Gone));
         if !self.broker.is_live(id) {
             assert!(!self.broker.wants_input(id) && self.broker.receive(id, b"GET / HTTP/1.1\r\n\r\n") == 0);
             self.broker.stash(id, b"stale");

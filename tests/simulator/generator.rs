@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use slotcast::broker::event::ConnectionId;
 use slotcast::broker::reason::Counters;
-use slotcast::channel::log::From;
+use slotcast::channel::log::Start;
 use slotcast::limits::{Limits, SlowConsumer};
 use slotcast::proto::close::CloseCode;
 
@@ -175,14 +175,14 @@ fn poll_again(world: &mut World, id: ConnectionId, random: &mut Random) {
     let dialect = if random.one_in(12) { random.pick(&DIALECTS) } else { Dialect::Poll };
     let (number, mut ask) = world.ask(random, dialect);
     if let Some((_, seen)) = seen.filter(|_| !random.one_in(6)) {
-        ask.from = From::Position(seen);
+        ask.from = Start::Position(seen);
     }
     ask.channel = channel;
     ask.tag = tag.filter(|_| random.one_in(2));
     if ask.tag.is_some() && random.one_in(2) {
         // So it may well get the same answer.
         ask.wait = None;
-        ask.from = From::All;
+        ask.from = Start::All;
     }
     world.asks[number] = ask.clone();
     let Some(peer) = world.kernel.get(id) else { return };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use slotcast::channel::log::From;
+use slotcast::channel::log::Start;
 use slotcast::channel::position::{Epoch, Position};
 
 use super::{Entry, Life, Oracle};
@@ -20,7 +20,7 @@ pub(super) enum State {
 }
 
 /// Where one begins, and what it has lost: how many, or None if nobody knows.
-pub type Start = (u64, Option<Option<u64>>);
+pub type Begin = (u64, Option<Option<u64>>);
 
 /// Who has published: an address, or None if nobody's request asked for it.
 pub type Maker = Option<IpAddr>;
@@ -51,19 +51,19 @@ impl Life {
     }
 
     /// Of all that came after what one has seen, what one does not get is lost. Who was told `0.0` has seen nothing.
-    pub(super) fn resolve(&self, from: From) -> Start {
+    pub(super) fn resolve(&self, from: Start) -> Begin {
         let head = self.entries.len() as u64;
         let seen = match from {
-            From::Position(Position::NONE) => Some(0),
-            From::Position(p) => (Some(p.epoch) == self.epoch).then_some(p.offset),
-            From::Last(count) => Some(head.saturating_sub(count)),
-            From::Now => Some(head),
+            Start::Position(Position::NONE) => Some(0),
+            Start::Position(p) => (Some(p.epoch) == self.epoch).then_some(p.offset),
+            Start::Last(count) => Some(head.saturating_sub(count)),
+            Start::Now => Some(head),
             _ => Some(0),
         };
         let gets = self.kept().len() as u64;
         let gets = seen.map_or(gets, |seen| gets.min(head - seen));
         let missed = seen.map(|seen| head - seen - gets);
-        let asked = matches!(from, From::Position(_)) && missed != Some(0);
+        let asked = matches!(from, Start::Position(_)) && missed != Some(0);
         (head - gets, asked.then_some(missed))
     }
 
@@ -117,7 +117,7 @@ impl Oracle {
     }
 
     /// What somebody finds who asks and does not join.
-    pub fn read(&mut self, channel: &str, from: From) -> (Start, Vec<&(bool, Vec<u8>)>) {
+    pub fn read(&mut self, channel: &str, from: Start) -> (Begin, Vec<&(bool, Vec<u8>)>) {
         if let Some(&life) = self.current.get(channel) {
             self.expire(life);
         }

@@ -3,7 +3,7 @@
 use slotcast::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use slotcast::broker::followers::StreamFormat;
 use slotcast::broker::{JoinError, Outcome, Published};
-use slotcast::channel::log::From;
+use slotcast::channel::log::Start;
 use slotcast::channel::protocol::command::{self, CommandError};
 use slotcast::channel::protocol::{self, Protocol, Reference};
 use slotcast::channel::representation::{Representation, representation};
@@ -29,7 +29,7 @@ pub(super) enum Door {
     Command(ConnectionId, Option<Reference>, String),
 }
 
-fn where_from(request: &Request) -> From {
+fn where_from(request: &Request) -> Start {
     from(request).expect("well-formed").expect("it says where")
 }
 

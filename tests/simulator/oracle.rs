@@ -16,14 +16,14 @@ use std::collections::{HashMap, VecDeque};
 use serde_json::Value;
 
 use slotcast::broker::event::ConnectionId;
-use slotcast::channel::log::From;
+use slotcast::channel::log::Start;
 use slotcast::channel::position::Epoch;
 use slotcast::limits::{Limits, SlowConsumer};
 
 use crate::ask::Dialect;
 use crate::random::Random;
 use keeping::State;
-pub use keeping::{Maker, Start, position};
+pub use keeping::{Begin, Maker, position};
 pub use polls::Answer;
 use polls::Held;
 use presence::{Known, Stay};
@@ -245,7 +245,7 @@ impl Oracle {
     }
 
     /// Returns the offset behind which everything follows, and what is lost. `is_there` is asked who made way.
-    pub fn joined(&mut self, id: ConnectionId, channel: &str, from: From, is_there: impl Fn(&str) -> bool) -> Start {
+    pub fn joined(&mut self, id: ConnectionId, channel: &str, from: Start, is_there: impl Fn(&str) -> bool) -> Begin {
         let life = self.hold(channel, None, is_there);
         let start = self.lives[life].resolve(from);
         let next = start.0 as usize;

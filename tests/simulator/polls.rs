@@ -3,10 +3,10 @@
 
 use serde_json::{Value, json};
 use slotcast::broker::event::ConnectionId;
-use slotcast::channel::log::From;
+use slotcast::channel::log::Start;
 
 use super::words::{self, in_dialect};
-use super::{Oracle, Start, position};
+use super::{Begin, Oracle, position};
 use crate::ask::Dialect;
 
 /// A request that is held until there is something behind `next`, or until its time is over.
@@ -31,7 +31,7 @@ pub struct Answer {
 
 impl Oracle {
     /// What one gets who asks and does not wait.
-    pub fn kept_answer(&mut self, channel: &str, from: From) -> (Start, Value) {
+    pub fn kept_answer(&mut self, channel: &str, from: Start) -> (Begin, Value) {
         let (start, _) = self.read(channel, from);
         let life = self.current.get(channel).copied();
         let to = life.map_or(0, |life| self.lives[life].entries.len());

@@ -8,7 +8,7 @@ use slotcast::broker::event::{Accept, ConnectionId, Event, Exchange};
 use slotcast::broker::schedule::{Inlet, Pace, ReadOutcome, Schedule};
 use slotcast::broker::timers::Now;
 use slotcast::broker::{Broker, Io, cost};
-use slotcast::channel::log::From;
+use slotcast::channel::log::Start;
 use slotcast::limits::Limits;
 use slotcast::proto::http::{Response, Status};
 use slotcast::proto::message::Message;
@@ -142,7 +142,7 @@ impl Siege {
         let id = self.open(room);
         self.broker.receive(id, &wire::handshake(&mut self.random, channel, ""));
         let Some(Event::Handshake(handshake)) = self.broker.next_event() else { panic!("no handshake") };
-        self.broker.accept(handshake, &Accept::join(channel, From::Now))
+        self.broker.accept(handshake, &Accept::join(channel, Start::Now))
     }
 
     /// From now on it says that, again and again.
@@ -213,7 +213,7 @@ impl Siege {
     fn answer(&mut self, exchange: Exchange) {
         let path = exchange.path().to_owned();
         if exchange.request().method() == "GET" {
-            let response = self.broker.read_json(&path, From::All).answer_to(exchange.request());
+            let response = self.broker.read_json(&path, Start::All).answer_to(exchange.request());
             return self.broker.respond(exchange, response);
         }
         let body = exchange.body().clone();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use slotcast::broker::event::{Accept, ConnectionId, Event};
 use slotcast::broker::timers::Now;
 use slotcast::broker::{Broker, Io};
-use slotcast::channel::log::From;
+use slotcast::channel::log::Start;
 use slotcast::limits::Limits;
 use slotcast::proto::message::Message;
 use slotcast::proto::origin::OriginRules;
@@ -146,7 +146,7 @@ impl Herd {
         let id = self.broker.open(([10, 0, 0, 1], 1).into(), false).expect("room");
         assert_eq!(self.broker.receive(id, head), head.len());
         let Some(Event::Handshake(handshake)) = self.broker.next_event() else { panic!("no handshake") };
-        self.broker.accept(handshake, &Accept::join("/herd", From::Last(LAST)));
+        self.broker.accept(handshake, &Accept::join("/herd", Start::Last(LAST)));
         assert_eq!(slot_of(id), self.ids.len());
         let (window, patience) = match self.random.below(10) {
             0 => (4_000 + self.random.below(20_000), 1 + self.random.below(20)),

@@ -11,7 +11,7 @@ use slotcast::broker::event::{Accept, ConnectionId, Event};
 use slotcast::broker::followers::StreamFormat;
 use slotcast::broker::timers::Now;
 use slotcast::broker::{Broker, Io, Published};
-use slotcast::channel::log::From;
+use slotcast::channel::log::Start;
 use slotcast::channel::protocol::Protocol;
 use slotcast::limits::{Limits, SlowConsumer};
 use slotcast::proto::message::Message;
@@ -233,11 +233,11 @@ impl World {
         World { broker, peers, random, now, logs, forgets, joins_behind, said: 0, ended: 0 }
     }
 
-    fn from(&mut self) -> From {
+    fn from(&mut self) -> Start {
         match self.random.below(4) {
-            0 if self.joins_behind => From::All,
-            1 if self.joins_behind => From::Last(self.random.below(200) as u64),
-            _ => From::Now,
+            0 if self.joins_behind => Start::All,
+            1 if self.joins_behind => Start::Last(self.random.below(200) as u64),
+            _ => Start::Now,
         }
     }
 
@@ -285,11 +285,11 @@ impl World {
     }
 
     /// Behind which offset one begins who joins now.
-    fn offset_of(&mut self, channel: &str, from: From) -> u64 {
+    fn offset_of(&mut self, channel: &str, from: Start) -> u64 {
         match from {
             // A channel that does not exist yet.
             _ if self.logs[channel].is_empty() => 0,
-            From::Now => self.logs[channel].len() as u64,
+            Start::Now => self.logs[channel].len() as u64,
             _ => self.broker.read(channel, from).start,
         }
     }

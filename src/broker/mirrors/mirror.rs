@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Moved;
-use crate::channel::log::{From, Lost};
+use crate::channel::log::{Lost, Start};
 use crate::channel::position::{Epoch, Position};
 use crate::engine::{Ask, Asks, Link, Ticket};
 
@@ -76,8 +76,8 @@ impl Mirror {
     }
 
     /// Whether this names a position that this node has not heard of: another node has told it, or nobody.
-    pub(super) fn is_news(&self, from: From) -> bool {
-        let From::Position(position) = from else { return false };
+    pub(super) fn is_news(&self, from: Start) -> bool {
+        let Start::Position(position) = from else { return false };
         let Some(own) = self.position.filter(|_| position.epoch != Epoch::NONE) else { return false };
         match self.translate(position) {
             None => true,
@@ -86,13 +86,13 @@ impl Mirror {
     }
 
     /// After which offset one wants to have everything.
-    pub(super) fn wanted(&self, from: From) -> u64 {
+    pub(super) fn wanted(&self, from: Start) -> u64 {
         let head = self.position.map_or(0, |position| position.offset);
         let wanted = match from {
-            From::Now => head,
-            From::Last(count) => head.saturating_sub(count),
-            From::All => 0,
-            From::Position(position) => self.translate(position).map_or(0, |(offset, _)| offset),
+            Start::Now => head,
+            Start::Last(count) => head.saturating_sub(count),
+            Start::All => 0,
+            Start::Position(position) => self.translate(position).map_or(0, |(offset, _)| offset),
         };
         wanted.max(self.tail)
     }

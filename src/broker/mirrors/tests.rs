@@ -67,10 +67,10 @@ impl Rig {
     /// One whose mirror stands there.
     fn open(number: u64, head: u64, tail: u64) -> Rig {
         let mut rig = Rig::default();
-        assert_eq!(rig.gate(From::Now, None), Gate::Absent);
+        assert_eq!(rig.gate(Start::Now, None), Gate::Absent);
         rig.mirrors.open(NAME, &mut rig.asks);
         assert_eq!((rig.asked(), rig.state()), ("open".to_owned(), State::Opening));
-        assert_eq!(rig.gate(From::All, None), Gate::Wait(None));
+        assert_eq!(rig.gate(Start::All, None), Gate::Wait(None));
         assert_eq!(rig.opened(standing(number, head, tail, &[])), None);
         assert_eq!(rig.state(), State::Live);
         rig
@@ -104,12 +104,12 @@ impl Rig {
     }
 
     /// With a log that reaches back to its head.
-    fn gate(&mut self, from: From, barrier: Option<u64>) -> Gate {
+    fn gate(&mut self, from: Start, barrier: Option<u64>) -> Gate {
         let tail = self.mirrors.position(NAME).map_or(0, |position| position.offset);
         self.gate_at(from, barrier, tail)
     }
 
-    fn gate_at(&mut self, from: From, barrier: Option<u64>, tail: u64) -> Gate {
+    fn gate_at(&mut self, from: Start, barrier: Option<u64>, tail: u64) -> Gate {
         self.mirrors.gate(NAME, from, barrier, Reach { tail, is_full: false }, &mut self.asks)
     }
 
@@ -190,7 +190,7 @@ fn a_new_epoch_goes_on_where_its_link_leads() {
     let mut rig = Rig::open(1, 5, 0);
     rig.asked();
     assert_eq!((rig.entries(2, 6, 1), rig.asked().as_str(), rig.state()), (Take::Nothing, "open", State::Filling));
-    assert_eq!((rig.entries(2, 7, 1), rig.gate(From::Now, None)), (Take::Nothing, Gate::Wait(None)));
+    assert_eq!((rig.entries(2, 7, 1), rig.gate(Start::Now, None)), (Take::Nothing, Gate::Wait(None)));
     let moved = rig.opened(standing(2, 7, 0, &[(1, 5)]));
     assert_eq!(moved, Some(Moved { from: at(1, 5), to: at(2, 5), lost: None }));
     assert_eq!((rig.asked().as_str(), rig.state()), ("read 1: 5+128", State::Filling));
@@ -221,60 +221,60 @@ fn positions_of_older_epochs_count_as_far_as_a_link_leads() {
     let mut rig = Rig::open(1, 8, 0);
     rig.opened(standing(2, 9, 0, &[(1, 5)]));
     rig.page(1, &page(2, 9, 0, 6..=9));
-    let resolve = |position| rig.mirrors.resolve(NAME, From::Position(position));
-    assert_eq!(resolve(at(1, 4)), (From::Position(at(2, 4)), false));
-    assert_eq!(resolve(at(1, 7)), (From::Position(at(2, 5)), true));
-    assert_eq!(resolve(at(2, 7)), (From::Position(at(2, 7)), false));
+    let resolve = |position| rig.mirrors.resolve(NAME, Start::Position(position));
+    assert_eq!(resolve(at(1, 4)), (Start::Position(at(2, 4)), false));
+    assert_eq!(resolve(at(1, 7)), (Start::Position(at(2, 5)), true));
+    assert_eq!(resolve(at(2, 7)), (Start::Position(at(2, 7)), false));
     // What an engine had told, and has lost.
-    assert_eq!(resolve(at(2, 11)), (From::Position(at(2, 9)), true));
-    assert_eq!(resolve(at(7, 1)), (From::Position(at(7, 1)), false));
-    assert_eq!(resolve(Position::NONE), (From::Position(Position::NONE), false));
+    assert_eq!(resolve(at(2, 11)), (Start::Position(at(2, 9)), true));
+    assert_eq!(resolve(at(7, 1)), (Start::Position(at(7, 1)), false));
+    assert_eq!(resolve(Position::NONE), (Start::Position(Position::NONE), false));
 }
 
 #[test]
 fn older_entries_are_read_for_those_who_want_them() {
     let mut rig = Rig::open(1, 300, 20);
-    assert_eq!((rig.gate(From::Now, None), rig.asked()), (Gate::Open, String::new()));
-    assert_eq!((rig.gate(From::All, None), rig.asked().as_str()), (Gate::Wait(None), "read 1: 172+128"));
-    assert_eq!((rig.gate(From::Last(9), None), rig.asked()), (Gate::Wait(None), String::new()));
+    assert_eq!((rig.gate(Start::Now, None), rig.asked()), (Gate::Open, String::new()));
+    assert_eq!((rig.gate(Start::All, None), rig.asked().as_str()), (Gate::Wait(None), "read 1: 172+128"));
+    assert_eq!((rig.gate(Start::Last(9), None), rig.asked()), (Gate::Wait(None), String::new()));
     assert_eq!(rig.page(1, &page(1, 300, 20, 173..=300)), Some(Take::Prepend));
     rig.mirrors.prepended(NAME, true, 172);
-    assert_eq!(rig.gate_at(From::Last(9), None, 172), Gate::Open);
-    assert_eq!((rig.gate_at(From::All, None, 172), rig.asked().as_str()), (Gate::Wait(None), "read 2: 44+128"));
+    assert_eq!(rig.gate_at(Start::Last(9), None, 172), Gate::Open);
+    assert_eq!((rig.gate_at(Start::All, None, 172), rig.asked().as_str()), (Gate::Wait(None), "read 2: 44+128"));
     // The log keeps no more: that is all that one gets.
     rig.page(2, &page(1, 300, 20, 45..=172));
     rig.mirrors.prepended(NAME, false, 150);
-    assert_eq!(rig.gate_at(From::All, None, 150), Gate::Open);
+    assert_eq!(rig.gate_at(Start::All, None, 150), Gate::Open);
     // What is before the tail is nobody's to read.
-    assert_eq!((rig.gate_at(From::All, None, 20), rig.asked()), (Gate::Open, String::new()));
+    assert_eq!((rig.gate_at(Start::All, None, 20), rig.asked()), (Gate::Open, String::new()));
 }
 
 #[test]
 fn a_position_that_another_node_has_told_is_waited_for() {
     let mut rig = Rig::open(1, 5, 5);
-    let ahead = From::Position(at(1, 7));
+    let ahead = Start::Position(at(1, 7));
     assert_eq!((rig.gate(ahead, None), rig.asked().as_str()), (Gate::Wait(Some(2)), "open"));
-    assert_eq!((rig.gate(ahead, Some(2)), rig.gate(From::Now, None)), (Gate::Wait(Some(2)), Gate::Open));
+    assert_eq!((rig.gate(ahead, Some(2)), rig.gate(Start::Now, None)), (Gate::Wait(Some(2)), Gate::Open));
     assert_eq!((rig.opened(standing(1, 7, 5, &[])), rig.gate(ahead, Some(2))), (None, Gate::Wait(Some(2))));
     assert_eq!(rig.entries(1, 6, 2), COMES_NEXT);
     assert_eq!(rig.gate(ahead, Some(2)), Gate::Open);
     // One that is made up is not waited for.
-    let made_up = From::Position(at(9, 3));
+    let made_up = Start::Position(at(9, 3));
     assert_eq!(rig.gate(made_up, None), Gate::Wait(Some(3)));
     rig.opened(standing(1, 7, 5, &[]));
     assert_eq!(rig.gate_at(made_up, Some(3), 5), Gate::Open);
-    assert_eq!(rig.gate_at(From::Position(Position::UNKNOWN), None, 5), Gate::Open);
+    assert_eq!(rig.gate_at(Start::Position(Position::UNKNOWN), None, 5), Gate::Open);
 }
 
 /// What was asked before an engine went away is not answered by its coming back.
 #[test]
 fn news_is_waited_for_however_often_an_engine_goes_away() {
     let mut rig = Rig::open(1, 5, 5);
-    let ahead = From::Position(at(1, 7));
+    let ahead = Start::Position(at(1, 7));
     assert_eq!(rig.gate(ahead, None), Gate::Wait(Some(2)));
     for _ in 0..2 {
         rig.mirrors.away();
-        assert_eq!((rig.gate(ahead, Some(2)), rig.gate(From::Now, None)), (Gate::Wait(Some(2)), Gate::Open));
+        assert_eq!((rig.gate(ahead, Some(2)), rig.gate(Start::Now, None)), (Gate::Wait(Some(2)), Gate::Open));
         rig.mirrors.back(&mut rig.asks);
         assert_eq!(rig.gate(ahead, Some(2)), Gate::Wait(Some(2)));
     }
@@ -289,8 +289,8 @@ fn a_stale_mirror_is_served_and_asks_for_nothing() {
     rig.entries(1, 8, 1);
     rig.asked();
     rig.mirrors.away();
-    assert_eq!((rig.state(), rig.gate(From::Now, None)), (State::Stale, Gate::Open));
-    assert_eq!((rig.gate(From::All, None), rig.asked()), (Gate::Wait(None), String::new()));
+    assert_eq!((rig.state(), rig.gate(Start::Now, None)), (State::Stale, Gate::Open));
+    assert_eq!((rig.gate(Start::All, None), rig.asked()), (Gate::Wait(None), String::new()));
     assert_eq!((rig.entries(1, 6, 1), rig.page(1, &page(1, 8, 0, 6..=8))), (Take::Nothing, None));
     rig.mirrors.back(&mut rig.asks);
     assert_eq!((rig.asked().as_str(), rig.state()), ("open", State::Filling));

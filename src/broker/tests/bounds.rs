@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::followers::World;
 use crate::broker::event::{Accept, ConnectionId, Event, Exchange};
 use crate::broker::reason::Cause;
-use crate::channel::log::From;
+use crate::channel::log::Start;
 use crate::channel::protocol::Protocol;
 use crate::channel::reminders::MAX_HELD_LEAVES;
 use crate::limits::Limits;
@@ -43,8 +43,9 @@ fn exchange(world: &mut World, request: &str) -> Exchange {
 #[test]
 fn lists_of_members() {
     let mut world = World::new(limits());
-    let named =
-        |i| Accept::join("/chat", From::Now).protocol(Protocol::SlotcastJson).name(Some(Arc::from(format!("{i:064}"))));
+    let named = |i| {
+        Accept::join("/chat", Start::Now).protocol(Protocol::SlotcastJson).name(Some(Arc::from(format!("{i:064}"))))
+    };
     let ids: Vec<ConnectionId> = (0..20).map(|i| world.accept(&named(i))).collect();
     world.flush();
     // Of others, too: a thousand peers that ask once each ask for as much as one that asks a thousand times.
@@ -67,7 +68,7 @@ fn answers_that_close_or_leave_the_body_out() {
             let exchange = exchange(world, request);
             // What has not changed is not written again.
             world.broker.publish("/chat", Message::text("x".repeat(100)), None, None);
-            let response = world.broker.read_json("/chat", From::All).answer_to(exchange.request());
+            let response = world.broker.read_json("/chat", Start::All).answer_to(exchange.request());
             world.broker.respond(exchange, response);
         });
     }
@@ -89,7 +90,7 @@ fn what_is_kept_is_written_once_for_all_who_ask() {
     world.wire.blocked = true;
     for _ in 0..100 {
         let exchange = exchange(&mut world, "GET /chat HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        let response = world.broker.read_json("/chat", From::All).answer_to(exchange.request());
+        let response = world.broker.read_json("/chat", Start::All).answer_to(exchange.request());
         world.broker.respond(exchange, response);
         world.broker.assert_invariants();
     }
@@ -98,7 +99,7 @@ fn what_is_kept_is_written_once_for_all_who_ask() {
     world.wire.blocked = false;
     world.broker.publish("/chat", Message::text("new"), None, None);
     let exchange = exchange(&mut world, "GET /chat HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    let response = world.broker.read_json("/chat", From::All).answer_to(exchange.request());
+    let response = world.broker.read_json("/chat", Start::All).answer_to(exchange.request());
     world.broker.respond(exchange, response);
     let sent = world.flush();
     assert_eq!(sent.matches("HTTP/1.1 200 OK").count(), 101);
@@ -119,10 +120,10 @@ fn log_for_those_who_come() {
             world.broker.publish(&format!("/{channel}"), Message::text("x".repeat(500)), None, None);
         }
     }
-    let id = world.accept(&Accept::join("/chat", From::Now).protocol(Protocol::SlotcastJson));
+    let id = world.accept(&Accept::join("/chat", Start::Now).protocol(Protocol::SlotcastJson));
     world.flush();
     turns_at(&mut world, 40, |world, i| {
-        world.broker.subscribe(id, &format!("/{i}"), From::All, None).unwrap();
+        world.broker.subscribe(id, &format!("/{i}"), Start::All, None).unwrap();
     });
 }
 
@@ -156,7 +157,7 @@ fn polls_that_come_between_messages_are_answered_with_each_once() {
         .map(|i| {
             let exchange = exchange(&mut world, "GET /chat?wait=9 HTTP/1.1\r\nHost: localhost\r\n\r\n");
             let id = exchange.id();
-            world.broker.hold(exchange, "/chat", From::Now, Duration::from_secs(9));
+            world.broker.hold(exchange, "/chat", Start::Now, Duration::from_secs(9));
             world.broker.assert_invariants();
             world.broker.publish("/chat", Message::text(format!("{i:01000}")), None, None);
             id
@@ -179,7 +180,7 @@ fn blocked_beside_long_logs(max_outbound: usize) -> (World, ConnectionId) {
             world.broker.publish(&format!("/{channel}"), Message::text("x".repeat(30_000)), None, None);
         }
     }
-    let id = world.accept(&Accept::join("/chat", From::Now).protocol(Protocol::SlotcastJson));
+    let id = world.accept(&Accept::join("/chat", Start::Now).protocol(Protocol::SlotcastJson));
     world.flush();
     world.wire.blocked = true;
     (world, id)
@@ -190,7 +191,7 @@ fn blocked_beside_long_logs(max_outbound: usize) -> (World, ConnectionId) {
 fn who_leaves_a_channel_takes_the_rest_of_that_one_alone() {
     let (mut world, id) = blocked_beside_long_logs(8 << 20);
     for channel in 0..50 {
-        world.broker.subscribe(id, &format!("/{channel}"), From::All, None).unwrap();
+        world.broker.subscribe(id, &format!("/{channel}"), Start::All, None).unwrap();
     }
     let before = world.broker.unsent(id);
     assert!(world.broker.leave(id, "/49"));
@@ -204,7 +205,7 @@ fn who_leaves_a_channel_takes_the_rest_of_that_one_alone() {
 fn who_is_sent_away_takes_no_more_log_than_may_be_unsent() {
     let (mut world, id) = blocked_beside_long_logs(2 << 20);
     for channel in 0..20 {
-        world.broker.subscribe(id, &format!("/{channel}"), From::All, None).unwrap();
+        world.broker.subscribe(id, &format!("/{channel}"), Start::All, None).unwrap();
     }
     world.broker.close(id, crate::proto::close::CloseCode::GOING_AWAY, "bye");
     let unsent = world.broker.unsent(id);
@@ -216,15 +217,15 @@ fn who_is_sent_away_takes_no_more_log_than_may_be_unsent() {
 fn notices_of_who_comes_and_goes() {
     let mut world = World::new(Limits { max_presence: 700, ..Limits::default() });
     let name = |i| Some(Arc::from(format!("{i:064}")));
-    let ann = world.accept(&Accept::join("/room", From::Now).protocol(Protocol::SlotcastJson).name(name(0)));
+    let ann = world.accept(&Accept::join("/room", Start::Now).protocol(Protocol::SlotcastJson).name(name(0)));
     let all: Vec<ConnectionId> = (1..=600)
-        .map(|i| world.accept(&Accept::join("/room", From::Now).protocol(Protocol::SlotcastJson).name(name(i))))
+        .map(|i| world.accept(&Accept::join("/room", Start::Now).protocol(Protocol::SlotcastJson).name(name(i))))
         .collect();
     world.flush();
     for round in 0..128 {
         for &id in &all {
             assert!(world.broker.leave(id, "/room"));
-            assert!(world.broker.join(id, "/room", From::Now).is_ok());
+            assert!(world.broker.join(id, "/room", Start::Now).is_ok());
         }
         if round == 0 {
             // One who was told in mid-turn who is there has to be told of both.
@@ -239,7 +240,7 @@ fn notices_of_who_comes_and_goes() {
     // Those who cause them cannot ask for more in one turn than the turn may make.
     let mut world = World::new(Limits { max_presence: 700, ..limits() });
     let ids: Vec<ConnectionId> = (0..100)
-        .map(|i| world.accept(&Accept::join("/room", From::Now).protocol(Protocol::SlotcastJson).name(name(i))))
+        .map(|i| world.accept(&Accept::join("/room", Start::Now).protocol(Protocol::SlotcastJson).name(name(i))))
         .collect();
     world.flush();
     world.flush();
@@ -254,10 +255,10 @@ fn leaves_that_are_held_back_in_all_channels_together() {
     let mut world = World::new(limits);
     let rooms = ["/one", "/other"];
     for room in rooms {
-        world.accept(&Accept::join(room, From::Now).protocol(Protocol::SlotcastJson));
+        world.accept(&Accept::join(room, Start::Now).protocol(Protocol::SlotcastJson));
     }
     for batch in 0..MAX_HELD_LEAVES / 1000 + 1 {
-        let named = |i: usize| Accept::join(rooms[i % 2], From::Now).name(Some(Arc::from(format!("{batch}.{i}"))));
+        let named = |i: usize| Accept::join(rooms[i % 2], Start::Now).name(Some(Arc::from(format!("{batch}.{i}"))));
         let ids: Vec<ConnectionId> = (0..1000).map(|i| world.accept(&named(i))).collect();
         world.flush();
         ids.iter().for_each(|&id| world.broker.broken(id));
@@ -272,9 +273,9 @@ fn leaves_that_are_held_back_in_all_channels_together() {
 #[test]
 fn a_leave_that_is_held_back_is_noted_once() {
     let mut world = World::new(Limits { leave_grace: Duration::from_secs(20), ..Limits::default() });
-    world.accept(&Accept::join("/chat", From::Now).protocol(Protocol::SlotcastJson));
+    world.accept(&Accept::join("/chat", Start::Now).protocol(Protocol::SlotcastJson));
     let ann =
-        world.accept(&Accept::join("/chat", From::Now).protocol(Protocol::SlotcastJson).name(Some(Arc::from("Ann"))));
+        world.accept(&Accept::join("/chat", Start::Now).protocol(Protocol::SlotcastJson).name(Some(Arc::from("Ann"))));
     world.flush();
     assert!(world.broker.leave(ann, "/chat"));
     for _ in 0..1000 {
@@ -297,7 +298,7 @@ fn a_leave_that_is_held_back_is_noted_once() {
 fn queues_of_many_that_take_nothing() {
     let limits = Limits { max_message: 1000, max_outbound: 1 << 20, max_outbound_total: 2 << 20, ..Limits::default() };
     let mut world = World::new(limits);
-    let ids: Vec<ConnectionId> = (0..100).map(|_| world.accept(&Accept::join("/chat", From::Now))).collect();
+    let ids: Vec<ConnectionId> = (0..100).map(|_| world.accept(&Accept::join("/chat", Start::Now))).collect();
     world.flush();
     world.wire.blocked = true;
     for _ in 0..2000 {
@@ -315,8 +316,8 @@ fn queues_of_many_that_take_nothing() {
 #[test]
 fn a_short_message_keeps_no_large_buffer() {
     let mut world = World::new(Limits::default());
-    let [slow, _] = [(); 2].map(|()| world.accept(&Accept::join("/slow", From::Now)));
-    world.accept(&Accept::join("/loud", From::Now));
+    let [slow, _] = [(); 2].map(|()| world.accept(&Accept::join("/slow", Start::Now)));
+    world.accept(&Accept::join("/loud", Start::Now));
     world.flush();
     for round in 0..100 {
         world.wire.blocked = false;
@@ -343,8 +344,8 @@ fn a_short_message_keeps_no_large_buffer() {
 fn a_paused_flush_goes_on_although_there_is_always_more_to_say() {
     let limits = Limits { max_message: 1000, max_outbound: 1000, ..Limits::default() };
     let mut world = World::new(limits);
-    let ids: Vec<ConnectionId> = (0..100).map(|_| world.accept(&Accept::join("/chat", From::Now))).collect();
-    let small = world.accept(&Accept::join("/small", From::Now));
+    let ids: Vec<ConnectionId> = (0..100).map(|_| world.accept(&Accept::join("/chat", Start::Now))).collect();
+    let small = world.accept(&Accept::join("/small", Start::Now));
     world.flush();
     world.wire.blocked_for(ids[99]);
     for round in 0..1000 {

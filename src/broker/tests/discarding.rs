@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::followers::World;
 use crate::broker::event::{Accept, ConnectionId};
 use crate::broker::schedule::{Inlet, Pace, ReadOutcome, Schedule};
-use crate::channel::log::From;
+use crate::channel::log::Start;
 use crate::limits::Limits;
 use crate::proto::close::CloseCode;
 use crate::proto::connection::{MAX_DRAIN, MIN_DRAIN_RATE};
@@ -16,7 +16,7 @@ use crate::proto::message::Message;
 const CLOSE: [u8; 6] = [0x88, 0x80, 1, 2, 3, 4];
 
 fn closed(world: &mut World) -> ConnectionId {
-    let id = world.accept(&Accept::join("/chat", From::Now));
+    let id = world.accept(&Accept::join("/chat", Start::Now));
     world.flush();
     assert_eq!(world.broker.receive(id, &CLOSE), CLOSE.len());
     world.flush();
@@ -80,7 +80,7 @@ fn who_sends_fast_does_not_hold_up_a_shutdown() {
 #[test]
 fn who_was_choked_is_read_from_when_it_is_closed() {
     let mut world = World::new(Limits { max_message: 4096, max_outbound: 8192, ..Limits::default() });
-    let id = world.accept(&Accept::join("/chat", From::Now));
+    let id = world.accept(&Accept::join("/chat", Start::Now));
     world.flush();
     world.wire.blocked_for(id);
     for _ in 0..6 {
@@ -113,7 +113,7 @@ fn who_is_discarded_is_read_last() {
     let mut world = World::new(Limits::default());
     let mut schedule = Schedule::new(Pace::default());
     let discarded: Vec<ConnectionId> = (0..3).map(|_| closed(&mut world)).collect();
-    let stays = world.accept(&Accept::join("/chat", From::Now));
+    let stays = world.accept(&Accept::join("/chat", Start::Now));
     world.flush();
     for id in discarded.iter().chain([&stays]) {
         schedule.ready(&world.broker, *id, false);

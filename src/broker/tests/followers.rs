@@ -8,7 +8,7 @@ use crate::broker::event::{Accept, ConnectionId, Event};
 use crate::broker::followers::StreamFormat;
 use crate::broker::timers::Now;
 use crate::broker::{Broker, Io, Published};
-use crate::channel::log::From;
+use crate::channel::log::Start;
 use crate::channel::position::Position;
 use crate::channel::protocol::Protocol;
 use crate::limits::Limits;
@@ -88,7 +88,7 @@ impl World {
         let request = format!("GET {channel} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert_eq!(self.broker.receive(id, request.as_bytes()), request.len());
         let Some(Event::Http(exchange)) = self.broker.next_event() else { panic!("no request") };
-        self.broker.hold(exchange, channel, From::Now, timeout);
+        self.broker.hold(exchange, channel, Start::Now, timeout);
         id
     }
 
@@ -118,8 +118,8 @@ impl World {
 #[test]
 fn a_channel_goes_on_when_a_socket_breaks_in_its_fan_out() {
     let mut world = World::new(Limits::default());
-    world.accept(&Accept::join("/chat", From::Now).protocol(Protocol::SlotcastJson));
-    let raw = world.accept(&Accept::join("/chat", From::Now));
+    world.accept(&Accept::join("/chat", Start::Now).protocol(Protocol::SlotcastJson));
+    let raw = world.accept(&Accept::join("/chat", Start::Now));
     world.flush();
     world.wire.broken.insert(raw.slot());
     world.publish("one");
@@ -142,7 +142,7 @@ fn a_stream_reads_on_what_came_behind_its_request() {
     assert_eq!(world.broker.receive(id, request), request.len());
     assert!(!world.broker.wants_input(id));
     let Some(Event::Http(exchange)) = world.broker.next_event() else { panic!("no request") };
-    world.broker.stream(exchange, StreamFormat::Sse, "/chat", From::Now);
+    world.broker.stream(exchange, StreamFormat::Sse, "/chat", Start::Now);
     world.broker.assert_invariants();
     assert_eq!(world.broker.take_resumed(), [id]);
     assert!(world.broker.wants_input(id));
@@ -182,11 +182,11 @@ fn the_answer_to_head_has_no_body_also_if_nobody_gives_one() {
 #[test]
 fn one_s_own_join_comes_after_what_is_kept() {
     for (cached, from) in [
-        (Some(From::Last(5)), From::Position(Position::UNKNOWN)),
-        (Some(From::Last(5)), From::All),
-        (Some(From::Last(9)), From::Last(10)),
-        (None, From::Position(Position::UNKNOWN)),
-        (None, From::All),
+        (Some(Start::Last(5)), Start::Position(Position::UNKNOWN)),
+        (Some(Start::Last(5)), Start::All),
+        (Some(Start::Last(9)), Start::Last(10)),
+        (None, Start::Position(Position::UNKNOWN)),
+        (None, Start::All),
     ] {
         let mut world = World::new(Limits::default());
         (0..10).for_each(|i| world.publish(&format!("number {i}")));
@@ -226,11 +226,11 @@ fn a_crowd_that_is_due_at_once_is_behind_a_message() {
             if what.starts_with("answers") {
                 world.hold("/chat", Duration::from_secs(9));
             } else {
-                world.accept(&Accept::join("/chat", From::Now));
+                world.accept(&Accept::join("/chat", Start::Now));
             }
         }
         world.pass(2);
-        let hearer = world.accept(&Accept::join("/quiet", From::Now));
+        let hearer = world.accept(&Accept::join("/quiet", Start::Now));
         world.flush();
         world.wire.pieces.clear();
         owe(&mut world);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::broker::event::{Accept, ConnectionId, Event};
 use crate::broker::timers::Now;
 use crate::broker::{Broker, Io, JoinError, Published};
-use crate::channel::log::{From, Lost, LostReason};
+use crate::channel::log::{Lost, LostReason, Start};
 use crate::channel::position::Position;
 use crate::limits::Limits;
 use crate::proto::close::CloseCode;
@@ -43,7 +43,7 @@ impl World {
         World { broker, start, wire: Wire::default() }
     }
 
-    fn open(&mut self, channel: &str, from: From) -> ConnectionId {
+    fn open(&mut self, channel: &str, from: Start) -> ConnectionId {
         self.accept(&Accept::join(channel, from))
     }
 
@@ -101,8 +101,8 @@ fn what_was_published_to_nobody_is_kept_for_whoever_comes() {
     let second = world.publish("/a", "second");
     assert!(!world.broker.has_work(), "nobody is to be told");
     assert_eq!((second.offset, world.broker.position_of("/a"), world.broker.channel_count()), (2, second, 1));
-    assert_eq!(world.broker.read("/a", From::All).entries().count(), 2);
-    world.open("/a", From::Last(1));
+    assert_eq!(world.broker.read("/a", Start::All).entries().count(), 2);
+    world.open("/a", Start::Last(1));
     let told = world.turn(1);
     assert!(told.contains("second") && !told.contains("first"), "{told}");
     assert!(told.contains(&format!("Slotcast-Position: {}", Position { offset: 1, ..second })), "{told}");
@@ -121,8 +121,8 @@ fn time_alone_empties_it_and_wakes_nobody_for_nothing() {
     assert_eq!((world.broker.channel_count(), world.broker.stub_count(), world.broker.history_held()), (0, 2, 0));
     assert_eq!(world.deadline(), Some(110_002));
     // Whoever comes back now is told of no loss, and whoever was further behind, how much it was.
-    assert_eq!(world.broker.read("/a", From::Position(position)).lost, None);
-    let behind = From::Position(Position { offset: 0, ..position });
+    assert_eq!(world.broker.read("/a", Start::Position(position)).lost, None);
+    let behind = Start::Position(Position { offset: 0, ..position });
     let lost = Lost { count: Some(1), reason: LostReason::Expired };
     assert_eq!(world.broker.read("/a", behind).lost, Some(lost));
     world.turn(110_002);
@@ -149,7 +149,7 @@ fn it_wakes_up_once_a_second_at_most() {
 #[test]
 fn one_channel_too_many() {
     let mut world = World::new(limits());
-    let (_, b) = (world.open("/a", From::Now), world.open("/b", From::Now));
+    let (_, b) = (world.open("/a", Start::Now), world.open("/b", Start::Now));
     world.publish("/a", "text");
     world.publish("/b", "text");
     world.turn(1);
@@ -171,10 +171,10 @@ fn one_channel_too_many() {
 #[test]
 fn who_may_not_join_makes_nobody_go() {
     let mut world = World::new(Limits { max_channels: 2, max_channels_per_connection: 1, ..limits() });
-    let id = world.open("/a", From::Now);
+    let id = world.open("/a", Start::Now);
     let position = world.publish("/b", "text");
-    assert_eq!(world.broker.join(id, "/c", From::Now), Err(JoinError::TooManyMemberships));
-    assert_eq!(world.broker.join(id, "/a", From::Now), Err(JoinError::AlreadyMember));
+    assert_eq!(world.broker.join(id, "/c", Start::Now), Err(JoinError::TooManyMemberships));
+    assert_eq!(world.broker.join(id, "/a", Start::Now), Err(JoinError::AlreadyMember));
     assert_eq!(world.broker.position_of("/b"), position);
 }
 
@@ -185,10 +185,10 @@ fn another_channel_gets_nothing_of_the_one_before_it() {
     world.publish("/a", "of the first");
     let (id, next) = (world.accept(&Accept::plain()), world.accept(&Accept::plain()));
     world.turn(1);
-    assert!(world.broker.join(id, "/a", From::All).is_ok());
+    assert!(world.broker.join(id, "/a", Start::All).is_ok());
     assert!(world.broker.close(id, CloseCode::NORMAL, ""));
     world.publish("/b", "of the second");
-    assert!(world.broker.join(next, "/b", From::All).is_ok());
+    assert!(world.broker.join(next, "/b", Start::All).is_ok());
     let told = world.turn(1);
     assert_eq!((told.matches("of the first").count(), told.matches("of the second").count()), (1, 1), "{told}");
 }

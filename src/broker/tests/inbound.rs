@@ -8,7 +8,7 @@ use crate::broker::event::{Accept, ConnectionId, Event, Exchange};
 use crate::broker::followers::StreamFormat;
 use crate::broker::reason::Cause;
 use crate::broker::timers::Now;
-use crate::channel::log::From;
+use crate::channel::log::Start;
 use crate::limits::Limits;
 use crate::proto::forwarded::TrustedProxies;
 use crate::proto::frame::{Opcode, write_header};
@@ -52,7 +52,7 @@ impl World {
         loop {
             match self.broker.next_event().unwrap() {
                 Event::Close(id, reason) => self.closed.push((id, reason.cause)),
-                Event::Handshake(handshake) => break self.broker.accept(handshake, &Accept::join("/a", From::Now)),
+                Event::Handshake(handshake) => break self.broker.accept(handshake, &Accept::join("/a", Start::Now)),
                 event => panic!("{event:?}"),
             }
         }
@@ -116,13 +116,13 @@ fn a_request_counts_until_it_is_answered() {
         let exchange = world.exchange();
         match answer {
             0 => world.broker.respond(exchange, Response::new(Status::OK).closing()),
-            1 => drop(world.broker.stream(exchange, StreamFormat::Sse, "/b", From::Now)),
+            1 => drop(world.broker.stream(exchange, StreamFormat::Sse, "/b", Start::Now)),
             2 => {
                 drop(exchange);
                 world.flush();
             }
             _ => {
-                world.broker.hold(exchange, "/b", From::Now, Duration::from_secs(9));
+                world.broker.hold(exchange, "/b", Start::Now, Duration::from_secs(9));
                 assert_eq!(world.held(), asked, "to hold one takes no more, or it would make another go");
                 world.broker.publish("/b", crate::proto::message::Message::text("x"), None, None);
                 world.flush();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::rig::Rig;
 use crate::broker::event::{Accept, Event};
 use crate::broker::{Broker, JoinError, Outcome, Published};
-use crate::channel::log::From;
+use crate::channel::log::Start;
 use crate::channel::member_id::MemberId;
 use crate::channel::position::{Epoch, Position};
 use crate::channel::protocol::Protocol;
@@ -55,7 +55,7 @@ fn outcome(rig: &mut Rig) -> Option<Outcome> {
 
 #[test]
 fn one_who_joins_is_let_in_when_the_channel_is_open() {
-    let mut rig = accepted(Limits::default(), &Accept::join("/a", From::Now));
+    let mut rig = accepted(Limits::default(), &Accept::join("/a", Start::Now));
     assert_eq!(sent(&mut rig), "");
     open(&mut rig.broker, "/a");
     assert!(sent(&mut rig).starts_with("HTTP/1.1 101 "));
@@ -65,7 +65,7 @@ fn one_who_joins_is_let_in_when_the_channel_is_open() {
 #[test]
 fn one_who_has_waited_for_too_long_is_told_so() {
     let limits = Limits { answer_timeout: Duration::from_secs(5), ..Limits::default() };
-    let mut rig = accepted(limits, &Accept::join("/a", From::Now));
+    let mut rig = accepted(limits, &Accept::join("/a", Start::Now));
     rig.pass(Duration::from_secs(6));
     let sent = sent(&mut rig);
     assert!(sent.starts_with("HTTP/1.1 503 ") && sent.contains("engine_away"), "{sent}");
@@ -77,7 +77,7 @@ fn one_who_has_waited_for_too_long_is_told_so() {
 /// Nobody else's: a slot and a serial say nothing on another node.
 #[test]
 fn only_its_own_node_knows_who_a_member_is() {
-    let mut rig = accepted(Limits::default(), &Accept::join("/a", From::Now));
+    let mut rig = accepted(Limits::default(), &Accept::join("/a", Start::Now));
     open(&mut rig.broker, "/a");
     let (mut other, own) = (Rig::new(Limits::default()), rig.broker.member_id(rig.id));
     other.broker.set_engine();
@@ -97,7 +97,7 @@ fn only_its_own_node_knows_who_a_member_is() {
 fn those_who_wait_count_and_can_leave() {
     let limits = Limits { answer_timeout: Duration::from_secs(5), max_channels_per_connection: 2, ..Limits::default() };
     let mut rig = accepted(limits, &Accept::plain());
-    let join = |rig: &mut Rig, channel: &str| rig.broker.join(rig.id, channel, From::Now);
+    let join = |rig: &mut Rig, channel: &str| rig.broker.join(rig.id, channel, Start::Now);
     assert!(matches!(join(&mut rig, "/a"), Err(JoinError::Waiting(_))));
     assert_eq!(join(&mut rig, "/a"), Err(JoinError::AlreadyMember));
     assert!(matches!(join(&mut rig, "/b"), Err(JoinError::Waiting(_))));
@@ -131,7 +131,7 @@ fn a_publish_that_nobody_answers_may_have_arrived() {
 /// What one publishes is read until so much waits that it must not be more.
 #[test]
 fn one_who_publishes_too_much_is_not_read_from() {
-    let mut rig = accepted(Limits::default(), &Accept::join("/a", From::Now));
+    let mut rig = accepted(Limits::default(), &Accept::join("/a", Start::Now));
     open(&mut rig.broker, "/a");
     let mut tickets = Vec::new();
     while rig.broker.wants_input(rig.id) {
@@ -165,7 +165,7 @@ fn what_the_engine_has_no_room_for_is_told_as_an_outcome() {
 #[test]
 fn one_who_is_held_back_is_read_from_when_it_ends() {
     for by_embedder in [false, true] {
-        let mut rig = accepted(Limits::default(), &Accept::join("/a", From::Now));
+        let mut rig = accepted(Limits::default(), &Accept::join("/a", Start::Now));
         open(&mut rig.broker, "/a");
         sent(&mut rig);
         if by_embedder {
@@ -192,7 +192,7 @@ fn a_plain_get_opens_no_mirror() {
         let request = b"GET /a HTTP/1.1\r\nHost: 192.0.2.9\r\n\r\n";
         assert_eq!(rig.broker.receive(rig.id, request), request.len());
         let exchange = rig.exchange().expect("a request");
-        rig.broker.answer_read(exchange, "/a", From::All);
+        rig.broker.answer_read(exchange, "/a", Start::All);
         let asked = rig.broker.next_ask();
         let Some(Ask::Read { ticket, since: 0, .. }) = asked else { panic!("{asked:?}") };
         (ticket, rig.broker.next_ask().is_none())
@@ -228,7 +228,7 @@ fn one_who_has_gone_waits_for_nothing() {
     assert_eq!(rig.broker.receive(rig.id, request), request.len());
     let exchange = rig.exchange().expect("a request");
     rig.broker.broken(rig.id);
-    rig.broker.hold(exchange, "/a", From::Now, Duration::from_secs(1));
+    rig.broker.hold(exchange, "/a", Start::Now, Duration::from_secs(1));
     rig.broker.assert_invariants();
     assert!(rig.broker.next_ask().is_none());
 }
@@ -237,14 +237,14 @@ fn one_who_has_gone_waits_for_nothing() {
 #[test]
 fn there_are_no_more_mirrors_than_channels() {
     let mut rig = accepted(Limits { max_listened: 1, ..Limits::default() }, &Accept::plain());
-    assert!(matches!(rig.broker.join(rig.id, "/a", From::Now), Err(JoinError::Waiting(_))));
-    assert_eq!(rig.broker.join(rig.id, "/b", From::Now), Err(JoinError::TooManyChannels));
+    assert!(matches!(rig.broker.join(rig.id, "/a", Start::Now), Err(JoinError::Waiting(_))));
+    assert_eq!(rig.broker.join(rig.id, "/b", Start::Now), Err(JoinError::TooManyChannels));
     open(&mut rig.broker, "/a");
     assert!(matches!(outcome(&mut rig), Some(Outcome::Joined(_))));
-    assert_eq!(rig.broker.join(rig.id, "/b", From::Now), Err(JoinError::TooManyChannels));
+    assert_eq!(rig.broker.join(rig.id, "/b", Start::Now), Err(JoinError::TooManyChannels));
     assert!(rig.broker.leave(rig.id, "/a"));
     sent(&mut rig);
-    assert!(matches!(rig.broker.join(rig.id, "/b", From::Now), Err(JoinError::Waiting(_))));
+    assert!(matches!(rig.broker.join(rig.id, "/b", Start::Now), Err(JoinError::Waiting(_))));
     let asked: Vec<String> = std::iter::from_fn(|| rig.broker.next_ask()).map(|ask| format!("{ask:?}")).collect();
     assert!(asked[0].starts_with("Enter") && asked[1].starts_with("Leave"), "{asked:?}");
     assert_eq!(asked[2..], [r#"Close { channel: "/a" }"#, r#"Open { channel: "/b" }"#]);
@@ -255,7 +255,7 @@ fn there_are_no_more_mirrors_than_channels() {
 #[test]
 fn one_that_cannot_be_told_of_a_loss_is_closed_unless_it_agreed() {
     for is_lossy in [false, true] {
-        let accept = Accept::join("/a", From::Now);
+        let accept = Accept::join("/a", Start::Now);
         let mut rig = accepted(Limits::default(), &if is_lossy { accept.lossy() } else { accept });
         open(&mut rig.broker, "/a");
         let told = |offset, text| Told::Entries {
@@ -284,7 +284,7 @@ fn one_who_polls_is_told_of_a_loss_within_a_page() {
     let request = b"GET /a HTTP/1.1\r\nHost: 192.0.2.9\r\n\r\n";
     assert_eq!(rig.broker.receive(rig.id, request), request.len());
     let exchange = rig.exchange().expect("a request");
-    rig.broker.hold(exchange, "/a", From::Now, Duration::from_secs(60));
+    rig.broker.hold(exchange, "/a", Start::Now, Duration::from_secs(60));
     let epoch = Epoch::from_random(1);
     assert!(matches!(rig.broker.next_ask(), Some(Ask::Open { .. })));
     let standing = Standing { epoch, head: 1, tail: 0, links: Vec::new() };
@@ -304,7 +304,7 @@ fn one_who_polls_is_told_of_a_loss_within_a_page() {
 /// Members of other nodes are told and counted as those of this one, who are told to the engine, also after it was away.
 #[test]
 fn members_of_other_nodes_come_and_go() {
-    let accept = Accept::join("/a", From::Now).protocol(Protocol::SlotcastJson);
+    let accept = Accept::join("/a", Start::Now).protocol(Protocol::SlotcastJson);
     let limits = Limits { leave_grace: Duration::from_secs(3), ..Limits::default() };
     let mut rig = accepted(limits, &accept);
     open(&mut rig.broker, "/a");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::followers::World;
 use crate::broker::event::{Accept, ConnectionId, Event};
 use crate::broker::schedule::{Inlet, Pace, ReadOutcome, Schedule};
-use crate::channel::log::From;
+use crate::channel::log::Start;
 use crate::limits::Limits;
 use crate::proto::http::{Response, Status};
 use crate::proto::message::Message;
@@ -23,7 +23,7 @@ impl Inlet for Silent {
 /// A hundred members of one channel, to some of whom its newest message was written.
 fn walking(limits: Limits) -> (World, Vec<ConnectionId>) {
     let mut world = World::new(limits);
-    let ids = (0..100).map(|_| world.accept(&Accept::join("/chat", From::Now))).collect();
+    let ids = (0..100).map(|_| world.accept(&Accept::join("/chat", Start::Now))).collect();
     world.flush();
     world.broker.take_resumed();
     world.wire.pieces.clear();
@@ -53,7 +53,7 @@ fn post(world: &mut World, path: &str, body: &str) -> ConnectionId {
 fn who_publishes_to_a_busy_channel_waits_and_others_go_on() {
     // Nobody here answers a ping.
     let (mut world, ids) = walking(Limits { ping_interval: Duration::from_secs(600), ..Limits::default() });
-    let other = world.accept(&Accept::join("/other", From::Now));
+    let other = world.accept(&Accept::join("/other", Start::Now));
     assert_eq!(world.broker.take_resumed(), [other]);
     assert!(world.broker.wants_input(other));
     assert!(!world.broker.wants_input(ids[0]) && !world.broker.wants_input(ids[99]));
@@ -112,7 +112,7 @@ fn who_leaves_in_the_middle_changes_nothing_for_the_others() {
 #[test]
 fn who_joins_in_the_middle_gets_what_is_published_from_then_on() {
     let (mut world, _) = walking(Limits::default());
-    let late = world.accept(&Accept::join("/chat", From::Now));
+    let late = world.accept(&Accept::join("/chat", Start::Now));
     world.broker.publish("/chat", Message::text("two"), None, None);
     let sent = world.flush();
     assert_eq!((sent.matches("one").count(), sent.matches("two").count()), (100, 101));
@@ -124,7 +124,7 @@ fn who_joins_in_the_middle_gets_what_is_published_from_then_on() {
 fn nobody_is_judged_before_its_bytes_were_offered() {
     let limits = Limits { max_message: 1000, max_outbound: 8000, max_outbound_total: 50_000, ..Limits::default() };
     let mut world = World::new(limits);
-    let ids: Vec<ConnectionId> = (0..100).map(|_| world.accept(&Accept::join("/chat", From::Now))).collect();
+    let ids: Vec<ConnectionId> = (0..100).map(|_| world.accept(&Accept::join("/chat", Start::Now))).collect();
     world.flush();
     world.wire.blocked_for(ids[99]);
     for &id in &ids {
@@ -146,7 +146,7 @@ fn a_poll_that_comes_between_waits_until_those_before_are_answered() {
         let id = world.broker.open(([127, 0, 0, 1], 9).into(), false).unwrap();
         world.broker.receive(id, b"GET /chat?wait=9 HTTP/1.1\r\nHost: localhost\r\n\r\n");
         let Some(Event::Http(exchange)) = world.broker.next_event() else { panic!("no request") };
-        world.broker.hold(exchange, "/chat", From::Now, Duration::from_secs(9));
+        world.broker.hold(exchange, "/chat", Start::Now, Duration::from_secs(9));
         world.broker.assert_invariants();
         id
     };

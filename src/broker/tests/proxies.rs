@@ -7,7 +7,7 @@ use crate::broker::Broker;
 use crate::broker::event::{Accept, ConnectionId, Event};
 use crate::broker::reason::Cause;
 use crate::broker::timers::Now;
-use crate::channel::log::From;
+use crate::channel::log::Start;
 use crate::limits::Limits;
 use crate::proto::forwarded::TrustedProxies;
 use crate::proto::http::{Response, Status};
@@ -50,7 +50,7 @@ impl World {
             }
             Some(Event::Handshake(handshake)) => {
                 let peer = handshake.peer().to_string();
-                self.broker.accept(handshake, &Accept::join("/a", From::Now));
+                self.broker.accept(handshake, &Accept::join("/a", Start::Now));
                 peer
             }
             Some(event) => panic!("{event:?}"),

@@ -9,7 +9,7 @@ use crate::broker::followers::StreamFormat;
 use crate::broker::reason::Cause;
 use crate::broker::timers::Now;
 use crate::broker::{Broker, Io};
-use crate::channel::log::From;
+use crate::channel::log::Start;
 use crate::limits::{Limits, SlowConsumer};
 use crate::proto::close::CloseCode;
 use crate::proto::message::Message;
@@ -75,7 +75,7 @@ impl World {
         id
     }
 
-    fn follow(&mut self, format: StreamFormat, channel: &str, from: From) -> ConnectionId {
+    fn follow(&mut self, format: StreamFormat, channel: &str, from: Start) -> ConnectionId {
         let (id, Event::Http(exchange)) = self.ask("") else { panic!("no request") };
         self.broker.stream(exchange, format, channel, from);
         self.flush();
@@ -158,7 +158,7 @@ fn numbers(stream: &str) -> String {
 fn the_oldest_go_until_half_remains_and_the_loss_is_told_where_it_is() {
     let mut world = World::new(limits(SlowConsumer::DropOldest));
     let (slow, other) =
-        (world.follow(StreamFormat::Sse, "/a", From::Now), world.follow(StreamFormat::Sse, "/a", From::Now));
+        (world.follow(StreamFormat::Sse, "/a", Start::Now), world.follow(StreamFormat::Sse, "/a", Start::Now));
     world.set_room(slow, 500);
     world.publish("/a", 1..=9, 900);
     assert_eq!((world.lost(), world.broker.unsent(slow) < 8000), (0, true), "it is not over the limit yet");
@@ -177,7 +177,7 @@ fn the_oldest_go_until_half_remains_and_the_loss_is_told_where_it_is() {
 #[test]
 fn only_the_newest_stays_once_a_write_would_block() {
     let mut world = World::new(limits(SlowConsumer::Latest));
-    let slow = world.follow(StreamFormat::Sse, "/a", From::Now);
+    let slow = world.follow(StreamFormat::Sse, "/a", Start::Now);
     world.set_room(slow, 100);
     let mut most = 0;
     for turn in 0..200 {
@@ -195,14 +195,14 @@ fn only_the_newest_stays_once_a_write_would_block() {
 #[test]
 fn the_newest_does_not_keep_all_of_its_turn() {
     let mut world = World::new(limits(SlowConsumer::Latest));
-    let slow = world.follow(StreamFormat::Ndjson, "/a", From::Now);
+    let slow = world.follow(StreamFormat::Ndjson, "/a", Start::Now);
     world.set_room(slow, 0);
     for turn in 0..5 {
         world.publish("/a", turn * 200 + 1..=turn * 200 + 200, 100);
         // Those notices, each in a batch of its own, and not 20 kB of messages.
         assert!(world.broker.outbound_held() < 3000, "{} bytes", world.broker.outbound_held());
         // One who comes or goes is told of, and never dropped.
-        world.follow(StreamFormat::Sse, "/a", From::Now);
+        world.follow(StreamFormat::Sse, "/a", Start::Now);
     }
     world.flush();
     let lines = world.drain(slow);
@@ -215,8 +215,8 @@ fn the_newest_does_not_keep_all_of_its_turn() {
 #[test]
 fn of_each_channel_the_newest_stays_for_one_who_cannot_be_told_but_agreed() {
     let mut world = World::new(limits(SlowConsumer::Latest));
-    let slow = world.open(&Accept::join("/a", From::Now).lossy());
-    world.broker.join(slow, "/b", From::Now).unwrap();
+    let slow = world.open(&Accept::join("/a", Start::Now).lossy());
+    world.broker.join(slow, "/b", Start::Now).unwrap();
     world.set_room(slow, 0);
     for turn in 0..20 {
         world.publish("/a", 1000 + turn * 2..=1001 + turn * 2, 30);
@@ -231,7 +231,7 @@ fn who_cannot_be_told_and_did_not_agree_is_closed_under_each_policy() {
     for policy in SlowConsumer::ALL {
         for agrees in [false, true] {
             let mut world = World::new(limits(policy));
-            let accept = Accept::join("/a", From::Now);
+            let accept = Accept::join("/a", Start::Now);
             let slow = world.open(&if agrees { accept.lossy() } else { accept });
             world.set_room(slow, 10);
             world.publish("/a", 1..=7, 990);
@@ -251,7 +251,7 @@ fn who_cannot_be_told_and_did_not_agree_is_closed_under_each_policy() {
 fn what_was_said_to_it_alone_is_never_dropped() {
     for policy in [SlowConsumer::DropOldest, SlowConsumer::Latest] {
         let mut world = World::new(limits(policy));
-        let slow = world.open(&Accept::join("/a", From::Now).lossy());
+        let slow = world.open(&Accept::join("/a", Start::Now).lossy());
         world.set_room(slow, 0);
         for i in 1..=7 {
             world.publish("/a", i..=i, 990);
@@ -265,7 +265,7 @@ fn what_was_said_to_it_alone_is_never_dropped() {
         assert_eq!(alone.join(" "), "101 102 103 104 105 106 107 7000", "{policy}: {told}");
         // Alone it is over the limit.
         let mut world = World::new(limits(policy));
-        let slow = world.open(&Accept::join("/a", From::Now).lossy());
+        let slow = world.open(&Accept::join("/a", Start::Now).lossy());
         world.set_room(slow, 0);
         for i in 1..=9 {
             world.publish("/a", i..=i, 990);
@@ -281,7 +281,7 @@ fn what_was_said_to_it_alone_is_never_dropped() {
 #[test]
 fn the_newest_stays_however_large_it_is_told() {
     let mut world = World::new(limits(SlowConsumer::DropOldest));
-    let slow = world.follow(StreamFormat::Ndjson, "/a", From::Now);
+    let slow = world.follow(StreamFormat::Ndjson, "/a", Start::Now);
     world.set_room(slow, 0);
     world.publish("/a", 1..=5, 900);
     world.broker.publish("/a", Message::text("\u{1}".repeat(1000)), None, None);
@@ -302,7 +302,7 @@ fn one_who_catches_up_loses_what_is_not_kept_and_goes_on() {
         world.publish("/a", 1..=250, 990);
         // It takes some of its first two chunks, and what comes behind them goes meanwhile.
         world.wires.room.insert(0, 500);
-        let slow = world.open(&Accept::join("/a", From::All).lossy());
+        let slow = world.open(&Accept::join("/a", Start::All).lossy());
         world.publish("/a", 251..=450, 990);
         let got = numbers(&world.drain(slow));
         if policy == SlowConsumer::Close {
@@ -322,7 +322,7 @@ fn one_who_catches_up_loses_what_is_not_kept_and_goes_on() {
 #[test]
 fn who_was_choked_is_heard_once_it_is_thinned() {
     let mut world = World::new(limits(SlowConsumer::Latest));
-    let slow = world.open(&Accept::join("/a", From::Now).lossy());
+    let slow = world.open(&Accept::join("/a", Start::Now).lossy());
     world.broker.take_resumed();
     world.set_room(slow, 0);
     for i in 1..=5 {
@@ -338,7 +338,7 @@ fn who_was_choked_is_heard_once_it_is_thinned() {
 #[test]
 fn messages_of_its_own_are_not_lost() {
     let mut world = World::new(limits(SlowConsumer::Latest));
-    let slow = world.open(&Accept::join("/a", From::Now).lossy());
+    let slow = world.open(&Accept::join("/a", Start::Now).lossy());
     world.set_room(slow, 0);
     for i in 1..=20 {
         let except = (i % 2 == 0).then_some(slow);

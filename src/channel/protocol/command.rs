@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::Reference;
-use crate::channel::log::From;
+use crate::channel::log::Start;
 use crate::channel::member_id::MemberId;
 use crate::channel::name::ChannelName;
 use crate::proto::message::Message;
@@ -24,7 +24,7 @@ pub enum Command {
         /// Which.
         channel: ChannelName,
         /// From where on.
-        from: From,
+        from: Start,
     },
     /// To get it no more.
     Unsubscribe {
@@ -88,9 +88,9 @@ errors! {
     AMBIGUOUS_START "ambiguous_start" "Give either since or last."
     MISSING_TO "missing_to" "This command needs to, the id of a connection."
     BAD_TO "bad_to" "to is the id of a connection as the broker told it."
-    MESSAGE_TOO_BIG "message_too_big" "Send a message that is no longer than the broker's --max-message."
+    MESSAGE_TOO_BIG "message_too_big" "Send a message that is no longer than the broker's max_message."
     TOO_MANY_CHANNELS "too_many_channels" "The broker has as many channels as it may have; try again later."
-    TOO_MANY_SUBSCRIPTIONS "too_many_subscriptions" "Unsubscribe from another channel first; see --max-channels-per-connection."
+    TOO_MANY_SUBSCRIPTIONS "too_many_subscriptions" "Unsubscribe from another channel first; see max_channels_per_connection."
     ALREADY_SUBSCRIBED "already_subscribed" "You get this channel already; unsubscribe first to start elsewhere."
     NOT_SUBSCRIBED "not_subscribed" "You do not get this channel."
     UNAUTHORIZED "unauthorized" "Show the broker's publish token as you connect: ?token=TOKEN, or Authorization: Bearer TOKEN."

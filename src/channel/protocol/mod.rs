@@ -26,7 +26,7 @@ pub enum Protocol {
     /// The payload is the message, in both directions, and nothing else is said.
     #[default]
     Raw,
-    /// [`JSON_DIALECT`]: what arrives are commands, and what is told are events and answers, one JSON object a
+    /// `v1.slotcast.json`: what arrives are commands, and what is told are events and answers, one JSON object a
     /// message. docs/dialect.md has them all.
     SlotcastJson,
 }
@@ -88,7 +88,7 @@ impl Protocol {
     }
 
     /// How events are written to those who speak it, before they are compressed.
-    pub fn encoding(self) -> Encoding {
+    pub(crate) fn encoding(self) -> Encoding {
         match self {
             Protocol::Raw => Encoding::Raw,
             Protocol::SlotcastJson => Encoding::Json,
@@ -105,7 +105,7 @@ impl Protocol {
     }
 
     /// Whether one who joins with the handshake is told its id, and where it is, before all else.
-    pub fn is_welcomed(self) -> bool {
+    pub(crate) fn is_welcomed(self) -> bool {
         self.has_commands()
     }
 
@@ -118,7 +118,7 @@ impl Protocol {
     }
 
     /// Appends an answer to `target`; nothing if it has no words for any.
-    pub fn write(self, answer: &Answer<'_>, target: &mut Vec<u8>) {
+    pub(crate) fn write(self, answer: &Answer<'_>, target: &mut Vec<u8>) {
         match self {
             Protocol::Raw => {}
             Protocol::SlotcastJson => slotcast_json::write(answer, target),

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{OWN, OWN_RECENT, Slot, State, Store};
+use super::places::{OWN, OWN_RECENT};
+use super::{Slot, State, Store};
 use crate::channel::makers::NOBODY;
 use crate::limits::Limits;
 

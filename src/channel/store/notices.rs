@@ -66,6 +66,7 @@ impl Store {
     }
 
     /// How many channels there are of which something is to be told later, and how many leaves are held back.
+    #[cfg(feature = "inside")]
     pub fn reminders(&self) -> (usize, usize) {
         (self.reminders.len(), self.reminders.held())
     }

@@ -1,6 +1,8 @@
 //! What batches and the queues that refer to them come to.
 
-use super::{Batch, BatchKey, Batches, Segment};
+#[cfg(feature = "inside")]
+use super::BatchKey;
+use super::{Batch, Batches, Segment};
 
 impl Batch {
     /// Bytes of heap memory that it holds, what it refers to included.
@@ -34,6 +36,7 @@ impl Batches {
     }
 
     /// Bytes of heap memory of all such queues.
+    #[cfg(feature = "inside")]
     pub fn queues(&self) -> usize {
         self.queues
     }
@@ -50,6 +53,7 @@ impl Batches {
     }
 
     /// Every batch with its number of references, for the invariants.
+    #[cfg(feature = "inside")]
     pub fn references(&self) -> impl Iterator<Item = (BatchKey, u32)> {
         let batches = self.slab.iter().map(|(key, batch)| (key as BatchKey, batch.references));
         batches.filter(|(_, references)| *references > 0)
@@ -59,6 +63,7 @@ impl Batches {
     ///
     /// # Panics
     /// If one does not hold.
+    #[cfg(feature = "inside")]
     pub fn assert_invariants(&self) {
         let held = self.slab.iter().filter(|(_, batch)| batch.references > 0);
         let (mut bytes, mut memory) = (0, 0);

@@ -214,7 +214,7 @@ fn expect(byte: u8, expected: u8, next: State, refusal: fn() -> Refusal) -> Resu
 }
 
 fn too_big() -> Refusal {
-    let detail = "Send a body that is no longer than the broker's --max-message.";
+    let detail = "Send a body that is no longer than the broker's max_message.";
     Refusal::new(Status::CONTENT_TOO_LARGE, "message_too_big", detail)
 }
 

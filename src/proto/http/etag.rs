@@ -93,14 +93,14 @@ fn lists(list: &[u8], ours: &[u8], strong: bool) -> bool {
 
 impl Response {
     /// The answer where [`Precondition::Failed`].
-    pub fn precondition_failed() -> Response {
+    pub(crate) fn precondition_failed() -> Response {
         let detail = "What is there is not what If-Match or If-None-Match say; look again with GET.";
         Response::problem(&Refusal::new(Status::PRECONDITION_FAILED, "precondition_failed", detail))
     }
 
     /// 304 with this tag, if it is not empty, and no body. Whatever of `Cache-Control` and the like the whole answer would
     /// carry belongs to this one too (RFC 9110 §15.4.5).
-    pub fn not_modified(etag: &str) -> Response {
+    pub(crate) fn not_modified(etag: &str) -> Response {
         let response = Response::new(Status::NOT_MODIFIED);
         if etag.is_empty() { response } else { response.with_header("ETag", etag.to_owned()) }
     }

@@ -26,8 +26,10 @@ pub(crate) mod tests;
 
 pub use accept::preferred;
 use accept::prefers_html;
+pub use authority::Authority;
+#[cfg(feature = "inside")]
+pub use authority::Host;
 pub(crate) use authority::default_port;
-pub use authority::{Authority, Host};
 pub use body::BodyReader;
 pub use date::HttpDate;
 pub use etag::{Precondition, etag_of, is_unmodified, precondition};

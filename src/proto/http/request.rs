@@ -48,7 +48,7 @@ impl Request {
     /// # Errors
     /// Whatever [`HeadScan::scan`] refuses; 400 (`bad_target`, `bad_host`, `repeated_field`,
     /// `too_many_parameters`), and 405 for CONNECT.
-    pub fn parse(head: &[u8], limits: &Limits) -> Result<Request, Refusal> {
+    pub(crate) fn parse(head: &[u8], limits: &Limits) -> Result<Request, Refusal> {
         // Once more, so that a Request is strict by construction and not by its caller's care: httparse alone lets bare
         // line feeds and a number of empty lines pass.
         if HeadScan::default().scan(head, limits)? != Some(head.len()) {
@@ -152,7 +152,7 @@ impl Request {
     }
 
     /// Bytes of heap memory that it takes, itself in its box included.
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         size_of::<Request>() + self.head.len() + size_of_val(&*self.fields)
     }
 
@@ -179,7 +179,7 @@ impl Request {
     }
 
     /// The host that the request is for: of an absolute target, else of `Host`; `None` only in HTTP/1.0.
-    pub fn authority(&self) -> Option<Authority<'_>> {
+    pub(crate) fn authority(&self) -> Option<Authority<'_>> {
         self.host.and_then(|host| Authority::parse(self.bytes(host)))
     }
 
@@ -190,7 +190,7 @@ impl Request {
 
     /// Whether the connection ends behind the answer (RFC 9112 §9.3): the peer said so, or speaks HTTP/1.0, whose
     /// `keep-alive` is not honoured.
-    pub fn wants_close(&self) -> bool {
+    pub(crate) fn wants_close(&self) -> bool {
         self.is_http10 || self.has_token("connection", "close")
     }
 

@@ -22,12 +22,12 @@ const OWN: [&str; 5] = ["connection", "content-length", "content-type", "date", 
 
 /// An HTTP/1.1 response (RFC 9112 §4) whose body is complete, or begins here and ends with the connection.
 ///
-/// The status is a final one; the 101 is [`switching_protocols`](crate::proto::handshake::switching_protocols)'s.
+/// The status is a final one; the 101 is `Server::accept`'s.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Response {
     status: Status,
-    content_type: &'static str,
+    content_type: Cow<'static, str>,
     headers: Vec<(Cow<'static, str>, Cow<'static, str>)>,
     body: Bytes,
     close: bool,
@@ -53,7 +53,7 @@ impl Response {
         let (headers, body) = (Vec::new(), Bytes::new());
         Response {
             status,
-            content_type: "",
+            content_type: Cow::Borrowed(""),
             headers,
             body,
             close: false,
@@ -95,7 +95,7 @@ impl Response {
 
     /// What a person reads in a browser instead of JSON: a small page, if this is a problem and the request asks for HTML
     /// before all else, as browsers do for what is typed into their address bar.
-    pub fn for_reader(mut self, request: &Request) -> Response {
+    pub(crate) fn for_reader(mut self, request: &Request) -> Response {
         if self.detail.is_empty() || !prefers_html(request) {
             return self;
         }
@@ -111,24 +111,24 @@ impl Response {
             page.push_str(end);
         }
         self.body = page.into();
-        self.content_type = "text/html; charset=utf-8";
+        self.content_type = "text/html; charset=utf-8".into();
         self.with_header("Content-Security-Policy", PAGE_POLICY)
     }
 
     /// Counts as an answer, although it is written like a refusal: what was asked for is told by it.
-    pub fn as_answer(mut self) -> Response {
+    pub(crate) fn into_answer(mut self) -> Response {
         self.code = "";
         self
     }
 
     /// The code of the refusal that it was made from; None if it is none.
-    pub fn refusal_code(&self) -> Option<&'static str> {
+    pub(crate) fn refusal_code(&self) -> Option<&'static str> {
         (!self.code.is_empty()).then_some(self.code)
     }
 
-    /// Sets the body and its media type.
-    pub fn with_body(mut self, content_type: &'static str, body: impl Into<Bytes>) -> Response {
-        self.content_type = content_type;
+    /// Sets the body and its media type, which is left out if it cannot stand in a field (RFC 9110 §5.5).
+    pub fn with_body(mut self, content_type: impl Into<Cow<'static, str>>, body: impl Into<Bytes>) -> Response {
+        self.content_type = content_type.into();
         self.body = body.into();
         self
     }
@@ -146,7 +146,7 @@ impl Response {
     }
 
     /// Says when it was made (RFC 9110 §6.6.1). The broker does so with whatever it answers.
-    pub fn dated(mut self, date: HttpDate) -> Response {
+    pub(crate) fn dated(mut self, date: HttpDate) -> Response {
         self.date = Some(date);
         self
     }
@@ -164,14 +164,14 @@ impl Response {
 
     /// Makes this the beginning of a stream that ends with the connection (RFC 9112 §6.3, rule 8): no `Content-Length`,
     /// `Connection: close`; the body, if there is one, is the stream's first bytes.
-    pub fn until_close(mut self) -> Response {
+    pub(crate) fn until_close(mut self) -> Response {
         self.length = Length::UntilClose;
         self.closing()
     }
 
     /// Makes this the beginning of a stream of chunks (RFC 9112 §7.1), after which the connection ends; the body, if there is
     /// one, is the stream's first bytes, and in chunks already.
-    pub fn chunked(mut self) -> Response {
+    pub(crate) fn chunked(mut self) -> Response {
         self.length = Length::Chunked;
         self.closing()
     }
@@ -187,7 +187,7 @@ impl Response {
     }
 
     /// The whole answer.
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = self.encode_for_head();
         if self.may_have_body() {
             out.extend_from_slice(&self.body);
@@ -196,17 +196,17 @@ impl Response {
     }
 
     /// The answer to this request: the whole, but to HEAD.
-    pub fn encode_for(&self, request: &Request) -> Vec<u8> {
+    pub(crate) fn encode_for(&self, request: &Request) -> Vec<u8> {
         if request.method() == "HEAD" { self.encode_for_head() } else { self.encode() }
     }
 
     /// The body, if this request is answered with one of at least `least` bytes: it may follow the head by reference.
-    pub fn large_body(&self, request: &Request, least: usize) -> Option<&Bytes> {
+    pub(crate) fn large_body(&self, request: &Request, least: usize) -> Option<&Bytes> {
         (self.body.len() >= least && self.may_have_body() && request.method() != "HEAD").then_some(&self.body)
     }
 
     /// The answer to HEAD: the same `Content-Length`, no body (RFC 9110 §9.3.2).
-    pub fn encode_for_head(&self) -> Vec<u8> {
+    pub(crate) fn encode_for_head(&self) -> Vec<u8> {
         let status = if (200..=599).contains(&self.status.0) { self.status } else { Status::INTERNAL_SERVER_ERROR };
         let mut head = format!("HTTP/1.1 {:03} {}\r\n{ALWAYS}", status.0, status.reason());
         if let Some(date) = &self.date {
@@ -215,7 +215,7 @@ impl Response {
         if self.may_have_body() {
             // No body is no representation, so it has no type either.
             if !self.content_type.is_empty() && is_field_value(self.content_type.as_bytes()) {
-                push_header(&mut head, "Content-Type", self.content_type);
+                push_header(&mut head, "Content-Type", &self.content_type);
             }
             match self.length {
                 Length::Known => push_header(&mut head, "Content-Length", &self.body.len().to_string()),

@@ -8,7 +8,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::fields::{Fields, Key, Value};
-use crate::channel::log::From;
+use crate::channel::log::Start;
 use crate::channel::member_id::MemberId;
 use crate::channel::name::ChannelName;
 use crate::channel::protocol::Reference;
@@ -125,14 +125,14 @@ fn data(fields: &mut Fields<'_>) -> Result<Message, CommandError> {
     }
 }
 
-fn start(fields: &mut Fields<'_>) -> Result<From, CommandError> {
+fn start(fields: &mut Fields<'_>) -> Result<Start, CommandError> {
     match (fields.take(Key::Since), fields.take(Key::Last)) {
-        (None, None) => Ok(From::Now),
+        (None, None) => Ok(Start::Now),
         (Some(_), Some(_)) => Err(CommandError::AMBIGUOUS_START),
-        (Some(Value::Text(text)), None) if text == "all" => Ok(From::All),
-        (Some(Value::Text(text)), None) => text.parse().map(From::Position).map_err(|_| CommandError::BAD_SINCE),
+        (Some(Value::Text(text)), None) if text == "all" => Ok(Start::All),
+        (Some(Value::Text(text)), None) => text.parse().map(Start::Position).map_err(|_| CommandError::BAD_SINCE),
         (Some(_), None) => Err(CommandError::BAD_SINCE),
-        (None, Some(Value::Number(count))) => u64::try_from(count).map(From::Last).map_err(|_| CommandError::BAD_LAST),
+        (None, Some(Value::Number(count))) => u64::try_from(count).map(Start::Last).map_err(|_| CommandError::BAD_LAST),
         (None, Some(_)) => Err(CommandError::BAD_LAST),
     }
 }

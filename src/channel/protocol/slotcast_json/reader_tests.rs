@@ -1,7 +1,7 @@
 //! Commands: what is understood, what is refused and with which code, and that nothing panics.
 
 use super::reader::*;
-use crate::channel::log::From;
+use crate::channel::log::Start;
 use crate::channel::name::ChannelName;
 use crate::channel::protocol::Reference;
 use crate::channel::protocol::command::{Command, CommandError};
@@ -42,13 +42,13 @@ fn understood() {
         (r#"{"type":"publish","channel":"/chat","data_base64":""}"#, publish(Message::binary(&b""[..]))),
         (r#"{"type":"publish","channel":"/chat","data":"x","data_base64":null}"#, publish(Message::text("x"))),
         (r#"{"type":"publish","channel":"/chat","data":"x","new":[{"a":1e999}],"new":2}"#, publish(Message::text("x"))),
-        (r#"{"type":"subscribe","channel":"/chat"}"#, subscribe(From::Now)),
-        (r#"{"type":"subscribe","channel":"/chat","since":"k3f9a2c1.42"}"#, subscribe(From::Position(since))),
-        (r#"{"type":"subscribe","channel":"/chat","since":"all"}"#, subscribe(From::All)),
-        (r#"{"type":"subscribe","channel":"/chat","since":null,"last":10}"#, subscribe(From::Last(10))),
+        (r#"{"type":"subscribe","channel":"/chat"}"#, subscribe(Start::Now)),
+        (r#"{"type":"subscribe","channel":"/chat","since":"k3f9a2c1.42"}"#, subscribe(Start::Position(since))),
+        (r#"{"type":"subscribe","channel":"/chat","since":"all"}"#, subscribe(Start::All)),
+        (r#"{"type":"subscribe","channel":"/chat","since":null,"last":10}"#, subscribe(Start::Last(10))),
         (
             r#"{"type":"subscribe","channel":"/chat","last":9223372036854775807}"#,
-            subscribe(From::Last(i64::MAX as u64)),
+            subscribe(Start::Last(i64::MAX as u64)),
         ),
         (r#"{"type":"unsubscribe","channel":"/chat","data":5}"#, Command::Unsubscribe { channel: chat() }),
         (r#"{"type":"members","channel":"/chat"}"#, Command::Members { channel: chat() }),
