@@ -1,7 +1,7 @@
 //! slotcast: a lightweight WebSocket broker. A channel is a URL.
 //!
 //! ```text
-//! cargo add slotcast --no-default-features
+//! cargo add --path ../slotcast --no-default-features
 //! ```
 //!
 //! This is the whole broker; what one peer sends to a URL, everybody at that URL gets:
