@@ -1,13 +1,16 @@
 //! What is written for readers, against what the command says and what is there: flags and their defaults, causes, links,
-//! and the length of the README.
+//! and how long pages and their lines may be.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use slotcast::Cause;
 
-/// A newcomer reads no more than this, in bytes; the rest of the manual is in docs/.
-const LONGEST_README: usize = 8192;
+/// The longest that pages may be which a newcomer reads first, in bytes; the rest of the manual is in docs/.
+const LONGEST: [(&str, usize); 2] = [("README.md", 8192), ("ARCHITECTURE.md", 9216)];
+
+/// The longest line, in characters; blocks of code and rows of tables may be longer.
+const LONGEST_LINE: usize = 120;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -65,9 +68,34 @@ fn fault(page: &Path, text: &str, link: &str) -> Option<String> {
 }
 
 #[test]
-fn the_readme_is_short() {
-    let length = include_str!("../README.md").len();
-    assert!(length <= LONGEST_README, "README.md has {length} bytes, at most {LONGEST_README}; move some into docs/");
+fn what_is_read_first_is_short() {
+    for (name, most) in LONGEST {
+        let length = fs::read_to_string(root().join(name)).unwrap().len();
+        assert!(length <= most, "{name} has {length} bytes, at most {most}; move some into docs/");
+    }
+}
+
+/// The lines of a page that are too long.
+fn long_lines(text: &str) -> Vec<&str> {
+    let lines = prose(text).filter(|line| !line.trim_start().starts_with('|'));
+    lines.filter(|line| line.chars().count() > LONGEST_LINE).collect()
+}
+
+#[test]
+fn lines_are_short() {
+    let mut faults = Vec::new();
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        faults.extend(long_lines(&text).iter().map(|line| format!("{}: {line}", page.display())));
+    }
+    assert!(faults.is_empty(), "more than {LONGEST_LINE} characters\n{}", faults.join("\n"));
+}
+
+#[test]
+fn bites_long_lines() {
+    let (long, longer) = ("ä".repeat(120), "ä".repeat(121));
+    let text = format!("{long}\n{longer}\n| {longer} |\n```\n{longer}\n```\n");
+    assert_eq!(long_lines(&text), [longer]);
 }
 
 #[test]
