@@ -22,6 +22,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import textwrap
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -412,7 +413,8 @@ def main():
     if not QUICK and "LOADS" not in os.environ and "SERVERS" not in os.environ:
         with open(os.path.join(ROOT, "bench", "RESULTS.md"), "w") as f:
             f.write("# Results\n\nWritten by `make bench`; bench/README.md says how to read it.\n\n")
-            f.write("\n\n".join(about) + "\n\n" + "\n".join(lines) + "\n")
+            prose = "\n\n".join(textwrap.fill(part, 100, break_long_words=False, break_on_hyphens=False) for part in about)
+            f.write(prose + "\n\n" + "\n".join(lines) + "\n")
         print("\nwritten to bench/RESULTS.md")
 
 

@@ -1,13 +1,16 @@
 //! What is written for readers, against what the command says and what is there: flags and their defaults, causes, links,
-//! and the length of the README.
+//! and how long pages and their lines may be.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use slotcast::Cause;
 
-/// A newcomer reads no more than this, in bytes; the rest of the manual is in docs/.
-const LONGEST_README: usize = 8192;
+/// The longest that pages may be which a newcomer reads first, in bytes; the rest of the manual is in docs/.
+const LONGEST: [(&str, usize); 2] = [("README.md", 8192), ("ARCHITECTURE.md", 9216)];
+
+/// The longest line, in characters; blocks of code and rows of tables may be longer.
+const LONGEST_LINE: usize = 120;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -65,9 +68,34 @@ fn fault(page: &Path, text: &str, link: &str) -> Option<String> {
 }
 
 #[test]
-fn the_readme_is_short() {
-    let length = include_str!("../README.md").len();
-    assert!(length <= LONGEST_README, "README.md has {length} bytes, at most {LONGEST_README}; move some into docs/");
+fn what_is_read_first_is_short() {
+    for (name, most) in LONGEST {
+        let length = fs::read_to_string(root().join(name)).unwrap().len();
+        assert!(length <= most, "{name} has {length} bytes, at most {most}; move some into docs/");
+    }
+}
+
+/// The lines of a page that are too long.
+fn long_lines(text: &str) -> Vec<&str> {
+    let lines = prose(text).filter(|line| !line.trim_start().starts_with('|'));
+    lines.filter(|line| line.chars().count() > LONGEST_LINE).collect()
+}
+
+#[test]
+fn lines_are_short() {
+    let mut faults = Vec::new();
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        faults.extend(long_lines(&text).iter().map(|line| format!("{}: {line}", page.display())));
+    }
+    assert!(faults.is_empty(), "more than {LONGEST_LINE} characters\n{}", faults.join("\n"));
+}
+
+#[test]
+fn bites_long_lines() {
+    let (long, longer) = ("ä".repeat(120), "ä".repeat(121));
+    let text = format!("{long}\n{longer}\n| {longer} |\n```\n{longer}\n```\n");
+    assert_eq!(long_lines(&text), [longer]);
 }
 
 #[test]
@@ -85,12 +113,12 @@ fn links_lead_somewhere() {
 #[test]
 fn bites_links_that_lead_nowhere() {
     let page = root().join("docs/internals.md");
-    let text = "# A: b → c\n[1](#a-b--c) [2](#a) [3](dialect.md)\n```\n[4](nowhere.md)\n# x\n```\n[5](nowhere.md)\n\
-                [6](dialect.md#order) [7](dialect.md#nowhere) [8](https://example.com/nowhere) [9](#x)";
+    let text = "# A: b → c\n[1](#a-b--c) [2](#a) [3](websocket.md)\n```\n[4](nowhere.md)\n# x\n```\n[5](nowhere.md)\n\
+                [6](websocket.md#order) [7](websocket.md#nowhere) [8](https://example.com/nowhere) [9](#x)";
     let found = links(text);
     assert_eq!(found.len(), 8, "{found:?}");
     let faulty: Vec<&str> = found.into_iter().filter(|link| fault(&page, text, link).is_some()).collect();
-    assert_eq!(faulty, ["#a", "nowhere.md", "dialect.md#nowhere", "#x"]);
+    assert_eq!(faulty, ["#a", "nowhere.md", "websocket.md#nowhere", "#x"]);
 }
 
 #[test]
@@ -107,13 +135,13 @@ fn the_manual_is_linked_from_the_readme() {
 
 #[test]
 fn every_cause_is_explained() {
-    let page = include_str!("../docs/operating.md");
+    let page = include_str!("../docs/operations.md");
     let (_, table) = page.split_once("### Why connections end").unwrap();
     let (table, _) = table.split_once("\n## ").unwrap();
     let names: Vec<&str> = table.lines().filter_map(|line| line.split('|').nth(1)).collect();
     let count = |cause: &str| names.iter().filter(|cell| cell.contains(&format!("`{cause}`"))).count();
     for cause in Cause::ALL {
-        assert_eq!(count(cause.as_str()), 1, "{cause} in the table of docs/operating.md");
+        assert_eq!(count(cause.as_str()), 1, "{cause} in the table of docs/operations.md");
     }
     let told = names.iter().map(|cell| cell.matches('`').count() / 2).sum::<usize>();
     assert_eq!(told, Cause::ALL.len(), "one of these is no cause: {names:?}");
@@ -121,7 +149,7 @@ fn every_cause_is_explained() {
 
 #[test]
 fn every_metric_is_explained() {
-    let (source, page) = (include_str!("../src/relay/metrics.rs"), include_str!("../docs/operating.md"));
+    let (source, page) = (include_str!("../src/relay/metrics.rs"), include_str!("../docs/operations.md"));
     let literals = source.split('"').skip(1).step_by(2);
     let names: Vec<&str> =
         literals.filter(|text| text.starts_with("slotcast_")).filter(|text| !text.contains('{')).collect();
@@ -133,40 +161,125 @@ fn every_metric_is_explained() {
 
 #[cfg(feature = "daemon")]
 mod flags {
+    use std::fs;
     use std::process::Command;
 
-    /// `--name` and its default, for each flag of `slotcast --help`.
-    fn flags() -> Vec<(String, Option<String>)> {
+    use super::root;
+
+    const BEGIN: &str = "<!-- flags -->\n";
+    const END: &str = "<!-- end of flags -->\n";
+
+    /// Flags under these headings bound something, so the page says what happens past each.
+    const BOUNDS: [&str; 3] = ["Limits", "Timeouts", "History (of each channel)"];
+
+    /// One line of `slotcast --help`.
+    struct Flag {
+        heading: String,
+        name: String,
+        /// What it takes, such as `ADDR`; empty for a switch.
+        value: String,
+        default: Option<String>,
+        text: String,
+    }
+
+    /// Every flag that has a default or sets something: all but `-h` and `-V`.
+    fn flags() -> Vec<Flag> {
         let output = Command::new(env!("CARGO_BIN_EXE_slotcast")).arg("--help").env_clear().output().unwrap();
         let help = String::from_utf8(output.stdout).unwrap();
-        let lines = help.lines().map(str::trim).filter(|line| line.starts_with("--"));
-        let default =
-            |line: &str| line.strip_suffix(']').and_then(|line| line.rsplit_once('[')).map(|(_, it)| it.to_owned());
-        lines.map(|line| (line.split(' ').next().unwrap_or_default().to_owned(), default(line))).collect()
+        let (mut heading, mut flags) = (String::new(), Vec::new());
+        for line in help.lines() {
+            match line.strip_suffix(':') {
+                Some(title) if !line.starts_with(' ') => heading = title.to_owned(),
+                _ if line.trim_start().starts_with("--") => flags.push(flag(&heading, line.trim())),
+                _ => {}
+            }
+        }
+        flags
+    }
+
+    fn flag(heading: &str, line: &str) -> Flag {
+        let (left, text) = line.split_once("  ").unwrap_or_else(|| panic!("{line}: it is wrapped"));
+        let (name, value) = left.split_once(' ').unwrap_or((left, ""));
+        let (text, default) = match text.strip_suffix(']').and_then(|text| text.rsplit_once(" [")) {
+            // It depends on the machine.
+            Some((text, _)) if name == "--max-connections" => (text, Some("descriptors − 128".to_owned())),
+            Some((text, default)) => (text, Some(format!("`{default}`"))),
+            None => (text, None),
+        };
+        let value = value.trim_matches(['<', '>']).to_owned();
+        Flag { heading: heading.to_owned(), name: name.to_owned(), value, default, text: text.trim().to_owned() }
+    }
+
+    /// A table for each heading of the help.
+    fn tables(flags: &[Flag]) -> String {
+        let (mut page, mut heading) = (String::new(), "");
+        for flag in flags {
+            if flag.heading != heading {
+                heading = &flag.heading;
+                page.push_str(&format!("\n### {heading}\n\n| flag | default | |\n| --- | --- | --- |\n"));
+            }
+            let shown = format!("{} {}", flag.name, flag.value);
+            let default = flag.default.as_deref().unwrap_or_default();
+            page.push_str(&format!("| `{}` | {default} | {} |\n", shown.trim(), with_code(&flag.text)));
+        }
+        page + "\n"
+    }
+
+    /// The text with each flag in it as code.
+    fn with_code(text: &str) -> String {
+        let word = |word: &str| {
+            let end = word.find(|c: char| !c.is_ascii_lowercase() && c != '-').unwrap_or(word.len());
+            let (flag, rest) = word.split_at(end);
+            if flag.starts_with("--") { format!("`{flag}`{rest}") } else { word.to_owned() }
+        };
+        text.split(' ').map(word).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
-    fn each_has_one_row_with_its_default() {
-        let page = include_str!("../docs/operating.md");
-        let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `--")).collect();
+    fn the_configuration_page_has_the_table_of_flags() {
+        let path = root().join("docs/configuration.md");
+        let page = fs::read_to_string(&path).unwrap();
+        let (before, rest) = page.split_once(BEGIN).expect(BEGIN);
+        let (found, after) = rest.split_once(END).expect(END);
         let flags = flags();
-        assert!(flags.len() >= 30, "{flags:?}");
-        for (name, default) in &flags {
-            let names = |row: &&&str| {
-                let names = row.split('|').nth(1).unwrap_or_default();
-                names.contains(&format!("`{name}`")) || names.contains(&format!("`{name} "))
-            };
-            let found: Vec<_> = rows.iter().filter(names).collect();
-            let [row] = found[..] else { panic!("{name} has {} rows in docs/operating.md", found.len()) };
-            let shown = row.split('|').nth(2).unwrap_or_default();
-            // That of --max-connections depends on the machine.
-            if let Some(default) = default.as_ref().filter(|_| name != "--max-connections") {
-                assert!(shown.contains(&format!("`{default}`")), "{name}: {default} is not in {row}");
-            }
+        assert!(flags.len() >= 30, "{} flags", flags.len());
+        let tables = tables(&flags);
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&path, format!("{before}{BEGIN}{tables}{END}{after}")).unwrap();
+            return;
         }
-        for row in rows {
-            let name = row.trim_start_matches(['|', ' ', '`']).split(['`', ' ']).next().unwrap_or_default();
-            assert!(flags.iter().any(|(flag, _)| flag == name), "there is no {name}");
+        assert!(
+            found == tables,
+            "docs/configuration.md does not have the flags of `slotcast --help`; write them with\n  \
+             UPDATE=1 cargo test --test docs configuration"
+        );
+    }
+
+    #[test]
+    fn the_configuration_page_says_what_happens_past_each_limit() {
+        let page = include_str!("../docs/configuration.md");
+        let (_, by_hand) = page.split_once(END).unwrap();
+        let (_, past) = by_hand.split_once("## Past a limit").unwrap();
+        let (past, _) = past.split_once("\n## ").unwrap();
+        let flags = flags();
+        for flag in flags.iter().filter(|flag| BOUNDS.contains(&flag.heading.as_str())) {
+            let rows = past.matches(&format!("\n| `{}` |", flag.name)).count();
+            assert_eq!(rows, 1, "rows of {} in \"Past a limit\" of docs/configuration.md", flag.name);
         }
+        for row in by_hand.lines().filter_map(|line| line.strip_prefix("| `--")) {
+            let name = format!("--{}", row.split(['`', ' ']).next().unwrap_or_default());
+            assert!(flags.iter().any(|flag| flag.name == name), "there is no {name}");
+        }
+    }
+
+    #[test]
+    fn bites_flags_of_the_help_that_are_not_as_in_the_table() {
+        let line = "--max-outbound <SIZE>   Unsent; at least 8 x --max-message, see --help. [8MiB]";
+        let tables = tables(&[flag("Limits", line), flag("Running", "--check   Check the configuration, and exit")]);
+        let expected = "\n### Limits\n\n| flag | default | |\n| --- | --- | --- |\n\
+                        | `--max-outbound SIZE` | `8MiB` | Unsent; at least 8 x `--max-message`, see `--help`. |\n\
+                        \n### Running\n\n| flag | default | |\n| --- | --- | --- |\n\
+                        | `--check` |  | Check the configuration, and exit |\n\n";
+        assert_eq!(tables, expected);
     }
 }

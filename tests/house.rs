@@ -1,5 +1,5 @@
-//! The broker is made of parts that own their fields, and of policies that use them: what ARCHITECTURE.md draws is what the
-//! sources say.
+//! The broker is made of parts that own their fields, and of policies that use them: what docs/internals.md draws is
+//! what the sources say.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,7 +14,7 @@ const FOLDERS: [&str; 5] = ["", "broker", "channel", "channel/store", "delivery"
 /// A source, without comments and its own tests.
 #[derive(Clone)]
 struct Source {
-    /// As ARCHITECTURE.md names it, such as `broker/flush.rs`.
+    /// As docs/internals.md names it, such as `broker/flush.rs`.
     path: String,
     text: String,
     tests: String,
@@ -94,7 +94,7 @@ impl House {
             (name.to_owned(), kind.to_owned())
         };
         let fields = broker.expect("the struct").lines().map(field).collect();
-        let text = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+        let text = fs::read_to_string(root.join("docs/internals.md")).unwrap();
         let table = text.split("## The parts of the broker").nth(1).and_then(|rest| rest.split("\n## ").next());
         let rows = table.expect("a section on the parts").lines().filter(|line| line.starts_with("| `"));
         let row = |line: &str| {

@@ -118,7 +118,7 @@ pub const FLAGS: &[Flag] = &[
     flag(LISTENING, "no-compression", Switch(|v| &mut v.no_compression), "Do not agree to permessage-deflate"),
     flag(SAFETY, "origin", List("ORIGIN", |v| &mut v.origins), "Let pages from there in, as in https://example.com; repeatable"),
     flag(SAFETY, "host", List("HOST", |v| &mut v.hosts), "Answer to this Host on loopback listeners; repeatable"),
-    flag(SAFETY, "publish-token", Token(|v| &mut v.publish_token), "Whoever publishes must show it; better in a file"),
+    flag(SAFETY, "publish-token", Token(|v| &mut v.publish_token), "Everyone who publishes must show it; better in a file"),
     flag(SAFETY, "publish-token-file", Text("FILE", |v| &mut v.publish_token_file), "The same, from a file"),
     flag(SAFETY, "single-channel", Switch(|v| &mut v.single_channel), "A WebSocket and its commands stay in the channel of its URL"),
     flag(SAFETY, "trusted-proxy", List("CIDR", |v| &mut v.trusted_proxies), "Believe the X-Forwarded-For of proxies there; repeatable"),

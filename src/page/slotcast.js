@@ -1,4 +1,4 @@
-// Follows a channel of slotcast, and comes back. How to use it: docs/clients.md.
+// Follows a channel of slotcast, and comes back. How to use it: docs/page.md.
 //
 // Served at /-/slotcast.js is slotcast.min.js, which a test in squeeze.rs makes of this: the same statements without
 // comments and spaces, at most 2.5 KiB. So names are short, and nothing is here that can be left out. It needs a global

@@ -405,7 +405,10 @@ fn whoever_may_have_come_through_a_proxy_is_nobody() {
             let request = format!("GET {path} {version}\r\nHost: {host}\r\n{fields}\r\n");
             let answer = ask(address, &request);
             assert_eq!(answer.status, *status, "{request}");
-            assert!(*status != 404 || answer.is_problem(404, "not_found") && answer.text().contains("--admin-listen"));
+            assert!(
+                *status != 404
+                    || answer.is_problem(404, "not_found") && answer.text().contains("listener for operators")
+            );
             if *status != 421 {
                 assert_eq!(ask(admin, &request).status, 200, "a proxy before that listener is meant");
             }

@@ -1,4 +1,4 @@
-//! Dialect *JSON*: one object a text frame. docs/dialect.md lists them all.
+//! Dialect *JSON*: one object a text frame. docs/websocket.md lists them all.
 
 use super::{Event, object};
 use crate::proto::frame::{Opcode, write_frame};

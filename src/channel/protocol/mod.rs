@@ -27,7 +27,7 @@ pub enum Protocol {
     #[default]
     Raw,
     /// `v1.slotcast.json`: what arrives are commands, and what is told are events and answers, one JSON object a
-    /// message. docs/dialect.md has them all.
+    /// message. docs/websocket.md has them all.
     SlotcastJson,
 }
 

@@ -1,4 +1,4 @@
-//! `v1.slotcast.json`: one JSON object a text message, commands in and answers out. docs/dialect.md lists them
+//! `v1.slotcast.json`: one JSON object a text message, commands in and answers out. docs/websocket.md lists them
 //! all. How its events are written is in `channel/dialect/`, since others are told the same objects.
 
 mod fields;

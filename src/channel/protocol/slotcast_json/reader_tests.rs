@@ -197,11 +197,11 @@ fn depth_that_nobody_looks_at_is_no_bomb() {
 
 #[test]
 fn every_error_is_documented_and_says_what_to_do() {
-    let page = include_str!("../../../../docs/dialect.md");
+    let page = include_str!("../../../../docs/websocket.md");
     for CommandError { code, message } in CommandError::ALL {
         assert!(code.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'), "{code}");
         assert!(message.ends_with('.') && !message.contains('\n'), "{code}");
-        assert!(page.contains(&format!("| `{code}` |")), "{code} is not in docs/dialect.md");
+        assert!(page.contains(&format!("| `{code}` |")), "{code} is not in docs/websocket.md");
     }
 }
 
