@@ -229,13 +229,3 @@ pub mod internal {
     pub use crate::proto::origin::{OriginRefusal, OriginRules};
     pub use crate::relay::metrics::write as write_metric;
 }
-
-/// Compiles the Rust of the README.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
-
-/// Compiles the Rust of the manual's page on embedding.
-#[cfg(doctest)]
-#[doc = include_str!("../docs/embedding.md")]
-struct Embedding;

@@ -75,7 +75,7 @@ suite_rust() {
     rust_tests cargo test --no-fail-fast
     # A crate of its own, which reaches only what is public; the examples are built in it too.
     CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}/outside rust_tests \
-        cargo test --no-fail-fast --tests --manifest-path tests/outside/Cargo.toml
+        cargo test --no-fail-fast --manifest-path tests/outside/Cargo.toml
 }
 
 rust_tests() {
