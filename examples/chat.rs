@@ -91,7 +91,7 @@ fn go_to_the_lobby(server: &mut Server, exchange: Exchange) {
 
 /// The rooms where somebody is, as JSON: `[{"room": "/lobby", "people": 2}, …]`.
 fn tell_rooms(server: &mut Server, exchange: Exchange) {
-    let rooms = server.channels_behind("", 500).into_iter().filter(|room| room.members > 0);
+    let rooms = server.channels_after("", 500).into_iter().filter(|room| room.members > 0);
     let rooms: Vec<_> = rooms.map(|it| serde_json::json!({ "room": *it.name, "people": it.members })).collect();
     let body = serde_json::Value::from(rooms).to_string();
     let response = Response::new(Status::OK).with_body("application/json", body);

@@ -19,7 +19,7 @@ use sha1::{Digest as _, Sha1};
 use crate::proto::http::{Request, Response, Status, etag_of, is_unmodified};
 
 #[cfg(test)]
-mod squeeze;
+mod minify;
 
 /// What the page is.
 const MEDIA_TYPE: &str = "text/html; charset=utf-8";

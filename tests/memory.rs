@@ -29,7 +29,7 @@ const MOST_EACH: isize = 400;
 const MOST_DEFLATE: isize = 16;
 
 /// Most bytes of live heap that a channel may cost beside its history, and when only its position is known.
-const MOST_STUB: usize = 152;
+const MOST_TOMBSTONE: usize = 152;
 /// And what the tables of names take that have hardly anything in them.
 const TABLES: usize = 2048;
 
@@ -223,23 +223,23 @@ fn a_channel_costs_no_more_than_it_counts_for_and_all_of_it_comes_back() {
         }
         let (broker, held) = (&world.broker, world.broker.history_held());
         assert_eq!(held, channels * (256 + messages * (64 + size)));
-        assert_eq!((broker.channel_count(), broker.stub_count()), (channels, 0));
+        assert_eq!((broker.channel_count(), broker.tombstone_count()), (channels, 0));
         let kept = world.live();
         world.pass_until(|broker| broker.channel_count() == 0);
-        assert_eq!(world.broker.stub_count(), channels);
-        let stubs = world.live();
-        world.pass_until(|broker| broker.stub_count() == 0);
+        assert_eq!(world.broker.tombstone_count(), channels);
+        let tombstones = world.live();
+        world.pass_until(|broker| broker.tombstone_count() == 0);
         let rest = world.live();
         println!(
-            "{channels} channels with {messages} x {size} B: {} B each, counted {}, as stubs {}, then {rest} B in all",
+            "{channels} channels with {messages} x {size} B: {} B each, counted {}, as tombstones {}, then {rest} B in all",
             kept / channels,
             held / channels,
-            stubs / channels,
+            tombstones / channels,
         );
         // A payload that is kept by reference is held on to by a few bytes more than it counts for.
         let held = if size < 32 * 1024 { held } else { held + held / 128 };
-        assert!(kept <= held + channels * MOST_STUB + TABLES, "{kept} B are held, and count for {held}");
-        assert!(stubs <= channels * MOST_STUB + TABLES, "{stubs} B for {channels} stubs");
+        assert!(kept <= held + channels * MOST_TOMBSTONE + TABLES, "{kept} B are held, and count for {held}");
+        assert!(tombstones <= channels * MOST_TOMBSTONE + TABLES, "{tombstones} B for {channels} tombstones");
         assert!(rest < 64 * 1024, "{rest} B are left over");
     }
 }

@@ -61,7 +61,7 @@ pub(super) fn is_armed(timer: &Timer, hot: &Hot, cold: &Cold) -> bool {
 fn deadline(hot: &Hot, cold: &Cold, limits: &Limits) -> Option<Tick> {
     let state = if !cold.connection.is_subscribed() {
         Some(cold.due)
-    } else if hot.has(flag::CHOKED | flag::BLOCKED) {
+    } else if hot.has(flag::PAUSED | flag::BLOCKED) {
         // A ping would wait until what is queued is sent; the write deadline tells whether the peer is alive.
         None
     } else if cold.is_pinged {
@@ -70,7 +70,7 @@ fn deadline(hot: &Hot, cold: &Cold, limits: &Limits) -> Option<Tick> {
         Some(hot.heard.after(limits.ping_interval))
     };
     // After our Close nothing is done about it any more, so it must not stand here: the timer would look for ever.
-    let reads = cold.connection.is_open() && !hot.has(flag::CHOKED);
+    let reads = cold.connection.is_open() && !hot.has(flag::PAUSED);
     let message = (reads && cold.is_unfinished).then_some(cold.message_due);
     let write = hot.has(flag::BLOCKED).then_some(hot.write_due);
     [state, message, write].into_iter().flatten().reduce(Tick::earliest)

@@ -159,7 +159,7 @@ impl Broker {
     fn end_waiting(&mut self, slot: u32, now: Tick) {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         let idle = cold.is_idle();
-        if hot.has(flag::CHOKED) || (idle && !hot.outbound.is_empty()) {
+        if hot.has(flag::PAUSED) || (idle && !hot.outbound.is_empty()) {
             // It was not read from, or still takes the last answer: its time has not begun.
             cold.due = now.after(self.limits.keep_alive_timeout);
             return;
@@ -214,11 +214,11 @@ impl Broker {
         {
             cold.message_due = now.after(self.limits.message_timeout);
         }
-        if cold.is_unfinished && !hot.has(flag::CHOKED) && now.is_past(cold.message_due) {
+        if cold.is_unfinished && !hot.has(flag::PAUSED) && now.is_past(cold.message_due) {
             let what = "message not finished within message_timeout";
             return self.fail(slot, Cause::MessageTimeout, &Failure { code: CloseCode::POLICY, what });
         }
-        if hot.has(flag::CHOKED | flag::BLOCKED) {
+        if hot.has(flag::PAUSED | flag::BLOCKED) {
             return;
         }
         if hot.has(flag::PARKED | flag::INFLATES | flag::AWAITS) {

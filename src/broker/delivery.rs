@@ -55,7 +55,7 @@ impl Broker {
             self.effort.end_round();
             self.batches.shed();
         }
-        self.judge(is_done);
+        self.enforce_outbound_limits(is_done);
         self.unpark();
         is_done
     }

@@ -157,9 +157,9 @@ impl Broker {
         let id = self.slots.id(slot);
         self.forget_waiting(id);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
-        if hot.has(flag::CHOKED | flag::AWAITS) {
+        if hot.has(flag::PAUSED | flag::AWAITS) {
             // What it sends leads to nothing any more. It is discarded, or the peer would never come to read why.
-            hot.clear(flag::CHOKED | flag::AWAITS);
+            hot.clear(flag::PAUSED | flag::AWAITS);
             self.outlet.resume(id);
         }
         if cold.cause.is_none() {

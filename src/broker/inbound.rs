@@ -52,9 +52,9 @@ impl Broker {
             return true;
         }
         if hot.outbound.pending() > half {
-            hot.set(flag::CHOKED);
+            hot.set(flag::PAUSED);
         }
-        if hot.has(flag::CHOKED) {
+        if hot.has(flag::PAUSED) {
             return false;
         }
         if hot.has(flag::PARKED | flag::INFLATES | flag::AWAITS) {
@@ -167,7 +167,7 @@ impl Broker {
         if let Some(cold) = self.slots.cold(slot).filter(|_| request.method() == "HEAD") {
             cold.wants_head = true;
         }
-        let asks = match self.judge_request(slot, &request) {
+        let asks = match self.check_request(slot, &request) {
             Ok(asks) => asks,
             Err(Refused { refusal, why }) => {
                 self.log_refused(slot, &request, &why);
@@ -238,7 +238,7 @@ impl Broker {
         }
     }
 
-    fn judge_request(&mut self, slot: u32, request: &Request) -> Result<Asks, Refused> {
+    fn check_request(&mut self, slot: u32, request: &Request) -> Result<Asks, Refused> {
         let admitted = self.slots.get(slot).map(|(_, cold)| cold.admitted).unwrap_or_default();
         let verdict = self.trust.check(request, admitted.is_local, admitted.is_proxied);
         verdict.map_err(|error| Refused { refusal: error.refusal, why: error.mend })?;

@@ -115,8 +115,8 @@ impl Broker {
             let asked = cold.connection.is_asked() || hot.has(flag::ENDED);
             assert!(asked || !cold.is_held_back, "slot {slot}: held back, and no request waits for its answer");
             if !hot.has(flag::ENDED) {
-                // One that is choked has no deadline until what chokes it was offered to the kernel.
-                let waits = hot.has(flag::CHOKED) && hot.has(flag::DIRTY) && !hot.has(flag::BLOCKED);
+                // One that is paused has no deadline until what pauses it was offered to the kernel.
+                let waits = hot.has(flag::PAUSED) && hot.has(flag::DIRTY) && !hot.has(flag::BLOCKED);
                 assert!(cold.is_armed || waits, "slot {slot}: nobody looks at its deadlines");
             }
             assert!(self.slots.live(self.slots.id(slot)).is_some() != hot.has(flag::ENDED));

@@ -45,7 +45,7 @@ impl Broker {
 
     /// The first channels by name after `after`, at most `most`: those that have members or history. It looks at no others,
     /// however many there are.
-    pub fn channels_behind(&self, after: &str, most: usize) -> Vec<ChannelState> {
+    pub fn channels_after(&self, after: &str, most: usize) -> Vec<ChannelState> {
         self.channels.awake_after(after).take(most).map(ChannelState::of).collect()
     }
 
@@ -55,8 +55,8 @@ impl Broker {
             return Some(ChannelState::of(channel));
         }
         let position = self.position_of(name);
-        let stub = ChannelState { name: name.into(), position, members: 0, subscribers: 0, messages: 0, bytes: 0 };
-        (position != Position::NONE).then_some(stub)
+        let tombstone = ChannelState { name: name.into(), position, members: 0, subscribers: 0, messages: 0, bytes: 0 };
+        (position != Position::NONE).then_some(tombstone)
     }
 }
 
@@ -81,7 +81,7 @@ mod tests {
         for most in [1, 3, 999, 1000, 1001] {
             let (mut after, mut listed) = (String::new(), Vec::new());
             loop {
-                let page = broker.channels_behind(&after, most);
+                let page = broker.channels_after(&after, most);
                 assert!(page.len() <= most);
                 let Some(last) = page.last() else { break };
                 after = last.name.to_string();
@@ -89,9 +89,9 @@ mod tests {
             }
             assert_eq!(listed, names, "{most}");
         }
-        assert!(broker.channels_behind("", 0).is_empty() && broker.channels_behind("0", 9).is_empty());
-        assert_eq!(broker.channels_behind("/99", 2)[0].name.as_ref(), "/990");
-        assert_eq!(broker.channels_behind("/", 1)[0].name.as_ref(), "/0");
+        assert!(broker.channels_after("", 0).is_empty() && broker.channels_after("0", 9).is_empty());
+        assert_eq!(broker.channels_after("/99", 2)[0].name.as_ref(), "/990");
+        assert_eq!(broker.channels_after("/", 1)[0].name.as_ref(), "/0");
     }
 
     #[test]
@@ -105,7 +105,7 @@ mod tests {
         let expected =
             ChannelState { name: "/chat".into(), position, members: 0, subscribers: 0, messages: 2, bytes: 5 };
         assert_eq!(broker.channel_state("/chat"), Some(expected.clone()));
-        assert_eq!(broker.channels_behind("", 9), [expected]);
+        assert_eq!(broker.channels_after("", 9), [expected]);
         assert_eq!(broker.channel_state("/cha"), None);
         let none = Limits { history_messages: 0, ..Limits::default() };
         let mut forgetful = self::broker(&none);
@@ -113,8 +113,8 @@ mod tests {
         let state = forgetful.channel_state("/chat").unwrap();
         assert_eq!((state.position.offset, state.messages, state.bytes), (1, 0, 0));
         forgetful.flush(&mut crate::broker::tests::rig::Wire::default());
-        assert_eq!(forgetful.channel_state("/chat"), Some(state), "a stub is known");
-        assert!(forgetful.channels_behind("", 9).is_empty(), "and not listed");
+        assert_eq!(forgetful.channel_state("/chat"), Some(state), "a tombstone is known");
+        assert!(forgetful.channels_after("", 9).is_empty(), "and not listed");
     }
 
     fn broker(limits: &Limits) -> Broker {

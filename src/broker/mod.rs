@@ -224,12 +224,12 @@ impl Broker {
 
     /// How many channels there are that have members or history.
     pub fn channel_count(&self) -> usize {
-        self.channels.len() - self.channels.stubs()
+        self.channels.len() - self.channels.tombstones()
     }
 
     /// How many channels there are of which only the position is known.
-    pub fn stub_count(&self) -> usize {
-        self.channels.stubs()
+    pub fn tombstone_count(&self) -> usize {
+        self.channels.tombstones()
     }
 
     /// What the histories of all channels hold, as `history_total` counts it.

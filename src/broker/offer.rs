@@ -39,7 +39,7 @@ impl Broker {
         self.effort.spend(cost::QUEUED);
         let hot = self.slots.hot(slot);
         if hot.has(flag::BLOCKED | flag::ENDED) {
-            return self.weigh(slot);
+            return self.note_backlog(slot);
         }
         hot.clear(flag::TAKES_LOG);
         self.push_pong(slot);
@@ -56,7 +56,7 @@ impl Broker {
             }
             self.drained(slot, io);
         }
-        self.unchoke(slot);
+        self.resume_reading(slot);
     }
 
     /// Writes what is queued. Returns false if some of it has to wait, or the connection is broken.
@@ -80,7 +80,7 @@ impl Broker {
                     }
                     if taken < offered {
                         self.block(slot, taken > 0);
-                        self.weigh(slot);
+                        self.note_backlog(slot);
                         return false;
                     }
                 }
@@ -88,7 +88,7 @@ impl Broker {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.effort.spend(cost::WRITE);
                     self.block(slot, false);
-                    self.weigh(slot);
+                    self.note_backlog(slot);
                     return false;
                 }
                 Err(error) => {

@@ -33,13 +33,13 @@ const MOST_SHED: usize = 256;
 impl Broker {
     /// Judges those who have a lot unsent, after the flush: never at publish, and never before their bytes were offered. What all
     /// have together is judged when all were offered, so that one who reads is not sent away for those who do not.
-    pub(super) fn judge(&mut self, all_were_offered: bool) {
+    pub(super) fn enforce_outbound_limits(&mut self, all_were_offered: bool) {
         let over = self.flush.take_over();
         for &slot in &over {
             if self.slots.hot(slot).has(flag::ENDED) {
                 continue;
             }
-            self.thin(slot);
+            self.apply_slow_consumer_policy(slot);
             if self.is_over(slot) {
                 self.close_slow(slot, Cause::SlowConsumer);
             }
@@ -56,7 +56,7 @@ impl Broker {
     }
 
     /// Drops what the policy lets go of messages that one who is slow has not been sent.
-    fn thin(&mut self, slot: u32) {
+    fn apply_slow_consumer_policy(&mut self, slot: u32) {
         let most = self.limits.max_outbound as u64;
         if !self.slots.get(slot).is_some_and(|(hot, cold)| may_lose(hot, cold)) {
             return;
@@ -73,7 +73,7 @@ impl Broker {
             self.drop_oldest(slot, 0, 0);
         }
         // It may be little enough now to hear it again.
-        self.unchoke(slot);
+        self.resume_reading(slot);
     }
 
     /// Of each channel, only the newest unsent message stays.
@@ -146,7 +146,7 @@ impl Broker {
     }
 
     /// Notes a blocked connection that is to be judged.
-    pub(super) fn weigh(&mut self, slot: u32) {
+    pub(super) fn note_backlog(&mut self, slot: u32) {
         if self.slots.hot(slot).outbound.pending() > self.tolerated() {
             self.flush.note_over(slot);
         }
@@ -177,13 +177,13 @@ impl Broker {
     }
 
     /// Reads again from a connection that has little left unsent.
-    pub(super) fn unchoke(&mut self, slot: u32) {
+    pub(super) fn resume_reading(&mut self, slot: u32) {
         let quarter = self.limits.max_outbound as u64 / 4;
         let now = self.timers.now();
         let id = self.slots.id(slot);
         let hot = self.slots.hot(slot);
-        if hot.has(flag::CHOKED) && hot.outbound.pending() <= quarter {
-            hot.clear(flag::CHOKED);
+        if hot.has(flag::PAUSED) && hot.outbound.pending() <= quarter {
+            hot.clear(flag::PAUSED);
             // Nothing could be heard of it meanwhile.
             hot.heard = now;
             self.slots.cold(slot).into_iter().for_each(|cold| cold.is_pinged = false);

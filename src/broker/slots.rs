@@ -29,7 +29,7 @@ pub mod flag {
     /// A pong waits for a message border; its payload is in the extras.
     pub const PONG: u32 = 1 << 3;
     /// Not read from, because too much is queued towards it.
-    pub const CHOKED: u32 = 1 << 4;
+    pub const PAUSED: u32 = 1 << 4;
     /// Stands in the list of connections to be reaped; nothing else is done with it.
     pub const ENDED: u32 = 1 << 5;
     /// The 101, or the head of a stream, is queued, and nothing of it was sent: until then the peer takes no frame for one.

@@ -26,7 +26,7 @@ pub(super) struct Maker {
     /// What their histories cost.
     pub(super) held: usize,
     /// Those that sleep, by when they fell asleep.
-    pub(super) stubs: Ends,
+    pub(super) tombstones: Ends,
     /// Those that are awake and have no members, by when they were published to or left last.
     pub(super) idle: Ends,
     /// Those that have history, by their last publish, to the second.
@@ -36,7 +36,7 @@ pub(super) struct Maker {
 impl Maker {
     /// The channel that goes first.
     pub(super) fn coldest(&self) -> Option<u32> {
-        self.stubs.coldest().or(self.idle.coldest())
+        self.tombstones.coldest().or(self.idle.coldest())
     }
 }
 
@@ -72,8 +72,8 @@ impl Makers {
     pub(super) fn claim(&mut self, hash: u32) -> u32 {
         let slab = &mut self.slab;
         let new = || {
-            let (stubs, idle, recent) = (Ends::EMPTY, Ends::EMPTY, Ends::EMPTY);
-            slab.insert(Maker { hash, channels: 0, held: 0, stubs, idle, recent }) as u32
+            let (tombstones, idle, recent) = (Ends::EMPTY, Ends::EMPTY, Ends::EMPTY);
+            slab.insert(Maker { hash, channels: 0, held: 0, tombstones, idle, recent }) as u32
         };
         let key = *self.keys.entry(hash).or_insert_with(new);
         if let Some(maker) = self.slab.get_mut(key as usize) {

@@ -1,4 +1,4 @@
-//! A channel's place among all: awake, or a stub, which is what stays of one that sleeps. And how it is found by name.
+//! A channel's place among all: awake, or a tombstone, which is what stays of one that sleeps. And how it is found by name.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -23,14 +23,14 @@ pub(super) fn second_of(milliseconds: u64) -> Second {
 
 /// What every channel has: all that is left of one that sleeps.
 ///
-/// A stub costs 64 B here, twice that in a slab that has just grown, its name, and 5 B in each of at most 16 / 7 places of
+/// A tombstone costs 64 B here, twice that in a slab that has just grown, its name, and 5 B in each of at most 16 / 7 places of
 /// the index: 150 B for a name of 10. `the_ledger` asserts it.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) state: State,
-    /// The place in `recent`, in `stubs` or in `unheard`.
+    /// The place in `recent`, in `tombstones` or in `unheard`.
     pub(super) links: Links,
-    /// The place in `stubs` or `idle` of its maker.
+    /// The place in `tombstones` or `idle` of its maker.
     pub(super) own: Links,
     /// The key of its maker; `NOBODY` as long as nothing was published to it.
     pub(super) maker: u32,
@@ -43,7 +43,7 @@ pub(super) struct Slot {
 /// The name is kept once: shared while the channel is awake, and without counters while it sleeps.
 #[derive(Debug)]
 pub(super) enum State {
-    Stub { name: Box<str>, epoch: OwnEpoch, offset: u64 },
+    Tombstone { name: Box<str>, epoch: OwnEpoch, offset: u64 },
     Awake(Box<Awake>),
 }
 
@@ -65,7 +65,7 @@ impl Slot {
     /// The channel's name.
     pub(super) fn name(&self) -> &str {
         match &self.state {
-            State::Stub { name, .. } => name,
+            State::Tombstone { name, .. } => name,
             State::Awake(awake) => awake.channel.name(),
         }
     }
@@ -73,7 +73,7 @@ impl Slot {
     /// Bytes of heap memory of its name, and of its subscribers.
     pub(super) fn beside(&self) -> usize {
         match &self.state {
-            State::Stub { name, .. } => name.len(),
+            State::Tombstone { name, .. } => name.len(),
             // The name of one that is awake is shared: it has two counters.
             State::Awake(awake) => awake.channel.name().len() + 2 * size_of::<usize>() + awake.channel.counted as usize,
         }
@@ -82,26 +82,26 @@ impl Slot {
     /// The position after the newest message, as it is told.
     pub(super) fn position(&self) -> Position {
         match &self.state {
-            State::Stub { epoch, offset, .. } => Position { epoch: (*epoch).into(), offset: *offset },
+            State::Tombstone { epoch, offset, .. } => Position { epoch: (*epoch).into(), offset: *offset },
             State::Awake(awake) => awake.channel.position(),
         }
     }
 
-    /// Wakes a stub up; returns false if it was none.
+    /// Wakes a tombstone up; returns false if it was none.
     pub(super) fn wake_up(&mut self) -> bool {
-        let State::Stub { name, .. } = &self.state else { return false };
+        let State::Tombstone { name, .. } = &self.state else { return false };
         self.state = State::awake(name, Log::resumed(self.position()), true);
         true
     }
 
-    /// Leaves a stub of a channel whose position somebody knows; returns false if nobody does, or it sleeps already.
+    /// Leaves a tombstone of a channel whose position somebody knows; returns false if nobody does, or it sleeps already.
     pub(super) fn fall_asleep(&mut self, now: u64) -> bool {
         let State::Awake(awake) = &self.state else { return false };
         if !awake.channel.is_known() {
             return false;
         }
         let Position { epoch, offset } = awake.channel.log.position();
-        self.state = State::Stub { name: awake.channel.name().as_ref().into(), epoch: epoch.into(), offset };
+        self.state = State::Tombstone { name: awake.channel.name().as_ref().into(), epoch: epoch.into(), offset };
         self.at = now;
         true
     }
@@ -204,7 +204,7 @@ mod tests {
         // The table is at least 7 / 16 full, and has a byte of control for each place.
         let place = (size_of::<u32>() + 1) * 16 / 7 + 1;
         assert!(2 * slot + name + place <= 152);
-        // All of a channel that has history, but for its entries, its stub and its members; the name has two counters. In the
+        // All of a channel that has history, but for its entries, its tombstone and its members; the name has two counters. In the
         // order by name it has a place of 24 B, in nodes of eleven of which at least five are full, and their heads.
         let in_order = (size_of::<(Arc<str>, u32)>() * 11 + 16) / 5;
         let awake = size_of::<Awake>() + 2 * size_of::<usize>() + in_order;

@@ -1,7 +1,7 @@
 //! All channels, by name: how many there are, what their histories hold together, and what stays of one that is empty.
 //!
 //! A channel is *awake* while it has members or history, or this turn's messages for it are not told yet. One that has
-//! none of these falls asleep: a *stub* stays, which knows the name, the epoch and the offset, so that a follower who
+//! none of these falls asleep: a *tombstone* stays, which knows the name, the epoch and the offset, so that a follower who
 //! comes back after a quiet hour is not told of a loss that never was. One whose position nobody was told, since it was
 //! only polled, leaves nothing.
 //!
@@ -63,7 +63,7 @@ impl From<TooManyChannels> for NotHeld {
 ///
 /// Invariants: `index` has the key of every slot; `awake` of every channel that is awake; `recent` are the channels with
 /// history, by their last publish; `idle` are those of them without members, by when they were published to or left last;
-/// `stubs` are those that sleep, by when they fell asleep, and `unheard` those of them that nothing was published to; each
+/// `tombstones` are those that sleep, by when they fell asleep, and `unheard` those of them that nothing was published to; each
 /// maker's lists are those of its channels, in the same order, but for histories, whose place is renewed once a second; `heard` counts the channels that have a maker; `held` is the
 /// sum of what the histories cost.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ pub struct Store {
     awake: BTreeMap<Arc<str>, u32>,
     recent: List<Slot>,
     idle: List<Slot>,
-    stubs: List<Slot>,
+    tombstones: List<Slot>,
     unheard: List<Slot>,
     makers: Makers,
     heard: usize,
@@ -109,7 +109,7 @@ impl Default for Store {
     fn default() -> Store {
         let get_idle = |slot: &Slot| match &slot.state {
             State::Awake(awake) => awake.idle,
-            State::Stub { .. } => Links::OUT,
+            State::Tombstone { .. } => Links::OUT,
         };
         let set_idle = |slot: &mut Slot, links| {
             if let State::Awake(awake) = &mut slot.state {
@@ -123,7 +123,7 @@ impl Default for Store {
             awake: BTreeMap::new(),
             recent: linked(),
             idle: List::new(get_idle, set_idle),
-            stubs: linked(),
+            tombstones: linked(),
             unheard: linked(),
             makers: Makers::default(),
             heard: 0,
@@ -146,7 +146,7 @@ impl Store {
     pub fn get(&self, key: u32) -> Option<&Channel> {
         match &self.slots.get(key as usize)?.state {
             State::Awake(awake) => Some(&awake.channel),
-            State::Stub { .. } => None,
+            State::Tombstone { .. } => None,
         }
     }
 
@@ -154,7 +154,7 @@ impl Store {
     pub fn get_mut(&mut self, key: u32) -> Option<&mut Channel> {
         match &mut self.slots.get_mut(key as usize)?.state {
             State::Awake(awake) => Some(&mut awake.channel),
-            State::Stub { .. } => None,
+            State::Tombstone { .. } => None,
         }
     }
 
@@ -181,8 +181,8 @@ impl Store {
     }
 
     /// How many of them sleep.
-    pub fn stubs(&self) -> usize {
-        self.stubs.len() + self.unheard.len()
+    pub fn tombstones(&self) -> usize {
+        self.tombstones.len() + self.unheard.len()
     }
 
     /// How many of them something was published to: these count for `max_channels`, the others for `max_listened`.
@@ -272,7 +272,7 @@ impl Store {
     }
 
     /// Lets a channel go that nobody is in and that owes nobody anything: if it has history it stays until another needs
-    /// its place; if it has none and somebody knows its position, a stub stays; else nothing does. To be called whenever one of
+    /// its place; if it has none and somebody knows its position, a tombstone stays; else nothing does. To be called whenever one of
     /// that may have become so, and after each `hold`.
     pub fn release_if_idle(&mut self, key: u32, now: u64, limits: &Limits) {
         let Some(channel) = self.get_mut(key) else { return };
@@ -395,7 +395,7 @@ impl Store {
     /// A channel is held: it sleeps no more, and is not idle.
     fn wake_up(&mut self, key: u32, now: u64, limits: &Limits) {
         if self.get(key).is_none() {
-            self.leave_stubs(key);
+            self.leave_tombstones(key);
             self.change(key, Slot::wake_up);
             self.enter_awake(key);
         }
@@ -445,7 +445,7 @@ impl ops::Index<usize> for Store {
     fn index(&self, key: usize) -> &Channel {
         match &self.slots[key].state {
             State::Awake(awake) => &awake.channel,
-            State::Stub { .. } => panic!("channel {key} sleeps"),
+            State::Tombstone { .. } => panic!("channel {key} sleeps"),
         }
     }
 }
@@ -454,7 +454,7 @@ impl ops::IndexMut<usize> for Store {
     fn index_mut(&mut self, key: usize) -> &mut Channel {
         match &mut self.slots[key].state {
             State::Awake(awake) => &mut awake.channel,
-            State::Stub { .. } => panic!("channel {key} sleeps"),
+            State::Tombstone { .. } => panic!("channel {key} sleeps"),
         }
     }
 }

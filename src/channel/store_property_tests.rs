@@ -288,8 +288,8 @@ fn compare(world: &mut World, oracle: &Oracle, random: &Random) {
     world.check();
     assert_eq!(world.store.len(), oracle.channels.len(), "{random}");
     assert_eq!(world.store.history_held(), oracle.total(), "{random}");
-    let stubs = oracle.channels.values().filter(|channel| channel.asleep.is_some()).count();
-    assert_eq!(world.store.stubs(), stubs, "{random}");
+    let tombstones = oracle.channels.values().filter(|channel| channel.asleep.is_some()).count();
+    assert_eq!(world.store.tombstones(), tombstones, "{random}");
     for (name, channel) in &oracle.channels {
         let position = Position { epoch: channel.epoch, offset: channel.head };
         assert_eq!(world.store.position_of(name), position, "{random}: {name}");

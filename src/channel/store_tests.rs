@@ -118,10 +118,10 @@ impl World {
         assert!(self.store.history_held() <= self.limits.history_total);
     }
 
-    /// Channels that are awake, stubs, and what the histories cost.
+    /// Channels that are awake, tombstones, and what the histories cost.
     pub(super) fn counts(&self) -> (usize, usize, usize) {
         self.check();
-        (self.store.len() - self.store.stubs(), self.store.stubs(), self.store.history_held())
+        (self.store.len() - self.store.tombstones(), self.store.tombstones(), self.store.history_held())
     }
 }
 
@@ -227,14 +227,14 @@ fn offsets_advance_without_history() {
 #[test]
 fn history_age_at_the_limit_and_one_past() {
     for sweeping in [false, true] {
-        for (now, kept, stubs) in [(100, 1, 0), (101, 0, 1)] {
+        for (now, kept, tombstones) in [(100, 1, 0), (101, 0, 1)] {
             let mut world = World::new(limits());
             world.publish("/a", 10).unwrap();
             assert_eq!(world.store.next_expiry(&world.limits), Some(101));
             world.now = now;
             assert!(!sweeping || !world.sweep(9));
             assert_eq!(world.read("/a", Start::All).2, kept);
-            assert_eq!((world.counts().1, world.store.position_of("/a").offset), (stubs, 1));
+            assert_eq!((world.counts().1, world.store.position_of("/a").offset), (tombstones, 1));
         }
     }
     // Every access looks at the age of each message: to join, to publish and to read.
@@ -289,7 +289,7 @@ fn position_age_at_the_limit_and_one_past() {
 #[test]
 fn max_channels_at_the_limit_and_one_past() {
     let mut world = World::new(Limits { max_channels: 3, history_bytes: 10, ..limits() });
-    // Not kept, so that only stubs stay.
+    // Not kept, so that only tombstones stay.
     for name in ["/s1", "/s2"] {
         world.publish(name, 11).unwrap();
     }
@@ -297,7 +297,11 @@ fn max_channels_at_the_limit_and_one_past() {
     assert_eq!(world.counts(), (1, 2, 256 + 65));
     world.publish("/s1", 11).unwrap();
     world.publish("/idle2", 1).unwrap();
-    assert_eq!((world.store.position_of("/s2"), world.counts().1), (Position::NONE, 1), "the coldest stub goes first");
+    assert_eq!(
+        (world.store.position_of("/s2"), world.counts().1),
+        (Position::NONE, 1),
+        "the coldest tombstone goes first"
+    );
     world.publish("/idle3", 1).unwrap();
     assert_eq!(world.counts(), (3, 0, 3 * (256 + 65)));
     world.publish("/idle1", 1).unwrap();
@@ -358,17 +362,17 @@ fn a_sweep_keeps_to_its_budget() {
         world.publish(&format!("/{}", i % 5), 1).unwrap();
     }
     world.now = 101;
-    for (more, stubs) in [(true, 1), (true, 3), (true, 4), (false, 5)] {
-        assert_eq!((world.sweep(3), world.counts().1), (more, stubs));
+    for (more, tombstones) in [(true, 1), (true, 3), (true, 4), (false, 5)] {
+        assert_eq!((world.sweep(3), world.counts().1), (more, tombstones));
     }
     world.now = 2000;
-    for (more, stubs) in [(true, 2), (false, 0)] {
-        assert_eq!((world.sweep(3), world.counts().1), (more, stubs));
+    for (more, tombstones) in [(true, 2), (false, 0)] {
+        assert_eq!((world.sweep(3), world.counts().1), (more, tombstones));
     }
     assert!(!world.sweep(3));
 }
 
-/// They stay inside the total, then only stubs remain, then nothing.
+/// They stay inside the total, then only tombstones remain, then nothing.
 #[test]
 fn a_hundred_thousand_channels() {
     let mut world = World::new(Limits { history_total: 20 << 20, ..limits() });
@@ -383,7 +387,7 @@ fn a_hundred_thousand_channels() {
     while world.sweep(4096) {}
     assert_eq!(world.counts(), (0, 100_000, 0));
     assert_eq!(world.publish("/one more", 100).unwrap().offset, 1);
-    assert_eq!(world.store.position_of("/c00000000"), Position::NONE, "the coldest stub made way");
+    assert_eq!(world.store.position_of("/c00000000"), Position::NONE, "the coldest tombstone made way");
     world.now = 1102;
     while world.sweep(4096) {}
     world.now = 2103;
@@ -412,7 +416,7 @@ fn one_channel_keeps_what_its_settings_say() {
     assert_eq!(kept(&mut world, "/a"), 1);
     // A channel that keeps nothing any more, and has no members, sleeps.
     world.configure("/a", ChannelSettings::default().history_messages(0)).unwrap();
-    assert_eq!((kept(&mut world, "/a"), world.store.stubs()), (0, 1));
+    assert_eq!((kept(&mut world, "/a"), world.store.tombstones()), (0, 1));
     world.publish("/a", 10).unwrap();
     world.flush();
     assert_eq!((kept(&mut world, "/a"), world.store.position_of("/a").offset), (0, 7));

@@ -37,7 +37,7 @@ pub const MAX_DRAIN: u32 = 256 * 1024 * 1024;
 pub const MIN_DRAIN_RATE: u32 = 64 * 1024;
 
 /// How much a peer may send behind a request that is answered with a stream, in bytes: it is discarded.
-pub const MAX_BEHIND_STREAM: u32 = 4 * 1024;
+pub const MAX_AFTER_STREAM: u32 = 4 * 1024;
 
 /// What received bytes came to.
 #[derive(Debug)]
@@ -198,7 +198,7 @@ impl Connection {
     /// The request is answered with a stream that ends with the connection: STREAMING.
     pub fn stream(&mut self) {
         debug_assert!(self.is_asked());
-        self.state = State::Streaming { left: MAX_BEHIND_STREAM };
+        self.state = State::Streaming { left: MAX_AFTER_STREAM };
     }
 
     /// Our Close frame is queued: CLOSING.

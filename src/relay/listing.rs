@@ -15,7 +15,7 @@ const MOST: usize = 1000;
 /// One page of the channels that have members or history, by name.
 pub(super) fn channels(server: &Server, request: &Request) -> Result<Response, Refusal> {
     let (after, limit) = (request.query().get("after")?.unwrap_or_default(), limit(request)?);
-    let mut states = server.channels_behind(&after, limit + 1);
+    let mut states = server.channels_after(&after, limit + 1);
     let more = states.len() > limit;
     states.truncate(limit);
     let mut json = String::from("{\"channels\":[");
@@ -25,7 +25,7 @@ pub(super) fn channels(server: &Server, request: &Request) -> Result<Response, R
         json.push('}');
     }
     // Writing to a String cannot fail.
-    let _ = write!(json, "],\"count\":{},\"stubs\":{},\"next\":", server.channels(), server.stubs());
+    let _ = write!(json, "],\"count\":{},\"tombstones\":{},\"next\":", server.channels(), server.tombstones());
     match states.last().filter(|_| more) {
         Some(last) => push_json_string(&mut json, &last.name),
         None => json.push_str("null"),

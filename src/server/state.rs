@@ -56,14 +56,14 @@ impl Server {
     }
 
     /// How many channels there are of which only the position is known.
-    pub fn stubs(&self) -> usize {
-        self.broker.stub_count()
+    pub fn tombstones(&self) -> usize {
+        self.broker.tombstone_count()
     }
 
     /// The first channels by name behind `after`, at most `most`: those that have members or history. Everybody waits
     /// while it looks at every name, which takes about 10 ms where there are 100,000.
-    pub fn channels_behind(&self, after: &str, most: usize) -> Vec<ChannelState> {
-        self.broker.channels_behind(after, most)
+    pub fn channels_after(&self, after: &str, most: usize) -> Vec<ChannelState> {
+        self.broker.channels_after(after, most)
     }
 
     /// What a channel is like; None if it does not exist. One of which only the position is known has nothing else.

@@ -136,7 +136,7 @@ impl Server {
         }
         self.events = events;
         self.saw_all = seen < EVENTS;
-        self.obey();
+        self.run_commands();
         self.accept_waiting();
         self.schedule.begin_turn();
     }
@@ -176,7 +176,7 @@ impl Server {
 
     /// Does what other threads have asked for. No more is taken over before all of that is done: the queue is bounded only
     /// as long as what does not fit stays in it.
-    fn obey(&mut self) {
+    fn run_commands(&mut self) {
         while !self.broker.wants_flush() && !self.turn.has_taken(READ_TIME, self.broker.spent()) {
             if self.commands.is_empty() && std::mem::take(&mut self.woken) {
                 self.commands = self.handle.take();

@@ -90,11 +90,11 @@ def one_round(broker, count):
     ends = [name(0), name(count // 2), name(count - 1)]
     wait_until(broker.port, ends, lambda answer: b'"messages":[{' in answer, "each has its message")
     wait_until(broker.port, ends, lambda answer: b'"messages":[]' in answer, "histories are too old")
-    stubs = settled(broker.rss)
+    tombstones = settled(broker.rss)
     wait_until(broker.port, ends, lambda answer: b'"position":"0.0"' in answer, "positions are too old")
     empty = settled(broker.rss)
     print("  %d channels in %.1f s: RSS %.2f MiB with history, %.2f MiB as positions, %.2f MiB when all are gone" % (
-        count, took, full / MIB, stubs / MIB, empty / MIB), flush=True)
+        count, took, full / MIB, tombstones / MIB, empty / MIB), flush=True)
     return full
 
 
@@ -119,11 +119,11 @@ def measure_positions(binary, count, figures):
         publish(broker.port, 1)
         rest = settled(broker.rss)
         publish(broker.port, count)
-        stubs = settled(broker.rss)
-        print("  %d channels without history: RSS %.2f MiB" % (count, stubs / MIB), flush=True)
+        tombstones = settled(broker.rss)
+        print("  %d channels without history: RSS %.2f MiB" % (count, tombstones / MIB), flush=True)
     finally:
         broker.stop()
-    figures["RSS per channel without history"] = (stubs - rest) / count
+    figures["RSS per channel without history"] = (tombstones - rest) / count
 
 
 def main(binary, count):

@@ -522,7 +522,7 @@ fn the_channels_page_by_page() {
         assert_eq!(answer.header("cache-control"), Some("no-store"));
         answer.text()
     };
-    assert_eq!(list(""), "{\"channels\":[],\"count\":0,\"stubs\":0,\"next\":null}\n");
+    assert_eq!(list(""), "{\"channels\":[],\"count\":0,\"tombstones\":0,\"next\":null}\n");
     let mut peers = [broker.join("/b%22%20%C3%B6"), broker.join("/b%22%20%C3%B6")];
     peers[0].send(TEXT, b"123");
     let head = peers.each_mut().map(|peer| peer.expect_text("123"));
@@ -547,12 +547,12 @@ fn the_channels_page_by_page() {
     let b = "\"members\":2,\"subscribers\":3,\"messages\":1,\"bytes\":3";
     let b = state("/b\\\" ö", b_position, b);
     assert!(b_position.ends_with(".1"), "{all}");
-    assert_eq!(all, format!("{{\"channels\":[{a},{b},{c}],\"count\":3,\"stubs\":0,\"next\":null}}\n"));
-    let first = format!("{{\"channels\":[{a}],\"count\":3,\"stubs\":0,\"next\":\"/a\"}}\n");
+    assert_eq!(all, format!("{{\"channels\":[{a},{b},{c}],\"count\":3,\"tombstones\":0,\"next\":null}}\n"));
+    let first = format!("{{\"channels\":[{a}],\"count\":3,\"tombstones\":0,\"next\":\"/a\"}}\n");
     assert_eq!(list("?limit=1"), first);
-    let rest = format!("{{\"channels\":[{b},{c}],\"count\":3,\"stubs\":0,\"next\":null}}\n");
+    let rest = format!("{{\"channels\":[{b},{c}],\"count\":3,\"tombstones\":0,\"next\":null}}\n");
     assert_eq!((list("?after=/a&limit=2"), list("?after=%2Fa")), (rest.clone(), rest));
-    assert_eq!(list("?after=/c"), "{\"channels\":[],\"count\":3,\"stubs\":0,\"next\":null}\n");
+    assert_eq!(list("?after=/c"), "{\"channels\":[],\"count\":3,\"tombstones\":0,\"next\":null}\n");
     for bad in ["0", "1001", "-1", "+1", "", "many", "99999999999999999999"] {
         let answer = ask(broker.address, get_at(broker.address, &format!("/-/channels?limit={bad}"), ""));
         assert!(answer.is_problem(400, "bad_parameter"), "{bad} {answer:?}");
@@ -563,7 +563,7 @@ fn the_channels_page_by_page() {
     while !list("?limit=1").contains("\"count\":1003") {}
     let page = list("");
     assert_eq!(page.matches("\"channel\":").count(), 1000, "so many at the most");
-    assert!(page.ends_with("\"count\":1003,\"stubs\":0,\"next\":\"/d996\"}\n"), "{}", &page[page.len() - 100..]);
+    assert!(page.ends_with("\"count\":1003,\"tombstones\":0,\"next\":\"/d996\"}\n"), "{}", &page[page.len() - 100..]);
     assert_eq!(list("?after=/d996").matches("\"channel\":").count(), 3);
 }
 
@@ -601,7 +601,7 @@ fn one_channel_and_who_is_in_it() {
     let none = "\"members\":0,\"subscribers\":0,\"messages\":0,\"bytes\":0,\"who\":[]}\n";
     assert!(quiet.ends_with(&format!(".1\",{none}")), "{quiet}");
     let listed = ask(broker.address, get_at(broker.address, "/-/channels", "")).text();
-    assert!(listed.contains("\"count\":1,\"stubs\":1,") && !listed.contains("/quiet"), "{listed}");
+    assert!(listed.contains("\"count\":1,\"tombstones\":1,") && !listed.contains("/quiet"), "{listed}");
     assert_eq!(describe("/").status, 404);
     let root = broker.join("/");
     assert!(describe("/").text().starts_with("{\"channel\":\"/\","));

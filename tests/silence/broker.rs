@@ -45,7 +45,7 @@ impl Peak {
         if now.0 + now.1 + now.2 > self.outbound + self.inbound + self.history {
             (self.outbound, self.inbound, self.history) = now;
         }
-        self.channels = self.channels.max(server.channels() + server.stubs());
+        self.channels = self.channels.max(server.channels() + server.tombstones());
     }
 }
 

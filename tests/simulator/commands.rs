@@ -82,7 +82,7 @@ impl Reference {
 
 impl World {
     /// Carries out what one who speaks the dialect has sent.
-    pub fn obey(&mut self, id: ConnectionId, message: &Message) {
+    pub fn run_command(&mut self, id: ConnectionId, message: &Message) {
         if !self.embedder.is_open(id) {
             return;
         }

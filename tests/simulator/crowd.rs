@@ -168,9 +168,9 @@ fn a_mebibyte_for_a_thousand() {
     assert!(crowd.most_held < (1 << 20) + 1000, "{} bytes held", crowd.most_held);
 }
 
-/// A timer that fired while its connection was choked found nothing to look at later, and nobody ever pinged it again.
+/// A timer that fired while its connection was paused found nothing to look at later, and nobody ever pinged it again.
 #[test]
-fn who_was_choked_when_its_timer_fired_is_looked_at_again() {
+fn who_was_paused_when_its_timer_fired_is_looked_at_again() {
     let mut crowd = Crowd::gather(1, Limits::default());
     let id = crowd.ids[0];
     crowd.now.instant += crowd.broker.limits().ping_interval + Duration::from_millis(100);

@@ -245,7 +245,9 @@ impl World {
                 1 => drop(self.embedder.ignored.insert(exchange.id())),
                 _ => self.serve(exchange, self.oracle.now),
             },
-            Event::Message(id, message) if self.oracle.dialect(id) == Some(Dialect::Json) => self.obey(id, &message),
+            Event::Message(id, message) if self.oracle.dialect(id) == Some(Dialect::Json) => {
+                self.run_command(id, &message)
+            }
             Event::Message(id, message) => {
                 let text = message.kind() == Kind::Text;
                 let data = (text, message.pieces().concat());

@@ -74,11 +74,11 @@ impl Life {
 }
 
 impl Oracle {
-    /// Channels that are awake, stubs, and what the histories hold.
+    /// Channels that are awake, tombstones, and what the histories hold.
     pub fn kept(&self) -> (usize, usize, usize) {
         let lives = || self.current.values().map(|&life| &self.lives[life]);
-        let stubs = lives().filter(|life| matches!(life.state, State::Asleep(_))).count();
-        (self.current.len() - stubs, stubs, lives().map(Life::cost).sum())
+        let tombstones = lives().filter(|life| matches!(life.state, State::Asleep(_))).count();
+        (self.current.len() - tombstones, tombstones, lives().map(Life::cost).sum())
     }
 
     /// The position of a channel, whose epoch is whatever the broker said first.
@@ -129,7 +129,7 @@ impl Oracle {
     }
 
     /// Those of which one makes way: for one who listens, of the channels that nothing was published to; for one who has
-    /// published to his part of all or more, of those; or else of those of the one who has published to most. Of the stubs if
+    /// published to his part of all or more, of those; or else of those of the one who has published to most. Of the tombstones if
     /// there is one, or else of those that are idle, and of these the coldest.
     fn make_way(&self, maker: Option<Maker>) -> Vec<String> {
         let of = |life: usize| self.lives[life].maker;

@@ -209,8 +209,8 @@ impl World {
     }
 
     fn compare_channels(&mut self) {
-        let kept = (self.broker.channel_count(), self.broker.stub_count(), self.broker.history_held());
-        assert_eq!(kept, self.oracle.kept(), "channels, stubs, and what the histories hold");
+        let kept = (self.broker.channel_count(), self.broker.tombstone_count(), self.broker.history_held());
+        assert_eq!(kept, self.oracle.kept(), "channels, tombstones, and what the histories hold");
         for channel in CHANNELS {
             self.oracle.assert_position(channel, self.broker.position_of(channel));
         }
@@ -348,7 +348,7 @@ impl World {
         (0..2).for_each(|_| self.turn(Duration::from_millis(1001)));
         assert_eq!(self.broker.outbound_held(), 0, "outbound bytes are left");
         assert_eq!(self.broker.channel_count(), 0, "channels are left");
-        assert_eq!(self.broker.stub_count(), 0, "stubs are left");
+        assert_eq!(self.broker.tombstone_count(), 0, "tombstones are left");
         assert_eq!(self.broker.history_held(), 0, "history is left");
         assert!(!self.broker.has_events());
         self.embedder.assert_all_told();

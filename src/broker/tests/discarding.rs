@@ -78,7 +78,7 @@ fn who_sends_fast_does_not_hold_up_a_shutdown() {
 /// One that was not read from, because it did not read either, is read from when it is closed: it may be sending, and will read
 /// when all is sent.
 #[test]
-fn who_was_choked_is_read_from_when_it_is_closed() {
+fn who_was_paused_is_read_from_when_it_is_closed() {
     let mut world = World::new(Limits { max_message: 4096, max_outbound: 8192, ..Limits::default() });
     let id = world.accept(&Accept::join("/chat", Start::Now));
     world.flush();
@@ -87,7 +87,7 @@ fn who_was_choked_is_read_from_when_it_is_closed() {
         world.broker.publish("/chat", Message::text("_".repeat(900)), None, None);
     }
     world.flush();
-    assert!(!world.broker.wants_input(id), "it is choked");
+    assert!(!world.broker.wants_input(id), "it is paused");
     world.broker.take_resumed();
     assert!(world.broker.close(id, CloseCode(4000), ""));
     assert_eq!(world.broker.take_resumed(), [id]);

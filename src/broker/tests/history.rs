@@ -118,7 +118,7 @@ fn time_alone_empties_it_and_wakes_nobody_for_nothing() {
     world.turn(10_000);
     assert_eq!((world.deadline(), world.broker.channel_count()), (Some(10_001), 2));
     world.turn(10_001);
-    assert_eq!((world.broker.channel_count(), world.broker.stub_count(), world.broker.history_held()), (0, 2, 0));
+    assert_eq!((world.broker.channel_count(), world.broker.tombstone_count(), world.broker.history_held()), (0, 2, 0));
     assert_eq!(world.deadline(), Some(110_002));
     // Whoever comes back now is told of no loss, and whoever was further behind, how much it was.
     assert_eq!(world.broker.read("/a", Start::Position(position)).lost, None);
@@ -126,7 +126,7 @@ fn time_alone_empties_it_and_wakes_nobody_for_nothing() {
     let lost = Lost { count: Some(1), reason: LostReason::Expired };
     assert_eq!(world.broker.read("/a", behind).lost, Some(lost));
     world.turn(110_002);
-    assert_eq!((world.broker.stub_count(), world.deadline()), (0, None));
+    assert_eq!((world.broker.tombstone_count(), world.deadline()), (0, None));
     assert_eq!(world.broker.position_of("/a"), Position::NONE);
 }
 

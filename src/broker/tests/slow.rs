@@ -320,7 +320,7 @@ fn one_who_catches_up_loses_what_is_not_kept_and_goes_on() {
 
 /// Once it has little enough to be heard again, it is.
 #[test]
-fn who_was_choked_is_heard_once_it_is_thinned() {
+fn who_was_paused_is_heard_once_it_is_thinned() {
     let mut world = World::new(limits(SlowConsumer::Latest));
     let slow = world.open(&Accept::join("/a", Start::Now).lossy());
     world.broker.take_resumed();

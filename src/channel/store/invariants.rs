@@ -41,19 +41,19 @@ impl Store {
             .assert_invariants(self.iter().filter_map(|(key, channel)| Some((key, channel.presence.as_deref()?))));
         let at = |key: &u32| self.slots[*key as usize].at;
         let (recent, idle) = (self.recent.walk(&self.slots), self.idle.walk(&self.slots));
-        let (stubs, unheard) = (self.stubs.walk(&self.slots), self.unheard.walk(&self.slots));
+        let (tombstones, unheard) = (self.tombstones.walk(&self.slots), self.unheard.walk(&self.slots));
         assert!(recent.is_sorted_by_key(at), "the coldest is not first");
         assert!(
-            stubs.is_sorted_by_key(at) && unheard.is_sorted_by_key(at),
-            "the stub that sleeps longest is not first"
+            tombstones.is_sorted_by_key(at) && unheard.is_sorted_by_key(at),
+            "the tombstone that sleeps longest is not first"
         );
-        assert!(recent.iter().chain(&idle).all(|&key| self.get(key).is_some()), "a stub is listed");
-        let sleeping = self.slots.iter().filter(|(_, slot)| matches!(slot.state, State::Stub { .. }));
-        assert_eq!(sleeping.count(), stubs.len() + unheard.len(), "a stub that is not listed");
-        assert_eq!(self.iter().count() + self.stubs(), self.len(), "neither awake nor a stub");
+        assert!(recent.iter().chain(&idle).all(|&key| self.get(key).is_some()), "a tombstone is listed");
+        let sleeping = self.slots.iter().filter(|(_, slot)| matches!(slot.state, State::Tombstone { .. }));
+        assert_eq!(sleeping.count(), tombstones.len() + unheard.len(), "a tombstone that is not listed");
+        assert_eq!(self.iter().count() + self.tombstones(), self.len(), "neither awake nor a tombstone");
         let named = |(name, key): (&Arc<str>, &u32)| self.get(*key).is_some_and(|channel| channel.name() == name);
         assert!(self.awake.iter().all(named) && self.awake.len() == self.iter().count(), "not awake, or not in order");
-        self.assert_makers(&[(recent, 0), (idle, 1), (stubs, 2)]);
+        self.assert_makers(&[(recent, 0), (idle, 1), (tombstones, 2)]);
     }
 
     /// Each maker's lists are those of all, as far as they are of that maker.
@@ -67,7 +67,7 @@ impl Store {
             let own = [
                 OWN_RECENT.walk(maker.recent, &self.slots, of_it.len()),
                 OWN.walk(maker.idle, &self.slots, of_it.len()),
-                OWN.walk(maker.stubs, &self.slots, of_it.len()),
+                OWN.walk(maker.tombstones, &self.slots, of_it.len()),
             ];
             for (list, which) in all {
                 let mut own = own[*which].clone();
@@ -87,7 +87,7 @@ impl Store {
         assert_eq!(self.heard, heard, "channels that something was published to are not counted as they are");
         for (_, slot) in &self.slots {
             let published = match &slot.state {
-                State::Stub { offset, .. } => *offset > 0,
+                State::Tombstone { offset, .. } => *offset > 0,
                 State::Awake(awake) => awake.channel.log.head() > 0,
             };
             assert_eq!(slot.maker != NOBODY, published, "{} has a maker iff something was published", slot.name());

@@ -10,7 +10,7 @@ impl Store {
     /// Bytes of memory of all channels beside their histories: what is known of them, their names, who is in them, and who made
     /// them. What is counted with its history is not counted again.
     pub fn memory(&self) -> usize {
-        let without_history = self.len() - self.stubs() - self.recent.len();
+        let without_history = self.len() - self.tombstones() - self.recent.len();
         let awake = without_history * size_of::<Awake>() + sizes::tree::<Arc<str>, u32>(without_history);
         let found = self.index.memory() + self.makers.memory();
         self.slots.capacity() * size_of::<Slot>() + found + awake + self.beside + self.reminders.memory()

@@ -19,7 +19,7 @@ pub(super) const OWN: Chain<Slot> = Chain::new(|slot| slot.own, |slot, links| sl
 pub(super) const OWN_RECENT: Chain<Slot> = Chain::new(
     |slot| match &slot.state {
         State::Awake(awake) => awake.own_recent,
-        State::Stub { .. } => Links::OUT,
+        State::Tombstone { .. } => Links::OUT,
     },
     |slot, links| {
         if let State::Awake(awake) = &mut slot.state {
@@ -74,7 +74,7 @@ impl Store {
         if let Some(own) = self.makers.find(maker).filter(|own| own.channels as usize >= share) {
             return own.coldest();
         }
-        let list = if self.stubs.coldest().is_some() { &self.stubs } else { &self.idle };
+        let list = if self.tombstones.coldest().is_some() { &self.tombstones } else { &self.idle };
         self.of_whoever_has_most(list.iter(&self.slots), |maker| maker.channels as usize)
     }
 
@@ -116,12 +116,12 @@ impl Store {
         }
     }
 
-    pub(super) fn leave_stubs(&mut self, key: u32) {
+    pub(super) fn leave_tombstones(&mut self, key: u32) {
         match self.makers.get_mut(self.slots[key as usize].maker) {
             None => self.unheard.remove(&mut self.slots, key),
             Some(maker) => {
-                OWN.remove(&mut maker.stubs, &mut self.slots, key);
-                self.stubs.remove(&mut self.slots, key);
+                OWN.remove(&mut maker.tombstones, &mut self.slots, key);
+                self.tombstones.remove(&mut self.slots, key);
             }
         }
     }
@@ -144,8 +144,8 @@ impl Store {
         match self.makers.get_mut(self.slots[key as usize].maker) {
             None => self.unheard.touch(&mut self.slots, key),
             Some(maker) => {
-                self.stubs.touch(&mut self.slots, key);
-                OWN.touch(&mut maker.stubs, &mut self.slots, key);
+                self.tombstones.touch(&mut self.slots, key);
+                OWN.touch(&mut maker.tombstones, &mut self.slots, key);
             }
         }
     }
@@ -161,7 +161,7 @@ impl Store {
             self.held -= cost;
             self.makers.recount(maker, cost, 0);
         } else {
-            self.leave_stubs(key);
+            self.leave_tombstones(key);
         }
         if maker != NOBODY {
             self.makers.release(maker);

@@ -13,7 +13,7 @@ use crate::limits::Limits;
 /// Between two looks at what is too old, in milliseconds.
 const INTERVAL: u64 = 1000;
 
-/// How many messages and stubs go at a time.
+/// How many messages and tombstones go at a time.
 pub const SWEEP_BUDGET: usize = 4096;
 
 impl Store {
@@ -32,7 +32,7 @@ impl Store {
         Some(self.next_expiry(limits)?.max(self.sweep_at))
     }
 
-    /// Lets histories and stubs go that are too old, up to `budget` messages and stubs, the coldest first. A channel
+    /// Lets histories and tombstones go that are too old, up to `budget` messages and tombstones, the coldest first. A channel
     /// that is still published to sheds its old messages when it is looked at, instead. Returns whether there is more.
     pub fn sweep(&mut self, now: u64, mut budget: usize, limits: &Limits) -> bool {
         while let Some(key) = self.recent.coldest().filter(|_| budget > 0) {
@@ -47,7 +47,7 @@ impl Store {
         }
         let is_old = |slots: &Slab<Slot>, key: &u32| is_over(slots[*key as usize].at, now, limits.position_age);
         while budget > 0 {
-            let coldest = [self.stubs.coldest(), self.unheard.coldest()];
+            let coldest = [self.tombstones.coldest(), self.unheard.coldest()];
             let Some(key) = coldest.into_iter().flatten().find(|key| is_old(&self.slots, key)) else { break };
             self.forget(key);
             budget -= 1;
@@ -61,7 +61,8 @@ impl Store {
             let at = self.slots.get(list.coldest()? as usize)?.at;
             Some(at.saturating_add(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)).saturating_add(1))
         };
-        let stubs = [&self.stubs, &self.unheard].into_iter().filter_map(|list| expiry(list, limits.position_age));
-        expiry(&self.recent, limits.history_age).into_iter().chain(stubs).min()
+        let tombstones =
+            [&self.tombstones, &self.unheard].into_iter().filter_map(|list| expiry(list, limits.position_age));
+        expiry(&self.recent, limits.history_age).into_iter().chain(tombstones).min()
     }
 }

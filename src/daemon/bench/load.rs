@@ -21,7 +21,7 @@ const BUFFER: usize = 256 * 1024;
 const EVENTS: usize = 1024;
 
 /// How long the server may take to answer our Close frames with the end of the stream.
-const FAREWELL: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A load on a server.
 pub(super) struct Load<'a> {
@@ -67,7 +67,7 @@ pub fn run(plan: &Plan) -> Result<Report, Failure> {
             load.exchange()?
         }
     };
-    load.say_farewell()?;
+    load.begin_close()?;
     Ok(report)
 }
 
@@ -229,7 +229,7 @@ impl<'a> Load<'a> {
     }
 
     /// Says Close to all, and waits for the server to end the streams; whoever is left is reset.
-    fn say_farewell(&mut self) -> io::Result<()> {
+    fn begin_close(&mut self) -> io::Result<()> {
         let close = close();
         for number in 0..self.connections.len() {
             if self.connections[number].is_open() {
@@ -237,7 +237,7 @@ impl<'a> Load<'a> {
                 self.flush(number);
             }
         }
-        let deadline = Instant::now() + FAREWELL;
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
         while self.connections.iter().any(Connection::is_open) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {

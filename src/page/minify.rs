@@ -13,61 +13,61 @@ const CLOSING: [char; 3] = ['}', ')', ']'];
 
 /// A page: its style, its script, and lines of HTML that may be put one behind the other.
 fn page(source: &str) -> String {
-    let (mut squeezed, mut rest) = (String::new(), source);
-    for (open, close, squeeze) in
+    let (mut minified, mut rest) = (String::new(), source);
+    for (open, close, minify) in
         [("<style>\n", "</style>", style as fn(&str) -> String), ("<script type=\"module\">\n", "</script>", script)]
     {
         let (before, behind) = rest.split_once(open).expect(open);
         let (inner, after) = behind.split_once(close).expect(close);
-        squeezed.extend(before.lines().map(str::trim));
-        squeezed.push_str(&format!("{}{}{close}", open.trim_end(), squeeze(inner)));
+        minified.extend(before.lines().map(str::trim));
+        minified.push_str(&format!("{}{}{close}", open.trim_end(), minify(inner)));
         rest = after;
     }
-    squeezed.extend(rest.lines().map(str::trim));
-    squeezed + "\n"
+    minified.extend(rest.lines().map(str::trim));
+    minified + "\n"
 }
 
 fn style(source: &str) -> String {
-    let mut squeezed = source.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut minified = source.split_whitespace().collect::<Vec<_>>().join(" ");
     for mark in ["{", "}", ";", ","] {
-        squeezed = squeezed.replace(&format!(" {mark}"), mark).replace(&format!("{mark} "), mark);
+        minified = minified.replace(&format!(" {mark}"), mark).replace(&format!("{mark} "), mark);
     }
-    squeezed.replace(": ", ":").replace(";}", "}")
+    minified.replace(": ", ":").replace(";}", "}")
 }
 
 fn script(source: &str) -> String {
-    let mut squeezed = String::new();
+    let mut minified = String::new();
     for line in source.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//")) {
-        if !squeezed.is_empty() && !squeezed.ends_with(OPENING) && !line.starts_with(CLOSING) {
-            squeezed.push('\n');
+        if !minified.is_empty() && !minified.ends_with(OPENING) && !line.starts_with(CLOSING) {
+            minified.push('\n');
         }
-        push_line(&mut squeezed, line);
+        push_line(&mut minified, line);
     }
-    squeezed
+    minified
 }
 
 /// Appends a line without the spaces that stand beside punctuation, outside of strings.
-fn push_line(squeezed: &mut String, line: &str) {
+fn push_line(minified: &mut String, line: &str) {
     let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
     let (mut quote, mut characters) = (None, line.chars().peekable());
     while let Some(c) = characters.next() {
         match (quote, c) {
             (None, ' ') => {
-                if squeezed.ends_with(is_word) && characters.peek().copied().is_some_and(is_word) {
-                    squeezed.push(' ');
+                if minified.ends_with(is_word) && characters.peek().copied().is_some_and(is_word) {
+                    minified.push(' ');
                 }
                 continue;
             }
             (None, '\'' | '"' | '`') => quote = Some(c),
             (Some(_), '\\') => {
-                squeezed.push(c);
-                squeezed.extend(characters.next());
+                minified.push(c);
+                minified.extend(characters.next());
                 continue;
             }
             (Some(open), _) if open == c => quote = None,
             _ => {}
         }
-        squeezed.push(c);
+        minified.push(c);
     }
     assert_eq!(quote, None, "a string that goes on behind its line: {line}");
 }
@@ -76,14 +76,14 @@ fn push_line(squeezed: &mut String, line: &str) {
 #[test]
 fn what_is_served_is_what_can_be_read() {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/src/page/");
-    for (served, squeezed, name) in [
+    for (served, minified, name) in [
         (super::HTML, page(include_str!("page.html")), "page.min.html"),
         (super::MODULE, script(include_str!("slotcast.js")) + "\n", "slotcast.min.js"),
     ] {
         if env::var_os("WRITE_SERVED").is_some() {
-            fs::write(format!("{directory}{name}"), squeezed).unwrap();
+            fs::write(format!("{directory}{name}"), minified).unwrap();
         } else {
-            assert!(served == squeezed, "{name} is out of date; run WRITE_SERVED=1 cargo test --lib page");
+            assert!(served == minified, "{name} is out of date; run WRITE_SERVED=1 cargo test --lib page");
         }
     }
 }
@@ -96,9 +96,9 @@ fn strings_stay_and_spaces_go() {
         ("let { a } = b, c = 'it\\'s  {' + d", "let{a}=b,c='it\\'s  {'+d"),
         ("for (const a of ['b']) a in b || new Set", "for(const a of['b'])a in b||new Set"),
     ] {
-        let mut squeezed = String::new();
-        push_line(&mut squeezed, line);
-        assert_eq!(squeezed, expected);
+        let mut minified = String::new();
+        push_line(&mut minified, line);
+        assert_eq!(minified, expected);
     }
     let source = "// why\nf(() => {\n  a = [\n    1,\n  ]\n\n  b()\n})\nc()\n";
     assert_eq!(script(source), "f(()=>{a=[1,]\nb()})\nc()");
