@@ -173,7 +173,9 @@ pub enum Intent {
     Outcome(Ticket, Outcome),
     /// A connection has left.
     Leave(ConnectionId),
-    /// A source of the embedder's is ready: the relay has nothing to do with it.
+    /// A connection was sent all that it was to get, as the embedder asked to be told: the relay has nothing to do with it.
+    Drained(ConnectionId),
+    /// A source of the embedder's is ready: likewise.
     Io(usize),
     /// What another thread of the embedder's has handed over: likewise.
     User(Box<dyn Any + Send>),
@@ -285,6 +287,7 @@ impl Relay {
             },
             Event::Close(id, _) => Intent::Leave(id),
             Event::Outcome(ticket, outcome) => Intent::Outcome(ticket, outcome),
+            Event::Drained(id) => Intent::Drained(id),
             Event::Io(key) => Intent::Io(key),
             Event::User(value) => Intent::User(value),
         }
@@ -312,7 +315,12 @@ impl Relay {
             Intent::Publish { door: Door::WebSocket(id), .. } | Intent::Expel(id) => {
                 server.close(id, CloseCode::POLICY, &refusal.to_string());
             }
-            Intent::Outcome(..) | Intent::Leave(_) | Intent::Io(_) | Intent::User(_) | Intent::Nothing => {}
+            Intent::Outcome(..)
+            | Intent::Leave(_)
+            | Intent::Drained(_)
+            | Intent::Io(_)
+            | Intent::User(_)
+            | Intent::Nothing => {}
         }
     }
 
@@ -392,7 +400,12 @@ impl Relay {
                 foreign::warn(server, &exchange, response.status());
                 server.respond(exchange, response);
             }
-            Intent::Outcome(..) | Intent::Leave(_) | Intent::Io(_) | Intent::User(_) | Intent::Nothing => {}
+            Intent::Outcome(..)
+            | Intent::Leave(_)
+            | Intent::Drained(_)
+            | Intent::Io(_)
+            | Intent::User(_)
+            | Intent::Nothing => {}
         }
     }
 }

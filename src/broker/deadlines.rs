@@ -210,7 +210,9 @@ impl Broker {
     fn check_open(&mut self, slot: u32, now: Tick) {
         let pong_timeout = self.limits.pong_timeout;
         let Some((hot, cold)) = self.slots.both(slot) else { return };
-        if cold.is_unfinished && hot.has(flag::PARKED | flag::INFLATES | flag::AWAITS) && now.is_past(cold.message_due)
+        if cold.is_unfinished
+            && hot.has(flag::PARKED | flag::INFLATES | flag::AWAITS | flag::HELD)
+            && now.is_past(cold.message_due)
         {
             cold.message_due = now.after(self.limits.message_timeout);
         }
@@ -221,7 +223,7 @@ impl Broker {
         if hot.has(flag::PAUSED | flag::BLOCKED) {
             return;
         }
-        if hot.has(flag::PARKED | flag::INFLATES | flag::AWAITS) {
+        if hot.has(flag::PARKED | flag::INFLATES | flag::AWAITS | flag::HELD) {
             // What it may have said was not read.
             hot.heard = now;
             cold.is_pinged = false;

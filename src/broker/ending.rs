@@ -157,11 +157,12 @@ impl Broker {
         let id = self.slots.id(slot);
         self.forget_waiting(id);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
-        if hot.has(flag::PAUSED | flag::AWAITS) {
+        if hot.has(flag::PAUSED | flag::AWAITS | flag::HELD) {
             // What it sends leads to nothing any more. It is discarded, or the peer would never come to read why.
-            hot.clear(flag::PAUSED | flag::AWAITS);
+            hot.clear(flag::PAUSED | flag::AWAITS | flag::HELD);
             self.outlet.resume(id);
         }
+        cold.wants_drained = false;
         if cold.cause.is_none() {
             cold.cause = Some(reason.cause);
             log::debug!("{} {id} ends: {}", cold.peer(), reason.cause);

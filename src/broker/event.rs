@@ -66,6 +66,9 @@ pub enum Event {
     Close(ConnectionId, CloseReason),
     /// What became of something that this ticket was given for. Only where there is an engine.
     Outcome(Ticket, Outcome),
+    /// All that a connection was to get was sent, as [`Server::tell_when_drained`](crate::Server::tell_when_drained) asked to be
+    /// told. Once for each time of asking, unless the connection ends before.
+    Drained(ConnectionId),
     /// A source that was registered under this key is ready.
     Io(usize),
     /// What another thread has handed over with [`Handle::post`](crate::Handle::post): `downcast` says what it is.

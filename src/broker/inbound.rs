@@ -57,7 +57,7 @@ impl Broker {
         if hot.has(flag::PAUSED) {
             return false;
         }
-        if hot.has(flag::PARKED | flag::INFLATES | flag::AWAITS) {
+        if hot.has(flag::PARKED | flag::INFLATES | flag::AWAITS | flag::HELD) {
             return !cold.connection.is_open();
         }
         !self.flush.is_walking() || !cold.connection.is_open() || !self.must_wait(id, slot)

@@ -54,6 +54,7 @@ mod secret;
 mod shares;
 mod shutdown;
 mod slots;
+mod steering;
 #[cfg(test)]
 mod tests;
 mod tiers;

@@ -105,6 +105,9 @@ impl Broker {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         hot.clear(flag::STALLED);
         if !cold.connection.is_draining() {
+            if cold.wants_drained {
+                self.is_drained(slot);
+            }
             return;
         }
         if cold.has_ended {

@@ -46,6 +46,8 @@ pub mod flag {
     pub const INFLATES: u32 = 1 << 11;
     /// Not read from because of what waits for the engine.
     pub const AWAITS: u32 = 1 << 12;
+    /// Not read from because the embedder says so.
+    pub const HELD: u32 = 1 << 13;
 }
 
 /// What a delivery touches: one cache line.
@@ -137,6 +139,8 @@ pub struct Cold {
     pub has_hung_up: bool,
     /// Our side of the stream is ended.
     pub is_shut: bool,
+    /// The embedder wants to know when all was sent.
+    pub wants_drained: bool,
     /// What it speaks, if it is a WebSocket.
     pub protocol: Protocol,
     /// How events are written that it is told alone, or in what it joins.
@@ -176,6 +180,7 @@ impl Cold {
             has_ended: false,
             has_hung_up: false,
             is_shut: false,
+            wants_drained: false,
             protocol: Protocol::Raw,
             encoding: Encoding::Raw,
             window: None,

@@ -49,6 +49,7 @@ impl Relay {
             | Intent::Answer(..)
             | Intent::Outcome(..)
             | Intent::Leave(_)
+            | Intent::Drained(_)
             | Intent::Io(_)
             | Intent::User(_)
             | Intent::Nothing => return intent,

@@ -64,6 +64,7 @@ fn command_of(intent: &Intent) -> Option<(ConnectionId, bool)> {
         | Intent::Answer(..)
         | Intent::Outcome(..)
         | Intent::Leave(_)
+        | Intent::Drained(_)
         | Intent::Io(_)
         | Intent::User(_)
         | Intent::Nothing => None,

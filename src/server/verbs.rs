@@ -280,6 +280,25 @@ impl Server {
         self.broker.unsent(id)
     }
 
+    /// Stops to read from an open connection, for as long as the embedder has enough of what it says: the peer's own sends then
+    /// wait. What has arrived already may still be told. No ping is sent meanwhile, and nothing the peer does is noticed.
+    /// Returns false if the id is stale or the connection is not open.
+    pub fn pause_reading(&mut self, id: ConnectionId) -> bool {
+        self.broker.pause_input(id)
+    }
+
+    /// Reads again from a connection after [`pause_reading`](Self::pause_reading). Returns false if the id is stale or the
+    /// connection is not open.
+    pub fn resume_reading(&mut self, id: ConnectionId) -> bool {
+        self.broker.resume_input(id)
+    }
+
+    /// Asks for [`Event::Drained`](crate::Event::Drained), once, when the kernel has taken all that a connection is to get.
+    /// Returns false if there is nothing to wait for: nothing is [`unsent`](Self::unsent), or the connection is not open.
+    pub fn tell_when_drained(&mut self, id: ConnectionId) -> bool {
+        self.broker.tell_when_drained(id)
+    }
+
     /// How many members a channel has.
     ///
     /// # Errors

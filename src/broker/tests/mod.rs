@@ -15,3 +15,4 @@ mod proxies;
 pub(in crate::broker) mod rig;
 mod schedule;
 mod slow;
+mod steering;

@@ -191,6 +191,86 @@ fn connections_can_be_walked_over() {
     assert!(client.join().unwrap().ip().is_loopback());
 }
 
+/// One who says more than the program can take waits, and nobody else does.
+#[test]
+fn reading_can_be_paused() {
+    let mut server = bind(Limits::default());
+    let client = beside(&server, |address, _| {
+        let (mut eager, _) = connect(address, "/eager");
+        let (mut other, _) = connect(address, "/other");
+        eager.send("1".into()).unwrap();
+        assert_eq!(text(&mut eager), "enough");
+        eager.send("2".into()).unwrap();
+        // It comes later than the 2, which has arrived by then.
+        other.send("go on".into()).unwrap();
+        assert_eq!(text(&mut eager), "got 2");
+    });
+    let (mut eager, mut told) = (None, Vec::new());
+    while let Some(event) = server.poll().unwrap() {
+        match event {
+            Event::Handshake(handshake) => {
+                let is_eager = handshake.path() == "/eager";
+                let id = server.accept(handshake, &Accept::plain());
+                eager = if is_eager { Some(id) } else { eager };
+            }
+            Event::Message(id, message) if Some(id) == eager => {
+                told.push(message.as_text().unwrap().to_owned());
+                if told.len() == 1 {
+                    assert!(server.pause_reading(id));
+                    server.send(id, "enough");
+                } else {
+                    server.send(id, format!("got {}", told[1]));
+                }
+            }
+            Event::Message(..) => {
+                assert_eq!(told, ["1"]);
+                assert!(server.resume_reading(eager.unwrap()));
+            }
+            _ => {}
+        }
+    }
+    client.join().unwrap();
+}
+
+/// One who sends much sends the next part when the last has gone.
+#[test]
+fn a_long_answer_goes_out_part_by_part() {
+    const PARTS: usize = 20;
+    let mut server = bind(Limits::default());
+    let client = beside(&server, |address, _| {
+        let (mut socket, _) = connect(address, "/long");
+        for _ in 0..PARTS {
+            assert_eq!(socket.read().unwrap().into_data().len(), 1 << 20);
+        }
+    });
+    let (mut sent, mut waits) = (0, 0);
+    let mut send = |server: &mut Server, id: ConnectionId| {
+        while sent < PARTS {
+            assert!(server.send(id, vec![7; 1 << 20]));
+            sent += 1;
+            if server.tell_when_drained(id) {
+                waits += 1;
+                return;
+            }
+        }
+    };
+    while let Some(event) = server.poll().unwrap() {
+        match event {
+            Event::Handshake(handshake) => {
+                let id = server.accept(handshake, &Accept::plain());
+                send(&mut server, id);
+            }
+            Event::Drained(id) => {
+                assert_eq!(server.unsent(id), 0);
+                send(&mut server, id);
+            }
+            _ => {}
+        }
+    }
+    client.join().unwrap();
+    assert_eq!((sent, waits), (PARTS, PARTS), "each part is queued until the loop goes on");
+}
+
 #[test]
 fn channels_of_a_kind_have_settings() {
     let mut server = bind(Limits::default().history_messages(10));

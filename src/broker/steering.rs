@@ -1,0 +1,51 @@
+//! What an embedder decides about one connection: whether it is read from, and whether it wants to know when all was sent.
+
+use super::Broker;
+use super::event::{ConnectionId, Event};
+use super::slots::flag;
+
+impl Broker {
+    /// Stops to read from an open connection, until `resume_input`. Returns false if the id is stale or it is not open.
+    pub fn pause_input(&mut self, id: ConnectionId) -> bool {
+        let Some(slot) = self.slots.open(id) else { return false };
+        self.slots.hot(slot).set(flag::HELD);
+        true
+    }
+
+    /// Reads again from a connection that `pause_input` has stopped; of any other it changes nothing. Returns false if the id is
+    /// stale or it is not open.
+    pub fn resume_input(&mut self, id: ConnectionId) -> bool {
+        let Some(slot) = self.slots.open(id) else { return false };
+        let now = self.timers.now();
+        let hot = self.slots.hot(slot);
+        if hot.has(flag::HELD) {
+            hot.clear(flag::HELD);
+            hot.heard = now;
+            self.slots.cold(slot).into_iter().for_each(|cold| cold.is_pinged = false);
+            self.timers.rearm(slot, &mut self.slots, &self.limits);
+            self.outlet.resume(id);
+            self.timers.extend_message_deadline(slot, &mut self.slots, &self.limits);
+        }
+        true
+    }
+
+    /// Tells the embedder once when the kernel has taken all that a connection is to get. Returns false if there is nothing to wait
+    /// for: nothing is unsent, or the id is stale.
+    pub fn tell_when_drained(&mut self, id: ConnectionId) -> bool {
+        if self.unsent(id) == 0 {
+            return false;
+        }
+        let cold = self.slots.open(id).and_then(|slot| self.slots.cold(slot));
+        cold.map(|cold| cold.wants_drained = true).is_some()
+    }
+
+    /// All that a connection was to get was taken.
+    pub(super) fn is_drained(&mut self, slot: u32) {
+        let id = self.slots.id(slot);
+        if let Some(cold) = self.slots.cold(slot)
+            && std::mem::take(&mut cold.wants_drained)
+        {
+            self.outlet.tell(Event::Drained(id));
+        }
+    }
+}
