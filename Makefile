@@ -1,6 +1,6 @@
 # Every target is one line; what it does stands in the script that it names.
 .DEFAULT_GOAL := help
-.PHONY: help run test rust-test planted websocat-test autobahn browser-test examples-test clients-test proxies-test lint deny doc bench bench-check steps micro figures silence fuzz clean
+.PHONY: help run test rust-test planted websocat-test autobahn browser-test examples-test clients-test proxies-test lint deny doc bench bench-check steps micro figures silence seeds fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,8 +63,11 @@ figures: ## size, start, memory at rest and per connection, against their limits
 silence: ## what attacks do to those who are quiet: one line an attack and size (half an hour; QUICK=1: five minutes)
 	bash tests/silence/run.sh
 
-fuzz: ## a hundred thousand seeds through the simulator
+seeds: ## a hundred thousand seeds through the simulator
 	SLOTCAST_SEEDS=100000 cargo test --release --test simulator -- --nocapture
+
+fuzz: ## every fuzz target for a minute, with libFuzzer (needs a nightly Rust)
+	bash fuzz/run.sh
 
 clean: ## remove everything that was built or installed here
 	rm -rf target .tools tests/browser/node_modules tests/clients/node_modules

@@ -163,6 +163,9 @@ pub mod config;
 pub mod delivery;
 #[cfg(feature = "inside")]
 #[doc(hidden)]
+pub mod fuzz;
+#[cfg(feature = "inside")]
+#[doc(hidden)]
 pub mod handle;
 #[cfg(feature = "inside")]
 #[doc(hidden)]

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Runs the tests, and first installs whatever they need.
 #
-#   tests/run.sh [SUITE...]     rust lint bench-check websocat autobahn browser examples clients proxies
+#   tests/run.sh [SUITE...]     rust lint planted bench-check websocat autobahn browser examples clients proxies
 #
-# Without arguments: all of them (lint only with CI=true). What cannot be installed is skipped, loudly;
+# Without arguments: all of them (lint and planted only with CI=true). What cannot be installed is skipped, loudly;
 # with CI=true a skipped suite counts as failed. Tools go to .tools/, which git ignores.
 #
 # Environment: CI            true: skipped is failed, and the lints run too
@@ -38,18 +38,18 @@ main() {
     local suite suites=("$@")
     if ((${#suites[@]} == 0)); then
         suites=(rust)
-        ! $ci || suites+=(lint)
+        ! $ci || suites+=(lint planted)
         suites+=(bench-check autobahn browser examples clients proxies websocat) # the last one is being installed meanwhile
     fi
     command -v cargo >/dev/null || usage 'cargo is missing; install Rust from https://rustup.rs'
     for suite in "${suites[@]}"; do
-        [[ $suite =~ ^(rust|lint|bench-check|autobahn|browser|examples|clients|proxies|websocat)$ ]] || usage "no suite '$suite'; there are: rust lint bench-check autobahn browser examples clients proxies websocat"
+        [[ $suite =~ ^(rust|lint|planted|bench-check|autobahn|browser|examples|clients|proxies|websocat)$ ]] || usage "no suite '$suite'; there are: rust lint planted bench-check autobahn browser examples clients proxies websocat"
     done
     ((${#suites[@]} < 6)) || echo 'All of it takes about 12 minutes on two quiet cores, 40 on busy ones, and longer the first time.'
     mkdir -p "$tools"
     local built=''
     for suite in "${suites[@]}"; do
-        if [[ ! $suite =~ ^(rust|lint|bench-check|examples)$ && -z $built ]]; then
+        if [[ ! $suite =~ ^(rust|lint|planted|bench-check|examples)$ && -z $built ]]; then
             build_release && built=yes || built=no
             [[ $built == no || " ${suites[*]} " != *' websocat '* ]] || start_websocat_install
         fi
@@ -165,6 +165,13 @@ lint_step() {
         failed=$((failed + 1))
         sed 's/^/    /' "$scratch/lint.log"
     fi
+}
+
+# A few of the bugs that are planted, others for each commit; `make planted` has them all.
+suite_planted() {
+    local began=$SECONDS commits
+    commits=$(git rev-list --count HEAD 2>/dev/null) || commits=0
+    SHARD=$((commits % 40 + 1))/40 run_counted planted "$began" 900 indented bash tests/planted/run.sh
 }
 
 # Instructions, and not time: what else the machine does makes no difference.
