@@ -191,7 +191,7 @@ impl Chunk {
         encoder: &mut Encoder,
     ) {
         let room = |batches: &Batches| batches.get(self.batch).len() < CHUNK;
-        for (offset, entry) in channel.log.behind(self.last) {
+        for (offset, entry) in channel.log.after(self.last) {
             if offset > until || !room(batches) {
                 break;
             }

@@ -18,16 +18,16 @@ pub struct Entry {
     pub unix_ms: u64,
     /// What was published.
     pub message: Message,
-    /// Who published it, as others may know it; None if nobody who is connected.
+    /// The public id of the connection that published it; None if no connection did.
     pub from: Option<MemberId>,
     /// What the publisher calls itself.
     pub name: Option<Arc<str>>,
-    /// Who does not get it, although a member.
+    /// A member who does not get it, if there is one.
     pub except: Option<MemberKey>,
 }
 
 impl Entry {
-    /// The entry, to be told.
+    /// The entry by reference, to be told.
     pub fn view(&self) -> EntryRef<'_> {
         EntryRef {
             unix_ms: self.unix_ms,
@@ -48,11 +48,11 @@ pub struct EntryRef<'a> {
     /// Text or binary.
     pub kind: Kind,
     payload: Payload<'a>,
-    /// Who published it, as others may know it; None if nobody who is connected.
+    /// The public id of the connection that published it; None if no connection did.
     pub from: Option<MemberId>,
     /// What the publisher calls itself.
     pub name: Option<&'a str>,
-    /// Who does not get it, although a member.
+    /// A member who does not get it, if there is one.
     pub except: Option<MemberKey>,
 }
 
@@ -85,7 +85,8 @@ impl<'a> EntryRef<'a> {
         self.payload_len() + self.name.map_or(0, str::len)
     }
 
-    /// The payload, if it has that many bytes, which are `LARGE_FOR_FEW` at least, and so can be sent from where it is.
+    /// The pieces of the payload, if it has at least `least` bytes, and so can be sent by reference. `least` must
+    /// be at least `LARGE_FOR_FEW`.
     pub fn large(&self, least: usize) -> Option<&'a [Bytes]> {
         match self.payload {
             Payload::Shared(message) if message.len() >= least => Some(message.pieces()),
@@ -93,7 +94,8 @@ impl<'a> EntryRef<'a> {
         }
     }
 
-    /// The message, by reference if it is large. Whoever wants it in one does not make the log keep it twice.
+    /// The message, by reference if it is large. A caller that then wants it in one piece does not make the log
+    /// keep it twice.
     #[cfg(feature = "inside")]
     pub fn message(&self) -> Message {
         match self.payload {
@@ -109,14 +111,14 @@ const FROM: u8 = 1 << 1;
 const EXCEPT: u8 = 1 << 2;
 const NAME: u8 = 1 << 3;
 
-/// An entry in a log, and since when: in monotonic milliseconds, because `unix_ms` may step.
+/// An entry in a log, and since when it is there: in monotonic milliseconds, because `unix_ms` may step.
 ///
-/// A small one is copied into one piece of its own length. So it costs what it counts for, whatever it was a part of: a
-/// line of a body that was published by lines would otherwise keep all of the body.
+/// A small one is copied into one piece of its own length, so that it takes as much memory as it counts for.
+/// Otherwise one line of a body that was published by lines would keep all of the body.
 #[derive(Debug)]
 pub(super) enum Kept {
-    /// Flags, `at`, `unix_ms`, sender, who is left out, length of the name, name, payload; numbers in little endian, and
-    /// what the flags do not name is left out.
+    /// Flags, `at`, `unix_ms`, sender, the member who does not get it, length of the name, name, payload. Numbers
+    /// are in little endian. What the flags do not name is absent.
     Small(Box<[u8]>),
     Large(Box<(u64, Entry)>),
 }
@@ -145,7 +147,7 @@ impl Kept {
         Kept::Small(piece.into_boxed_slice())
     }
 
-    /// When it was kept.
+    /// When it was put into the log.
     pub(super) fn at(&self) -> u64 {
         match self {
             Kept::Small(piece) => u64::from_le_bytes(Reader(piece.get(1..).unwrap_or_default()).take()),
@@ -183,7 +185,7 @@ impl Kept {
     }
 }
 
-/// What is left of a piece.
+/// The rest of a piece that is being read.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -247,16 +249,16 @@ mod tests {
         assert_eq!(Kept::new(full, 1).footprint(), 43 + 3 + 10);
     }
 
-    /// Whoever wanted it in one, of those who share it with the log, made the log keep it twice.
+    /// The log shares a message with others. When one of them wanted it in one piece, the log came to keep it twice.
     #[test]
-    fn a_log_keeps_one_copy_whoever_looks_at_it() {
+    fn a_log_keeps_one_copy_of_what_others_want_in_one_piece() {
         let message = Message::arrived(Kind::Binary, &[&[7; 40_000][..]; 2]);
         let kept = Kept::new(Entry { unix_ms: 1, message: message.clone(), from: None, name: None, except: None }, 1);
         assert_eq!((message.payload().len(), kept.view().message().payload().len()), (80_000, 80_000));
         assert_eq!(kept.view().large(LARGE_FOR_FEW).map(<[Bytes]>::len), Some(2));
     }
 
-    /// A line of a body of a megabyte once kept the megabyte, and counted for a line.
+    /// A line of a body of a megabyte once kept the whole megabyte, and counted only for the line.
     #[test]
     fn a_part_does_not_keep_the_whole() {
         let body = Bytes::from(vec![b'x'; 1 << 20]);

@@ -1,4 +1,4 @@
-//! Leaves that are held back for a while, since who left may come back.
+//! Leaves that are held back for a while, because a member who left may come back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use super::sizes::tree;
 
 /// Leaves that are held back, in the order in which they are due.
 ///
-/// Invariants: `by_id` and `by_name` have the number of each that `leaves` has, and no other; `names` is the sum of what their
-/// names take.
+/// Invariants: `by_id` has the number of each leave in `leaves`, `by_name` that of each with a name, and neither
+/// has others; `names` is the sum of what their names take.
 #[derive(Debug, Default)]
 pub(super) struct HeldBack {
     /// By a number that rises: when each is due, in monotonic milliseconds, and who left.
@@ -50,7 +50,7 @@ impl HeldBack {
         self.leaves.insert(number, (due, member));
     }
 
-    /// The leave of one who has come back: of the same id, or else the oldest under the same name.
+    /// Takes out the leave of a member who has come back: that of the same id, or else the oldest under the same name.
     pub(super) fn take(&mut self, member: &Named) -> Option<Named> {
         let same = self.by_id.get(&member.id).copied();
         let named = || {

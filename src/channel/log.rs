@@ -18,12 +18,12 @@ pub const ENTRY_COST: usize = 64;
 /// What a channel that has history counts for beside its entries, in bytes.
 pub const HISTORY_COST: usize = 256;
 
-/// What of that is the channel that is awake, and not asleep, for its history's sake; the rest is for `FEW` places.
+/// The part of `HISTORY_COST` that stands for the channel, which its history keeps awake; the rest is for `FEW` places.
 #[cfg(feature = "inside")]
 pub(super) const AWAKE_COST: usize = 208;
-/// A log of so many places is not shrunk: that much its channel counts for.
+/// A log of up to this many places is not shrunk: `HISTORY_COST` covers them.
 const FEW: usize = 3;
-/// A large payload is held on to by a little more than it counts for, by one byte in so many.
+/// A large payload takes a little more memory than it counts for: at most one byte more for each of this many bytes.
 #[cfg(feature = "inside")]
 const LARGE_SHARE: usize = 128;
 
@@ -33,11 +33,11 @@ const LARGE_SHARE: usize = 128;
 pub enum Start {
     /// With what is published from now on.
     Now,
-    /// With at most so many of the newest messages that are kept.
+    /// With the newest messages that are kept, at most this many.
     Last(u64),
     /// With all that is kept.
     All,
-    /// Behind this position, as far as it is kept.
+    /// After this position, as far as messages are kept.
     Position(Position),
 }
 
@@ -64,21 +64,22 @@ pub struct Lost {
 }
 
 impl Lost {
-    /// Nobody knows how much, since the log has another life.
+    /// Nobody knows how many, because the log has another life now.
     pub const UNKNOWN: Lost = Lost { count: None, reason: LostReason::Epoch };
 }
 
 /// The log. Offsets advance also when nothing is kept.
 ///
 /// Invariants: `entries` are those with the offsets `head - entries.len() + 1 ..= head`, the oldest first; `bytes` is
-/// the sum of their sizes; none was kept before `since`.
+/// the sum of their sizes; none was put in before `since`.
 #[derive(Debug)]
 pub struct Log {
     epoch: OwnEpoch,
     head: u64,
     entries: VecDeque<Kept>,
     bytes: usize,
-    /// So that the oldest entry, which is far away in memory, is not looked at with every message.
+    /// No entry was put in before this time, in monotonic milliseconds. So the oldest entry, which is far away in
+    /// memory, is not looked at with every message.
     since: u64,
 }
 
@@ -88,12 +89,12 @@ impl Log {
         Log::resumed(Position { epoch, offset: 0 })
     }
 
-    /// A log that goes on behind a position, of which nothing is kept.
+    /// A log that goes on after a position, and keeps nothing of what was before.
     pub fn resumed(position: Position) -> Log {
         Log { epoch: position.epoch.into(), head: position.offset, entries: VecDeque::new(), bytes: 0, since: 0 }
     }
 
-    /// The position behind the newest message.
+    /// The position after the newest message.
     pub fn position(&self) -> Position {
         Position { epoch: self.epoch.into(), offset: self.head }
     }
@@ -103,13 +104,13 @@ impl Log {
         self.head
     }
 
-    /// The offset behind which everything is kept.
+    /// The offset after which everything is kept.
     pub fn tail(&self) -> u64 {
         self.head - self.entries.len() as u64
     }
 
-    /// Adds a message at a time in monotonic milliseconds, and lets the oldest go that the limits do not keep; returns its
-    /// offset.
+    /// Adds a message at the time `now`, in monotonic milliseconds, and drops the oldest messages that the limits
+    /// do not keep. Returns the offset of the new message.
     pub(super) fn append(&mut self, entry: Entry, now: u64, kept: Retention) -> u64 {
         self.head = (self.head + 1).min(MAX_OFFSET);
         if kept.messages == 0 || kept.age.is_zero() {
@@ -120,7 +121,7 @@ impl Log {
             self.since = now;
         }
         self.bytes += entry.view().size();
-        // Many channels keep one message, and what is counted leaves no room for places twice as many as the entries.
+        // It grows by a quarter. Many channels keep one message, and an entry does not count for two places.
         if self.entries.len() == self.entries.capacity() {
             self.entries.reserve_exact((self.entries.len() / 4).max(1));
         }
@@ -129,7 +130,7 @@ impl Log {
         self.head
     }
 
-    /// Lets the oldest entry go; returns false if nothing is kept.
+    /// Drops the oldest entry; returns false if nothing is kept.
     pub(super) fn pop_oldest(&mut self) -> bool {
         let Some(oldest) = self.entries.pop_front() else { return false };
         self.bytes -= oldest.view().size();
@@ -142,7 +143,7 @@ impl Log {
         true
     }
 
-    /// Lets the oldest go that are too many or too old.
+    /// Drops the oldest entries as long as there are too many, or too many bytes, or they are too old.
     pub(super) fn trim(&mut self, now: u64, kept: Retention) {
         while self.entries.len() > kept.messages || self.bytes > kept.bytes {
             self.pop_oldest();
@@ -150,12 +151,12 @@ impl Log {
         self.expire(now, kept.age, usize::MAX);
     }
 
-    /// Whether an entry may be older than `age`: false is certain.
+    /// Whether an entry may be older than `age`. False is certain, true is not.
     pub(super) fn may_expire(&self, now: u64, age: Duration) -> bool {
         !self.entries.is_empty() && is_over(self.since, now, age)
     }
 
-    /// Lets the entries go that are older than `age`, but no more than `most`; returns how many.
+    /// Drops the entries that are older than `age`, but at most `most` of them; returns how many.
     pub(super) fn expire(&mut self, now: u64, age: Duration, most: usize) -> usize {
         if !self.may_expire(now, age) {
             return 0;
@@ -169,21 +170,21 @@ impl Log {
         gone
     }
 
-    /// The entries behind `offset` that are kept, with their offsets.
-    pub fn behind(&self, offset: u64) -> impl Iterator<Item = (u64, EntryRef<'_>)> {
+    /// The entries after `offset` that are kept, with their offsets.
+    pub fn after(&self, offset: u64) -> impl Iterator<Item = (u64, EntryRef<'_>)> {
         let tail = self.tail();
         let skip = usize::try_from(offset.saturating_sub(tail)).unwrap_or(usize::MAX).min(self.entries.len());
         (tail + skip as u64 + 1..).zip(self.entries.range(skip..).map(Kept::view))
     }
 
-    /// The offset behind which a subscriber starts, and what it has lost already.
+    /// The offset after which a subscriber starts, and what it has lost already.
     pub fn resolve(&self, from: Start) -> (u64, Option<Lost>) {
         let tail = self.tail();
         match from {
             Start::Now => (self.head, None),
             Start::Last(count) => (self.head.saturating_sub(count).max(tail), None),
             Start::All => (tail, None),
-            // `0.0` was told of a channel that did not exist: it is before the first message of the life that came next.
+            // `0.0` is the position of a channel that did not exist: it is before the first message of the next life.
             Start::Position(position) if position != Position::NONE && !self.has_been_at(position) => {
                 (tail, Some(Lost { count: None, reason: LostReason::Epoch }))
             }
@@ -235,7 +236,7 @@ impl Log {
         assert!(held <= cost + self.bytes / LARGE_SHARE, "{held} bytes are held and count for {cost}");
         assert!(self.entries.len() as u64 <= self.head && self.head <= MAX_OFFSET, "offsets that cannot be");
         assert!(self.entries.iter().is_sorted_by_key(Kept::at), "the oldest is not first");
-        assert!(self.entries.front().is_none_or(|oldest| oldest.at() >= self.since), "kept before the log was");
+        assert!(self.entries.front().is_none_or(|oldest| oldest.at() >= self.since), "an entry is older than `since`");
     }
 }
 
@@ -264,7 +265,7 @@ mod tests {
     }
 
     fn kept(log: &Log, offset: u64) -> Vec<u64> {
-        log.behind(offset)
+        log.after(offset)
             .inspect(|(offset, entry)| assert_eq!(*offset, entry.unix_ms))
             .map(|(offset, _)| offset)
             .collect()

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 
 use slab::Slab;
 
-/// Behind the last of a list.
+/// The key past either end of a list.
 const END: u32 = u32::MAX - 1;
 /// In no list.
 const OUT: u32 = u32::MAX - 2;
@@ -13,7 +13,7 @@ const OUT: u32 = u32::MAX - 2;
 /// An entry's place in a list.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Links {
-    /// The colder neighbour's key and one: never zero, so that a slab needs no more room to know a vacant entry.
+    /// The colder neighbour's key plus one. It is never zero, so that a slab needs no more room to mark a vacant entry.
     colder: NonZeroU32,
     hotter: u32,
 }
@@ -59,8 +59,8 @@ impl Ends {
     }
 }
 
-/// How lists of one kind are linked: an entry shows and takes its links by these functions, and stands in one list of the
-/// kind at most.
+/// How lists of one kind are linked: `get` reads the links of an entry, and `set` writes them. An entry stands in
+/// at most one list of the kind.
 pub(super) struct Chain<T> {
     get: fn(&T) -> Links,
     set: fn(&mut T, Links),
@@ -102,7 +102,7 @@ impl<T> Chain<T> {
         true
     }
 
-    /// The neighbours of an entry with these links become each other's.
+    /// Links the two neighbours of an entry with these links to each other.
     fn unlink(&self, ends: &mut Ends, slab: &mut Slab<T>, links: Links) {
         match links.colder() {
             END => ends.coldest = links.hotter,
@@ -127,7 +127,7 @@ impl<T> Chain<T> {
         }
     }
 
-    /// As `iter`, of a list that must have no more than that number of entries.
+    /// All of a list, from the coldest on. It must have at most `most` entries.
     ///
     /// # Panics
     /// If the links do not agree with each other: for invariants and tests.
@@ -210,7 +210,7 @@ mod tests {
     use crate::proto::testing::Random;
 
     #[test]
-    fn as_a_vector_would() {
+    fn a_list_does_what_a_vector_does() {
         let mut random = Random::seeded();
         let mut slab = Slab::new();
         (0..8).for_each(|_| assert!(slab.insert(Links::OUT) < 8));

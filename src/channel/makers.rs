@@ -1,5 +1,6 @@
-//! Who published first to which channel, so that one who needs a place and has enough takes it from itself. A maker is a keyed hash
-//! of an address, which only the broker knows: 32 bits, so that two share one only by chance, and then share their places.
+//! Who published first to which channel, so that a maker that has its share, and needs another place, gives up
+//! one of its own. A maker is a keyed hash of an address, which only the broker knows. It has 32 bits: two
+//! addresses have the same one only by chance, and then share their places.
 
 use std::collections::HashMap;
 
@@ -8,13 +9,14 @@ use slab::Slab;
 use super::lru::Ends;
 use super::sizes;
 
-/// In the place of a maker's key: nothing was ever published to the channel.
+/// Stands for a maker's key where nothing was ever published to the channel.
 pub(super) const NOBODY: u32 = u32::MAX;
 
-/// How many places are kept when a crowd has gone.
+/// How many places are kept after a crowd has gone.
 const FEW: usize = 1024;
 
-/// Anyone may have this part of all places, and of all histories, however many others there are.
+/// Each maker may have one in this many of all places, and of all bytes of history, however many other makers
+/// there are.
 const LEAST_SHARE: usize = 1024;
 
 /// What one maker has.
@@ -34,15 +36,15 @@ pub(super) struct Maker {
 }
 
 impl Maker {
-    /// The channel that goes first.
+    /// The channel that makes way first.
     pub(super) fn coldest(&self) -> Option<u32> {
         self.tombstones.coldest().or(self.idle.coldest())
     }
 }
 
-/// All makers of channels that there are.
+/// All makers of channels.
 ///
-/// Invariants: each has a channel, and `keys` has its key; `with_history` are those whose histories cost something.
+/// Invariants: each has a channel, and `keys` has its key; `with_history` counts those whose histories cost something.
 #[derive(Debug, Default)]
 pub(super) struct Makers {
     slab: Slab<Maker>,
@@ -68,7 +70,7 @@ impl Makers {
         self.slab.iter().map(|(key, maker)| (key as u32, maker))
     }
 
-    /// One channel more is of this maker, whose key it returns.
+    /// Counts one channel more for this maker; returns the maker's key.
     pub(super) fn claim(&mut self, hash: u32) -> u32 {
         let slab = &mut self.slab;
         let new = || {
@@ -82,7 +84,7 @@ impl Makers {
         key
     }
 
-    /// One channel less is of this maker.
+    /// Counts one channel less for this maker.
     pub(super) fn release(&mut self, key: u32) {
         let Some(maker) = self.slab.get_mut(key as usize) else { return };
         maker.channels -= 1;
@@ -97,7 +99,7 @@ impl Makers {
         }
     }
 
-    /// What the histories of this maker cost has changed.
+    /// Takes note that a history of this maker cost `before`, and now costs `after`.
     pub(super) fn recount(&mut self, key: u32, before: usize, after: usize) {
         let Some(maker) = self.slab.get_mut(key as usize) else { return };
         let had = maker.held;
@@ -167,7 +169,7 @@ mod tests {
         makers.assert_invariants();
         assert_eq!((makers.share_of_channels(99), makers.share_of_history(100)), (33, 100));
         (10..1000).for_each(|hash| assert!(makers.claim(hash) < 1000));
-        // However many there are, one who comes new may have some.
+        // However many makers there are, a new one may have some.
         assert_eq!((makers.share_of_channels(100_000), makers.share_of_channels(10)), (100, 1));
         (1000..100_000).for_each(|hash| assert!(makers.claim(hash) < 100_000));
         assert_eq!(makers.share_of_channels(100_000), 97);

@@ -11,9 +11,8 @@ const HALF: usize = 13;
 /// The public id of a connection: 128 bits that say nothing to anyone without the key, never used again. Written as
 /// its two halves in base 36, the second one padded: `[0-9a-z]{1,26}`, no leading zeros.
 ///
-/// It has to name the process (64 random bits, so that no two ever have the same) and the connection in it (64 bits of
-/// which none can be spared: serials are not used again), and it must do so only for those who have the key. So there is
-/// no room for it in 64 bits.
+/// It has to name the process (64 random bits, so that no two are ever the same) and the connection in it (64 bits, all
+/// needed, because serials are not used again). Only those who have the key may read that. So 64 bits are too few.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MemberId {
     high: u64,
@@ -36,7 +35,7 @@ impl MemberId {
         (u128::from(self.high) << 64 | u128::from(self.low)).to_le_bytes()
     }
 
-    /// The id that these bytes are of.
+    /// The id whose [`to_bytes`](Self::to_bytes) these are.
     pub fn from_bytes(bytes: [u8; 16]) -> MemberId {
         let number = u128::from_le_bytes(bytes);
         MemberId { high: (number >> 64) as u64, low: number as u64 }
@@ -109,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn told_and_taken_back() {
+    fn to_text_and_back() {
         for (high, low, text) in [
             (0, 0, "0"),
             (0, 35, "z"),

@@ -1,4 +1,4 @@
-//! Who is in a channel: dense arrays, one an encoding, so that a fan-out walks memory in order.
+//! Who is in a channel: dense arrays, one for each encoding, so that a fan-out walks memory in order.
 
 use super::dialect::Encoding;
 use crate::delivery::batch::BatchKey;
@@ -6,8 +6,8 @@ use crate::delivery::batch::BatchKey;
 /// One subscriber of a channel.
 #[derive(Debug, Clone, Copy)]
 pub struct Member {
-    /// The offset up to which everything was queued or is not owed. A live member's lags behind: whatever is older than
-    /// the group's open batch was queued to it.
+    /// The offset up to which everything was queued to the member, or is not owed. That of a live member lags behind:
+    /// everything older than the group's open batch was queued to it.
     pub cursor: u64,
     /// The connection's slot.
     pub slot: u32,
@@ -24,14 +24,15 @@ pub struct Open {
     pub base: u64,
 }
 
-/// A batch on its way to the members of a group, which may take many turns. What is published meanwhile goes into the next.
+/// A batch on its way to the members of a group, which may take many turns. What is published meanwhile goes into
+/// the next.
 #[derive(Debug, Clone, Copy)]
 pub struct Walk {
     /// The batch, to which nothing is added any more.
     pub open: Open,
     /// The offset of its last message.
     pub head: u64,
-    /// How many members, the first of the group, owe nothing of it: it was written or queued to them, or they came later.
+    /// How many members, the first ones of the group, are done: it was written or queued to them, or they came later.
     pub served: u32,
 }
 
@@ -59,7 +60,7 @@ impl Group {
         Group { encoding, members: Vec::new(), open: None, walk: None }
     }
 
-    /// Puts a member in, which counts as served by a walk that has begun. Returns its index, and which member moved.
+    /// Puts a member in. It counts as served by a walk that has begun. Returns its index, and which member moved.
     pub fn insert(&mut self, member: Member) -> (u32, Option<(u32, u32)>) {
         self.members.push(member);
         let last = (self.members.len() - 1) as u32;
@@ -69,7 +70,7 @@ impl Group {
         }
     }
 
-    /// Takes a member out; what a walk owes it is forgotten. Returns which members moved.
+    /// Takes a member out, and forgets what a walk still had for it. Returns which members moved.
     pub fn remove(&mut self, index: u32) -> Moved {
         let mut gap = index;
         let mut moved = [None; 2];
@@ -84,20 +85,20 @@ impl Group {
         }
         self.members.swap_remove(gap as usize);
         moved[1] = self.moved_to(gap);
-        // A crowd that has gone is not to be paid for until the channel goes.
+        // Memory for a crowd that has gone is not kept until the channel goes.
         if self.members.capacity() > 64 && self.members.len() < self.members.capacity() / 4 {
             self.members.shrink_to(self.members.len() * 2);
         }
         moved
     }
 
-    /// Whether the member at that index still owes what is on its way.
+    /// Whether the member at that index has still to get the batch that is on its way.
     pub fn is_unserved(&self, index: u32) -> bool {
         self.walk.is_some_and(|walk| index >= walk.served)
     }
 
-    /// Notes that the member at that index is served now. Returns its new index; the member that stood there stands at `index`.
-    /// None if there is no walk.
+    /// Notes that the member at that index is served now. Returns its new index; the member that stood there
+    /// stands at `index`. None if there is no walk.
     pub fn serve(&mut self, index: u32) -> Option<u32> {
         let walk = self.walk.as_mut()?;
         let place = walk.served;
@@ -222,9 +223,9 @@ mod tests {
         assert!(size_of::<Memberships>() <= 16);
     }
 
-    /// Members come, go and are served in any order: all are there, and who was served stands before who was not.
+    /// Members come, go and are served in any order: none is lost, and those that were served stand before the others.
     #[test]
-    fn a_walk_serves_each_member_once_whoever_comes_and_goes() {
+    fn a_walk_serves_each_member_once_while_others_come_and_go() {
         for seed in 1..200_u32 {
             let mut random = seed;
             let mut next = |below: u32| {

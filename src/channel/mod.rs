@@ -51,12 +51,12 @@ pub struct Channel {
     known: bool,
     /// What `places` came to when the store counted it last.
     counted: u32,
-    /// What of its members is still to be told; None if nothing is.
+    /// What is still to be told about its members; None if nothing is.
     pub presence: Option<Box<Presence>>,
 }
 
 impl Channel {
-    /// A channel without members. `known` says whether anybody was told a position of its that is to hold.
+    /// A channel without members. `known` says whether somebody was told a position of it that must stay valid.
     pub fn new(name: Arc<str>, log: Log, known: bool) -> Channel {
         Channel { name, log, groups: Vec::new(), touched: false, known, counted: 0, presence: None }
     }
@@ -66,7 +66,7 @@ impl Channel {
         &self.name
     }
 
-    /// Bytes of heap memory that its subscribers take: their places, and what is still to be told of them.
+    /// Bytes of heap memory that its subscribers take: their places, and what is still to be told about them.
     fn places(&self) -> usize {
         let members = self.groups.iter().map(|group| group.members.capacity() * size_of::<Member>());
         let presence = self.presence.as_ref().map_or(0, |presence| presence.memory());
@@ -84,7 +84,7 @@ impl Channel {
         self.groups.iter().map(|group| group.members.len()).sum()
     }
 
-    /// How many are told of what is published now: all subscribers but those who poll and are being answered with what was before.
+    /// How many subscribers get what is published now: all but the polls that are being answered with earlier messages.
     pub fn receivers(&self) -> usize {
         let receivers = |group: &Group| match group.walk {
             Some(walk) if group.encoding == Encoding::Poll => walk.served as usize,
@@ -93,13 +93,13 @@ impl Channel {
         self.groups.iter().map(receivers).sum()
     }
 
-    /// How many members it has: those who poll are none.
+    /// How many members it has. A subscriber that polls is not a member.
     pub fn members(&self) -> usize {
         let members = self.groups.iter().filter(|group| group.encoding != Encoding::Poll);
         members.map(|group| group.members.len()).sum()
     }
 
-    /// What a batch is of that begins behind that offset.
+    /// The source of a batch that begins after that offset.
     pub fn source(&self, offset: u64) -> Source {
         source(&self.name, Position { offset, ..self.log.position() })
     }
@@ -115,13 +115,13 @@ impl Channel {
         self.groups.iter().any(|group| group.encoding.tells_presence() && !group.members.is_empty())
     }
 
-    /// Whether anybody was told a position of its that is to hold.
+    /// Whether somebody was told a position of it that must stay valid.
     pub fn is_known(&self) -> bool {
         self.known || self.log.head() > 0
     }
 
-    /// Its position, as it is told: `0.0` while it is awake only for those who poll. They leave nothing, and a
-    /// position that is forgotten with them would be taken for a loss.
+    /// Its position, as it is told: `0.0` while the channel is awake only for polls. Nothing of it stays when the
+    /// polls go. If they had been told its real position, they would be told of a loss later.
     pub fn position(&self) -> Position {
         if self.is_known() { self.log.position() } else { Position::NONE }
     }
@@ -130,7 +130,7 @@ impl Channel {
     pub fn group_mut(&mut self, encoding: Encoding) -> &mut Group {
         let found = self.groups.iter().position(|group| group.encoding == encoding);
         let index = found.unwrap_or_else(|| {
-            // Most channels have one, and the next four would be larger than the channel.
+            // Most channels have one group, and room for four would be larger than the channel.
             self.groups.reserve_exact(1);
             self.groups.push(Group::new(encoding));
             self.groups.len() - 1
@@ -144,7 +144,7 @@ impl Channel {
         !self.groups.iter().filter_map(|group| group.open).any(full)
     }
 
-    /// Whether somebody is still to be told what was published.
+    /// Whether somebody has still to get what was published.
     pub fn owes(&self) -> bool {
         self.is_busy() || self.open_batches() > 0
     }
@@ -154,7 +154,7 @@ impl Channel {
         self.groups.iter().any(|group| group.walk.is_some())
     }
 
-    /// Into how many batches, one an encoding, what is published goes.
+    /// How many batches are open, one for each encoding: what is published goes into them.
     pub fn open_batches(&self) -> usize {
         self.groups.iter().filter(|group| group.open.is_some()).count()
     }

@@ -158,7 +158,7 @@ impl ChannelName {
     /// A name that the program itself chose, decoded. What peers may not name is allowed here: `/$…` and `/-/…`.
     ///
     /// # Errors
-    /// Every [`NameError`] but those and those of an encoding; wildcards are no names for anybody.
+    /// Any [`NameError`] but the reserved ones and those of an encoding. Nobody may use a wildcard as a name.
     pub fn new(name: &str) -> Result<ChannelName, NameError> {
         if examine(name)? {
             let without = name.strip_suffix('/').unwrap_or(name);
@@ -178,7 +178,7 @@ impl ChannelName {
     }
 }
 
-/// Looks for everything that a name must not have; returns whether it ends in a slash that it would be one without.
+/// Looks for everything that a name must not have. Returns true if only a slash at the end has to go.
 fn examine(name: &str) -> Result<bool, NameError> {
     let path = name.strip_prefix('/').ok_or(NameError::NoLeadingSlash)?;
     if path.is_empty() {
@@ -188,7 +188,7 @@ fn examine(name: &str) -> Result<bool, NameError> {
         Some(path) => (path, true),
         None => (path, false),
     };
-    // Before the segments: what is too long is not looked through.
+    // Checked before the segments: a text that is too long is not searched.
     if path.len() >= MAX_NAME {
         return Err(NameError::TooLong);
     }
@@ -278,7 +278,7 @@ impl fmt::Display for NameError {
 impl std::error::Error for NameError {}
 
 impl From<NameError> for Refusal {
-    /// 400; whoever answers a GET looks for [`NameError::TrailingSlash`] first.
+    /// 400. The code that answers a GET looks for [`NameError::TrailingSlash`] before.
     fn from(error: NameError) -> Refusal {
         Refusal::bad_request(error.code(), error.to_string())
     }
@@ -408,7 +408,7 @@ mod tests {
         }
     }
 
-    /// Whatever comes, nothing panics, and every name that is made survives the way through a URL.
+    /// No text makes it panic, and every name that is made survives the way through a URL.
     #[test]
     fn random_paths() {
         const PIECES: [&str; 14] =
@@ -423,7 +423,7 @@ mod tests {
         }
     }
 
-    /// What a program may not name is told with what to write instead.
+    /// A program that gives a bad name is told what to write instead.
     #[test]
     fn names_that_programs_give() {
         for good in ["/", "/chat", "/-/x", "/$x", "/a/b"] {

@@ -37,12 +37,12 @@ impl Epoch {
         Epoch { text, len: MIN_EPOCH as u8 }
     }
 
-    /// The epoch as bytes, for those who have no use for it but to hand it back.
+    /// The epoch as bytes, for code that only keeps it and hands it back.
     pub fn to_bytes(self) -> [u8; MAX_EPOCH] {
         self.text
     }
 
-    /// The epoch that these bytes are of.
+    /// The epoch whose [`to_bytes`](Self::to_bytes) these are.
     pub fn from_bytes(text: [u8; MAX_EPOCH]) -> Epoch {
         let len = text.iter().position(|&byte| byte == 0).unwrap_or(MAX_EPOCH);
         Epoch { text, len: len as u8 }
@@ -61,7 +61,7 @@ impl Epoch {
 
 /// The epoch of a log: one that was made here, of eight characters, or that of what does not exist.
 ///
-/// Invariant: as for [`Epoch`].
+/// Invariant: what comes after the text is zero, as in [`Epoch`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OwnEpoch([u8; MIN_EPOCH]);
 
@@ -78,7 +78,7 @@ impl From<OwnEpoch> for Epoch {
         if let Some(place) = text.first_chunk_mut() {
             *place = own;
         }
-        // Whatever is behind the text is zero.
+        // All bytes after the text are zero.
         let behind = u64::from_le_bytes(own).leading_zeros() / 8;
         Epoch { text, len: (MIN_EPOCH - behind as usize) as u8 }
     }
@@ -90,13 +90,13 @@ impl fmt::Debug for Epoch {
     }
 }
 
-/// A place in a channel's log: behind the message that has this offset; offset 0 is before the first.
+/// A place in a channel's log: after the message that has this offset. Offset 0 is before the first message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
     /// Which life of the log. For this package alone: a position is opaque to others, which compare, show and parse it.
     #[doc(hidden)]
     pub epoch: Epoch,
-    /// How many messages that life had up to here. Likewise.
+    /// How many messages that life had up to here. For this package alone, too.
     #[doc(hidden)]
     pub offset: u64,
 }
@@ -105,7 +105,7 @@ impl Position {
     /// `0.0`, the position of a channel that does not exist.
     pub const NONE: Position = Position { epoch: Epoch::NONE, offset: 0 };
 
-    /// A position of no log: one that was told by somebody else, or a long time ago.
+    /// A position that no log has. It stands for one that another broker has told, or this one a long time ago.
     pub const UNKNOWN: Position = Position { epoch: Epoch::NONE, offset: 1 };
 }
 
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn told_and_taken_back() {
+    fn to_text_and_back() {
         for random in [0, 1, 35, 36, u64::MAX, 0x1234_5678_9abc_def0] {
             for offset in [0, 1, 10, MAX_OFFSET] {
                 let position = Position { epoch: Epoch::from_random(random), offset };

@@ -1,5 +1,5 @@
-//! Who came and who went since it was told last: one event a turn, whoever they are. A leave that is held back for a
-//! while, so that a quick reload is not told as two notices, waits here too.
+//! Who came and who went since that was told last: one event a turn for all of them. A leave may be held back for
+//! a while, so that a quick reload does not make two notices; it waits here too.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,37 +22,38 @@ pub struct Named {
 }
 
 impl Named {
-    /// As the dialects write it.
+    /// The member in the form that dialects write.
     pub(crate) fn as_member(&self) -> MemberName<'_> {
         MemberName { id: self.id, name: self.name.as_deref(), was: self.was }
     }
 }
 
-/// What is still to be told of a channel's members: not each event, but their result. So it is no longer than the number of
-/// members, however often somebody comes and goes.
+/// What is still to be told about a channel's members: not each event, but the result of all. So it is no longer
+/// than the number of members, however often somebody comes and goes.
 ///
-/// Invariants: nobody stands in two of the lists, unless somebody was told in between who is there; the first and the
-/// third have no more than may be named, nor has the second together with the leaves that are held back.
+/// Invariants: nobody stands in two of the lists, unless somebody was told in between who is there; `joined` and
+/// `returned` each have at most as many entries as may be named, and so have `left` and the held back leaves together.
 #[derive(Debug, Default)]
 pub struct Presence {
     joined: BTreeMap<MemberId, Named>,
     left: BTreeMap<MemberId, Named>,
     /// Who left and came back under the same name before it was told.
     returned: BTreeMap<MemberId, Named>,
-    /// The same by the id that each had before.
+    /// The ids of `returned`, by the id that each had before.
     by_former: BTreeMap<MemberId, MemberId>,
-    /// Whether somebody was told who is there since notices were taken: also of those whose coming was not told yet.
+    /// Whether somebody was told who is there since notices were taken. That names members whose coming was not
+    /// told yet.
     listed: bool,
     held: HeldBack,
     /// Whether the number of members changed while there were too many to be named.
     recount: bool,
     /// When a number may be told again, in monotonic milliseconds.
     next_count: u64,
-    /// When something is due, if the broker's list of what is due has this channel.
+    /// When something is due, if the list of reminders has this channel.
     pub noted: Option<u64>,
 }
 
-/// What a turn tells of a channel's members.
+/// What a turn tells about a channel's members.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Notices {
     /// Who went.
@@ -65,18 +66,19 @@ pub struct Notices {
     pub count: Option<usize>,
 }
 
-/// Between two numbers of members of one channel, in milliseconds.
+/// The least time between two notices of one channel's number of members, in milliseconds.
 const COUNT_INTERVAL: u64 = 1000;
 
 impl Presence {
-    /// Somebody came. Anyone who left under the same name and is still held back has come back, first of all one of the same
-    /// id: that one must not be told later to have left. It is told all the same: who came meanwhile does not know it.
-    /// At most `most` are named.
+    /// Somebody came. If a leave under the same name is held back, that member has come back: first of all one of
+    /// the same id, which must not be told later to have left. The return is told all the same, because members
+    /// who came meanwhile do not know this one. At most `most` are named.
     pub fn join(&mut self, mut member: Named, most: usize) {
         let namesake = self.by_former.get(&member.id).copied().and_then(|other| self.take_returned(other));
         if let Some(namesake) = namesake {
-            // It was taken for this one, who comes back itself. So nobody's former id is that of one who is there, and it does not
-            // matter in which order they are told.
+            // A namesake was taken for this member, who now comes back itself. The namesake is told as new
+            // instead. So no former id is that of a member who is there, and it does not matter in which order
+            // returns are told.
             member.was = Some(member.id);
             self.note_return(member);
             self.note_join(Named { was: None, ..namesake });
@@ -103,8 +105,9 @@ impl Presence {
         self.listed = true;
     }
 
-    /// Somebody went. Of one whose coming was told to nobody, neither is told. With `due` the leave is held back until then if
-    /// it has a name to be recognised by. At most `most` are named, of those whose leaving is held back as well.
+    /// Somebody went. If nobody was told that this member came, neither is told. With `due` the leave is held
+    /// back until then, if the member has a name to be recognised by. At most `most` leaves are named, including
+    /// those that are held back.
     pub fn leave(&mut self, member: Named, due: Option<u64>, most: usize) {
         self.note_leave(member, due);
         self.count_past(most);
@@ -143,7 +146,7 @@ impl Presence {
         }
     }
 
-    /// More have come or gone than may be named in one event: only how many there are is told.
+    /// If more have come or gone than may be named in one event, only how many members there are is told.
     fn count_past(&mut self, most: usize) {
         let gone = self.left.len() + self.held.len();
         if self.joined.len().max(self.returned.len()).max(gone) > most {
@@ -151,7 +154,7 @@ impl Presence {
         }
     }
 
-    /// The members changed while there are too many to be named.
+    /// The members changed, and there are too many to be named: forgets the names, and tells how many there are.
     pub fn change_count(&mut self) {
         for list in [&mut self.joined, &mut self.left, &mut self.returned] {
             *list = BTreeMap::new();
@@ -161,7 +164,7 @@ impl Presence {
         self.recount = true;
     }
 
-    /// What is to be told now, with so many `members`, of whom at most `most` are named.
+    /// Takes what is to be told now of a channel with that many `members`. At most `most` are named.
     pub fn take(&mut self, now: u64, members: usize, most: usize) -> Notices {
         while let Some(member) = self.held.take_due(now) {
             self.left.insert(member.id, member);
@@ -184,8 +187,8 @@ impl Presence {
         }
     }
 
-    /// Bytes of memory that it takes, about, itself in its box included. Names are their connections', but for those of leaves
-    /// that are held back.
+    /// About how many bytes of memory it takes, itself in its box included. Names belong to their connections,
+    /// but those of held back leaves are counted here.
     pub fn memory(&self) -> usize {
         let lists = [&self.joined, &self.left, &self.returned].map(|list| tree::<MemberId, Named>(list.len()));
         let former = tree::<MemberId, MemberId>(self.by_former.len());

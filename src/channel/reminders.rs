@@ -1,14 +1,15 @@
-//! Notices of members that are due later: leaves that are held back, and numbers of members that are told once a second.
+//! Notices of members that are due later: leaves that are held back, and numbers of members that are told once a
+//! second.
 
 use std::collections::BTreeSet;
 
 use super::presence::Presence;
 use super::sizes;
 
-/// How many leaves may be held back in all channels together, about 200 B each: past it a leave is told at once.
+/// How many leaves may be held back in all channels together, about 200 B each. Past that a leave is told at once.
 pub const MAX_HELD_LEAVES: usize = 65_536;
 
-/// When of which channels something is to be told, and what they hold back together.
+/// Which channels have something to tell later, and when, and how many leaves they hold back together.
 ///
 /// Invariants: `due` has the channels whose `Presence::noted` says so; `held` is the sum of what each holds back.
 #[derive(Debug, Default)]
@@ -19,7 +20,7 @@ pub struct Reminders {
 }
 
 impl Reminders {
-    /// Changes what is to be told of a channel's members.
+    /// Changes what is to be told about a channel's members, and counts the leaves that are held back.
     pub fn change<T>(&mut self, presence: &mut Presence, change: impl FnOnce(&mut Presence) -> T) -> T {
         let before = presence.held_back();
         let result = change(presence);
@@ -43,7 +44,7 @@ impl Reminders {
         }
     }
 
-    /// Nothing of a channel is to be told any more.
+    /// Forgets a channel: nothing about it is to be told any more.
     pub fn forget(&mut self, key: u32, mut presence: Presence) {
         self.note(key, &mut presence, None);
         self.held -= presence.held_back();
@@ -70,7 +71,7 @@ impl Reminders {
         self.held
     }
 
-    /// How many channels something is to be told of later.
+    /// How many channels have something to tell later.
     #[cfg(feature = "inside")]
     pub fn len(&self) -> usize {
         self.due.len()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::limits::{Limits, LimitsError};
 
-/// What a channel's history keeps; what is None is as [`Limits`] has it for all channels.
+/// What a channel's history keeps. Where a field is None, [`Limits`] says it for all channels.
 ///
 /// ```
 /// use slotcast::ChannelSettings;
@@ -21,25 +21,25 @@ pub struct ChannelSettings {
     pub history_messages: Option<usize>,
     /// Most bytes; at most `history_total`.
     pub history_bytes: Option<usize>,
-    /// How long, at most `history_age` of all; 0 keeps none. What is older is shown to nobody, and leaves memory when the
-    /// channel is next looked at, or at the age of all.
+    /// How long, at most the `history_age` of [`Limits`]; 0 keeps none. Older messages are shown to nobody. They
+    /// leave memory when the channel is next used, or at the `history_age` of [`Limits`].
     pub history_age: Option<Duration>,
 }
 
 impl ChannelSettings {
-    /// Keeps so many messages.
+    /// Keeps at most `most` messages.
     pub fn history_messages(mut self, most: usize) -> Self {
         self.history_messages = Some(most);
         self
     }
 
-    /// Keeps so many bytes.
+    /// Keeps at most `most` bytes.
     pub fn history_bytes(mut self, most: usize) -> Self {
         self.history_bytes = Some(most);
         self
     }
 
-    /// Keeps messages for so long.
+    /// Keeps messages for at most `most`.
     pub fn history_age(mut self, most: Duration) -> Self {
         self.history_age = Some(most);
         self
@@ -49,7 +49,7 @@ impl ChannelSettings {
         if self.history_bytes.is_some_and(|bytes| bytes > limits.history_total) {
             return Err(LimitsError::new("a channel's history_bytes must be at most history_total of all"));
         }
-        // All histories are looked through in the order in which they were published to, for one age.
+        // The sweep goes through all histories by their last publish, and with one age for all.
         if self.history_age.is_some_and(|age| age > limits.history_age) {
             return Err(LimitsError::new("a channel's history_age must be at most that of all"));
         }
@@ -71,7 +71,8 @@ impl Retention {
     }
 }
 
-/// How many channels and prefixes may have settings of their own: they outlive every channel, and nothing takes them away.
+/// How many channels and prefixes may have settings of their own: they outlive every channel, and nothing takes
+/// them away.
 const MAX_SETTINGS: usize = 64 * 1024;
 
 /// How many of them may be prefixes, which are tried one after the other.
@@ -86,7 +87,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Sets what the channel of that name keeps; the default takes it back.
+    /// Sets what the channel of that name keeps. The default settings take that back.
     pub(super) fn set(&mut self, name: &str, settings: ChannelSettings, limits: &Limits) -> Result<(), LimitsError> {
         settings.validate(limits)?;
         if settings == ChannelSettings::default() {
@@ -101,7 +102,8 @@ impl Settings {
         Ok(())
     }
 
-    /// Sets what all channels keep whose names begin so and that have no settings of their own; the default takes it back.
+    /// Sets what the channels keep whose names begin with `prefix` and that have no settings of their own. The
+    /// default settings take that back.
     pub(super) fn set_prefix(
         &mut self,
         prefix: &str,
@@ -121,7 +123,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Costs a look-up for those only who have set something.
+    /// What the channel of that name keeps. Looks the name up only if any settings were made.
     pub(super) fn retention<'a>(&self, name: impl FnOnce() -> Option<&'a str>, limits: &Limits) -> Retention {
         let all = Retention::of_all(limits);
         if self.by_name.is_empty() && self.by_prefix.is_empty() {

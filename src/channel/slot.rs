@@ -1,4 +1,5 @@
-//! A channel's place among all: awake, or a tombstone, which is what stays of one that sleeps. And how it is found by name.
+//! A channel's place among all channels: it is awake, or a tombstone, which stays of a channel that sleeps. And how a
+//! channel is found by name.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -16,15 +17,15 @@ use super::position::{OwnEpoch, Position};
 /// A time in units of 1,024 ms.
 pub(super) type Second = u32;
 
-/// In which second a time is, in monotonic milliseconds.
+/// The second that a time in monotonic milliseconds is in.
 pub(super) fn second_of(milliseconds: u64) -> Second {
     (milliseconds >> 10) as Second
 }
 
 /// What every channel has: all that is left of one that sleeps.
 ///
-/// A tombstone costs 64 B here, twice that in a slab that has just grown, its name, and 5 B in each of at most 16 / 7 places of
-/// the index: 150 B for a name of 10. `the_ledger` asserts it.
+/// A tombstone costs 64 B here, twice that in a slab that has just grown, its name, and 5 B in each of at most
+/// 16 / 7 places of the index: 150 B for a name of 10. `the_ledger` asserts it.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) state: State,
@@ -32,7 +33,7 @@ pub(super) struct Slot {
     pub(super) links: Links,
     /// The place in `tombstones` or `idle` of its maker.
     pub(super) own: Links,
-    /// The key of its maker; `NOBODY` as long as nothing was published to it.
+    /// The key of its maker; `NOBODY` while nothing was published to it.
     pub(super) maker: u32,
     /// When it was put at the hot end of its maker's `recent`.
     pub(super) renewed: Second,
@@ -87,14 +88,15 @@ impl Slot {
         }
     }
 
-    /// Wakes a tombstone up; returns false if it was none.
+    /// Wakes a tombstone up; returns false if the channel is awake already.
     pub(super) fn wake_up(&mut self) -> bool {
         let State::Tombstone { name, .. } = &self.state else { return false };
         self.state = State::awake(name, Log::resumed(self.position()), true);
         true
     }
 
-    /// Leaves a tombstone of a channel whose position somebody knows; returns false if nobody does, or it sleeps already.
+    /// Makes a tombstone of a channel whose position somebody knows. Returns false if nobody does, or the channel
+    /// sleeps already.
     pub(super) fn fall_asleep(&mut self, now: u64) -> bool {
         let State::Awake(awake) = &self.state else { return false };
         if !awake.channel.is_known() {
@@ -117,8 +119,8 @@ impl State {
 /// How many tables there are, so that one that grows moves no more than its part of all names at once.
 const TABLES: usize = 32;
 
-/// The keys of all slots by name: the names themselves stand in the slots. The hash is keyed, so that names can be chosen
-/// to no harm.
+/// The keys of all slots by name: the names themselves stand in the slots. The hash is keyed, so that nobody can choose
+/// names that collide.
 #[derive(Default)]
 pub(super) struct Index {
     keys: [HashTable<u32>; TABLES],
@@ -140,7 +142,7 @@ impl Index {
         self.len += 1;
     }
 
-    /// Takes out the key of a slot that is there still.
+    /// Takes out the key of a slot, which must still be there.
     pub(super) fn remove(&mut self, key: u32, slots: &Slab<Slot>) {
         let hash = self.hashes.hash_one(slots.get(key as usize).map_or("", Slot::name));
         if let Ok(entry) = self.keys[table_of(hash)].find_entry(hash, |&other| other == key) {
@@ -204,8 +206,9 @@ mod tests {
         // The table is at least 7 / 16 full, and has a byte of control for each place.
         let place = (size_of::<u32>() + 1) * 16 / 7 + 1;
         assert!(2 * slot + name + place <= 152);
-        // All of a channel that has history, but for its entries, its tombstone and its members; the name has two counters. In the
-        // order by name it has a place of 24 B, in nodes of eleven of which at least five are full, and their heads.
+        // All that a channel with history takes, without its entries, its tombstone and its members. The name has
+        // two counters. In the order by name it has a place of 24 B, in nodes with eleven places of which at
+        // least five are taken, and with heads.
         let in_order = (size_of::<(Arc<str>, u32)>() * 11 + 16) / 5;
         let awake = size_of::<Awake>() + 2 * size_of::<usize>() + in_order;
         assert!(awake <= AWAKE_COST, "{awake}");

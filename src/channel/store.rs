@@ -1,12 +1,12 @@
 //! All channels, by name: how many there are, what their histories hold together, and what stays of one that is empty.
 //!
-//! A channel is *awake* while it has members or history, or this turn's messages for it are not told yet. One that has
-//! none of these falls asleep: a *tombstone* stays, which knows the name, the epoch and the offset, so that a follower who
-//! comes back after a quiet hour is not told of a loss that never was. One whose position nobody was told, since it was
-//! only polled, leaves nothing.
+//! A channel is *awake* while it has members or history, or this turn's messages for it are not told yet. One
+//! that has none of these falls asleep: a *tombstone* stays, which knows the name, the epoch and the offset, so
+//! that a follower who comes back after a quiet hour is not told of a loss that never was. One whose position
+//! nobody was told, since it was only polled, leaves nothing.
 //!
-//! Times are monotonic milliseconds, and never go back. Nothing here walks over all channels but `assert_invariants`:
-//! whoever has to go stands at the cold end of a list.
+//! Times are monotonic milliseconds, and never go back. Here only `assert_invariants` walks over all channels:
+//! the channel that has to go stands at the cold end of a list.
 
 #[cfg(feature = "inside")]
 mod invariants;
@@ -39,16 +39,17 @@ use places::OWN;
 
 pub use sweep::SWEEP_BUDGET;
 
-/// There are as many channels as `max_channels` allows, or `max_listened` for one who only listens, and none of them makes way.
+/// There are as many channels as `max_channels` allows, or `max_listened` for a channel that is only listened to,
+/// and none of them makes way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyChannels;
 
 /// Why a channel is not held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotHeld {
-    /// There is none of that name, and there are as many as there may be.
+    /// There is no channel of that name, and there are as many channels as there may be.
     TooMany,
-    /// There is none, and never will be.
+    /// No channel can have that name.
     BadName(BadName),
 }
 
@@ -58,14 +59,19 @@ impl From<TooManyChannels> for NotHeld {
     }
 }
 
-/// All channels. Those that something was published to have a maker, the first who did, and count for `max_channels`;
-/// those in which there are only listeners count for `max_listened`.
+/// All channels. A channel that was published to has a maker, the first one who did, and counts for
+/// `max_channels`; one that has only had listeners counts for `max_listened`.
 ///
-/// Invariants: `index` has the key of every slot; `awake` of every channel that is awake; `recent` are the channels with
-/// history, by their last publish; `idle` are those of them without members, by when they were published to or left last;
-/// `tombstones` are those that sleep, by when they fell asleep, and `unheard` those of them that nothing was published to; each
-/// maker's lists are those of its channels, in the same order, but for histories, whose place is renewed once a second; `heard` counts the channels that have a maker; `held` is the
-/// sum of what the histories cost.
+/// Invariants:
+/// - `index` has the key of every slot, and `awake` that of every channel that is awake.
+/// - `recent` has the channels with history, by their last publish.
+/// - `idle` has those that are awake with no subscribers and nothing to tell, by when they were published to or left
+///   last.
+/// - `tombstones` has those that sleep and were published to, `unheard` the others that sleep, by when they fell
+///   asleep.
+/// - Each maker's lists have its channels, in the same order. But a place among histories is renewed only once a
+///   second.
+/// - `heard` counts the channels that have a maker; `held` is the sum of what the histories cost.
 #[derive(Debug)]
 pub struct Store {
     slots: Slab<Slot>,
@@ -86,12 +92,12 @@ pub struct Store {
     sweep_at: u64,
 }
 
-/// What somebody finds who asks and does not join.
+/// What a reader that does not join finds.
 #[derive(Debug)]
 pub struct Reading<'a> {
     /// The channel's position; `0.0` if it does not exist.
     pub position: Position,
-    /// The offset behind which the entries begin.
+    /// The offset after which the entries begin.
     pub start: u64,
     /// What was asked for and is not kept.
     pub lost: Option<Lost>,
@@ -101,7 +107,7 @@ pub struct Reading<'a> {
 impl Reading<'_> {
     /// What was asked for and is kept, with the offsets.
     pub fn entries(&self) -> impl Iterator<Item = (u64, EntryRef<'_>)> {
-        self.log.into_iter().flat_map(|log| log.behind(self.start))
+        self.log.into_iter().flat_map(|log| log.after(self.start))
     }
 }
 
@@ -196,12 +202,12 @@ impl Store {
         self.held
     }
 
-    /// The key of a channel for somebody who is going to join it: it is made or woken up if need be. It stays until
-    /// `release_if_idle` is called, which must follow. `seed` is random: a new epoch comes from it. Of the channels that
-    /// nothing was published to the coldest may make way, and no other.
+    /// The key of a channel that somebody is going to join. The channel is made or woken up if need be. It stays
+    /// until `release_if_idle` is called, which must follow. `seed` is random: a new epoch comes from it. Only a
+    /// channel that sleeps and that nothing was published to may make way, the coldest first.
     ///
     /// # Errors
-    /// If it would be one too many of these, or no channel has such a name.
+    /// If the channel would be one too many, or no channel can have such a name.
     pub fn hold(&mut self, name: &str, seed: u64, now: u64, limits: &Limits) -> Result<u32, NotHeld> {
         if let Some(key) = self.index.find(name, &self.slots) {
             self.wake_up(key, now, limits);
@@ -215,11 +221,12 @@ impl Store {
         Ok(self.create(name, seed, now))
     }
 
-    /// As `hold`, for somebody who is going to publish to it; `publish` must follow. `maker` says who that is. If it has its share
-    /// of all places, one of its own channels makes way, and otherwise one that is cold.
+    /// The key of a channel that `maker` is going to publish to. The channel is made or woken up if need be, as
+    /// by `hold`; `publish` must follow. If the maker has its share of all places, one of its own channels makes
+    /// way, and otherwise one that is cold.
     ///
     /// # Errors
-    /// If it would be one too many, and none makes way, or no channel has such a name.
+    /// If the channel would be one too many, and none makes way, or no channel can have such a name.
     pub fn hold_to_publish(
         &mut self,
         name: &str,
@@ -249,11 +256,11 @@ impl Store {
         Ok(key)
     }
 
-    /// As `hold_to_publish`, for a channel that the publisher is in, whose key is known. `maker` is called only if nothing was
-    /// published to it before.
+    /// Readies a channel that the publisher is in, and whose key is known, for a publish, as `hold_to_publish`
+    /// does. `maker` is called only if nothing was published to it before.
     ///
     /// # Errors
-    /// As `hold_to_publish`.
+    /// If the channel would be one too many, and none makes way.
     #[inline]
     pub fn hold_joined(
         &mut self,
@@ -271,9 +278,9 @@ impl Store {
         Ok(())
     }
 
-    /// Lets a channel go that nobody is in and that owes nobody anything: if it has history it stays until another needs
-    /// its place; if it has none and somebody knows its position, a tombstone stays; else nothing does. To be called whenever one of
-    /// that may have become so, and after each `hold`.
+    /// Lets a channel go, if it has no subscribers and nothing left to tell. With history it stays until
+    /// another channel needs its place. Without history a tombstone stays if somebody knows its position; else
+    /// nothing does. To be called after each `hold`, and whenever a channel may have come to this.
     pub fn release_if_idle(&mut self, key: u32, now: u64, limits: &Limits) {
         let Some(channel) = self.get_mut(key) else { return };
         if channel.touched || channel.subscribers() > 0 {
@@ -292,9 +299,10 @@ impl Store {
         }
     }
 
-    /// Publishes to a channel that is held to be published to: to its log, and to the open batches of its members. Past the
-    /// total of all histories messages leave, the oldest of a channel first: those of the coldest of the same maker, if it has
-    /// its share, or else of one of the coldest of all. Returns how many bytes the batches grew by.
+    /// Publishes to a channel that is held for that: to its log, and to the open batches of its members. If all
+    /// histories together are then too large, messages are dropped, the oldest of a channel first: of the coldest
+    /// channel of the same maker, if that has its share, or else of one of the coldest of all. Returns how many
+    /// bytes the batches grew by.
     ///
     /// # Panics
     /// If the key is not that of a channel that is awake.
@@ -318,7 +326,7 @@ impl Store {
         self.held = self.held - before + after;
         self.makers.recount(maker, before, after);
         if after > 0 {
-            // Each in its maker's list once a second is enough, and costs next to nothing.
+            // To renew a place in the maker's list once a second is enough, and costs next to nothing.
             let is_due = before == 0 || slot.renewed != second_of(now);
             slot.at = now;
             self.recent.touch(&mut self.slots, key);
@@ -337,7 +345,7 @@ impl Store {
     /// Sets what one channel keeps, now and whenever it exists.
     ///
     /// # Errors
-    /// If it would keep more, or longer, than the limits of all channels allow for.
+    /// If it would keep more, or longer, than the limits of all channels allow for, or too many channels have settings.
     pub fn configure(
         &mut self,
         name: &str,
@@ -353,11 +361,12 @@ impl Store {
         Ok(())
     }
 
-    /// Sets what all channels keep whose names begin so, and that have no settings of their own. Those that there are keep to it
-    /// from their next message on.
+    /// Sets what the channels keep whose names begin with `prefix`, and that have no settings of their own.
+    /// Channels that exist already follow it from their next message on.
     ///
     /// # Errors
-    /// As `configure`.
+    /// If they would keep more, or longer, than the limits of all channels allow for, or too many prefixes have
+    /// settings.
     pub fn configure_prefix(
         &mut self,
         prefix: &str,
@@ -367,13 +376,13 @@ impl Store {
         self.settings.set_prefix(prefix, settings, limits)
     }
 
-    /// The position of a channel, which is not made by asking: `0.0` if it does not exist.
+    /// The position of a channel; `0.0` if it does not exist. To ask does not make it.
     pub fn position_of(&self, name: &str) -> Position {
         let slot = self.index.find(name, &self.slots).and_then(|key| self.slots.get(key as usize));
         slot.map_or(Position::NONE, Slot::position)
     }
 
-    /// What is kept of a channel, which is not made by asking.
+    /// What is kept of a channel. To ask does not make it.
     pub fn read(&mut self, name: &str, from: Start, now: u64, limits: &Limits) -> Reading<'_> {
         if let Some(key) = self.find(name) {
             self.expire(key, now, limits, usize::MAX);
@@ -392,7 +401,7 @@ impl Store {
         key
     }
 
-    /// A channel is held: it sleeps no more, and is not idle.
+    /// Takes note that a channel is held: it no longer sleeps, and is not idle.
     fn wake_up(&mut self, key: u32, now: u64, limits: &Limits) {
         if self.get(key).is_none() {
             self.leave_tombstones(key);
@@ -403,7 +412,7 @@ impl Store {
         self.expire(key, now, limits, usize::MAX);
     }
 
-    /// Lets the messages of a channel go that are too old; returns how many.
+    /// Drops the messages of a channel that are too old, at most `most` of them; returns how many.
     fn expire(&mut self, key: u32, now: u64, limits: &Limits, most: usize) -> usize {
         let age = self.retention(key, limits).age;
         if !self.get(key).is_some_and(|channel| channel.log.may_expire(now, age)) {

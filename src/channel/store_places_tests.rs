@@ -1,4 +1,4 @@
-//! The store by tables: who gets a place, and at whose cost; and what those are told who were there before.
+//! The store by tables: which channel gets a place, and at whose cost; and what earlier readers are told.
 
 use super::dialect::Encoding;
 use super::log::Start;
@@ -8,9 +8,10 @@ use super::store::TooManyChannels;
 use super::store_tests::{World, expired, limits};
 use crate::limits::Limits;
 
-/// It got what was kept, and was told of no loss: `0.0` counted as the position after what is not kept any more.
+/// The reader got what was kept, and was told of no loss: `0.0` counted as the position after what is not kept
+/// any more.
 #[test]
-fn who_asked_before_there_was_a_channel_is_told_what_it_missed() {
+fn a_reader_from_before_the_channel_is_told_what_it_missed() {
     let mut world = World::new(Limits { history_messages: 100, ..limits() });
     let told = world.store.position_of("/a");
     for _ in 0..250 {
@@ -18,10 +19,11 @@ fn who_asked_before_there_was_a_channel_is_told_what_it_missed() {
     }
     assert_eq!(world.read("/a", Start::Position(told)), (150, expired(150), 100));
     assert_eq!(world.join("/a", Start::Position(told)).unwrap().1, expired(150));
-    assert_eq!(world.read("/a", Start::All), (150, None, 100), "who asks for what is kept misses nothing");
+    assert_eq!(world.read("/a", Start::All), (150, None, 100), "a reader that asks for what is kept misses nothing");
 }
 
-/// A position was told that went with those who polled: one who sent it back was told of a loss that never was.
+/// A poll was told a position that was forgotten when the poll went. A peer that sent it back was told of a loss
+/// that never was.
 #[test]
 fn a_position_that_will_not_hold_is_not_told() {
     let mut world = World::new(limits());
@@ -44,7 +46,7 @@ fn max_listened_at_the_limit_and_one_past() {
     world.join("/a", Start::Now).unwrap();
     world.join("/b", Start::Now).unwrap();
     assert_eq!(world.join("/c", Start::Now), Err(TooManyChannels));
-    // What was published is joined without a place, and is where it was.
+    // A channel that was published to can be joined without a place, and is where it was.
     world.join("/p", Start::Now).unwrap();
     world.leave("/p");
     // A channel in which nobody listens any more makes way, and no other.
@@ -52,13 +54,13 @@ fn max_listened_at_the_limit_and_one_past() {
     assert_eq!(world.counts(), (3, 1, 2 * (256 + 65)));
     world.join("/c", Start::Now).unwrap();
     assert_eq!((world.store.position_of("/b"), world.counts()), (Position::NONE, (4, 0, 2 * (256 + 65))));
-    // What is published to them takes a place among what is published, and theirs is free.
+    // A channel that is published to takes a place among those, and its old one is free.
     world.publish("/c", 1).unwrap();
     world.flush();
     assert_eq!((world.store.heard(), world.store.find("/q")), (2, None), "left alone for longer than the other");
     assert_eq!(world.store.position_of("/p"), positions[0]);
     world.join("/d", Start::Now).unwrap();
-    // And where none makes way for that, it is not published, and they stay.
+    // If no channel makes way for that, nothing is published, and all channels stay.
     world.join("/p", Start::Now).unwrap();
     assert_eq!(world.publish("/a", 1), Err(TooManyChannels));
     assert_eq!((world.join("/e", Start::Now), world.counts().0), (Err(TooManyChannels), 4));
@@ -66,9 +68,10 @@ fn max_listened_at_the_limit_and_one_past() {
     assert_eq!(World::new(none).join("/a", Start::Now), Err(TooManyChannels));
 }
 
-/// 782 connections in 128 channels each once made all histories and positions go, and then nobody could publish any more.
+/// 782 connections in 128 channels each once made all histories and positions go, and then nobody could publish
+/// any more.
 #[test]
-fn who_only_listens_displaces_nothing_that_was_published() {
+fn a_listener_displaces_nothing_that_was_published() {
     let mut world = World::new(Limits { max_channels: 100, max_listened: 50, ..limits() });
     let victims: Vec<(String, Position)> =
         (0..100).map(|i| format!("/{i}")).map(|name| (name.clone(), world.publish(&name, 1).unwrap())).collect();
@@ -81,9 +84,9 @@ fn who_only_listens_displaces_nothing_that_was_published() {
     assert_eq!(world.publish("/new", 1).unwrap().offset, 1);
 }
 
-/// 100,000 messages of a byte over one socket did the same.
+/// 100,000 messages of one byte over one socket once made all histories and positions of others go.
 #[test]
-fn who_publishes_makes_room_for_himself() {
+fn a_maker_with_its_share_makes_room_for_itself() {
     let mut world = World::new(Limits { max_channels: 100, ..limits() });
     let victims: Vec<(String, Position)> =
         (0..40).map(|i| format!("/{i}")).map(|name| (name.clone(), world.publish(&name, 1).unwrap())).collect();
@@ -102,8 +105,8 @@ fn who_publishes_makes_room_for_himself() {
         world.publish(name, 1).unwrap();
     }
     let there = |world: &World| (0..40).filter(|i| world.store.find(&format!("/{i}")).is_some()).count();
-    assert_eq!((there(&world), world.store.heard()), (39, 100), "their own maker came back, and has his share");
-    // Nobody makes way for one who has his share and whose channels all have members.
+    assert_eq!((there(&world), world.store.heard()), (39, 100), "their own maker came back, and has its share");
+    // Nobody makes way for a maker that has its share and whose channels all have members.
     let mut world = World::new(Limits { max_channels: 4, ..limits() });
     for (maker, name) in [(1, "/a"), (1, "/b"), (2, "/c"), (2, "/d")] {
         world.maker = maker;
@@ -118,9 +121,9 @@ fn who_publishes_makes_room_for_himself() {
     assert_eq!((world.store.find("/a"), world.store.find("/b").is_some()), (None, true));
 }
 
-/// What one says took the place of what others had said, however little that was.
+/// What one maker published took the place of what others had published, however little that was.
 #[test]
-fn who_says_much_takes_it_from_his_own_history() {
+fn a_maker_that_publishes_much_loses_its_own_history() {
     let mut world = World::new(Limits { history_total: 20 * (256 + 74), ..limits() });
     for i in 0..5 {
         world.publish(&format!("/{i}"), 10).unwrap();

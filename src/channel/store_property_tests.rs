@@ -10,7 +10,7 @@ use super::store_tests::World;
 use crate::limits::Limits;
 use crate::proto::testing::Random;
 
-/// A channel as one would write it down. What happened later has the higher number.
+/// A channel in its plainest form. What happened later has the higher number.
 struct Naive {
     epoch: Epoch,
     head: u64,
@@ -53,7 +53,7 @@ impl Oracle {
         self.channels.values().map(|channel| &channel.kept).filter(|kept| !kept.is_empty()).map(cost).sum()
     }
 
-    /// Whose oldest message goes for one of this maker.
+    /// The name of the channel that loses its oldest message for one of this maker.
     fn loses(&self, maker: Option<u32>) -> Option<String> {
         let mut held: HashMap<Option<u32>, usize> = HashMap::new();
         for channel in self.channels.values().filter(|channel| !channel.kept.is_empty()) {
@@ -94,7 +94,7 @@ impl Oracle {
         }
     }
 
-    /// `maker` is who publishes; None for one who joins.
+    /// `maker` is the one who publishes; None if somebody joins.
     fn hold(&mut self, name: &str, seed: u64, maker: Option<u32>) -> Result<(), TooManyChannels> {
         let heard = |channel: &Naive| channel.maker.is_some();
         let found = self.channels.get(name).map(heard);
@@ -119,8 +119,9 @@ impl Oracle {
         Ok(())
     }
 
-    /// Who makes way for one who joins: the coldest of those that nobody has published to. For one who publishes: the
-    /// coldest of his own, if he has his share or more; or else the coldest of the one who has most.
+    /// The channel that makes way. If somebody joins: the coldest of those that nobody has published to. If a
+    /// maker publishes: the coldest of its own, if it has its share or more; or else the coldest of the maker
+    /// that has most.
     fn makes_way(&self, maker: Option<u32>) -> Option<String> {
         let Some(maker) = maker else {
             return self
@@ -237,7 +238,8 @@ fn tiny_limits(random: &mut Random) -> Limits {
     }
 }
 
-/// What one who is told a position has got, or was told to have lost, of all that was ever published under that name.
+/// A reader that was told a position. `seen` counts what it has got, or was told to have lost, of all that was
+/// ever published under that name.
 struct Told {
     name: String,
     position: Position,
@@ -253,8 +255,9 @@ impl Published {
         self.0.get(name).copied().unwrap_or_default()
     }
 
-    /// Whatever the store thinks of positions: who sends one back gets all that came after it, or is told how much of it
-    /// not. Only `0.0` does not say before which life it was told, and a life that is forgotten says nothing.
+    /// A reader that sends a position back gets all that came after it, or is told how much of that is lost,
+    /// whatever the store thinks of positions. But `0.0` does not say before which life it was told, and a life
+    /// that is forgotten says nothing.
     fn assert_nothing_is_silently_lost(
         &self,
         now: Position,
@@ -272,7 +275,7 @@ impl Published {
     }
 }
 
-/// Where somebody starts, and who he was, if he was here before under that name.
+/// Where a reader starts, and what it was told before, if it was here before under that name.
 fn random_from<'a>(random: &mut Random, name: &str, known: &'a [Told]) -> (Start, Option<&'a Told>) {
     let told = known.get(random.below(known.len().max(1)));
     match (random.below(6), told) {
@@ -368,7 +371,7 @@ fn step(world: &mut World, oracle: &mut Oracle, known: &mut Vec<Told>, all: &mut
 }
 
 #[test]
-fn as_the_oracle_says() {
+fn the_store_does_what_the_oracle_says() {
     let mut random = Random::seeded();
     for _ in 0..1500 {
         let limits = tiny_limits(&mut random);

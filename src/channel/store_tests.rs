@@ -18,7 +18,7 @@ pub(super) struct World {
     pub(super) store: Store,
     pub(super) limits: Limits,
     pub(super) now: u64,
-    /// The next channel's.
+    /// The seed of the next channel.
     pub(super) seed: u64,
     /// Who publishes.
     pub(super) maker: u32,
@@ -273,7 +273,7 @@ fn position_age_at_the_limit_and_one_past() {
     assert_eq!((world.counts(), world.store.next_expiry(&world.limits)), ((0, 0, 0), None));
     let (position, lost) = world.join("/a", Start::Position(before)).unwrap();
     assert_eq!((position.offset, lost), (0, UNKNOWN));
-    // The age counts from the last member: whoever leaves now has all of it to come back.
+    // The age counts from when the last member left: that member has all of it to come back.
     let position = world.publish("/a", 10).unwrap();
     world.flush();
     world.now = 5000;
@@ -289,7 +289,7 @@ fn position_age_at_the_limit_and_one_past() {
 #[test]
 fn max_channels_at_the_limit_and_one_past() {
     let mut world = World::new(Limits { max_channels: 3, history_bytes: 10, ..limits() });
-    // Not kept, so that only tombstones stay.
+    // The messages are too long to be kept, so that only tombstones stay.
     for name in ["/s1", "/s2"] {
         world.publish(name, 11).unwrap();
     }
@@ -339,7 +339,7 @@ fn history_total_at_the_limit_and_one_past() {
         world.check();
         assert_eq!([world.read("/a", Start::All).2, world.read("/b", Start::All).2], kept, "{total}");
     }
-    // The coldest lose their oldest messages first, and with the last of them the channel's share.
+    // The coldest lose their oldest messages first, and with the last of them what the channel itself costs.
     let mut world = World::new(Limits { history_total: 2 * 256 + 4 * 74, ..limits() });
     for name in ["/a", "/b", "/a", "/b", "/b"] {
         world.publish(name, 10).unwrap();
@@ -440,7 +440,7 @@ fn one_channel_keeps_for_as_long_as_its_settings_say() {
     assert_eq!((world.read("/a", Start::All).2, world.read("/b", Start::All).2), (1, 1));
     world.now += 1;
     assert_eq!((world.read("/a", Start::All).2, world.read("/b", Start::All).2), (0, 1));
-    // Nobody looks: it leaves with what is as old as all may get.
+    // Nobody looks at it: it goes at the age of all channels.
     world.publish("/a", 10).unwrap();
     world.flush();
     world.now += 101;

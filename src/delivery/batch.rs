@@ -1,4 +1,4 @@
-//! Batches: encoded bytes that many connections may owe a part of, with plain reference counts.
+//! Batches: encoded bytes, parts of which many connections may owe their peers, with plain reference counts.
 
 mod figures;
 
@@ -12,33 +12,36 @@ use slab::Slab;
 /// Payloads of at least this many bytes are segments of their own, by reference, instead of being copied.
 pub const LARGE: usize = 32 * 1024;
 
-/// As `LARGE`, where only a few are told: two slices cost each of them about what a tenth of a copy does.
+/// The same limit where only a few connections get the payload: two slices cost each of them about a tenth of a copy.
 pub const LARGE_FOR_FEW: usize = 12 * 1024;
 
 /// A batch takes no more messages past this size, in bytes, so that positions inside it fit 32 bits.
 pub const MAX_BATCH: usize = 1 << 30;
 
-/// Freed batches of channels that are kept for the next turn, which may be of as many; how many stay however quiet it is,
-/// and of what was for one connection alone; the bytes that they may hold together, and the largest that is worth keeping.
+/// How many freed batches of channels are kept as spares for the next turn, which may need as many.
 const SPARE: usize = 1024;
+/// How many spares stay however quiet it is, and how many are kept of batches that were for one connection alone.
 const FEW: usize = 8;
+/// How many bytes the spares may hold together.
 const SPARE_BYTES: usize = 512 * 1024;
+/// The largest batch that is worth keeping, in bytes.
 const SPARE_CAPACITY: usize = 64 * 1024;
 
-/// After this many turns without a new batch the places of a crowd of batches that have gone are let go.
+/// After this many turns without a new batch the places of a crowd of batches that have gone are given back.
 const QUIET: u32 = 64;
+/// From this many batches on places are added a few at a time; a crowd has had twice as many places.
 const MANY: usize = 8192;
 
-/// The largest of them that a batch for one peer gets, in bytes: it may stay for long, with little in it.
+/// The largest spare that a batch for one peer gets, in bytes: such a batch may stay for long, with little in it.
 const SPARE_LITTLE: usize = 256;
 
-/// Room that nothing is in may be this much of a batch that somebody keeps, in bytes.
+/// How much unused room a closed batch that somebody still holds may have in any case, in bytes.
 const SLACK: usize = 1024;
 
 /// A batch's place in the slab.
 pub type BatchKey = u32;
 
-/// A payload that is sent from where it is.
+/// A payload that is sent by reference.
 #[derive(Debug)]
 struct Segment {
     /// Where it begins, counted in bytes of the batch.
@@ -48,14 +51,14 @@ struct Segment {
     payload: Bytes,
 }
 
-/// Which channel a batch is of, so that whoever drops some of its messages can say what is lost.
+/// Which channel a batch is of, so that code which drops some of its messages can say what is lost.
 #[derive(Debug, Clone)]
 pub struct Source {
     /// The channel's name.
     pub channel: Arc<str>,
     /// Which life of the channel's log; opaque here.
     pub epoch: [u8; 16],
-    /// The offset before the first message; of what is lost, the offset of the last.
+    /// The offset before the first message; for a loss, the offset of the last message that is lost.
     pub offset: u64,
 }
 
@@ -69,17 +72,17 @@ impl Source {
 /// A channel's name and its epoch.
 pub type Life = (Arc<str>, [u8; 16]);
 
-/// What a batch begins with. Whatever stands behind that is never dropped.
+/// What a batch begins with. What comes after that is never dropped.
 #[derive(Debug, Default)]
 enum Content {
-    /// Nothing of the kind.
+    /// None of the others: nothing in it may be dropped.
     #[default]
     Private,
-    /// So many messages of a channel's log, one behind another, which may be dropped.
+    /// That many messages of a channel's log, one after another, which may be dropped.
     Messages(Source, u32),
     /// Messages of a channel's log that are not to be dropped.
     Kept(Source),
-    /// One entry, which says that so many messages of a channel are lost.
+    /// One entry, which says how many messages of a channel are lost.
     Loss(Source, u64),
 }
 
@@ -153,7 +156,7 @@ impl Batch {
         self.references
     }
 
-    /// How many batches were made before this one, or before what was copied into it.
+    /// How many batches were made before this one, or before the oldest one that something was copied from.
     pub fn age(&self) -> u64 {
         self.age
     }
@@ -215,16 +218,16 @@ impl Batch {
         (count, (at - position) as usize)
     }
 
-    /// Bytes of memory that it holds while it is empty.
+    /// Bytes of memory of its buffers, which it keeps when it is emptied.
     fn capacity(&self) -> usize {
         self.bytes.capacity() + self.ends.capacity() * size_of::<u32>()
     }
 }
 
-/// All batches of a broker, and what they weigh together.
+/// All batches of a broker, and what they take together.
 ///
-/// Invariants: `held` is the sum of the lengths of all batches, `memory` of what they take; `spare_bytes` is the sum of the
-/// capacities of `spare`.
+/// Invariants: `held` is the sum of the lengths of all batches, `memory` of what they take; `spare_bytes` is the
+/// sum of the capacities of `spare`.
 #[derive(Debug, Default)]
 pub struct Batches {
     slab: Slab<Batch>,
@@ -236,7 +239,7 @@ pub struct Batches {
     /// The keys of batches that nobody refers to, to be used again.
     spare: Vec<BatchKey>,
     spare_bytes: usize,
-    /// The fewest spares since the last `shed`: so many nobody needed.
+    /// The fewest spares that there were since the last `shed`: nobody needed that many.
     needless: usize,
     /// How often `shed` was called since a batch was new.
     quiet: u32,
@@ -248,17 +251,19 @@ impl Batches {
         self.open_with(Content::Private)
     }
 
-    /// As `open`, for messages of a channel's log that `append_logged` appends: these may be dropped.
+    /// A new, empty batch with one reference, for messages of a channel's log that `append_logged` appends. They
+    /// may be dropped.
     pub fn open_for(&mut self, source: Source) -> BatchKey {
         self.open_with(Content::Messages(source, 0))
     }
 
-    /// As `open`, for messages of a channel's log that are not to be dropped either.
+    /// A new, empty batch with one reference, for messages of a channel's log that are not to be dropped.
     pub fn open_kept(&mut self, source: Source) -> BatchKey {
         self.open_with(Content::Kept(source))
     }
 
-    /// As `open`, with what `encode` writes to tell that so many messages of a channel are lost.
+    /// A new batch with one reference and one entry, in which `encode` tells that `count` messages of a channel
+    /// are lost.
     pub fn open_loss(&mut self, source: Source, count: u64, encode: impl FnOnce(&Source, &mut Vec<u8>)) -> BatchKey {
         let key = self.open_with(Content::Loss(source.clone(), count));
         self.append(key, &[], |bytes| encode(&source, bytes));
@@ -267,7 +272,8 @@ impl Batches {
 
     fn open_with(&mut self, content: Content) -> BatchKey {
         let most = if matches!(content, Content::Private | Content::Loss(..)) { SPARE_LITTLE } else { SPARE_CAPACITY };
-        // Only the last few are looked at, or what is said to one alone would look through those of all channels.
+        // Only the last few are looked at: otherwise a batch for one peer would look through the spares of all
+        // channels.
         let first = self.spare.len().saturating_sub(FEW);
         let fits = |key: &BatchKey| self.slab.get(*key as usize).is_some_and(|batch| batch.bytes.capacity() <= most);
         let found = self.spare.iter().skip(first).rposition(fits);
@@ -285,7 +291,7 @@ impl Batches {
         key
     }
 
-    /// Past `MANY` places are added a few at a time: twice as many as there are batches would be memory that nothing counts.
+    /// Past `MANY` batches places are added a few at a time: to double them would take memory that nothing counts.
     fn insert(&mut self) -> BatchKey {
         if self.slab.len() == self.slab.capacity() && self.slab.len() >= MANY {
             self.slab.reserve_exact(self.slab.len() / 16);
@@ -311,13 +317,13 @@ impl Batches {
         batch.unwrap_or(&EMPTY)
     }
 
-    /// As `append`, for the next message of the channel's log that the batch was opened for. Nothing else may have been
-    /// appended before.
+    /// Appends the next message of the channel's log that the batch was opened for, as `append` does. Nothing
+    /// else may have been appended before.
     pub fn append_logged(&mut self, key: BatchKey, payload: &[Bytes], encode: impl FnOnce(&mut Vec<u8>)) {
         self.append(key, payload, encode);
         if let Some(Batch { content: Content::Messages(_, count), ends, .. }) = self.slab.get_mut(key as usize) {
             *count += 1;
-            debug_assert_eq!(*count as usize, ends.len(), "batch {key}: a message behind what is none");
+            debug_assert_eq!(*count as usize, ends.len(), "batch {key}: a message after something else");
         }
     }
 
@@ -332,13 +338,13 @@ impl Batches {
             batch.segments.push(Segment { start: batch.len + added as u32, before: already, payload: payload.clone() });
             added += payload.len();
         }
-        // Otherwise nothing was to be said in these words.
+        // Otherwise the encoding has no words for the event.
         if added > 0 {
             batch.len += added as u32;
             batch.ends.push(batch.len);
             self.held += added;
         }
-        // Nearly always it has room, and refers to nothing.
+        // Nearly always the batch had room, and has no segments: then nothing has changed.
         if batch.capacity() != batch.counted || !batch.segments.is_empty() {
             self.memory += batch.recount();
         }
@@ -377,7 +383,8 @@ impl Batches {
         }
     }
 
-    /// As `release`, by whoever has appended to it and will no more: if others keep it, they keep little that is empty.
+    /// Releases the reference of the caller that has appended to the batch, and will append no more. If others
+    /// still hold the batch, and much of its room is unused, that room is given back.
     pub fn close(&mut self, key: BatchKey) {
         self.release(key);
         if let Some(batch) = self.slab.get_mut(key as usize)
@@ -418,8 +425,8 @@ impl Batches {
         }
     }
 
-    /// Lets an eighth of the spares go that this turn did not need: what a busy hour has left is not kept for ever. To be
-    /// called once a turn.
+    /// Drops an eighth of the spares that this turn did not need, so that those of a busy hour are not kept for
+    /// ever. To be called once a turn.
     pub fn shed(&mut self) {
         let surplus = self.needless.min(self.spare.len()).saturating_sub(FEW).div_ceil(8);
         for key in self.spare.drain(self.spare.len() - surplus..) {

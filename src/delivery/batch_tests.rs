@@ -112,8 +112,8 @@ fn what_was_for_one_alone_leaves_few_spares() {
     assert_eq!(batches.spare.len(), FEW);
 }
 
-/// Whoever closed a batch made the spare that it had just become smaller, behind the back of whoever counts them: after some
-/// hundred turns nothing was kept any more.
+/// `close` made a batch smaller that had just become a spare, and the bytes of the spares were not counted anew.
+/// After some hundred turns no spare was kept any more.
 #[test]
 fn what_is_closed_becomes_a_spare_as_it_is() {
     let mut batches = Batches::default();

@@ -10,13 +10,13 @@ use bytes::Bytes;
 use super::batch::{BatchKey, Batches};
 use places::Places;
 
-/// Slices that are handed to one call of the kernel at the most.
+/// The most slices that are handed to one call of the kernel.
 pub const MAX_SLICES: usize = 64;
 
 /// A batch for one peer takes no more messages past this size, in bytes: one that never drains would never be freed.
 const MAX_PRIVATE: u32 = 64 * 1024;
 
-/// How many ranges at the front of a queue tell how old it is.
+/// How many ranges at the front of a queue are looked at to tell how old it is.
 const LOOKED_AT: usize = 4;
 
 /// A part of a batch, from a byte to a byte. It begins at a message, unless some of it was sent, and ends at one.
@@ -26,7 +26,7 @@ pub struct Range {
     pub batch: BatchKey,
     /// The first byte that is owed.
     pub start: u32,
-    /// Behind the last byte that is owed.
+    /// The byte after the last one that is owed.
     pub end: u32,
 }
 
@@ -77,13 +77,13 @@ impl Outbound {
         self.more.as_ref().and_then(|more| more.back()).copied().or((self.pending > 0).then_some(self.head))
     }
 
-    /// The age of the oldest batch that is held; None if nothing is. Only the first few are looked at: what was queued first is
-    /// the oldest, but for a pong that was put before it.
+    /// The age of the oldest batch that is held; None if nothing is. Only the first few are looked at: what was
+    /// queued first is the oldest, but for a pong that was put before it.
     pub fn oldest(&self, batches: &Batches) -> Option<u64> {
         self.ranges().take(LOOKED_AT).map(|range| batches.get(range.batch).age()).min()
     }
 
-    /// Queues a range behind all others. It takes its own reference, unless it continues the last one.
+    /// Queues a range after all others. It takes its own reference, unless it continues the last one.
     pub fn push(&mut self, range: Range, batches: &mut Batches) {
         if range.start == range.end {
             return;
@@ -123,7 +123,7 @@ impl Outbound {
         self.push_with(batches, &[], encode);
     }
 
-    /// As `push_bytes`, and `payload` follows by reference.
+    /// Appends one message for this peer alone: `encode` writes what is copied, and `payload` follows by reference.
     pub fn push_with(&mut self, batches: &mut Batches, payload: &[Bytes], encode: impl FnOnce(&mut Vec<u8>)) {
         if self.pending > 0 {
             let last = self.more.as_mut().and_then(|more| more.back_mut()).unwrap_or(&mut self.head);
@@ -162,7 +162,8 @@ impl Outbound {
         }
     }
 
-    /// Fills `slices` with what is owed, from the first unsent byte, up to `most` bytes; returns how many slices and bytes.
+    /// Fills `slices` with what is owed, from the first unsent byte, up to `most` bytes; returns how many slices
+    /// and bytes.
     pub fn gather<'a>(
         &self,
         batches: &'a Batches,

@@ -280,7 +280,7 @@ impl Peer {
         self.owed.truncate(usize::from(self.sent > 0));
     }
 
-    /// What arrived are whole messages, one behind another, whatever was dropped meanwhile.
+    /// Checks that whole messages arrived, one after another, whatever was dropped meanwhile.
     fn check_received(&self, random: &Random) {
         let (mut rest, mut whole) = (&self.received[..], 0);
         while let [high, low, length_and_tag @ ..] = rest {
@@ -305,7 +305,7 @@ fn message(random: &mut Random) -> Vec<u8> {
 struct World {
     batches: Batches,
     peers: [Peer; 3],
-    /// Batches that take more messages still, with what is in them.
+    /// Batches that still take more messages, with what is in them.
     open: BTreeMap<BatchKey, Vec<Vec<u8>>>,
 }
 
@@ -328,7 +328,7 @@ impl World {
 
     fn push(&mut self, peer: usize, random: &mut Random) {
         let Some((&key, messages)) = self.open.iter().nth(random.below(2)) else { return };
-        // Often what continues the last range, as a subscriber that misses nothing is owed.
+        // Often the messages that continue the last range: a subscriber that misses nothing is owed these.
         let last = self.peers[peer].outbound.ranges().last().filter(|last| last.batch == key);
         let follows =
             last.and_then(|last| (0..=messages.len()).find(|i| self.batches.get(key).start_of(*i) == last.end));

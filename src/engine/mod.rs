@@ -1,30 +1,34 @@
 //! Floor 1: the seam between a broker and an engine, which assigns the positions of channels. Plain values, pure.
 //!
-//! A broker without an engine assigns positions itself: all its channels are *at home*. A broker with an engine keeps a *mirror* of
-//! each channel that it has subscribers for. Several brokers with one engine, its *nodes*, are one broker to their clients.
+//! A broker without an engine assigns positions itself: all its channels are *at home*. A broker with an engine
+//! keeps a *mirror* of each channel that it has subscribers for. Several brokers with one engine, its *nodes*,
+//! are one broker to their clients.
 //!
-//! There are two queues. The broker puts what it wants into one, as [`Ask`]; the engine puts what it has to say into the other, as
-//! [`Told`]. Nobody calls anybody: who moves the values is the loop, or a test.
+//! There are two queues. The broker puts what it wants into one, as [`Ask`]; the engine puts what it has to say
+//! into the other, as [`Told`]. Neither calls the other: the loop, or a test, moves the values.
 //!
 //! What an engine promises:
 //!
-//! - Offsets of one epoch have no gaps, and none is given to two messages. A new epoch goes on with the offsets of the one before,
-//!   from the end of the [`Link`] that leads to it.
-//! - Each [`Ask::Open`] is answered once, in order, by [`Told::Opened`] or [`Told::Failed`]. After that it tells the channel's
-//!   entries that come after `head`, in order, until [`Ask::Close`]. Entries may be lost on the way: the broker sees that by their
-//!   offsets, and reads them.
-//! - Each ticket of a publish is answered once, and that of an [`Ask::Send`] unless the engine is away before. One that was lost on the way is the engine's to send again; it is stored once.
-//! - After [`Told::Away`] it answers no `Open` and no `Read` of before, and tells no entries, until [`Told::Back`].
-//! - After `Opened` it tells the whole roster, and then each change of it, in order. A change may be lost on the way: the broker
-//!   sees that by its revision, and asks for the whole. [`Ask::Members`] is answered with the whole, or with a number if those are
-//!   too many to be named. Members of a node that is gone for longer than its lease leave. After [`Told::Back`] the broker says who
-//!   is [here](Ask::Here), in place of all that the engine knows of this node's members.
-//! - Epochs have eight characters, as [`Epoch::from_random`] makes them. A channel that nothing was published to has the epoch
-//!   [`Epoch::NONE`] and the offset 0.
+//! - Offsets of one epoch have no gaps, and none is given to two messages. A new epoch goes on with the offsets
+//!   of the one before, from the end of the [`Link`] that leads to it.
+//! - Each [`Ask::Open`] is answered once, in order, by [`Told::Opened`] or [`Told::Failed`]. After that it tells
+//!   the channel's entries that come after `head`, in order, until [`Ask::Close`]. Entries may be lost on the
+//!   way: the broker sees that by their offsets, and reads them.
+//! - Each ticket of a publish is answered once, and so is that of an [`Ask::Send`], unless the engine is away
+//!   before. The engine sends a publish again that was lost on the way; it is stored once.
+//! - After [`Told::Away`] it answers no earlier `Open` and no earlier `Read`, and tells no entries, until
+//!   [`Told::Back`].
+//! - After `Opened` it tells the whole roster, and then each change of it, in order. A change may be lost on the
+//!   way: the broker sees that by its revision, and asks for the whole. [`Ask::Members`] is answered with the
+//!   whole, or with a number if those are too many to be named. Members of a node that is gone for longer than
+//!   its lease leave. After [`Told::Back`] the broker says who is [here](Ask::Here), in place of all that the
+//!   engine knows of this node's members.
+//! - Epochs have eight characters, as [`Epoch::from_random`] makes them. A channel that nothing was published to
+//!   has the epoch [`Epoch::NONE`] and the offset 0.
 //!
-//! What a broker with an engine says of what only this node knows: how many received a message, and which connection has a public
-//! id. `read_json`, `entity_tag`, `position_of` and the list of
-//! channels are about what is mirrored here; `answer_read` is the one that waits for the engine.
+//! Some answers of a broker with an engine are about its own node only: how many received a message, and which
+//! connection has a public id. `read_json`, `entity_tag`, `position_of` and the list of channels are about what
+//! is mirrored here. Only `answer_read` waits for the engine.
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,7 +38,8 @@ use crate::channel::member_id::MemberId;
 use crate::channel::position::{Epoch, Position};
 use crate::proto::message::Message;
 
-/// Names something that the broker has asked for and that is answered later. No two are the same while the broker lives.
+/// Names something that the broker has asked for and that is answered later. No two are the same while the broker
+/// lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub(crate) u64);
 
@@ -44,16 +49,17 @@ impl fmt::Display for Ticket {
     }
 }
 
-/// A message that is to be published, or was. Members have their public ids here: a connection's id says nothing to other nodes.
+/// A message that is to be published, or was. Members have their public ids here: a connection's id says nothing
+/// to other nodes.
 #[derive(Debug, Clone)]
 pub struct Item {
     /// What is published.
     pub message: Message,
-    /// Who publishes it; None if nobody who is connected.
+    /// The public id of the connection that publishes it; None if no connection does.
     pub from: Option<MemberId>,
     /// What the publisher calls itself.
     pub name: Option<Arc<str>>,
-    /// Who does not get it, although a member.
+    /// A member who does not get it, if there is one.
     pub except: Option<MemberId>,
 }
 
@@ -67,7 +73,7 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// As a log has it. `except` is who that is on this node.
+    /// The entry for a log. `except` is the key, on this node, of the member who does not get it.
     pub(crate) fn into_entry(self, except: Option<u64>) -> Entry {
         let Item { message, from, name, .. } = self.item;
         Entry { unix_ms: self.unix_ms, message, from, name, except }
@@ -150,7 +156,7 @@ pub enum Ask {
         /// What.
         entries: Vec<Item>,
     },
-    /// A mirror is wanted. Said of one that is open, it asks again where the channel stands.
+    /// A mirror is wanted. If it is open already, this asks again where the channel stands.
     Open {
         /// Of which channel.
         channel: Arc<str>,
@@ -160,21 +166,22 @@ pub enum Ask {
         /// Of which channel.
         channel: Arc<str>,
     },
-    /// One who is connected here has joined a channel that is open.
+    /// A connection of this node has joined a channel that is open.
     Enter {
         /// Which channel.
         channel: Arc<str>,
         /// Who.
         present: Present,
     },
-    /// One who is connected here has left it.
+    /// A connection of this node has left it.
     Leave {
         /// Which channel.
         channel: Arc<str>,
         /// Who.
         member: MemberId,
     },
-    /// These of this node are in a channel that is open, whatever was said of them before: after an absence.
+    /// These members of this node are in a channel that is open. Sent after an absence; it replaces what was said
+    /// before.
     Here {
         /// Which channel.
         channel: Arc<str>,
@@ -186,7 +193,7 @@ pub enum Ask {
         /// Of which channel.
         channel: Arc<str>,
     },
-    /// For one member alone, who is in one of these channels: in others it is as good as nobody.
+    /// A message for one member alone. The member gets it only if it is in one of these channels.
     Send {
         /// To be answered with `Sent`, `NotSent`, `Refused` or `Unknown`.
         ticket: Ticket,
@@ -256,7 +263,7 @@ pub enum Told {
         /// Of which publish or read.
         ticket: Ticket,
     },
-    /// It was handed to the node of the one it is for.
+    /// It was handed to the receiver's node.
     Sent {
         /// Of which `Send`.
         ticket: Ticket,
@@ -266,7 +273,7 @@ pub enum Told {
         /// Of which `Send`.
         ticket: Ticket,
     },
-    /// For one connection of this node alone.
+    /// A message for one connection of this node alone.
     Direct {
         /// For whom.
         to: MemberId,
@@ -289,7 +296,7 @@ pub enum Told {
     },
     /// A page that was asked for.
     ReadDone {
-        /// By whom.
+        /// Of which `Read`.
         ticket: Ticket,
         /// The page.
         page: Page,
@@ -347,8 +354,8 @@ impl Asks {
         self.queue.push_back(ask);
     }
 
-    /// The engine cannot be reached: what was not taken yet, and means nothing later, is dropped. Returns the tickets of what was to be
-    /// sent to members.
+    /// The engine cannot be reached. Drops what was not taken yet and would mean nothing later. Returns the
+    /// tickets of the dropped messages to single members.
     pub(crate) fn away(&mut self) -> Vec<Ticket> {
         let stays = |ask: &Ask| matches!(ask, Ask::Publish { .. } | Ask::Close { .. });
         let dropped = std::mem::take(&mut self.queue);

@@ -1,16 +1,17 @@
-//! Chunks (RFC 9112 §7.1): each event of a stream is one, so that every range of a batch is whole chunks. Without them many
-//! clients read a stream in blocks, and a message waits for the next ones.
+//! Chunks (RFC 9112 §7.1). Each event of a stream is one chunk, so that every range of a batch consists of whole
+//! chunks. Without chunks many clients read a stream in blocks: a message then waits until later ones have filled
+//! the block.
 
 /// What ends a stream.
 pub(super) const LAST: &[u8] = b"0\r\n\r\n";
 
-/// The size before a chunk until it is known. It has leading zeros, as it may, so that nothing is moved to make room.
+/// Stands for a chunk's size until that is known. Leading zeros are allowed: they keep room, so that nothing is moved.
 const SIZE: &[u8] = b"0000";
 
-/// What stands after the size of a chunk, and after the chunk.
+/// What follows the size of a chunk, and the chunk itself.
 pub(super) const AFTER: &[u8] = b"\r\n";
 
-/// Appends one chunk with what `encode` writes; nothing if it writes nothing, which would be the end of the stream.
+/// Appends one chunk with what `encode` writes; nothing if it writes nothing, because an empty chunk ends the stream.
 pub(super) fn write(target: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) {
     let start = target.len();
     target.extend_from_slice(SIZE);
@@ -38,7 +39,7 @@ pub(super) fn write(target: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) {
     target.extend_from_slice(b"\r\n");
 }
 
-/// Appends what stands before a chunk of that many bytes; `AFTER` stands after it.
+/// Appends the size line of a chunk of `length` bytes. The caller then appends the bytes and `AFTER`.
 pub(super) fn begin(target: &mut Vec<u8>, length: usize) {
     let digits = (usize::BITS - length.leading_zeros()).div_ceil(4).max(SIZE.len() as u32);
     target.extend((0..digits).rev().map(|place| b"0123456789abcdef"[length >> (4 * place) & 15]));

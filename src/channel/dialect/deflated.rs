@@ -1,4 +1,4 @@
-//! Messages into batches, compressed where the encoding says so: once for all members that share it.
+//! Puts messages into batches, compressed where the encoding says so: once for all members that share the encoding.
 
 use super::shared::Shared;
 use super::{Encoding, Event, raw};
@@ -9,39 +9,40 @@ use crate::proto::extension::Window;
 use crate::proto::frame::{Opcode, write_compressed_header};
 use crate::proto::message::Kind;
 
-/// A longer message is sent as it is, in bytes: to compress it would take more than a few milliseconds, and everybody would wait
-/// for that. RFC 7692 leaves the choice for each message.
+/// The longest message that is compressed, in bytes. A longer one is sent as it is: to compress it would take
+/// more than a few milliseconds, and everybody would wait for that. RFC 7692 leaves the choice for each message.
 pub const MAX_COMPRESSED: usize = 32 * 1024;
 
-/// What a turn may compress, in bytes, once for each window: what is published past that is sent as it is.
+/// How many bytes a turn may compress; a message counts once for each window. What is published past that is sent
+/// as it is.
 const MAX_TURN: usize = 48 * 1024;
 
-/// What a message takes to compress besides its bytes, in bytes that take as long.
+/// The fixed cost of compressing a message, beside that of its bytes: as much as that many bytes cost.
 const MESSAGE: usize = 400;
 
-/// What it takes to compress a byte, in nominal nanoseconds.
+/// The cost of compressing a byte, in nominal nanoseconds.
 const NANOSECONDS: u64 = 50;
 
-/// What it takes to write a byte in the words of a dialect, before it is escaped, in nominal nanoseconds.
+/// The cost of writing a byte in a dialect, counted before it is escaped, in nominal nanoseconds.
 const WRITTEN: u64 = 2;
 
-/// Bytes that are copied in a nominal nanosecond.
+/// How many bytes are copied in a nominal nanosecond.
 const COPIED: u64 = 4;
 
-/// Writes events in the words of an encoding, once for all that share them, and compresses messages that are long enough, and not
-/// too long.
+/// Writes events in their encodings. What several encodings share is written once. Messages that are neither too
+/// short nor too long are compressed.
 #[derive(Debug)]
 pub struct Encoder {
     deflater: Deflater,
     shared: Shared,
-    /// Whether the next events are the same one, in several encodings.
+    /// Whether the next calls write one and the same event, in several encodings.
     is_shared: bool,
     least: usize,
     /// Bytes that this turn has compressed so far.
     compressed: usize,
-    /// Bytes that were compressed since `take_cost`.
+    /// Bytes that were compressed since `take_cost` was called last.
     counted: usize,
-    /// Bytes that were copied since.
+    /// Bytes that were copied since then.
     copied: usize,
 }
 
@@ -52,19 +53,19 @@ impl Encoder {
         Encoder { deflater, shared, is_shared: false, least, compressed: 0, counted: 0, copied: 0 }
     }
 
-    /// A turn begins: as much may be compressed as in any.
+    /// A turn begins: it may compress as much as any other.
     pub fn begin_turn(&mut self) {
         self.compressed = 0;
     }
 
-    /// What it has taken to write and to compress since the last call, in nominal nanoseconds.
+    /// The cost of writing and compressing since the last call, in nominal nanoseconds.
     pub fn take_cost(&mut self) -> u64 {
         let (written, copied) = self.shared.take_counts();
         let copied = copied + std::mem::take(&mut self.copied);
         std::mem::take(&mut self.counted) as u64 * NANOSECONDS + written as u64 * WRITTEN + copied as u64 / COPIED
     }
 
-    /// From now on one event is told in several encodings, if there are several: `false` ends that.
+    /// `true`: from now on one event is written, in several encodings. `false` ends that.
     #[inline]
     pub fn share(&mut self, is_shared: bool) {
         if is_shared || self.is_shared {
@@ -78,7 +79,7 @@ impl Encoder {
         &self.deflater
     }
 
-    /// Appends a channel's message to a batch that so many are owed.
+    /// Appends a channel's message to a batch that `readers` members will get.
     pub fn append(
         &mut self,
         (encoding, readers): (Encoding, usize),
@@ -101,7 +102,7 @@ impl Encoder {
                     raw::encode(event, payload.is_some(), bytes);
                 });
             }
-            // What was to be compressed is written already.
+            // A message that was to be compressed, and is not, is written already.
             _ if self.is_shared || encoding != plain => {
                 self.shared.append(plain, event, batches, key, true);
                 self.end_event();
@@ -113,7 +114,7 @@ impl Encoder {
         }
     }
 
-    /// Appends an event that is no message to a batch.
+    /// Appends an event that is not a message to a batch.
     pub fn append_notice(&mut self, encoding: Encoding, event: &Event<'_>, batches: &mut Batches, key: BatchKey) {
         self.shared.append(encoding, event, batches, key, false);
         self.end_event();
@@ -125,7 +126,7 @@ impl Encoder {
         }
     }
 
-    /// Returns false if it is to be sent as it is.
+    /// Appends a message compressed. Returns false, and appends nothing, if it is to be sent as it is.
     fn append_compressed(
         &mut self,
         (plain, window): (Encoding, Window),

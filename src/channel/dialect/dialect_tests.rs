@@ -1,4 +1,4 @@
-//! Every event in every encoding: golden tables, readers of other people, hostile bytes.
+//! Every event in every encoding: golden tables, independent readers, hostile bytes.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -20,7 +20,7 @@ const ALL: [Encoding; 7] = [
     Encoding::Poll,
 ];
 
-/// What a peer may choose, at its worst.
+/// The worst texts that a peer may choose.
 pub(in crate::channel) const HOSTILE: [&str; 14] = [
     "\r\n\r\nevent: join\r\ndata: forged\r\n\r\n",
     "\n\ndata: forged\n\n",
@@ -54,7 +54,7 @@ fn at<'a>(channel: &'a str, offset: u64, entry: &'a Entry) -> Event<'a> {
     Event::Message { context: Context { channel, position: position(offset) }, entry: entry.view() }
 }
 
-/// The bytes of an event, and a check that what stood before them stays. Those of one that is a chunk are what is in it.
+/// The bytes of an event; of a chunk, its content. Checks that what stood before them stays.
 fn encoded(encoding: Encoding, event: &Event<'_>) -> Vec<u8> {
     let mut bytes = b"before".to_vec();
     encoding.encode(event, &mut bytes);
@@ -70,7 +70,7 @@ fn encoded(encoding: Encoding, event: &Event<'_>) -> Vec<u8> {
     content
 }
 
-/// The payload of one text frame whose length has its shortest form; of nothing, nothing.
+/// The payload of one text frame, whose length must have its shortest form. No bytes give an empty text.
 pub(in crate::channel) fn unframed(bytes: &[u8]) -> &str {
     let payload = match *bytes {
         [] => &bytes[..0],
@@ -87,7 +87,7 @@ pub(in crate::channel) fn unframed(bytes: &[u8]) -> &str {
         }
         _ => panic!("no text frame: {:?}", &bytes[..2]),
     };
-    assert!(bytes.ends_with(payload) && bytes.len() - payload.len() <= 10, "bytes behind the frame");
+    assert!(bytes.ends_with(payload) && bytes.len() - payload.len() <= 10, "bytes after the frame");
     std::str::from_utf8(payload).unwrap()
 }
 
@@ -342,9 +342,9 @@ fn random_text(random: &mut Random, bytes: usize) -> String {
     }
 }
 
-/// Any bytes as message, any text as name and channel: read by others, they are what was sent, through every encoding.
+/// Any bytes are sent as message, and any text as name and channel. In every encoding others read what was sent.
 #[test]
-fn whatever_is_sent_is_what_others_read() {
+fn others_read_what_was_sent() {
     let mut random = Random::seeded();
     for _ in 0..3_000 {
         let length = match random.below(100) {
@@ -396,7 +396,8 @@ fn whatever_is_sent_is_what_others_read() {
     }
 }
 
-/// A raw frame and what follows it by reference are header and payload; whether it follows depends on how many get it.
+/// A raw frame, with the payload that follows it by reference, is header and payload. The number of readers
+/// decides how long a payload must be to follow by reference.
 fn check_raw(event: &Event<'_>, entry: &Entry) {
     let length = entry.message.payload().len();
     for (readers, least) in [(1, LARGE_FOR_FEW), (FEW, LARGE_FOR_FEW), (FEW + 1, LARGE), (usize::MAX, LARGE)] {

@@ -1,4 +1,4 @@
-//! How an event is written: one small file a dialect, which turns it into bytes. What WebSockets speak, and how their
+//! How an event is turned into bytes: one small file for each dialect. What WebSockets speak, and how their
 //! commands are answered, is in `channel/protocol/`.
 
 mod chunked;
@@ -36,19 +36,20 @@ pub enum Encoding {
     Sse,
     /// The objects of [`Encoding::Json`], one a line, each a chunk of HTTP/1.1.
     Ndjson,
-    /// As [`Encoding::Sse`], without chunks: for HTTP/1.0.
+    /// Server-Sent Events without chunks, for HTTP/1.0.
     SseUnchunked,
-    /// As [`Encoding::Ndjson`], without chunks: for HTTP/1.0.
+    /// The objects of [`Encoding::Json`], one a line, without chunks, for HTTP/1.0.
     NdjsonUnchunked,
     /// The items of a JSON array, each with a comma before it; see [`poll`].
     Poll,
-    /// As [`Encoding::Raw`], and messages are compressed with that window (RFC 7692).
+    /// [`Encoding::Raw`] with messages that are compressed with that window (RFC 7692).
     RawDeflate(Window),
-    /// As [`Encoding::Json`], and messages are compressed with that window (RFC 7692).
+    /// [`Encoding::Json`] with messages that are compressed with that window (RFC 7692).
     JsonDeflate(Window),
 }
 
-/// So many readers are few: to copy a payload once is cheap for more.
+/// Up to this many readers count as few: they get payloads of `LARGE_FOR_FEW` bytes and more by reference. For
+/// more readers one copy is cheap, and only payloads of `LARGE` bytes and more go by reference.
 const FEW: usize = 8;
 
 /// Where a message stands.
@@ -56,7 +57,7 @@ const FEW: usize = 8;
 pub struct Context<'a> {
     /// The channel's name.
     pub channel: &'a str,
-    /// The message's own position: behind it, the next one follows.
+    /// The message's own position: the next message comes after it.
     pub position: Position,
 }
 
@@ -71,7 +72,7 @@ pub struct MemberName<'a> {
     pub was: Option<MemberId>,
 }
 
-/// What a subscriber may be told. An encoding that has no words for an event writes nothing.
+/// What a subscriber may be told. An encoding that cannot express an event writes nothing for it.
 #[derive(Debug, Clone, Copy)]
 pub enum Event<'a> {
     /// A message of a channel.
@@ -86,23 +87,23 @@ pub enum Event<'a> {
         /// The message.
         entry: EntryRef<'a>,
     },
-    /// These came, in one turn.
+    /// These members joined, in one turn.
     Joined {
-        /// Where to.
+        /// Which channel.
         channel: &'a str,
         /// Who.
         members: &'a [MemberName<'a>],
     },
-    /// These went, in one turn.
+    /// These members left, in one turn.
     Left {
-        /// Where from.
+        /// Which channel.
         channel: &'a str,
         /// Who.
         members: &'a [MemberName<'a>],
     },
-    /// These left and came back under the same name before their leaving was told, in one turn.
+    /// These members came back, in one turn, under the same name, before anyone was told that they had left.
     Rejoined {
-        /// Where to.
+        /// Which channel.
         channel: &'a str,
         /// Who, and who they were.
         members: &'a [MemberName<'a>],
@@ -113,7 +114,7 @@ pub enum Event<'a> {
         channel: &'a str,
         /// How many and why.
         lost: Lost,
-        /// Behind which position everything follows.
+        /// The position after which everything follows.
         position: Position,
     },
     /// The first event of a connection that joined the channel of its URL.
@@ -122,12 +123,12 @@ pub enum Event<'a> {
         id: MemberId,
         /// The channel.
         channel: &'a str,
-        /// Behind which position everything follows.
+        /// The position after which everything follows.
         position: Position,
         /// How many members the channel has, this one included.
         members: usize,
     },
-    /// Who is in a channel; without names it is the notice of a crowded one.
+    /// Who is in a channel. Without names it tells only the number of members, for a crowded channel.
     Members {
         /// The channel.
         channel: &'a str,
@@ -136,12 +137,12 @@ pub enum Event<'a> {
         /// Who they are; None if there are more than are told.
         members: Option<&'a [MemberName<'a>]>,
     },
-    /// Nothing happened, and the stream lives.
+    /// Nothing happened; it shows that the stream is alive.
     Heartbeat,
 }
 
 impl Encoding {
-    /// The same without compression.
+    /// The same encoding without compression.
     pub fn plain(self) -> Encoding {
         match self {
             Encoding::RawDeflate(_) => Encoding::Raw,
@@ -156,7 +157,7 @@ impl Encoding {
         }
     }
 
-    /// The same with compression, if it is of a WebSocket and there is a window.
+    /// The same encoding with compression, if it is one for WebSockets and there is a window.
     #[must_use]
     pub fn deflated(self, window: Option<Window>) -> Encoding {
         let Some(window) = window else { return self };
@@ -192,7 +193,8 @@ impl Encoding {
         self.encode_around(event, false, target);
     }
 
-    /// As `encode`, of a message with a payload that follows if it is `by_reference`: what stands before it.
+    /// Appends an event to `target`. With `by_reference` the payload of a message is left out, since it follows
+    /// by reference.
     pub fn encode_around(self, event: &Event<'_>, by_reference: bool, target: &mut Vec<u8>) {
         match self {
             Encoding::Raw | Encoding::RawDeflate(_) => raw::encode(event, by_reference, target),
@@ -205,7 +207,7 @@ impl Encoding {
         }
     }
 
-    /// The payload, if this encoding sends it as it is and it is large enough to be sent to so many from where it is.
+    /// The payload, if this encoding sends it unchanged and it is large enough to go to `readers` members by reference.
     pub fn by_reference(self, entry: EntryRef<'_>, readers: usize) -> Option<&[Bytes]> {
         match self.plain() {
             Encoding::Raw => entry.large(if readers <= FEW { LARGE_FOR_FEW } else { LARGE }),
@@ -213,7 +215,7 @@ impl Encoding {
         }
     }
 
-    /// Appends what a stream begins with, before any event: when to come back, and where it begins.
+    /// Appends what a stream begins with, before any event: after how long to come back, and where the stream begins.
     pub fn open(self, retry_ms: u32, position: Position, target: &mut Vec<u8>) {
         match self {
             Encoding::Sse => chunked::write(target, |target| sse::opening(target, retry_ms, Some(position))),
@@ -222,12 +224,12 @@ impl Encoding {
         }
     }
 
-    /// What ends a stream: nothing where that is the connection's end.
+    /// The bytes that end a stream; none if the end of the connection ends it.
     pub fn end(self) -> &'static [u8] {
         if self.is_chunked() { chunked::LAST } else { b"" }
     }
 
-    /// Whether this is of a stream of chunks.
+    /// Whether events are written as chunks of HTTP/1.1.
     pub fn is_chunked(self) -> bool {
         matches!(self, Encoding::Sse | Encoding::Ndjson)
     }
@@ -245,7 +247,8 @@ impl Encoding {
         }
     }
 
-    /// Whether this encoding has words, in band, for what was lost. An answer to a poll tells it in its first field.
+    /// Whether this encoding tells a loss as an event. An answer to a poll tells it in a field before the
+    /// messages instead.
     pub fn tells_lost(self) -> bool {
         self.tells_presence()
     }

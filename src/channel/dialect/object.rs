@@ -10,7 +10,7 @@ use crate::channel::position::Position;
 use crate::proto::message::Kind;
 use crate::proto::text::{write_decimal, write_json_string};
 
-/// Bytes of a message's object beside the channel, the name and the data, about.
+/// About how many bytes a message's object has beside the channel, the name and the data.
 const AROUND: usize = 144;
 
 /// A JSON object that is being written: a comma comes before each field but the first. Keys are the program's own.
@@ -129,7 +129,7 @@ impl<'t> Object<'t> {
         target.push(b']');
     }
 
-    /// Who is in a channel; None if they are more than are told.
+    /// Writes who is in a channel. `members` is None if there are more than may be named.
     pub(in crate::channel) fn list_of_members(
         &mut self,
         channel: &str,
@@ -164,7 +164,7 @@ impl<'t> Object<'t> {
     }
 }
 
-/// How long an event's object will be, about: enough for one allocation and the right form of a frame's length.
+/// About how long an event's object will be: good enough to allocate once and to choose the form of a frame's length.
 pub(super) fn expected_length(event: &Event<'_>) -> usize {
     let of_entry = |entry: &EntryRef<'_>| {
         let payload = entry.payload_len();
@@ -181,7 +181,7 @@ pub(super) fn expected_length(event: &Event<'_>) -> usize {
     }
 }
 
-/// How long the object will be of what names that number of members, about.
+/// About how long an object will be that names that many members.
 pub(in crate::channel) fn around(members: usize) -> usize {
     AROUND + members * 48
 }
@@ -224,12 +224,12 @@ pub(super) fn write_event(target: &mut Vec<u8>, event: &Event<'_>) {
     }
 }
 
-/// What the object of a message begins with, before what an item of a list has, too.
+/// Writes the beginning of a message's object: the part that an item of a list does not have.
 fn write_head(target: &mut Vec<u8>, channel: &str) {
     Object::typed(target, "message").text("channel", channel);
 }
 
-/// The object of a message from its position on, to its end.
+/// Writes the object of a message from its position on, to its end.
 pub(super) fn write_item(target: &mut Vec<u8>, context: Context<'_>, entry: EntryRef<'_>) {
     let mut rest = Object::after_comma(target);
     rest.position(context.position);
@@ -237,7 +237,7 @@ pub(super) fn write_item(target: &mut Vec<u8>, context: Context<'_>, entry: Entr
     rest.close();
 }
 
-/// As `write_event`, of a channel's message; returns where `write_item` begins.
+/// Writes the object of a channel's message. Returns where the part that `write_item` writes begins.
 pub(super) fn write_message(target: &mut Vec<u8>, context: Context<'_>, entry: EntryRef<'_>) -> usize {
     write_head(target, context.channel);
     target.push(b',');
@@ -246,7 +246,7 @@ pub(super) fn write_message(target: &mut Vec<u8>, context: Context<'_>, entry: E
     item
 }
 
-/// `members` is always there; who is alone in it is told beside it too.
+/// Writes who came or went. `members` is always there; the fields of a single member are written beside it too.
 fn write_presence(target: &mut Vec<u8>, kind: &str, channel: &str, members: &[MemberName<'_>]) {
     let mut object = Object::typed(target, kind);
     object.text("channel", channel);
@@ -257,7 +257,7 @@ fn write_presence(target: &mut Vec<u8>, kind: &str, channel: &str, members: &[Me
     object.close();
 }
 
-/// The payload of a message of bytes, in Base64, out of its object, where it is the last field.
+/// The Base64 payload of a binary message, taken from the message's object, where it is the last field.
 pub(super) fn base64_in<'o>(object: &'o [u8], entry: EntryRef<'_>) -> &'o [u8] {
     let length = entry.payload_len().div_ceil(3) * 4;
     let fields = object.strip_suffix(b"\"}").unwrap_or_default();

@@ -19,7 +19,7 @@ pub fn prefix(channel: &str, position: Position, lost: Option<Lost>) -> Vec<u8> 
     target
 }
 
-/// One item of `messages`, a comma before it, so that every run of items is a range of a batch.
+/// Appends one item of `messages`, with a comma before it, so that every run of items is a range of a batch.
 pub(super) fn encode(event: &Event<'_>, target: &mut Vec<u8>) {
     let Event::Message { context, entry } = *event else { return };
     target.reserve(object::expected_length(event));

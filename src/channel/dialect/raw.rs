@@ -14,7 +14,7 @@ pub(super) fn encode(event: &Event<'_>, by_reference: bool, target: &mut Vec<u8>
         Kind::Text => Opcode::Text,
         Kind::Binary => Opcode::Binary,
     };
-    // Once for both, since an empty batch would grow twice.
+    // Reserved once for header and payload: otherwise an empty batch would grow twice.
     target.reserve(MAX_HEADER + payload.len());
     write_header(target, opcode, entry.payload_len());
     target.extend_from_slice(&payload);

@@ -1,5 +1,5 @@
-//! What several encodings of one event have in common, written once for all of them: its JSON object, which they frame
-//! differently, and its block of an event stream.
+//! Writes once what several encodings of one event share: its JSON object, which each of them frames differently,
+//! and its block of an event stream.
 
 use bytes::Bytes;
 
@@ -7,10 +7,10 @@ use super::{Encoding, Event, chunked, object, sse};
 use crate::delivery::batch::{BatchKey, Batches, LARGE};
 use crate::proto::frame::{Opcode, write_header};
 
-/// A buffer that is larger than this is not kept for the next event, in bytes.
+/// The largest buffer that is kept for the next event, in bytes.
 const KEPT: usize = 64 * 1024;
 
-/// What encodings write for one event.
+/// What encodings share of one event.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     object: Form,
@@ -22,7 +22,7 @@ pub(super) struct Shared {
     copied: usize,
 }
 
-/// Text that is written once. What is large is sent from where it is.
+/// Text that is written once. A large text is sent by reference.
 #[derive(Debug, Default)]
 struct Form {
     is_written: bool,
@@ -40,7 +40,7 @@ impl Form {
         self.large = Bytes::new();
     }
 
-    /// Returns whether it was not written before.
+    /// Writes the text, if it is not written yet. Returns whether it was written now.
     fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         if self.is_written {
             return false;
@@ -48,7 +48,7 @@ impl Form {
         self.is_written = true;
         write(&mut self.text);
         if self.text.len() >= LARGE {
-            // Who keeps it pays for its length.
+            // Batches that refer to it count its length, so it must not take more memory.
             self.text.shrink_to_fit();
             self.large = Bytes::from(std::mem::take(&mut self.text));
         }
@@ -61,7 +61,7 @@ impl Form {
 }
 
 impl Shared {
-    /// Another event is to be told.
+    /// Forgets what was written: another event comes.
     pub(super) fn clear(&mut self) {
         self.object.clear();
         self.block.clear();
@@ -77,12 +77,12 @@ impl Shared {
         self.count(is_new, event);
     }
 
-    /// Takes note of what it takes to write an event.
+    /// Counts the bytes of an event, if it was written anew.
     pub(super) fn count(&mut self, is_new: bool, event: &Event<'_>) {
         self.written += if is_new { object::expected_length(event) } else { 0 };
     }
 
-    /// Since it was called last: how many bytes of events were written, before anything was escaped, and how many were copied.
+    /// How many bytes of events were written since the last call, counted before escaping, and how many were copied.
     pub(super) fn take_counts(&mut self) -> (usize, usize) {
         (std::mem::take(&mut self.written), std::mem::take(&mut self.copied))
     }
@@ -92,7 +92,7 @@ impl Shared {
         self.object.bytes()
     }
 
-    /// Appends the event to a batch in the words of an encoding other than *raw*.
+    /// Appends the event to a batch, in an encoding other than *raw*.
     pub(super) fn append(
         &mut self,
         encoding: Encoding,
@@ -112,7 +112,7 @@ impl Shared {
         if is_block {
             let Shared { object, block, .. } = self;
             let is_new = block.write(|text| sse::encode_with(event, object.bytes(), text));
-            // An object is copied into its block.
+            // The block has a copy of the object in it.
             if sse::has_object(event) {
                 self.copied += if is_new { self.block.bytes().len() } else { 0 };
             } else {
@@ -126,7 +126,7 @@ impl Shared {
             return;
         }
         let after = after(encoding);
-        // An answer to polls is made of a copy.
+        // An answer to a poll is made from a copy.
         if form.large.is_empty() || encoding == Encoding::Poll {
             self.copied += text.len();
             append(batches, key, is_logged, &[], |target| {
@@ -145,7 +145,7 @@ impl Shared {
     }
 }
 
-/// The most that stands before a text, in bytes.
+/// The most bytes that stand before a text.
 const AROUND: usize = 16;
 
 fn append(batches: &mut Batches, key: BatchKey, is_logged: bool, payload: &[Bytes], encode: impl FnOnce(&mut Vec<u8>)) {
@@ -156,14 +156,14 @@ fn append(batches: &mut Batches, key: BatchKey, is_logged: bool, payload: &[Byte
     }
 }
 
-/// What stands before a text of that many bytes.
+/// Writes what stands before a text of `length` bytes.
 fn write_before(encoding: Encoding, length: usize, target: &mut Vec<u8>) {
     match encoding {
         Encoding::Json => write_header(target, Opcode::Text, length),
         Encoding::Sse | Encoding::Ndjson => chunked::begin(target, length),
         Encoding::Poll => target.extend_from_slice(b",{"),
         Encoding::SseUnchunked | Encoding::NdjsonUnchunked => {}
-        // Nothing of these is shared: what is compressed is so as a whole, and a raw message stands alone.
+        // These share nothing: a message is compressed as a whole, and a raw message is nothing but its payload.
         Encoding::Raw | Encoding::RawDeflate(_) | Encoding::JsonDeflate(_) => {}
     }
 }
@@ -214,7 +214,7 @@ mod tests {
         bytes
     }
 
-    /// In whatever order they come, short and long.
+    /// Appends an event in all encodings, in random order, and compares the bytes with what each encoding writes alone.
     #[track_caller]
     fn check(random: &mut Random, event: &Event<'_>) {
         let (mut shared, mut batches) = (Shared::default(), Batches::default());
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_large_is_copied_for_nobody() {
+    fn only_polls_copy_a_large_event() {
         let (mut shared, mut batches) = (Shared::default(), Batches::default());
         let entry =
             Entry { unix_ms: 1, message: Message::text("x".repeat(LARGE)), from: None, name: None, except: None };

@@ -7,8 +7,9 @@ use crate::proto::message::Kind;
 use crate::proto::replace::{NOTHING, RUN, Replace, Run, Table, replace, word};
 use crate::proto::text::write_decimal;
 
-/// The first block of a stream: after how many milliseconds to come back, and where it begins, which sets the last
-/// event's id without an event. Without a position it is the whole stream of one who is told to come back later.
+/// Writes the first block of a stream: after how many milliseconds to come back, and where the stream begins,
+/// which sets the last event's id without an event. Without a position it is the whole stream for a client that
+/// is to come back later.
 pub fn opening(target: &mut Vec<u8>, retry_ms: u32, position: Option<Position>) {
     target.extend_from_slice(b"retry: ");
     write_decimal(target, u64::from(retry_ms));
@@ -19,7 +20,7 @@ pub fn opening(target: &mut Vec<u8>, retry_ms: u32, position: Option<Position>) 
     target.push(b'\n');
 }
 
-/// One block; nothing for a welcome: what it says is in the head of the stream.
+/// Writes one block; nothing for a welcome, because the head of the stream says the same.
 pub(super) fn encode(event: &Event<'_>, target: &mut Vec<u8>) {
     let mut object = Vec::new();
     if has_object(event) {
@@ -28,7 +29,7 @@ pub(super) fn encode(event: &Event<'_>, target: &mut Vec<u8>) {
     encode_with(event, &object, target);
 }
 
-/// Whether its block has the event's JSON object, or a part of that.
+/// Whether the event's block has its JSON object in it, or a part of that.
 pub(super) fn has_object(event: &Event<'_>) -> bool {
     match event {
         Event::Message { entry, .. } | Event::Direct { entry } => entry.kind == Kind::Binary,
@@ -38,7 +39,8 @@ pub(super) fn has_object(event: &Event<'_>) -> bool {
     }
 }
 
-/// As `encode`, with the event's JSON object, if there is one in the block.
+/// Writes one block with the event's JSON object, which the caller has written. `object` is ignored if the block
+/// has none.
 pub(super) fn encode_with(event: &Event<'_>, object: &[u8], target: &mut Vec<u8>) {
     match *event {
         Event::Message { context, entry } => write_message(target, Some(context.position), entry, object),
@@ -72,15 +74,15 @@ fn write_message(target: &mut Vec<u8>, position: Option<Position>, entry: EntryR
     target.push(b'\n');
 }
 
-/// One `data:` line a line of the text, which CRLF, LF and CR end alike; the reader joins them with LF. The space is
-/// there because a reader takes one away.
+/// Writes one `data:` line for each line of the text. CRLF, LF and CR all end a line; the reader joins the lines
+/// with LF. The space is there because a reader takes one away.
 fn write_lines(target: &mut Vec<u8>, text: &[u8]) {
     target.extend_from_slice(b"data: ");
     replace::<Lines>(target, text);
     target.push(b'\n');
 }
 
-/// What ends a line begins the next.
+/// Replaces each line end by the beginning of the next `data:` line.
 struct Lines;
 
 const NEXT: u64 = word(b"\ndata: ");
@@ -109,7 +111,7 @@ impl Replace for Lines {
     }
 }
 
-/// An event that says of itself what it is, in JSON, which holds no line break.
+/// Writes an event whose data is its JSON object, which holds no line break.
 fn write_object(target: &mut Vec<u8>, name: &str, position: Option<Position>, object: &[u8]) {
     target.extend_from_slice(b"event: ");
     target.extend_from_slice(name.as_bytes());
@@ -134,7 +136,7 @@ mod tests {
     use crate::proto::testing::Random;
 
     #[test]
-    fn each_line_is_one_whatever_ends_it() {
+    fn cr_lf_and_crlf_all_end_a_line() {
         let mut random = Random::seeded();
         for _ in 0..20_000 {
             let (length, plain) = (random.below(150), random.below(40));

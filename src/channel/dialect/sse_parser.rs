@@ -1,6 +1,6 @@
 //! A strict reader of event streams, written from WHATWG HTML §9.2.6 and from nothing of the code under test.
 
-/// What a page would be told.
+/// An event, as a page would get it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Told {
     /// The event's name.
@@ -19,7 +19,7 @@ pub(super) struct Stream {
     pub(super) comments: usize,
 }
 
-/// Reads a stream that ends behind a block.
+/// Reads a stream that ends right after a block.
 pub(super) fn read(bytes: &[u8]) -> Stream {
     let text = std::str::from_utf8(bytes).expect("a stream is UTF-8");
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);

@@ -1,5 +1,5 @@
-//! What happens only to a log whose positions an engine assigns: older entries are read later than newer ones, and it may go on
-//! elsewhere.
+//! What happens only to a log whose positions an engine assigns: older entries may come after newer ones, and the
+//! log may go on at another position.
 
 use super::super::entry::{Entry, Kept};
 use super::super::position::{Epoch, Position};
@@ -7,8 +7,9 @@ use super::super::settings::Retention;
 use super::Log;
 
 impl Log {
-    /// Puts entries before the oldest, which they must end right before: the oldest first, each with the time in monotonic
-    /// milliseconds since when it is kept. What the limits do not keep is left out. Returns whether all of them were put in.
+    /// Puts entries right before the oldest one, without a gap. They come with the oldest first, each with the
+    /// time since when it is kept, in monotonic milliseconds. What the limits do not keep is left out. Returns
+    /// whether all were put in.
     pub(in crate::channel) fn prepend(&mut self, entries: Vec<(Entry, u64)>, now: u64, kept: Retention) -> bool {
         let all = entries.len();
         let mut latest = self.entries.front().map_or(now, Kept::at);
@@ -57,7 +58,7 @@ mod tests {
 
     fn offsets(log: &Log) -> Vec<u64> {
         log.assert_invariants();
-        log.behind(0)
+        log.after(0)
             .map(|(offset, entry)| (offset, entry.unix_ms))
             .inspect(|(a, b)| assert_eq!(a, b))
             .unzip::<_, _, Vec<_>, Vec<_>>()

@@ -14,7 +14,7 @@ fn ids(members: &[Named]) -> Vec<u64> {
 }
 
 #[test]
-fn one_turn_is_told_at_once_and_who_came_and_went_in_it_is_not() {
+fn one_turn_is_told_at_once_without_members_who_came_and_went_in_it() {
     let mut presence = Presence::default();
     presence.join(named(1, "Ann"), 10);
     presence.join(named(2, ""), 10);
@@ -33,7 +33,7 @@ fn a_leave_is_held_back_and_a_return_under_the_same_name_hides_it() {
     presence.leave(named(2, "Bob"), Some(600), 10);
     presence.leave(named(3, ""), Some(600), 10);
     let told = presence.take(100, 5, 10);
-    assert_eq!(ids(&told.left), [3], "who has no name cannot be recognised");
+    assert_eq!(ids(&told.left), [3], "a member without a name cannot be recognised");
     assert_eq!(presence.due(), Some(500));
     presence.join(named(4, "Ann"), 10);
     let told = presence.take(200, 6, 10);
@@ -43,9 +43,9 @@ fn a_leave_is_held_back_and_a_return_under_the_same_name_hides_it() {
     assert!(presence.is_empty(600));
 }
 
-/// One who asked in between kept it in the list for ever.
+/// A peer that asked in between who is there kept the member in its list for ever.
 #[test]
-fn who_was_listed_between_coming_and_going_is_told_to_have_gone() {
+fn a_member_who_was_listed_before_it_went_is_told_to_have_gone() {
     let mut presence = Presence::default();
     presence.leave(named(1, "Ann"), Some(500), 10);
     presence.join(named(2, "Ann"), 10);
@@ -62,7 +62,7 @@ fn who_was_listed_between_coming_and_going_is_told_to_have_gone() {
 }
 
 #[test]
-fn who_comes_back_and_goes_in_one_turn_is_known_by_the_old_id() {
+fn a_member_who_comes_back_and_goes_in_one_turn_is_known_by_the_old_id() {
     let mut presence = Presence::default();
     presence.leave(named(1, "Ann"), Some(500), 10);
     presence.join(named(2, "Ann"), 10);
@@ -74,9 +74,9 @@ fn who_comes_back_and_goes_in_one_turn_is_known_by_the_old_id() {
     assert_eq!(ids(&presence.take(900, 5, 10).left), [3]);
 }
 
-/// Its leaving was held back still, and told of a member later.
+/// Its leave was still held back, and was told later although the member was there.
 #[test]
-fn who_comes_back_as_itself_is_not_told_to_have_left() {
+fn a_member_who_comes_back_with_its_own_id_is_not_told_to_have_left() {
     let mut presence = Presence::default();
     presence.leave(named(1, "Ann"), Some(500), 10);
     presence.leave(named(2, "Ann"), Some(500), 10);
@@ -95,7 +95,7 @@ fn who_comes_back_as_itself_is_not_told_to_have_left() {
 
 /// A turn in which 600 came and went 128 times made one notice of 77,000 names.
 #[test]
-fn who_goes_and_comes_often_is_told_once() {
+fn a_member_who_goes_and_comes_often_is_told_once() {
     let mut presence = Presence::default();
     for listed in [false, true] {
         for round in 0..128 {
@@ -110,16 +110,16 @@ fn who_goes_and_comes_often_is_told_once() {
             }
         }
         let told = presence.take(0, 8, 16);
-        // Who was told in between who is there may have seen any of them there or not.
+        // A peer that was told in between who is there may have seen each of them there or not.
         let expected = if listed { (16, 8, 0) } else { (0, 0, 0) };
         assert_eq!((told.left.len(), told.joined.len(), told.returned.len()), expected);
         assert!(presence.is_empty(0));
     }
 }
 
-/// It was told to have left, and then that it had been there and was back.
+/// Others were told that it had left, and then that it was back.
 #[test]
-fn who_goes_and_comes_back_as_itself_is_told_once() {
+fn a_member_who_goes_and_comes_back_with_its_own_id_is_told_once() {
     let mut presence = Presence::default();
     for _ in 0..3 {
         presence.leave(named(1, "Ann"), Some(500), 10);
@@ -135,9 +135,9 @@ fn returns(told: &Notices) -> Vec<(u64, u64)> {
     told.returned.iter().map(|member| (member.id.halves().1, was(member))).collect()
 }
 
-/// It was told to have left, and then to be back under another id.
+/// Others were told that it had left, and then that it was back under another id.
 #[test]
-fn whose_place_is_taken_by_its_namesake_comes_back_itself() {
+fn a_member_whose_place_a_namesake_took_comes_back_itself() {
     let mut presence = Presence::default();
     presence.leave(named(1, "Ann"), Some(500), 10);
     presence.join(named(2, "Ann"), 10);
@@ -151,10 +151,10 @@ fn whose_place_is_taken_by_its_namesake_comes_back_itself() {
     assert_eq!((told.left.len(), returns(&told), ids(&told.joined)), (0, vec![(1, 1)], vec![2]));
 }
 
-/// One had taken the place of another who then came back, too: told in the wrong order, the second was taken away after it
-/// had come.
+/// A namesake had taken the place of a member who then came back, too. Told in the wrong order, that member was
+/// taken away after it had come.
 #[test]
-fn nobody_is_told_to_have_been_one_who_is_there() {
+fn no_former_id_is_that_of_a_member_who_is_there() {
     for [first, then] in [[4, 2], [2, 4]] {
         let mut presence = Presence::default();
         presence.leave(named(1, "Ann"), Some(500), 10);
@@ -172,9 +172,9 @@ fn nobody_is_told_to_have_been_one_who_is_there() {
     }
 }
 
-/// One whose place was taken twice was told later to have left, and was there.
+/// A member whose place was taken twice was told later to have left, although it was there.
 #[test]
-fn who_is_there_is_not_told_later_to_have_left() {
+fn a_member_who_is_there_is_not_told_later_to_have_left() {
     let mut presence = Presence::default();
     presence.leave(named(1, "Ann"), Some(500), 10);
     presence.join(named(2, "Ann"), 10);
@@ -186,8 +186,8 @@ fn who_is_there_is_not_told_later_to_have_left() {
     assert!(presence.is_empty(500));
 }
 
-/// Any of three namesakes leave and join, in any order, and are told now and then: a follower that is told of it knows who is
-/// there, in whatever order it takes what stands in one list.
+/// Three namesakes leave and join in any order, and notices are told now and then. A follower of the notices
+/// knows who is there, in whatever order it takes the entries of one list.
 #[test]
 fn any_order_of_namesakes_ends_well() {
     for sequence in 0..4_u64.pow(8) {
@@ -227,7 +227,7 @@ fn any_order_of_namesakes_ends_well() {
 }
 
 #[test]
-fn as_many_names_in_one_event_as_may_be_and_one_more() {
+fn names_in_one_event_at_the_limit_and_one_past() {
     for (count, named_ones) in [(10, 10), (11, 0)] {
         for came in [true, false] {
             let mut presence = Presence::default();

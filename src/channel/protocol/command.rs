@@ -26,7 +26,7 @@ pub enum Command {
         /// From where on.
         from: Start,
     },
-    /// To get it no more.
+    /// To get it no longer.
     Unsubscribe {
         /// Which channel.
         channel: ChannelName,
@@ -54,8 +54,8 @@ pub struct CommandError {
     pub message: Cow<'static, str>,
 }
 
-/// What a message comes to: what its command is named by, as far as that could be read, and the command or what
-/// is wrong with it.
+/// What a message was read as: the command, or what is wrong with it; with the name that the client gave the
+/// command, if that could be read.
 pub type Read = Result<(Option<Reference>, Command), (Option<Reference>, CommandError)>;
 
 macro_rules! errors {

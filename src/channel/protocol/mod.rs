@@ -1,8 +1,8 @@
-//! What a WebSocket speaks: one folder a protocol, with its reader, which turns messages into commands, and its
-//! writer, which answers them. The handshake chooses it, by subprotocol (RFC 6455 §1.9).
+//! What a WebSocket speaks: one folder for each protocol, with its reader, which turns messages into commands, and its
+//! writer, which answers them. The handshake chooses the protocol, by subprotocol (RFC 6455 §1.9).
 //!
-//! How the events of a channel are written is another question, and an [`Encoding`]'s to answer: many protocols
-//! may share one, and those who follow by HTTP have one and speak nothing.
+//! How the events of a channel are written is not decided here but by an [`Encoding`]. Several protocols may
+//! share one, and peers that follow by HTTP have an encoding and no protocol.
 
 pub mod command;
 mod slotcast_json;
@@ -26,12 +26,12 @@ pub enum Protocol {
     /// The payload is the message, in both directions, and nothing else is said.
     #[default]
     Raw,
-    /// `v1.slotcast.json`: what arrives are commands, and what is told are events and answers, one JSON object a
-    /// message. docs/websocket.md has them all.
+    /// `v1.slotcast.json`: commands arrive, and events and answers are sent, one JSON object a message.
+    /// docs/websocket.md has them all.
     SlotcastJson,
 }
 
-/// What one is told who has sent a command.
+/// What the sender of a command is told.
 #[derive(Debug, Clone, Copy)]
 pub enum Answer<'a> {
     /// It was carried out.
@@ -74,7 +74,7 @@ impl Protocol {
         Protocol::ALL.into_iter().find(|protocol| protocol.subprotocol() == Some(subprotocol))
     }
 
-    /// What a peer speaks that offers these subprotocols: the first of ours, or *raw*.
+    /// The protocol of a peer that offers these subprotocols: the first of them that is ours, or *raw*.
     pub fn offered<'a>(mut subprotocols: impl Iterator<Item = &'a str>) -> Protocol {
         subprotocols.find_map(Protocol::of).unwrap_or_default()
     }
@@ -87,7 +87,7 @@ impl Protocol {
         }
     }
 
-    /// How events are written to those who speak it, before they are compressed.
+    /// How events are written to peers that speak it, before they are compressed.
     pub(crate) fn encoding(self) -> Encoding {
         match self {
             Protocol::Raw => Encoding::Raw,
@@ -95,8 +95,8 @@ impl Protocol {
         }
     }
 
-    /// Whether what arrives are commands, which name the channel that they are about. Otherwise it is published
-    /// to the first channel of the connection.
+    /// Whether the messages that arrive are commands, which name the channel that they are about. Otherwise the
+    /// messages are published to the first channel of the connection.
     pub fn has_commands(self) -> bool {
         match self {
             Protocol::Raw => false,
@@ -104,12 +104,12 @@ impl Protocol {
         }
     }
 
-    /// Whether one who joins with the handshake is told its id, and where it is, before all else.
+    /// Whether a connection that joins with the handshake is told its id, and where it is, before all else.
     pub(crate) fn is_welcomed(self) -> bool {
         self.has_commands()
     }
 
-    /// Reads a message as a command; None if it is none, but what is to be published.
+    /// Reads a message as a command; None if this protocol has no commands, so that the message is to be published.
     pub fn read(self, message: &Message) -> Option<Read> {
         match self {
             Protocol::Raw => None,
@@ -117,7 +117,7 @@ impl Protocol {
         }
     }
 
-    /// Appends an answer to `target`; nothing if it has no words for any.
+    /// Appends an answer to `target`; nothing if this protocol has no answers.
     pub(crate) fn write(self, answer: &Answer<'_>, target: &mut Vec<u8>) {
         match self {
             Protocol::Raw => {}
@@ -126,12 +126,12 @@ impl Protocol {
     }
 }
 
-/// What a client names a command by, so that it knows the answer: written as the answer will have it. Only the
-/// protocol that has read it knows what that is.
+/// The name that a client gave a command, so that it recognises the answer. It is kept in the form that the answer will
+/// have. Only the protocol that has read it knows that form.
 #[derive(Clone)]
 pub struct Reference(Written);
 
-/// The longest that takes no memory of its own, in bytes.
+/// The longest reference that takes no memory of its own, in bytes.
 const SHORT: usize = 22;
 
 #[derive(Clone)]
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn one_without_commands_publishes_whatever_arrives_and_is_answered_nothing() {
+    fn a_protocol_without_commands_publishes_all_and_answers_nothing() {
         let error = CommandError::MALFORMED;
         for protocol in Protocol::ALL {
             let mut answer = b"before".to_vec();

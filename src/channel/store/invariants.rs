@@ -8,7 +8,7 @@ use crate::channel::makers::NOBODY;
 use crate::limits::Limits;
 
 impl Store {
-    /// Whether a channel's log keeps no more than it may, but for what is too old.
+    /// Whether a channel's log keeps no more than it may, apart from messages that are too old.
     pub fn keeps_no_more(&self, key: u32, limits: &Limits) -> bool {
         let kept = self.retention(key, limits);
         self.get(key).is_none_or(|channel| channel.log.kept() <= kept.messages && channel.log.bytes() <= kept.bytes)
@@ -56,7 +56,7 @@ impl Store {
         self.assert_makers(&[(recent, 0), (idle, 1), (tombstones, 2)]);
     }
 
-    /// Each maker's lists are those of all, as far as they are of that maker.
+    /// Checks that each maker's lists have what the lists of all channels have of that maker.
     fn assert_makers(&self, all: &[(Vec<u32>, usize); 3]) {
         self.makers.assert_invariants();
         for (key, maker) in self.makers.iter() {

@@ -7,8 +7,8 @@ use crate::channel::sizes;
 use crate::channel::slot::{Awake, Slot};
 
 impl Store {
-    /// Bytes of memory of all channels beside their histories: what is known of them, their names, who is in them, and who made
-    /// them. What is counted with its history is not counted again.
+    /// Bytes of memory of all channels beside their histories: what is known of them, their names, who is in
+    /// them, and who made them. What counts with a channel's history is not counted again.
     pub fn memory(&self) -> usize {
         let without_history = self.len() - self.tombstones() - self.recent.len();
         let awake = without_history * size_of::<Awake>() + sizes::tree::<Arc<str>, u32>(without_history);

@@ -1,5 +1,5 @@
-//! Channels whose positions an engine assigns. They do not count for `max_channels` or `max_listened` here: anyone who opens mirrors
-//! counts those.
+//! Channels whose positions an engine assigns. `max_channels` and `max_listened` are not enforced here: the code
+//! that opens mirrors counts them.
 
 use crate::channel::log::{Entry, Log};
 use crate::channel::makers::NOBODY;
@@ -8,12 +8,12 @@ use crate::channel::slot::Slot;
 use crate::channel::store::Store;
 use crate::limits::Limits;
 
-/// All mirrors count as made by nobody who is connected.
+/// The maker of all mirrors, which is no connection.
 const ENGINE: u32 = 0;
 
 impl Store {
-    /// The key of a channel that stands at that position at the engine, for somebody who joins it. It is made or woken up if need
-    /// be; a member or `release_if_idle` must follow.
+    /// The key of a channel that somebody joins, and that stands at that position at the engine. The channel is
+    /// made or woken up if need be; a member or `release_if_idle` must follow.
     pub fn hold_mirror(&mut self, name: &str, position: Position, now: u64, limits: &Limits) -> u32 {
         let key = match self.index.find(name, &self.slots) {
             Some(key) => {
@@ -33,7 +33,7 @@ impl Store {
         key
     }
 
-    /// As `hold_mirror`, for what the engine has told; `publish` must follow.
+    /// The key of a channel, as of `hold_mirror`, for a message that the engine has told; `publish` must follow.
     pub fn hold_mirror_to_publish(&mut self, name: &str, position: Position, now: u64, limits: &Limits) -> u32 {
         let key = self.hold_mirror(name, position, now, limits);
         if self.slots[key as usize].maker == NOBODY {
@@ -42,7 +42,8 @@ impl Store {
         key
     }
 
-    /// After which offset a channel, if there is one, keeps everything, and whether it keeps as much as it may.
+    /// The offset after which a channel keeps everything, and whether it keeps as many messages as it may. None
+    /// if there is no such channel.
     pub fn reach_of(&self, name: &str, limits: &Limits) -> Option<(u64, bool)> {
         let key = self.index.find(name, &self.slots)?;
         let kept = self.retention(key, limits);
@@ -50,8 +51,9 @@ impl Store {
         Some((channel.log.tail(), channel.log.kept() >= kept.messages))
     }
 
-    /// Puts entries before the oldest of a channel that is held, see `Log::prepend`. Past the total of all histories others lose
-    /// their oldest. Returns whether all were put in.
+    /// Puts entries before the oldest of a channel that is held, see `Log::prepend`. If all histories together
+    /// are then too large, the oldest messages of a channel are dropped, as by `publish`. Returns whether all
+    /// were put in.
     pub fn prepend(&mut self, key: u32, entries: Vec<(Entry, u64)>, now: u64, limits: &Limits) -> bool {
         let kept = self.retention(key, limits);
         let mut all = false;
@@ -63,7 +65,8 @@ impl Store {
         all
     }
 
-    /// A channel that is held goes on at that position: under another epoch with what it keeps, or elsewhere with nothing.
+    /// Lets a channel that is held go on at that position: if it `keeps`, under another epoch with what is kept,
+    /// or else with nothing.
     pub fn move_mirror(&mut self, key: u32, position: Position, keeps: bool, now: u64) {
         self.change_log(key, now, |log| if keeps { log.rename(position.epoch) } else { log.restart(position) });
         self.recount_maker(key);
@@ -81,7 +84,7 @@ impl Store {
         }
     }
 
-    /// Nothing is left of a channel that nobody is in, and that owes nobody anything. False if somebody is.
+    /// Removes a channel that has no subscribers and nothing left to tell. Returns false if it has, and leaves it.
     pub fn forget_mirror(&mut self, name: &str) -> bool {
         let Some(key) = self.index.find(name, &self.slots) else { return true };
         let is_free = self.get(key).is_none_or(|channel| channel.subscribers() == 0 && !channel.touched);

@@ -1,10 +1,10 @@
-//! What is to be told of the members of channels: at once, or later.
+//! What is to be told about the members of channels: at once, or later.
 
 use super::Store;
 use crate::channel::presence::{Notices, Presence};
 
 impl Store {
-    /// Changes what is to be told of a channel's members, and keeps account of what is held back.
+    /// Changes what is to be told about a channel's members, and keeps account of what is held back.
     pub fn change_presence(&mut self, key: u32, change: impl FnOnce(&mut Presence)) {
         let Some(channel) = self.get_mut(key) else { return };
         let mut presence = channel.presence.take().unwrap_or_default();
@@ -12,8 +12,8 @@ impl Store {
         self.put_presence(key, Some(presence));
     }
 
-    /// What is to be told now of a channel that has that many members, of whom at most `most` are named; None if nobody waits to be
-    /// told anything.
+    /// Takes what is to be told now of a channel that has that many `members`. At most `most` are named. None if
+    /// nothing is to be told, now or later.
     pub fn take_notices(&mut self, key: u32, members: usize, now: u64, most: usize) -> Option<Notices> {
         let channel = self.get_mut(key)?;
         let mut presence = channel.presence.take()?;
@@ -25,7 +25,7 @@ impl Store {
         Some(notices)
     }
 
-    /// Whether something is to be told now of a channel's members. What is to be told later is noted.
+    /// Whether something is to be told now about a channel's members. What is to be told later is noted.
     pub fn has_notices(&mut self, key: u32, now: u64) -> bool {
         let Some(mut presence) = self.get_mut(key).and_then(|channel| channel.presence.take()) else { return false };
         let has_news = presence.has_news(now);
@@ -39,7 +39,7 @@ impl Store {
         has_news
     }
 
-    /// Nobody is left who is told of a channel's members.
+    /// Forgets what is to be told about a channel's members: nobody is left to be told.
     pub fn forget_presence(&mut self, key: u32) {
         let Some(presence) = self.get_mut(key).and_then(|channel| channel.presence.take()) else { return };
         self.reminders.forget(key, *presence);
@@ -51,7 +51,7 @@ impl Store {
         self.reminders.may_hold_back()
     }
 
-    /// A channel of whose members something was to be told later, and is due; its reminder is taken.
+    /// Takes a reminder that is due: returns a channel that has something to tell about its members now.
     pub fn take_reminder(&mut self, now: u64) -> Option<u32> {
         let key = self.reminders.first_due(now)?;
         let mut presence = self.get_mut(key)?.presence.take()?;
@@ -65,7 +65,7 @@ impl Store {
         self.reminders.next()
     }
 
-    /// How many channels there are of which something is to be told later, and how many leaves are held back.
+    /// How many channels have something to tell later, and how many leaves are held back.
     #[cfg(feature = "inside")]
     pub fn reminders(&self) -> (usize, usize) {
         (self.reminders.len(), self.reminders.held())

@@ -1,4 +1,4 @@
-//! Who makes way for whom, and the lists that say so in one step.
+//! Which channel makes way for which, and the lists that say so in one step.
 
 use slab::Slab;
 
@@ -8,13 +8,14 @@ use crate::channel::makers::{Maker, NOBODY};
 use crate::channel::slot::{Index, second_of};
 use crate::limits::Limits;
 
-/// How many places are kept when a crowd has gone.
+/// How many places are kept after a crowd has gone.
 const FEW: usize = 1024;
 
-/// How many of the coldest are looked at, for one of the maker that has most.
+/// How many of the coldest channels are searched for one of the maker that has most.
 const SEARCHED: usize = 64;
 
-/// The lists of each maker: of channels that sleep or are idle, of which one is in one at most, and of those with history.
+/// The lists of each maker: `OWN` for the channels that sleep and for those that are idle, since none is both, and
+/// `OWN_RECENT` for those with history.
 pub(super) const OWN: Chain<Slot> = Chain::new(|slot| slot.own, |slot, links| slot.own = links);
 pub(super) const OWN_RECENT: Chain<Slot> = Chain::new(
     |slot| match &slot.state {
@@ -29,7 +30,7 @@ pub(super) const OWN_RECENT: Chain<Slot> = Chain::new(
 );
 
 impl Store {
-    /// Something is published to a channel for the first time.
+    /// Takes note of the maker of a channel that is published to for the first time.
     pub(super) fn claim(&mut self, key: u32, maker: u32) {
         self.slots[key as usize].maker = self.makers.claim(maker);
         self.heard += 1;
@@ -54,7 +55,8 @@ impl Store {
         }
     }
 
-    /// Lets the oldest messages go of the maker that has to make room for what this one says.
+    /// Drops the oldest messages until all histories fit: those of this maker, if it has its share, or else
+    /// those of a maker that has most.
     #[cold]
     pub(super) fn make_room_for_history(&mut self, maker: u32, now: u64, limits: &Limits) {
         while self.held > limits.history_total {
@@ -67,8 +69,8 @@ impl Store {
         }
     }
 
-    /// The channel that makes way for one of this maker. Anyone who has his share makes room for himself; any other gets
-    /// the place of a cold one, of the maker that has most.
+    /// The channel that makes way for one of this maker. A maker that has its share gives up one of its own. Any
+    /// other gets the place of a cold channel, of the maker that has most.
     pub(super) fn cold_for(&self, maker: u32, limits: &Limits) -> Option<u32> {
         let share = self.makers.share_of_channels(limits.max_channels);
         if let Some(own) = self.makers.find(maker).filter(|own| own.channels as usize >= share) {
@@ -82,13 +84,13 @@ impl Store {
     pub(super) fn coldest_history(&self, maker: u32, limits: &Limits) -> Option<u32> {
         let share = self.makers.share_of_history(limits.history_total);
         if let Some(own) = self.makers.get(maker).filter(|own| own.held >= share) {
-            // What is all one's own is in order already, and not to the second.
+            // If all histories are this maker's, `recent` has the same ones, in exact order and not only to the second.
             return if own.held == self.held { self.recent.coldest() } else { own.recent.coldest() };
         }
         self.of_whoever_has_most(self.recent.iter(&self.slots), |maker| maker.held)
     }
 
-    /// Of the first few, the first one of the maker that has most.
+    /// Of the first `SEARCHED` channels, the first one of the maker that has most.
     pub(super) fn of_whoever_has_most(
         &self,
         coldest: impl Iterator<Item = u32>,
@@ -133,7 +135,7 @@ impl Store {
         }
     }
 
-    /// What is left of a channel without members and history.
+    /// Puts a channel without members and history to sleep. A tombstone stays, or nothing if nobody knows its position.
     pub(super) fn fall_asleep(&mut self, key: u32, now: u64, limits: &Limits) {
         if limits.position_age.is_zero() || !self[key as usize].is_known() {
             return self.forget(key);
@@ -150,7 +152,7 @@ impl Store {
         }
     }
 
-    /// Nothing is left of a channel.
+    /// Removes a channel: nothing of it is left.
     pub(super) fn forget(&mut self, key: u32) {
         let maker = self.slots[key as usize].maker;
         if let Some(channel) = self.get(key) {
@@ -173,7 +175,7 @@ impl Store {
         self.shrink();
     }
 
-    /// A crowd that has gone is not to be paid for; to find out costs as much as the removals before it did.
+    /// Gives memory back after a crowd has gone. That costs no more than the removals before it did.
     fn shrink(&mut self) {
         if self.slots.is_empty() && self.slots.capacity() > FEW {
             (self.index, self.slots) = (Index::default(), Slab::new());

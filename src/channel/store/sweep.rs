@@ -1,4 +1,4 @@
-//! What is too old goes, a part at a time.
+//! Drops what is too old, a part at a time.
 
 use std::time::Duration;
 
@@ -10,14 +10,15 @@ use crate::channel::lru::List;
 use crate::channel::slot::Slot;
 use crate::limits::Limits;
 
-/// Between two looks at what is too old, in milliseconds.
+/// The time between two sweeps, in milliseconds.
 const INTERVAL: u64 = 1000;
 
-/// How many messages and tombstones go at a time.
+/// How many messages and tombstones are dropped at a time.
 pub const SWEEP_BUDGET: usize = 4096;
 
 impl Store {
-    /// As `sweep`, but once a second, or each turn while there is much. Returns whether there is more; None if it was not the time.
+    /// Calls `sweep` if it is time: once a second, or each turn while there is much to drop. Returns whether
+    /// there is more; None if it was not time.
     pub fn sweep_in_time(&mut self, now: u64, limits: &Limits) -> Option<bool> {
         let is_time = now >= self.sweep_at && self.next_expiry(limits).is_some_and(|due| due <= now);
         is_time.then(|| {
@@ -32,8 +33,9 @@ impl Store {
         Some(self.next_expiry(limits)?.max(self.sweep_at))
     }
 
-    /// Lets histories and tombstones go that are too old, up to `budget` messages and tombstones, the coldest first. A channel
-    /// that is still published to sheds its old messages when it is looked at, instead. Returns whether there is more.
+    /// Drops histories and tombstones that are too old, up to `budget` messages and tombstones, the coldest
+    /// first. A channel that is still published to drops its old messages when it is next used instead. Returns
+    /// whether there is more.
     pub fn sweep(&mut self, now: u64, mut budget: usize, limits: &Limits) -> bool {
         while let Some(key) = self.recent.coldest().filter(|_| budget > 0) {
             if !is_over(self.slots[key as usize].at, now, limits.history_age) {
@@ -41,7 +43,7 @@ impl Store {
             }
             let gone = self.expire(key, now, limits, budget);
             if gone == 0 {
-                break; // Time went back: whatever else is wrong then, nothing spins.
+                break; // Time went back. Whatever else is wrong then, this loop does not spin.
             }
             budget -= gone.min(budget);
         }

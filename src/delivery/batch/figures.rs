@@ -1,4 +1,4 @@
-//! What batches and the queues that refer to them come to.
+//! How much batches, and the queues that refer to them, take.
 
 #[cfg(feature = "inside")]
 use super::BatchKey;
@@ -30,7 +30,7 @@ impl Batches {
         self.memory + self.queues
     }
 
-    /// A queue that refers to batches took `before` bytes of heap memory, and takes `after`.
+    /// Takes note that a queue that refers to batches took `before` bytes of heap memory, and now takes `after`.
     pub(in crate::delivery) fn requeue(&mut self, before: usize, after: usize) {
         self.queues = self.queues - before + after;
     }

@@ -1,5 +1,5 @@
-//! The places of a long queue. They lie in blocks that are never moved: buffers that grow by being moved leave holes, and of
-//! thousands of queues that grow alike none fits into the holes of another.
+//! The places of a long queue. They lie in blocks that are never moved. Buffers that grow by being moved leave
+//! holes, and if thousands of queues grow alike, none fits into the holes of another.
 
 use std::collections::VecDeque;
 
@@ -90,7 +90,7 @@ mod tests {
     use crate::proto::testing::Random;
 
     #[test]
-    fn as_a_plain_queue() {
+    fn places_do_what_a_plain_queue_does() {
         let mut random = Random::seeded();
         for _ in 0..200 {
             let (mut places, mut plain) = (Places::default(), VecDeque::new());

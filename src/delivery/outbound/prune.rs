@@ -9,12 +9,13 @@ use crate::delivery::batch::{Batch, Batches, LARGE, Life, Source};
 /// Pieces of at most this many bytes may be copied out of a batch, so that they do not keep all of it.
 const LITTLE: u64 = LARGE as u64 / 2;
 
-/// So many pieces that could be one are not let stand, even if nothing is dropped: whoever prunes walks over all of them.
+/// How many pieces that could be one may stay apart. With more of them the queue is made anew even if nothing is
+/// dropped, because each `prune` walks over all of them.
 pub(super) const SCATTERED: usize = 16;
 
 impl Outbound {
-    /// The messages of channels of which nothing was sent yet, from the oldest: where they come from, their batch, and
-    /// which of it they are. Only of these `prune` drops any.
+    /// The messages of channels of which nothing was sent yet, from the oldest on: where they come from, their
+    /// batch, and their indices in it. `prune` drops only these.
     pub fn unsent_messages<'a>(
         &'a self,
         batches: &'a Batches,
@@ -26,13 +27,14 @@ impl Outbound {
         })
     }
 
-    /// Drops messages: `choose` is asked for each run that `unsent_messages` tells, in that order, how many of its oldest
-    /// go. Where a run went `tell` writes that so many messages are lost, the last of them at the source's offset;
-    /// nothing is queued if it writes nothing. Losses of one channel between which nothing of that channel is kept, those
-    /// that earlier calls told and that are unsent included, become one in the place of the last. Returns how many
-    /// messages were dropped.
+    /// Drops messages. `choose` is asked for each run that `unsent_messages` tells, in that order, how many of
+    /// its oldest go. In their place `tell` writes how many messages are lost, the last of them at the source's
+    /// offset; if it writes nothing, nothing is queued. Losses of one channel become one, in the place of the
+    /// last, if nothing of that channel is kept between them; this includes losses that earlier calls told and
+    /// that are unsent. Returns how many messages were dropped.
     ///
-    /// What stays and is little does not keep large batches for itself, nor does it stay scattered.
+    /// Small pieces that stay are copied where they would keep a large batch, and joined where they would stay
+    /// scattered.
     pub fn prune(
         &mut self,
         batches: &mut Batches,
@@ -78,7 +80,7 @@ impl Outbound {
     }
 
     fn rebuild(&mut self, places: Vec<Place>, batches: &mut Batches, tell: impl Fn(&Source, u64, &mut Vec<u8>)) {
-        // Who holds a batch alone is known once every place has its own reference, and the queue of before has none.
+        // `is_sole` is right only once every place has its own reference, and the old queue has none.
         for place in &places {
             if let Place::Kept(range) | Place::Messages(range, _) | Place::Alone(range) = place {
                 batches.hold(range.batch);
@@ -99,13 +101,14 @@ impl Outbound {
         }
     }
 
-    /// As `push`, of a range that brings its reference along.
+    /// Queues a range after all others. The range brings its reference along.
     fn push_held(&mut self, range: Range, batches: &mut Batches) {
         self.push(range, batches);
         batches.release(range.batch);
     }
 
-    /// Messages that stay, the first of which has that index, are copied if that lets go of much more than it takes.
+    /// Queues messages that stay, the first of which has that index. They are copied if that frees much more than
+    /// it takes.
     fn push_messages(&mut self, range: Range, first: usize, batches: &mut Batches) {
         let batch = batches.get(range.batch);
         let copies = range.len() * u64::from(batch.references());
@@ -121,7 +124,7 @@ impl Outbound {
         batches.close(copy);
     }
 
-    /// What is for this peer alone goes behind the last of that kind, if it is little.
+    /// Queues what is for this peer alone. If it is little, it is copied to the end of the last batch of that kind.
     fn push_alone(&mut self, range: Range, batches: &mut Batches) {
         let last = self.last().filter(|last| batches.is_sole(last.batch) && last.end < MAX_PRIVATE);
         let last = last.filter(|last| batches.get(last.batch).len() == last.end);
@@ -140,7 +143,7 @@ impl Outbound {
     }
 }
 
-/// One piece of the queue that is to be.
+/// One piece of the new queue.
 enum Place {
     Nothing,
     /// It stays as it is.
@@ -152,13 +155,13 @@ enum Place {
     Lost(Source, u64),
 }
 
-/// The queue that is to be, as far as it is known.
+/// The new queue, as far as it is known.
 #[derive(Default)]
 struct Pruned {
     places: Vec<Place>,
-    /// Where the loss stands, and how many, behind which nothing of the same channel is kept yet.
+    /// For each life, where its last loss stands, and of how many, if nothing of that life is kept after it yet.
     untold: HashMap<Life, (usize, u64)>,
-    /// Little pieces for this peer alone, each behind another.
+    /// How many little pieces for this peer alone come right after another such piece.
     scattered: usize,
 }
 
@@ -173,7 +176,7 @@ impl Pruned {
         }
     }
 
-    /// So many are lost here; `told` is the range that says so already.
+    /// Takes note that `count` messages are lost here. `told` is the range that says so already, if there is one.
     fn lose(&mut self, source: &Source, mut count: u64, told: Option<Range>) {
         let here = self.places.len();
         let (at, already) = self.untold.entry(source.life()).or_insert((here, 0));

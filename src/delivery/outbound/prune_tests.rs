@@ -8,12 +8,12 @@ use super::*;
 use crate::delivery::batch::{Batch, Source};
 use crate::proto::testing::Random;
 
-/// One thing that a peer is owed: it says itself what it is.
+/// One thing that a peer is owed. Its text says what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Item {
     /// A message: the life of its channel, its offset, and how much padding it has.
     Message(usize, u64, usize),
-    /// Of that life so many are lost, the last of them at that offset.
+    /// A loss: the life, the offset of the last message that is lost, and how many are lost.
     Loss(usize, u64, u64),
     /// A message of that life that is never dropped.
     Kept(usize, u64),
@@ -83,9 +83,9 @@ fn owed(outbound: &Outbound, batches: &Batches) -> String {
     text
 }
 
-/// Queues what the text says, each word in a batch of its own, but for those that a `+` joins: `a` and `b` are messages
-/// of the first and the third life, whose offsets go on; `k` is one of the first that is not to be dropped, and `p` is
-/// for this peer alone.
+/// Queues what the text says. Each word becomes a batch; `+` joins the items of one batch. `a` and `b` are
+/// messages of the first and the third life, whose offsets go on; `k` is one of the first that is not to be
+/// dropped; `p` is for this peer alone.
 fn enqueue(text: &str, outbound: &mut Outbound, batches: &mut Batches, lives: &[Source], offsets: &mut [u64; 3]) {
     for word in text.split_whitespace() {
         let life = if word.starts_with('b') { 2 } else { 0 };
@@ -112,7 +112,7 @@ fn enqueue(text: &str, outbound: &mut Outbound, batches: &mut Batches, lives: &[
 
 #[test]
 fn by_hand() {
-    // What is queued, how many bytes are sent, how many go of each run, and what is owed then; again and again.
+    // What is queued, how many bytes are sent, how many go of each run, and what is owed then; then the next step.
     type Step = (&'static str, usize, &'static [usize], &'static str);
     let cases: [&[Step]; 17] = [
         &[("a", 0, &[1], "lost0.1x1;")],
@@ -132,7 +132,7 @@ fn by_hand() {
         &[("a+a a", 0, &[2, 0], "lost0.2x2;m0.3;"), ("p a", 0, &[1, 0], "lost0.3x3;p0;m0.4;")],
         // What was sent, or begun, was told.
         &[("a+a a", 0, &[2, 0], "lost0.2x2;m0.3;"), ("a", 3, &[1, 0], "t0.2x2;lost0.3x1;m0.4;")],
-        // What is kept in between stands in between.
+        // What is kept in between stays in between.
         &[("a k a a", 0, &[1, 1, 0], "lost0.1x1;k0.2;lost0.3x1;m0.4;")],
         &[("a+a+a", 0, &[2], "lost0.2x2;m0.3;"), ("a a", 0, &[0, 1, 0], "lost0.2x2;m0.3;lost0.4x1;m0.5;")],
     ];
@@ -178,7 +178,7 @@ impl Peer {
         }
     }
 
-    /// Drops at random, and the same of the list.
+    /// Drops messages at random, and the same ones from the list.
     fn prune(&mut self, batches: &mut Batches, random: &mut Random) {
         let (mut offered, mut gone) = (Vec::new(), Vec::new());
         let chance = random.below(4);
@@ -207,8 +207,8 @@ impl Peer {
         }
     }
 
-    /// Each message that is gone becomes a loss, and each loss goes into the next thing that is owed of its life, if that
-    /// is a loss too.
+    /// Each message that is gone becomes a loss, and each loss goes into the next thing that is owed of its life,
+    /// if that is a loss too.
     fn forget(&mut self, untouched: usize, gone: &[(usize, u64)]) {
         for item in self.owed.iter_mut().skip(untouched) {
             if let Item::Message(life, offset, _) = *item
@@ -252,13 +252,13 @@ impl World {
         Item::Private(self.numbered)
     }
 
-    /// A batch of one turn: messages, often something behind them that is none, and who is owed which part of it. Some
-    /// get it in pieces, some not all of it.
+    /// Makes the batch of one turn: messages, often with something after them that is none. Each peer is owed a
+    /// part of it; some get it in pieces, some not all of it.
     fn publish(&mut self, random: &mut Random) {
         let life = random.below(3);
         let mut source = Source { offset: self.offsets[life], ..self.lives[life].clone() };
         if random.one_in(2) {
-            // As of a channel that slept meanwhile.
+            // The name is another copy, as that of a channel that slept meanwhile.
             source.channel = Arc::from(&*source.channel);
         }
         let kept = random.one_in(8);
@@ -354,7 +354,7 @@ fn equals_a_list_of_what_is_owed() {
 }
 
 #[test]
-fn nothing_is_told_where_there_are_no_words_for_it() {
+fn no_loss_is_told_where_there_are_no_words_for_it() {
     let (mut batches, mut outbound) = (Batches::default(), Outbound::default());
     enqueue("a a+a p a", &mut outbound, &mut batches, &lives(), &mut [0; 3]);
     let dropped = outbound.prune(&mut batches, |_, _, messages| messages.len(), |_, _, _| {});
@@ -377,7 +377,7 @@ fn the_newest_of_many_does_not_keep_them() {
         assert_eq!(owed(&outbound, &batches), "lost0.998x998;m0.999;m0.1000;");
         assert_eq!(batches.count(), 2 + usize::from(copied && others > 0), "{others}");
         assert_eq!(batches.held() < 100, others == 0);
-        // They are messages still, and those of before.
+        // They are still messages, with the same offsets.
         outbound.advance(3, &mut batches);
         outbound.prune(&mut batches, |_, _, _| 1, tell);
         assert_eq!(owed(&outbound, &batches), "t0.998x998;lost0.999x1;m0.1000;");
@@ -388,12 +388,12 @@ fn the_newest_of_many_does_not_keep_them() {
 }
 
 #[test]
-fn what_is_for_one_alone_does_not_stay_scattered() {
+fn pieces_for_one_peer_do_not_stay_scattered() {
     let (mut batches, mut outbound) = (Batches::default(), Outbound::default());
     let mut expected = String::new();
     let mut most = 0;
     for number in 0..10_000 {
-        // As a notice is: many are owed it, and it stands behind messages, or alone.
+        // Like a notice: many are owed it, and it comes after messages, or alone.
         let key = batches.open();
         append(&mut batches, key, Item::Private(number));
         outbound.push(Range { batch: key, start: 0, end: batches.get(key).len() }, &mut batches);
@@ -404,7 +404,7 @@ fn what_is_for_one_alone_does_not_stay_scattered() {
     }
     assert!(most <= 2 * SCATTERED, "{most} ranges");
     assert_eq!(owed(&outbound, &batches), expected);
-    assert_eq!(outbound.oldest(&batches), Some(0), "a copy is as old as what it is of");
+    assert_eq!(outbound.oldest(&batches), Some(0), "a copy is as old as its original");
     // Borders are where they were.
     outbound.advance(1, &mut batches);
     outbound.truncate(&mut batches);

@@ -70,7 +70,7 @@ impl<'a> Fields<'a> {
         self.twice & 1 << key as u8 != 0
     }
 
-    /// Whether any field was.
+    /// Whether any field was given more than once.
     pub(super) fn has_duplicates(&self) -> bool {
         self.twice != 0
     }

@@ -1,5 +1,5 @@
 //! `v1.slotcast.json`: one JSON object a text message, commands in and answers out. docs/websocket.md lists them
-//! all. How its events are written is in `channel/dialect/`, since others are told the same objects.
+//! all. How its events are written is in `channel/dialect/`, because other encodings write the same objects.
 
 mod fields;
 mod reader;

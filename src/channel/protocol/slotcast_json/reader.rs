@@ -45,7 +45,7 @@ pub(in crate::channel::protocol) fn read(message: &Message) -> Read {
 /// refused, since two readers could take different ones.
 ///
 /// # Errors
-/// As [`read`]. A text that is not JSON has no `ref`, even if one stands in it.
+/// The `ref`, if it could be read, and what is wrong. A text that is not JSON has no `ref`, even if one stands in it.
 pub(super) fn parse(text: &str) -> Read {
     let Some(mut fields) = Fields::read(text) else { return Err((None, CommandError::MALFORMED)) };
     if fields.is_twice(Key::Ref) {

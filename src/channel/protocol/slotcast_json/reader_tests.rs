@@ -89,7 +89,7 @@ fn refs_are_echoed_unchanged_or_refused() {
         ("NaN", Err("malformed")),
     ];
     for (reference, expected) in cases {
-        // Before and behind what it belongs to, for a good command and for a bad one.
+        // The ref comes before or after the other fields, in a good command and in a bad one.
         for text in [
             format!(r#"{{"ref":{reference},"type":"members","channel":"/chat"}}"#),
             format!(r#"{{"type":"members","channel":"/chat","ref":{reference}}}"#),
@@ -177,7 +177,7 @@ fn refused() {
     ];
     for (text, expected) in cases {
         assert_eq!(code(text), (None, expected), "{text}");
-        // With a ref in front, the error says whose it is.
+        // With a ref in front, the error names the command.
         if !text.contains("\"ref\"") {
             let comma = if text == "{}" { "" } else { "," };
             let with = format!("{{\"ref\":\"r\"{comma}{}", &text[1..]);
@@ -189,7 +189,7 @@ fn refused() {
 
 /// What is nested below a field that is not ours costs no stack, however deep it is.
 #[test]
-fn depth_that_nobody_looks_at_is_no_bomb() {
+fn deep_nesting_in_a_foreign_field_is_no_bomb() {
     let deep = format!("{}{}", "[".repeat(500_000), "]".repeat(500_000));
     let text = format!(r#"{{"x":{deep},"type":"members","channel":"/chat"}}"#);
     assert_eq!(parse(&text), Ok((None, Command::Members { channel: chat() })));
@@ -207,7 +207,7 @@ fn every_error_is_documented_and_says_what_to_do() {
 
 /// Any cut and any change of a good command, and pieces of JSON in any order: an answer, never a panic.
 #[test]
-fn whatever_comes_is_answered() {
+fn no_text_makes_the_reader_panic() {
     const PIECES: [&str; 28] = [
         "{",
         "}",

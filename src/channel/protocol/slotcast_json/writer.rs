@@ -42,7 +42,7 @@ fn write_object(answer: &Answer<'_>, target: &mut Vec<u8>) {
     }
 }
 
-/// Every answer says what it is, and to what.
+/// Begins an answer: each says what it is, and which command it answers.
 fn begin<'t>(target: &'t mut Vec<u8>, kind: &str, reference: Option<&Reference>) -> Object<'t> {
     let mut object = Object::typed(target, kind);
     if let Some(reference) = reference {

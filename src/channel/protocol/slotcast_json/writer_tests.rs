@@ -9,7 +9,7 @@ use crate::channel::log::{Lost, LostReason};
 use crate::channel::protocol::command::CommandError;
 use crate::channel::protocol::{Answer, Protocol};
 
-/// What an answer's frame has in it, and a check that what stood before it stays.
+/// The text in an answer's frame. Checks that what stood before the frame stays.
 fn object(answer: &Answer<'_>) -> String {
     let mut bytes = b"before".to_vec();
     Protocol::SlotcastJson.write(answer, &mut bytes);
