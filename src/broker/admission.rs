@@ -1,7 +1,8 @@
-//! Which connections are let in. Past `max_connections` a few more are, and also during a shutdown: they are told that there is no
-//! room, or how the broker is. Operators have as many places of their own. If others wait for such a place, connections that ask
-//! for nothing make room, first where many have one address, or a /64 of IPv6. So nobody can keep others from asking whether the
-//! broker is well. Connections are also counted by network: an IPv4 address, or a /64 of IPv6.
+//! Which connections are let in. A few more than `max_connections` are, also during a shutdown: they may ask how the
+//! broker is, and are otherwise told that there is no room. Operators have the same number of places of their own.
+//! If others wait for such a place, connections that ask for nothing make room, first where many have one address,
+//! or a /64 of IPv6. So nobody can keep others from asking whether the broker is well. Connections are also counted
+//! by network: an IPv4 address, or a /64 of IPv6.
 
 use core::net::IpAddr;
 use std::cmp::Reverse;
@@ -16,14 +17,14 @@ use crate::limits::Limits;
 use crate::proto::http::{Refusal, Status};
 use crate::proto::network::network_of;
 
-/// Connections past `max_connections`: they are answered below `/-/`, and otherwise told that there is no room. So are
-/// those who come during a shutdown.
+/// Connections past `max_connections`, and those that come during a shutdown. They are answered below `/-/`, and
+/// otherwise told that there is no room.
 pub const MAX_EXTRA_CONNECTIONS: usize = 48;
 
 /// Connections of operators: these do not count for `max_connections`.
 pub const MAX_ADMIN_CONNECTIONS: usize = 48;
 
-/// How many places of a kind are free after others had to make room: that number gets in with the next turn.
+/// How many places of a kind are free after others had to make room: up to that number get in with the next turn.
 const FREED_AT_ONCE: usize = 24;
 
 /// Which place a connection has.
@@ -31,7 +32,7 @@ const FREED_AT_ONCE: usize = 24;
 pub enum Place {
     /// One of `max_connections`.
     Regular,
-    /// One past these, or of a shutdown.
+    /// One past these, or one that was given during a shutdown.
     Extra,
     /// One of the operators'.
     Admin,
@@ -42,11 +43,11 @@ pub enum Place {
 pub struct Admitted {
     /// Which place it has.
     pub place: Place,
-    /// By a listener that only this machine reaches.
+    /// A listener that only this machine reaches has let it in.
     pub is_local: bool,
-    /// By a proxy that is believed: its address is that of whom the proxy asks for.
+    /// It comes from a proxy that is believed: its address is that of the client for which the proxy asks.
     pub is_proxied: bool,
-    /// One too many, and let in only to ask whether the broker is well: no other request follows.
+    /// It is one too many, and let in only to ask whether the broker is well: no other request follows.
     pub is_last: bool,
     /// Its address is counted.
     pub is_counted: bool,
@@ -58,7 +59,7 @@ impl Default for Admitted {
     }
 }
 
-/// Of what there are too many.
+/// Which connections are too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Crowd {
     /// Of all connections.
@@ -68,7 +69,7 @@ pub(crate) enum Crowd {
 }
 
 impl Crowd {
-    /// 503, to be tried again after that number of seconds.
+    /// A 503 that says to try again after that number of seconds.
     pub(crate) fn refusal(self, seconds: u64) -> Refusal {
         let (cause, detail) = match self {
             Crowd::All => {
@@ -83,7 +84,7 @@ impl Crowd {
         Refusal::new(Status(503), cause.as_str(), detail).with_header("Retry-After", seconds.to_string())
     }
 
-    /// Which limit that is.
+    /// The name of that limit.
     pub(super) fn flag(self) -> &'static str {
         match self {
             Crowd::All => "max_connections",
@@ -92,7 +93,8 @@ impl Crowd {
     }
 }
 
-/// Who is let in, and whom that leaves no room for; and the shutdown, in which nobody is. It owns the flag `COUNTED` and `Cold::place`.
+/// Who is let in, and who goes to make room; and the shutdown, in which everybody is sent away. It owns the flag
+/// `COUNTED` and `Cold::place`.
 ///
 /// Invariant: `networks` counts the connections with the flag `COUNTED`.
 #[derive(Debug, Default)]
@@ -130,7 +132,8 @@ impl Few {
         self.fresh = self.fresh.min(self.holders.len());
     }
 
-    /// Who makes room if somebody waits for a place, in this order. From now on nobody has just come.
+    /// Who makes room if somebody waits for a place, in the order in which they go. From now on no holder counts as
+    /// new.
     fn take_leavers(&mut self, most: usize, slots: &Slots, now: Tick) -> Vec<u32> {
         let fresh = std::mem::take(&mut self.fresh);
         if !std::mem::take(&mut self.is_wanted) {
@@ -144,22 +147,22 @@ impl Few {
         ranked.sort_unstable();
         let held = holders.iter().filter(|&&slot| !has_ended(slots, slot)).count();
         let wanted = (held + FREED_AT_ONCE).saturating_sub(most);
-        // Nobody goes in the place of one that stays for now: its turn comes as soon as it was looked at.
+        // A newcomer stays for now, and nobody goes in its place: its turn comes as soon as it was read from.
         let leavers = ranked.into_iter().take(wanted).filter(|&(.., at)| at < holders.len() - fresh);
         leavers.filter_map(|(.., at)| holders.get(at).copied()).collect()
     }
 }
 
-/// How many newer ones are of the same network. The network that has most makes room first, so one that takes all places
-/// loses them to others, and the newest of each is the last to go.
+/// How many newer holders are of the same network. The network that has most makes room first. So one that takes all
+/// places loses them to others, and the newest of each is the last to go.
 fn siblings(holders: &[u32], at: usize, slots: &Slots) -> usize {
     let network = |slot: &u32| slots.get(*slot).map(|(_, cold)| network_of(cold.peer().ip()));
     let Some((slot, newer)) = holders.get(at..).and_then(<[u32]>::split_first) else { return 0 };
     newer.iter().filter(|other| network(other) == network(slot)).count()
 }
 
-/// The least makes room first: those that have never asked, the oldest first; then those that were answered, the longest
-/// silent first; then those that do not take their answer. None: it stays.
+/// The holder with the least rank makes room first: those that have never asked, the oldest first; then those that
+/// were answered, the longest silent first; then those that do not take their answer. With None it stays.
 fn rank(slots: &Slots, slot: u32, now: Tick) -> Option<(u8, Reverse<u32>)> {
     let (hot, cold) = slots.get(slot).filter(|(hot, _)| !hot.has(flag::ENDED))?;
     let silent = Reverse(now.since(hot.heard));
@@ -176,7 +179,8 @@ fn has_ended(slots: &Slots, slot: u32) -> bool {
 }
 
 impl Admission {
-    /// The place for one who comes while that many are connected, and perhaps during a shutdown; None if there is none.
+    /// The place for a connection that comes while that many are connected, perhaps during a shutdown; None if there
+    /// is none.
     pub(super) fn place_for_one(&self, connections: usize, limits: &Limits) -> Option<Place> {
         let counted = self.counted(connections);
         if self.draining.is_none() && counted < limits.max_connections {
@@ -191,19 +195,19 @@ impl Admission {
         (self.admins.holders.len() < MAX_ADMIN_CONNECTIONS).then_some(Place::Admin)
     }
 
-    /// How many of that many connections are not operators'.
+    /// How many of that many connections do not belong to operators.
     pub(super) fn counted(&self, connections: usize) -> usize {
         connections - self.admins.holders.len()
     }
 
-    /// Who has one of the few places and makes room for others, in this order; once a turn.
+    /// Which holders of the few places make room for others, in the order in which they go. Called once a turn.
     pub(super) fn take_leavers(&mut self, slots: &Slots, now: Tick) -> Vec<u32> {
         let mut leavers = self.extra.take_leavers(MAX_EXTRA_CONNECTIONS, slots, now);
         leavers.extend(self.admins.take_leavers(MAX_ADMIN_CONNECTIONS, slots, now));
         leavers
     }
 
-    /// Somebody waits for one of the few places. Returns whether one will be free with the next turn.
+    /// Notes that somebody waits for one of the few places. Returns whether one will be free with the next turn.
     pub(super) fn want_place(&mut self, admin: bool, slots: &Slots, now: Tick) -> bool {
         let few = if admin { &mut self.admins } else { &mut self.extra };
         let is_coming = few.holders.iter().any(|&slot| has_ended(slots, slot) || rank(slots, slot, now).is_some());
@@ -211,7 +215,7 @@ impl Admission {
         is_coming
     }
 
-    /// From now on everybody is sent away.
+    /// Begins a shutdown: from now on everybody is sent away.
     pub(super) fn begin_draining(&mut self, draining: Draining) {
         self.draining = Some(draining);
     }
@@ -221,12 +225,12 @@ impl Admission {
         self.draining.as_ref()
     }
 
-    /// The same, to go on with.
+    /// The shutdown under way, to go on with it.
     pub(super) fn draining_mut(&mut self) -> Option<&mut Draining> {
         self.draining.as_mut()
     }
 
-    /// How many have one of the few places.
+    /// How many connections have one of the few places.
     pub(super) fn visitors(&self) -> usize {
         self.admins.holders.len() + self.extra.holders.len()
     }
@@ -246,12 +250,12 @@ impl Admission {
         self.few(place).into_iter().for_each(|few| few.hold(slot));
     }
 
-    /// Takes note that a connection is gone, which had that place.
+    /// Notes that a connection that had this place has gone.
     pub(super) fn give_back(&mut self, slot: u32, place: Place) {
         self.few(place).into_iter().for_each(|few| few.give_back(slot));
     }
 
-    /// Where others have left, connections past the limit get their places, the oldest first.
+    /// When others have left, connections past the limit get their places, the oldest first.
     pub(super) fn promote(&mut self, slots: &mut Slots, limits: &Limits) {
         let past = self.counted(slots.len()).saturating_sub(limits.max_connections);
         while self.extra.holders.len() > past {
@@ -263,14 +267,14 @@ impl Admission {
         }
     }
 
-    /// Counts a connection by its network, only where that is limited: it is a map entry for each network.
+    /// Counts a connection by its network, but only where that is limited: it takes a map entry for each network.
     pub(super) fn count(&mut self, slot: u32, slots: &mut Slots, limits: &Limits) {
         let Some(cold) = slots.cold(slot).filter(|_| limits.max_connections_per_ip > 0) else { return };
         cold.admitted.is_counted = true;
         *self.networks.entry(network_of(cold.peer().ip())).or_default() += 1;
     }
 
-    /// A connection does not count for its network any more.
+    /// Counts a connection for its network no longer.
     pub(super) fn uncount(&mut self, slot: u32, slots: &mut Slots) {
         let Some(cold) = slots.cold(slot).filter(|cold| cold.admitted.is_counted) else { return };
         cold.admitted.is_counted = false;
@@ -300,12 +304,12 @@ impl Admission {
             assert!(few.fresh <= listed.len() && listed.len() <= most, "too many have a place of kind {kind:?}");
         }
         let most = limits.max_connections.saturating_add(MAX_EXTRA_CONNECTIONS);
-        assert!(self.counted(slots.len()) <= most, "more connections than are let in to be told so");
+        assert!(self.counted(slots.len()) <= most, "more connections than may be told that there is no room");
         let mut networks = HashMap::new();
         for (.., cold) in slots.iter().filter(|(.., cold)| cold.admitted.is_counted) {
             *networks.entry(network_of(cold.peer().ip())).or_insert(0) += 1;
         }
-        assert_eq!(networks, self.networks, "addresses are not counted as they are");
+        assert_eq!(networks, self.networks, "the counts by network are wrong");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Connections are let in, or told that there is no room.
+//! Lets connections in, or tells them that there is no room.
 
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -9,12 +9,12 @@ use super::event::ConnectionId;
 use super::reason::Cause;
 use crate::proto::http::{Request, Response};
 
-/// Whom a proxy asks for if it does not say.
+/// The address of a client that its proxy does not name.
 const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
 impl Broker {
-    /// Takes a new connection in; None if there is no place, see `is_place_coming`. `loopback` says that its listener can
-    /// be reached from this machine alone.
+    /// Takes a new connection in. Returns None if there is no place: see `is_place_coming`. `loopback` says that
+    /// only this machine can reach its listener.
     pub fn open(&mut self, peer: SocketAddr, loopback: bool) -> Option<ConnectionId> {
         self.promote_extra();
         let place = self.admission.place_for_one(self.slots.len(), &self.limits)?;
@@ -29,7 +29,8 @@ impl Broker {
         Some(id)
     }
 
-    /// As `open`, by a listener for operators. They have places of their own, so that they can look when it is full.
+    /// Takes in a new connection of a listener for operators. They have places of their own, so that they can look
+    /// when the broker is full.
     pub fn open_admin(&mut self, peer: SocketAddr, loopback: bool) -> Option<ConnectionId> {
         let place = self.admission.place_for_admin()?;
         let id = self.take_in(peer, loopback);
@@ -37,8 +38,8 @@ impl Broker {
         Some(id)
     }
 
-    /// One came for whom there was not even a place to be told so in good order: it is counted, and told in how many seconds
-    /// to come again.
+    /// Turns a connection away for which there is not even a place to be told so in good order. Counts it, and
+    /// returns the answer for it, which says in how many seconds to come again.
     pub fn turn_away(&mut self) -> Response {
         self.journal.count().connections += 1;
         self.journal.count().count_closed(Cause::TooManyConnections);
@@ -46,15 +47,15 @@ impl Broker {
         Response::problem(&refusal).closing().dated(self.timers.date())
     }
 
-    /// Whether a connection that found no place is to wait for the next turn: `make_places` frees some, unless all that have one
-    /// wait for an answer.
+    /// Whether a connection that found no place is to wait for the next turn. It is, if `make_places` will free
+    /// some; it will not if all that have a place wait for an answer.
     pub fn is_place_coming(&mut self, admin: bool) -> bool {
         self.admission.want_place(admin, &self.slots, self.timers.now())
     }
 
-    /// Ends connections that have one of the few places and ask for nothing, if others wait for a place: once a turn, after all that
-    /// were ready were read from. Those of which `is_unread` says that something may have arrived stay, and so do those that have
-    /// just come.
+    /// If others wait for a place, ends connections that have one of the few places and ask for nothing. Called once
+    /// a turn, after all that were ready were read from. Those that have just come stay, and so do those of which
+    /// `is_unread` says that something may have arrived.
     pub fn make_places(&mut self, mut is_unread: impl FnMut(u32) -> bool) {
         let now = self.timers.now();
         for slot in self.admission.take_leavers(&self.slots, now) {
@@ -64,15 +65,15 @@ impl Broker {
         }
     }
 
-    /// See `Admission::promote`; in a shutdown nobody does.
+    /// Gives free places to connections past the limit, see `Admission::promote`; but not in a shutdown.
     pub(super) fn promote_extra(&mut self) {
         if !self.is_draining() {
             self.admission.promote(&mut self.slots, &self.limits);
         }
     }
 
-    /// Of what this connection is one too many. One that was let in before stays in, unless a proxy asks for somebody else;
-    /// operators have places of their own.
+    /// Which limit this connection exceeds. One that was let in before stays in, unless its proxy now asks for
+    /// another client. Operators have places of their own.
     pub(super) fn crowd(&self, slot: u32) -> Option<Crowd> {
         let (_, cold) = self.slots.get(slot)?;
         let inside = cold.kept.is_some() || cold.is_admin();
@@ -84,8 +85,8 @@ impl Broker {
         (is_judged && self.admission.is_past_limit(cold.peer().ip(), &self.limits)).then_some(Crowd::Address)
     }
 
-    /// Takes note of whom a trusted proxy asks for: its connections are shared by many, one after the other. One that
-    /// it does not name cannot be counted.
+    /// Notes for which client a trusted proxy asks: many clients share its connections, one after the other. A
+    /// client that it does not name cannot be counted.
     pub(super) fn identify(&mut self, slot: u32, request: &Request) {
         if !self.slots.get(slot).is_some_and(|(_, cold)| cold.admitted.is_proxied) {
             return;

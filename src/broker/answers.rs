@@ -1,4 +1,4 @@
-//! What one connection is told alone, in its own words: answers to its commands, and messages of others to it.
+//! What one connection alone is told, in its own words: answers to its commands, and messages that others send to it.
 
 use super::event::ConnectionId;
 use super::joins::JoinDoor;
@@ -17,8 +17,9 @@ impl Broker {
         self.slots.get(slot).map(|(_, cold)| cold.protocol)
     }
 
-    /// Tells one connection something, in its own dialect, behind all that was published to it before, but for what one
-    /// who catches up has not taken from the log yet. Returns false if it is not open, or no more.
+    /// Tells one connection something, in its own dialect, after all that was published to it before. Only what a
+    /// connection that catches up has not taken from the log yet comes later. Returns false if it is not open, or no
+    /// longer.
     pub fn tell(&mut self, id: ConnectionId, event: &Event<'_>) -> bool {
         let Some(slot) = self.subscribed_slot(id) else { return false };
         self.settle(slot);
@@ -40,8 +41,9 @@ impl Broker {
         self.note_told(slot, grown);
     }
 
-    /// Answers a command of a connection, in the words of its protocol, after all that was published to it before. More
-    /// errors in a second than control frames are allowed close it with 1008. Returns false if it is not open, or no more.
+    /// Answers a command of a connection, in the words of its protocol, after all that was published to it before.
+    /// If errors exceed the number of control frames allowed in a second, the connection is closed with 1008.
+    /// Returns false if it is not open, or no longer.
     pub fn answer(&mut self, id: ConnectionId, answer: &Answer<'_>) -> bool {
         let slot = self.subscribed_slot(id);
         if let Some(slot) = slot {
@@ -70,8 +72,8 @@ impl Broker {
         self.flush.mark_dirty(slot, self.slots.hot(slot));
     }
 
-    /// As `join`; and in the same step, before the channel's first event, it is answered if there is a `reference`.
-    /// Without one, only what is lost already is told.
+    /// Lets a connection join a channel. If there is a `reference`, the command is answered in the same step, before
+    /// the channel's first event. Without one, the connection is told only what is lost already.
     ///
     /// # Errors
     /// See `JoinError`.
@@ -89,7 +91,7 @@ impl Broker {
         self.subscribe_now(id, channel, from, reference)
     }
 
-    /// As `subscribe`, to a channel that is open.
+    /// Does the work of `subscribe` for a channel that is open.
     pub(super) fn subscribe_now(
         &mut self,
         id: ConnectionId,
@@ -113,8 +115,8 @@ impl Broker {
         Ok(joined)
     }
 
-    /// Tells one connection who is in a channel; only how many, if they are more than `max_presence`. Returns false if
-    /// it is not open, or no more.
+    /// Tells one connection who is in a channel; only how many, if they are more than `max_presence`. Returns false
+    /// if it is not open, or no longer.
     pub fn tell_members(&mut self, id: ConnectionId, channel: &str, reference: Option<&Reference>) -> bool {
         let (count, named) = (self.members(channel), self.members_named(channel));
         self.effort.spend(cost::LOOK_UP + cost::NAME * named.as_ref().map_or(0, |named| named.len() as u64));
@@ -132,14 +134,14 @@ impl Broker {
         told
     }
 
-    /// Sends to one connection alone, behind all that was published to it before, but for what one who catches up has
-    /// not taken from the log yet. Returns false if the id is stale, the connection is not open, or the message is longer
-    /// than `max_message`.
+    /// Sends to one connection alone, after all that was published to it before. Only what a connection that catches
+    /// up has not taken from the log yet comes later. Returns false if the id is stale, the connection is not open,
+    /// or the message is longer than `max_message`.
     pub fn send(&mut self, id: ConnectionId, message: &Message) -> bool {
         self.send_from(id, message, None)
     }
 
-    /// As `send`, on behalf of another connection.
+    /// Sends to one connection alone, on behalf of another connection. Otherwise it does what `send` does.
     pub fn send_from(&mut self, id: ConnectionId, message: &Message, from: Option<ConnectionId>) -> bool {
         if message.len() > self.limits.max_message {
             return false;
@@ -150,14 +152,14 @@ impl Broker {
         self.tell_alone(id, &entry)
     }
 
-    /// Tells one connection a message that is of no channel.
+    /// Tells one connection a message that belongs to no channel.
     pub(super) fn tell_alone(&mut self, id: ConnectionId, entry: &Entry) -> bool {
         let told = self.tell(id, &Event::Direct { entry: entry.view() });
         self.journal.count().messages_sent += u64::from(told);
         told
     }
 
-    /// The connection of that public id, if it is open.
+    /// The connection with that public id, if it is open.
     pub fn connection_of(&self, member: MemberId) -> Option<ConnectionId> {
         let id = self.secrets.connection(member)?;
         let slot = self.slots.live(id)?;
@@ -165,7 +167,7 @@ impl Broker {
         (cold.connection.is_subscribed() && !hot.has(flag::ENDED)).then_some(id)
     }
 
-    /// Whether two connections are members of a channel that is the same.
+    /// Whether two connections are members of at least one channel together.
     pub fn share_a_channel(&self, one: ConnectionId, other: ConnectionId) -> bool {
         let memberships = |id| {
             let cold = self.slots.live(id).and_then(|slot| self.slots.get(slot)).map(|(_, cold)| cold);

@@ -41,7 +41,8 @@ impl Timers {
         }
     }
 
-    /// The time for a connection's unfinished message begins anew: it was not read from, and that is not its peer's fault.
+    /// Starts the time for a connection's unfinished message anew, because it was not read from, which is not its
+    /// peer's fault.
     pub(super) fn extend_message_deadline(&mut self, slot: u32, slots: &mut Slots, limits: &Limits) {
         let due = self.now().after(limits.message_timeout);
         let Some(cold) = slots.cold(slot) else { return };
@@ -52,7 +53,7 @@ impl Timers {
     }
 }
 
-/// Whether a timer is the one that looks at this connection: not an older one, nor one of who was in the slot before.
+/// Whether this is the timer that looks at this connection: not an older one, nor one of the slot's previous owner.
 pub(super) fn is_armed(timer: &Timer, hot: &Hot, cold: &Cold) -> bool {
     hot.serial == timer.serial && cold.is_armed && cold.armed == timer.at && !hot.has(flag::ENDED)
 }
@@ -69,7 +70,7 @@ fn deadline(hot: &Hot, cold: &Cold, limits: &Limits) -> Option<Tick> {
     } else {
         Some(hot.heard.after(limits.ping_interval))
     };
-    // After our Close nothing is done about it any more, so it must not stand here: the timer would look for ever.
+    // After our Close nobody acts on this deadline. It must not be listed then: the timer would look for ever.
     let reads = cold.connection.is_open() && !hot.has(flag::PAUSED);
     let message = (reads && cold.is_unfinished).then_some(cold.message_due);
     let write = hot.has(flag::BLOCKED).then_some(hot.write_due);
@@ -103,7 +104,7 @@ mod tests {
         let looks: Vec<bool> = std::iter::from_fn(|| timers.pop_due())
             .map(|timer| slots.get(timer.slot).is_some_and(|(hot, cold)| is_armed(&timer, hot, cold)))
             .collect();
-        assert_eq!(looks, [true, false], "the other one means nothing any more");
+        assert_eq!(looks, [true, false], "the timer that was set first is stale");
         slots.end(slot);
         slots.cold(slot).unwrap().due = Tick::default();
         timers.rearm(slot, &mut slots, &limits);

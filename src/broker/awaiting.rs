@@ -1,4 +1,4 @@
-//! What waits for an engine: publishes for their outcome, and those who join for their channel.
+//! What waits for an engine: publishes wait for their outcome, and those who join wait for their channel.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::proto::http::{Refusal, Response, Status};
 use crate::proto::message::Message;
 
 impl Broker {
-    /// As `publish_by_engine`, of one message. It stands apart from `publish`, which is shorter without it.
+    /// Publishes one message by the engine, see `publish_by_engine`. It is apart from `publish` to keep that short.
     #[cold]
     pub(super) fn publish_one_by_engine(
         &mut self,
@@ -32,9 +32,9 @@ impl Broker {
         self.publish_by_engine(channel, vec![message], (from, asker), name, except)
     }
 
-    /// Publishes several messages one right after the other, all or none, by the engine. `from` is told as the sender; `asker` is
-    /// who asks for it, as in `publish_for`. If too much waits already, the outcome says so: what is told of it keeps its place
-    /// among the answers to what was published before.
+    /// Publishes several messages one right after the other, all or none, by the engine. `from` is told as the
+    /// sender; `asker` is the connection that asks for it, as in `publish_for`. If too much waits already, an
+    /// outcome says so, and keeps its place among the answers to what was published before.
     ///
     /// # Panics
     /// If there is no engine.
@@ -76,8 +76,8 @@ impl Broker {
         Published::Pending(ticket)
     }
 
-    /// Sends to one who is not connected to this node, by the engine, if it is in a channel of the sender's. An outcome with that ticket
-    /// says so.
+    /// Sends, by the engine, to a connection that is not at this node, if that is in one of the sender's channels.
+    /// An outcome with the ticket tells whether it was sent.
     ///
     /// # Panics
     /// If there is no engine.
@@ -112,8 +112,8 @@ impl Broker {
         }
     }
 
-    /// Nothing more is read from a connection, or it is read from again. For one whose requests cannot be carried out as long as
-    /// others of it wait. Only where there is an engine.
+    /// Stops reading from a connection, or reads from it again. Used if its requests cannot be carried out while
+    /// earlier ones wait. Does nothing where there is no engine.
     pub fn hold_back(&mut self, id: ConnectionId, is_held_back: bool) {
         let Some(seam) = self.outlet.seam_mut() else { return };
         if is_held_back && self.slots.open(id).is_some() {
@@ -125,7 +125,8 @@ impl Broker {
         }
     }
 
-    /// Hands the door back if one may go in by it now, or is to be told that it may not, or has gone; otherwise it waits.
+    /// Returns the door if the connection may go in by it now, or is to be told that it may not, or has gone.
+    /// Otherwise it waits, and None is returned.
     pub(super) fn admit(&mut self, id: ConnectionId, channel: &str, from: Start, door: JoinDoor) -> Option<JoinDoor> {
         if self.slots.live(id).is_none() {
             return Some(door);
@@ -140,7 +141,7 @@ impl Broker {
         None
     }
 
-    /// As `admit`, for a WebSocket that is open and joins one more channel. Ok if it may go in now.
+    /// Ok if an open WebSocket may join one more channel now. If it has to wait first, the error says so: `Waiting`.
     pub(super) fn admit_subscribe(
         &mut self,
         id: ConnectionId,
@@ -168,7 +169,7 @@ impl Broker {
         }
     }
 
-    /// Whether one may join now: always, where there is no engine. Open also for one who is to be refused.
+    /// Whether a connection may join now: always where there is no engine. The gate is open also to be refused there.
     fn gate(&mut self, channel: &str, from: Start, barrier: Option<u64>) -> Gate {
         if !self.outlet.has_engine() {
             return Gate::Open;
@@ -193,7 +194,7 @@ impl Broker {
         Gate::Wait(None)
     }
 
-    /// Those who wait for a channel go in, as far as it has what they ask for.
+    /// Lets those in who wait for a channel, as far as it has what they ask for.
     pub(super) fn let_in(&mut self, channel: &str) {
         let mut after = None;
         while let Some(seam) = self.outlet.seam_mut()
@@ -238,7 +239,7 @@ impl Broker {
         }
     }
 
-    /// A channel is not opened: those who wait for it are told.
+    /// Tells those who wait for a channel that it is not opened.
     pub(super) fn refuse_joins(&mut self, channel: &str, error: JoinError) {
         while let Some(seam) = self.outlet.seam_mut()
             && let Some(ticket) = seam.joins.next(channel, None).map(|join| join.ticket)
@@ -248,7 +249,7 @@ impl Broker {
         }
     }
 
-    /// A request that has waited for its channel for too long is told so; returns false if it waits for none.
+    /// Tells a request that it has waited for its channel for too long; returns false if it waits for none.
     pub(super) fn refuse_late_join(&mut self, slot: u32) -> bool {
         let id = self.slots.id(slot);
         let Some((channel, join)) = self.outlet.seam_mut().and_then(|seam| seam.joins.take_of(id)) else {
@@ -274,7 +275,7 @@ impl Broker {
         }
     }
 
-    /// A connection leaves a channel that it waits for; returns false if it does not wait.
+    /// Takes a connection out of a channel that it waits for; returns false if it does not wait.
     pub(super) fn stop_waiting(&mut self, id: ConnectionId, channel: &str) -> bool {
         let join = self.outlet.seam_mut().and_then(|seam| seam.joins.take_subscribe(channel, id));
         let Some(join) = join else { return false };
@@ -283,7 +284,7 @@ impl Broker {
         true
     }
 
-    /// A connection has gone: it waits no more.
+    /// Forgets what a connection waits for: it has gone.
     pub(super) fn forget_waiting(&mut self, id: ConnectionId) {
         let Some(seam) = self.outlet.seam_mut() else { return };
         seam.held_back.remove(&id);
@@ -292,7 +293,7 @@ impl Broker {
         }
     }
 
-    /// What was waited for for too long.
+    /// Ends what has waited for too long.
     pub(super) fn expire_waiting(&mut self, now: u64) {
         while let Some(seam) = self.outlet.seam_mut()
             && let Some((ticket, waiting)) = seam.publishes.take_late(now)
@@ -311,7 +312,8 @@ impl Broker {
         }
     }
 
-    /// The engine has stored a publish. It is told as soon as the channel's mirror has come so far.
+    /// Notes that the engine has stored a publish. The asker is told as soon as the channel's mirror has come to
+    /// that position.
     pub(super) fn stored(&mut self, ticket: Ticket, position: Position) {
         let Some(seam) = self.outlet.seam_mut() else { return };
         let Some(waiting) = seam.publishes.get_mut(ticket) else { return };
@@ -364,7 +366,8 @@ impl Broker {
         }
     }
 
-    /// Whether something that a connection has published waits for the engine. A request that asks for that waits for as long.
+    /// Whether something that a connection has published waits for the engine. A request that asked for it waits as
+    /// long.
     pub(super) fn has_published(&self, slot: u32) -> bool {
         self.outlet.seam().is_some_and(|seam| seam.publishes.is_of(self.slots.id(slot)))
     }

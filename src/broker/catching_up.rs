@@ -1,4 +1,5 @@
-//! Those who are behind the head: they take encoded log, a chunk at a time, and share it with all who are behind.
+//! Members that are behind the head of their channel. They take encoded log, a chunk at a time, and share it with
+//! all others that are behind.
 
 use super::chunks::CHUNK;
 use super::slots::flag;
@@ -10,13 +11,14 @@ use crate::delivery::outbound::Range;
 use crate::limits::SlowConsumer;
 
 impl Broker {
-    /// Queues the next chunk of log for the first membership that catches up. Ok(false) if none does; Err if what it
-    /// has not seen is not kept any more, and it cannot be told.
+    /// Queues the next chunk of log for the connection's first membership that catches up. Ok(false) if none does;
+    /// Err if messages that it has not seen are not kept any more and it cannot be told.
     pub(super) fn catch_up(&mut self, slot: u32) -> Result<bool, ()> {
         self.catch_up_in(slot, None)
     }
 
-    /// As `catch_up`, for the membership in that channel alone if one is named.
+    /// Queues the next chunk of log for the first membership that catches up; if a channel is named, only for the
+    /// membership in it. Returns what `catch_up` returns.
     pub(super) fn catch_up_in(&mut self, slot: u32, only: Option<u32>) -> Result<bool, ()> {
         let id = self.slots.id(slot).0;
         self.tell_lost(slot);
@@ -35,7 +37,7 @@ impl Broker {
                 found = Some((*membership, member.cursor));
                 break;
             }
-            // The others still get what is kept for them.
+            // The other memberships still get what is kept for them.
             lost = true;
         }
         let Some((membership, cursor)) = found else {
@@ -83,8 +85,9 @@ impl Broker {
         Ok(true)
     }
 
-    /// Queues the first log at once for one who has just joined: what it was told to get may be evicted by the next
-    /// publish. If it is no more than a chunk, that is all of it, also where it stands in two: its own `join` comes after that.
+    /// Queues the first log at once for a connection that has just joined: the next publish may evict what it was
+    /// told to get. If that log is no longer than a chunk, all of it is queued, even if it stands in two: the
+    /// connection's own `join` comes after it.
     pub(super) fn take_first_chunk(&mut self, slot: u32) {
         let before = self.slots.hot(slot).outbound.pending();
         while self.slots.hot(slot).outbound.pending() - before < u64::from(CHUNK)
@@ -94,8 +97,8 @@ impl Broker {
         }
     }
 
-    /// What one who catches up has missed for good is told in band, where the dialect has words for it. One who has
-    /// agreed to lose messages goes on without a word.
+    /// Tells a connection that catches up what it has missed for good, where its dialect has words for that. A
+    /// connection that has agreed to lose messages goes on without a word.
     fn tell_lost(&mut self, slot: u32) {
         let drops = self.limits.slow_consumer != SlowConsumer::Close;
         let Some((hot, cold)) = self.slots.both(slot) else { return };

@@ -1,5 +1,5 @@
-//! Encoded log for those who catch up, kept for a while: however many come, and in however many turns, a message is encoded
-//! for them about once.
+//! Encoded log for those who catch up, kept for a while. However many come, and in however many turns, a message is
+//! encoded for them about once.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -9,17 +9,17 @@ use crate::channel::dialect::{Context, Encoding, Event};
 use crate::channel::position::{Epoch, Position};
 use crate::delivery::batch::{BatchKey, Batches};
 
-/// How much encoded log one who catches up takes at a time, in bytes.
+/// How much encoded log a member that catches up takes at a time, in bytes.
 pub(super) const CHUNK: u32 = 64 * 1024;
 
-/// How long a chunk is kept of which nobody takes anything, in milliseconds.
+/// How long a chunk is kept when nobody takes anything of it, in milliseconds.
 pub(super) const KEPT_FOR: u64 = 1000;
 
-/// After so many times that long a chunk is made anew, even if it is used: past the outbound budget whoever holds the
-/// oldest bytes goes first, and one who has just come must not look like that.
+/// After this many times `KEPT_FOR` a chunk is made anew, even if it is used. Past the outbound budget the
+/// connection with the oldest bytes is closed first, and a newcomer must not look like that.
 const OLDEST: u8 = 4;
 
-/// The share of the outbound budget that chunks may have, beside what of them is owed to somebody: one in so many.
+/// Kept chunks may have one part in this many of the outbound budget. What of them is owed to somebody comes on top.
 pub(super) const SHARE: usize = 16;
 
 /// A piece of a channel's log in one encoding. It grows at its end while there is room.
@@ -30,25 +30,25 @@ pub(super) struct Chunk {
     pub(super) first: u64,
     /// The offset of its last message.
     pub(super) last: u64,
-    /// The messages that somebody is not to get: their index, and who.
+    /// The messages that one connection is not to get: the index of each, and the connection.
     pub(super) excepts: Vec<(usize, u64)>,
-    /// Whether anybody took anything of it since `sweep` looked.
+    /// Whether anybody has taken anything of it since the last `sweep`.
     used: bool,
-    /// How often it did.
+    /// How many times `sweep` has looked.
     age: u8,
 }
 
 /// The chunks of one channel in one encoding, by offset; no message is in two.
 #[derive(Debug)]
 struct Run {
-    /// Another channel may have got the key.
+    /// The epoch of its channel: another channel may have got the key.
     epoch: Epoch,
     chunks: VecDeque<Chunk>,
 }
 
 /// All chunks. Each holds a reference to its batch.
 ///
-/// Invariants: `bytes` is the sum of their lengths; `places` of what the runs take beside their batches.
+/// Invariants: `bytes` is the sum of their lengths; `places` is the memory that the runs take beside their batches.
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
     runs: HashMap<(u32, Encoding), Run>,
@@ -59,8 +59,8 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    /// The chunk that has the message behind `cursor`, which the log must keep, with as many of the next ones as there is
-    /// room for. And how many messages were encoded for that.
+    /// Returns the chunk that has the message after `cursor`, which the log must keep. It has as many of the next
+    /// messages as there is room for. Also returns how many messages were encoded for that.
     pub(super) fn take(
         &mut self,
         (key, encoding): (u32, Encoding),
@@ -86,7 +86,7 @@ impl Chunks {
         let index = match behind.checked_sub(1).filter(|&index| run.chunks.get(index).is_some_and(covers)) {
             Some(index) => index,
             None => {
-                // Who asks for history gets what is kept of it, under any policy.
+                // A request for history gets what is kept of it, under any policy.
                 let (batch, excepts) = (batches.open_kept(channel.source(cursor)), Vec::new());
                 let new = Chunk { batch, first: cursor, last: cursor, excepts, used: true, age: 0 };
                 run.chunks.insert(behind, new);
@@ -103,7 +103,7 @@ impl Chunks {
         (&run.chunks[index], encoded)
     }
 
-    /// Lets the chunks go of which nobody took anything since it was called last, and those that are old.
+    /// Drops the chunks of which nobody took anything since the last call, and those that are old.
     pub(super) fn sweep(&mut self, now: u64, batches: &mut Batches) {
         let bytes = &mut self.bytes;
         self.runs.retain(|_, run| {
@@ -124,7 +124,7 @@ impl Chunks {
         self.due = (!self.runs.is_empty()).then_some(now + KEPT_FOR);
     }
 
-    /// Lets all of them go.
+    /// Drops all of them.
     pub(super) fn clear(&mut self, batches: &mut Batches) {
         for chunk in std::mem::take(&mut self.runs).into_values().flat_map(|run| run.chunks) {
             release(&chunk, batches);
@@ -160,7 +160,7 @@ impl Chunks {
         assert_eq!(self.bytes, sum, "the chunks' bytes are not their sum");
         let places: usize = self.runs.values().map(Run::places).sum();
         assert_eq!(self.places, places, "the chunks' places are not their sum");
-        assert_eq!(self.due.is_some(), !self.runs.is_empty(), "nobody looks after the chunks, or for nothing");
+        assert_eq!(self.due.is_some(), !self.runs.is_empty(), "`due` is set without chunks, or not set with some");
         for chunk in self.all() {
             let messages = batches.get(chunk.batch).messages() as u64;
             assert_eq!(messages, chunk.last - chunk.first, "a chunk has other messages than it says");

@@ -1,9 +1,10 @@
-//! What things cost, in nominal nanoseconds: what they took on one machine, about. These, and not a clock, tell
-//! those who ask for much from those who ask for little, so that a test sees what the loop does. The loop's own clock ends its turns.
+//! What things cost, in nominal nanoseconds: about what they took on one machine. By these costs, and not by a
+//! clock, peers that ask for much are told from those that ask for little, so that a test sees what the loop does.
+//! The loop's own clock ends its turns.
 //!
-//! They are set after the instructions of the worst input of each step, at three instructions a nanosecond:
-//! see `make steps`, and the table in docs/internals.md. Two kinds are dearer than their instructions: what the kernel does, which
-//! nobody counts there, and copying, where the memory is waited for.
+//! They come from the number of instructions that the worst input of each step takes, at three instructions a
+//! nanosecond: see `make steps`, and the table in docs/internals.md. Two kinds are dearer than their instructions:
+//! calls of the kernel, whose instructions are not counted, and copying, which waits for the memory.
 
 /// A call of the kernel that reads.
 pub const READ: u64 = 1_000;
@@ -23,9 +24,9 @@ pub(super) const JOIN: u64 = 1_500;
 pub(super) const LOOK_UP: u64 = 300;
 /// To write the name and the id of a member.
 pub(super) const NAME: u64 = 700;
-/// To let a message go that is too old.
+/// To drop a message that is too old.
 pub(super) const SWEPT: u64 = 100;
-/// To queue something to one of many who are told the same.
+/// To queue something to one of many connections that are told the same.
 pub(super) const QUEUED: u64 = 200;
 /// To end a connection.
 pub(super) const END: u64 = 5_000;
@@ -34,14 +35,14 @@ pub(super) const END: u64 = 5_000;
 const COPIED: u64 = 4;
 /// What it takes to write two bytes of a message in the words of a dialect, before they are escaped.
 const ENCODED: u64 = 3;
-/// What it takes to read a byte of what is compressed.
+/// What it takes to read a byte that is compressed.
 const COMPRESSED: u64 = 15;
-/// As much again for a byte that makes none: headers of blocks.
+/// What it takes in addition to read a compressed byte that makes no other: headers of blocks.
 const BLOCK_HEADER: u64 = 110;
 /// What it takes to read a byte of a request's head.
 const READ_OF_HEAD: u64 = 12;
 
-/// What consists of many small things is cut once it has cost this, and goes on in the next step or turn.
+/// Work that consists of many small things stops once it has cost this, and goes on in the next step or turn.
 pub(super) const PART: u64 = 1_000_000;
 
 /// To copy that number of bytes, into the kernel or out of it.
@@ -59,7 +60,7 @@ pub(super) fn head(bytes: usize) -> u64 {
     REQUEST + bytes as u64 * READ_OF_HEAD
 }
 
-/// To make that number of bytes of a number that are compressed.
+/// To make `made` bytes of `taken` compressed ones.
 pub(super) fn inflated(taken: usize, made: usize) -> u64 {
     made as u64 / 2 + taken as u64 * COMPRESSED + taken.saturating_sub(made) as u64 * BLOCK_HEADER
 }

@@ -1,5 +1,5 @@
-//! What happens when a deadline passes. Which one a connection has next is in `arming`. A deadline that moves later costs nothing: the
-//! timer finds out when it looks.
+//! What happens when a deadline passes. `arming` says which one a connection has next. A deadline that moves later
+//! costs nothing: the timer finds out when it looks.
 
 use std::time::Duration;
 
@@ -30,10 +30,9 @@ impl Broker {
         self.expire_others();
     }
 
-    /// Acts on deadlines of connections that have passed, at most `most` of them, and only as long as that does not cost much: one
-    /// that ends may be in many channels. Returns whether there are no more.
-    /// `is_waiting` says whether there is something of the connection in that slot which it is for us to read: its time does not run
-    /// out then.
+    /// Acts on passed deadlines of up to `most` connections, and stops when that has cost much: a connection that
+    /// ends may be in many channels. Returns whether there are no more. `is_waiting` says whether the broker has
+    /// still to read something of the connection in that slot: its time does not run out then.
     pub fn expire_some(&mut self, most: usize, is_waiting: impl Fn(u32) -> bool) -> bool {
         let began = self.effort.spent();
         for _ in 0..most {
@@ -57,7 +56,7 @@ impl Broker {
         false
     }
 
-    /// Moves the deadlines of what is to be read from a connection that waits to be read.
+    /// Moves the deadlines for what a peer is to send while the broker has not read what has arrived of it.
     fn wait_for(&mut self, slot: u32) {
         let (now, later) = (self.timers.now(), self.timers.now().after(WAIT));
         let Some((hot, cold)) = self.slots.both(slot) else { return };
@@ -68,13 +67,13 @@ impl Broker {
             cold.message_due = later;
         }
         if cold.connection.is_open() {
-            // It has said something since.
+            // The peer has said something, which waits to be read.
             hot.heard = now;
             cold.is_pinged = false;
         }
     }
 
-    /// Acts on the deadlines that are no connection's: once a turn.
+    /// Acts on the deadlines that belong to no connection: once a turn.
     pub fn expire_others(&mut self) {
         self.go_on_draining();
         self.sweep_channels();
@@ -84,7 +83,7 @@ impl Broker {
         self.expire_seam();
     }
 
-    /// Lets go what of the channels is too old, once a second, or each turn while there is much.
+    /// Drops what is too old in the channels: once a second, or each turn while there is much of it.
     fn sweep_channels(&mut self) {
         if let Some(more) = self.channels.sweep_in_time(self.timers.milliseconds(), &self.limits) {
             self.effort.spend(if more { SWEEP_BUDGET as u64 * cost::SWEPT } else { cost::LOOK_UP });
@@ -109,10 +108,10 @@ impl Broker {
             }
         } else if cold.connection.is_asked() {
             if now.is_past(cold.due) && publishes {
-                // It is told what becomes of that.
+                // It is told what becomes of what it has published.
                 cold.due = now.after(WAIT);
             } else if now.is_past(cold.due) && parked {
-                // It waits for others, and nobody was asked yet.
+                // Its time begins when its channel is not busy any more.
                 cold.due = now.after(self.limits.answer_timeout);
             } else if now.is_past(cold.due) && held {
                 self.answer_held(slot);
@@ -131,7 +130,7 @@ impl Broker {
             self.beat(slot, now);
         } else if now.is_past(cold.due) {
             if cold.is_answered && !hot.outbound.is_empty() {
-                // It still takes its answer: that is the write timeout's business.
+                // It still takes its answer: the write timeout watches over that.
                 cold.due = now.after(self.limits.close_timeout);
             } else if !self.goes_on_sending(slot) {
                 self.end(slot, Cause::PeerVanished, End::Drop);
@@ -139,8 +138,8 @@ impl Broker {
         }
     }
 
-    /// Whether a peer that was told why it is sent away still sends, and so fast that it is worth waiting until it reads that: then
-    /// it has as long again. One that takes a place which others wait for has not, nor has anybody in a shutdown.
+    /// Whether a peer that was told why it is sent away still sends, and so fast that it is worth waiting until it
+    /// reads that. Then it gets as much time again, but not if others wait for its place, and not in a shutdown.
     fn goes_on_sending(&mut self, slot: u32) -> bool {
         let (timeout, later) = (self.limits.close_timeout, self.timers.now().after(self.limits.close_timeout));
         let may = !self.is_draining();
@@ -173,7 +172,7 @@ impl Broker {
         }
     }
 
-    /// A request that has begun is told that it was too slow.
+    /// Tells a peer that its request has begun and was too slow.
     fn answer_late(&mut self, slot: u32) {
         let Some((_, cold)) = self.slots.get(slot) else { return };
         let peer = cold.peer();
@@ -198,7 +197,8 @@ impl Broker {
         self.timers.count_inbound(slot, &mut self.slots, &self.limits);
     }
 
-    /// A body has longer the more of it has arrived: one that comes faster than `min_body_rate` is never too late.
+    /// Gives a body more time, the more of it has arrived: one that comes faster than `min_body_rate` is never too
+    /// late.
     pub(super) fn give_body_time(&mut self, slot: u32) {
         let rate = self.limits.min_body_rate;
         let Some(cold) = self.slots.cold(slot) else { return };
@@ -224,7 +224,7 @@ impl Broker {
             return;
         }
         if hot.has(flag::PARKED | flag::INFLATES | flag::AWAITS | flag::HELD) {
-            // What it may have said was not read.
+            // It may have said something that was not read.
             hot.heard = now;
             cold.is_pinged = false;
             return;

@@ -1,30 +1,32 @@
-//! The way from a publish to the peers. Messages are encoded when they are published, once an encoding, into the open
-//! batch of the turn; here is the order in which those are brought to the members, and what is queued before its turn comes.
+//! The way from a publish to the peers. Messages are encoded when they are published, once for each encoding, into
+//! the open batch of the turn. This module says in which order those are brought to the members, and what is queued
+//! before its turn comes.
 
 use super::fan_out::{owed, owed_of_walk};
 use super::jobs::Job;
 use super::{Broker, Io, cost};
 use crate::channel::dialect::Encoding;
 
-/// A flush looks at the time whenever it has done this much, in nominal nanoseconds: 32 small writes. A test may want it to look
-/// more often.
+/// How much a flush does before it looks at the time again, in nominal nanoseconds: 32 small writes. A test may want
+/// it to look more often.
 pub(super) const LOOK: u64 = 32 * cost::WRITE;
 
 impl Broker {
-    /// From now on a flush looks at the time whenever it has done so much, in nominal nanoseconds.
+    /// From now on a flush looks at the time after this much work, in nominal nanoseconds.
     #[cfg(feature = "inside")]
     pub fn set_look(&mut self, look: u64) {
         self.flush.set_look(look);
     }
 
-    /// Writes all that is owed, however long that takes. Afterwards nobody who is open has more unsent than the limits allow.
+    /// Writes all that is owed, however long that takes. Afterwards no open connection has more unsent than the
+    /// limits allow.
     #[cfg(feature = "inside")]
     pub fn flush(&mut self, io: &mut impl Io) {
         while !self.flush_some(io) {}
     }
 
-    /// Writes what is owed, small things first, until all is done or `io` says that its time is up: the next call goes on then.
-    /// Returns whether all is done; what comes meanwhile is the next flush's.
+    /// Writes what is owed, small things first, until all is done or `io` says that its time is up; then the next
+    /// call goes on. Returns whether all is done. What comes meanwhile is left to the next flush.
     pub fn flush_some(&mut self, io: &mut impl Io) -> bool {
         self.answer_dropped();
         if self.flush.begin() {
@@ -60,13 +62,14 @@ impl Broker {
         is_done
     }
 
-    /// Whether some channel has something to tell still.
+    /// Whether some channel still has something to tell.
     #[cfg(feature = "inside")]
     pub fn is_telling(&self) -> bool {
         self.flush.jobs().any(|job| matches!(job, Job::Channel(_)))
     }
 
-    /// Queues what the open batches of its channels owe a connection, so that what is queued next comes after it.
+    /// Queues what a connection is owed of the open batches of its channels, so that what is queued next comes after
+    /// it.
     pub(super) fn settle(&mut self, slot: u32) {
         if self.flush.is_walking() {
             self.settle_walks(slot);
@@ -75,7 +78,7 @@ impl Broker {
         let before = hot.outbound.pending();
         for membership in cold.memberships.as_slice() {
             if membership.encoding == Encoding::Poll {
-                // It is owed an answer, not a range.
+                // A poll is owed an answer, not a range.
                 continue;
             }
             let channel = &mut self.channels[membership.channel as usize];
@@ -95,7 +98,7 @@ impl Broker {
         }
     }
 
-    /// Queues what is on its way to a connection and has not reached it.
+    /// Queues what is on its way to a connection and has not reached it yet.
     fn settle_walks(&mut self, slot: u32) {
         let mut index = 0;
         loop {
@@ -125,9 +128,9 @@ impl Broker {
         }
     }
 
-    /// As `settle`, and also the log that one who catches up has not taken: nothing more will come for it. No more of that
-    /// than a quarter of what it may have unsent: it can have joined many channels, and asked for all that they keep, which
-    /// would be more than one step may take.
+    /// Queues all that a connection is owed, because nothing more will come for it: what `settle` queues, and the
+    /// log that it has not taken if it catches up. Of the log, no more than a quarter of what it may have unsent: it
+    /// can have joined many channels and asked for all that they keep, which would be more than one step may take.
     pub(super) fn settle_all(&mut self, slot: u32) {
         self.settle(slot);
         let most = self.limits.max_outbound as u64 / 4;
@@ -136,7 +139,8 @@ impl Broker {
         }
     }
 
-    /// As `settle`, and also all of the log of a channel that one who catches up is about to leave.
+    /// Queues what `settle` queues, and all the log of a channel that the connection is about to leave, if it
+    /// catches up there.
     pub(super) fn settle_leaving(&mut self, slot: u32, key: u32) {
         self.settle(slot);
         while matches!(self.catch_up_in(slot, Some(key)), Ok(true)) {
@@ -144,7 +148,7 @@ impl Broker {
         }
     }
 
-    /// Queues what a channel's batches owe to each member, and closes them: they are full.
+    /// Queues what each member is owed of a channel's batches, and closes these: they are full.
     pub(super) fn settle_channel(&mut self, key: u32) {
         self.answer_polls(key);
         let groups = &self.channels[key as usize].groups;
@@ -159,7 +163,8 @@ impl Broker {
         }
     }
 
-    /// The newest message of a channel is not for this member, who was settled right before it.
+    /// Notes that the newest message of a channel is not for this member. The member was settled right before that
+    /// message.
     pub(super) fn skip_newest(&mut self, slot: u32, key: u32) {
         let membership = self.slots.cold(slot).and_then(|cold| cold.memberships.in_channel(key));
         let Some(membership) = membership else { return };

@@ -7,24 +7,24 @@ use super::slots::{Slots, flag};
 use super::timers::Tick;
 use crate::proto::close::CloseCode;
 
-/// How many connections a shutdown closes at a time, and how long it waits in between: a herd that reconnects at once
-/// helps nobody.
+/// How many connections a shutdown closes at a time, and how long it waits in between. If all reconnected at once,
+/// that would help nobody.
 const DRAIN_BATCH: usize = 500;
 const DRAIN_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long before the end of a shutdown requests that were begun and not finished are answered, so that the answer has time to
-/// arrive. At most a quarter of the shutdown's time.
+/// How long before the end of a shutdown unfinished requests are answered, so that the answers have time to arrive.
+/// At most a quarter of the shutdown's time.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// A shutdown under way.
 #[derive(Debug)]
 pub(super) struct Draining {
     code: CloseCode,
-    /// The slots below this one are told.
+    /// The slots below this one were told.
     reached: u32,
-    /// When the next are.
+    /// When the next ones are told.
     next: Tick,
-    /// All who wait for an answer or are about to ask have one by then.
+    /// Until then the shutdown waits for connections that wait for an answer, or are about to ask.
     patience: Tick,
     was_patient: bool,
     deadline: Tick,
@@ -37,7 +37,7 @@ pub(super) enum Step {
     Wait,
     /// The time is over: these are dropped.
     Drop(Vec<u32>),
-    /// These are sent away. If it is not patient any more, also those whose requests are not complete.
+    /// These are sent away. Once it is not patient any more, so are those whose requests are not complete.
     SendAway {
         /// Who.
         slots: Vec<u32>,
@@ -61,7 +61,7 @@ impl Draining {
         self.next
     }
 
-    /// What is to be done now. Operators, and those who came since it began, are sent away only if `visitors_too`.
+    /// What to do now. Operators, and those who came since the shutdown began, are sent away only if `visitors_too`.
     pub(super) fn step(&mut self, now: Tick, slots: &Slots, visitors_too: bool) -> Step {
         if !now.is_past(self.next) {
             return Step::Wait;
@@ -79,7 +79,7 @@ impl Draining {
         let rest = slots.iter().filter(|(slot, ..)| *slot >= self.reached);
         let rest = rest.filter(|(.., cold)| visitors_too || cold.admitted.place == Place::Regular);
         let told: Vec<u32> = rest.map(|(slot, ..)| slot).take(DRAIN_BATCH).collect();
-        // After the last one it starts again: those who came meanwhile or were asked are told then.
+        // After the last slot it starts again, for those who came meanwhile or waited for an answer.
         let (reached, pause) = told.last().map_or((0, DRAIN_PAUSE * 10), |last| (last + 1, DRAIN_PAUSE));
         self.reached = reached;
         self.next = now.after(pause).earliest(self.deadline);
@@ -89,12 +89,12 @@ impl Draining {
         Step::SendAway { slots: told, code: self.code, is_patient }
     }
 
-    /// That was a lot: it goes on at this slot, in the next turn.
+    /// Goes on at this slot, in the next turn: the step did a lot.
     pub(super) fn go_on_at(&mut self, slot: u32, now: Tick) {
         (self.reached, self.next) = (slot, now);
     }
 
-    /// That was a lot: it goes on in the next turn.
+    /// Goes on in the next turn: the step did a lot.
     pub(super) fn go_on(&mut self, now: Tick) {
         self.next = now;
     }

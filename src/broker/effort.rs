@@ -1,14 +1,15 @@
-//! What input has led to so far: what everything has cost, and how many bytes were made for peers that the kernel was not offered.
+//! What input has led to so far: what everything has cost, and how many bytes were made for peers and not yet
+//! offered to the kernel.
 
-/// What was spent and made. The broker reads less while a lot of what it has made waits.
+/// What was spent and made. The broker reads less while much of what it has made waits.
 #[derive(Debug, Default)]
 pub(super) struct Effort {
     /// In nominal nanoseconds: see `cost`.
     spent: u64,
-    /// Bytes that were made since this round of flushing began: in open batches, for one connection alone, of log, and out of
-    /// compressed messages.
+    /// Bytes that were made since this round of flushing began: in open batches, for one connection alone, of log,
+    /// and out of compressed messages.
     made: usize,
-    /// The same of before, which this round offers to the kernel.
+    /// Bytes that were made before that; this round offers them to the kernel.
     offered: usize,
 }
 
@@ -25,18 +26,18 @@ impl Effort {
         self.spent
     }
 
-    /// That number of bytes was made for peers.
+    /// Notes that this number of bytes was made for peers.
     #[inline]
     pub(super) fn make(&mut self, bytes: usize) {
         self.made += bytes;
     }
 
-    /// A round of flushing begins: it offers what was made before.
+    /// Begins a round of flushing: it offers what was made before.
     pub(super) fn begin_round(&mut self) {
         self.offered = std::mem::take(&mut self.made);
     }
 
-    /// The round is over: all that it had was offered.
+    /// Ends the round: all that it had was offered.
     pub(super) fn end_round(&mut self) {
         self.offered = 0;
     }

@@ -1,4 +1,5 @@
-//! Messages as they are written to peers: the encoder, and what it has written and is kept for others who will ask for the same.
+//! Messages in the form that is written to peers: the encoder, and encoded messages that are kept for others who
+//! will ask.
 
 use super::chunks::{Chunk, Chunks, SHARE};
 use super::reads::Reads;
@@ -25,18 +26,18 @@ impl Encoded {
         Encoded { encoder: Encoder::new(least), chunks: Chunks::default(), reads: Reads::default() }
     }
 
-    /// For what is written now.
+    /// The encoder, for what is written now.
     pub(super) fn encoder(&mut self) -> &mut Encoder {
         &mut self.encoder
     }
 
-    /// The same, to look at.
+    /// The encoder, to look at.
     pub(super) fn look(&self) -> &Encoder {
         &self.encoder
     }
 
-    /// The log after `cursor` of a channel, in that encoding, how many messages were encoded for that, and what it has cost: see
-    /// `Chunks::take`. All chunks together may have a part of `most` bytes.
+    /// The log after `cursor` of a channel, in that encoding, how many messages were encoded for that, and what it
+    /// has cost: see `Chunks::take`. All chunks together may have one part in `SHARE` of `most` bytes.
     pub(super) fn log(
         &mut self,
         (key, encoding): (u32, Encoding),
@@ -57,7 +58,7 @@ impl Encoded {
         &mut self.reads
     }
 
-    /// Lets go of what nobody has asked for lately.
+    /// Drops what nobody has asked for lately.
     pub(super) fn sweep(&mut self, now: u64, batches: &mut Batches) {
         if self.chunks.due.is_some_and(|due| due <= now) {
             self.chunks.sweep(now, batches);
@@ -72,7 +73,7 @@ impl Encoded {
         self.chunks.due.into_iter().chain(self.reads.due()).min()
     }
 
-    /// Lets go of all that is kept.
+    /// Drops all that is kept.
     pub(super) fn clear(&mut self, batches: &mut Batches) {
         self.chunks.clear(batches);
         self.reads.clear(batches);

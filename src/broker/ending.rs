@@ -1,5 +1,5 @@
-//! How a connection ends: in one way, whatever the reason. What it is owed first, then the last words, then
-//! what still arrives is discarded; or all at once. The embedder is told once, and the first cause is the one that counts.
+//! How a connection ends: always in the same way, whatever the reason. First it gets what it is owed, then the last
+//! words; what still arrives is discarded. Or all ends at once. The embedder is told once, and the first cause counts.
 
 use log::Level;
 
@@ -11,7 +11,7 @@ use crate::proto::close::CloseCode;
 use crate::proto::frame::{Failure, write_close};
 use crate::proto::http::{Refusal, Response};
 
-/// What of its channels a peer gets before the last words.
+/// How much of what its channels owe it a peer gets before the last words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owed {
     /// No more than is queued to it.
@@ -62,7 +62,7 @@ impl End<'_> {
 }
 
 impl Broker {
-    /// Ends a connection. The only way in which one does.
+    /// Ends a connection. There is no other way to end one.
     pub(super) fn end(&mut self, slot: u32, cause: Cause, how: End<'_>) {
         if self.slots.hot(slot).has(flag::ENDED) {
             return;
@@ -121,7 +121,7 @@ impl Broker {
             }
             End::Close(_, code, _) | End::CloseBack(code, _) | End::Fail(code, _) => {
                 if hot.has(flag::UNSWITCHED) {
-                    // A pong cannot pass before the 101, and after the Close frame it must not.
+                    // A pong cannot pass before the 101, and must not be sent after the Close frame.
                     hot.clear(flag::PONG);
                 }
                 let reason = match how {
@@ -134,7 +134,7 @@ impl Broker {
         }
     }
 
-    /// Drops a connection. Until it is reaped it is neither open nor does it hold anything.
+    /// Drops a connection. Until it is reaped it is not open and holds nothing.
     fn drop_now(&mut self, slot: u32, reason: CloseReason) {
         let hot = self.slots.hot(slot);
         self.effort.spend(cost::END);
@@ -158,7 +158,8 @@ impl Broker {
         self.forget_waiting(id);
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         if hot.has(flag::PAUSED | flag::AWAITS | flag::HELD) {
-            // What it sends leads to nothing any more. It is discarded, or the peer would never come to read why.
+            // What it sends leads to nothing any more. It is still read and discarded: otherwise the peer would
+            // never come to read why it was closed.
             hot.clear(flag::PAUSED | flag::AWAITS | flag::HELD);
             self.outlet.resume(id);
         }
@@ -172,7 +173,7 @@ impl Broker {
         }
     }
 
-    /// Another peer may refer to its earlier messages instead.
+    /// Drops the earlier messages that a peer's next one may refer to. This makes room for those of another peer.
     pub(super) fn drop_earlier(&mut self, slot: u32) {
         let Some(cold) = self.slots.cold(slot) else { return };
         if cold.extras.as_mut().is_some_and(|extras| extras.earlier.take().is_some()) {

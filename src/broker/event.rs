@@ -50,15 +50,15 @@ impl fmt::Debug for ConnectionId {
     }
 }
 
-/// Something that happened. What is not of interest may be dropped: a handshake is answered with 403 then, and an exchange with
-/// 404. One that is kept and not answered gets 503 when `answer_timeout` has passed.
+/// Something that happened. What is not of interest may be dropped: a handshake is then answered with 403, and an
+/// exchange with 404. One that is kept and not answered gets 503 when `answer_timeout` has passed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
     /// A peer asks to open a WebSocket; to be answered with `accept` or `refuse`, now or within `answer_timeout`.
     Handshake(Handshake),
-    /// A peer sent an HTTP request that asks for no WebSocket; to be answered with `respond`, likewise. Requests for paths
-    /// under `/-/` come also of connections past `max_connections`, and while a shutdown is under way.
+    /// A peer sent an HTTP request that asks for no WebSocket; to be answered with `respond`, likewise. Requests for
+    /// paths under `/-/` also come from connections past `max_connections`, and during a shutdown.
     Http(Exchange),
     /// A message arrived.
     Message(ConnectionId, Message),
@@ -75,8 +75,8 @@ pub enum Event {
     User(Box<dyn Any + Send>),
 }
 
-/// Those whose handshake or exchange was dropped without an answer: the only thing that a value tells the broker by being
-/// dropped, wherever that happens.
+/// The requests whose handshake or exchange was dropped without an answer. No other value tells the broker something
+/// by being dropped; these do so wherever that happens.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Dropped(Arc<Mutex<Vec<(ConnectionId, Status)>>>);
 
@@ -86,7 +86,7 @@ impl Dropped {
         Unanswered(Some((id, status, self.clone())))
     }
 
-    /// Who was dropped since the last call.
+    /// The requests that were dropped since the last call.
     pub(crate) fn take(&self) -> Vec<(ConnectionId, Status)> {
         std::mem::take(&mut *self.lock())
     }
@@ -96,7 +96,7 @@ impl Dropped {
     }
 }
 
-/// Tells the broker, if it is dropped before `answered`.
+/// Tells the broker if it is dropped before `answered` is called.
 #[derive(Debug)]
 pub(crate) struct Unanswered(Option<(ConnectionId, Status, Dropped)>);
 
@@ -224,31 +224,31 @@ impl Accept {
         Accept { join: Some((channel.into(), from)), ..Accept::default() }
     }
 
-    /// What it does not take in time may be dropped, as `Limits::slow_consumer` says, although it cannot be told: without
-    /// this, one who gets nothing but messages is closed with 1013 instead.
+    /// Lets the broker drop what the connection does not take in time, as `Limits::slow_consumer` says, although it
+    /// cannot be told. Without this, a connection that gets nothing but messages is closed with 1013 instead.
     #[must_use]
     pub fn lossy(mut self) -> Accept {
         self.lossy = true;
         self
     }
 
-    /// It does not get back what the relay publishes for it.
+    /// The connection does not get back what the relay publishes for it.
     #[must_use]
     pub fn without_echo(mut self) -> Accept {
         self.is_deaf_to_itself = true;
         self
     }
 
-    /// What it may do from now on.
+    /// What the connection may do from now on.
     #[must_use]
     pub(crate) fn grants(mut self, grants: Grants) -> Accept {
         self.grants = grants;
         self
     }
 
-    /// Speaks this protocol, and answers with its subprotocol, if it has one. Under [`Protocol::SlotcastJson`] everything
-    /// comes as an event: `welcome` first, then messages with their positions, and who joins and leaves. What arrives are
-    /// commands, for [`Protocol::read`].
+    /// Speaks this protocol, and answers with its subprotocol, if it has one. Under [`Protocol::SlotcastJson`]
+    /// everything comes as an event: `welcome` first, then messages with their positions, and who joins and leaves.
+    /// What arrives are commands, for [`Protocol::read`].
     #[must_use]
     pub fn protocol(mut self, protocol: Protocol) -> Accept {
         self.protocol = protocol;
@@ -262,9 +262,9 @@ impl Accept {
         self
     }
 
-    /// Adds a field to the 101, such as `Set-Cookie`. As with [`Response::with_header`](crate::Response::with_header), what is no
-    /// field is left out (RFC 9110 §5.5), and so are those that the handshake itself has (RFC 6455 §4.2.2): `Upgrade`,
-    /// `Connection` and `Sec-WebSocket-`.
+    /// Adds a field to the 101, such as `Set-Cookie`. What is no field is left out (RFC 9110 §5.5), as by
+    /// [`Response::with_header`](crate::Response::with_header). So are the fields of the handshake itself (RFC 6455
+    /// §4.2.2): `Upgrade`, `Connection` and `Sec-WebSocket-`.
     #[must_use]
     pub fn with_header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Cow<'static, str>>) -> Accept {
         let (name, value) = (name.into(), value.into());

@@ -1,4 +1,4 @@
-//! What few connections have, and only for a while.
+//! What only a few connections have, and only for a while.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use super::inflations::Compressed;
 use crate::channel::position::Position;
 use crate::proto::deflate::Earlier;
 
-/// What a request takes beside itself while it waits: its place among the events, or, if it is held, in the extras. The larger of
-/// both from the beginning, so that to hold one makes nobody go.
+/// What a request takes beside itself while it waits: its place among the events, or, if it is held, in the extras.
+/// The larger of both counts from the beginning, so that no connection has to go because a request is held.
 pub const PLACE: usize =
     if size_of::<Event>() > size_of::<Extras>() { size_of::<Event>() } else { size_of::<Extras>() };
 
-/// What few connections have, and only for a while.
+/// What only a few connections have, and only for a while.
 #[derive(Debug, Default)]
 pub struct Extras {
     /// The newest ping's payload that could not be answered yet.
@@ -24,16 +24,16 @@ pub struct Extras {
     pub held: Option<Exchange>,
     /// The request that waits until its channel takes another message.
     pub parked: Option<Exchange>,
-    /// If that request is then to wait for messages, after which position, and for how long.
+    /// If that request is then to wait for messages: in which channel, after which position, and for how long.
     pub to_hold: Option<(Arc<str>, Position, Duration)>,
-    /// For a peer whose messages may refer to those before them.
+    /// The earlier messages of a peer whose next ones may refer to them.
     pub earlier: Option<Box<Earlier>>,
     /// A large message that is being made whole, or is to be.
     pub compressed: Option<Box<Compressed>>,
 }
 
 impl Extras {
-    /// Bytes of memory, but for a request that waits, which its connection counts with its place here.
+    /// Bytes of memory, without a request that waits: its connection counts that, with its place here.
     pub fn held_bytes(&self) -> usize {
         let earlier = self.earlier.as_ref().map_or(0, |earlier| earlier.memory());
         let own = if self.held.is_some() || self.parked.is_some() { 0 } else { size_of::<Extras>() };

@@ -1,4 +1,4 @@
-//! A channel's batches on their way to its members: some at a time, over as many turns as it takes.
+//! Brings a channel's batches to its members: to some at a time, over as many turns as it takes.
 
 use std::io::{self, ErrorKind, IoSlice};
 
@@ -24,13 +24,14 @@ enum Wrote {
     Broken,
 }
 
-/// Channels with no more members are told at once, if it is no more than that, in bytes: there is nothing to be gained by less.
+/// A channel with up to `FEW` members is told at once, if it has no more than `LITTLE` bytes to tell: smaller steps
+/// would gain nothing.
 const FEW: usize = 8;
 const LITTLE: u32 = 64 * 1024;
 
 impl Broker {
-    /// Takes a channel's batches to its members: the next of them, if others wait, or as many as there is time for. Returns None if
-    /// all have what was published, or else how urgent the rest is.
+    /// Takes a channel's batches to its members: to the next of them if other jobs wait, otherwise to as many as
+    /// there is time for. Returns None if all have what was published, or else how urgent the rest is.
     pub(super) fn fan_out(&mut self, key: u32, tier: usize, io: &mut impl Io) -> Option<usize> {
         if self.tell_few(key, io) {
             return None;
@@ -59,8 +60,8 @@ impl Broker {
         None
     }
 
-    /// The short way of most channels: with one encoding, few members, and nothing to tell but messages. Returns false if this is
-    /// not one of them.
+    /// Tells the members of a channel in one short step, if it is like most: it has one encoding, few members, and
+    /// nothing to tell but messages. Returns false if it is not.
     fn tell_few(&mut self, key: u32, io: &mut impl Io) -> bool {
         let tolerated = self.tolerated();
         let channel = &mut self.channels[key as usize];
@@ -94,7 +95,8 @@ impl Broker {
         true
     }
 
-    /// From now on what is published to a channel goes into the next batches, if the last ones have arrived.
+    /// Starts to bring a channel's batches to its members, if the last ones have arrived. What is published from now
+    /// on goes into the next batches.
     fn begin_walks(&mut self, key: u32) {
         if self.channels[key as usize].is_busy() {
             return;
@@ -109,7 +111,7 @@ impl Broker {
         self.flush.note_busy(false, channel.is_busy());
     }
 
-    /// Takes the batches that are on their way some members further; returns whether they have arrived.
+    /// Takes the batches that are on their way to some more members; returns whether all have got them.
     fn walk_on(&mut self, key: u32, io: &mut impl Io) -> bool {
         let tolerated = self.tolerated();
         let look = self.flush.look() as i64;
@@ -169,7 +171,7 @@ impl Broker {
     }
 }
 
-/// The range of a batch whose last message is `head` that a live member has not been queued.
+/// The range of a batch, whose last message is `head`, that was not queued to a live member yet.
 #[inline]
 pub(super) fn owed(member: &Member, open: Open, head: u64, batch: &Batch) -> Range {
     let start = match member.cursor.min(head).checked_sub(open.base) {
@@ -179,8 +181,8 @@ pub(super) fn owed(member: &Member, open: Open, head: u64, batch: &Batch) -> Ran
     Range { batch: open.batch, start, end: batch.len() }
 }
 
-/// What a member owes of a batch that is on its way, and how many messages that is. One who catches up takes those from the log,
-/// and from here only what stands after them.
+/// What a member is owed of a batch that is on its way, and how many messages that is. A member that catches up
+/// takes those from the log, and from here only what stands after them.
 #[inline]
 pub(super) fn owed_of_walk(member: &Member, walk: Walk, batch: &Batch) -> (Range, u64) {
     if member.catching_up {
@@ -191,10 +193,10 @@ pub(super) fn owed_of_walk(member: &Member, walk: Walk, batch: &Batch) -> (Range
     (owed(member, walk.open, walk.head, batch), sent)
 }
 
-/// Who has one of these is not written to from a fan-out.
+/// A connection that has one of these is not written to from a fan-out.
 const WAITS: u32 = flag::DIRTY | flag::BLOCKED | flag::SLOW_PATH | flag::PONG;
 
-/// A part of a walk over the members of a group, which owe the same batch.
+/// A part of a walk over the members of a group, which are owed the same batch.
 struct FanOut<'a> {
     walk: Walk,
     /// How urgent it is to write what is queued.
@@ -208,7 +210,7 @@ struct FanOut<'a> {
 }
 
 impl FanOut<'_> {
-    /// Writes to the first of these, or queues; returns to how many.
+    /// Writes to the first of these, or queues for them; returns for how many.
     fn members(
         &mut self,
         members: &[Member],
@@ -243,8 +245,8 @@ impl FanOut<'_> {
         at
     }
 
-    /// Writes to those first members that owe all of the batch and nothing else, as long as the kernel takes it whole; returns how
-    /// many that are, and what came of the next if it was written to.
+    /// Writes to the first members that are owed all of the batch and nothing else, as long as the kernel takes it
+    /// whole. Returns how many those are, and what came of the next one if it was written to.
     #[inline]
     fn write_alike(&mut self, members: &[Member], hot: &[Hot], io: &mut impl Io) -> (usize, Option<Wrote>) {
         let (base, batch) = (self.walk.open.base, self.batches.get(self.walk.open.batch));
@@ -311,7 +313,7 @@ impl FanOut<'_> {
         self.flush.mark_dirty_in(slot, hot, self.tier);
     }
 
-    /// A reference to the batch is kept only now, that something of it is unsent.
+    /// A reference to the batch is kept only now, because something of it is unsent.
     fn keep(&mut self, hot: &mut Hot, range: Range, taken: usize) {
         self.bytes += taken as u64;
         hot.outbound.push(range, self.batches);

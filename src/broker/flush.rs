@@ -7,34 +7,34 @@ use crate::channel::Channel;
 
 /// What the next flush does, or the one that is under way.
 ///
-/// Invariants: a connection stands among the jobs once and has the flag `DIRTY`; so does a channel that is `touched`; `walking`
-/// counts the channels that are busy.
+/// Invariants: a connection stands among the jobs once and has the flag `DIRTY`; so does a channel that is
+/// `touched`; `walking` counts the channels that are busy.
 #[derive(Debug)]
 pub(super) struct Flush {
     jobs: Jobs,
     /// How many channels have a batch on its way to their members.
     walking: usize,
-    /// Who waits until that of a channel has arrived.
+    /// Connections that wait until a channel's batch has arrived.
     parked: Parked,
     /// Connections that may have more unsent than they are allowed.
     over: Vec<u32>,
-    /// After how much of it the time is looked at, in nominal nanoseconds.
+    /// After how much work it looks at the time, in nominal nanoseconds.
     look: u64,
 }
 
 impl Flush {
-    /// One that has nothing to do, and looks at the time after that much of it.
+    /// A flush that has nothing to do, and looks at the time after that much work.
     pub(super) fn new(look: u64) -> Flush {
         Flush { jobs: Jobs::new(), walking: 0, parked: Parked::default(), over: Vec::new(), look }
     }
 
-    /// From now on it looks at the time after that much, in nominal nanoseconds.
+    /// From now on it looks at the time after that much work, in nominal nanoseconds.
     #[cfg(feature = "inside")]
     pub(super) fn set_look(&mut self, look: u64) {
         self.look = look;
     }
 
-    /// After how much of it the time is looked at.
+    /// After how much work it looks at the time.
     #[inline]
     pub(super) fn look(&self) -> u64 {
         self.look
@@ -49,13 +49,14 @@ impl Flush {
         }
     }
 
-    /// What is queued to a connection is to be written.
+    /// Sees to it that what is queued to a connection is written.
     #[inline]
     pub(super) fn mark_dirty(&mut self, slot: u32, hot: &mut Hot) {
         self.mark_dirty_in(slot, hot, 0);
     }
 
-    /// As `mark_dirty`, and no more urgent than that: for one of many to whom something is queued at one time.
+    /// Sees to it that what is queued to a connection is written, no more urgently than in that tier. For one of
+    /// many to which something is queued at one time.
     #[inline]
     pub(super) fn mark_dirty_in(&mut self, slot: u32, hot: &mut Hot, tier: usize) {
         if !hot.has(flag::DIRTY | flag::ENDED) {
@@ -65,7 +66,7 @@ impl Flush {
         }
     }
 
-    /// As `mark_dirty`, for one that this flush has written to already.
+    /// Sees to it that what is queued to a connection is written by the next flush: this one has written to it already.
     pub(super) fn mark_for_next(&mut self, slot: u32, hot: &mut Hot) {
         if !hot.has(flag::DIRTY | flag::ENDED) {
             hot.set(flag::DIRTY);
@@ -73,7 +74,7 @@ impl Flush {
         }
     }
 
-    /// It begins, or goes on. Returns whether a new round begins: see `Jobs`.
+    /// Begins, or goes on. Returns whether a new round begins: see `Jobs`.
     pub(super) fn begin(&mut self) -> bool {
         self.jobs.begin()
     }
@@ -84,23 +85,23 @@ impl Flush {
         self.jobs.pop()
     }
 
-    /// It is done.
+    /// Notes that a job is done.
     #[inline]
     pub(super) fn done(&mut self, tier: usize, queued: Queued, cost: u64) {
         self.jobs.done(tier, queued, cost);
     }
 
-    /// There is more of it to do, with lower urgency.
+    /// Puts a job back that has more to do, with lower urgency.
     pub(super) fn put_back(&mut self, from: usize, to: usize, queued: Queued, cost: u64) {
         self.jobs.put_back(from, to, queued, cost);
     }
 
-    /// It ends, or pauses. Returns whether the round is over.
+    /// Ends, or pauses. Returns whether the round is over.
     pub(super) fn end(&mut self) -> bool {
         self.jobs.end()
     }
 
-    /// Whether nothing waits but what came since it began.
+    /// Whether nothing waits but what came since the flush began.
     pub(super) fn is_done(&self) -> bool {
         self.jobs.is_done()
     }
@@ -116,7 +117,7 @@ impl Flush {
         self.jobs.iter()
     }
 
-    /// A channel that `was` busy, or not, now is, or not.
+    /// Notes that a channel `was` busy, or not, and now `is`, or not.
     pub(super) fn note_busy(&mut self, was: bool, is: bool) {
         self.walking = self.walking + usize::from(is) - usize::from(was);
     }
@@ -127,19 +128,19 @@ impl Flush {
         self.walking > 0
     }
 
-    /// How many have.
+    /// How many channels have a batch on its way.
     #[cfg(feature = "inside")]
     pub(super) fn walking(&self) -> usize {
         self.walking
     }
 
-    /// A connection may have more unsent than it is allowed.
+    /// Notes that a connection may have more unsent than it is allowed.
     #[inline]
     pub(super) fn note_over(&mut self, slot: u32) {
         self.over.push(slot);
     }
 
-    /// Those of whom that was noted, each once; `give_back_over` takes the list back.
+    /// The connections that `note_over` noted, each once; `give_back_over` takes the list back.
     pub(super) fn take_over(&mut self) -> Vec<u32> {
         let mut over = std::mem::take(&mut self.over);
         // One that is in many channels may have been noted for each.
@@ -148,7 +149,7 @@ impl Flush {
         over
     }
 
-    /// Takes a list back, for the next time; what is in it is forgotten.
+    /// Takes a list back, to use its memory the next time; what is in it is forgotten.
     pub(super) fn give_back_over(&mut self, mut over: Vec<u32>) {
         if self.over.is_empty() {
             over.clear();

@@ -21,7 +21,7 @@ use crate::delivery::batch::BatchKey;
 use crate::delivery::outbound::Range;
 use crate::proto::http::{Precondition, Request, Response, Status, etag_of, precondition};
 
-/// Those who wait are answered at once when another comes, if that costs no more; see `hold`.
+/// Polls that wait are answered at once when another comes, if that costs no more; see `hold`.
 const FEW_ANSWERS: u64 = 64 * cost::ANSWER;
 
 /// In which form a stream tells its messages.
@@ -34,7 +34,7 @@ pub enum StreamFormat {
 }
 
 impl StreamFormat {
-    /// RFC 9112 §6.1: who speaks HTTP/1.0 gets no chunks.
+    /// RFC 9112 §6.1: a client that speaks HTTP/1.0 gets no chunks.
     fn encoding(self, request: &Request) -> Encoding {
         match (self, request.is_http10()) {
             (StreamFormat::Sse, false) => Encoding::Sse,
@@ -58,7 +58,7 @@ impl StreamFormat {
 pub struct History {
     /// The channel's position.
     pub position: Position,
-    /// Behind which offset it begins.
+    /// The offset after which it begins.
     pub start: u64,
     /// What was asked for and is not kept.
     pub lost: Option<Lost>,
@@ -73,7 +73,7 @@ pub fn lost_header(lost: Lost) -> String {
     lost.count.map_or_else(|| "unknown".to_owned(), |count| count.to_string())
 }
 
-/// What polls that were held are answered with.
+/// What polls that were held get.
 struct Answer {
     position: Position,
     body: Bytes,
@@ -83,7 +83,7 @@ struct Answer {
     tier: usize,
 }
 
-/// The head of such an answer, for all who ask in the same way.
+/// The head of such an answer, for all polls that ask in the same way.
 struct AnswerHead {
     cors: Option<String>,
     closes: bool,
@@ -91,7 +91,7 @@ struct AnswerHead {
 }
 
 impl Broker {
-    /// What is kept of a channel, as the JSON answer to a GET. The channel is not made by asking.
+    /// What is kept of a channel, as the JSON answer to a GET. To ask does not make the channel.
     pub fn read_json(&mut self, channel: &str, from: Start) -> History {
         let now = self.timers.milliseconds();
         let (from, is_cut) = self.translate(channel, from);
@@ -113,7 +113,7 @@ impl Broker {
         self.journal.count().messages_encoded += messages as u64;
         let body = answer_of(channel, position, lost, &items);
         self.effort.spend(messages as u64 * cost::LOOK_UP + cost::encoded(bytes) + cost::copied(body.len()));
-        // Also if the peer turns out to have it already, or asked for the head alone.
+        // This counts even if the peer turns out to have it already, or asked for the head alone.
         self.effort.make(body.len());
         let limit = self.limits.max_outbound_total;
         self.encoded.reads().keep((position, start, lost), (&body, messages), (now, limit), &mut self.batches);
@@ -150,7 +150,7 @@ impl Broker {
         id
     }
 
-    /// As `stream`, of one whose channel is open.
+    /// Does the work of `stream` for a request whose channel is open.
     pub(super) fn stream_now(
         &mut self,
         slot: u32,
@@ -198,8 +198,8 @@ impl Broker {
         1000 + (self.secrets.draw() % 3000) as u32
     }
 
-    /// Answers a request with what there is behind `from`; if there is nothing, holds it until there is, at most for
-    /// `timeout`, past which it is answered with nothing.
+    /// Answers a request with what there is after `from`. If there is nothing, holds it until there is, at most for
+    /// `timeout`; then it is answered with nothing.
     pub fn hold(&mut self, mut exchange: Exchange, channel: &str, from: Start, timeout: Duration) {
         exchange.unanswered.answered();
         if !self.outlet.has_engine() {
@@ -211,19 +211,20 @@ impl Broker {
         }
     }
 
-    /// As `hold`, of one whose channel is open.
+    /// Does the work of `hold` for a request whose channel is open.
     pub(super) fn hold_now(&mut self, exchange: Exchange, channel: &str, from: Start, timeout: Duration) {
         let Some(slot) = self.slots.asked(exchange.id) else { return };
         let kept = match self.read_mirror(channel, from) {
             Ok(kept) => kept,
             Err(error) => return self.refuse_reader(slot, &exchange, channel, error),
         };
-        // A complete request is answered, also to a peer that says no more, but it does not wait.
+        // A complete request is answered, even if its peer has ended its side; but then it does not wait.
         self.journal.count().messages_sent += kept.messages as u64;
         if kept.messages > 0 || kept.lost.is_some() || self.slots.get(slot).is_some_and(|(_, cold)| cold.has_hung_up) {
             return self.respond(exchange, kept.response().with_header("Cache-Control", "no-store"));
         }
-        // Who waited before is answered with what there is by now: all who wait are owed the same, and one body is enough.
+        // Polls that waited before are answered with what there is by now. So all who wait are owed the same, and
+        // one body is enough.
         if let Some(key) = self.channels.find(channel)
             && !self.answer_those_before(key)
         {
@@ -244,9 +245,9 @@ impl Broker {
         }
     }
 
-    /// Answers all who are held for this channel and are owed something, at once.
+    /// Answers all polls that are held for this channel and are owed something, at once.
     pub(super) fn answer_polls(&mut self, key: u32) {
-        // First those of before, if that is not done.
+        // The first pass finishes with those that are being answered already.
         for _ in 0..2 {
             let was_busy = self.channels.get(key).is_some_and(Channel::is_busy);
             self.begin_answering(key);
@@ -256,8 +257,8 @@ impl Broker {
         }
     }
 
-    /// A poll that is held from now on is owed nothing of what was published before. Returns false if others are still being
-    /// answered with what was published before that.
+    /// Begins to answer the polls that were held before, if something was published since: one that is held from now on
+    /// is owed nothing of that. Returns false if others are still being answered with what was published even before.
     fn answer_those_before(&mut self, key: u32) -> bool {
         let Some(channel) = self.channels.get(key) else { return true };
         let mut polls = channel.groups.iter().filter(|group| group.encoding == Encoding::Poll);
@@ -273,8 +274,9 @@ impl Broker {
         are_answered
     }
 
-    /// From now on polls that are held for this channel are answered, with what was added since the first of them came: `hold` makes
-    /// sure that none came later. Nothing changes while others are being answered. The caller counts which channels are busy.
+    /// Begins to answer the polls that are held for this channel, with what was published since the first of them
+    /// came. `hold` makes sure that none came after any of that. Nothing changes while others are being answered.
+    /// The caller counts which channels are busy.
     pub(super) fn begin_answering(&mut self, key: u32) {
         let Some(channel) = self.channels.get_mut(key) else { return };
         let (name, position) = (channel.name().clone(), channel.log.position());
@@ -292,8 +294,8 @@ impl Broker {
         self.batches.release(open.batch);
     }
 
-    /// Answers some more of those, until that has cost `most`; returns whether all are answered. The caller counts which
-    /// channels are busy.
+    /// Answers some more of the polls that are being answered, until that has cost `most`; returns whether all are
+    /// answered. The caller counts which channels are busy.
     pub(super) fn answer_some(&mut self, key: u32, most: u64) -> bool {
         let began = self.effort.spent();
         let mut head = None;
@@ -323,7 +325,7 @@ impl Broker {
         }
     }
 
-    /// Its time is over: it is answered with nothing, and the position that it waits behind.
+    /// Answers a held request whose time is over: with nothing, and the position after which it waits.
     pub(super) fn answer_held(&mut self, slot: u32) {
         let Some(membership) = self.slots.cold(slot).and_then(|cold| cold.memberships.as_slice().first().copied())
         else {
@@ -346,7 +348,7 @@ impl Broker {
         }
         let member = group.members.get(membership.index as usize);
         let offset = member.map_or(position.offset, |member| member.cursor);
-        // A channel that nothing was published to does not exist for those who only ask.
+        // A channel to which nothing was published does not exist for those who only ask.
         let position = if offset == 0 { Position::NONE } else { Position { offset, ..position } };
         let body = answer_of(&name, position, None, &[]);
         let shared = self.batches.open();
@@ -355,7 +357,7 @@ impl Broker {
         self.batches.release(shared);
     }
 
-    /// Answers a held request. The head is kept for the next that is answered with the same, if it is from the same origin.
+    /// Answers a held request. The head is kept for the next one with the same answer, if it is from the same origin.
     fn finish_poll(&mut self, slot: u32, key: u32, answer: Answer, head: &mut Option<AnswerHead>) {
         self.effort.spend(cost::QUEUED);
         self.remove_member(slot, key);
@@ -406,8 +408,8 @@ impl Broker {
         self.slots.hot(slot).outbound.push_with(&mut self.batches, &[body], |_| {});
     }
 
-    /// The peer has ended its side, although there may be something to read before that: nobody waits for the answer to
-    /// a held request any more.
+    /// Notes that the peer has ended its side, although something that it sent before may still be unread. Nobody
+    /// waits for the answer to a held request any more.
     pub fn hung_up(&mut self, id: ConnectionId) {
         let Some(slot) = self.slots.live(id) else { return };
         self.slots.cold(slot).into_iter().for_each(|cold| cold.has_hung_up = true);
@@ -416,7 +418,7 @@ impl Broker {
         }
     }
 
-    /// A stream on which nothing came for a while shows that it lives.
+    /// Sends something on a stream that was quiet for a while, to show that it lives.
     pub(super) fn beat(&mut self, slot: u32, now: Tick) {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         if hot.has(flag::BLOCKED) || !now.is_past(hot.heard.after(self.limits.ping_interval)) {
@@ -436,8 +438,8 @@ impl History {
         poll_response(self.position, self.lost, self.body)
     }
 
-    /// The answer to a GET that does not wait: a 304, if the peer shows that it has this already, and a 412 if it says that
-    /// this is something else.
+    /// The answer to a GET that does not wait: a 304 if the peer shows that it has this already, and a 412 if it
+    /// says that it wants something else.
     pub fn answer_to(self, request: &Request) -> Response {
         let etag = tag_of(self.position, self.start, self.lost);
         let response = match precondition(request, &etag, self.position != Position::NONE) {
@@ -449,7 +451,7 @@ impl History {
     }
 }
 
-/// The tag of what is answered to a GET: it is another whenever the answer is.
+/// The tag of what is answered to a GET: it differs whenever the answer does.
 fn tag_of(position: Position, start: u64, lost: Option<Lost>) -> String {
     let lost = lost.map(lost_header).unwrap_or_default();
     etag_of(&position.to_string(), &format!("{start}-{lost}"))
@@ -467,7 +469,7 @@ fn at_position(response: Response, position: Position, lost: Option<Lost>) -> Re
     }
 }
 
-/// What every stream of that kind begins with, and an answer to HEAD is.
+/// What every stream of that kind begins with; it is also the answer to HEAD.
 pub(crate) fn stream_head(format: StreamFormat, request: &Request) -> Response {
     let response = Response::new(Status::OK)
         .with_body(format.media_type(), Bytes::new())

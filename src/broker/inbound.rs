@@ -1,4 +1,4 @@
-//! What arrives: bytes into the connection's state machine, and what they come to, into events and answers.
+//! What arrives: bytes go into the connection's state machine, and what they come to goes into events and answers.
 
 use bytes::Bytes;
 use log::Level;
@@ -25,7 +25,7 @@ enum Asks {
     Http(BodyReader),
 }
 
-/// Why a request goes no further: what the peer is told, and what the log is.
+/// Why a request goes no further: what the peer is told, and what the log says.
 struct Refused {
     refusal: Refusal,
     why: String,
@@ -38,7 +38,7 @@ impl From<Refusal> for Refused {
 }
 
 impl Broker {
-    /// Whether bytes from this connection are welcome now. If not, it stands among `take_resumed` once they are.
+    /// Whether bytes from this connection are welcome now. If not, `take_resumed` names it once they are.
     pub fn wants_input(&mut self, id: ConnectionId) -> bool {
         let Some(slot) = self.slots.live(id) else { return false };
         let half = self.limits.max_outbound as u64 / 2;
@@ -48,7 +48,8 @@ impl Broker {
             return false;
         }
         if !(cold.connection.is_open() || cold.connection.is_connecting()) {
-            // It is discarded, so that nothing is answered however much comes; and a peer may read only when all is sent.
+            // What it sends is discarded, and nothing is answered, however much comes. It is still read: some peers
+            // read only when they have sent all.
             return true;
         }
         if hot.outbound.pending() > half {
@@ -63,25 +64,27 @@ impl Broker {
         !self.flush.is_walking() || !cold.connection.is_open() || !self.must_wait(id, slot)
     }
 
-    /// Whether what comes from it is thrown away: it is read after all others.
+    /// Whether what comes from it is thrown away. Such a connection is read after all others.
     pub fn is_discarded(&self, id: ConnectionId) -> bool {
         let cold = self.slots.live(id).and_then(|slot| self.slots.get(slot)).map(|(_, cold)| cold);
         cold.is_some_and(|cold| cold.connection.is_draining())
     }
 
-    /// Whether it may be read from more than once before the next flush. One that is sent away is told so first: what it sends
-    /// after that is thrown away.
+    /// Whether it may be read from more than once before the next flush. One that is sent away may not: it is told
+    /// so first, and what it sends after that is thrown away.
     pub fn takes_more(&self, id: ConnectionId) -> bool {
         let cold = self.slots.live(id).and_then(|slot| self.slots.get(slot)).map(|(_, cold)| cold);
         cold.is_some_and(|cold| cold.connection.is_open() || cold.connection.is_connecting())
     }
 
-    /// Whether what came has led to so much that reading is to stop until it is flushed: a few bytes can ask for a lot.
+    /// Whether input has led to so much output that reading is to stop until that is flushed: a few bytes can ask
+    /// for a lot.
     pub fn wants_flush(&self) -> bool {
         self.effort.waiting() > self.limits.max_outbound / 4
     }
 
-    /// As `wants_flush`, but of more: then not even those who want little are read from.
+    /// Whether input has led to twice as much output as `wants_flush` asks for. Then nobody is read from, even if it
+    /// wants little.
     pub fn needs_flush(&self) -> bool {
         self.effort.waiting() > self.limits.max_outbound / 2
     }
@@ -100,7 +103,7 @@ impl Broker {
         let (taken, came) = cold.connection.receive(input, &self.limits);
         let begun = idle && !cold.connection.is_silent();
         if begun {
-            // As from accept on: until the end of the whole request.
+            // As after accept, the deadline is for the end of the whole request.
             cold.due = now.after(self.limits.handshake_timeout);
         }
         self.journal.count().bytes_received += taken as u64;
@@ -134,7 +137,7 @@ impl Broker {
             }
         }
         if was_pinged || begun {
-            // The next ping may be due before the pong was.
+            // The next ping may be due earlier than the pong was.
             self.timers.rearm(slot, &mut self.slots, &self.limits);
         }
         self.account(slot);
@@ -224,14 +227,14 @@ impl Broker {
         }
     }
 
-    /// The deadline stays: it counts from accept, or the first byte, to the end of the whole request. What arrives of the
-    /// body moves it.
+    /// Waits for a request's body. The deadline stays: it counts from accept, or from the first byte, to the end of
+    /// the whole request. What arrives of the body moves it.
     fn await_body(&mut self, slot: u32, request: Box<Request>, body: BodyReader) {
         let expects = !request.is_http10() && request.has_token("expect", "100-continue");
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         cold.connection.await_body(request, body);
         if expects {
-            // RFC 9110 §10.1.1; whoever is refused gets that instead.
+            // RFC 9110 §10.1.1; a request that is refused gets the refusal instead.
             hot.outbound
                 .push_bytes(&mut self.batches, |bytes| bytes.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
             self.flush.mark_dirty(slot, self.slots.hot(slot));
@@ -245,7 +248,7 @@ impl Broker {
         let is_websocket = request.has_token("upgrade", "websocket");
         let crowd = self.crowd(slot);
         if is_own_path(request.path()) && !is_websocket {
-            // Whoever looks after the broker is told the truth also when it is full or shuts down, and only that.
+            // Those who look after the broker get true answers, and only those, even when it is full or shuts down.
             if let Some(cold) = self.slots.cold(slot).filter(|_| crowd.is_some()) {
                 cold.admitted.is_last = true;
             }
@@ -270,7 +273,7 @@ impl Broker {
             return;
         }
         if hot.has(flag::BLOCKED) || hot.has(flag::PONG) {
-            // Only the newest is answered (RFC 6455 §5.5.3), as soon as a message's end lets it pass.
+            // Only the newest is answered (RFC 6455 §5.5.3), as soon as the end of a message lets the pong pass.
             hot.set(flag::PONG);
             cold.extras.get_or_insert_default().pong = Some(payload);
             return;
@@ -283,7 +286,7 @@ impl Broker {
         self.flush.mark_dirty(slot, self.slots.hot(slot));
     }
 
-    /// Counts a control frame, or a command that was an error, which is answered just as cheaply asked.
+    /// Counts a control frame, or a command that was an error: that is as cheap to send, and is answered, too.
     pub(super) fn count_control(&mut self, slot: u32) {
         let now = self.timers.now();
         let most = self.limits.max_control_rate;
@@ -306,8 +309,8 @@ impl Broker {
         self.end(slot, Cause::PeerClosed, End::CloseBack(code, reason));
     }
 
-    /// Closes a connection with 1008 because of something that it did: what it sent behind that is not looked at. Returns
-    /// false if the id is stale or the connection is not open any more.
+    /// Closes a connection with 1008 because of something that it did. What it sent after that is not looked at.
+    /// Returns false if the id is stale or the connection is not open any more.
     pub fn expel(&mut self, id: ConnectionId, cause: Cause, what: &'static str) -> bool {
         let Some(slot) = self.slots.open(id) else { return false };
         self.fail(slot, cause, &Failure { code: CloseCode::POLICY, what });

@@ -1,5 +1,6 @@
-//! Compressed messages made whole (RFC 7692 §7.2.2): what is small at once, and what is large in pieces, so that no step takes
-//! long. Only one large message is under way at a time, since each takes memory; the others wait in the order of their coming.
+//! Compressed messages made whole (RFC 7692 §7.2.2): small ones at once, large ones in pieces, so that no step takes
+//! long. Only one large message is under way at a time, because each takes memory; the others wait in the order in
+//! which they came.
 
 use bytes::Bytes;
 
@@ -13,11 +14,11 @@ use crate::proto::deflate::{Inflating, Piece};
 use crate::proto::frame::Failure;
 use crate::proto::message::{Kind, Message};
 
-/// What is done in one step.
+/// How much is done in one step.
 const PIECE: Piece = Piece { taken: 16 * 1024, made: 128 * 1024 };
 
 impl Broker {
-    /// Makes a message whole that has arrived, or begins to.
+    /// Makes a message whole that has arrived, or begins to do so.
     pub(super) fn inflate(&mut self, slot: u32, kind: Kind, payload: Vec<u8>) {
         match self.begin_inflating(slot, payload) {
             Ok((inflating, true)) => self.finish_inflating(slot, kind, inflating),
@@ -37,7 +38,7 @@ impl Broker {
         }
     }
 
-    /// Goes on with the large message of a connection, if it has one: one step. Returns false if it has none.
+    /// Goes on with a connection's large message, by one step. Returns false if it has none.
     pub(super) fn go_on_inflating(&mut self, id: ConnectionId) -> bool {
         let Some(slot) = self.slots.live(id).filter(|&slot| self.slots.hot(slot).has(flag::INFLATES)) else {
             return false;
@@ -106,7 +107,7 @@ impl Broker {
         }
     }
 
-    /// The large message of a connection is whole, or is not wanted any more: the next one goes on.
+    /// Ends the work on a connection's large message, which is whole or not wanted any more. The next message goes on.
     pub(super) fn stop_inflating(&mut self, slot: u32) {
         let hot = self.slots.hot(slot);
         if !hot.has(flag::INFLATES) {
@@ -127,7 +128,7 @@ impl Broker {
         self.timers.count_inbound(slot, &mut self.slots, &self.limits);
     }
 
-    /// Panics if somebody's message is not made whole, or more than one at a time: for tests.
+    /// Panics if somebody's message is not being made whole, or more than one at a time: for tests.
     #[cfg(feature = "inside")]
     pub(super) fn assert_inflations(&self) {
         let mut waiting = 0;

@@ -6,17 +6,17 @@ use super::event::ConnectionId;
 use crate::proto::deflate::{Inflater, Inflating};
 use crate::proto::message::Kind;
 
-/// A large message of a connection, which is not read from until that is whole.
+/// A large message of a connection. The connection is not read from until the message is whole.
 #[derive(Debug)]
 pub enum Compressed {
-    /// Others are before it.
+    /// The messages of others come first.
     Waits(Kind, Vec<u8>),
     /// A part of it is made.
     Begun(Kind, Inflating),
 }
 
 impl Compressed {
-    /// Bytes of memory, but for itself.
+    /// Bytes of memory, without its own size.
     pub(super) fn memory(&self) -> usize {
         match self {
             Compressed::Waits(_, payload) => payload.capacity(),
@@ -25,7 +25,7 @@ impl Compressed {
     }
 }
 
-/// What peers send compressed. Of large messages, that of the first who waits is under way.
+/// What peers send compressed. Of the large messages, the first that waits is under way.
 #[derive(Debug)]
 pub(super) struct Inflations {
     /// Whether permessage-deflate is agreed to.
@@ -53,14 +53,14 @@ impl Inflations {
         self.is_agreed
     }
 
-    /// One more peer wants to refer to its earlier messages, of which `most` may. Returns whether it may.
+    /// Notes that one more peer wants to refer to its earlier messages. Returns whether it may: up to `most` peers may.
     pub(super) fn take_over(&mut self, most: usize) -> bool {
         let may = self.takeovers < most;
         self.takeovers += usize::from(may);
         may
     }
 
-    /// One of them does so no more.
+    /// Notes that one of these peers does so no longer.
     pub(super) fn give_back_takeover(&mut self) {
         self.takeovers -= 1;
     }
@@ -71,30 +71,31 @@ impl Inflations {
         self.takeovers
     }
 
-    /// What makes compressed messages whole.
+    /// The decompressor.
     pub(super) fn inflater(&mut self) -> &mut Inflater {
         &mut self.inflater
     }
 
-    /// One more has sent a large message. Returns whether it is the first, whose message is under way.
+    /// Notes that one more peer has sent a large message. Returns whether it is the first, whose message is under way.
     pub(super) fn queue(&mut self, id: ConnectionId) -> bool {
         self.waiting.push_back(id);
         self.waiting.len() == 1
     }
 
-    /// Whether it is the turn of this one's message.
+    /// Whether it is the turn of this connection's message.
     pub(super) fn is_first(&self, id: ConnectionId) -> bool {
         self.waiting.front() == Some(&id)
     }
 
-    /// Its message is whole, or not wanted any more. Returns whose turn it is now, if that is another's.
+    /// Takes a connection out, because its message is whole or not wanted any more. Returns whose turn it is now, if
+    /// that has changed.
     pub(super) fn remove(&mut self, id: ConnectionId) -> Option<ConnectionId> {
         let was_first = self.is_first(id);
         self.waiting.retain(|&other| other != id);
         self.waiting.front().copied().filter(|_| was_first)
     }
 
-    /// Its place among those who wait.
+    /// The connection's place among those that wait.
     #[cfg(feature = "inside")]
     pub(super) fn place(&self, id: ConnectionId) -> Option<usize> {
         self.waiting.iter().position(|&other| other == id)

@@ -1,4 +1,4 @@
-//! What always holds between two calls, in one function: the simulator asks after every step.
+//! What always holds between two calls, in one function. The simulator calls it after every step.
 
 use std::collections::HashSet;
 
@@ -78,11 +78,7 @@ impl Broker {
         flagged.sort_unstable();
         assert_eq!(flagged, touched, "flags and list of the touched differ");
         let walking = self.channels.iter().filter(|(_, channel)| channel.is_busy()).count();
-        assert_eq!(
-            walking,
-            self.flush.walking(),
-            "channels whose batches are on their way are not counted as they are"
-        );
+        assert_eq!(walking, self.flush.walking(), "the number of channels whose batches are on their way is wrong");
         self.assert_parked();
         self.assert_inflations();
         self.slots.assert_invariants();
@@ -92,7 +88,7 @@ impl Broker {
         assert_eq!(
             takeovers,
             self.inflations.takeovers(),
-            "those who may refer to earlier messages are not counted as they are"
+            "the number of peers that may refer to earlier messages is wrong"
         );
     }
 
@@ -115,7 +111,7 @@ impl Broker {
             let asked = cold.connection.is_asked() || hot.has(flag::ENDED);
             assert!(asked || !cold.is_held_back, "slot {slot}: held back, and no request waits for its answer");
             if !hot.has(flag::ENDED) {
-                // One that is paused has no deadline until what pauses it was offered to the kernel.
+                // A paused connection has no deadline until what pauses it was offered to the kernel.
                 let waits = hot.has(flag::PAUSED) && hot.has(flag::DIRTY) && !hot.has(flag::BLOCKED);
                 assert!(cold.is_armed || waits, "slot {slot}: nobody looks at its deadlines");
             }
@@ -152,7 +148,7 @@ impl Broker {
             assert!(self.channels.keeps_no_more(key, &self.limits), "more is kept than the channel's settings allow");
         }
         let sum: usize = self.slots.iter().map(|(_, _, cold)| cold.memberships.as_slice().len()).sum();
-        assert_eq!(memberships, sum, "a member is left behind, or missing");
+        assert_eq!(memberships, sum, "a member is left over, or missing");
     }
 
     fn assert_references(&self) {

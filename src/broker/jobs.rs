@@ -3,13 +3,13 @@
 use super::tiers::Tiers;
 
 /// How many queues there are: for what is cheap, for more, for a lot, and for what is owed to a crowd or to
-/// those who take old messages.
+/// connections that take old messages.
 const TIERS: usize = 4;
 
-/// Where what shows that we are alive is: those who came together are told of that together.
+/// The tier of what shows that we are alive: connections that came together get it together.
 pub(super) const PERIODIC: usize = 1;
 
-/// Where those wait who take the log of a channel.
+/// The tier of connections that take the log of a channel.
 pub(super) const LOG: usize = TIERS - 1;
 
 /// The most members of a channel for each tier but the last.
@@ -36,14 +36,15 @@ pub(super) struct Queued {
 
 /// What is to be flushed.
 ///
-/// A *round* is all that was to be done at one time: when it is over, all bytes that were made before it began were offered to the
-/// kernel.
+/// A *round* is all that was to be done at one time. When it is over, all bytes that were made before it began were
+/// offered to the kernel.
 ///
 /// Invariant: `left` counts the jobs of each round that are not done.
 #[derive(Debug)]
 pub(super) struct Jobs {
     tiers: Tiers<Queued, TIERS>,
-    /// What came while a flush was under way: it is the next one's, or a flush would never end while there is more to say.
+    /// What came while a flush was under way. It is left to the next one: otherwise a flush would not end while
+    /// there is more to say.
     later: Vec<(usize, Job)>,
     is_flushing: bool,
     /// The round of what comes now.
@@ -70,7 +71,7 @@ impl Jobs {
         Jobs { tiers: Tiers::default(), later: Vec::new(), is_flushing: false, round: false, left: [0; 2] }
     }
 
-    /// There is one more thing to do; if a flush is under way, in the next one.
+    /// Adds a job; if a flush is under way, for the next one.
     #[inline]
     pub(super) fn push(&mut self, tier: usize, job: Job) {
         if self.is_flushing {
@@ -80,7 +81,7 @@ impl Jobs {
         }
     }
 
-    /// As `push`, but if a flush is under way it belongs to that one.
+    /// Adds a job; if a flush is under way, for that one. That is how it differs from `push`.
     #[inline]
     pub(super) fn push_now(&mut self, tier: usize, job: Job) {
         if !self.is_flushing {
@@ -95,7 +96,7 @@ impl Jobs {
         self.tiers.push(tier, Queued { job, round: self.round });
     }
 
-    /// A flush begins, or goes on. Returns whether a new round begins.
+    /// Begins a flush, or goes on with it. Returns whether a new round begins.
     pub(super) fn begin(&mut self) -> bool {
         self.is_flushing = true;
         let begins = self.left[usize::from(!self.round)] == 0;
@@ -111,20 +112,20 @@ impl Jobs {
         self.tiers.pop()
     }
 
-    /// It is done.
+    /// Notes that a job is done.
     #[inline]
     pub(super) fn done(&mut self, tier: usize, queued: Queued, cost: u64) {
         self.left[usize::from(queued.round)] -= 1;
         self.tiers.charge(tier, cost);
     }
 
-    /// There is more of it to do: with lower urgency.
+    /// Puts a job back that has more to do, with lower urgency.
     pub(super) fn put_back(&mut self, from: usize, to: usize, queued: Queued, cost: u64) {
         self.tiers.push(to, queued);
         self.tiers.charge(from, cost);
     }
 
-    /// The flush ends, or pauses. Returns whether the round is over.
+    /// Ends the flush, or pauses it. Returns whether the round is over.
     pub(super) fn end(&mut self) -> bool {
         self.is_flushing = false;
         let is_over = self.left[usize::from(!self.round)] == 0;
@@ -155,7 +156,7 @@ impl Jobs {
     /// Panics if the invariant does not hold: for tests.
     #[cfg(feature = "inside")]
     pub(super) fn assert_invariants(&self) {
-        assert_eq!(self.left[0] + self.left[1], self.tiers.len(), "jobs are not counted as they are");
+        assert_eq!(self.left[0] + self.left[1], self.tiers.len(), "the number of jobs is wrong");
     }
 }
 

@@ -1,4 +1,5 @@
-//! Those who want to be in a channel, or to read it, and wait until its mirror has what they ask for. A part of its own.
+//! Connections that want to be in a channel, or to read it, and wait until its mirror has what they ask for. A part
+//! of its own.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
@@ -11,16 +12,16 @@ use crate::channel::log::Start;
 use crate::channel::protocol::Reference;
 use crate::engine::Ticket;
 
-/// Through which door somebody comes in, once the channel is open.
+/// How a connection comes in, once the channel is open.
 #[derive(Debug)]
 pub(super) enum JoinDoor {
-    /// A WebSocket, by its 101.
+    /// A WebSocket that gets its 101 then.
     Accept(Box<(Handshake, Accept)>),
     /// A WebSocket that is open.
     Subscribe(Option<Reference>),
-    /// A request, by a stream.
+    /// A request that is answered with a stream.
     Stream(Exchange, StreamFormat),
-    /// A request that waits for what comes next, for as long as that.
+    /// A request that waits for what comes next, up to that long.
     Hold(Exchange, Duration),
     /// A request for what is kept.
     Read(Exchange),
@@ -37,20 +38,21 @@ pub(super) struct Join {
     pub(super) door: JoinDoor,
 }
 
-/// All who wait, by channel, in the order of their coming.
+/// All who wait, by channel, in the order in which they came.
 ///
-/// Invariants: no list is empty; `by_connection` names each once; each who has come by `Subscribe` stands in `due`, and the first of
-/// those there waits.
+/// Invariants: no list is empty; `by_connection` names each join once; each join that has come by `Subscribe` stands
+/// in `due`, and the first one there still waits.
 #[derive(Debug, Default)]
 pub(super) struct Joins {
     by_channel: HashMap<Arc<str>, BTreeMap<Ticket, Join>>,
     by_connection: HashMap<ConnectionId, Vec<(Arc<str>, Ticket)>>,
-    /// Until when those may wait whose connections have no deadline of their own, in monotonic milliseconds: the first comes first.
+    /// Until when joins may wait whose connections have no deadline of their own, in monotonic milliseconds, the
+    /// earliest first.
     due: VecDeque<(u64, Arc<str>, Ticket)>,
 }
 
 impl Joins {
-    /// One more waits; until then, if it comes by `Subscribe`.
+    /// Adds a join; one that comes by `Subscribe` may wait until `due`.
     pub(super) fn add(&mut self, channel: &str, join: Join, due: u64) {
         let known = self.by_channel.get_key_value(channel).map(|(name, _)| name.clone());
         let name: Arc<str> = known.unwrap_or_else(|| channel.into());
@@ -81,7 +83,7 @@ impl Joins {
         self.by_connection.get(&id)?.last().map(|(_, ticket)| *ticket)
     }
 
-    /// What one waits for, see `Gate::Wait`.
+    /// Sets what a join waits for, see `Gate::Wait`.
     pub(super) fn set_barrier(&mut self, channel: &str, ticket: Ticket, barrier: Option<u64>) {
         if let Some(join) = self.by_channel.get_mut(channel).and_then(|waiting| waiting.get_mut(&ticket)) {
             join.barrier = barrier;
@@ -94,7 +96,7 @@ impl Joins {
         self.by_channel.get(channel)?.range((after, Bound::Unbounded)).next().map(|(_, join)| join)
     }
 
-    /// One waits no more.
+    /// Takes a join out: it waits no longer.
     pub(super) fn take(&mut self, channel: &str, ticket: Ticket) -> Option<Join> {
         let waiting = self.by_channel.get_mut(channel)?;
         let join = waiting.remove(&ticket)?;
@@ -111,7 +113,7 @@ impl Joins {
         Some(join)
     }
 
-    /// The first of those in `due` waits.
+    /// Drops joins that do not wait any more from the start of `due`.
     fn tidy(&mut self) {
         let waiting = &self.by_channel;
         let waits = |name: &Arc<str>, ticket: &Ticket| waiting.get(name).is_some_and(|all| all.contains_key(ticket));
@@ -120,20 +122,20 @@ impl Joins {
         }
     }
 
-    /// As `take`, of the one that has come by `Subscribe` for this connection.
+    /// Takes out the join that has come by `Subscribe` for this connection.
     pub(super) fn take_subscribe(&mut self, channel: &str, id: ConnectionId) -> Option<Join> {
         let ticket = self.by_connection.get(&id)?.iter().find(|(name, _)| **name == *channel)?.1;
         self.take(channel, ticket)
     }
 
-    /// As `take`, of the first that a connection waits for; and for which channel that is.
+    /// Takes out the first join that a connection waits for; returns also its channel.
     pub(super) fn take_of(&mut self, id: ConnectionId) -> Option<(Arc<str>, Join)> {
         let (name, ticket) = self.by_connection.get(&id)?.first()?.clone();
         let join = self.take(&name, ticket)?;
         Some((name, join))
     }
 
-    /// A connection has gone; returns for which channels it waited.
+    /// Forgets a connection that has gone; returns for which channels it waited.
     pub(super) fn forget(&mut self, id: ConnectionId) -> Vec<Arc<str>> {
         let own = self.by_connection.remove(&id).unwrap_or_default();
         for (name, ticket) in &own {
@@ -148,18 +150,18 @@ impl Joins {
         own.into_iter().map(|(name, _)| name).collect()
     }
 
-    /// One who has waited for too long, and for which channel.
+    /// Takes out a join that has waited for too long; returns also its channel.
     pub(super) fn take_late(&mut self, now: u64) -> Option<(Arc<str>, Join)> {
         let (_, name, ticket) = self.due.front().filter(|(due, ..)| *due <= now)?.clone();
         Some((name.clone(), self.take(&name, ticket)?))
     }
 
-    /// When somebody has waited for too long.
+    /// When the next join will have waited for too long.
     pub(super) fn due(&self) -> Option<u64> {
         self.due.front().map(|(due, ..)| *due)
     }
 
-    /// Who waits.
+    /// The connections that wait.
     #[cfg(feature = "inside")]
     pub(super) fn connections(&self) -> impl Iterator<Item = ConnectionId> {
         self.by_connection.keys().copied()
@@ -172,8 +174,8 @@ impl Joins {
         let mut all: Vec<Ticket> = self.by_channel.values().flat_map(BTreeMap::keys).copied().collect();
         own.sort_unstable();
         all.sort_unstable();
-        assert_eq!(own, all, "those who wait are not listed by their connections");
-        assert!(self.by_channel.values().all(|waiting| !waiting.is_empty()), "a list of nobody who waits");
+        assert_eq!(own, all, "the joins by connection are not those by channel");
+        assert!(self.by_channel.values().all(|waiting| !waiting.is_empty()), "an empty list");
         for (name, waiting) in &self.by_channel {
             for join in waiting.values().filter(|join| matches!(join.door, JoinDoor::Subscribe(_))) {
                 let is_due = self.due.iter().any(|(_, other, ticket)| other == name && *ticket == join.ticket);

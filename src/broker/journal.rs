@@ -1,5 +1,5 @@
-//! What operators are told: counters, and log lines that peers cause. Anyone who can cause these without end must not be able to fill a
-//! disk with them.
+//! What operators are told: counters, and log lines that peers cause. Anyone who can cause these without end must
+//! not be able to fill a disk with them.
 
 use log::Level;
 
@@ -19,8 +19,8 @@ struct Window {
     left_out: u32,
 }
 
-/// What operators are told: what was counted, and log lines. Of each level of these it knows how many there were lately: a flood of
-/// small news does not hide the warnings.
+/// What operators are told: what was counted, and log lines. It counts the recent lines of each level by itself, so
+/// that a flood of small news does not hide the warnings.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     counters: Counters,
@@ -34,7 +34,7 @@ impl Journal {
         &self.counters
     }
 
-    /// The same, to count more.
+    /// The counters, to count more.
     #[inline]
     pub(super) fn count(&mut self) -> &mut Counters {
         &mut self.counters
@@ -62,7 +62,7 @@ impl Journal {
         }
     }
 
-    /// When there is a number of lines to be told, in monotonic milliseconds.
+    /// When the number of lines that were left out is to be told, in monotonic milliseconds.
     pub(super) fn due(&self) -> Option<u64> {
         [&self.warnings, &self.news].into_iter().filter_map(Window::due).min()
     }
@@ -92,7 +92,7 @@ impl Window {
         Some(left_out).filter(|&left_out| left_out > 0)
     }
 
-    /// When there is a number to be told.
+    /// When a number is to be told.
     fn due(&self) -> Option<u64> {
         (self.left_out > 0).then_some(self.since + SECOND)
     }
@@ -102,7 +102,7 @@ impl Window {
 mod tests {
     use super::*;
 
-    /// How many of so many lines at that time are told.
+    /// How many of that number of lines, all at that time, are told.
     fn tell(window: &mut Window, now: u64, lines: u32) -> u32 {
         (0..lines).map(|_| u32::from(window.admit(now))).sum()
     }
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!((window.close(1499), window.close(1500), window.close(1500)), (None, Some(3), None));
         assert_eq!((window.due(), tell(&mut window, 1500, 12)), (None, 10));
         assert_eq!((window.close(2499), window.close(9000)), (None, Some(2)));
-        // Nothing was left out: nothing is said of it.
+        // If nothing was left out, nothing is said of it.
         assert_eq!((tell(&mut window, 9000, 10), window.due(), window.close(10_000)), (10, None, None));
         assert_eq!(tell(&mut window, 10_000, 11), 10);
     }

@@ -24,8 +24,8 @@ use crate::proto::http::{Refusal, Request, Response, Status};
 use crate::proto::text::escape_for_log;
 
 impl Broker {
-    /// Logs a line that a peer has caused: at most ten of a level in a second, then one that says how many more there
-    /// were. The line is made only if it is told.
+    /// Logs a line that a peer has caused: at most ten of a level in a second, then one that says how many more
+    /// there were. `line` is called only if the line is told.
     pub fn log_throttled(&mut self, level: Level, line: impl FnOnce() -> String) {
         self.journal.log_throttled(level, self.timers.milliseconds(), line);
     }
@@ -43,7 +43,7 @@ impl Broker {
     }
 
     /// Answers a handshake with 101, and joins a channel in the same step. The id's Close event follows in any case,
-    /// also if the peer has gone meanwhile or the channel cannot be made (503; 500 if no channel has such a name).
+    /// even if the peer has gone meanwhile or the channel cannot be made (503; 500 if no channel has such a name).
     pub fn accept(&mut self, mut handshake: Handshake, accept: &Accept) -> ConnectionId {
         handshake.unanswered.answered();
         let id = handshake.id;
@@ -72,7 +72,7 @@ impl Broker {
         id
     }
 
-    /// As `accept`, of one whose channel is open.
+    /// Does the work of `accept` for a handshake whose channel is open.
     pub(super) fn accept_now(&mut self, slot: u32, handshake: &Handshake, accept: &Accept) {
         let id = handshake.id;
         let deflate = handshake.upgrade.deflate().filter(|_| self.inflations.is_agreed());
@@ -105,7 +105,7 @@ impl Broker {
         self.take_first_chunk(slot);
     }
 
-    /// Agrees to permessage-deflate; a peer may go on where its last message ended while there are places for that.
+    /// Agrees to permessage-deflate. The peer may refer to its earlier messages while there are places for that.
     fn agree_to_deflate(&mut self, slot: u32, deflate: Deflate) -> String {
         let takes_over = !deflate.client_no_context_takeover && self.inflations.take_over(self.limits.client_takeover);
         if let Some(cold) = self.slots.cold(slot).filter(|_| takes_over) {
@@ -141,7 +141,7 @@ impl Broker {
         }
     }
 
-    /// The first event of one who has words for it: where it is, and what it has lost already.
+    /// Tells a subscriber its first event, if its dialect has words for it: where it is, and what it has lost already.
     pub(super) fn welcome(&mut self, slot: u32, channel: &str, joined: Joined) {
         let (id, members) = (self.member_id(self.slots.id(slot)), self.members(channel));
         let position = joined.position;
@@ -151,7 +151,8 @@ impl Broker {
         }
     }
 
-    /// The embedder has named a channel that cannot be: the peer cannot help it, and the log says how to mend it.
+    /// Refuses a request because the embedder has named a channel that cannot be. The peer cannot help it; the log
+    /// says how to mend it.
     pub(super) fn refuse_bad_name(&mut self, slot: u32, request: &Request, channel: &str, error: BadName) {
         self.journal.log_throttled(Level::Error, self.timers.milliseconds(), || {
             let (path, channel) = (escape_for_log(request.path().as_bytes()), escape_for_log(channel.as_bytes()));
@@ -164,7 +165,7 @@ impl Broker {
         self.end(slot, Cause::Refused, End::Response(&response.encode_for(request)));
     }
 
-    /// The only other reason for which a new connection cannot join is that there are too many channels.
+    /// Refuses a handshake because there are too many channels: the only other reason why a new connection cannot join.
     fn refuse_join(&mut self, slot: u32, handshake: &Handshake) {
         let cause = Cause::TooManyChannels;
         self.journal.log_throttled(Level::Warn, self.timers.milliseconds(), || {
@@ -208,7 +209,7 @@ impl Broker {
         }
     }
 
-    /// Answers those whose handshake or exchange the embedder has dropped.
+    /// Answers the requests whose handshake or exchange the embedder has dropped.
     pub(super) fn answer_dropped(&mut self) {
         for (id, status) in self.outlet.take_dropped() {
             let Some(slot) = self.slots.asked(id).filter(|&slot| !self.slots.is_held(slot)) else { continue };
@@ -219,7 +220,8 @@ impl Broker {
         }
     }
 
-    /// Whether another request may come from it. One that has ended its side has all its requests here already.
+    /// Whether another request may come from a connection. If its peer has ended its side, all its requests are here
+    /// already.
     pub(super) fn may_ask_again(&self, slot: u32) -> bool {
         let ends = |cold: &Cold| cold.admitted.is_last || (cold.has_ended && cold.stash_len() == 0);
         !self.is_draining() && !self.slots.get(slot).is_none_or(|(_, cold)| ends(cold))
@@ -230,7 +232,7 @@ impl Broker {
         let due = self.timers.now().after(self.limits.keep_alive_timeout);
         let id = self.slots.id(slot);
         if self.slots.get(slot).is_some_and(|(_, cold)| cold.admitted.is_proxied) {
-            // The next request may be another's.
+            // The next request may be another client's.
             self.admission.uncount(slot, &mut self.slots);
         }
         let Some((hot, cold)) = self.slots.both(slot) else { return };
@@ -249,8 +251,8 @@ impl Broker {
         self.timers.rearm(slot, &mut self.slots, &self.limits);
     }
 
-    /// Closes an open connection with a Close frame behind all that was published to it before. Returns false if the id
-    /// is stale or the connection is not open any more.
+    /// Closes an open connection: sends a Close frame after all that was published to it before. Returns false if
+    /// the id is stale or the connection is not open any more.
     pub fn close(&mut self, id: ConnectionId, code: CloseCode, reason: &str) -> bool {
         let streaming = self.slots.live(id).filter(|&slot| self.slots.is_streaming(slot));
         if let Some(slot) = streaming {
@@ -263,13 +265,13 @@ impl Broker {
         true
     }
 
-    /// Closes one that cannot be told that it has missed something.
+    /// Closes a connection that cannot be told that it has missed something.
     pub(super) fn close_for_loss(&mut self, slot: u32) {
         let reason = Cause::EngineLost.as_str();
         self.end(slot, Cause::EngineLost, End::Close(Owed::Live, CloseCode::TRY_AGAIN, reason));
     }
 
-    /// Closes one that cannot be told that what it published is not stored.
+    /// Closes a connection that cannot be told that what it published is not stored.
     pub fn refuse_publisher(&mut self, id: ConnectionId) -> bool {
         let Some(slot) = self.slots.open(id) else { return false };
         let reason = Cause::EngineRefused.as_str();
@@ -277,7 +279,7 @@ impl Broker {
         true
     }
 
-    /// The peer's socket takes bytes again.
+    /// Notes that the peer's socket takes bytes again.
     pub fn writable(&mut self, id: ConnectionId) {
         let Some(slot) = self.slots.live(id) else { return };
         let now = self.timers.now();
@@ -292,8 +294,8 @@ impl Broker {
         }
     }
 
-    /// The peer has ended its side of the stream. If a request waits for its answer this is to be said again once all
-    /// that was stashed is received.
+    /// Notes that the peer has ended its side of the stream. If a request waits for its answer, this is to be called
+    /// again once all that was stashed is received.
     pub fn eof(&mut self, id: ConnectionId) {
         let Some(slot) = self.slots.live(id) else { return };
         let Some(cold) = self.slots.cold(slot) else { return };
@@ -303,34 +305,34 @@ impl Broker {
             return self.end(slot, cause, End::AfterQueued);
         }
         if cold.connection.is_asked() {
-            // A complete request is answered, also to a peer that says no more.
+            // A complete request is answered, even if its peer has ended its side.
             return;
         }
-        // An end without Close is an end; what is owed already is still written.
+        // The connection ends without a Close frame; what is owed already is still written.
         let how = if cold.connection.is_subscribed() { End::Stream(Owed::Live) } else { End::AfterQueued };
         self.end(slot, Cause::PeerVanished, how);
     }
 
-    /// The peer's socket is broken.
+    /// Ends a connection whose socket is broken.
     pub fn broken(&mut self, id: ConnectionId) {
         self.failed(id, &ErrorKind::ConnectionReset.into());
     }
 
-    /// The peer's socket is broken, as that error says.
+    /// Ends a connection whose socket is broken, as that error says.
     pub fn failed(&mut self, id: ConnectionId, error: &io::Error) {
         if let Some(slot) = self.slots.live(id) {
             self.end(slot, Cause::of_socket(error), End::Drop);
         }
     }
 
-    /// The connections that have ended since the last call; their slots are free afterwards, and their sockets are to
-    /// be dropped.
+    /// Frees the slots of the connections that have ended since the last call. `drop_socket` is called for each: its
+    /// socket is to be dropped.
     #[cfg(feature = "inside")]
     pub fn reap(&mut self, drop_socket: impl FnMut(u32)) {
         self.reap_some(usize::MAX, drop_socket);
     }
 
-    /// As `reap`, of at most `most` connections.
+    /// Frees the slots of up to `most` connections that have ended. `drop_socket` is called for each.
     pub fn reap_some(&mut self, most: usize, mut drop_socket: impl FnMut(u32)) {
         self.slots.reap(most, |slot, cold| {
             self.admission.give_back(slot, cold.admitted.place);
@@ -345,7 +347,7 @@ impl Broker {
         self.outlet.take_resumed()
     }
 
-    /// When to come again, for one who is sent away: not the same for all, or they would come together.
+    /// In how many seconds one who is sent away is to come again: not the same for all, or they would come together.
     #[cfg(feature = "inside")]
     pub fn jittered_seconds(&mut self) -> u64 {
         self.secrets.jittered_seconds()

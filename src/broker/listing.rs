@@ -14,7 +14,7 @@ pub struct ChannelState {
     pub name: Arc<str>,
     /// Its position.
     pub position: Position,
-    /// Its members: those who poll are none.
+    /// Its members. Polls are not members.
     pub members: usize,
     /// Its subscribers, of whatever kind.
     pub subscribers: usize,
@@ -43,13 +43,13 @@ impl Broker {
         self.admission.counted(self.slots.len())
     }
 
-    /// The first channels by name after `after`, at most `most`: those that have members or history. It looks at no others,
-    /// however many there are.
+    /// Up to `most` channels, the first by name after `after`, of those that have members or history. It looks at no
+    /// others, however many there are.
     pub fn channels_after(&self, after: &str, most: usize) -> Vec<ChannelState> {
         self.channels.awake_after(after).take(most).map(ChannelState::of).collect()
     }
 
-    /// What a channel is like; None if it does not exist. One of which only the position is known has nothing else.
+    /// What a channel is like; None if it does not exist. A tombstone has a position, and nothing else.
     pub fn channel_state(&self, name: &str) -> Option<ChannelState> {
         if let Some(channel) = self.channels.find(name).and_then(|key| self.channels.get(key)) {
             return Some(ChannelState::of(channel));

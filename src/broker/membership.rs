@@ -14,7 +14,7 @@ use crate::channel::position::Position;
 use crate::channel::store::NotHeld;
 
 impl Broker {
-    /// Joins a channel, which comes into being if it does not exist.
+    /// Joins a channel, which is made if it does not exist.
     ///
     /// # Errors
     /// See `JoinError`.
@@ -54,7 +54,7 @@ impl Broker {
         open.map(|(slot, ..)| self.slots.id(slot))
     }
 
-    /// Where a connection comes from, as a proxy that is trusted tells it.
+    /// Where a connection comes from: the address that a trusted proxy tells, if there is one.
     pub fn peer(&self, id: ConnectionId) -> Option<SocketAddr> {
         let slot = self.slots.live(id)?;
         Some(self.slots.get(slot)?.1.peer())
@@ -73,7 +73,7 @@ impl Broker {
         encoding: Encoding,
         from: Start,
     ) -> Result<Joined, JoinError> {
-        // Before another makes way for a channel that is not joined after all.
+        // This comes first, so that no other channel makes way for one that is not joined after all.
         self.may_join(slot, channel)?;
         let key = self.hold_channel(channel).map_err(|error| match error {
             NotHeld::TooMany => JoinError::TooManyChannels,
@@ -111,7 +111,8 @@ impl Broker {
         }
     }
 
-    /// The key of a channel that is made or woken up if need be; a member or `release_if_idle` must follow.
+    /// The key of a channel, which is made or woken up if need be. It must get a member, or `release_if_idle` must
+    /// follow.
     pub(super) fn hold_channel(&mut self, name: &str) -> Result<u32, NotHeld> {
         if self.outlet.has_engine() {
             return self.hold_mirror(name);
@@ -120,7 +121,8 @@ impl Broker {
         self.channels.hold(name, seed, now, &self.limits)
     }
 
-    /// A channel that nobody is in and that owes nobody anything keeps its history, or is gone but for its position.
+    /// Lets a channel go that nobody is in and that owes nobody anything: it keeps its history, or no more than its
+    /// position.
     pub(super) fn release_if_idle(&mut self, key: u32) {
         self.channels.release_if_idle(key, self.timers.milliseconds(), &self.limits);
     }
@@ -139,7 +141,7 @@ impl Broker {
         mirrored.into_iter().for_each(|name| self.note_leaving(&name));
     }
 
-    /// Members of a channel stand elsewhere among the others than before.
+    /// Notes that members of a channel have changed their places among the others.
     pub(super) fn note_moved(&mut self, key: u32, moved: impl IntoIterator<Item = (u32, u32)>) {
         for (slot, index) in moved {
             if let Some(cold) = self.slots.cold(slot) {
@@ -148,7 +150,7 @@ impl Broker {
         }
     }
 
-    /// Whether it is one of the members: those who poll are none.
+    /// Whether a connection is a member of a channel. Polls are not members.
     pub(super) fn is_member(&self, id: ConnectionId, key: u32) -> bool {
         let cold = self.slots.live(id).and_then(|slot| self.slots.get(slot)).map(|(_, cold)| cold);
         let membership = cold.and_then(|cold| cold.memberships.in_channel(key));

@@ -1,9 +1,11 @@
-//! Mirrors: what this node knows of the channels whose positions an engine assigns, and how it comes to know it. A part of its own,
-//! pure: it decides what is to be asked, and what is to be done with what the engine tells. The logs themselves are the store's.
+//! Mirrors: what this node knows of the channels whose positions an engine assigns, and how it comes to know it. A
+//! part of its own, pure: it decides what to ask, and what to do with what the engine tells. The logs themselves
+//! belong to the store.
 //!
-//! A channel is *absent*; then *opening*, until the engine has said where it stands; then *live*. A live one may be *filling*: entries
-//! were lost on the way, and are read once for all its subscribers. It is *stale* while the engine is away. When nobody is in it
-//! any more it is *lingering* for `LINGERS`, so that one who comes back finds it; then it is absent again.
+//! A channel is *absent*; then *opening*, until the engine has said where it stands; then *live*. A live one may be
+//! *filling*: entries were lost on the way, and are read once for all its subscribers. It is *stale* while the
+//! engine is away. When nobody is in it any more it is *lingering* for `LINGERS`, so that a subscriber that comes
+//! back finds it; then it is absent again.
 
 #[cfg(feature = "inside")]
 mod invariants;
@@ -23,7 +25,7 @@ use mirror::Mirror;
 /// How long a mirror that nobody is in is kept, in milliseconds.
 pub(super) const LINGERS: u64 = 30_000;
 
-/// How soon something that an engine did not do is asked for again, in milliseconds.
+/// How soon the engine is asked again for something that it did not do, in milliseconds.
 pub(super) const AGAIN: u64 = 1000;
 
 /// The most entries that are read at a time.
@@ -42,32 +44,33 @@ pub(super) struct Reach {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gate {
     Open,
-    /// It is to be tried again when the mirror has changed. One who names a position that this node does not know is let in only
-    /// when the engine has answered the question of that number.
+    /// It is to be tried again when the mirror has changed. One who names a position that this node does not know is
+    /// let in only when the engine has answered the question with that number.
     Wait(Option<u64>),
     /// The channel is absent: `open` is to be called.
     Absent,
 }
 
-/// How a mirror's log goes on elsewhere.
+/// How a mirror's log goes on at another position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Moved {
     pub(super) from: Position,
     pub(super) to: Position,
-    /// What its subscribers do not get, and nothing stays kept; None if they get everything, and what is kept stays.
+    /// What its subscribers do not get; then what was kept does not stay. None if they get everything, and what is
+    /// kept stays.
     pub(super) lost: Option<Lost>,
 }
 
-/// What is to be done with entries that the engine tells: first the log moves, then they are put into it.
+/// What to do with entries that the engine tells. First the log moves, then they are put into it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Take {
     Nothing,
-    /// They come next, without the first `skip`.
+    /// They come next in the log, without the first `skip` of them.
     Append {
         moved: Option<Moved>,
         skip: usize,
     },
-    /// They are older than what is kept.
+    /// They are older than what is kept, and are put before it.
     Prepend,
 }
 
@@ -75,11 +78,11 @@ pub(super) enum Take {
 #[derive(Debug, Default)]
 pub(super) struct Mirrors {
     by_name: HashMap<Arc<str>, Mirror>,
-    /// Of which channels something is being read.
+    /// By ticket, the channels of which something is being read.
     reads: HashMap<Ticket, Arc<str>>,
-    /// When which of them are looked at.
+    /// When the mirrors are looked at, and which.
     wakes: BTreeSet<(u64, Arc<str>)>,
-    /// Publishes that nothing is waited for any more, with their positions.
+    /// Publishes that need not wait any more, with their positions.
     released: Vec<(Ticket, Position)>,
     is_away: bool,
 }
@@ -120,8 +123,8 @@ impl Mirrors {
         self.by_name.insert(mirror.name.clone(), mirror);
     }
 
-    /// Whether one who wants what comes after `from` can join now. What is missing for that is asked for. `kept` says how far
-    /// the log reaches; `barrier` is what `Gate::Wait` said before.
+    /// Whether one who wants what comes after `from` can join now. What is missing for that is asked for. `kept`
+    /// says how far the log reaches; `barrier` is what `Gate::Wait` said before.
     pub(super) fn gate(&mut self, name: &str, from: Start, barrier: Option<u64>, kept: Reach, asks: &mut Asks) -> Gate {
         let is_away = self.is_away;
         let Some(mirror) = self.by_name.get_mut(name) else { return Gate::Absent };
@@ -137,7 +140,7 @@ impl Mirrors {
         }
         let wanted = mirror.wanted(from);
         let is_coming = wanted > position.offset && mirror.gap.is_some_and(|gap| gap >= wanted);
-        // While the engine is away those are let in who want nothing that is news here.
+        // While the engine is away, those who ask for nothing that is news here are let in.
         if is_coming || (mirror.is_moving && (!is_away || barrier.is_some())) {
             return Gate::Wait(barrier);
         }
@@ -155,8 +158,8 @@ impl Mirrors {
         Gate::Wait(barrier)
     }
 
-    /// From which position of its own a log is to be followed by one who wants what comes after `from`, and whether more than the
-    /// log says is lost. A position of an older epoch counts as far as a link leads.
+    /// From which position of its own a log is to be followed to get what comes after `from`, and whether more is
+    /// lost than the log says. A position of an older epoch counts as far as a link leads.
     pub(super) fn resolve(&self, name: &str, from: Start) -> (Start, bool) {
         let Start::Position(position) = from else { return (from, false) };
         let Some(mirror) = self.by_name.get(name) else { return (from, false) };
@@ -166,11 +169,11 @@ impl Mirrors {
         if position == Position::NONE {
             return (from, false);
         }
-        // What is after the head was lost with an engine that had it.
+        // Messages after the head were lost with an engine that had them.
         (Start::Position(Position { offset: offset.min(own.offset), ..own }), !is_whole || offset > own.offset)
     }
 
-    /// The engine has said where a channel stands. Returns how its log goes on elsewhere, if it does.
+    /// Takes what the engine has said of where a channel stands. Returns how its log goes on elsewhere, if it does.
     pub(super) fn opened(&mut self, name: &str, standing: Standing, asks: &mut Asks) -> Option<Moved> {
         let mirror = self.by_name.get_mut(name)?;
         mirror.answered = (mirror.answered + 1).min(mirror.asked);
@@ -203,8 +206,8 @@ impl Mirrors {
         Some(moved)
     }
 
-    /// A channel could not be opened. It is tried again later if its log stands somewhere; returns false if it does not: it is
-    /// absent then.
+    /// Notes that a channel could not be opened. If its log stands somewhere, that is tried again later. If not, the
+    /// channel is absent then, and this returns false.
     pub(super) fn failed(&mut self, name: &str, now: u64) -> bool {
         let Some(mirror) = self.by_name.get_mut(name) else { return true };
         mirror.answered = (mirror.answered + 1).min(mirror.asked);
@@ -218,7 +221,8 @@ impl Mirrors {
         false
     }
 
-    /// The engine tells that many entries, the first of which has that offset.
+    /// Takes note that the engine tells that many entries, the first of which has that offset. Returns what to do
+    /// with them.
     pub(super) fn entries(&mut self, name: &str, epoch: Epoch, first: u64, count: usize, asks: &mut Asks) -> Take {
         let is_away = self.is_away;
         let Some(mirror) = self.by_name.get_mut(name) else { return Take::Nothing };
@@ -247,7 +251,7 @@ impl Mirrors {
         Take::Append { moved, skip: (own.offset + 1 - first) as usize }
     }
 
-    /// What comes next cannot be told in order: the channel goes on after that position.
+    /// Takes note that what comes next cannot be told in order: the channel goes on after that position.
     pub(super) fn jump(&mut self, name: &str, to: Position, asks: &mut Asks) -> Option<Moved> {
         let is_away = self.is_away;
         let mirror = self.by_name.get_mut(name)?;
@@ -266,7 +270,7 @@ impl Mirrors {
         Some(moved)
     }
 
-    /// A page has come. Returns of which channel, and what is to be done with it.
+    /// Takes note of a page. Returns its channel, and what to do with it.
     pub(super) fn page(&mut self, ticket: Ticket, page: &Page, now: u64, asks: &mut Asks) -> Option<(Arc<str>, Take)> {
         let name = self.reads.remove(&ticket)?;
         let mirror = self.by_name.get_mut(&name)?;
@@ -308,14 +312,15 @@ impl Mirrors {
         Some((name, Take::Append { moved, skip }))
     }
 
-    /// Older entries were put into the log, or not all of them fitted; it reaches to `tail` now.
+    /// Notes that older entries were put into the log, all or only some of them; it reaches back to `tail` now.
     pub(super) fn prepended(&mut self, name: &str, all: bool, tail: u64) {
         if let Some(mirror) = self.by_name.get_mut(name) {
             mirror.floor = if all { None } else { Some(tail) };
         }
     }
 
-    /// A page that was asked for does not come: it is asked for again later. False if none was, under this ticket.
+    /// Notes that a page does not come: it is asked for again later. Returns false if no page was asked for with
+    /// this ticket.
     pub(super) fn unread(&mut self, ticket: Ticket, now: u64) -> bool {
         let Some(name) = self.reads.remove(&ticket) else { return false };
         if let Some(mirror) = self.by_name.get_mut(&name) {
@@ -327,8 +332,8 @@ impl Mirrors {
         true
     }
 
-    /// A publish is stored at that position. Returns false if the mirror's log has not come so far: it is among `take_released`
-    /// when it has.
+    /// Whether the mirror's log has come to the position at which a publish is stored. If not, `take_released` names
+    /// the publish when it has.
     pub(super) fn is_applied(&mut self, name: &str, ticket: Ticket, position: Position) -> bool {
         let Some(mirror) = self.by_name.get_mut(name) else { return true };
         let Some(own) = mirror.position else { return true };
@@ -339,19 +344,19 @@ impl Mirrors {
         is_applied
     }
 
-    /// A publish is waited for no more.
+    /// Forgets a publish that nobody waits for any more.
     pub(super) fn forget_ack(&mut self, name: &str, ticket: Ticket) {
         if let Some(mirror) = self.by_name.get_mut(name) {
             mirror.acks.retain(|(_, other)| *other != ticket);
         }
     }
 
-    /// Publishes that are told of now, with their positions.
+    /// Publishes that can be told of now, with their positions.
     pub(super) fn take_released(&mut self) -> Vec<(Ticket, Position)> {
         std::mem::take(&mut self.released)
     }
 
-    /// The engine cannot be reached: what it was asked about mirrors is void.
+    /// Notes that the engine cannot be reached: what it was asked about mirrors is void.
     pub(super) fn away(&mut self) {
         self.is_away = true;
         self.reads.clear();
@@ -360,7 +365,7 @@ impl Mirrors {
         }
     }
 
-    /// The engine can be reached again: it is asked where all channels stand.
+    /// Notes that the engine can be reached again: it is asked where all channels stand.
     pub(super) fn back(&mut self, asks: &mut Asks) {
         self.is_away = false;
         let mut all: Vec<&mut Mirror> = self.by_name.values_mut().collect();
@@ -371,7 +376,7 @@ impl Mirrors {
         }
     }
 
-    /// Somebody is in a channel, or about to be.
+    /// Notes that somebody is in a channel, or about to be.
     pub(super) fn occupied(&mut self, name: &str) {
         if let Some(mirror) = self.by_name.get_mut(name)
             && mirror.empty_since.take().is_some()
@@ -380,7 +385,7 @@ impl Mirrors {
         }
     }
 
-    /// Nobody is in a channel any more, nor about to be.
+    /// Notes that nobody is in a channel any more, nor about to be.
     pub(super) fn emptied(&mut self, name: &str, now: u64) {
         if let Some(mirror) = self.by_name.get_mut(name)
             && mirror.empty_since.is_none()
@@ -390,13 +395,13 @@ impl Mirrors {
         }
     }
 
-    /// When something is to be done although nothing happens.
+    /// When something is to be done, even if nothing happens.
     pub(super) fn due(&self) -> Option<u64> {
         self.wakes.first().map(|(at, _)| *at)
     }
 
-    /// A channel that it is time to look at: what was not done is asked for again. True if it has lingered for long enough: it is
-    /// to be closed, or said to be `emptied` again.
+    /// Looks at a channel whose time has come: asks again for what the engine did not do. Returns the channel, and
+    /// true if it has lingered for long enough: then it is to be closed, or said to be `emptied` again.
     pub(super) fn wake(&mut self, now: u64, asks: &mut Asks) -> Option<(Arc<str>, bool)> {
         let (_, name) = self.wakes.first().filter(|(at, _)| *at <= now)?.clone();
         let is_away = self.is_away;
@@ -413,7 +418,7 @@ impl Mirrors {
         Some((name, is_over))
     }
 
-    /// The mirror is no longer wanted.
+    /// Closes a mirror that is no longer wanted.
     pub(super) fn close(&mut self, name: &str, asks: &mut Asks) {
         if let Some(mirror) = self.remove(name) {
             asks.push(Ask::Close { channel: mirror.name });
@@ -432,7 +437,7 @@ impl Mirrors {
         Some(mirror)
     }
 
-    /// Reads what is missing, if that is not being done.
+    /// Reads what is missing, unless that is being done.
     fn read_gap(&mut self, name: &str, asks: &mut Asks) {
         let is_away = self.is_away;
         let Some(mirror) = self.by_name.get_mut(name) else { return };

@@ -1,5 +1,5 @@
-//! Floor 1: all connections, all channels and every policy, pure. The loop feeds it bytes and time, takes events out,
-//! and hands it a way to write when it flushes; so everything that can be wrong here runs in a simulator.
+//! Floor 1: all connections, all channels and every policy, without sockets and clocks. The loop feeds it bytes and
+//! time, takes events out, and hands it a way to write when it flushes. So all of it runs in a simulator, too.
 
 mod admission;
 mod admitting;
@@ -97,16 +97,16 @@ pub trait Io {
     /// connection.
     fn write(&mut self, slot: u32, bytes: &[u8]) -> io::Result<usize>;
 
-    /// As `write`, for slices that follow each other.
+    /// Writes some of these slices, which follow each other; returns how many bytes were taken.
     ///
     /// # Errors
-    /// As `write`.
+    /// The same as those of `write`.
     fn write_vectored(&mut self, slot: u32, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
     /// Ends our side of the stream.
     fn shutdown(&mut self, slot: u32);
 
-    /// Whether the flush has had its time: it is asked once in a while, and goes on in the next turn.
+    /// Whether the flush's time is over. A flush asks this now and then; it stops if so, and goes on in the next turn.
     fn is_time_up(&mut self) -> bool {
         false
     }
@@ -153,23 +153,24 @@ impl Broker {
         }
     }
 
-    /// Whether permessage-deflate is agreed to with WebSockets that offer it (RFC 7692); it is until this says otherwise.
+    /// Whether permessage-deflate is agreed to with WebSockets that offer it (RFC 7692); it is until this says
+    /// otherwise.
     pub fn set_compression(&mut self, compression: bool) {
         self.inflations.agree(compression);
     }
 
-    /// Believes these proxies from now on, as far as new connections are concerned.
+    /// From now on, believes what these proxies say of new connections.
     pub fn trust(&mut self, proxies: TrustedProxies) {
         self.trust.set_proxies(proxies);
     }
 
-    /// Takes note of the time: once when the loop wakes up.
+    /// Takes note of the time. The loop calls it once whenever it wakes up.
     pub fn advance(&mut self, now: Now) {
         self.encoded.encoder().begin_turn();
         self.timers.advance(now);
     }
 
-    /// What has happened and was not told yet.
+    /// The next thing that has happened and was not told yet.
     pub fn next_event(&mut self) -> Option<Event> {
         self.outlet.next_event()
     }
@@ -194,12 +195,12 @@ impl Broker {
         self.effort.spent()
     }
 
-    /// Adds the cost of something that the broker does not know of.
+    /// Adds the cost of work that the broker does not know of.
     pub fn spend(&mut self, cost: u64) {
         self.effort.spend(cost);
     }
 
-    /// When time alone gives the broker something to do.
+    /// When the broker has something to do next because of the time alone.
     pub fn next_deadline(&self) -> Option<Instant> {
         let paced = self.admission.draining().map(|draining| self.timers.instant_of(draining.next()));
         let due = [
@@ -212,7 +213,7 @@ impl Broker {
         self.timers.next().into_iter().chain(paced).chain(due).chain(self.next_of_seam()).min()
     }
 
-    /// What a connection may do: nothing, once it has gone.
+    /// What a connection may do: nothing once it has gone.
     pub fn grants(&self, id: ConnectionId) -> Grants {
         self.slots.live(id).and_then(|slot| self.slots.get(slot)).map_or(Grants::default(), |(_, cold)| cold.grants)
     }

@@ -10,21 +10,23 @@ use crate::delivery::batch::Batches;
 use crate::delivery::outbound::MAX_SLICES;
 use crate::proto::frame::{Opcode, write_header};
 
-/// Bytes that one connection is written at a time, before others are: to copy them takes the kernel a good part of a millisecond, and
-/// a few where it has to find the memory first. A burst of 16 messages of 16 KiB fits.
+/// Bytes that one connection is written at a time, before others are. To copy them takes the kernel a good part of a
+/// millisecond, and a few milliseconds where it has to find the memory first. A burst of 16 messages of 16 KiB fits.
 pub(super) const MOST_AT_ONCE: usize = 320 * 1024;
 
 impl Broker {
-    /// Writes what is queued to one connection. Returns how urgent it is, if that is less than was thought.
+    /// Writes what is queued to one connection. If that is less urgent than its tier, writes nothing and returns the
+    /// proper tier.
     pub(super) fn offer(&mut self, slot: u32, serial: u32, tier: usize, io: &mut impl Io) -> Option<usize> {
         let most = self.limits.max_outbound as u64 / 2;
         let hot = self.slots.hot(slot);
         if hot.serial != serial || !hot.has(flag::DIRTY) {
-            // It has gone, and somebody else may have its place.
+            // It has gone, and another connection may have its slot.
             return None;
         }
         let pending = hot.outbound.pending();
-        // A crowd that comes back must not hold up those who are there. One that has much unsent waits no longer.
+        // A crowd that comes back must not hold up those who are there. But a connection that has much unsent waits
+        // no longer.
         let takes_log = hot.has(flag::TAKES_LOG) && !hot.has(flag::BLOCKED) && pending <= most;
         let proper = jobs::tier_of_connection(pending, takes_log);
         if proper > tier && !hot.has(flag::BLOCKED | flag::ENDED) {
@@ -44,14 +46,14 @@ impl Broker {
         hot.clear(flag::TAKES_LOG);
         self.push_pong(slot);
         match self.catch_up(slot) {
-            // The next chunk is the next flush's.
+            // The next chunk is left to the next flush.
             Ok(true) => self.flush.mark_for_next(slot, self.slots.hot(slot)),
             Ok(false) => {}
             Err(()) => return self.lose(slot),
         }
         if self.write_all(slot, io) {
             if self.slots.hot(slot).has(flag::PONG) {
-                // It had to wait for the 101.
+                // The pong had to wait for the 101.
                 self.flush.mark_for_next(slot, self.slots.hot(slot));
             }
             self.drained(slot, io);
@@ -100,7 +102,7 @@ impl Broker {
         true
     }
 
-    /// Nothing is owed any more: what waited for that goes on.
+    /// Goes on with what waited until nothing was owed any more.
     fn drained(&mut self, slot: u32, io: &mut impl Io) {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         hot.clear(flag::STALLED);

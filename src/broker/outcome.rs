@@ -20,17 +20,17 @@ pub enum Published {
     },
     /// It is longer than `max_message`: nobody gets it.
     TooBig,
-    /// Nothing was published to the channel before, and there are as many as `max_channels` allows, of which none makes way:
-    /// nobody gets it.
+    /// Nothing was published to the channel before, there are as many channels as `max_channels` allows, and none of
+    /// them makes way: nobody gets it.
     TooManyChannels,
     /// No channel has such a name: nobody gets it, now or later.
     BadName(BadName),
-    /// It was handed to the engine: an [`Outcome`](super::event::Event::Outcome) with this ticket follows. Only where there is an
-    /// engine.
+    /// It was handed to the engine: an [`Outcome`](super::event::Event::Outcome) with this ticket follows. Only
+    /// where there is an engine.
     Pending(Ticket),
 }
 
-/// What became of something that an engine was needed for.
+/// What became of something for which an engine was needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -43,13 +43,13 @@ pub enum Outcome {
     },
     /// It is not stored, and will not be.
     NotPublished(EngineError),
-    /// It was handed to the node of the one it is for, and to nobody else.
+    /// It was handed to the node of its receiver, and to nobody else.
     Sent,
-    /// Nobody of that id is in a channel of the sender's.
+    /// Nobody with that id is in one of the sender's channels.
     NotSent,
     /// Nobody knows whether it is stored, or sent.
     Unknown,
-    /// The connection has joined; what it is told of that is told.
+    /// The connection has joined; what it is to be told of that was told already.
     Joined(Joined),
     /// The connection has not joined.
     NotJoined(JoinError),
@@ -79,22 +79,22 @@ impl Published {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JoinError {
-    /// The connection is not open, or no more.
+    /// The connection is not open, or no longer.
     Gone,
-    /// The channel does not exist, and there are as many in which there are only listeners as `max_listened` allows.
+    /// The channel does not exist, and there are as many channels with only listeners as `max_listened` allows.
     TooManyChannels,
     /// The connection is in as many channels as `max_channels_per_connection` allows.
     TooManyMemberships,
-    /// It is a member already.
+    /// The connection is a member already.
     AlreadyMember,
     /// No channel has such a name.
     BadName(BadName),
-    /// It joins as soon as the engine has opened the channel: an [`Outcome`](super::event::Event::Outcome) with this ticket follows,
-    /// unless the connection ends before. Only where there is an engine.
+    /// The connection joins as soon as the engine has opened the channel: an [`Outcome`](super::event::Event::Outcome)
+    /// with this ticket follows, unless the connection ends before. Only where there is an engine.
     Waiting(Ticket),
     /// The engine has not opened the channel.
     Engine(EngineError),
-    /// It has left before the engine had opened the channel.
+    /// The connection has left before the engine had opened the channel.
     Left,
 }
 
@@ -119,7 +119,7 @@ impl std::error::Error for JoinError {}
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Joined {
-    /// The position behind which everything follows.
+    /// The position after which everything follows.
     pub position: Position,
     /// What does not follow, because it is not kept.
     pub lost: Option<Lost>,

@@ -1,4 +1,5 @@
-//! What the loop takes out of the broker: events, the connections that may be read from again, and what is asked of an engine.
+//! What the loop takes out of the broker: events, the connections that may be read from again, and what is asked of
+//! an engine.
 
 use std::collections::VecDeque;
 
@@ -12,12 +13,13 @@ pub(super) struct Outlet {
     events: VecDeque<Event>,
     resumed: Vec<ConnectionId>,
     dropped: Dropped,
-    /// What waits for the engine or is to be asked of it; None where there is none, and all channels are at home.
+    /// What waits for the engine or is to be asked of it. None if there is no engine: then this broker itself
+    /// assigns all positions.
     seam: Option<Box<Seam>>,
 }
 
 impl Outlet {
-    /// Something has happened that the embedder is to know.
+    /// Queues an event that the embedder is to know.
     pub(super) fn tell(&mut self, event: Event) {
         self.events.push_back(event);
     }
@@ -32,12 +34,12 @@ impl Outlet {
         !self.events.is_empty()
     }
 
-    /// A connection may be read from again, although nothing new may have arrived.
+    /// Notes that a connection may be read from again, although nothing new may have arrived.
     pub(super) fn resume(&mut self, id: ConnectionId) {
         self.resumed.push(id);
     }
 
-    /// Those who were resumed since the last call.
+    /// The connections that were resumed since the last call.
     pub(super) fn take_resumed(&mut self) -> Vec<ConnectionId> {
         std::mem::take(&mut self.resumed)
     }
@@ -53,22 +55,22 @@ impl Outlet {
         self.seam.is_some()
     }
 
-    /// What there is between the broker and the engine, if there is one.
+    /// The seam to the engine, if there is one.
     pub(super) fn seam(&self) -> Option<&Seam> {
         self.seam.as_deref()
     }
 
-    /// The same, to be changed.
+    /// The seam, to be changed.
     pub(super) fn seam_mut(&mut self) -> Option<&mut Seam> {
         self.seam.as_deref_mut()
     }
 
-    /// For one request, which is answered with `status` if the embedder drops it.
+    /// A guard for one request, which is answered with `status` if the embedder drops it.
     pub(super) fn guard(&self, id: ConnectionId, status: Status) -> Unanswered {
         self.dropped.guard(id, status)
     }
 
-    /// Whose requests were dropped since the last call, and the status that each is answered with.
+    /// The connections whose requests were dropped since the last call, and the status with which each is answered.
     pub(super) fn take_dropped(&self) -> Vec<(ConnectionId, Status)> {
         self.dropped.take()
     }

@@ -1,10 +1,10 @@
-//! Those who wait until what was published to a channel has arrived at its members.
+//! Connections that wait until what was published to a channel has arrived at its members.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::event::ConnectionId;
 
-/// Those who wait, by the channel that they wait for, in the order of their coming.
+/// Those who wait, by channel, in the order in which they came.
 ///
 /// Invariant: no list is empty.
 #[derive(Debug, Default)]
@@ -16,17 +16,17 @@ impl Parked {
         self.0.is_empty()
     }
 
-    /// The last of those who wait for that channel.
+    /// Adds the last of those who wait for that channel.
     pub(super) fn push(&mut self, key: u32, id: ConnectionId) {
         self.0.entry(key).or_default().push_back(id);
     }
 
-    /// The first of those who wait for that channel.
+    /// Adds the first of those who wait for that channel.
     pub(super) fn push_first(&mut self, key: u32, id: ConnectionId) {
         self.0.entry(key).or_default().push_front(id);
     }
 
-    /// The first of those who wait for that channel waits no longer.
+    /// Takes out the first of those who wait for that channel.
     pub(super) fn pop(&mut self, key: u32) -> Option<ConnectionId> {
         let waiting = self.0.get_mut(&key)?;
         let id = waiting.pop_front();
@@ -44,7 +44,7 @@ impl Parked {
     /// Panics if the invariant does not hold: for tests.
     #[cfg(feature = "inside")]
     pub(super) fn assert_invariant(&self) {
-        assert!(self.0.values().all(|waiting| !waiting.is_empty()), "a list of nobody who waits");
+        assert!(self.0.values().all(|waiting| !waiting.is_empty()), "an empty list");
     }
 
     /// In how many lists a connection stands.

@@ -1,6 +1,6 @@
-//! A peer that publishes to a channel whose last batch has not arrived at all its members yet waits, and the others go on.
-//! Otherwise one that publishes faster than the members take it would fill the budgets: nobody is judged before its bytes were
-//! offered.
+//! A peer waits if it publishes to a channel whose last batch has not arrived at all its members yet; the others go
+//! on. Otherwise a peer that publishes faster than the members read would fill the budgets: no member is judged
+//! before its bytes were offered.
 
 use std::time::Duration;
 
@@ -13,14 +13,15 @@ use crate::channel::name::ChannelName;
 use crate::channel::position::Position;
 use crate::proto::http::Request;
 
-/// What of `max_outbound` the bodies of those that go on at a time may have together: one part in this number.
+/// The requests that go on at a time may have bodies of one part in this many of `max_outbound` together.
 const SHARE: usize = 8;
 
 impl Broker {
-    /// Whether an open connection is not to be read from, because it would publish to a channel that is busy: it is parked then.
+    /// Whether an open connection is not to be read from, because it would publish to a channel that is busy. If so,
+    /// it is parked.
     pub(super) fn must_wait(&mut self, id: ConnectionId, slot: u32) -> bool {
         let Some(cold) = self.slots.cold(slot) else { return false };
-        // What is no command is published to the first channel.
+        // If it has no commands, all that it sends is published to its first channel.
         let most = if cold.protocol.has_commands() { usize::MAX } else { 1 };
         let mut channels = cold.memberships.as_slice().iter().take(most).map(|membership| membership.channel);
         let busy = channels.find(|&key| self.channels.get(key).is_some_and(Channel::is_busy));
@@ -30,7 +31,7 @@ impl Broker {
         busy.is_some()
     }
 
-    /// A peer that publishes to a busy channel waits until the channel is no longer busy.
+    /// Lets a peer that publishes to a busy channel wait until the channel is no longer busy.
     pub(super) fn park(&mut self, id: ConnectionId, slot: u32, key: u32) {
         let hot = self.slots.hot(slot);
         if !hot.has(flag::PARKED) {
@@ -39,7 +40,7 @@ impl Broker {
         }
     }
 
-    /// It has published to a channel that may be busy.
+    /// Lets a peer wait that has published to a channel, if that is busy.
     pub(super) fn park_publisher(&mut self, id: ConnectionId, key: u32) {
         if self.is_busy(key)
             && let Some(slot) = self.slots.open(id)
@@ -66,8 +67,8 @@ impl Broker {
         self.park(id, slot, key);
     }
 
-    /// As `park_exchange`, of a request that is to wait for what is published after a position: those who have waited are being
-    /// answered, and what was published meanwhile is owed to others who wait, but not to this one.
+    /// Keeps a request that is to wait for what is published after a position until its channel is not busy. Others are
+    /// just being answered there, and what was published meanwhile is owed to those who wait, but not to this request.
     pub(super) fn park_to_hold(&mut self, slot: u32, key: u32, exchange: Exchange, after: Position, timeout: Duration) {
         let name = self.channels[key as usize].name().clone();
         if let Some(cold) = self.slots.cold(slot) {
@@ -77,7 +78,7 @@ impl Broker {
         self.timers.count_inbound(slot, &mut self.slots, &self.limits);
     }
 
-    /// Lets those go on whose channels are not busy any more: no more at a time than have few bytes together.
+    /// Lets those go on whose channels are not busy any more: at a time only as many as have few bytes together.
     pub(super) fn unpark(&mut self) {
         if self.flush.look_at_parked().is_empty() {
             return;
@@ -97,8 +98,8 @@ impl Broker {
         self.channels.get(key).is_some_and(Channel::is_busy)
     }
 
-    /// Lets one that waited go on, and returns how many bytes its request has. The request is carried out when the connection's
-    /// turn to be read comes: what all of them ask for would be too much for one step.
+    /// Lets a connection that waited go on, and returns how many bytes its request has. The request is carried out
+    /// when it is the connection's turn to be read: what all of them ask for would be too much for one step.
     fn go_on(&mut self, id: ConnectionId) -> usize {
         let Some(slot) = self.slots.live(id) else { return 0 };
         self.effort.spend(cost::QUEUED);
@@ -111,8 +112,8 @@ impl Broker {
         bytes
     }
 
-    /// Tells the embedder of a request that had to wait, or holds it, unless its channel is busy again: then it is the first of those who
-    /// wait. Returns false if there is none.
+    /// Tells the embedder of a request that had to wait, or holds it. If its channel is busy again, it is the first
+    /// of those who wait. Returns false if there is no such request.
     pub(super) fn go_on_with_request(&mut self, id: ConnectionId) -> bool {
         let Some(slot) = self.slots.live(id) else { return false };
         let Some((hot, cold)) = self.slots.both(slot) else { return false };
@@ -148,7 +149,7 @@ impl Broker {
         parked.assert_invariant();
         for (slot, hot, _) in self.slots.iter().filter(|(_, hot, _)| hot.has(flag::PARKED) && !hot.has(flag::ENDED)) {
             let id = self.slots.id(slot);
-            assert_eq!(parked.lists_of(id), 1, "slot {slot}: waits for a channel, and nobody lets it go on");
+            assert_eq!(parked.lists_of(id), 1, "slot {slot}: it is parked, but in no list or in several");
             let _ = hot;
         }
     }

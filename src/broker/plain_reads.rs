@@ -1,5 +1,5 @@
-//! A plain GET of a channel that nobody on this node follows: it is answered out of one page of the engine's, and opens no mirror.
-//! What one page does not answer is answered from a mirror.
+//! A plain GET of a channel that nobody on this node follows. It is answered out of one page of the engine's, and
+//! opens no mirror. What one page does not answer is answered from a mirror.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::channel::name::BadName;
 use crate::channel::position::Position;
 use crate::engine::{Ask, Page, Ticket};
 
-/// How many may wait for their pages; others are answered from mirrors.
+/// How many requests may wait for their pages; others are answered from mirrors.
 const MAX_PLAIN_READS: usize = 1024;
 
 /// A request that waits for its page.
@@ -58,7 +58,7 @@ impl Broker {
         }
     }
 
-    /// A page has come. Hands it back if no plain GET has asked for it.
+    /// Takes a page; hands it back if no plain GET has asked for it.
     pub(super) fn take_plain_page(&mut self, ticket: Ticket, page: Page) -> Option<Page> {
         let read = self.outlet.seam_mut().and_then(|seam| seam.plain_reads.remove(&ticket));
         let Some(PlainRead { exchange, channel, from }) = read else { return Some(page) };
@@ -74,7 +74,8 @@ impl Broker {
         None
     }
 
-    /// Pages do not come: those that wait for one, or for this one, are answered from mirrors.
+    /// Gives up on pages that do not come: requests that wait for any page, or for this one if it is named, are
+    /// answered from mirrors.
     pub(super) fn give_plain_reads_up(&mut self, only: Option<Ticket>) {
         let Some(seam) = self.outlet.seam_mut() else { return };
         let mut given_up: Vec<(Ticket, PlainRead)> =

@@ -1,4 +1,4 @@
-//! Who is in a channel: told to those whose dialect has words for it, once a turn, behind the turn's messages.
+//! Who is in a channel. It is told to those whose dialect has words for it, once a turn, after the turn's messages.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::channel::members::Open;
 use crate::channel::presence::{Named, Notices};
 use crate::engine::{Ask, Present, Roster};
 
-/// What a member is in a notice beside its name, in bytes, about.
+/// What a member takes in a notice beside its name, in bytes, about.
 const NOTICE_COST: usize = 40;
 
 /// Who comes or goes.
@@ -18,7 +18,7 @@ enum Who {
     Here(u32),
     /// A member of another node.
     Elsewhere(Present),
-    /// Some of too many to be named, at other nodes.
+    /// Members at other nodes, who are too many to be named.
     Crowd,
 }
 
@@ -37,15 +37,15 @@ impl Broker {
         self.slots.get(slot)?.1.name()
     }
 
-    /// Sets what a connection calls itself. To be called before it joins: others have been told by then.
+    /// Sets what a connection calls itself. To be called before it joins, because others are told then.
     pub fn set_name(&mut self, id: ConnectionId, name: Option<Arc<str>>) {
         if let Some(cold) = self.slots.live(id).and_then(|slot| self.slots.cold(slot)) {
             cold.set_name(name);
         }
     }
 
-    /// The members of a channel, in no order, as they are told to others; None if there are more than `max_presence`.
-    /// Those who poll are none.
+    /// The members of a channel, in no order, as they are told to others; None if there are more than
+    /// `max_presence`. Polls are not members.
     pub fn members_named(&self, channel: &str) -> Option<Vec<Named>> {
         let is_crowd = self.outlet.seam().is_some_and(|seam| seam.rosters.is_crowd(channel));
         if is_crowd || self.members(channel) > self.limits.max_presence {
@@ -87,7 +87,7 @@ impl Broker {
     fn note_going(&mut self, key: u32, who: Who) {
         let crowded = self.is_crowded_with_members(key);
         if !self.channels[key as usize].tells_presence() {
-            // Nobody is left who was told of anything.
+            // Nobody is left who was told anything.
             return self.channels.forget_presence(key);
         }
         let grace = u64::try_from(self.limits.leave_grace.as_millis()).unwrap_or(u64::MAX);
@@ -103,15 +103,15 @@ impl Broker {
         self.flush.touch(key, &mut self.channels[key as usize]);
     }
 
-    /// What the flush will make of a notice counts in the turn that causes it: a few bytes can ask for many.
+    /// Counts what the flush will make of a notice in the turn that causes it: a few bytes can ask for many.
     fn charge_notice(&mut self, key: u32, member: Option<&Named>) {
         let name = member.and_then(|member| member.name.as_deref()).map_or(0, str::len);
         let encodings = self.channels[key as usize].groups.iter().filter(|group| group.encoding.tells_presence());
         self.effort.make(encodings.count() * (NOTICE_COST + name));
     }
 
-    /// Appends what is to be told of a channel's members to the open batches of those who are told: behind the messages,
-    /// so that a message's place in a batch still follows from its offset.
+    /// Appends what is to be told of a channel's members to the open batches of those who are told. It comes after
+    /// the messages, so that a message's place in a batch still follows from its offset.
     pub(super) fn append_notices(&mut self, key: u32) {
         let (now, most) = (self.timers.milliseconds(), self.limits.max_presence);
         let channel = &self.channels[key as usize];
@@ -139,12 +139,13 @@ impl Broker {
         self.effort.spend(named * cost::NAME + self.encoded.encoder().take_cost());
     }
 
-    /// Whether somebody came or went since the last notices, so that it is to be told now. What is to be told later is noted.
+    /// Whether somebody came or went since the last notices, so that it is to be told now. What is to be told later
+    /// is noted.
     pub(super) fn has_news_of_members(&mut self, key: u32) -> bool {
         self.channels.has_notices(key, self.timers.milliseconds())
     }
 
-    /// Sees to the channels of which something is to be told although nobody comes or goes.
+    /// Sees to it that channels are flushed that have something to tell although nobody comes or goes.
     pub(super) fn expire_presence(&mut self) {
         let now = self.timers.milliseconds();
         while let Some(key) = self.channels.take_reminder(now) {
@@ -173,7 +174,7 @@ impl Broker {
         self.outlet.seam().map_or(0, |seam| seam.rosters.count(channel))
     }
 
-    /// Other nodes are told who came.
+    /// Tells other nodes who came.
     fn enter(&mut self, slot: u32, key: u32) {
         if self.outlet.seam().is_none_or(|seam| seam.mirrors.is_away()) {
             return;
@@ -183,7 +184,7 @@ impl Broker {
         seam.asks.push(Ask::Enter { channel, present: present(member) });
     }
 
-    /// Other nodes are told who went.
+    /// Tells other nodes who went.
     fn exit(&mut self, slot: u32, key: u32) {
         if self.outlet.seam().is_none_or(|seam| seam.mirrors.is_away()) {
             return;
@@ -195,7 +196,7 @@ impl Broker {
             .for_each(|seam| seam.asks.push(Ask::Leave { channel: channel.clone(), member }));
     }
 
-    /// The engine knows nothing any more of who is here.
+    /// Tells the engine who is here: it knows nothing of that any more.
     pub(super) fn tell_who_is_here(&mut self) {
         let mut here = Vec::new();
         for (_, channel) in self.channels.iter().filter(|(_, channel)| channel.members() > 0) {
@@ -206,7 +207,7 @@ impl Broker {
         here.into_iter().for_each(|(channel, members)| seam.asks.push(Ask::Here { channel, members }));
     }
 
-    /// The engine tells who is in a channel at other nodes.
+    /// Takes what the engine tells of who is in a channel at other nodes.
     pub(super) fn take_roster(&mut self, channel: &Arc<str>, revision: u64, roster: Roster) {
         let secrets = &self.secrets;
         let Some(seam) = self.outlet.seam_mut().filter(|seam| seam.mirrors.has(channel)) else { return };

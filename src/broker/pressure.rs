@@ -22,17 +22,18 @@ use crate::proto::frame::Failure;
 use crate::proto::http::{Refusal, Status};
 use crate::proto::network::network_of;
 
-/// What the memory of all that is unsent may be, in bytes, however little it itself may be.
+/// The memory of all that is unsent may always be this much, in bytes, however small `max_outbound_total` is.
 const LEAST_MEMORY: usize = 1 << 20;
 
-/// Past a budget for all, connections go until one part in `HYSTERESIS` of it is free; but once the rest fits, no more than
-/// `MOST_SHED` of them in one step.
+/// Past a budget for all, connections go until one part in `HYSTERESIS` of it is free. But once the rest fits, up to
+/// `MOST_SHED` of them go in one step.
 const HYSTERESIS: usize = 16;
 const MOST_SHED: usize = 256;
 
 impl Broker {
-    /// Judges those who have a lot unsent, after the flush: never at publish, and never before their bytes were offered. What all
-    /// have together is judged when all were offered, so that one who reads is not sent away for those who do not.
+    /// Judges connections that have much unsent. This is done after the flush: never at publish, and never before
+    /// their bytes were offered. What all have together is judged when all were offered, so that a peer that reads
+    /// is not closed because of those that do not.
     pub(super) fn enforce_outbound_limits(&mut self, all_were_offered: bool) {
         let over = self.flush.take_over();
         for &slot in &over {
@@ -55,7 +56,7 @@ impl Broker {
         self.slots.hot(slot).outbound.pending() > self.limits.max_outbound as u64
     }
 
-    /// Drops what the policy lets go of messages that one who is slow has not been sent.
+    /// Drops messages that a slow connection has not been sent, as far as the policy allows.
     fn apply_slow_consumer_policy(&mut self, slot: u32) {
         let most = self.limits.max_outbound as u64;
         if !self.slots.get(slot).is_some_and(|(hot, cold)| may_lose(hot, cold)) {
@@ -72,11 +73,11 @@ impl Broker {
         if self.is_over(slot) {
             self.drop_oldest(slot, 0, 0);
         }
-        // It may be little enough now to hear it again.
+        // It may have so little unsent now that it can be read from again.
         self.resume_reading(slot);
     }
 
-    /// Of each channel, only the newest unsent message stays.
+    /// Drops unsent messages, but for the newest of each channel.
     fn drop_all_but_newest(&mut self, slot: u32) {
         let mut runs: HashMap<Life, usize> = HashMap::new();
         for (source, ..) in self.slots.hot(slot).outbound.unsent_messages(&self.batches) {
@@ -91,8 +92,8 @@ impl Broker {
         });
     }
 
-    /// The oldest messages go until at most `enough` bytes remain. The newest stays if no more than `most` remain with
-    /// it: in JSON it may be more than half the limit.
+    /// Drops the oldest messages until at most `enough` bytes remain. The newest stays if no more than `most` remain
+    /// with it: in JSON it may be more than half the limit.
     fn drop_oldest(&mut self, slot: u32, enough: u64, most: u64) {
         let outbound = &self.slots.hot(slot).outbound;
         let mut pending = outbound.pending();
@@ -111,7 +112,7 @@ impl Broker {
         });
     }
 
-    /// Drops as many of the oldest of each run as `choose` says, and tells it whom it can be told.
+    /// Drops as many of the oldest messages of each run as `choose` says, and tells the connection if it can be told.
     fn drop_messages(&mut self, slot: u32, choose: impl FnMut(&Source, &Batch, ops::Range<usize>) -> usize) {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         let tell = |source: &Source, count, bytes: &mut Vec<u8>| {
@@ -122,9 +123,10 @@ impl Broker {
         self.journal.count().messages_lost += hot.outbound.prune(&mut self.batches, choose, tell);
     }
 
-    /// All together have too much unsent: whoever holds the oldest goes first, until the rest fits.
+    /// Closes connections because all together have too much unsent: the one that holds the oldest goes first, until
+    /// the rest fits.
     fn shed(&mut self, all_were_offered: bool) {
-        // To look at all of them is not to be necessary again at once.
+        // All of them are looked at. That must not be necessary again at once.
         let enough = self.limits.max_outbound_total - self.limits.max_outbound_total / HYSTERESIS;
         let judged = self.slots.iter().filter(|(_, hot, _)| all_were_offered || hot.has(flag::BLOCKED));
         let ages = judged.filter_map(|(slot, hot, _)| Some((hot.outbound.oldest(&self.batches)?, slot)));
@@ -139,13 +141,13 @@ impl Broker {
         }
     }
 
-    /// Whether all together have more than `most` unsent, or that takes as much: a short message that ten thousand are owed is
-    /// held once, and stands in ten thousand queues.
+    /// Whether all together have more than `most` unsent, or that takes more memory than that: a short message that
+    /// ten thousand are owed is held once, and stands in ten thousand queues.
     fn are_over(&self, most: usize) -> bool {
         self.batches.held() > most || self.outbound_held() > most.max(LEAST_MEMORY)
     }
 
-    /// Notes a blocked connection that is to be judged.
+    /// Notes that a blocked connection is to be judged, if it has more unsent than is tolerated.
     pub(super) fn note_backlog(&mut self, slot: u32) {
         if self.slots.hot(slot).outbound.pending() > self.tolerated() {
             self.flush.note_over(slot);
@@ -160,7 +162,7 @@ impl Broker {
         }
     }
 
-    /// The kernel took less than was offered. Only progress gives it more time.
+    /// Notes that the kernel took less than was offered. Only progress gives the peer more time.
     pub(super) fn block(&mut self, slot: u32, progress: bool) {
         let due = self.timers.now().after(self.limits.write_timeout);
         let hot = self.slots.hot(slot);
@@ -171,7 +173,7 @@ impl Broker {
         self.timers.rearm(slot, &mut self.slots, &self.limits);
     }
 
-    /// One who catches up has not seen what is not kept any more, and a raw subscriber cannot be told so.
+    /// Closes a connection that catches up: what it has not seen is not kept any more, and it cannot be told so.
     pub(super) fn lose(&mut self, slot: u32) {
         self.close_slow(slot, Cause::SlowConsumer);
     }
@@ -184,7 +186,7 @@ impl Broker {
         let hot = self.slots.hot(slot);
         if hot.has(flag::PAUSED) && hot.outbound.pending() <= quarter {
             hot.clear(flag::PAUSED);
-            // Nothing could be heard of it meanwhile.
+            // Nothing of it was read meanwhile.
             hot.heard = now;
             self.slots.cold(slot).into_iter().for_each(|cold| cold.is_pinged = false);
             self.timers.rearm(slot, &mut self.slots, &self.limits);
@@ -193,8 +195,8 @@ impl Broker {
         }
     }
 
-    /// It is not this peer's fault that it had to wait until it was read, since that tick: its deadlines for what it has begun move by
-    /// as much.
+    /// Moves a peer's deadlines for what it has begun by the time that has passed since that tick: it is not its
+    /// fault that it had to wait to be read.
     pub fn has_waited(&mut self, id: ConnectionId, since: Tick) {
         let waited = self.timers.now().since(since);
         if waited == 0 {
@@ -209,7 +211,7 @@ impl Broker {
         }
     }
 
-    /// As `count_inbound`; past the budget somebody goes.
+    /// Counts what a connection holds of what arrived. If all hold more than the budget then, some are closed.
     pub(super) fn account(&mut self, slot: u32) {
         self.timers.count_inbound(slot, &mut self.slots, &self.limits);
         if self.inbound_held() > self.limits.max_inbound_total {
@@ -217,8 +219,9 @@ impl Broker {
         }
     }
 
-    /// All together hold too much of what arrived: the network that holds most goes first, with its largest, until the rest
-    /// fits and a part of the budget is free: all connections are looked at, which must not be necessary again at once.
+    /// Closes connections because all together hold too much of what arrived. The network that holds most goes
+    /// first, with its largest, until the rest fits and a part of the budget is free: all connections are looked at,
+    /// which must not be necessary again at once.
     fn shed_inbound(&mut self) {
         let most = self.limits.max_inbound_total;
         let enough = most - most / HYSTERESIS;
@@ -255,8 +258,9 @@ impl Broker {
         }
     }
 
-    /// Policy *close*: a Close frame with 1013 behind the half-sent message, and nothing else. For the total it is the
-    /// end if a message is half-sent: the rest of it could hold a whole batch, and the budget is the budget.
+    /// Applies the policy *close*: sends a Close frame with 1013 after the half-sent message, and nothing else. For
+    /// the total, a connection with a half-sent message is dropped: the rest of that could hold a whole batch, and
+    /// the budget is the budget.
     fn close_slow(&mut self, slot: u32, cause: Cause) {
         let Some((hot, cold)) = self.slots.get(slot) else { return };
         let (peer, unsent) = (cold.peer(), hot.outbound.pending());
@@ -267,7 +271,7 @@ impl Broker {
         // Without its 101 a peer would take a Close frame for a response.
         let unswitched = hot.has(flag::UNSWITCHED);
         hot.outbound.truncate(&mut self.batches);
-        // Nor is there a stream to end, if its head is gone.
+        // If the head of a stream was not sent, there is no stream to end, either.
         if cold.connection.is_streaming() && !unswitched && (cause != Cause::OutboundTotal || hot.outbound.is_empty()) {
             return self.end(slot, cause, End::Stream(Owed::Queued));
         }
@@ -277,8 +281,8 @@ impl Broker {
         self.end(slot, cause, End::Close(Owed::Queued, CloseCode::TRY_AGAIN, cause.as_str()));
     }
 
-    /// Memory of what all connections have unsent, shared once, with the places in their queues, and of what was encoded for
-    /// the next who catch up, in bytes.
+    /// Memory of what all connections have unsent, in bytes: what is shared counts once, and the places in their
+    /// queues count, too. So does what was encoded for the next who catch up.
     pub fn outbound_held(&self) -> usize {
         self.batches.memory() + self.encoded.memory()
     }
@@ -294,8 +298,8 @@ impl Broker {
         self.batches.room()
     }
 
-    /// Bytes of what arrived and is held: unfinished heads, bodies and messages, requests that wait for their answer, and what
-    /// was read and not looked at; and what waits for an engine to publish it.
+    /// Bytes of what arrived and is held: unfinished heads, bodies and messages, requests that wait for their
+    /// answer, and what was read and not looked at; and what waits for an engine to publish it.
     #[inline]
     pub fn inbound_held(&self) -> usize {
         self.slots.inbound() + self.outlet.seam().map_or(0, |seam| seam.publishes.bytes())
@@ -308,7 +312,7 @@ impl Broker {
     }
 }
 
-/// Whether published messages may be dropped from what a connection is owed: it can be told, or has agreed.
+/// Whether published messages may be dropped from what a connection is owed: it can be told, or has agreed to it.
 pub(super) fn may_lose(hot: &Hot, cold: &Cold) -> bool {
     hot.has(flag::LOSSY) || cold.encoding.tells_lost()
 }

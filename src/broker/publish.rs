@@ -1,4 +1,4 @@
-//! What is said to a channel, and what is kept of it.
+//! What is published to a channel, and what is kept of it.
 
 use std::sync::Arc;
 
@@ -17,9 +17,9 @@ use crate::limits::LimitsError;
 use crate::proto::message::Message;
 
 impl Broker {
-    /// Publishes to a channel: to all its members, but for `except`; those who poll are none, and are not left out. A
-    /// channel that does not exist comes into being: its history is for whoever comes later, and its position remembers
-    /// it for `position_age` at least.
+    /// Publishes to all members of a channel, but for `except`. Polls are not members, and are not left out. A
+    /// channel that does not exist is made: its history is for those who come later, and its position is remembered
+    /// for at least `position_age`.
     pub fn publish(
         &mut self,
         channel: &str,
@@ -30,7 +30,7 @@ impl Broker {
         self.publish_as(channel, message, from, None, except)
     }
 
-    /// As `publish`, with what the sender calls itself; a connection has its own name for that.
+    /// Publishes to a channel, as a sender that calls itself `name`. Without a name, that of the connection is told.
     pub fn publish_as(
         &mut self,
         channel: &str,
@@ -42,8 +42,9 @@ impl Broker {
         self.publish_on_behalf(channel, message, (from, from), name, except)
     }
 
-    /// As `publish_as`, because this connection asks for it, which is not told as the one that it comes from: what it takes the
-    /// place of is its own first, and it counts as received. Without this a publish that is from nobody is the embedder's own.
+    /// Publishes to a channel because this connection asks for it, but does not tell it as the sender. The message
+    /// counts as received. If channels have to make way for it, those that the connection has made go first. Without
+    /// an asker, a publish from nobody is the embedder's own.
     pub fn publish_for(
         &mut self,
         asker: ConnectionId,
@@ -97,8 +98,8 @@ impl Broker {
         Published::Done { position, receivers: members - usize::from(except.is_some()) }
     }
 
-    /// Makes room for a message of that length in a channel that is held to be published to. `except` is a member who will not be
-    /// told of it.
+    /// Makes room for a message of that length in a channel that is held to be published to. `except` is a member
+    /// that does not get it.
     #[inline]
     pub(super) fn make_room(&mut self, key: u32, length: usize, except: Option<ConnectionId>) {
         if let Some(id) = except {
@@ -109,8 +110,8 @@ impl Broker {
         }
     }
 
-    /// Appends to a channel in which there is room, and tells its members, but for `except`, who stands in the entry. Returns whether
-    /// the channel owes it to anybody: then it is the caller's to flush.
+    /// Appends to a channel in which there is room, and tells its members, but for `except`, which is also in the
+    /// entry. Returns whether the channel owes it to anybody: then the caller is to flush it.
     #[inline]
     pub(super) fn append(&mut self, key: u32, entry: Entry, except: Option<ConnectionId>) -> bool {
         let now = self.timers.milliseconds();
@@ -125,7 +126,8 @@ impl Broker {
         encodings > 0
     }
 
-    /// Holds a channel to publish to. Most publish to the only channel that they are in, which need not be looked for.
+    /// Holds a channel to publish to. Most connections publish to the only channel that they are in: it need not be
+    /// looked up.
     fn hold_for(
         &mut self,
         name: &str,
@@ -146,7 +148,7 @@ impl Broker {
         self.channels.hold_to_publish(name, maker, seed, now, &self.limits)
     }
 
-    /// Sets what one channel keeps, now and whenever it exists; the default is what all keep.
+    /// Sets what one channel keeps, now and whenever it exists. The default is what all keep.
     ///
     /// # Errors
     /// If it would keep more, or longer, than the limits of all channels allow for.
@@ -154,20 +156,20 @@ impl Broker {
         self.channels.configure(channel, settings, self.timers.milliseconds(), &self.limits)
     }
 
-    /// Sets what all channels keep whose names begin so, and that have no settings of their own.
+    /// Sets what channels keep whose names begin with `prefix`, and that have no settings of their own.
     ///
     /// # Errors
-    /// As `configure`.
+    /// The same as those of `configure`.
     pub fn configure_prefix(&mut self, prefix: &str, settings: ChannelSettings) -> Result<(), LimitsError> {
         self.channels.configure_prefix(prefix, settings, &self.limits)
     }
 
-    /// The position of a channel, which is not made by asking: `0.0` if it does not exist.
+    /// The position of a channel: `0.0` if it does not exist. To ask does not make it.
     pub fn position_of(&self, channel: &str) -> Position {
         self.channels.position_of(channel)
     }
 
-    /// What is kept of a channel, which is not made by asking.
+    /// What is kept of a channel. To ask does not make it.
     #[cfg(feature = "inside")]
     pub fn read(&mut self, channel: &str, from: Start) -> Reading<'_> {
         self.channels.read(channel, from, self.timers.milliseconds(), &self.limits)

@@ -7,24 +7,25 @@ use super::event::ConnectionId;
 use crate::channel::position::Position;
 use crate::engine::Ticket;
 
-/// How much may wait at a time, in messages and in bytes: past it nothing more is taken, unless nothing waits.
+/// How much may wait at a time, in messages and in bytes. Past that nothing more is taken, unless nothing waits.
 const MAX_WAITING: usize = 4096;
 const MAX_WAITING_BYTES: usize = 8 << 20;
 
-/// They have at most such a part of the inbound budget.
+/// What waits may take one part in this many of the inbound budget.
 const PART: usize = 4;
 
-/// How much of all that one connection may have, in messages and as a part of the bytes: past it nothing more is read from it.
+/// How much of that one connection may have, in messages, and as one part in this many of the bytes. Past that
+/// nothing more is read from it.
 const MAX_OF_ONE: usize = 64;
 const PART_OF_ONE: usize = 16;
 
 /// What a message counts for beside its payload, in bytes.
 const MESSAGE_COST: usize = 128;
 
-/// One publish.
+/// A publish that waits.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    /// Who asked for it, if anybody who is connected did.
+    /// The connection that asked for it, if one did.
     pub(super) asker: Option<ConnectionId>,
     pub(super) channel: Arc<str>,
     messages: usize,
@@ -41,16 +42,16 @@ struct Load {
 }
 
 impl Load {
-    /// Whether it is all that one connection may have, if all together may have that many bytes.
+    /// Whether this is all that one connection may have, if all together may have `most` bytes.
     fn is_full(self, most: usize) -> bool {
         self.messages >= MAX_OF_ONE || self.bytes >= most / PART_OF_ONE
     }
 }
 
-/// All of them.
+/// All publishes that wait.
 ///
-/// Invariants: `all` and `loads` are what the sums over `waiting` say; `full` are those whose load is full; the first
-/// in `due` waits.
+/// Invariants: `all` and `loads` are what the sums over `waiting` say; `full` names those whose load is full; the
+/// first in `due` still waits.
 #[derive(Debug)]
 pub(super) struct Publishes {
     /// How many bytes may wait.
@@ -59,12 +60,12 @@ pub(super) struct Publishes {
     loads: HashMap<ConnectionId, Load>,
     all: Load,
     full: HashSet<ConnectionId>,
-    /// Until when they are waited for, in monotonic milliseconds: the first comes first.
+    /// Until when they are waited for, in monotonic milliseconds, the earliest first.
     due: VecDeque<(u64, Ticket)>,
 }
 
 impl Publishes {
-    /// None, with a part of an inbound budget of that many bytes.
+    /// None yet. They may have a part of an inbound budget of that many bytes.
     pub(super) fn new(budget: usize) -> Publishes {
         Publishes {
             most: MAX_WAITING_BYTES.min(budget / PART),
@@ -76,7 +77,7 @@ impl Publishes {
         }
     }
 
-    /// Whether there is room for that many more, with that many bytes of payload.
+    /// Whether there is room for that many more messages, with that many bytes of payload.
     pub(super) fn has_room(&self, messages: usize, payload: usize) -> bool {
         let bytes = self.all.bytes + payload + messages * MESSAGE_COST;
         self.waiting.is_empty() || (self.all.messages + messages <= MAX_WAITING && bytes <= self.most)
@@ -87,7 +88,7 @@ impl Publishes {
         self.all.bytes
     }
 
-    /// Something is published, and is waited for until then.
+    /// Adds a publish, which is waited for until `due`.
     pub(super) fn add(
         &mut self,
         ticket: Ticket,
@@ -109,12 +110,12 @@ impl Publishes {
         self.due.push_back((due, ticket));
     }
 
-    /// One that waits.
+    /// A publish that waits.
     pub(super) fn get_mut(&mut self, ticket: Ticket) -> Option<&mut Waiting> {
         self.waiting.get_mut(&ticket)
     }
 
-    /// One is answered.
+    /// Takes out a publish that is answered.
     pub(super) fn take(&mut self, ticket: Ticket) -> Option<Waiting> {
         let waiting = self.waiting.remove(&ticket)?;
         let (messages, bytes) = (waiting.messages, waiting.bytes);
@@ -146,13 +147,13 @@ impl Publishes {
         self.full.contains(&id)
     }
 
-    /// One that was waited for for too long.
+    /// Takes out a publish that has waited for too long.
     pub(super) fn take_late(&mut self, now: u64) -> Option<(Ticket, Waiting)> {
         let (_, ticket) = *self.due.front().filter(|(due, _)| *due <= now)?;
         Some((ticket, self.take(ticket)?))
     }
 
-    /// When one was waited for for too long.
+    /// When the next one will have waited for too long.
     pub(super) fn due(&self) -> Option<u64> {
         self.due.front().map(|(due, _)| *due)
     }
@@ -175,9 +176,9 @@ impl Publishes {
                 load.bytes += waiting.bytes;
             }
         }
-        assert_eq!((all, &loads), (self.all, &self.loads), "what waits is not counted as it is");
+        assert_eq!((all, &loads), (self.all, &self.loads), "the sums of what waits are wrong");
         let full = loads.iter().filter(|(_, load)| load.is_full(self.most)).map(|(id, _)| *id);
-        assert_eq!(full.collect::<HashSet<_>>(), self.full, "those who have too much waiting are others");
+        assert_eq!(full.collect::<HashSet<_>>(), self.full, "`full` names others than those who have too much waiting");
     }
 }
 

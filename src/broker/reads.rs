@@ -1,4 +1,5 @@
-//! Answers to those who read a channel, kept for a while: until the channel changes, what it keeps is written once, however many ask.
+//! Answers to those who read a channel, kept for a while. Until the channel changes, what it keeps is written once,
+//! however many ask.
 
 use bytes::Bytes;
 
@@ -9,10 +10,10 @@ use crate::delivery::batch::{BatchKey, Batches};
 /// How many answers are kept.
 const MOST: usize = 32;
 
-/// The share of the outbound budget that they may have together: one part in this number.
+/// All of them together may have one part in this many of the outbound budget.
 const SHARE: usize = 32;
 
-/// How long one is kept that nobody asks for, in milliseconds.
+/// How long an answer is kept that nobody asks for, in milliseconds.
 pub(super) const KEPT_FOR: u64 = 1000;
 
 /// One answer. Entries between two offsets of one epoch never change.
@@ -34,13 +35,13 @@ struct Answer {
 /// Invariant: `bytes` is the sum of their lengths.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
-    /// The one that was asked for last is the last.
+    /// In the order in which they were last asked for.
     answers: Vec<Answer>,
     bytes: usize,
 }
 
 impl Reads {
-    /// The answer that says what was kept after `start`, up to a position: its body, and how many messages that is.
+    /// Finds the answer with what was kept after `start`, up to a position: its body, and how many messages that is.
     pub(super) fn find(&mut self, what: (Position, u64, Option<Lost>), now: u64) -> Option<(Bytes, usize)> {
         let is_same = |answer: &Answer| (answer.position, answer.start, answer.lost) == what;
         let index = self.answers.iter().rposition(is_same)?;
@@ -78,7 +79,7 @@ impl Reads {
         self.answers.iter().rev().find(same).map(|answer| answer.batch)
     }
 
-    /// Lets those go that nobody has asked for lately.
+    /// Drops the answers that nobody has asked for lately.
     pub(super) fn sweep(&mut self, now: u64, batches: &mut Batches) {
         let bytes = &mut self.bytes;
         self.answers.retain(|answer| {
@@ -91,7 +92,7 @@ impl Reads {
         });
     }
 
-    /// Lets all of them go.
+    /// Drops all of them.
     pub(super) fn clear(&mut self, batches: &mut Batches) {
         self.sweep(u64::MAX, batches);
     }

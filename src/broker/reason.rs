@@ -67,11 +67,12 @@ causes! {
     KeepAliveTimeout = "keep_alive_timeout",
     /// The embedder did not answer within `answer_timeout`.
     AnswerTimeout = "answer_timeout",
-    /// The request, or the last of several, was refused, by the broker or the embedder, for a reason that is none of these.
+    /// The request, or the last of several, was refused, by the broker or the embedder, for a reason that is none of
+    /// the others.
     Refused = "refused",
     /// HTTP requests were answered, and then one of the two sides wanted no more.
     Answered = "answered",
-    /// It did what it needs a token for, and had shown none, or another.
+    /// It did something that needs a token, and had shown none, or a wrong one.
     Unauthorized = "unauthorized",
     /// There were more connections than `max_connections` already.
     TooManyConnections = "too_many_connections",
@@ -88,12 +89,12 @@ causes! {
 }
 
 impl Cause {
-    /// Of a socket's error: some systems give up a peer that acknowledges nothing.
+    /// The cause for a socket's error: some systems give up a peer that acknowledges nothing.
     pub(crate) fn of_socket(error: &io::Error) -> Cause {
         if error.kind() == ErrorKind::TimedOut { Cause::WriteTimeout } else { Cause::Reset }
     }
 
-    /// Of a request that was refused with this code: the cause of that name, if there is one.
+    /// The cause for a request that was refused with this code: that of the same name, if there is one.
     pub(crate) fn of_refusal(code: &str) -> Cause {
         Cause::ALL.iter().copied().find(|cause| cause.as_str() == code).unwrap_or(Cause::Refused)
     }
@@ -120,8 +121,8 @@ impl fmt::Display for Cause {
 pub struct CloseReason {
     /// Why.
     pub cause: Cause,
-    /// The code of the Close frame that decided it, the peer's or ours; 1005 if it had no code, None if there was no frame
-    /// (RFC 6455 §7.1.5 calls that 1006).
+    /// The code of the Close frame that decided it, the peer's or ours; 1005 if it had no code, None if there was no
+    /// frame (RFC 6455 §7.1.5 calls that 1006).
     pub code: Option<CloseCode>,
     /// The reason in that frame.
     pub text: Box<str>,
@@ -148,16 +149,16 @@ impl fmt::Display for CloseReason {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Messages that arrived: by WebSocket, commands of the JSON dialect included, and what is published for an HTTP request
-    /// (`publish_for`), each line of NDJSON by itself.
+    /// Messages that arrived: by WebSocket, commands of the JSON dialect included, and what is published for an HTTP
+    /// request (`publish_for`), each line of NDJSON by itself.
     pub messages_received: u64,
-    /// Messages that were handed to the kernel or queued, one a subscriber; those who poll are subscribers.
+    /// Messages that were handed to the kernel or queued, counted for each subscriber; polls are subscribers, too.
     pub messages_sent: u64,
-    /// Messages that a subscriber did not get because it was slow, one a subscriber: dropped from what was queued to it,
-    /// or not kept any more when its turn came.
+    /// Messages that a subscriber did not get because it was slow, counted for each subscriber: dropped from what
+    /// was queued to it, or not kept any more when its turn came.
     pub messages_lost: u64,
-    /// Messages that were turned into bytes, once for all who share an encoding: as they are published, and again for those
-    /// who catch up or read.
+    /// Messages that were turned into bytes, once for all who share an encoding: when they are published, and again
+    /// for those who catch up or read.
     pub messages_encoded: u64,
     /// Bytes that were read.
     pub bytes_received: u64,

@@ -1,4 +1,4 @@
-//! What followers and readers are told whom a channel has no place for.
+//! How followers and readers are refused when a channel has no place for them.
 
 use super::Broker;
 use super::ending::End;
@@ -10,7 +10,7 @@ use crate::channel::store::NotHeld;
 use crate::proto::http::{Refusal, Request, Response, Status};
 
 impl Broker {
-    /// A request cannot be answered with what a channel keeps.
+    /// Refuses a request that cannot be answered with what a channel keeps.
     pub(super) fn refuse_reader(&mut self, slot: u32, exchange: &Exchange, channel: &str, error: NotHeld) {
         match error {
             NotHeld::BadName(error) => self.refuse_bad_name(slot, &exchange.request, channel, error),
@@ -18,20 +18,21 @@ impl Broker {
         }
     }
 
-    /// As `refuse_follower`: there are as many channels as there may be.
+    /// Refuses a follower because there are as many channels as there may be: see `refuse_follower`.
     pub(super) fn refuse_for_room(&mut self, exchange: &Exchange, format: StreamFormat) {
         let refusal = self.no_room_for_channels();
         self.refuse_follower(exchange, format, Cause::TooManyChannels, &refusal);
     }
 
-    /// 503 for one who would listen to a channel more.
+    /// A 503 for one who would listen to one channel more.
     pub(super) fn no_room_for_channels(&mut self) -> Refusal {
         let detail = "The broker has as many channels as it may have; try again later.";
         let seconds = self.secrets.jittered_seconds().to_string();
         Refusal::new(Status(503), Cause::TooManyChannels.as_str(), detail).with_header("Retry-After", seconds)
     }
 
-    /// A request for a stream, or one that would wait, is refused: an EventSource in a way that makes it come back.
+    /// Refuses a request for a stream, or one that would wait. An EventSource is refused in a way that makes it come
+    /// back.
     pub(super) fn refuse_follower(
         &mut self,
         exchange: &Exchange,
@@ -51,8 +52,8 @@ impl Broker {
         self.end(slot, cause, End::Response(&response));
     }
 
-    /// The whole answer to an EventSource that there is no room for. It never comes back from another status than 200:
-    /// so it is told when to try again, and the stream ends.
+    /// The whole answer to an EventSource for which there is no room. After a status other than 200 it would never
+    /// come back. So it is told when to try again, and the stream ends.
     pub(super) fn try_again_later(&mut self, request: &Request) -> Vec<u8> {
         let mut body = Vec::new();
         sse::opening(&mut body, self.retry_ms() * 3, None);

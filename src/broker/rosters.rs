@@ -1,7 +1,7 @@
-//! Rosters: who is in the channels at other nodes, as the engine tells it. A part of its own, pure. Members of this node are not in
-//! it: they are the channel's own.
+//! Rosters: who is in the channels at other nodes, as the engine tells it. A part of its own, pure. Members of this
+//! node are not in it: the channel itself has them.
 //!
-//! Each change of a roster has a revision. One that does not follow the last makes the node ask for the whole roster.
+//! Each change of a roster has a revision. If one does not follow the last, the node asks for the whole roster.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -28,20 +28,21 @@ pub(super) struct News {
     pub(super) left: Vec<Present>,
     /// Who came.
     pub(super) entered: Vec<Present>,
-    /// Their number changed while they are, or were, too many to be named.
+    /// Their number changed; they are, or were, too many to be named.
     pub(super) is_crowd: bool,
 }
 
 /// The rosters of all mirrors.
 ///
-/// Invariant: of a crowd nobody is named.
+/// Invariant: the members of a crowd are not named.
 #[derive(Debug, Default)]
 pub(super) struct Rosters {
     by_name: HashMap<Arc<str>, Known>,
 }
 
 impl Rosters {
-    /// The engine tells of a channel's roster. `is_own` says who is a member of this node.
+    /// Takes what the engine tells of a channel's roster; returns what is new. `is_own` says who is a member of this
+    /// node.
     pub(super) fn told(
         &mut self,
         channel: &Arc<str>,
@@ -112,12 +113,13 @@ impl Rosters {
         self.by_name.get(channel).into_iter().flat_map(|known| known.members.iter().map(present))
     }
 
-    /// The engine cannot be reached: what it tells when it is back is the whole roster, whatever its revision.
+    /// Notes that the engine cannot be reached. What it tells when it is back is the whole roster, whatever its
+    /// revision.
     pub(super) fn away(&mut self) {
         self.by_name.values_mut().for_each(|known| (known.revision, known.is_asked) = (None, false));
     }
 
-    /// Nothing more is told of a channel.
+    /// Forgets a channel of which nothing more is told.
     pub(super) fn forget(&mut self, channel: &str) {
         self.by_name.remove(channel);
     }

@@ -1,9 +1,10 @@
-//! Which connection is read next, and how much: pure, so that a test drives the very schedule that the loop does.
+//! Which connection is read next, and how much. It is pure, so that a test drives the very schedule that the loop does.
 //!
-//! Four queues. First come those who have shown that they want very little, then little; then newcomers; then those who have had much,
-//! and those who have more to say than they were just read. No queue starves. How much a connection wants is judged by the cost of its visits,
-//! including the calls that the embedder made for it: see `cost`. So one that sends a small message now and then is read within a
-//! turn, whatever thousands of others ask for.
+//! There are four queues. First come connections that have shown that they want very little, then those that want
+//! little. Then come newcomers and others. Last come those that had too much to say for one visit, those that have
+//! more after they were read in this turn, and those whose input is discarded. No queue starves. How much a
+//! connection wants is judged by the cost of its visits, with the calls that the embedder made for it: see `cost`.
+//! So one that sends a small message now and then is read within a turn, whatever thousands of others ask for.
 
 use std::io;
 
@@ -18,23 +19,26 @@ pub const MAX_FRAMES: usize = 256;
 /// A visit ends when it has cost this, in nominal nanoseconds.
 pub const MAX_VISIT: u64 = 50_000;
 
-/// As long as a turn has read less, in bytes, those who have more are read again: larger batches take fewer writes.
+/// While a turn has read fewer bytes than this, connections that have more are read again: larger batches take fewer
+/// writes.
 pub const READ_AGAIN: usize = 256 * 1024;
 
-/// What a frame or a request counts for there besides its bytes: so one that sends a great many small messages is read no more often
-/// in a turn than one that sends a few large ones.
+/// What a frame or a request counts for in that, besides its bytes. So a connection that sends a great many small
+/// messages is read no more often in a turn than one that sends a few large ones.
 const FRAME: usize = 64;
 
-/// One whose visits have cost no more lately wants very little, in microseconds: it says a few words, and asks for no answer.
+/// A connection wants very little if its visits have lately cost no more than this, in microseconds: it says a few
+/// words, and asks for no answer.
 const LEAST: u8 = 4;
 
-/// One whose visits have cost no more lately wants little, in microseconds.
+/// A connection wants little if its visits have lately cost no more than this, in microseconds.
 const LITTLE: u8 = 20;
 
 /// What the visits of a newcomer are taken to cost, in microseconds.
 const UNKNOWN: u8 = u8::MAX;
 
-/// What is read at a time, in bytes, of a connection that had too much to say in one visit: the rest would only be copied.
+/// How much is read at a time, in bytes, of a connection that had too much to say for one visit: the rest would only
+/// be copied.
 const LESS: usize = 8 * 1024;
 
 /// The queues.
@@ -61,23 +65,25 @@ pub enum ReadOutcome {
 
 /// Where the schedule reads from: the loop's sockets, or the simulator's peers.
 pub trait Inlet {
-    /// Reads once from the peer in that slot. `read_closed` says that it has ended its side, which only a read of nothing shows.
+    /// Reads once from the peer in that slot. `read_closed` says that it has ended its side, which only a read of
+    /// nothing shows.
     ///
     /// # Errors
     /// The connection is broken.
     fn read(&mut self, slot: u32, buffer: &mut [u8], read_closed: bool) -> io::Result<ReadOutcome>;
 }
 
-/// How much at a time; what the loop does, unless a test wants it smaller.
+/// How much is read at a time: what the loop does, unless a test wants it smaller.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// The one buffer that everything is read into, in bytes: also the most that one connection is read per visit.
+    /// The size of the one buffer that everything is read into, in bytes: also the most that one connection is read
+    /// per visit.
     pub buffer: usize,
     /// The most frames of one connection per visit.
     pub frames: usize,
     /// What a visit may cost, in nominal nanoseconds.
     pub visit: u64,
-    /// As long as a turn has read less, in bytes, those who have more are read again.
+    /// While a turn has read fewer bytes than this, connections that have more are read again.
     pub read_again: usize,
 }
 
@@ -90,15 +96,15 @@ impl Default for Pace {
 /// What the schedule knows of a slot: 12 bytes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
-    /// Whose place it is.
+    /// The serial of the connection whose place it is.
     serial: u32,
     /// Since when it waits to be read; holds while `queued`.
     since: Tick,
-    /// Stands in a queue.
+    /// It stands in a queue.
     queued: bool,
     /// The peer has ended its side.
     read_closed: bool,
-    /// Had more to say than it was let the last time.
+    /// It had more to say in its last visit than was read.
     chatty: bool,
     /// What its visits have cost lately at the most, in microseconds.
     usual: u8,
@@ -125,7 +131,7 @@ struct Reading {
 pub struct Schedule {
     pace: Pace,
     queues: Tiers<ConnectionId, 4>,
-    /// Those who were read in this turn and have more.
+    /// Connections that were read in this turn and have more.
     again: Vec<ConnectionId>,
     places: Vec<Place>,
     buffer: Vec<u8>,
@@ -135,7 +141,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// A schedule of nobody.
+    /// A schedule without connections.
     pub fn new(pace: Pace) -> Schedule {
         Schedule {
             queues: Tiers::default(),
@@ -148,7 +154,7 @@ impl Schedule {
         }
     }
 
-    /// Makes room for so many connections.
+    /// Makes room for that many connections.
     pub fn reserve(&mut self, room: usize) {
         self.places.reserve(room);
     }
@@ -160,7 +166,8 @@ impl Schedule {
         self.pace = pace;
     }
 
-    /// A connection may be readable, or may be read from again; `read_closed` if its peer has ended its side.
+    /// Notes that a connection may be readable, or may be read from again; `read_closed` if its peer has ended its
+    /// side.
     pub fn ready(&mut self, broker: &Broker, id: ConnectionId, read_closed: bool) {
         if !broker.is_live(id) {
             return;
@@ -183,7 +190,7 @@ impl Schedule {
         self.queues.push(tier, id);
     }
 
-    /// A turn begins: those who had more in the last one are read after those who had not.
+    /// Begins a turn: connections that had more in the last one are read after those that had not.
     pub fn begin_turn(&mut self) {
         self.read_bytes = 0;
         for id in self.again.drain(..) {
@@ -191,8 +198,8 @@ impl Schedule {
         }
     }
 
-    /// One step of reading; false if this turn has nothing more to read. An event may wait afterwards: it is to be handled before the
-    /// next step, so that what the embedder does for it counts as its connection's.
+    /// Does one step of reading; returns false if this turn has nothing more to read. An event may wait afterwards.
+    /// It is to be handled before the next step, so that what the embedder does for it counts for its connection.
     pub fn step(&mut self, broker: &mut Broker, inlet: &mut impl Inlet) -> bool {
         if self.reading.is_some() {
             self.feed(broker);
@@ -213,14 +220,15 @@ impl Schedule {
         true
     }
 
-    /// Nothing is left of a step but what the next one goes on with: to be called when a turn has no more time to read.
+    /// Ends the visit that is under way; what it left is kept for the next. To be called when a turn has no more
+    /// time to read.
     pub fn pause(&mut self, broker: &mut Broker) {
         if let Some(reading) = self.reading.take() {
             self.end_visit(broker, &reading);
         }
     }
 
-    /// Whether the connection in that slot waits to be read: its deadlines wait, too.
+    /// Whether the connection in that slot waits to be read: then its deadlines wait, too.
     pub fn is_waiting(&self, slot: u32) -> bool {
         self.places.get(slot as usize).is_some_and(|place| place.queued)
     }
@@ -236,7 +244,7 @@ impl Schedule {
         self.reading.is_some() || !self.queues.is_empty() || !self.again.is_empty()
     }
 
-    /// The place of that connection; that of somebody who had the slot before is forgotten.
+    /// The place of that connection. What was noted of the slot's previous owner is forgotten.
     fn place(&mut self, id: ConnectionId) -> &mut Place {
         let slot = id.slot() as usize;
         if slot >= self.places.len() {
@@ -249,7 +257,7 @@ impl Schedule {
         place
     }
 
-    /// It has ended while it stood in a queue: the slot's next owner does not.
+    /// Notes that a connection has ended while it stood in a queue: the slot's next owner does not stand there.
     fn forget(&mut self, id: ConnectionId) {
         if let Some(place) = self.places.get_mut(id.slot() as usize).filter(|place| place.serial == id.serial()) {
             place.queued = false;
@@ -268,7 +276,7 @@ impl Schedule {
         broker.has_waited(id, since);
         let goes_on = broker.go_on_with_request(id);
         if !broker.wants_input(id) {
-            // It comes back by `take_resumed`.
+            // `take_resumed` names it when it may come back.
             if goes_on || broker.go_on_inflating(id) {
                 self.queues.charge(tier, broker.spent() - began);
             }
@@ -328,7 +336,7 @@ impl Schedule {
         if tier <= QUICK { broker.needs_flush() } else { broker.wants_flush() }
     }
 
-    /// Takes note of what the visit has cost, and keeps what is left of it for another.
+    /// Notes what the visit has cost, and keeps what is left of it for another.
     fn end_visit(&mut self, broker: &mut Broker, reading: &Reading) {
         let rest = self.buffer.get(reading.start..reading.end).unwrap_or_default();
         if !rest.is_empty() {
@@ -343,7 +351,7 @@ impl Schedule {
         let place = self.place(reading.id);
         place.chatty = chatty || more && place.chatty;
         let micros = u8::try_from(spent / 1000).unwrap_or(UNKNOWN - 1);
-        // A dear visit counts at once, and half of it is forgotten with each visit.
+        // A dear visit counts at once; half of it is forgotten with each later visit.
         place.usual = micros.max(place.usual / 2);
         if more && !place.queued && broker.is_live(reading.id) {
             (place.queued, place.since) = (true, now);

@@ -1,5 +1,5 @@
-//! The broker's side of the seam to an engine: what the engine tells, brought to the channels; see `crate::engine`. What waits for
-//! the engine is in `awaiting`.
+//! The broker's side of the seam to an engine: it brings what the engine tells to the channels; see `crate::engine`.
+//! What waits for the engine is in `awaiting`.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -33,12 +33,12 @@ pub(super) struct Seam {
     pub(super) rosters: Rosters,
     pub(super) plain_reads: HashMap<Ticket, PlainRead>,
     pub(super) asks: Asks,
-    /// Connections that the embedder wants nothing more of for now.
+    /// Connections from which the embedder wants nothing more for now.
     pub(super) held_back: HashSet<ConnectionId>,
 }
 
 impl Seam {
-    /// Nothing is known of an engine, and nothing waits for it.
+    /// A seam to an engine of which nothing is known, and for which nothing waits.
     pub(super) fn new(limits: &Limits) -> Seam {
         Seam {
             mirrors: Mirrors::default(),
@@ -51,7 +51,8 @@ impl Seam {
         }
     }
 
-    /// Whether a channel is to be read without a mirror: nobody has one here, and not too many do so.
+    /// Whether a channel is to be read without a mirror: the engine can be reached, there is no mirror of it here,
+    /// and not too many such reads wait.
     pub(super) fn may_read_plainly(&self, channel: &str, most: usize) -> bool {
         !self.mirrors.is_away() && !self.mirrors.has(channel) && self.plain_reads.len() < most
     }
@@ -84,8 +85,8 @@ impl Broker {
         self.outlet.seam().is_some_and(|seam| !seam.asks.is_empty())
     }
 
-    /// Takes what the engine tells. While [`wants_flush`](Self::wants_flush) says so, it is to wait: what it tells is written for
-    /// all subscribers at once, whether they take it or not.
+    /// Takes what the engine tells. While [`wants_flush`](Self::wants_flush) is true, the engine has to wait: what
+    /// it tells is written for all subscribers at once, whether they take it or not.
     pub fn hear(&mut self, told: Told) {
         let now = self.timers.milliseconds();
         let Some(seam) = self.outlet.seam_mut() else { return };
@@ -154,14 +155,14 @@ impl Broker {
         self.tell_released();
     }
 
-    /// Does what is due: once a turn.
+    /// Does what is due at the seam: once a turn.
     pub(super) fn expire_seam(&mut self) {
         let now = self.timers.milliseconds();
         while let Some(seam) = self.outlet.seam_mut()
             && let Some((channel, is_over)) = seam.mirrors.wake(now, &mut seam.asks)
         {
             if is_over && !self.close_mirror(&channel) {
-                // Something is on its way still: the next turn knows more.
+                // Something is still on its way: the next turn looks again.
                 self.outlet.seam_mut().into_iter().for_each(|seam| seam.mirrors.emptied(&channel, now - LINGERS + 1));
             }
             self.let_in(&channel);
@@ -170,7 +171,7 @@ impl Broker {
         self.tell_released();
     }
 
-    /// When that has something to do.
+    /// When `expire_seam` has something to do.
     pub(super) fn next_of_seam(&self) -> Option<Instant> {
         let seam = self.outlet.seam()?;
         let due = [seam.mirrors.due(), seam.joins.due(), seam.publishes.due()];
@@ -188,7 +189,7 @@ impl Broker {
         is_free
     }
 
-    /// A member or one who waits has left: a channel in which nobody is begins to linger.
+    /// Notes that a member, or one who waited, has left. A channel that nobody is in any more begins to linger.
     pub(super) fn note_leaving(&mut self, channel: &str) {
         let is_empty = self
             .channels
@@ -202,7 +203,7 @@ impl Broker {
         }
     }
 
-    /// The key of a channel whose mirror stands somewhere.
+    /// The key of a channel whose mirror's position is known.
     pub(super) fn hold_mirror(&mut self, channel: &str) -> Result<u32, NotHeld> {
         BadName::check(channel).map_err(NotHeld::BadName)?;
         let position = self.outlet.seam().and_then(|seam| seam.mirrors.position(channel)).ok_or(NotHeld::TooMany)?;
@@ -218,10 +219,11 @@ impl Broker {
         Reach { tail, is_full }
     }
 
-    /// As `read_json`; but the channel is held meanwhile if it is mirrored.
+    /// Reads what is kept of a channel, as the JSON answer to a GET. If there is an engine, the channel is held
+    /// meanwhile.
     ///
     /// # Errors
-    /// If it is not.
+    /// If there is an engine and the channel is not mirrored.
     pub(super) fn read_mirror(&mut self, channel: &str, from: Start) -> Result<History, NotHeld> {
         if !self.outlet.has_engine() {
             return Ok(self.read_json(channel, from));
@@ -233,12 +235,12 @@ impl Broker {
         Ok(kept)
     }
 
-    /// From where a log is to be read for one who asks for what comes after `from`, and whether more is lost than the log says.
+    /// From where a log is to be read to get what comes after `from`, and whether more is lost than the log says.
     pub(super) fn translate(&self, channel: &str, from: Start) -> (Start, bool) {
         self.outlet.seam().map_or((from, false), |seam| seam.mirrors.resolve(channel, from))
     }
 
-    /// The log's own start for one who follows it from there, and what is lost.
+    /// The offset after which a follower begins that asks for `from`, and what is lost.
     pub(super) fn resolve(&self, key: u32, from: Start) -> (u64, Option<Lost>) {
         let channel = &self.channels[key as usize];
         let (from, is_cut) = self.translate(channel.name(), from);
@@ -258,7 +260,7 @@ impl Broker {
         }
     }
 
-    /// Publishes what the engine has told, and the mirror has taken note of, to those who are here.
+    /// Publishes, to those who are here, what the engine has told and the mirror has noted.
     fn append_told(&mut self, channel: &Arc<str>, entries: Vec<Stored>, skip: usize) {
         let Some(after) = self.outlet.seam().and_then(|seam| seam.mirrors.position(channel)) else { return };
         let count = entries.len().saturating_sub(skip) as u64;
@@ -308,8 +310,8 @@ impl Broker {
         self.outlet.seam_mut().into_iter().for_each(|seam| seam.mirrors.prepended(channel, all, tail));
     }
 
-    /// The log of a channel goes on elsewhere. Who gets everything is not told; others are told what they do not get, and who
-    /// cannot be told is closed.
+    /// Moves the log of a channel elsewhere. Members that get everything are not told. Others are told what they do
+    /// not get; those that cannot be told are closed.
     fn move_channel(&mut self, channel: &Arc<str>, moved: Option<Moved>) {
         let Some(Moved { from, to, lost }) = moved else { return };
         let now = self.timers.milliseconds();
@@ -353,7 +355,7 @@ impl Broker {
         }
     }
 
-    /// A held poll is answered with what there is now, and with what it does not get.
+    /// Answers a held poll with what there is now, and with what it does not get.
     fn answer_with_loss(&mut self, slot: u32, channel: &Arc<str>, seen: Position) {
         if let Some(key) = self.channels.find(channel) {
             self.remove_member(slot, key);

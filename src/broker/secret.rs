@@ -1,5 +1,5 @@
-//! What only this process knows, and what is drawn from it: public ids, epochs, and when to come again. Peers see all of
-//! these, so that none may tell anything of the secret, of each other, or of what is drawn next.
+//! What only this process knows, and what is drawn from it: public ids, epochs, and when to come again. Peers see
+//! all of these. So none of them may tell anything about the secret, about the others, or about what is drawn next.
 
 use core::net::IpAddr;
 use std::fmt;
@@ -11,11 +11,11 @@ use crate::channel::member_id::MemberId;
 /// for ids of their own making (Luby and Rackoff 1988).
 const ROUNDS: [u8; 4] = [0, 1, 2, 3];
 
-/// What `Secret::draw` says after its number, so that no round of the permutation ever says the same.
+/// What `Secret::draw` hashes after its number, so that no round of the permutation ever hashes the same.
 const DRAWN: u8 = 4;
 const PROCESS: u8 = 5;
 
-/// What `Secrets::maker` says after an address.
+/// What `Secrets::maker` hashes after an address.
 const MAKER: u8 = 6;
 const MAKER_OF_IPV6: u8 = 7;
 
@@ -36,7 +36,7 @@ impl Secret {
         self.hash(number, DRAWN)
     }
 
-    /// Another pair for each pair, and back only by the secret: a Feistel network whose rounds are a keyed hash.
+    /// Maps each pair to another pair; only the secret leads back. A Feistel network whose rounds are a keyed hash.
     fn hide(self, (mut high, mut low): (u64, u64)) -> (u64, u64) {
         for round in ROUNDS {
             (high, low) = (low, high ^ self.hash(low, round));
@@ -44,7 +44,7 @@ impl Secret {
         (high, low)
     }
 
-    /// What `hide` made that pair of.
+    /// The pair of which `hide` made this one.
     fn reveal(self, (mut high, mut low): (u64, u64)) -> (u64, u64) {
         for round in ROUNDS.into_iter().rev() {
             (high, low) = (low ^ self.hash(high, round), high);
@@ -52,8 +52,8 @@ impl Secret {
         (high, low)
     }
 
-    /// SipHash-2-4 (Aumasson and Bernstein 2012) of these nine bytes: nobody can tell its outputs from chance without
-    /// the key. The standard library's takes no key that is given to it.
+    /// SipHash-2-4 (Aumasson and Bernstein 2012) of these nine bytes: without the key nobody can tell its outputs
+    /// from chance. The standard library's cannot be given a key.
     fn hash(self, number: u64, purpose: u8) -> u64 {
         let Secret([k0, k1]) = self;
         let mut v = [
@@ -104,9 +104,11 @@ pub(super) struct Secrets {
     secret: Secret,
     /// How many numbers were drawn, one after the other.
     drawn: u64,
-    /// The process, which every public id names for those who have the secret. Random, so that no two have the same.
+    /// The number of this process, which every public id names for those who have the secret. Random, so that no two
+    /// have the same.
     process: u64,
-    /// Ids of connections that have published lately, by slot: they will probably do so again. Never longer than `AT_HAND`.
+    /// Ids of connections that have published lately, by slot: they will probably do so again. Never longer than
+    /// `AT_HAND`.
     at_hand: Vec<(ConnectionId, MemberId)>,
 }
 
@@ -126,12 +128,13 @@ impl Secrets {
         self.secret.draw(self.drawn)
     }
 
-    /// When to come again, for one who is sent away, in seconds: not the same for all, or they would come together.
+    /// In how many seconds one who is sent away is to come again: not the same for all, or they would come together.
     pub(super) fn jittered_seconds(&mut self) -> u64 {
         1 + self.draw() % 10
     }
 
-    /// A number for each network, as `network_of` has them, which nobody can look for another network of.
+    /// A number for each network, as `network_of` has them. From outside nobody can look for another network with
+    /// the same.
     pub(super) fn maker(&self, network: IpAddr) -> u32 {
         let hash = match network {
             IpAddr::V4(address) => self.secret.hash(address.to_bits().into(), MAKER),
@@ -146,7 +149,7 @@ impl Secrets {
         MemberId::new(high, low)
     }
 
-    /// As `member`, for a connection that publishes. It keeps the id, since to make one takes long beside an echo.
+    /// The public id of a connection that publishes. It is kept at hand, since to make one takes long beside an echo.
     pub(super) fn sender(&mut self, id: ConnectionId) -> MemberId {
         let place = id.slot() as usize % AT_HAND;
         match self.at_hand.get(place) {
@@ -159,7 +162,7 @@ impl Secrets {
     fn note(&mut self, place: usize, id: ConnectionId) -> MemberId {
         let noted = (id, self.member(id));
         if place >= self.at_hand.len() {
-            // What lies in between is right as well, as it is of the same connection.
+            // The places in between get this pair, too. It is right there as well: a pair names its connection.
             self.at_hand.resize(place + 1, noted);
         }
         if let Some(at) = self.at_hand.get_mut(place) {
@@ -168,7 +171,7 @@ impl Secrets {
         noted.1
     }
 
-    /// The connection that this is the public id of, if it is one of this process.
+    /// The connection with this public id, if it is one of this process.
     pub(super) fn connection(&self, public: MemberId) -> Option<ConnectionId> {
         let (process, id) = self.secret.reveal(public.halves());
         (process == self.process).then_some(ConnectionId(id))
@@ -184,7 +187,7 @@ mod tests {
         Secret([random.next(), random.next()])
     }
 
-    /// The standard library has it, too, but will not have it used.
+    /// The standard library has it, too, but its use is deprecated.
     #[test]
     #[allow(deprecated)]
     fn the_hash_is_siphash() {
@@ -217,7 +220,7 @@ mod tests {
         }
     }
 
-    /// Of every bit that goes in, every bit that comes out depends: it changes about every other time.
+    /// Every bit that comes out depends on every bit that goes in: it changes about every other time.
     #[test]
     fn each_bit_in_changes_half_of_those_out() {
         let mut random = Random::seeded();
@@ -239,7 +242,8 @@ mod tests {
         }
     }
 
-    /// A part of the number could once be traded for the same part of the secret: a peer that knew the number knew the secret.
+    /// A part of the number could once be traded for the same part of the secret: a peer that knew the number knew
+    /// the secret.
     #[test]
     fn the_secret_is_no_part_of_the_number() {
         let mut random = Random::seeded();
@@ -265,7 +269,7 @@ mod tests {
         let ids = Secrets::of(Secret::new(7));
         let id = ConnectionId::new(3, 1);
         assert_eq!(ids.member(id), Secrets::of(Secret::new(7)).member(id));
-        // Those who share a key read each other's ids, and see that they are not their own.
+        // Processes that share a key can read each other's ids, and see that they are not their own.
         let other = Secrets { process: ids.process ^ 1, ..Secrets::of(Secret::new(7)) };
         assert_eq!((ids.connection(other.member(id)), other.connection(other.member(id))), (None, Some(id)));
         for bit in 0..128 {

@@ -1,5 +1,6 @@
-//! Which connection goes when all together hold too much of what arrives: the largest of the network that holds most in all. If
-//! the largest of all went, a crowd of middling uploads from one place would end the one large upload of somebody else.
+//! Which connection goes when all together hold too much of what arrives: the largest of the network that holds most
+//! in all. If the largest of all went, a crowd of middling uploads from one place would end the one large upload of
+//! somebody else.
 
 use core::net::IpAddr;
 use std::collections::{BinaryHeap, HashMap};
@@ -21,13 +22,14 @@ struct Network {
     holdings: Vec<Holding>,
 }
 
-/// All that is held, by network: looked at only when it is too much, and then it is made to be clearly less, so that nothing
-/// has to be kept up to date with every byte that arrives. Whatever is to be paid, it costs O(n log n).
+/// All that is held, by network. This is made only when too much is held, and then clearly more than the surplus is
+/// freed, so that nothing has to be kept up to date with every byte that arrives. However much has to go, it costs
+/// O(n log n).
 #[derive(Debug)]
 pub(super) struct Shares(BinaryHeap<Network>);
 
 impl Shares {
-    /// The shares of those who hold something. Networks are as `network_of` has them.
+    /// The shares of connections that hold something. Networks are as `network_of` has them.
     pub(super) fn new(holdings: impl Iterator<Item = (IpAddr, Holding)>) -> Shares {
         let mut networks: HashMap<IpAddr, Network> = HashMap::new();
         for (network, holding) in holdings.filter(|(_, holding)| holding.bytes > 0) {
@@ -74,16 +76,16 @@ mod tests {
     #[test]
     fn the_network_that_holds_most_pays_first_with_its_largest() {
         assert!(order(&[]).is_empty());
-        assert!(order(&[(1, 0), (2, 0)]).is_empty(), "who holds nothing has nothing to pay");
+        assert!(order(&[(1, 0), (2, 0)]).is_empty(), "a connection that holds nothing does not go");
         assert_eq!(order(&[(1, 5)]), [0]);
         assert_eq!(order(&[(1, 5), (1, 7), (1, 6)]), [1, 2, 0]);
         // 900 of one are less than three times 400 of another, and more than twice.
         assert_eq!(order(&[(1, 900), (2, 400), (2, 401), (2, 402)]), [3, 0, 2, 1]);
     }
 
-    /// As the rule says it, a connection at a time.
+    /// Checks the order by the rule, one connection at a time.
     #[test]
-    fn as_the_rule_says() {
+    fn the_order_is_what_the_rule_says() {
         let mut random = Random::seeded();
         for _ in 0..500 {
             let count = random.below(40);

@@ -1,4 +1,5 @@
-//! A shutdown: everybody is sent away, batch by batch. Operators and those who come during the shutdown are sent away last.
+//! A shutdown: everybody is sent away, batch by batch. Operators and those who come during the shutdown are sent
+//! away last.
 
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use crate::proto::http::{Refusal, Status};
 
 impl Broker {
     /// Begins to shut down: every open connection gets a Close frame with that code, batch by batch. Operators, and
-    /// those who come from now on, are sent away only when nobody else is left. After `timeout` all that are left are dropped.
-    /// A peer that has begun a request is answered before that, with a 503 if the rest of it does not come.
+    /// those who come from now on, are sent away only when nobody else is left. After `timeout` all that are left are
+    /// dropped. A peer that has begun a request is answered before that, with a 503 if the rest of it does not come.
     pub fn shutdown(&mut self, code: CloseCode, timeout: Duration) {
         self.promote_extra();
         self.admission.begin_draining(Draining::new(code, self.timers.now(), timeout));
@@ -24,7 +25,8 @@ impl Broker {
         self.admission.draining().is_some()
     }
 
-    /// Whether only those are left that a shutdown does not wait for: operators, and connections that came since it began.
+    /// Whether only those are left for which a shutdown does not wait: operators, and connections that came since it
+    /// began.
     pub fn only_visitors_left(&self) -> bool {
         self.slots.len() == self.admission.visitors()
     }
@@ -56,7 +58,7 @@ impl Broker {
         }
     }
 
-    /// Why nothing more is carried out.
+    /// The refusal of requests during a shutdown.
     pub(super) fn shutting_down(&mut self) -> Refusal {
         let seconds = self.secrets.jittered_seconds().to_string();
         let detail = "The broker shuts down; try again later.";
@@ -74,7 +76,7 @@ impl Broker {
         } else if held {
             self.answer_held(slot);
         } else if cold.has_begun() {
-            // Its answer ends it. One that came during the shutdown is not waited for.
+            // Its answer will end it. But one that came during the shutdown is not waited for.
             if !parked && (!is_patient || (cold.connection.is_connecting() && cold.admitted.place != Place::Regular)) {
                 let refusal = self.shutting_down();
                 self.answer_problem(slot, Cause::ShuttingDown, &refusal);

@@ -1,4 +1,4 @@
-//! The slab of connections: what every delivery touches apart from what it does not.
+//! The slab of connections. What every delivery touches is apart from what it does not touch.
 
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use crate::delivery::outbound::Outbound;
 use crate::proto::connection::Connection;
 use crate::proto::extension::Window;
 
-/// Bits of `Hot::flags`: what a delivery asks, and why a connection is not read from.
+/// Bits of `Hot::flags`: what a delivery looks at, and why a connection is not read from.
 pub mod flag {
-    /// Stands among what is to be flushed.
+    /// Stands among the jobs of the flush.
     pub const DIRTY: u32 = 1;
     /// The kernel took less than was offered: nothing is written until its writable edge.
     pub const BLOCKED: u32 = 1 << 1;
@@ -32,17 +32,18 @@ pub mod flag {
     pub const PAUSED: u32 = 1 << 4;
     /// Stands in the list of connections to be reaped; nothing else is done with it.
     pub const ENDED: u32 = 1 << 5;
-    /// The 101, or the head of a stream, is queued, and nothing of it was sent: until then the peer takes no frame for one.
+    /// The 101, or the head of a stream, is queued, and nothing of it was sent: until then a frame would not be
+    /// taken for one.
     pub const UNSWITCHED: u32 = 1 << 6;
     /// Was blocked and has not been drained since: `Hot::write_due` goes on unless there is progress.
     pub const STALLED: u32 = 1 << 7;
-    /// Agreed to lose messages when it is slow, although it cannot be told.
+    /// Agreed to lose messages when it is slow, although it cannot be told of it.
     pub const LOSSY: u32 = 1 << 8;
-    /// Encoded log is queued, or more of it follows: it is written behind what is new to others.
+    /// Encoded log is queued, or more of it follows: it is written after what is new to others.
     pub const TAKES_LOG: u32 = 1 << 9;
     /// Not read from until a channel's batch has arrived at all its members.
     pub const PARKED: u32 = 1 << 10;
-    /// Not read from until its large message is made whole, which is in the extras.
+    /// Not read from until its large message, which is in the extras, is made whole.
     pub const INFLATES: u32 = 1 << 11;
     /// Not read from because of what waits for the engine.
     pub const AWAITS: u32 = 1 << 12;
@@ -55,9 +56,9 @@ pub mod flag {
 pub struct Hot {
     /// What is owed.
     pub outbound: Outbound,
-    /// Who lives in this slot.
+    /// The serial of the connection that lives in this slot.
     pub serial: u32,
-    /// When the lack of progress in sending is too much; holds while `BLOCKED`.
+    /// When the lack of progress in sending becomes too much; holds while `BLOCKED`.
     pub write_due: Tick,
     /// When something arrived last.
     pub heard: Tick,
@@ -92,9 +93,9 @@ pub struct Cold {
     pub connection: Connection,
     /// The channels it is a member of.
     pub memberships: Memberships,
-    /// What few connections have, and only for a while.
+    /// What only a few connections have, and only for a while.
     pub extras: Option<Box<Extras>>,
-    /// What it calls itself; in a box, since few have a name, and it would be twice as large.
+    /// What it calls itself. It is in a box because few have a name, and it would be twice as large.
     name: Option<Box<Arc<str>>>,
     /// The peer's address: IPv4 as mapped.
     ip: [u8; 16],
@@ -117,11 +118,11 @@ pub struct Cold {
     pub is_unfinished: bool,
     /// What it counts for in the inbound budget, in bytes.
     pub inbound: u32,
-    /// What it may do, as who let it in has decided.
+    /// What it may do, as was decided when it was let in.
     pub grants: Grants,
     /// It does not get back what is published for it.
     pub is_deaf_to_itself: bool,
-    /// What the last answer comes to, if the connection was kept for another request: why it ended, if none follows.
+    /// Set when it was kept after an answer: the cause of its end, if no other request follows.
     pub kept: Option<Cause>,
     /// How it was let in.
     pub admitted: Admitted,
@@ -143,7 +144,7 @@ pub struct Cold {
     pub wants_drained: bool,
     /// What it speaks, if it is a WebSocket.
     pub protocol: Protocol,
-    /// How events are written that it is told alone, or in what it joins.
+    /// How events are written that only it is told, or that it gets from what it joins.
     pub encoding: Encoding,
     /// What its messages are compressed with, if they are.
     pub window: Option<Window>,
@@ -209,7 +210,7 @@ impl Cold {
         self.name.as_deref()
     }
 
-    /// From now on it calls itself that.
+    /// Sets what it calls itself.
     pub fn set_name(&mut self, name: Option<Arc<str>>) {
         self.name = name.map(Box::new);
     }
@@ -219,7 +220,7 @@ impl Cold {
         SocketAddr::new(Ipv6Addr::from(self.ip).to_canonical(), self.port)
     }
 
-    /// Another address than that of the socket: a proxy has told on whose behalf it asks.
+    /// Sets another address than that of the socket: a proxy has told on whose behalf it asks.
     pub fn set_peer(&mut self, peer: SocketAddr) {
         (self.ip, self.port) = (octets(peer.ip()), peer.port());
     }
@@ -256,23 +257,24 @@ fn octets(ip: IpAddr) -> [u8; 16] {
 
 /// All connections.
 ///
-/// Invariants: `hot` is at least as long as any slot in use; a serial changes each time that a slot is freed; `inbound` is the sum
-/// of `Cold::inbound`, and `lists` of what the lists of memberships take; `ended` are those with the flag `ENDED`.
+/// Invariants: `hot` is at least as long as any slot in use; a serial changes each time that a slot is freed;
+/// `inbound` is the sum of `Cold::inbound`, and `lists` of what the lists of memberships take; `ended` are those
+/// with the flag `ENDED`.
 #[derive(Debug, Default)]
 pub struct Slots {
-    /// By slot, also of slots that are free.
+    /// By slot; free slots have one, too.
     pub hot: Vec<Hot>,
     cold: Slab<Cold>,
     /// What arrived and is held, in bytes.
     inbound: usize,
-    /// Bytes of the lists of channels of those who are in several.
+    /// Bytes of the lists of channels of connections that are in several.
     lists: usize,
     /// To be reaped.
     ended: Vec<u32>,
 }
 
 impl Slots {
-    /// No slot is taken, and there is room for that many.
+    /// No connections, and room for that many.
     pub fn with_room(room: usize) -> Slots {
         Slots { hot: Vec::with_capacity(room), cold: Slab::with_capacity(room), ..Slots::default() }
     }
@@ -300,13 +302,13 @@ impl Slots {
         Some(cold)
     }
 
-    /// A connection has ended: nothing is done with it any more until it is reaped.
+    /// Notes that a connection has ended: nothing is done with it any more until it is reaped.
     pub fn end(&mut self, slot: u32) {
         self.hot(slot).set(flag::ENDED);
         self.ended.push(slot);
     }
 
-    /// Frees the slots of at most `most` connections that have ended, and hands out what is left of each.
+    /// Frees the slots of up to `most` connections that have ended, and hands out what is left of each.
     pub fn reap(&mut self, most: usize, mut reaped: impl FnMut(u32, Cold)) {
         for slot in self.ended.split_off(self.ended.len().saturating_sub(most)) {
             if let Some(cold) = self.remove(slot) {
@@ -315,13 +317,13 @@ impl Slots {
         }
     }
 
-    /// Whether somebody has ended and was not reaped.
+    /// Whether a connection has ended and was not reaped.
     pub fn has_ended(&self) -> bool {
         !self.ended.is_empty()
     }
 
-    /// Adjusts what a connection counts for in the sum of what arrived and is held: to be called whenever that may have changed.
-    /// Returns the connection.
+    /// Adjusts what a connection counts for in the sum of what arrived and is held. To be called whenever that may
+    /// have changed. Returns the connection.
     #[inline]
     pub fn count_inbound(&mut self, slot: u32) -> Option<(&mut Hot, &mut Cold)> {
         let hot = self.hot.get_mut(slot as usize)?;
@@ -362,7 +364,7 @@ impl Slots {
         membership
     }
 
-    /// Bytes of the lists of channels of those who are in several.
+    /// Bytes of the lists of channels of connections that are in several.
     pub fn membership_lists(&self) -> usize {
         self.lists
     }
@@ -375,7 +377,7 @@ impl Slots {
         let inbound: usize = self.iter().map(|(.., cold)| cold.inbound as usize).sum();
         assert_eq!(self.inbound, inbound, "the inbound budget is not the sum of what is held");
         let lists: usize = self.iter().map(|(.., cold)| cold.memberships.memory()).sum();
-        assert_eq!(self.lists, lists, "lists of channels are not counted as they are");
+        assert_eq!(self.lists, lists, "the bytes of the lists of channels are wrong");
     }
 
     /// What a delivery touches of that slot. The slot must have been in use.
@@ -402,10 +404,10 @@ impl Slots {
         Some((self.hot.get_mut(slot as usize)?, self.cold.get_mut(slot as usize)?))
     }
 
-    /// The slot, if this id still names somebody who has not ended.
+    /// The slot of a connection, if this id still names one that has not ended.
     pub fn live(&self, id: ConnectionId) -> Option<u32> {
         let (slot, hot) = (id.slot(), self.hot.get(id.slot() as usize)?);
-        // All of the id: one of another loop names nobody here, whatever its slot and serial.
+        // The whole id is compared: one of another loop names nobody here, whatever its slot and serial.
         let named = ConnectionId::new(slot, hot.serial) == id;
         let there = named && self.cold.contains(slot as usize) && !hot.has(flag::ENDED);
         there.then_some(slot)
@@ -442,7 +444,7 @@ impl Slots {
         self.cold.get(slot as usize)?.extras.as_deref()
     }
 
-    /// The id of whoever is in that slot.
+    /// The id of the connection in that slot.
     pub fn id(&self, slot: u32) -> ConnectionId {
         ConnectionId::new(slot, self.hot.get(slot as usize).map_or(0, |hot| hot.serial))
     }

@@ -1,4 +1,5 @@
-//! Queues in order of urgency. The first goes first, and no other starves: what runs before a lower queue is owed to it, in part.
+//! Queues in order of urgency. The first goes first, but no other starves: a part of what runs before a lower queue
+//! is owed to it.
 
 use std::collections::VecDeque;
 
@@ -14,7 +15,7 @@ const OWED: u64 = 64_000;
 #[derive(Debug)]
 pub(super) struct Tiers<T, const N: usize> {
     queues: [VecDeque<T>; N],
-    /// What each is owed; never more than twice `OWED`.
+    /// What each is owed, up to twice `OWED`.
     owed: [u64; N],
     /// How many there are in all but the first.
     lower: usize,
@@ -35,13 +36,13 @@ impl<T, const N: usize> Tiers<T, N> {
         self.queues[tier].push_back(item);
     }
 
-    /// What is to run next, and its tier. `charge` is to be told what it has cost.
+    /// What is to run next, and its tier. `charge` must be told afterwards what it has cost.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<(usize, T)> {
         self.pop_above(N)
     }
 
-    /// As `pop`, from the first `tiers` alone.
+    /// What is to run next, from the first `tiers` alone. Otherwise it does what `pop` does.
     #[inline]
     pub(super) fn pop_above(&mut self, tiers: usize) -> Option<(usize, T)> {
         if self.lower == 0 {
@@ -54,7 +55,7 @@ impl<T, const N: usize> Tiers<T, N> {
         Some((tier, self.queues[tier].pop_front()?))
     }
 
-    /// Takes note of what it has cost that was popped of that tier.
+    /// Notes what it has cost to run something that was popped of that tier.
     #[inline]
     pub(super) fn charge(&mut self, tier: usize, cost: u64) {
         self.owed[tier] = self.owed[tier].saturating_sub(cost);
@@ -109,7 +110,7 @@ mod tests {
         let mut used = [0_u64; 3];
         (0..3).for_each(|tier| tiers.push(tier, tier));
         for _ in 0..10_000 {
-            // Whatever has run is there again.
+            // What has run is there again.
             let (tier, item) = tiers.pop().unwrap();
             tiers.push(tier, item);
             tiers.charge(tier, 20_000);
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_closed_stays() {
+    fn what_is_in_a_lower_tier_than_asked_for_stays() {
         let mut tiers: Tiers<&str, 2> = Tiers::default();
         tiers.push(1, "late");
         assert_eq!(tiers.pop_above(1), None);

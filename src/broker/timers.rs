@@ -18,11 +18,11 @@ pub struct Now {
 /// A tick's length. Deadlines are rounded up to the next.
 const TICK: Duration = Duration::from_millis(16);
 
-/// After a gap of more than this between two looks at the clock, past what was to be waited for, the machine was asleep
-/// or the embedder was: deadlines are moved by the gap, as nobody could have been heard meanwhile.
+/// After a gap of more than this between two looks at the clock, past what was to be waited for, the machine or the
+/// embedder was asleep. Deadlines are moved by the gap, because nobody could have been heard meanwhile.
 const GAP: Duration = Duration::from_secs(5);
 
-/// So many entries more than a quarter too many are not worth a sweep.
+/// Up to this many entries more than a quarter too many are not worth a sweep.
 const FEW: usize = 64;
 
 /// A point in time in 16 ms since the broker began. It wraps after two years, and no two that are compared are further
@@ -46,12 +46,12 @@ impl Tick {
         self.0.wrapping_sub(deadline.0) < u32::MAX / 2
     }
 
-    /// Whichever comes first.
+    /// The one that comes first.
     pub fn earliest(self, other: Tick) -> Tick {
         if other.is_past(self) { self } else { other }
     }
 
-    /// How many ticks have passed since `earlier`; 0 if that is later.
+    /// How many ticks have passed since `earlier`; 0 if `earlier` is later than this.
     pub fn since(self, earlier: Tick) -> u32 {
         if self.is_past(earlier) { self.0.wrapping_sub(earlier.0) } else { 0 }
     }
@@ -62,8 +62,8 @@ pub fn ticks(timeout: Duration) -> u32 {
     u32::try_from(timeout.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u32::MAX / 4).min(u32::MAX / 4)
 }
 
-/// How many ticks a number of bytes take at a rate in bytes a second, rounded down: what is added up by differences adds up to that
-/// of the whole.
+/// How many ticks a number of bytes takes at a rate in bytes a second, rounded down. So differences between two such
+/// numbers add up to that of the whole.
 pub fn ticks_of(bytes: usize, rate: usize) -> u32 {
     let ticks = bytes as u128 * 1000 / (rate.max(1) as u128 * TICK.as_millis());
     u32::try_from(ticks).unwrap_or(u32::MAX).min(u32::MAX / 8)
@@ -98,14 +98,14 @@ impl PartialOrd for Timer {
 pub struct Timers {
     heap: BinaryHeap<Timer>,
     start: Instant,
-    /// Gaps that are not counted.
+    /// The sum of the gaps that are not counted.
     skipped: Duration,
     last: Instant,
     unix_ms: u64,
-    /// What `last` is in the broker's own units: asked for several times a message, and reckoned once a turn.
+    /// What `last` is in the broker's own units. It is asked for several times a message, and computed once a turn.
     tick: Tick,
     milliseconds: u64,
-    /// Of the last second that was asked for.
+    /// The date of the last second that was asked for.
     date: (u64, HttpDate),
 }
 
@@ -124,7 +124,7 @@ impl Timers {
         }
     }
 
-    /// Takes note of the time. A gap that nobody asked for is left out of all deadlines.
+    /// Takes note of the time. A gap in which nobody looked at the clock is left out of all deadlines.
     pub fn advance(&mut self, now: Now) {
         let expected = self.heap.peek().map_or(self.last, |timer| self.instant_of(timer.at).max(self.last));
         let gap = now.instant.saturating_duration_since(expected);
@@ -158,18 +158,18 @@ impl Timers {
         self.date.1
     }
 
-    /// The time of the last `advance`, in milliseconds since the broker began, gaps included: for ages, which go on
-    /// whoever sleeps.
+    /// The time of the last `advance`, in milliseconds since the broker began, gaps included. This is for ages,
+    /// which go on even if the machine or the embedder sleeps.
     pub fn milliseconds(&self) -> u64 {
         self.milliseconds
     }
 
-    /// When such a time is; None if no clock gets there.
+    /// The instant of such a time; None if no clock gets there.
     pub fn instant_of_milliseconds(&self, at: u64) -> Option<Instant> {
         self.start.checked_add(Duration::from_millis(at))
     }
 
-    /// Looks at a connection at that time.
+    /// Sees to it that a connection is looked at at that time.
     pub fn arm(&mut self, timer: Timer) {
         self.heap.push(timer);
     }
@@ -181,7 +181,7 @@ impl Timers {
         self.heap.pop()
     }
 
-    /// Keeps only the entries that still mean something, once there are clearly more than connections.
+    /// Drops the entries that mean nothing any more, once there are clearly more entries than connections.
     pub fn sweep(&mut self, connections: usize, means_something: impl Fn(&Timer) -> bool) {
         if self.heap.len() > connections + connections / 4 + FEW {
             self.heap.retain(means_something);
@@ -197,9 +197,9 @@ impl Timers {
         self.last.saturating_duration_since(self.start).saturating_sub(self.skipped)
     }
 
-    /// When a tick is.
+    /// The instant of a tick.
     pub fn instant_of(&self, tick: Tick) -> Instant {
-        // Counted from now, so that neither the wrap nor a gap matters.
+        // It is counted from now, so that neither the wrap nor a gap matters.
         let awake = self.awake();
         let into = Duration::from_nanos((awake.as_nanos() % TICK.as_nanos()) as u64);
         let ahead = TICK * tick.since(self.now());

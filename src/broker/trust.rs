@@ -1,4 +1,4 @@
-//! Who is believed: which pages may ask, and which proxies say truly on whose behalf they do.
+//! What is believed: which pages may ask, and which proxies tell truly on whose behalf they ask.
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -14,7 +14,7 @@ pub(super) struct Trust {
 }
 
 impl Trust {
-    /// Pages of these origins, and no proxy.
+    /// Believes pages of these origins, and no proxy.
     pub(super) fn new(origins: OriginRules) -> Trust {
         Trust { origins, proxies: TrustedProxies::default() }
     }
@@ -24,18 +24,18 @@ impl Trust {
         self.proxies = proxies;
     }
 
-    /// Whether requests of that address are those of a proxy that is believed.
+    /// Whether requests from that address come from a proxy that is believed.
     pub(super) fn is_proxy(&self, address: IpAddr) -> bool {
         self.proxies.contains(address)
     }
 
-    /// On whose behalf a proxy that is believed asks, if it says.
+    /// The client on whose behalf a proxy asks that is believed, if it names one.
     pub(super) fn client(&self, request: &Request) -> Option<SocketAddr> {
         self.proxies.client(request)
     }
 
-    /// Whether a request may be made; `loopback` says that only this machine reaches the listener, `proxied` that a proxy asks
-    /// that is believed.
+    /// Whether a request may be made. `loopback` says that only this machine reaches the listener, `proxied` that a
+    /// proxy asks that is believed.
     ///
     /// # Errors
     /// Why not.
@@ -43,7 +43,7 @@ impl Trust {
         self.origins.check(request, loopback, self.proxies.scheme(request).filter(|_| proxied))
     }
 
-    /// The origin that is told that its page may read the answer.
+    /// The origin whose page is told that it may read the answer.
     pub(super) fn cors_origin(&self, request: &Request) -> Option<String> {
         self.origins.cors_origin(request)
     }

@@ -9,7 +9,7 @@ impl Mirrors {
     /// Panics if an invariant does not hold: for tests.
     pub(in crate::broker) fn assert_invariants(&self) {
         let armed = self.by_name.values().filter_map(|mirror| Some((mirror.wakes_at?, mirror.name.clone())));
-        assert_eq!(armed.collect::<BTreeSet<_>>(), self.wakes, "mirrors are looked at at other times than they say");
+        assert_eq!(armed.collect::<BTreeSet<_>>(), self.wakes, "`wakes` is not what the mirrors say");
         for mirror in self.by_name.values() {
             let head = mirror.position.map_or(0, |position| position.offset);
             assert!(mirror.gap.is_none_or(|gap| gap > head), "{}: nothing is missing", mirror.name);

@@ -21,16 +21,16 @@ pub(super) struct Mirror {
     /// How often the engine was asked where the channel stands, and the number of the question that it answered last.
     pub(super) asked: u64,
     pub(super) answered: u64,
-    /// It goes on under another epoch: where, the engine was asked.
+    /// It goes on under another epoch; the engine was asked where.
     pub(super) is_moving: bool,
-    /// Up to which offset entries are missing, and by which ticket they are being read.
+    /// Up to which offset entries are missing, and with which ticket they are being read.
     pub(super) gap: Option<u64>,
     pub(super) reads_gap: Option<Ticket>,
-    /// By which ticket older entries are being read for those who want them.
+    /// With which ticket older entries are being read for those who want them.
     pub(super) reads_older: Option<Ticket>,
-    /// The log on this node kept no more than what comes after this offset when older entries were put into it last.
+    /// When older entries were last put into the log on this node, it kept only what comes after this offset.
     pub(super) floor: Option<u64>,
-    /// Publishes that are stored at these positions, and are told of when the log has come so far.
+    /// Publishes that are stored at these positions. They are told of when the log has come there.
     pub(super) acks: Vec<(Position, Ticket)>,
     /// Since when nobody is in it, and when something is tried again, in monotonic milliseconds.
     pub(super) empty_since: Option<u64>,
@@ -65,8 +65,8 @@ impl Mirror {
         asks.push(Ask::Open { channel: self.name.clone() });
     }
 
-    /// The offset of this epoch that a position means, and whether everything after that is what came after the position.
-    /// None if the epoch is not known.
+    /// The offset of this epoch that a position means, and whether everything after that offset is what came after
+    /// the position. None if the epoch is not known.
     pub(super) fn translate(&self, position: Position) -> Option<(u64, bool)> {
         if position == Position::NONE || self.position.is_some_and(|own| own.epoch == position.epoch) {
             return Some((position.offset, true));
@@ -75,7 +75,7 @@ impl Mirror {
         Some((position.offset.min(link.end), position.offset <= link.end))
     }
 
-    /// Whether this names a position that this node has not heard of: another node has told it, or nobody.
+    /// Whether this names a position that this node has not heard of: another node has told it, or it is made up.
     pub(super) fn is_news(&self, from: Start) -> bool {
         let Start::Position(position) = from else { return false };
         let Some(own) = self.position.filter(|_| position.epoch != Epoch::NONE) else { return false };
@@ -85,7 +85,7 @@ impl Mirror {
         }
     }
 
-    /// After which offset one wants to have everything.
+    /// The offset after which a subscriber wants everything.
     pub(super) fn wanted(&self, from: Start) -> u64 {
         let head = self.position.map_or(0, |position| position.offset);
         let wanted = match from {
@@ -97,7 +97,7 @@ impl Mirror {
         wanted.max(self.tail)
     }
 
-    /// The log goes on elsewhere. Publishes of the epoch before are waited for as far as a link leads.
+    /// Moves the log elsewhere. Publishes of the old epoch are still waited for as far as a link leads.
     pub(super) fn go_to(&mut self, to: Position, lost: Option<Lost>, released: &mut Vec<(Ticket, Position)>) -> Moved {
         let from = self.position.unwrap_or(to);
         if from.epoch != to.epoch {
@@ -113,7 +113,7 @@ impl Mirror {
         Moved { from, to, lost }
     }
 
-    /// The log has come to that position.
+    /// Notes that the log has come to that position.
     pub(super) fn reach(&mut self, to: Position, released: &mut Vec<(Ticket, Position)>) {
         self.position = Some(to);
         self.gap = self.gap.filter(|&gap| gap > to.offset);

@@ -64,7 +64,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// One whose mirror stands there.
+    /// A rig whose mirror stands there.
     fn open(number: u64, head: u64, tail: u64) -> Rig {
         let mut rig = Rig::default();
         assert_eq!(rig.gate(Start::Now, None), Gate::Absent);
@@ -103,7 +103,7 @@ impl Rig {
         moved
     }
 
-    /// With a log that reaches back to its head.
+    /// The gate of a log that reaches back to its head.
     fn gate(&mut self, from: Start, barrier: Option<u64>) -> Gate {
         let tail = self.mirrors.position(NAME).map_or(0, |position| position.offset);
         self.gate_at(from, barrier, tail)
@@ -162,7 +162,7 @@ fn a_page_that_does_not_come_is_asked_for_again() {
     assert_eq!(rig.mirrors.wake(9 + AGAIN, &mut rig.asks), None);
     assert_eq!(rig.mirrors.wake(10 + AGAIN, &mut rig.asks), Some((NAME.into(), false)));
     assert_eq!((rig.asked().as_str(), rig.mirrors.due()), ("read 2: 5+128", None));
-    // Nor does one that brings nothing make anybody spin.
+    // If a page brings nothing, it is not asked for again at once, either.
     assert_eq!(rig.page(2, &page(1, 8, 0, RangeNothing::AT)), Some(Take::Append { moved: None, skip: 5 }));
     assert_eq!((rig.asked(), rig.mirrors.due()), (String::new(), Some(7 + AGAIN)));
 }
@@ -186,7 +186,7 @@ fn what_is_not_kept_any_more_is_lost() {
 
 #[test]
 fn a_new_epoch_goes_on_where_its_link_leads() {
-    // Who has seen no more than the link says loses nothing.
+    // A subscriber that has seen no more than the link says loses nothing.
     let mut rig = Rig::open(1, 5, 0);
     rig.asked();
     assert_eq!((rig.entries(2, 6, 1), rig.asked().as_str(), rig.state()), (Take::Nothing, "open", State::Filling));
@@ -194,12 +194,12 @@ fn a_new_epoch_goes_on_where_its_link_leads() {
     let moved = rig.opened(standing(2, 7, 0, &[(1, 5)]));
     assert_eq!(moved, Some(Moved { from: at(1, 5), to: at(2, 5), lost: None }));
     assert_eq!((rig.asked().as_str(), rig.state()), ("read 1: 5+128", State::Filling));
-    // Who has seen more does.
+    // One that has seen more does.
     let mut rig = Rig::open(1, 8, 0);
     let moved = rig.opened(standing(2, 7, 0, &[(1, 5)]));
     assert_eq!(moved, Some(Moved { from: at(1, 8), to: at(2, 5), lost: Some(Lost::UNKNOWN) }));
     assert_eq!(rig.asked(), "read 1: 5+128");
-    // And where nobody knows the way, all that is kept follows.
+    // Where no link leads, all that is kept follows.
     let mut rig = Rig::open(1, 8, 0);
     let moved = rig.opened(standing(3, 9, 2, &[(2, 5)]));
     assert_eq!(moved, Some(Moved { from: at(1, 8), to: at(3, 2), lost: Some(Lost::UNKNOWN) }));
@@ -225,7 +225,7 @@ fn positions_of_older_epochs_count_as_far_as_a_link_leads() {
     assert_eq!(resolve(at(1, 4)), (Start::Position(at(2, 4)), false));
     assert_eq!(resolve(at(1, 7)), (Start::Position(at(2, 5)), true));
     assert_eq!(resolve(at(2, 7)), (Start::Position(at(2, 7)), false));
-    // What an engine had told, and has lost.
+    // An engine had told this position, and has lost it.
     assert_eq!(resolve(at(2, 11)), (Start::Position(at(2, 9)), true));
     assert_eq!(resolve(at(7, 1)), (Start::Position(at(7, 1)), false));
     assert_eq!(resolve(Position::NONE), (Start::Position(Position::NONE), false));
@@ -241,11 +241,11 @@ fn older_entries_are_read_for_those_who_want_them() {
     rig.mirrors.prepended(NAME, true, 172);
     assert_eq!(rig.gate_at(Start::Last(9), None, 172), Gate::Open);
     assert_eq!((rig.gate_at(Start::All, None, 172), rig.asked().as_str()), (Gate::Wait(None), "read 2: 44+128"));
-    // The log keeps no more: that is all that one gets.
+    // The log keeps no more: nobody gets more than that.
     rig.page(2, &page(1, 300, 20, 45..=172));
     rig.mirrors.prepended(NAME, false, 150);
     assert_eq!(rig.gate_at(Start::All, None, 150), Gate::Open);
-    // What is before the tail is nobody's to read.
+    // Nobody can read what is before the tail.
     assert_eq!((rig.gate_at(Start::All, None, 20), rig.asked()), (Gate::Open, String::new()));
 }
 
@@ -266,7 +266,7 @@ fn a_position_that_another_node_has_told_is_waited_for() {
     assert_eq!(rig.gate_at(Start::Position(Position::UNKNOWN), None, 5), Gate::Open);
 }
 
-/// What was asked before an engine went away is not answered by its coming back.
+/// When an engine comes back, that does not answer what it was asked before it went away.
 #[test]
 fn news_is_waited_for_however_often_an_engine_goes_away() {
     let mut rig = Rig::open(1, 5, 5);
@@ -299,7 +299,7 @@ fn a_stale_mirror_is_served_and_asks_for_nothing() {
 }
 
 #[test]
-fn nobody_is_in_it_for_a_while_before_it_is_closed() {
+fn a_mirror_lingers_for_a_while_before_it_is_closed() {
     let mut rig = Rig::open(1, 5, 0);
     rig.mirrors.emptied(NAME, 100);
     assert_eq!((rig.state(), rig.mirrors.coldest()), (State::Lingering, Some(NAME.into())));
@@ -322,7 +322,7 @@ fn a_publish_is_told_of_when_the_mirror_has_it() {
     assert_eq!(rig.mirrors.take_released(), []);
     rig.entries(1, 7, 1);
     assert_eq!(rig.mirrors.take_released(), [(Ticket(92), at(1, 7))]);
-    // Of an epoch that is over, or of a channel that is closed, nothing is waited for.
+    // Nobody waits for a publish of an epoch that is over, or of a channel that is closed.
     assert!(!rig.mirrors.is_applied(NAME, Ticket(93), at(1, 9)) && !rig.mirrors.is_applied(NAME, Ticket(95), at(1, 8)));
     rig.opened(standing(2, 9, 0, &[(1, 8)]));
     assert_eq!(rig.mirrors.take_released(), [(Ticket(93), at(1, 9))]);

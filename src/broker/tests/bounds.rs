@@ -1,4 +1,4 @@
-//! What a few bytes can ask for: a turn ends before that is much, whoever asks.
+//! What a few bytes can ask for: a turn ends before that is much, no matter who asks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use crate::proto::extension::Window;
 use crate::proto::http::{Response, Status};
 use crate::proto::message::Message;
 
-/// With these a turn makes 8 KiB, and what went past it.
+/// With these a turn makes 8 KiB, and what went past that.
 fn limits() -> Limits {
     Limits { max_message: 4096, max_outbound: 32 * 1024, ..Limits::default() }
 }
 
-/// How often `ask` can be said until the turn is to end: not more than `most` times.
+/// How often `ask` can be called until the turn is to end. Panics if that is `most` times.
 fn turns_at(world: &mut World, most: usize, mut ask: impl FnMut(&mut World, usize)) -> usize {
     for count in 0..most {
         if world.broker.wants_flush() {
@@ -48,7 +48,7 @@ fn lists_of_members() {
     };
     let ids: Vec<ConnectionId> = (0..20).map(|i| world.accept(&named(i))).collect();
     world.flush();
-    // Of others, too: a thousand peers that ask once each ask for as much as one that asks a thousand times.
+    // Different members ask: a thousand peers that ask once each ask for as much as one that asks a thousand times.
     let asked = turns_at(&mut world, 20, |world, i| assert!(world.broker.tell_members(ids[i], "/chat", None)));
     assert!(asked > 1, "{asked}");
 }
@@ -79,7 +79,8 @@ fn answers_that_close_or_leave_the_body_out() {
     });
 }
 
-/// Each answer was written anew: 500 connections that asked for a full history eight times each took eight seconds.
+/// Regression: each answer was written anew: 500 connections that asked for a full history eight times each took
+/// eight seconds.
 #[test]
 fn what_is_kept_is_written_once_for_all_who_ask() {
     let mut world = World::new(Limits::default());
@@ -149,7 +150,8 @@ fn compressed_messages() {
     });
 }
 
-/// A poll that comes between two messages had a body of its own: as many as messages, each with all that followed.
+/// Regression: a poll that came between two messages had a body of its own: as many bodies as messages, each with
+/// all that followed.
 #[test]
 fn polls_that_come_between_messages_are_answered_with_each_once() {
     let mut world = World::new(Limits { max_message: 4096, max_outbound: 8 << 20, ..Limits::default() });
@@ -186,9 +188,9 @@ fn blocked_beside_long_logs(max_outbound: usize) -> (World, ConnectionId) {
     (world, id)
 }
 
-/// Whoever leaves one channel was queued at once what all its channels kept.
+/// Regression: a connection that left one channel was queued at once what all its channels kept.
 #[test]
-fn who_leaves_a_channel_takes_the_rest_of_that_one_alone() {
+fn one_that_leaves_a_channel_takes_the_rest_of_that_one_alone() {
     let (mut world, id) = blocked_beside_long_logs(8 << 20);
     for channel in 0..50 {
         world.broker.subscribe(id, &format!("/{channel}"), Start::All, None).unwrap();
@@ -196,13 +198,13 @@ fn who_leaves_a_channel_takes_the_rest_of_that_one_alone() {
     let before = world.broker.unsent(id);
     assert!(world.broker.leave(id, "/49"));
     let more = world.broker.unsent(id) - before;
-    assert!((60_000..200_000).contains(&more), "{more} behind {before}");
+    assert!((60_000..200_000).contains(&more), "{more} more than {before}");
     world.broker.assert_invariants();
 }
 
-/// Whoever is sent away is not owed more than one connection may be.
+/// A connection that is sent away is not owed more than one connection may be.
 #[test]
-fn who_is_sent_away_takes_no_more_log_than_may_be_unsent() {
+fn one_that_is_sent_away_takes_no_more_log_than_may_be_unsent() {
     let (mut world, id) = blocked_beside_long_logs(2 << 20);
     for channel in 0..20 {
         world.broker.subscribe(id, &format!("/{channel}"), Start::All, None).unwrap();
@@ -228,7 +230,7 @@ fn notices_of_who_comes_and_goes() {
             assert!(world.broker.join(id, "/room", Start::Now).is_ok());
         }
         if round == 0 {
-            // One who was told in mid-turn who is there has to be told of both.
+            // A member that was told in mid-turn who is there has to be told of both.
             world.broker.tell_members(ann, "/room", None);
         }
     }
@@ -237,7 +239,7 @@ fn notices_of_who_comes_and_goes() {
     let once = told.len() / 601;
     assert!(once < 3 * 600 * 100, "{once} bytes for each");
     assert!(world.broker.is_live(ann) && world.broker.members("/room") == 601);
-    // Those who cause them cannot ask for more in one turn than the turn may make.
+    // Those who cause notices cannot ask for more in one turn than the turn may make.
     let mut world = World::new(Limits { max_presence: 700, ..limits() });
     let ids: Vec<ConnectionId> = (0..100)
         .map(|i| world.accept(&Accept::join("/room", Start::Now).protocol(Protocol::SlotcastJson).name(name(i))))
@@ -248,7 +250,7 @@ fn notices_of_who_comes_and_goes() {
     assert!(left > 10, "{left}");
 }
 
-/// Each is a few hundred bytes that nobody counts for a connection that has gone.
+/// Each takes a few hundred bytes, which nobody counts for a connection that has gone.
 #[test]
 fn leaves_that_are_held_back_in_all_channels_together() {
     let limits = Limits { leave_grace: Duration::from_secs(20), max_presence: 65_536, ..Limits::default() };
@@ -269,7 +271,7 @@ fn leaves_that_are_held_back_in_all_channels_together() {
     assert!(world.flush().contains("\"type\":\"leave\""), "those past it are told at once");
 }
 
-/// A leave that is held back left a note with every flush of its channel.
+/// Regression: a leave that is held back left a note with every flush of its channel.
 #[test]
 fn a_leave_that_is_held_back_is_noted_once() {
     let mut world = World::new(Limits { leave_grace: Duration::from_secs(20), ..Limits::default() });
@@ -293,7 +295,7 @@ fn a_leave_that_is_held_back_is_noted_once() {
     assert_eq!(world.broker.notes_of_presence(), 0);
 }
 
-/// A short message that many are owed is held once; that it stands in all their queues counted for nothing.
+/// A short message that many are owed is held once. Regression: its places in all their queues counted for nothing.
 #[test]
 fn queues_of_many_that_take_nothing() {
     let limits = Limits { max_message: 1000, max_outbound: 1 << 20, max_outbound_total: 2 << 20, ..Limits::default() };
@@ -312,7 +314,8 @@ fn queues_of_many_that_take_nothing() {
     assert!(ids.iter().any(|&id| !world.broker.is_live(id) || world.broker.ranges_of(id) < 2000));
 }
 
-/// The buffer of a large message that is gone went to a short one, and stayed with it in the queue of one that is slow.
+/// Regression: the buffer of a large message that was gone went to a short one, and stayed with it in the queue of a
+/// slow connection.
 #[test]
 fn a_short_message_keeps_no_large_buffer() {
     let mut world = World::new(Limits::default());
@@ -339,7 +342,8 @@ fn a_short_message_keeps_no_large_buffer() {
     assert!(room < 100_000, "{room} bytes for {}", world.broker.unsent(slow));
 }
 
-/// A host that had something to say whenever a flush paused never got to its end: nobody who took nothing was judged.
+/// Regression: a host that had something to say whenever a flush paused kept it from ever reaching its end:
+/// connections that took nothing were not judged.
 #[test]
 fn a_paused_flush_goes_on_although_there_is_always_more_to_say() {
     let limits = Limits { max_message: 1000, max_outbound: 1000, ..Limits::default() };

@@ -25,7 +25,7 @@ fn closed(world: &mut World) -> ConnectionId {
 }
 
 #[test]
-fn so_much_is_discarded_and_not_for_longer_than_that() {
+fn input_is_discarded_up_to_a_limit() {
     let mut world = World::new(Limits::default());
     let id = closed(&mut world);
     let block = [0; 64 * 1024];
@@ -39,7 +39,7 @@ fn so_much_is_discarded_and_not_for_longer_than_that() {
 
 /// A phone that sends 8 MiB too much at 10 Mbit/s reads why only after seven seconds.
 #[test]
-fn who_still_sends_fast_has_longer() {
+fn a_peer_that_still_sends_fast_has_longer() {
     let second = MIN_DRAIN_RATE as usize;
     for (each, lives_on) in [(second + second / 16, true), (second / 2, false), (0, false)] {
         let mut world = World::new(Limits::default());
@@ -62,7 +62,7 @@ fn who_still_sends_fast_has_longer() {
 
 /// In a shutdown nobody is waited for longer.
 #[test]
-fn who_sends_fast_does_not_hold_up_a_shutdown() {
+fn a_peer_that_sends_fast_does_not_hold_up_a_shutdown() {
     let mut world = World::new(Limits::default());
     let id = closed(&mut world);
     world.broker.shutdown(CloseCode::GOING_AWAY, Duration::from_secs(60));
@@ -75,10 +75,10 @@ fn who_sends_fast_does_not_hold_up_a_shutdown() {
     assert!(!world.broker.is_live(id));
 }
 
-/// One that was not read from, because it did not read either, is read from when it is closed: it may be sending, and will read
-/// when all is sent.
+/// A connection that was not read from, because it did not read either, is read from when it is closed: it may be
+/// sending, and will read when all is sent.
 #[test]
-fn who_was_paused_is_read_from_when_it_is_closed() {
+fn a_paused_connection_is_read_from_when_it_is_closed() {
     let mut world = World::new(Limits { max_message: 4096, max_outbound: 8192, ..Limits::default() });
     let id = world.accept(&Accept::join("/chat", Start::Now));
     world.flush();
@@ -96,7 +96,7 @@ fn who_was_paused_is_read_from_when_it_is_closed() {
     world.flush();
 }
 
-/// Notes who is read from; each has something to say without end.
+/// Notes who is read from; each of them has something to say without end.
 struct Readers(Vec<u32>);
 
 impl Inlet for Readers {
@@ -107,9 +107,9 @@ impl Inlet for Readers {
     }
 }
 
-/// Who is sent away costs those who stay nothing: it is read after them, and once a turn.
+/// A connection that is sent away costs those that stay nothing: it is read after them, and once a turn.
 #[test]
-fn who_is_discarded_is_read_last() {
+fn discarded_input_is_read_last() {
     let mut world = World::new(Limits::default());
     let mut schedule = Schedule::new(Pace::default());
     let discarded: Vec<ConnectionId> = (0..3).map(|_| closed(&mut world)).collect();

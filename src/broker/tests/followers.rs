@@ -15,21 +15,21 @@ use crate::limits::Limits;
 use crate::proto::message::Message;
 use crate::proto::origin::OriginRules;
 
-/// What all peers were sent, in one heap, and whose socket is broken.
+/// What all peers were sent, in one heap, and whose sockets are broken.
 #[derive(Default)]
 pub(super) struct Wire {
     pub(super) sent: Vec<u8>,
-    /// To whom that was written, and the last byte of each piece.
+    /// The slot to which each piece was written, and its last byte.
     pub(super) pieces: Vec<(u32, u8)>,
     broken: HashSet<u32>,
     stuck: HashSet<u32>,
     pub(super) blocked: bool,
-    /// How many writes a flush has time for; None if for all.
+    /// How many writes a flush has time for; None if it has time for all.
     pub(super) left: Option<usize>,
 }
 
 impl Wire {
-    /// This one takes nothing from now on.
+    /// This connection takes nothing from now on.
     pub(super) fn blocked_for(&mut self, id: ConnectionId) {
         self.stuck.insert(id.slot());
     }
@@ -82,7 +82,7 @@ impl World {
         self.broker.accept(handshake, accept)
     }
 
-    /// One that polls.
+    /// A connection that polls.
     fn hold(&mut self, channel: &str, timeout: Duration) -> ConnectionId {
         let id = self.broker.open(([127, 0, 0, 1], 9).into(), false).unwrap();
         let request = format!("GET {channel} HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -92,7 +92,7 @@ impl World {
         id
     }
 
-    /// That number of seconds later.
+    /// Lets that number of seconds pass.
     fn pass(&mut self, seconds: u64) {
         for _ in 0..seconds {
             self.now.instant += Duration::from_secs(1);
@@ -113,8 +113,8 @@ impl World {
     }
 }
 
-/// The channel that somebody left because his socket broke in its fan-out was marked as one to be flushed, and forgotten:
-/// nobody in it got anything any more.
+/// Regression: when a socket broke in the fan-out of a channel, its owner left the channel, which was marked as one
+/// to be flushed and then forgotten: nobody in it got anything any more.
 #[test]
 fn a_channel_goes_on_when_a_socket_breaks_in_its_fan_out() {
     let mut world = World::new(Limits::default());
@@ -133,9 +133,9 @@ fn a_channel_goes_on_when_a_socket_breaks_in_its_fan_out() {
     assert!(!world.broker.has_work());
 }
 
-/// What came behind the request was held back until the answer, and that was not noted as over.
+/// What came after the request was held back until the answer. Regression: it was not noted that this was over.
 #[test]
-fn a_stream_reads_on_what_came_behind_its_request() {
+fn a_stream_reads_on_what_came_after_its_request() {
     let mut world = World::new(Limits::default());
     let id = world.broker.open(([127, 0, 0, 1], 9).into(), false).unwrap();
     let request = b"GET /chat HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -149,9 +149,9 @@ fn a_stream_reads_on_what_came_behind_its_request() {
     assert_eq!(world.broker.receive(id, b"nobody reads this"), 17);
 }
 
-/// What was published in the same turn before a message that one who polled was to be left out of, it never got.
+/// Regression: a poll that was to be left out of a message never got what was published before that in the same turn.
 #[test]
-fn who_polls_is_not_left_out() {
+fn a_poll_is_not_left_out() {
     let mut world = World::new(Limits::default());
     let id = world.hold("/chat", Duration::from_secs(9));
     world.publish("one");
@@ -161,7 +161,7 @@ fn who_polls_is_not_left_out() {
     assert!(answer.contains("one") && answer.contains("two"), "{answer}");
 }
 
-/// Whoever asked with HEAD took the rest for the next answer.
+/// Regression: a peer that asked with HEAD took the rest for the next answer.
 #[test]
 fn the_answer_to_head_has_no_body_also_if_nobody_gives_one() {
     let mut world = World::new(Limits { answer_timeout: Duration::from_secs(1), ..Limits::default() });
@@ -177,8 +177,8 @@ fn the_answer_to_head_has_no_body_also_if_nobody_gives_one() {
     }
 }
 
-/// Who came with a position of another life was told of its own coming between two parts of what is kept, if another had
-/// asked for the end of that before.
+/// Regression: a subscriber with a position of another life was told of its own join between two parts of what is
+/// kept, if another had asked for the end of that before.
 #[test]
 fn one_s_own_join_comes_after_what_is_kept() {
     for (cached, from) in [
@@ -209,9 +209,10 @@ fn one_s_own_join_comes_after_what_is_kept() {
     }
 }
 
-/// Everybody waited until two thousand polls were answered, or as many who had come together were pinged.
+/// Regression: everybody waited until two thousand polls were answered, or two thousand connections that had come
+/// together were pinged.
 #[test]
-fn a_crowd_that_is_due_at_once_is_behind_a_message() {
+fn a_crowd_that_is_due_at_once_comes_after_a_message() {
     const CROWD: usize = 100;
     let limits = Limits { ping_interval: Duration::from_secs(3), ..Limits::default() };
     type Owe = fn(&mut World);

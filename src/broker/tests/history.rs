@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    /// As many turns at that time as there is work for; returns what was sent.
+    /// Runs as many turns at that time as there is work for; returns what was sent.
     fn turn(&mut self, milliseconds: u64) -> String {
         let instant = self.start + Duration::from_millis(milliseconds);
         self.broker.advance(Now { instant, unix_ms: 0 });
@@ -95,7 +95,7 @@ fn limits() -> Limits {
 }
 
 #[test]
-fn what_was_published_to_nobody_is_kept_for_whoever_comes() {
+fn what_was_published_to_nobody_is_kept_for_those_who_come() {
     let mut world = World::new(limits());
     assert_eq!(world.publish("/a", "first").offset, 1);
     let second = world.publish("/a", "second");
@@ -120,7 +120,7 @@ fn time_alone_empties_it_and_wakes_nobody_for_nothing() {
     world.turn(10_001);
     assert_eq!((world.broker.channel_count(), world.broker.tombstone_count(), world.broker.history_held()), (0, 2, 0));
     assert_eq!(world.deadline(), Some(110_002));
-    // Whoever comes back now is told of no loss, and whoever was further behind, how much it was.
+    // One who comes back now is told of no loss. One who was further behind is told how much it was.
     assert_eq!(world.broker.read("/a", Start::Position(position)).lost, None);
     let behind = Start::Position(Position { offset: 0, ..position });
     let lost = Lost { count: Some(1), reason: LostReason::Expired };
@@ -167,9 +167,9 @@ fn one_channel_too_many() {
     assert_eq!((world.broker.position_of("/b"), world.broker.channel_count()), (Position::NONE, 2));
 }
 
-/// One who was in as many channels as it may be once made another's history go by trying.
+/// Regression: a connection that was in as many channels as it may be made another's history go by trying to join.
 #[test]
-fn who_may_not_join_makes_nobody_go() {
+fn one_that_may_not_join_makes_nobody_go() {
     let mut world = World::new(Limits { max_channels: 2, max_channels_per_connection: 1, ..limits() });
     let id = world.open("/a", Start::Now);
     let position = world.publish("/b", "text");
@@ -178,7 +178,7 @@ fn who_may_not_join_makes_nobody_go() {
     assert_eq!(world.broker.position_of("/b"), position);
 }
 
-/// A key that was given to another channel within a turn once led to what the first one's log was encoded to.
+/// Regression: a key that was given to another channel within a turn led to what was encoded of the first one's log.
 #[test]
 fn another_channel_gets_nothing_of_the_one_before_it() {
     let mut world = World::new(Limits { max_channels: 1, ..limits() });

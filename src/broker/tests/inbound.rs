@@ -29,7 +29,7 @@ impl World {
         World { broker, wire: Wire::default(), closed: Vec::new() }
     }
 
-    /// A connection from there that has sent that.
+    /// A connection from that address that has sent these bytes.
     fn come(&mut self, from: &str, bytes: &[u8]) -> ConnectionId {
         let id = self.broker.open(from.parse().unwrap(), false).unwrap();
         self.receive(id, bytes);
@@ -77,7 +77,7 @@ impl World {
 const UPGRADE: &[u8] = b"GET /a HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// The head of a request that is as long as that.
+/// The head of a request, of that length.
 fn head(line: &str, length: usize) -> Vec<u8> {
     let mut head = format!("{line} HTTP/1.1\r\nHost: h\r\n").into_bytes();
     let padding = length - head.len() - "X: \r\n\r\n".len();
@@ -95,7 +95,7 @@ fn unfinished(length: usize) -> Vec<u8> {
     frame
 }
 
-/// A head of 8 KB that waited for its body, for its answer, or as a poll counted for nothing.
+/// Regression: a head of 8 KB that waited for its body, for its answer, or as a poll counted for nothing.
 #[test]
 fn a_request_counts_until_it_is_answered() {
     let mut world = World::new(Limits::default());
@@ -161,7 +161,7 @@ fn a_ping_that_waits_counts_until_its_pong_is_sent() {
     assert_eq!(world.held(), 0);
 }
 
-/// Past the budget the largest went: 1,200 connections of 260 KB made an upload of 900 KB go.
+/// Regression: past the budget the largest of all went: 1,200 connections of 260 KB made an upload of 900 KB go.
 #[test]
 fn many_from_one_network_pay_before_one_from_another() {
     let limits = Limits { max_message: 100_000, max_inbound_total: 1_000_000, ..Limits::default() };
@@ -187,7 +187,7 @@ fn many_from_one_network_pay_before_one_from_another() {
     }
 }
 
-/// Whom a proxy asks for is who pays.
+/// The client for which a proxy asks is the one that pays.
 #[test]
 fn behind_a_proxy_everybody_pays_for_themselves() {
     let limits = Limits { max_message: 100_000, max_inbound_total: 300_000, ..Limits::default() };
@@ -206,9 +206,9 @@ fn behind_a_proxy_everybody_pays_for_themselves() {
     assert!((11..16).contains(&sent_away), "{sent_away} are sent away");
 }
 
-/// All connections were looked at for each byte past the budget.
+/// Regression: all connections were looked at for each byte past the budget.
 #[test]
-fn past_the_budget_so_much_goes_that_nobody_has_to_look_again_at_once() {
+fn past_the_budget_enough_goes_that_nobody_has_to_look_again_at_once() {
     let limits = Limits { max_message: 100_000, max_inbound_total: 1_000_000, ..Limits::default() };
     let mut world = World::new(limits);
     let mut before = 0;

@@ -1,4 +1,4 @@
-//! Large messages that come compressed: made whole in pieces, one at a time, and nobody else waits for that.
+//! Large messages that come compressed: they are made whole in pieces, one at a time, and nobody else waits for that.
 
 use super::schedule::{ALL, Loop, frame};
 use crate::broker::event::{Accept, ConnectionId, Event};
@@ -37,7 +37,7 @@ fn compressed(payload: &[u8]) -> Vec<u8> {
     client_frame(0xc2, [0; 4], Deflater::default().deflate(Window::Bits15, payload).expect("it shrinks"))
 }
 
-/// Turns until nobody says more. Returns how many that took.
+/// Runs turns until nobody says more. Returns how many that took.
 fn run(l: &mut Loop) -> usize {
     for turns in 0..500 {
         let before = l.world.broker.spent();
@@ -71,7 +71,7 @@ fn a_large_message_is_made_whole_in_pieces_and_what_follows_waits_for_it() {
 }
 
 #[test]
-fn those_who_send_large_ones_wait_for_each_other_and_what_is_held_is_counted() {
+fn senders_of_large_messages_wait_for_each_other_and_what_they_hold_is_counted() {
     let mut l = Loop::new(Pace::default());
     let ids: Vec<ConnectionId> = (0..5).map(|_| deflating(&mut l)).collect();
     let (small, bytes) = (deflating(&mut l), compressed(&large(2)));
@@ -87,7 +87,7 @@ fn those_who_send_large_ones_wait_for_each_other_and_what_is_held_is_counted() {
     }
     let held = l.world.broker.inbound_held();
     assert!((bytes.len()..5 * bytes.len() + 1_500_000).contains(&held), "{held} of {}", bytes.len());
-    // What is small waits for nobody.
+    // A small message waits for nobody.
     l.say(small, &compressed(&[b'y'; 1000]));
     assert!(l.turn(ALL).contains(&small));
     run(&mut l);
@@ -96,7 +96,7 @@ fn those_who_send_large_ones_wait_for_each_other_and_what_is_held_is_counted() {
 }
 
 #[test]
-fn one_that_ends_lets_the_next_go_on() {
+fn a_connection_that_ends_lets_the_next_go_on() {
     let mut l = Loop::new(Pace::default());
     let ids: Vec<ConnectionId> = (0..3).map(|_| deflating(&mut l)).collect();
     for (number, &id) in ids.iter().enumerate() {
@@ -106,7 +106,7 @@ fn one_that_ends_lets_the_next_go_on() {
         l.turn(50_000);
     }
     for gone in [1, 0] {
-        // One is dropped, and one has a Close frame to take, but nothing that counts any more.
+        // One is dropped. The other has a Close frame to take, but nothing that counts any more.
         if gone == 1 {
             l.world.broker.broken(ids[gone]);
         } else {

@@ -15,7 +15,7 @@ const CHUNKED: &str =
     "PUT /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n";
 const LAST: &str = "GET /d HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
 
-/// RFC 9112 §9.3 and §9.3.2: whole, byte by byte and in every two pieces, requests are answered in order.
+/// RFC 9112 §9.3 and §9.3.2: requests are answered in order, whether they come whole, byte by byte or in two pieces.
 #[test]
 fn requests_follow_each_other() {
     let all = [GET, POST, "\r\n", CHUNKED, GET, LAST, GET].concat();
@@ -40,7 +40,7 @@ fn requests_follow_each_other() {
     }
 }
 
-/// The embedder takes its time: what is pipelined waits, and is then read without anything new having arrived.
+/// The embedder takes its time. What is pipelined waits, and is then read although nothing new has arrived.
 #[test]
 fn a_late_answer_lets_the_next_request_in() {
     let mut rig = Rig::new(Limits::default());
@@ -65,13 +65,13 @@ fn a_late_answer_lets_the_next_request_in() {
         rest = rig.broker.take_stash(rig.id);
     }
     assert!(rest.is_empty() && rig.broker.inbound_held() == 0);
-    // Whoever was not turned away is not looked at again for nothing.
+    // A connection that was not turned away is not looked at again for nothing.
     assert_eq!(rig.receive(GET.as_bytes()), ["/a "]);
     assert_eq!(rig.broker.take_resumed(), []);
 }
 
 #[test]
-fn who_wants_no_more_gets_no_more() {
+fn a_peer_that_wants_no_more_gets_no_more() {
     for (request, body) in [
         ("GET / HTTP/1.0\r\n\r\n", "hi"),
         ("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "hi"),
@@ -95,7 +95,7 @@ fn who_wants_no_more_gets_no_more() {
     }
 }
 
-/// Whatever nobody knows the end of closes, also as the second request of a connection.
+/// If nobody knows where a request ends, the connection closes, even if it is the connection's second request.
 #[test]
 fn refusals_of_head_and_body_close() {
     for (bytes, status) in [
@@ -143,7 +143,7 @@ fn a_body_is_asked_for_only_if_it_may_come() {
         assert_eq!(rig.receive(head(fields).as_bytes()), [""; 0]);
         assert_eq!(rig.answers(), [(status, true)]);
     }
-    // There is no body to ask for, or no such thing as asking.
+    // There is no body to ask for, or HTTP/1.0 has no way to ask.
     let mut rig = Rig::new(Limits::default());
     assert_eq!(rig.receive(head("Content-Length: 0\r\n").as_bytes()), ["/b "]);
     let old = "POST /b HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
@@ -156,7 +156,7 @@ fn deadlines_between_requests_and_within_them() {
     let limits = Limits::default();
     let (keep_alive, handshake) = (limits.keep_alive_timeout, limits.handshake_timeout);
     let tick = Duration::from_millis(100);
-    // Before the first request it is the handshake that is late.
+    // Before the first request the deadline is the handshake's.
     let mut rig = Rig::new(limits.clone());
     rig.pass(handshake + tick);
     assert_eq!(rig.ended(), Some(Cause::HandshakeTimeout));
@@ -171,7 +171,8 @@ fn deadlines_between_requests_and_within_them() {
     rig.receive(b"\r\n");
     rig.pass(tick * 2);
     assert_eq!(rig.ended(), Some(Cause::KeepAliveTimeout));
-    // From the first byte of the next request on it is the handshake's time, for the body too, and dripping gains none.
+    // From the first byte of the next request on the deadline is the handshake's, for the body too, and sending in
+    // drips gains no time.
     for begun in ["G", "POST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 500\r\n\r\n"] {
         let mut rig = Rig::new(limits.clone());
         rig.receive(GET.as_bytes());
@@ -235,9 +236,9 @@ fn a_flood_of_pipelined_requests_waits() {
     assert!(!rig.receive(&stash).is_empty());
 }
 
-/// RFC 9112 §9.6: whoever has said all still gets the answers, and then it ends.
+/// RFC 9112 §9.6: a peer that has said all still gets the answers, and then the connection ends.
 #[test]
-fn a_half_close_ends_behind_the_answers() {
+fn a_half_close_ends_after_the_answers() {
     for (bytes, blocked, answers, cause) in [
         (String::new(), false, 0, Cause::PeerVanished),
         (GET[..9].to_owned(), false, 0, Cause::PeerVanished),
@@ -261,7 +262,7 @@ fn a_half_close_ends_behind_the_answers() {
     }
 }
 
-/// The end is known while a request waits for its answer, once with another one behind it.
+/// The end is known while a request waits for its answer, once with another request after it.
 #[test]
 fn a_half_close_while_an_answer_is_awaited() {
     for (bytes, closes) in [(GET.to_owned(), vec![true]), ([GET, GET].concat(), vec![false, true])] {
@@ -302,7 +303,6 @@ fn a_shutdown_ends_the_idle_at_once_and_the_asked_with_their_answer() {
     assert_eq!(rig.answers(), [(404, true)]);
 }
 
-/// A kept connection may become a WebSocket, and one that was let in is not turned away for those who came later.
 /// Between the signal and the moment in which a kept connection is sent away another request may arrive.
 #[test]
 fn what_a_kept_connection_gets_while_the_broker_shuts_down() {
@@ -322,6 +322,7 @@ fn what_a_kept_connection_gets_while_the_broker_shuts_down() {
     }
 }
 
+/// A kept connection may become a WebSocket, and one that was let in is not turned away for those who came later.
 #[test]
 fn a_websocket_on_a_kept_connection() {
     let mut rig = Rig::new(Limits { max_connections: 1, ..Limits::default() });

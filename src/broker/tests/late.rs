@@ -18,7 +18,7 @@ fn chunk(length: usize) -> Vec<u8> {
     [format!("{length:x}\r\n").as_bytes(), &vec![b'x'; length], b"\r\n"].concat()
 }
 
-/// 700 kB at 60 kB/s were cut after ten seconds, although the peer was never silent.
+/// Regression: 700 kB at 60 kB/s were cut after ten seconds, although the peer was never silent.
 #[test]
 fn an_upload_that_goes_on_has_the_time_it_needs() {
     let mut rig = Rig::new(Limits::default());
@@ -32,7 +32,8 @@ fn an_upload_that_goes_on_has_the_time_it_needs() {
     assert_eq!(rig.answers(), [(200, false)]);
 }
 
-/// At the rate itself it is never too late, and a tenth below it is, however it is cut: 10 s and what has arrived.
+/// A body that comes at the rate itself is never too late. One that comes a tenth slower is, however it is cut:
+/// after 10 s and the time for what has arrived.
 #[test]
 fn below_the_rate_a_body_is_too_late_and_is_told_so() {
     let limits = Limits::default().min_body_rate(1000);
@@ -55,7 +56,7 @@ fn below_the_rate_a_body_is_too_late_and_is_told_so() {
                 ended = Some(second);
                 break;
             }
-            // Ten at a time: what each is worth is less than a tick.
+            // Ten bytes at a time: the time for each piece is less than a tick.
             for _ in 0..a_second / 10 {
                 rig.receive(&if chunked { chunk(10) } else { vec![b'x'; 10] });
             }
@@ -66,7 +67,7 @@ fn below_the_rate_a_body_is_too_late_and_is_told_so() {
     }
 }
 
-/// Requests that had begun at a signal were closed at once.
+/// Regression: requests that had begun at a signal were closed at once.
 #[test]
 fn a_shutdown_answers_what_has_begun() {
     let whole = head(5);
@@ -85,7 +86,7 @@ fn a_shutdown_answers_what_has_begun() {
         assert_eq!(rig.receive(rest.as_bytes()).len(), told, "{begun}");
         assert_eq!(rig.answers(), [(status, true)], "{begun}");
 
-        // And if the rest does not come.
+        // The same if the rest does not come.
         let mut rig = Rig::new(Limits::default());
         rig.receive(begun.as_bytes());
         rig.broker.shutdown(CloseCode::GOING_AWAY, Duration::from_secs(8));
@@ -111,7 +112,7 @@ fn a_shutdown_answers_for_the_application() {
     assert_eq!(rig.answers(), [(503, true)]);
 }
 
-/// Who has most of what is unfinished goes, and is told so.
+/// The connection with the most unfinished input goes, and is told so.
 #[test]
 fn one_that_holds_too_much_is_told_so() {
     let mut rig = Rig::new(Limits { max_inbound_total: 1 << 20, ..Limits::default() });

@@ -1,4 +1,4 @@
-//! A broker with an engine, which the test is: what waits for it, and what is sent to whom.
+//! A broker with an engine, which the test plays: what waits for it, and what is sent to whom.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::proto::message::Message;
 const HANDSHAKE: &[u8] = b"GET /a HTTP/1.1\r\nHost: 192.0.2.9\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// A broker with an engine, and a raw WebSocket that is accepted so.
+/// A broker with an engine, and a raw WebSocket that was accepted in that way.
 fn accepted(limits: Limits, accept: &Accept) -> Rig {
     let mut rig = Rig::new(limits);
     rig.broker.set_engine();
@@ -54,7 +54,7 @@ fn outcome(rig: &mut Rig) -> Option<Outcome> {
 }
 
 #[test]
-fn one_who_joins_is_let_in_when_the_channel_is_open() {
+fn a_subscriber_is_let_in_when_the_channel_is_open() {
     let mut rig = accepted(Limits::default(), &Accept::join("/a", Start::Now));
     assert_eq!(sent(&mut rig), "");
     open(&mut rig.broker, "/a");
@@ -63,7 +63,7 @@ fn one_who_joins_is_let_in_when_the_channel_is_open() {
 }
 
 #[test]
-fn one_who_has_waited_for_too_long_is_told_so() {
+fn a_subscriber_that_has_waited_for_too_long_is_told_so() {
     let limits = Limits { answer_timeout: Duration::from_secs(5), ..Limits::default() };
     let mut rig = accepted(limits, &Accept::join("/a", Start::Now));
     rig.pass(Duration::from_secs(6));
@@ -74,14 +74,14 @@ fn one_who_has_waited_for_too_long_is_told_so() {
     assert_eq!((rig.broker.members("/a"), rig.broker.next_event().is_none()), (0, true));
 }
 
-/// Nobody else's: a slot and a serial say nothing on another node.
+/// A slot and a serial say nothing on another node.
 #[test]
 fn only_its_own_node_knows_who_a_member_is() {
     let mut rig = accepted(Limits::default(), &Accept::join("/a", Start::Now));
     open(&mut rig.broker, "/a");
     let (mut other, own) = (Rig::new(Limits::default()), rig.broker.member_id(rig.id));
     other.broker.set_engine();
-    // The rigs have the same secret, and are the same process in that.
+    // The rigs have the same secret: in that they are the same process.
     assert_eq!((other.id, other.broker.member_id(other.id)), (rig.id, own));
     let rules = crate::proto::origin::OriginRules::new(&[], &[]).unwrap();
     let now = crate::broker::timers::Now { instant: std::time::Instant::now(), unix_ms: 0 };
@@ -109,7 +109,7 @@ fn those_who_wait_count_and_can_leave() {
     open(&mut rig.broker, "/a");
     open(&mut rig.broker, "/b");
     assert_eq!((rig.broker.members("/a") + rig.broker.members("/b"), outcome(&mut rig)), (0, None));
-    // Nobody is in them: they linger, and then are closed.
+    // Nobody is in the channels: they linger, and then are closed.
     rig.pass(Duration::from_secs(31));
     let closed: Vec<String> = std::iter::from_fn(|| rig.broker.next_ask()).map(|ask| format!("{ask:?}")).collect();
     assert_eq!(closed, [r#"Close { channel: "/a" }"#, r#"Close { channel: "/b" }"#]);
@@ -123,14 +123,14 @@ fn a_publish_that_nobody_answers_may_have_arrived() {
     let Published::Pending(ticket) = published else { panic!("{published:?}") };
     rig.pass(Duration::from_secs(6));
     assert_eq!(outcome(&mut rig), Some(Outcome::Unknown));
-    // What comes after that is nobody's.
+    // What comes after that is for nobody.
     rig.broker.hear(Told::Published { ticket, position: Position { epoch: Epoch::from_random(1), offset: 1 } });
     assert_eq!(outcome(&mut rig), None);
 }
 
-/// What one publishes is read until so much waits that it must not be more.
+/// What a connection publishes is read until so much of it waits that it must not be more.
 #[test]
-fn one_who_publishes_too_much_is_not_read_from() {
+fn a_connection_that_publishes_too_much_is_not_read_from() {
     let mut rig = accepted(Limits::default(), &Accept::join("/a", Start::Now));
     open(&mut rig.broker, "/a");
     let mut tickets = Vec::new();
@@ -148,7 +148,7 @@ fn one_who_publishes_too_much_is_not_read_from() {
     assert_eq!((rig.broker.wants_input(rig.id), rig.broker.take_resumed()), (true, vec![rig.id]));
 }
 
-/// It is told after what was published before, as any other outcome.
+/// It is told after what was published before, like any other outcome.
 #[test]
 fn what_the_engine_has_no_room_for_is_told_as_an_outcome() {
     let mut rig = accepted(Limits::default(), &Accept::plain());
@@ -161,9 +161,9 @@ fn what_the_engine_has_no_room_for_is_told_as_an_outcome() {
     rig.broker.assert_invariants();
 }
 
-/// What it sends is thrown away from then on, and for that it has to be read.
+/// What it sends is thrown away from then on. For that it has to be read.
 #[test]
-fn one_who_is_held_back_is_read_from_when_it_ends() {
+fn a_connection_that_is_held_back_is_read_from_when_it_ends() {
     for by_embedder in [false, true] {
         let mut rig = accepted(Limits::default(), &Accept::join("/a", Start::Now));
         open(&mut rig.broker, "/a");
@@ -183,7 +183,7 @@ fn one_who_is_held_back_is_read_from_when_it_ends() {
     }
 }
 
-/// What one page answers needs no mirror; what it does not is answered from one.
+/// If one page answers, no mirror is needed; if it does not, a mirror answers.
 #[test]
 fn a_plain_get_opens_no_mirror() {
     let mut rig = Rig::new(Limits::default());
@@ -209,7 +209,7 @@ fn a_plain_get_opens_no_mirror() {
     let told = sent(&mut rig);
     assert!(is_all && told.starts_with("HTTP/1.1 200 ") && told.contains("two") && told.contains(".2\""), "{told}");
     assert!(rig.broker.next_ask().is_none());
-    // Some of it is missing, or never comes.
+    // A part of the page is missing.
     let (ticket, _) = ask(&mut rig);
     rig.broker.hear(Told::ReadDone { ticket, page: page(0, &["one"]), now: 1 });
     assert_eq!(format!("{:?}", rig.broker.next_ask()), r#"Some(Open { channel: "/a" })"#);
@@ -219,9 +219,9 @@ fn a_plain_get_opens_no_mirror() {
     rig.broker.assert_invariants();
 }
 
-/// An application may answer late.
+/// An application may answer after the peer has gone.
 #[test]
-fn one_who_has_gone_waits_for_nothing() {
+fn a_peer_that_has_gone_waits_for_nothing() {
     let mut rig = Rig::new(Limits::default());
     rig.broker.set_engine();
     let request = b"GET /a HTTP/1.1\r\nHost: 192.0.2.9\r\n\r\n";
@@ -233,7 +233,7 @@ fn one_who_has_gone_waits_for_nothing() {
     assert!(rig.broker.next_ask().is_none());
 }
 
-/// The one that is empty for longest makes way, and no other.
+/// The mirror that has been empty for longest makes way, and no other.
 #[test]
 fn there_are_no_more_mirrors_than_channels() {
     let mut rig = accepted(Limits { max_listened: 1, ..Limits::default() }, &Accept::plain());
@@ -251,9 +251,9 @@ fn there_are_no_more_mirrors_than_channels() {
     rig.broker.assert_invariants();
 }
 
-/// A loss is told once to all who follow: in their words, or by the end.
+/// A loss is told once to all who follow: in their words, or by closing them.
 #[test]
-fn one_that_cannot_be_told_of_a_loss_is_closed_unless_it_agreed() {
+fn a_subscriber_that_cannot_be_told_of_a_loss_is_closed_unless_it_agreed() {
     for is_lossy in [false, true] {
         let accept = Accept::join("/a", Start::Now);
         let mut rig = accepted(Limits::default(), &if is_lossy { accept.lossy() } else { accept });
@@ -276,9 +276,9 @@ fn one_that_cannot_be_told_of_a_loss_is_closed_unless_it_agreed() {
     }
 }
 
-/// It is told what it does not get before the log holds what comes after that.
+/// The poll is told what it does not get before the log holds what comes after that.
 #[test]
-fn one_who_polls_is_told_of_a_loss_within_a_page() {
+fn a_poll_is_told_of_a_loss_within_a_page() {
     let mut rig = Rig::new(Limits::default());
     rig.broker.set_engine();
     let request = b"GET /a HTTP/1.1\r\nHost: 192.0.2.9\r\n\r\n";
@@ -301,7 +301,8 @@ fn one_who_polls_is_told_of_a_loss_within_a_page() {
     assert!(told.starts_with("HTTP/1.1 200 ") && told.contains(&position) && told.contains("\"count\":6"), "{told}");
 }
 
-/// Members of other nodes are told and counted as those of this one, who are told to the engine, also after it was away.
+/// Members at other nodes are told and counted like those of this one. Those of this one are told to the engine,
+/// again after it was away.
 #[test]
 fn members_of_other_nodes_come_and_go() {
     let accept = Accept::join("/a", Start::Now).protocol(Protocol::SlotcastJson);
@@ -323,7 +324,7 @@ fn members_of_other_nodes_come_and_go() {
     let said = sent(&mut rig);
     assert!(said.contains(r#""join""#) && said.contains("Ann") && !said.contains(&own.to_string()), "{said}");
     assert_eq!((rig.broker.members("/a"), rig.broker.members_named("/a").map(|all| all.len())), (2, Some(2)));
-    // Ann comes back under another id, at whatever node.
+    // Ann comes back with another id, at any node.
     rig.broker.hear(told(4, Roster::Changed { left: vec![ann], entered: vec![] }));
     rig.broker.hear(told(5, Roster::Changed { left: vec![], entered: vec![present(bob, "Ann")] }));
     let said = sent(&mut rig);

@@ -20,7 +20,7 @@ impl Inlet for Silent {
     }
 }
 
-/// A hundred members of one channel, to some of whom its newest message was written.
+/// A hundred members of one channel. Its newest message was written to some of them.
 fn walking(limits: Limits) -> (World, Vec<ConnectionId>) {
     let mut world = World::new(limits);
     let ids = (0..100).map(|_| world.accept(&Accept::join("/chat", Start::Now))).collect();
@@ -48,9 +48,9 @@ fn post(world: &mut World, path: &str, body: &str) -> ConnectionId {
     id
 }
 
-/// One who publishes faster than the members take it would fill the budgets of all.
+/// A peer that publishes faster than the members read would fill the budgets of all.
 #[test]
-fn who_publishes_to_a_busy_channel_waits_and_others_go_on() {
+fn a_publisher_to_a_busy_channel_waits_and_others_go_on() {
     // Nobody here answers a ping.
     let (mut world, ids) = walking(Limits { ping_interval: Duration::from_secs(600), ..Limits::default() });
     let other = world.accept(&Accept::join("/other", Start::Now));
@@ -92,11 +92,11 @@ fn who_publishes_to_a_busy_channel_waits_and_others_go_on() {
     assert!(world.broker.wants_input(ids[0]));
 }
 
-/// Each gets what is on its way once, and before what comes after it, no matter who leaves.
+/// Each member gets what is on its way once, and before what comes after it, no matter who leaves.
 #[test]
-fn who_leaves_in_the_middle_changes_nothing_for_the_others() {
+fn a_leave_in_the_middle_changes_nothing_for_the_others() {
     let (mut world, ids) = walking(Limits::default());
-    // One that has it, and one that has not: it was published before they left.
+    // One has the message, and one does not have it yet: it was published before they left.
     assert!(world.broker.leave(ids[0], "/chat") && world.broker.leave(ids[98], "/chat"));
     assert!(world.broker.send(ids[99], &Message::text("two")));
     world.broker.assert_invariants();
@@ -108,9 +108,9 @@ fn who_leaves_in_the_middle_changes_nothing_for_the_others() {
     }
 }
 
-/// What is on its way to those who are there is not for who comes meanwhile.
+/// What is on its way to those who are there is not for a member that comes meanwhile.
 #[test]
-fn who_joins_in_the_middle_gets_what_is_published_from_then_on() {
+fn a_join_in_the_middle_gets_what_is_published_from_then_on() {
     let (mut world, _) = walking(Limits::default());
     let late = world.accept(&Accept::join("/chat", Start::Now));
     world.broker.publish("/chat", Message::text("two"), None, None);
@@ -119,7 +119,8 @@ fn who_joins_in_the_middle_gets_what_is_published_from_then_on() {
     assert_eq!(world.broker.unsent(late), 0);
 }
 
-/// What all have unsent was more than they may have, since a flush had no time: those went to whom nothing was offered.
+/// Regression: when a flush had no time, all together had more unsent than they may have, and connections to which
+/// nothing was offered had to go.
 #[test]
 fn nobody_is_judged_before_its_bytes_were_offered() {
     let limits = Limits { max_message: 1000, max_outbound: 8000, max_outbound_total: 50_000, ..Limits::default() };
@@ -138,7 +139,8 @@ fn nobody_is_judged_before_its_bytes_were_offered() {
     assert!(ids.iter().all(|&id| world.broker.is_live(id)) && !world.broker.has_events());
 }
 
-/// Those who waited before were all answered in one step when another came, and an application had published meanwhile.
+/// Regression: those who waited before were all answered in one step when another came, if an application had
+/// published meanwhile.
 #[test]
 fn a_poll_that_comes_between_waits_until_those_before_are_answered() {
     let mut world = World::new(Limits::default());

@@ -1,4 +1,4 @@
-//! The few places past `max_connections`, and of operators: who gets one, who makes room, and who never does.
+//! The few places past `max_connections`, and of operators: which connections get one, make room, or never do.
 
 use core::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -24,9 +24,9 @@ struct World {
     wire: Wire,
     now: Now,
     admin: bool,
-    /// The last byte of the address of who comes, or of its network of IPv6.
+    /// The last byte of the address of the next connection, or of its network of IPv6.
     address: u8,
-    /// The last part of the address of who came last, if it was one of IPv6.
+    /// The last part of the address of the last connection, if that was one of IPv6.
     host: Option<u16>,
 }
 
@@ -44,7 +44,7 @@ impl World {
         }
     }
 
-    /// Somebody comes; None if there is no place.
+    /// Opens a connection; None if there is no place.
     fn come(&mut self) -> Option<ConnectionId> {
         self.host = self.host.map(|host| host + 1);
         let ip: IpAddr = match self.host {
@@ -74,7 +74,7 @@ impl World {
         self.broker.respond(exchange, Response::new(Status::OK).with_body("text/plain", "ok"));
     }
 
-    /// The end of a turn; returns how many connections it ended.
+    /// Ends a turn; returns how many connections that ended.
     fn turn(&mut self, unread: &[ConnectionId]) -> usize {
         let before = self.broker.connection_count();
         self.now.instant += Duration::from_millis(20);
@@ -93,7 +93,7 @@ impl World {
     }
 }
 
-/// Both kinds of places, with nobody but those who have one of these.
+/// Both kinds of places, with no connections but those that have one of these.
 fn both_kinds() -> [World; 2] {
     assert_eq!(MOST, MAX_ADMIN_CONNECTIONS);
     let mut world = World::new(3, false);
@@ -103,9 +103,9 @@ fn both_kinds() -> [World; 2] {
     [world, World::new(3, true)]
 }
 
-/// One for whom there is not even a place to be told so was once counted nowhere.
+/// Regression: a connection was counted nowhere if there was not even a place in which to tell it so.
 #[test]
-fn who_is_turned_away_is_counted() {
+fn a_connection_that_is_turned_away_is_counted() {
     let mut world = World::new(1, false);
     let all = world.fill().len() as u64;
     assert_eq!(all, 1 + MOST as u64);
@@ -116,9 +116,9 @@ fn who_is_turned_away_is_counted() {
     world.broker.assert_invariants();
 }
 
-/// Sixteen who said nothing once kept everybody from asking whether the broker is well.
+/// Regression: sixteen connections that said nothing kept everybody from asking whether the broker is well.
 #[test]
-fn who_says_nothing_makes_room_for_who_waits() {
+fn silent_connections_make_room_for_those_that_wait() {
     for mut world in both_kinds() {
         let silent = world.fill();
         assert_eq!(silent.len(), MOST);
@@ -134,9 +134,9 @@ fn who_says_nothing_makes_room_for_who_waits() {
     }
 }
 
-/// One who has just come, and whose request may have arrived, is read from first.
+/// A connection that has just come, and whose request may have arrived, is read from first.
 #[test]
-fn who_was_not_read_from_yet_stays() {
+fn a_connection_that_was_not_read_from_yet_stays() {
     for mut world in both_kinds() {
         let came = world.fill();
         assert!(world.broker.is_place_coming(world.admin));
@@ -151,9 +151,10 @@ fn who_was_not_read_from_yet_stays() {
     }
 }
 
-/// An address that takes all places loses them to others, who keep theirs however many of it come. So does a network of IPv6.
+/// An address that takes all places loses them to others. These keep theirs, however many of that address come. The
+/// same is true of a network of IPv6.
 #[test]
-fn one_who_is_alone_with_its_address_stays() {
+fn a_connection_that_is_alone_with_its_address_stays() {
     let of_ipv6 = both_kinds().map(|world| World { host: Some(0), ..world });
     for mut world in both_kinds().into_iter().chain(of_ipv6) {
         (0..MOST / 2 - 1).for_each(|_| assert!(world.come().is_some()));
@@ -178,7 +179,8 @@ fn one_who_is_alone_with_its_address_stays() {
     }
 }
 
-/// Who waits for an answer gets it; who has it and lingers goes, but after those who have never asked.
+/// A connection that waits for an answer gets it. One that has it and lingers goes, but after those that have never
+/// asked.
 #[test]
 fn the_order_in_which_they_make_room() {
     for mut world in both_kinds() {
@@ -209,9 +211,9 @@ fn the_order_in_which_they_make_room() {
     }
 }
 
-/// A place past the limit is one no more when others have left.
+/// A connection past the limit is past it no more when others have left.
 #[test]
-fn who_came_late_moves_up() {
+fn a_connection_that_came_late_moves_up() {
     let mut world = World::new(3, false);
     let first = world.fill();
     assert_eq!(first.len(), 3 + MOST);
@@ -230,7 +232,8 @@ fn who_came_late_moves_up() {
     assert_eq!(world.live(&first[6..]), [false; MOST - 3]);
 }
 
-/// Who comes during a shutdown may ask how it is, and neither gets in nor holds the end up, however many come.
+/// A connection that comes during a shutdown may ask how the broker is. It does not get in, and does not hold up the
+/// end, however many come.
 #[test]
 fn a_shutdown_does_not_wait_for_those_who_come() {
     let mut world = World::new(100, false);
@@ -240,7 +243,7 @@ fn a_shutdown_does_not_wait_for_those_who_come() {
     world.broker.shutdown(CloseCode::GOING_AWAY, Duration::from_secs(3));
     let asking = world.come().unwrap();
     world.turn(&[]);
-    assert_eq!(world.live(&inside), [true, false, false], "who waits for nothing is sent away");
+    assert_eq!(world.live(&inside), [true, false, false], "those that wait for nothing are sent away");
     let ready = world.ask(asking, HEALTH).unwrap();
     world.answer(ready);
     let other = world.come().unwrap();
@@ -270,9 +273,9 @@ fn a_shutdown_does_not_wait_for_those_who_come() {
     assert_eq!(world.broker.connection_count(), 0);
 }
 
-/// Past its time a shutdown ends everybody who was there, also if others come all the while.
+/// Past its time a shutdown ends everybody who was there, even if others come all the while.
 #[test]
-fn a_shutdown_ends_in_time_whoever_comes() {
+fn a_shutdown_ends_in_time_although_others_come() {
     let mut world = World::new(100, false);
     let id = world.come().unwrap();
     let exchange = world.ask(id, b"GET /slow HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();

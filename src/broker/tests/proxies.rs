@@ -1,4 +1,4 @@
-//! Proxies that are believed, and those who only pretend: whose address a connection has, and who is counted.
+//! Proxies that are believed, and those that only pretend: which address a connection has, and for which it is counted.
 
 use std::time::Instant;
 
@@ -35,7 +35,8 @@ impl World {
         id
     }
 
-    /// One request; returns whose it is, or how it was refused. `keep` answers it, otherwise it waits for its answer.
+    /// Makes one request; returns its peer's address, or how it was refused. With `keep` it is answered, otherwise
+    /// it waits for its answer.
     fn ask(&mut self, id: ConnectionId, fields: &str, keep: bool) -> String {
         let request = format!("GET /a HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
         assert_eq!(self.broker.receive(id, request.as_bytes()), request.len());
@@ -91,7 +92,7 @@ fn each_request_of_a_proxy_has_its_own_peer() {
         (String::new(), PROXY),
         (on_behalf("192.0.2.1"), "192.0.2.1:0"),
         (on_behalf("198.51.100.7, 2001:db8::1"), "[2001:db8::1]:0"),
-        // Not the last one's, and whether it is the proxy's own nobody knows.
+        // It is not the last client's request, and nobody knows whether it is the proxy's own.
         (String::new(), "[::]:0"),
         (on_behalf("unknown"), "[::]:0"),
         (on_behalf("192.0.2.1:77"), "192.0.2.1:77"),
@@ -100,7 +101,7 @@ fn each_request_of_a_proxy_has_its_own_peer() {
     }
 }
 
-/// THREATS: whoever is no trusted proxy may write what it likes.
+/// THREATS: anyone who is no trusted proxy may write what it likes.
 #[test]
 fn strangers_are_not_believed() {
     let mut world = World::new(1);
@@ -118,7 +119,7 @@ fn strangers_are_not_believed() {
 }
 
 #[test]
-fn whom_a_proxy_asks_for_is_counted_and_not_the_proxy() {
+fn the_client_is_counted_and_not_its_proxy() {
     let mut world = World::new(2);
     let ann = on_behalf("192.0.2.1") + UPGRADE;
     let peers: Vec<ConnectionId> = (0..5).map(|_| world.connect(PROXY)).collect();
@@ -140,7 +141,7 @@ fn whom_a_proxy_asks_for_is_counted_and_not_the_proxy() {
     assert_eq!((counters.closed(Cause::TooManyConnectionsPerIp), counters.closed(Cause::TooManyConnections)), (2, 0));
 }
 
-/// A peer that has one address of IPv6 has 2^64 of them: each was counted for itself.
+/// A peer that has one address of IPv6 has 2^64 of them. Regression: each was counted for itself.
 #[test]
 fn a_network_of_ipv6_is_counted_as_one() {
     let mut world = World::new(2);
@@ -152,16 +153,16 @@ fn a_network_of_ipv6_is_counted_as_one() {
     assert_eq!(world.ask(third, UPGRADE, true), "503");
     let neighbour = world.connect("[2001:db8:0:2::1]:1");
     assert_eq!(world.ask(neighbour, UPGRADE, true), "[2001:db8:0:2::1]:1");
-    // Those whom a proxy asks for, too.
+    // Clients of a proxy are counted in the same way.
     for (last, answer) in [("a", "[2001:db8::a]:0"), ("b", "[2001:db8::b]:0"), ("c", "503")] {
         let proxy = world.connect(PROXY);
         assert_eq!(world.ask(proxy, &(on_behalf(&format!("2001:db8::{last}")) + UPGRADE), true), answer);
     }
 }
 
-/// A proxy keeps its connections for whoever comes next; an answer that was given occupies nobody's place.
+/// A proxy keeps its connections for the next clients. An answer that was given takes nobody's place.
 #[test]
-fn only_who_is_being_served_is_counted() {
+fn only_a_client_that_is_being_served_is_counted() {
     let mut world = World::new(1);
     let (ann, bob) = (on_behalf("192.0.2.1"), on_behalf("192.0.2.2"));
     let kept: Vec<ConnectionId> = (0..3).map(|_| world.connect(PROXY)).collect();

@@ -54,7 +54,8 @@ impl Rig {
         Rig { broker, id, wire: Wire::default(), now }
     }
 
-    /// As the loop does it: what is not taken is stashed. Returns the paths of the requests told, each answered at once.
+    /// Receives bytes as the loop does: what is not taken is stashed. Returns the paths of the requests told, each
+    /// answered at once.
     pub(super) fn receive(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut told = Vec::new();
         let mut at = 0;
@@ -83,7 +84,7 @@ impl Rig {
         }
     }
 
-    /// What was sent since the last call, by status and whether it says that the connection ends.
+    /// The answers since the last call: the status of each, and whether it says that the connection ends.
     pub(super) fn answers(&mut self) -> Vec<(u16, bool)> {
         self.broker.flush(&mut self.wire);
         self.broker.assert_flushed();

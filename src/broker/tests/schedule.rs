@@ -1,4 +1,5 @@
-//! The schedule with the real broker, and peers that only speak: who is read first, who waits, and that nobody pays for having waited.
+//! The schedule with the real broker, and peers that only speak: which is read first, which waits, and that none
+//! pays for having waited.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -16,7 +17,7 @@ const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 /// Time for all that there is to read.
 pub(super) const ALL: u64 = u64::MAX / 2;
 
-/// What peers have said that was not read, by slot, and of whom it was thought that they say no more.
+/// What peers have said that was not read, by slot, and the slots that were read as those of peers that say no more.
 #[derive(Default)]
 pub(super) struct Sockets {
     pub(super) said: HashMap<u32, VecDeque<u8>>,
@@ -51,7 +52,7 @@ impl Loop {
         Loop { world, schedule: Schedule::new(pace), sockets: Sockets::default(), heard: Vec::new() }
     }
 
-    /// One that has said nothing yet.
+    /// A connection that has said nothing yet.
     pub(super) fn open(&mut self) -> ConnectionId {
         self.world.broker.open(([127, 0, 0, 1], 9).into(), false).unwrap()
     }
@@ -61,7 +62,7 @@ impl Loop {
         self.world.accept(&Accept::default())
     }
 
-    /// A WebSocket that has said a little, so often that it is known for that.
+    /// A WebSocket that has said a little so often that the schedule knows it for that.
     pub(super) fn quick(&mut self) -> ConnectionId {
         let id = self.accept();
         for _ in 0..5 {
@@ -76,7 +77,8 @@ impl Loop {
         self.schedule.ready(&self.world.broker, id, false);
     }
 
-    /// One turn, which reads for that time in nominal nanoseconds. Returns whom a message or a request came from, in order.
+    /// Runs one turn, which reads for that time in nominal nanoseconds. Returns which connections a message or a
+    /// request came from, in order.
     pub(super) fn turn(&mut self, time: u64) -> Vec<ConnectionId> {
         let broker = &mut self.world.broker;
         for id in broker.take_resumed() {
@@ -106,7 +108,7 @@ impl Loop {
         told
     }
 
-    /// Turns without time to read, until that time has gone by.
+    /// Runs turns without time to read, until that time has gone by.
     fn pass_unread(&mut self, time: Duration) {
         let until = self.world.now.instant + time;
         while self.world.now.instant < until {
@@ -125,7 +127,7 @@ pub(super) fn frame(payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn who_wants_little_is_first_then_who_is_new_then_who_had_much() {
+fn those_that_want_little_are_first_then_new_ones_then_those_that_had_much() {
     let mut all = Loop::new(Pace::default());
     let (quick, chatty) = (all.quick(), all.accept());
     all.say(chatty, &frame(b"x").repeat(6000));
@@ -142,9 +144,9 @@ fn who_wants_little_is_first_then_who_is_new_then_who_had_much() {
     assert_eq!((all.heard.len(), all.schedule.has_ready()), (6007, false));
 }
 
-/// Two thousand who polled, and asked again, were all read before somebody who said a word.
+/// Regression: two thousand peers that polled, and asked again, were all read before one that said a word.
 #[test]
-fn who_says_a_few_words_is_read_before_those_who_ask() {
+fn a_peer_that_says_a_few_words_is_read_before_those_that_ask() {
     let mut all = Loop::new(Pace::default());
     let (asks, says) = (all.open(), all.accept());
     for _ in 0..20 {
@@ -177,7 +179,7 @@ fn nobody_starves() {
     assert!(theirs > 1000 && late > 500, "{theirs} of those who want little, {late} of the one that wants much");
 }
 
-/// All requests of a connection were answered in one go, and one who asked once waited for them.
+/// Regression: all requests of a connection were answered in one go, and a peer that asked once waited for them.
 #[test]
 fn many_requests_of_one_are_many_visits() {
     let mut all = Loop::new(Pace::default());
@@ -188,7 +190,7 @@ fn many_requests_of_one_are_many_visits() {
     let at = told.iter().position(|&id| id == one).unwrap();
     assert!((1..20).contains(&at), "{at} requests of another first");
     assert_eq!(told.len(), 101);
-    // As many turns, if they are short; and in each of them there is time for the other.
+    // If turns are short, the requests take many of them, and in each there is time for the other.
     all.say(many, &GET.repeat(100));
     let (mut turns, mut answered) = (0, 0);
     while answered < 100 {
@@ -201,7 +203,8 @@ fn many_requests_of_one_are_many_visits() {
     assert!((8..40).contains(&turns), "{turns} turns");
 }
 
-/// One socket published 390,000 messages a second, and all that it sent in a turn came before the next turn.
+/// Regression: one socket published 390,000 messages a second, and all that it sent in a turn came before the next
+/// turn.
 #[test]
 fn many_small_messages_of_one_are_bounded_in_a_turn_as_their_bytes_are() {
     let mut all = Loop::new(Pace::default());
@@ -209,7 +212,7 @@ fn many_small_messages_of_one_are_bounded_in_a_turn_as_their_bytes_are() {
     let small = frame(b"x");
     all.say(floods, &small.repeat(100_000));
     all.say(talks, &small);
-    // 256 KiB, of which each takes 7 bytes and counts for 64 more; and a visit past that.
+    // 256 KiB, of which each message takes 7 bytes and counts for 64 more; and one visit past that.
     let most = READ_AGAIN / (64 + small.len()) + MAX_FRAMES;
     let (mut heard, mut turns) = (0, 0);
     while heard < 100_000 {
@@ -244,7 +247,8 @@ fn what_is_left_of_a_visit_is_kept_in_order() {
     }
 }
 
-/// Somebody who had ended while it waited to be read left its place to the slot's next owner, whose deadlines never passed.
+/// Regression: a connection that ended while it waited to be read left its place to the slot's next owner, whose
+/// deadlines then never passed.
 #[test]
 fn the_next_owner_of_a_slot_inherits_nothing() {
     let mut all = Loop::new(Pace::default());
@@ -265,7 +269,7 @@ fn the_next_owner_of_a_slot_inherits_nothing() {
     told.dedup();
     assert_eq!(told, [next, other], "it is new, and not one that had much");
     assert!(all.sockets.closed.is_empty(), "nor has it said that it says no more");
-    // The same, of one that says nothing.
+    // The same with a next owner that says nothing.
     all.say(next, &GET.repeat(100));
     all.turn(60_000);
     all.world.broker.broken(next);
@@ -278,9 +282,10 @@ fn the_next_owner_of_a_slot_inherits_nothing() {
     assert_eq!(all.world.broker.counters().closed(Cause::HandshakeTimeout), 1);
 }
 
-/// Who had said all in time was closed for not having done so, when there was much to read of others.
+/// Regression: when there was much to read of others, a peer that had said all in time was closed for not having
+/// done so.
 #[test]
-fn time_in_which_one_was_not_read_does_not_count() {
+fn time_in_which_a_peer_was_not_read_does_not_count() {
     let limits = Limits::default();
     let long = limits.handshake_timeout.max(limits.message_timeout) * 3;
     let mut all = Loop::new(Pace::default());
@@ -294,7 +299,7 @@ fn time_in_which_one_was_not_read_does_not_count() {
     all.say(half, begin);
     all.pass_unread(long);
     assert_eq!(all.turn(ALL), [whole]);
-    // What was begun may still be finished: as if it had not waited.
+    // What was begun may still be finished, as if it had not waited.
     all.pass_unread(Duration::from_secs(2));
     all.say(message, &[0x80, 0x81, 0, 0, 0, 0, b'c']);
     all.say(half, end);

@@ -1,4 +1,4 @@
-//! What becomes of those who are slow, under each policy: what is dropped, what is told, and what never is.
+//! What becomes of slow subscribers, under each policy: what is dropped, what is told, and what never is.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, IoSlice};
@@ -15,7 +15,7 @@ use crate::proto::close::CloseCode;
 use crate::proto::message::Message;
 use crate::proto::origin::OriginRules;
 
-/// What each peer was sent, and how much more it takes; as much as it likes if that is not said.
+/// What each peer was sent, and how much more it takes; without an entry, as much as it likes.
 #[derive(Default)]
 struct Wires {
     sent: HashMap<u32, Vec<u8>>,
@@ -88,7 +88,7 @@ impl World {
         self.broker.assert_flushed();
     }
 
-    /// One turn in which these are published, each as long as its text and so much more.
+    /// Runs one turn in which these texts are published, each with that much padding.
     fn publish(&mut self, channel: &str, texts: std::ops::RangeInclusive<u64>, padding: usize) {
         for text in texts {
             self.broker.publish(channel, Message::text(format!("{text}{}", "_".repeat(padding))), None, None);
@@ -96,12 +96,12 @@ impl World {
         self.flush();
     }
 
-    /// So many bytes more are taken, and then none.
+    /// This number of bytes more is taken, and then none.
     fn set_room(&mut self, id: ConnectionId, room: usize) {
         self.wires.room.insert(id.slot(), room);
     }
 
-    /// All is taken again; returns what arrived since the last call, without the padding.
+    /// Takes everything again; returns what arrived since the last call, without the padding.
     fn drain(&mut self, id: ConnectionId) -> String {
         self.wires.room.remove(&id.slot());
         self.broker.writable(id);
@@ -120,7 +120,7 @@ impl World {
         self.broker.counters().messages_lost
     }
 
-    /// Why one ended, and the code that was told.
+    /// Why a connection ended, and the code that was told.
     fn ended(&mut self) -> Option<(Cause, Option<u16>)> {
         match self.broker.next_event()? {
             Event::Close(_, reason) => Some((reason.cause, reason.code.map(|code| code.0))),
@@ -184,7 +184,7 @@ fn only_the_newest_stays_once_a_write_would_block() {
         world.publish("/a", turn * 3 + 1..=turn * 3 + 3, 30);
         most = most.max(world.broker.outbound_held());
     }
-    // The half-sent one, the newest with the rest of its turn's batch, and the loss; and their places.
+    // The half-sent message, the newest with the rest of its turn's batch, and the loss; and their places.
     assert!(most < 2000, "{most} bytes");
     assert_eq!(told(&world.drain(slow)), "1 2 597>599 600");
     world.publish("/a", 601..=605, 0);
@@ -199,9 +199,9 @@ fn the_newest_does_not_keep_all_of_its_turn() {
     world.set_room(slow, 0);
     for turn in 0..5 {
         world.publish("/a", turn * 200 + 1..=turn * 200 + 200, 100);
-        // Those notices, each in a batch of its own, and not 20 kB of messages.
+        // Only notices, each in a batch of its own, and not 20 kB of messages.
         assert!(world.broker.outbound_held() < 3000, "{} bytes", world.broker.outbound_held());
-        // One who comes or goes is told of, and never dropped.
+        // A join or a leave is told, and never dropped.
         world.follow(StreamFormat::Sse, "/a", Start::Now);
     }
     world.flush();
@@ -213,7 +213,7 @@ fn the_newest_does_not_keep_all_of_its_turn() {
 }
 
 #[test]
-fn of_each_channel_the_newest_stays_for_one_who_cannot_be_told_but_agreed() {
+fn of_each_channel_the_newest_stays_for_a_subscriber_that_cannot_be_told_but_agreed() {
     let mut world = World::new(limits(SlowConsumer::Latest));
     let slow = world.open(&Accept::join("/a", Start::Now).lossy());
     world.broker.join(slow, "/b", Start::Now).unwrap();
@@ -227,7 +227,7 @@ fn of_each_channel_the_newest_stays_for_one_who_cannot_be_told_but_agreed() {
 }
 
 #[test]
-fn who_cannot_be_told_and_did_not_agree_is_closed_under_each_policy() {
+fn a_subscriber_that_cannot_be_told_and_did_not_agree_is_closed_under_each_policy() {
     for policy in SlowConsumer::ALL {
         for agrees in [false, true] {
             let mut world = World::new(limits(policy));
@@ -263,7 +263,7 @@ fn what_was_said_to_it_alone_is_never_dropped() {
         let told = numbers(&world.drain(slow));
         let alone: Vec<&str> = told.split(' ').filter(|number| number.len() > 2).collect();
         assert_eq!(alone.join(" "), "101 102 103 104 105 106 107 7000", "{policy}: {told}");
-        // Alone it is over the limit.
+        // What it alone is told is over the limit.
         let mut world = World::new(limits(policy));
         let slow = world.open(&Accept::join("/a", Start::Now).lossy());
         world.set_room(slow, 0);
@@ -277,9 +277,9 @@ fn what_was_said_to_it_alone_is_never_dropped() {
     }
 }
 
-/// Alone it is more than half the limit, and would go as soon as there is an older one.
+/// By itself it is more than half the limit, and would go as soon as there is an older one.
 #[test]
-fn the_newest_stays_however_large_it_is_told() {
+fn the_newest_stays_however_large_it_is_when_encoded() {
     let mut world = World::new(limits(SlowConsumer::DropOldest));
     let slow = world.follow(StreamFormat::Ndjson, "/a", Start::Now);
     world.set_room(slow, 0);
@@ -293,14 +293,14 @@ fn the_newest_stays_however_large_it_is_told() {
 }
 
 #[test]
-fn one_who_catches_up_loses_what_is_not_kept_and_goes_on() {
+fn a_subscriber_that_catches_up_loses_what_is_not_kept_and_goes_on() {
     for policy in SlowConsumer::ALL {
         let (history_messages, history_bytes) = (250, 1 << 20);
         let (max_outbound, max_outbound_total) = (200_000, 1 << 20);
         let limits = Limits { history_messages, history_bytes, max_outbound, max_outbound_total, ..limits(policy) };
         let mut world = World::new(limits);
         world.publish("/a", 1..=250, 990);
-        // It takes some of its first two chunks, and what comes behind them goes meanwhile.
+        // It takes some of its first two chunks, and what comes after them goes meanwhile.
         world.wires.room.insert(0, 500);
         let slow = world.open(&Accept::join("/a", Start::All).lossy());
         world.publish("/a", 251..=450, 990);
@@ -318,9 +318,9 @@ fn one_who_catches_up_loses_what_is_not_kept_and_goes_on() {
     }
 }
 
-/// Once it has little enough to be heard again, it is.
+/// Once it has so little unsent that it can be read from again, it is.
 #[test]
-fn who_was_paused_is_heard_once_it_is_thinned() {
+fn a_paused_subscriber_is_read_from_once_enough_is_dropped() {
     let mut world = World::new(limits(SlowConsumer::Latest));
     let slow = world.open(&Accept::join("/a", Start::Now).lossy());
     world.broker.take_resumed();
