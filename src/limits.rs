@@ -5,9 +5,10 @@ use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What becomes of a subscriber that takes less than it is owed. Whatever the policy, a message that was begun is finished,
-/// and what was said to one connection alone is never dropped: one that has more than `max_outbound` of that unsent is
-/// closed with 1013, as is one that cannot be told of a loss and has not agreed to it (`Accept::lossy`).
+/// What happens to a subscriber that reads more slowly than messages arrive for it. Under every policy a message that
+/// was begun is finished, and what was said to one connection alone is never dropped. A connection with more than
+/// `max_outbound` of such unsent bytes is closed with 1013. So is a connection that would lose messages, cannot be
+/// told of it and has not agreed to it (`Accept::lossy`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum SlowConsumer {
     /// Past `max_outbound` it is closed with 1013.
@@ -15,7 +16,7 @@ pub enum SlowConsumer {
     Close,
     /// Past `max_outbound` the oldest unsent messages are dropped, until at most half of it remains.
     DropOldest,
-    /// As soon as it takes no more, all unsent messages but the newest of each channel are dropped.
+    /// As soon as its socket takes no more bytes, all unsent messages but the newest of each channel are dropped.
     Latest,
 }
 
@@ -51,46 +52,51 @@ impl FromStr for SlowConsumer {
 /// The limits of one broker. Each has a default that is safe on the internet; `Limits::validate` refuses
 /// values that contradict each other.
 ///
-/// Sizes are in bytes. A count or a rate of 0 means what the field says, never "unlimited" by accident.
+/// Sizes are in bytes. A count or a rate of 0 means what the field says, never "unlimited" by accident. "Past it 431"
+/// says what a peer gets past the limit: an HTTP status or a close code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Longest request head (request line and fields), in bytes; past it 431. From 1 KiB, and no less than `max_target`, to 65,535.
-    /// Default 8 KiB.
+    /// Longest request head (request line and fields), in bytes; past it 431. From 1 KiB, and no less than
+    /// `max_target`, to 65,535. Default 8 KiB.
     pub max_head: usize,
     /// Most header fields of a request; past it 431. At least 16. Default 64.
     pub max_head_fields: usize,
     /// Longest request target, in bytes; past it 414. From 256 to `max_head`. Default 4 KiB.
     pub max_target: usize,
-    /// From accept to the end of the whole request, and longer for a body as it arrives, see `min_body_rate`; past it 408.
-    /// A peer that has sent nothing at all is dropped. Default 10 s.
+    /// Longest time from accept to the end of the whole request; past it 408. A body that keeps arriving may take
+    /// longer, see `min_body_rate`. A peer that has sent nothing at all is dropped. Default 10 s.
     pub handshake_timeout: Duration,
-    /// For each time that this many bytes of a body have arrived, it may take a second longer than `handshake_timeout`; past
-    /// that 408. At least 1. Default 8 KiB.
+    /// Each time that this many bytes of a body have arrived, the body gets one second more than `handshake_timeout`;
+    /// past that 408. At least 1. Default 8 KiB.
     pub min_body_rate: usize,
-    /// Longest message (all fragments, after decompression), in bytes; past it 1009 or 413. Of more than
-    /// 1 MiB `max_outbound` has to be raised as well: here it does not follow by itself. From 64 bytes to 256 MiB. Default 1 MiB.
+    /// Longest message (all fragments, after decompression), in bytes; past it 1009 or 413. Above 1 MiB
+    /// `max_outbound` has to be raised as well: the library does not raise it by itself. From 64 bytes to 256 MiB.
+    /// Default 1 MiB.
     pub max_message: usize,
-    /// Most fragments of one message, empty ones included, but for a last one that is empty; past it 1008. Default 4,096.
+    /// Most fragments of one message; past it 1008. Empty fragments count, but not a last one that is empty. Default
+    /// 4,096.
     pub max_fragments: u32,
-    /// Unsent bytes of one connection, judged after the flush; past it `slow_consumer` acts. At least eight times
-    /// `max_message`. Default 8 MiB.
+    /// Most unsent bytes of one connection, checked after the flush; past it `slow_consumer` acts. At least eight
+    /// times `max_message`. Default 8 MiB.
     pub max_outbound: usize,
-    /// What becomes of a subscriber that takes less than it is owed. Default: it is closed.
+    /// What happens to a subscriber that reads more slowly than messages arrive for it. Default: it is closed.
     pub slow_consumer: SlowConsumer,
-    /// Unsent bytes of all connections, a shared batch counted once; past it the one that holds the oldest goes first.
-    /// Default 256 MiB.
+    /// Most unsent bytes of all connections together; a batch that many share counts once. Past it connections are
+    /// closed, first the one that holds the oldest. Default 256 MiB.
     pub max_outbound_total: usize,
-    /// Memory for what arrived, of all connections: unfinished heads, bodies and messages, and requests that wait for their
-    /// answer, held polls included. Past it the address (of IPv6 the /64) that holds most in all goes first, with its largest.
-    /// At least `max_message`, `max_head` and 24 KiB together, with `client_takeover` 56 KiB. Default 256 MiB.
+    /// Most memory for what has arrived, of all connections together, in bytes: unfinished heads, bodies and
+    /// messages, and requests that wait for their answer, held polls included. Past it connections are ended: first
+    /// those of the address (for IPv6 the /64) that holds most in all, the largest first. At least `max_message`,
+    /// `max_head` and 24 KiB together, with `client_takeover` 56 KiB. Default 256 MiB.
     pub max_inbound_total: usize,
-    /// Without any progress in sending what is queued; past it the connection is dropped. Default 10 s.
+    /// Longest time without any progress in sending what is queued; past it the connection is dropped. Default 10 s.
     pub write_timeout: Duration,
-    /// From a message's first byte to its last; past it 1008. Default 30 s.
+    /// Longest time from a message's first byte to its last; past it 1008. Default 30 s.
     pub message_timeout: Duration,
-    /// Between two requests on a kept-alive HTTP connection; past it it is closed. Default 75 s: longer than load balancers keep
-    /// theirs, usually 60 s, so that none sends a request to a connection that is just being closed.
+    /// Longest time between two requests on a kept-alive HTTP connection; past it the connection is closed. Default
+    /// 75 s. Load balancers usually keep theirs for 60 s: with a longer time here, none of them sends a request to a
+    /// connection that is just being closed.
     pub keep_alive_timeout: Duration,
     /// How long an embedder may take to answer a handshake or an exchange; past it 503. Default 30 s.
     pub answer_timeout: Duration,
@@ -98,14 +104,16 @@ pub struct Limits {
     pub max_control_rate: u32,
     /// Silence after which a ping is sent. Default 25 s.
     pub ping_interval: Duration,
-    /// Silence after a ping until the connection is dropped. Default 20 s.
+    /// How long a connection may be silent after a ping; past it the connection is dropped. Default 20 s.
     pub pong_timeout: Duration,
-    /// From our Close frame (or our last answer) to the end of the socket; past it the socket is dropped. Default 5 s.
+    /// Longest time from our Close frame (or our last answer) to the end of the socket; past it the socket is
+    /// dropped. Default 5 s.
     pub close_timeout: Duration,
     /// Most connections at once; past it 503 with a jittered `Retry-After`. Default 10,000 in the library; the daemon
     /// derives it from the descriptor limit.
     pub max_connections: usize,
-    /// Most connections at once from one IPv4 address, or from one /64 of IPv6; past it 503. 0 switches it off. Default 0.
+    /// Most connections at once from one IPv4 address, or from one /64 of IPv6; past it 503. 0 switches it off.
+    /// Default 0.
     pub max_connections_per_ip: usize,
     /// Most messages that a channel's history keeps; 0 switches history off. Default 100.
     pub history_messages: usize,
@@ -113,29 +121,32 @@ pub struct Limits {
     pub history_bytes: usize,
     /// How long a channel's history keeps a message; 0 switches history off. Default 10 min.
     pub history_age: Duration,
-    /// What the histories of all channels hold together, in bytes: payload and names, 64 an entry, and 256 a channel that
-    /// has any. Past it the messages of the coldest channel leave first. At least `history_bytes`. Default 64 MiB.
+    /// Most bytes that the histories of all channels hold together: payloads and names, 64 more for each entry, and
+    /// 256 more for each channel that has entries. Past it the messages of the coldest channel go first. At least
+    /// `history_bytes`. Default 64 MiB.
     pub history_total: usize,
     /// How long a channel without members and history still knows its position; 0 forgets it at once. Default 24 h.
     pub position_age: Duration,
-    /// Most channels at once that something was published to, those that only know their position included. Past it one without
-    /// members makes way: one of the publisher's own, if its address has its share of all channels, and otherwise one of the
-    /// coldest; if there is none, 503. At least 1. Default 100,000.
+    /// Most channels at once that something was published to. Channels that only know their position count too. Past
+    /// it one channel without members is forgotten: one of the publisher's own if its address has its share of all
+    /// channels, otherwise one of the coldest. If there is none, 503. At least 1. Default 100,000.
     pub max_channels: usize,
-    /// Most channels at once in which there are only listeners: of these the coldest without members makes way; past it 503.
-    /// So nobody who only listens takes a place from what was published, or is about to be. Default 100,000.
+    /// Most channels at once that have only listeners. Past it the coldest of these without members is forgotten; if
+    /// there is none, 503. They have places of their own: nobody who only listens takes a place from a channel that
+    /// something was published to, or is about to be. Default 100,000.
     pub max_listened: usize,
     /// Most channels that one connection may be a member of. Default 128.
     pub max_channels_per_connection: usize,
-    /// Most members of a channel that are told by name; past it only how many there are, once a second. Default 1,000.
+    /// Most members of a channel that are told by name; past it only their number is told, once a second. Default
+    /// 1,000.
     pub max_presence: usize,
-    /// How long the leaving of a member with a name is held back, so that one who comes back under the same name meanwhile
-    /// has not left; 0 tells it at once. Default 0.
+    /// How long we wait before we tell that a member with a name has left. A member that comes back under the same
+    /// name in that time has not left. 0 tells it at once. Default 0.
     pub leave_grace: Duration,
     /// Shortest message that is compressed, in bytes. Default 256.
     pub compress_min: usize,
-    /// Most WebSockets whose messages may refer to those before them, which costs 32 KiB each: the others are asked
-    /// to begin each message anew. Default 0.
+    /// Most WebSockets whose compressed messages may refer to earlier ones, which costs 32 KiB each. The other peers
+    /// are asked to compress each message on its own. Default 0.
     pub client_takeover: usize,
 }
 
@@ -231,8 +242,8 @@ impl Default for Limits {
     }
 }
 
-/// Two limits that contradict each other, or one that is out of its range: one line, which names
-/// them as the fields of [`Limits`] are named.
+/// Two limits that contradict each other, or one that is out of its range. It displays as one line, which names the
+/// limits as the fields of [`Limits`] are named.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitsError(String);
 
@@ -257,16 +268,17 @@ impl From<LimitsError> for io::Error {
     }
 }
 
-/// How much larger than they are the memory of one head and one body may be while they arrive, in bytes.
+/// How many bytes more than their length the memory of one head and one body may take while they arrive.
 const GROWING: usize = 24 << 10;
 
-/// What a compressed message may refer to, in bytes.
+/// How many earlier bytes a compressed message may refer to.
 const EARLIER: usize = 32 << 10;
 
-/// The longest timeout that is accepted: deadlines are kept in ticks that wrap, and a year is more than anyone means.
+/// The longest timeout that is accepted: deadlines are kept in ticks that wrap, and nobody needs more than a year.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// The longest message, in bytes, of which a batch with positions of 32 bits can hold a few, swollen sixfold by JSON.
+/// The longest `max_message`, in bytes. A batch has positions of 32 bits, and it must hold a few such messages even
+/// if JSON makes them six times as long.
 const MOST_MESSAGE: usize = 256 << 20;
 
 /// The longest head, in bytes: places in it are kept in 16 bits.
@@ -275,8 +287,8 @@ const MOST_HEAD: usize = 65_535;
 /// The shortest limit of a message, in bytes: a command of the JSON dialect fits into it.
 const LEAST_MESSAGE: usize = 64;
 
-/// The shortest limits of a head, in bytes, its fields, and its target, in bytes: a browser's handshake fits into them, and
-/// the longest name of a channel.
+/// The least limits of a head (in bytes), of its fields (a number) and of its target (in bytes): a browser's
+/// handshake and the longest name of a channel fit into them.
 const LEAST_HEAD: usize = 1 << 10;
 const LEAST_HEAD_FIELDS: usize = 16;
 const LEAST_TARGET: usize = 256;
@@ -287,24 +299,25 @@ const LEAST_TIMEOUT: Duration = Duration::from_millis(10);
 /// Ids have 24 bits for the slot, and a few connections past the limit are let in to be refused.
 const MOST_CONNECTIONS: usize = (1 << 24) - 1024;
 
-/// Keys of channels have 32 bits, for both kinds, and a few values mean something else.
+/// Keys of channels have 32 bits. Published channels and those that only have listeners share them, and a few values
+/// mean something else.
 const MOST_CHANNELS: usize = u32::MAX as usize / 2 - 1024;
 
-/// Most members that are told by name: the notices of one turn are searched for those who go again.
+/// Most members that are told by name: the notices of one turn are searched for members that leave again.
 const MOST_PRESENCE: usize = 65_536;
 
 /// The most connections that tables have room for from the start: 16 MiB of addresses in all.
 const MAX_ROOM: usize = 64 << 10;
 
 impl Limits {
-    /// How many connections the tables have room for from the start. The system gives memory when it is first written to, so that
-    /// room for those who have not come costs nothing; a table that grows leaves its old place unused, and everybody waits while
-    /// it moves.
+    /// How many connections the tables have room for from the start. Unused room costs nothing, because the system
+    /// gives memory only when it is first written to. A table that grows leaves its old memory unused, and all
+    /// connections wait while it moves.
     pub(crate) fn room(&self) -> usize {
         self.max_connections.min(MAX_ROOM)
     }
 
-    /// The smallest `max_inbound_total`: one request, as long as it may be, has to fit.
+    /// The smallest `max_inbound_total`: one request of the greatest length that is allowed has to fit.
     pub fn least_inbound_total(&self) -> usize {
         let earlier = if self.client_takeover > 0 { EARLIER } else { 0 };
         self.max_message.saturating_add(self.max_head).saturating_add(GROWING + earlier)
@@ -332,7 +345,7 @@ impl Limits {
         Ok(())
     }
 
-    /// One beside the other.
+    /// Compares limits with each other.
     fn validate_sizes(&self) -> Result<(), LimitsError> {
         if self.max_target > self.max_head {
             return Err(contradiction("max_target", self.max_target, "at most max_head", self.max_head));
@@ -368,7 +381,7 @@ impl Limits {
         Ok(())
     }
 
-    /// Each by itself.
+    /// Checks each limit by itself.
     fn validate_bounds(&self) -> Result<(), LimitsError> {
         for (flag, value, least) in [
             ("max_message", self.max_message, LEAST_MESSAGE),

@@ -1,12 +1,13 @@
-//! What a connection may do. Pure: who asks, what was shown, and what that allows; never who is connected.
+//! What a connection may do. Pure: it gets a request and the token in it, and says what that allows. It does not know
+//! who is connected.
 
 pub mod token;
 
 use crate::proto::http::{Refusal, Request, Status};
 use token::{PublishToken, Shown};
 
-/// What a connection was allowed when it was let in, beside what everybody may. Only who authorizes can make
-/// one that allows anything: it is no number that an embedder could set by accident.
+/// What a connection was allowed when it was let in, besides what everybody may do. Only the code that authorizes can
+/// make one that allows anything. It is not a number, which an embedder could set by accident.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Grants {
     publish: bool,
@@ -24,22 +25,22 @@ impl Grants {
     }
 }
 
-/// What one has to show for what.
+/// Which token a request has to show, and for what.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rules {
     publish_token: Option<PublishToken>,
 }
 
 impl Rules {
-    /// Nobody publishes who has not shown this token; `None` allows everybody to.
+    /// Only those who have shown this token may publish; `None` lets everybody publish.
     pub(crate) fn publish_token(token: Option<PublishToken>) -> Rules {
         Rules { publish_token: token }
     }
 
-    /// What a connection may do that begins with this request.
+    /// What a connection that begins with this request may do.
     ///
     /// # Errors
-    /// 401 `unauthorized` if it shows a token, and another: it would find out only when it publishes.
+    /// 401 `unauthorized` if it shows a wrong token: otherwise it would find out only when it publishes.
     pub(crate) fn join(&self, request: &Request) -> Result<Grants, Refusal> {
         match self.publish_token.as_ref().map(|token| token.shown_in(request)) {
             None | Some(Shown::Ours) => Ok(Grants::publishing()),
@@ -59,14 +60,14 @@ impl Rules {
         }
     }
 
-    /// Whether a connection with these grants may publish, and send to members. Where everybody may, one may
-    /// also that was let in without asking here.
+    /// Whether a connection with these grants may publish, and send to members. Where everybody may, so may a
+    /// connection that was let in without asking these rules.
     pub(crate) fn may_publish(&self, grants: Grants) -> bool {
         self.publish_token.is_none() || grants.may_publish()
     }
 }
 
-/// The same whether there was none or another: nothing is to be learned from it.
+/// The same answer for no token and for a wrong one, so that a peer learns nothing from it.
 fn unauthorized() -> Refusal {
     let detail = "Show the broker's publish token: Authorization: Bearer TOKEN, or ?token=TOKEN.";
     Refusal::new(Status::UNAUTHORIZED, "unauthorized", detail).with_header("WWW-Authenticate", "Bearer")

@@ -1,4 +1,4 @@
-//! The publish token: anyone who publishes, by whatever door, needs it; those who only listen do not.
+//! The publish token: anyone who publishes needs it, over any protocol; those who only listen do not.
 
 use std::fmt;
 use std::hint::black_box;
@@ -9,7 +9,7 @@ use crate::proto::http::Request;
 /// The longest token, in bytes: it has to fit into a request's target.
 pub const MAX_TOKEN: usize = 1024;
 
-/// A secret that peers show. `Debug` does not tell it.
+/// A secret that peers show. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PublishToken(Arc<[u8]>);
 
@@ -25,7 +25,7 @@ impl PublishToken {
     /// A token of 1 to 1,024 visible ASCII characters, which can stand in a header as they are.
     ///
     /// # Errors
-    /// One sentence, which does not repeat it.
+    /// One sentence, which does not repeat the token.
     pub fn new(token: &str) -> Result<PublishToken, &'static str> {
         if !(1..=MAX_TOKEN).contains(&token.len()) || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("a token has 1 to 1024 characters, visible ASCII without spaces");
@@ -33,7 +33,7 @@ impl PublishToken {
         Ok(PublishToken(token.as_bytes().into()))
     }
 
-    /// Compares in a time that depends on the length of what is given, and on nothing of the secret.
+    /// Compares in a time that depends only on the length of what is given, and not on the secret.
     fn is(&self, given: &[u8]) -> bool {
         let mut difference = self.0.len() ^ given.len();
         for (byte, expected) in given.iter().zip(self.0.iter().cycle()) {
@@ -42,8 +42,8 @@ impl PublishToken {
         black_box(difference) == 0
     }
 
-    /// `Authorization: Bearer TOKEN` (RFC 6750 §2.1) or `?token=TOKEN`; either is enough. Another scheme of
-    /// `Authorization` is the business of a proxy in front.
+    /// Whether the request shows this token: in `Authorization: Bearer TOKEN` (RFC 6750 §2.1) or in `?token=TOKEN`;
+    /// either is enough. Another scheme of `Authorization` is ignored: a proxy in front of us uses it.
     pub(super) fn shown_in(&self, request: &Request) -> Shown {
         let bearers = request.headers("authorization").filter_map(|value| {
             let (scheme, token) = value.split_at_checked(7)?;
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_whole_token_is_it() {
+    fn only_the_whole_token_is_accepted() {
         let token = PublishToken::new("abcabc").unwrap();
         assert!(token.is(b"abcabc"));
         for other in ["", "a", "abc", "abcab", "abcabcabc", "abcabca", "abcabd", "Abcabc", "abcabcabcabc", "\0"] {

@@ -1,4 +1,4 @@
-//! Each limit at its least and its most, and what contradicts what.
+//! Each limit at its least and its most value, and limits that contradict each other.
 
 use super::*;
 

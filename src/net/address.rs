@@ -1,4 +1,4 @@
-//! Where to listen: from what a person writes to socket addresses.
+//! Where to listen: turns what a person writes into socket addresses.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket}
 /// One `--listen`: how it is shown, and the addresses that it stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
-    /// As in messages: `localhost:8080`, `:8080` for all interfaces.
+    /// As messages show it: `localhost:8080`, `:8080` for all interfaces.
     pub text: String,
     /// Never empty.
     pub addrs: Vec<SocketAddr>,
@@ -19,7 +19,8 @@ impl Listen {
         self.addrs.iter().all(|addr| addr.ip().to_canonical().is_loopback())
     }
 
-    /// A URL that a browser on this machine can open. `port` is the one that was bound, which port 0 does not know.
+    /// A URL that a browser on this machine can open. `port` is the port that was bound: for port 0 only the system
+    /// knows it.
     pub fn url(&self, port: u16) -> String {
         let host = self.text.rsplit_once(':').map_or("", |(host, _)| host);
         let everywhere = self.addrs.iter().any(|addr| addr.ip().is_unspecified());
@@ -33,7 +34,7 @@ impl fmt::Display for Listen {
     }
 }
 
-/// What this machine has of IPv6; an argument, so that tests do not depend on it.
+/// Which IPv6 addresses this machine can bind. It is an argument, so that tests do not depend on the machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Ipv6 {
     /// `[::1]` can be bound.
@@ -43,7 +44,7 @@ pub struct Ipv6 {
 }
 
 impl Ipv6 {
-    /// Asks the machine; binding a datagram socket disturbs nobody.
+    /// Asks the machine. Binding a datagram socket disturbs nobody.
     pub fn probe() -> Ipv6 {
         let can_bind = |ip: Ipv6Addr| UdpSocket::bind((ip, 0)).is_ok();
         Ipv6 { loopback: can_bind(Ipv6Addr::LOCALHOST), any: can_bind(Ipv6Addr::UNSPECIFIED) }
@@ -68,7 +69,7 @@ pub fn resolve(text: &str, ipv6: Ipv6) -> Result<Listen, String> {
     }
     if host.eq_ignore_ascii_case("localhost") {
         let mut addrs = vec![at(Ipv4Addr::LOCALHOST.into())];
-        // With port 0 the two families would get two different ports, and no one URL would tell where.
+        // With port 0 the two families would get two different ports, and one URL could not name both.
         if ipv6.loopback && port != 0 {
             addrs.push(at(Ipv6Addr::LOCALHOST.into()));
         }
@@ -84,7 +85,8 @@ pub fn resolve(text: &str, ipv6: Ipv6) -> Result<Listen, String> {
     listen(text.to_owned(), addrs)
 }
 
-/// Takes out what another `--listen` already covers (`[::]` is dual stack), because binding it again would fail.
+/// Removes addresses that another `--listen` already covers (`[::]` is dual stack), because binding them again would
+/// fail.
 #[cfg(any(feature = "daemon", feature = "inside"))]
 pub fn without_overlaps(listens: Vec<Listen>) -> Vec<Listen> {
     let all: Vec<_> = listens.iter().flat_map(|listen| listen.addrs.clone()).collect();
@@ -106,7 +108,7 @@ pub fn without_overlaps(listens: Vec<Listen>) -> Vec<Listen> {
     result
 }
 
-/// The first two of either side that cannot both be bound.
+/// The first pair, one of each side, that cannot both be bound.
 #[cfg(any(feature = "daemon", feature = "inside"))]
 pub fn clash<'a>(some: &'a [Listen], others: &'a [Listen]) -> Option<(&'a Listen, &'a Listen)> {
     let collide =
@@ -120,7 +122,7 @@ fn covers(wide: &SocketAddr, addr: &SocketAddr) -> bool {
     wide != addr && wide.port() == addr.port() && wide.ip().is_unspecified() && (wide.is_ipv6() || addr.is_ipv4())
 }
 
-/// Host (empty: all interfaces) and port.
+/// Splits an address into host (empty: all interfaces) and port.
 fn split(text: &str) -> Result<(&str, u16), String> {
     if text.starts_with("unix:") {
         return Err(format!("{text:?}: unix sockets are not supported yet; write HOST:PORT"));

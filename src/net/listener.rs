@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::transport::Transport;
 
-/// Connections that the kernel holds until they are accepted: a herd that comes back at once fits.
+/// Most connections that the kernel holds until they are accepted. Many peers that come back at the same moment fit.
 const BACKLOG: i32 = 1024;
 
 /// A listening TCP socket.
@@ -26,10 +26,10 @@ impl Listener {
     /// Listens on an address. `[::]` takes IPv4 as well.
     ///
     /// # Errors
-    /// The system's, such as an address that is taken.
+    /// The system's, such as one for an address that is taken.
     pub fn bind(address: SocketAddr) -> io::Result<Listener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        // A restart need not wait for the connections of the last run to be forgotten.
+        // A restart need not wait until the system has forgotten the connections of the last run.
         socket.set_reuse_address(true)?;
         if address.is_ipv6() {
             socket.set_only_v6(!address.ip().is_unspecified())?;
@@ -46,21 +46,22 @@ impl Listener {
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<Listener> {
         listener.set_nonblocking(true)?;
         let socket = Socket::from(listener);
-        // Linux hands this on to accepted sockets, which saves a call for each.
+        // On Linux accepted sockets inherit this, which saves a call for each.
         socket.set_tcp_nodelay(true)?;
         let listener: std::net::TcpListener = socket.into();
         let address = listener.local_addr()?;
         Ok(Listener { inner: TcpListener::from_std(listener), address })
     }
 
-    /// Ends the connections that it accepts when the peer has acknowledged nothing for so long of what was sent, as one does
-    /// that has lost its network: without that they stay until the system gives up, which takes a quarter of an hour. Only
-    /// Linux can; elsewhere a stream may stay that long.
+    /// Sets how long a peer of an accepted connection may acknowledge nothing of what was sent; past it the
+    /// connection ends. A peer that has lost its network acknowledges nothing: without this its connection stays
+    /// until the system gives up, which takes a quarter of an hour. Only Linux can do this; elsewhere a stream may
+    /// stay that long.
     ///
     /// # Errors
     /// The system's.
     pub fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
-        // It is handed on to accepted sockets, which saves a call for each.
+        // Accepted sockets inherit it, which saves a call for each.
         #[cfg(target_os = "linux")]
         SockRef::from(&self.inner).set_tcp_user_timeout(Some(timeout))?;
         let _ = timeout;
@@ -80,7 +81,7 @@ impl Listener {
     /// Accepts one connection.
     ///
     /// # Errors
-    /// `WouldBlock` if there is none; others as accept(2) says.
+    /// `WouldBlock` if there is none; the others are those of accept(2).
     pub fn accept(&self) -> io::Result<(Transport, SocketAddr)> {
         let (stream, peer) = self.inner.accept()?;
         if cfg!(not(target_os = "linux")) {

@@ -1,4 +1,4 @@
-//! Floor 2: sockets, and no WebSocket word.
+//! Floor 2: sockets. Nothing here knows of WebSockets.
 
 #![allow(clippy::disallowed_types, reason = "here are the sockets")]
 

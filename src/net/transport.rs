@@ -1,4 +1,5 @@
-//! A connected socket: what can be read from, written to and ended. Today plain TCP; the shape leaves room for others.
+//! A connected socket: it can be read from, written to and ended. Today it is plain TCP; there is room for other
+//! kinds.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::Shutdown;
@@ -18,7 +19,7 @@ impl Transport {
     /// Reads once into `buffer`; returns how many bytes, 0 if the peer has ended its side.
     ///
     /// # Errors
-    /// `WouldBlock` if there is nothing now; any other but `Interrupted`: the connection is broken.
+    /// `WouldBlock` if there is nothing now; any other means that the connection is broken. `Interrupted` is retried.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Transport::Plain(stream) = self;
         loop {
@@ -39,10 +40,10 @@ impl Transport {
         stream.write(bytes)
     }
 
-    /// As `write`, for slices that follow each other.
+    /// Writes slices that follow each other, once; returns how many bytes were taken.
     ///
     /// # Errors
-    /// As `write`.
+    /// `WouldBlock`, or any other if the connection is broken.
     pub fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let Transport::Plain(stream) = self;
         stream.write_vectored(slices)
@@ -56,7 +57,7 @@ impl Transport {
         }
     }
 
-    /// Registers for both directions, once and for all: edges tell when something changes.
+    /// Registers for both directions, once and for all: edge-triggered events tell when something changes.
     ///
     /// # Errors
     /// The poll's.

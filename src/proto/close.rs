@@ -11,7 +11,7 @@ pub struct CloseCode(pub u16);
 impl CloseCode {
     /// 1000: the purpose is fulfilled.
     pub const NORMAL: CloseCode = CloseCode(1000);
-    /// 1001: the endpoint goes away, as a server that shuts down or a page that is left.
+    /// 1001: the endpoint goes away, such as a server that shuts down or a page that is left.
     pub const GOING_AWAY: CloseCode = CloseCode(1001);
     /// 1002: a protocol error.
     pub const PROTOCOL_ERROR: CloseCode = CloseCode(1002);
@@ -46,7 +46,7 @@ impl fmt::Display for CloseCode {
 /// The longest close reason: a control frame's 125 bytes less the code (RFC 6455 §5.5).
 pub const MAX_REASON: usize = 123;
 
-/// Reads the payload of a Close frame; the error is the close code that it earns.
+/// Reads the payload of a Close frame; the error is the close code to answer with.
 ///
 /// # Errors
 /// 1002 for a payload of one byte and for a code that must not be sent; 1007 for a reason that is not UTF-8.
@@ -65,9 +65,9 @@ pub fn parse(payload: &[u8]) -> Result<(CloseCode, &str), CloseCode> {
     }
 }
 
-/// `reason`, cut to what a Close frame holds, at the border of a character.
+/// Cuts `reason` to what a Close frame can hold, between two characters.
 pub fn truncate_reason(reason: &str) -> &str {
-    // `str::floor_char_boundary` is younger than the oldest compiler that we support.
+    // The oldest compiler that we support does not have `str::floor_char_boundary`.
     let end = (0..=reason.len().min(MAX_REASON)).rfind(|&end| reason.is_char_boundary(end));
     reason.get(..end.unwrap_or(0)).unwrap_or_default()
 }

@@ -1,5 +1,5 @@
-//! One connection's states, and all transitions between them (RFC 6455 §4, §5.5.1, §7.1). Bytes go in, what they come
-//! to comes out; what is said in answer is the broker's.
+//! One connection's states, and all transitions between them (RFC 6455 §4, §5.5.1, §7.1). Bytes go in, and what they
+//! mean comes out. The broker decides what is answered.
 //!
 //! | state | leaves by | to |
 //! | --- | --- | --- |
@@ -15,9 +15,9 @@
 //! | OPEN | our Close (`close`) | CLOSING |
 //! | CLOSING | the peer's Close, or a failure (`receive`) | CLOSED, draining |
 //!
-//! Draining discards what still arrives until the peer ends the stream (RFC 9112 §9.6): a socket that is closed with
-//! unread input answers with a reset, which can swallow the Close frame or the response that was sent before. Many peers
-//! read nothing before they have sent all that they have to say.
+//! Draining discards what still arrives until the peer ends the stream (RFC 9112 §9.6). A socket that is closed with
+//! unread input sends a reset, and a reset can destroy the Close frame or the response that was sent before. Many
+//! peers read nothing before they have sent all that they want to send.
 
 use bytes::Bytes;
 
@@ -28,31 +28,32 @@ use super::http::{BodyReader, HeadScan, Refusal, Request};
 use super::message::{Kind, Message};
 use crate::limits::Limits;
 
-/// How much is discarded after the end of a connection, in bytes, before it is dropped. It is what a peer may have had on
-/// its way, and not less than the longest upload that somebody tries: it costs a read, and no memory. `close_timeout` ends
-/// it, too, for a peer that sends slower than `MIN_DRAIN_RATE`.
+/// How many bytes are discarded after the end of a connection, before it is dropped. A peer may have had this much on
+/// its way, and it is not less than the longest upload that somebody tries: discarding costs a read, and no memory.
+/// `close_timeout` also ends it, for a peer that sends slower than `MIN_DRAIN_RATE`.
 pub const MAX_DRAIN: u32 = 256 * 1024 * 1024;
 
-/// A peer that sends faster, in bytes a second, is still on its way to where it reads: it may go on past `close_timeout`.
+/// A peer that sends faster than this, in bytes a second, will still come to read our answer: it may go on past
+/// `close_timeout`.
 pub const MIN_DRAIN_RATE: u32 = 64 * 1024;
 
-/// How much a peer may send behind a request that is answered with a stream, in bytes: it is discarded.
+/// How many bytes a peer may send after a request that is answered with a stream: they are discarded.
 pub const MAX_AFTER_STREAM: u32 = 4 * 1024;
 
-/// What received bytes came to.
+/// What received bytes mean.
 #[derive(Debug)]
 pub enum Input {
-    /// Nothing to tell; whatever was taken is kept or discarded.
+    /// Nothing to tell; the bytes that were taken are kept or discarded.
     Nothing,
-    /// A request head is complete; what is behind it waits for the answer.
+    /// A request head is complete; what comes after it waits for the answer.
     Request(Box<Request>),
     /// The body that was awaited is complete.
     Body(Box<Request>, Bytes),
-    /// What arrived cannot become a request that is answered otherwise.
+    /// What arrived can only be answered with this refusal.
     Refused(Box<Refusal>),
     /// A message.
     Message(Message),
-    /// A compressed message, not made larger yet.
+    /// A compressed message, not inflated yet.
     Compressed(Kind, Vec<u8>),
     /// A Ping frame; its payload is to come back in a Pong.
     Ping(Vec<u8>),
@@ -64,7 +65,7 @@ pub enum Input {
     CloseAnswered,
     /// The connection is failed.
     Failed(Failure),
-    /// More was sent behind the end than is worth discarding.
+    /// More was sent after the end than is worth discarding.
     Overrun,
 }
 
@@ -77,7 +78,7 @@ pub struct Connection {
 #[derive(Debug)]
 enum State {
     Head(Option<Box<Head>>),
-    /// What the request, which is told, takes while it waits for its answer, in bytes.
+    /// Bytes that the request takes while it waits for its answer.
     Asked {
         held: u32,
     },
@@ -89,7 +90,7 @@ enum State {
     },
     Draining {
         left: u32,
-        /// What was left when `take_discarded` was asked last.
+        /// The value of `left` when `take_discarded` was called last.
         told: u32,
     },
 }
@@ -106,7 +107,7 @@ struct Head {
 struct Body {
     request: Box<Request>,
     reader: BodyReader,
-    /// How much of it `take_progress` has told.
+    /// How many of its bytes `take_progress` has told.
     told: usize,
 }
 
@@ -123,8 +124,8 @@ impl Default for Connection {
 }
 
 impl Connection {
-    /// Takes bytes, at most up to the end of one frame or one head; returns how many. Takes none while an answer is
-    /// awaited.
+    /// Takes bytes, at most up to the end of one frame or one head; returns how many, and what they mean. It takes
+    /// none while an answer is awaited.
     pub fn receive(&mut self, input: &[u8], limits: &Limits) -> (usize, Input) {
         match &mut self.state {
             State::Head(head) => match take_head(head, input, limits) {
@@ -179,13 +180,15 @@ impl Connection {
         self.state = State::Open(Decoder::new(deflates));
     }
 
-    /// The request that was told has a body, which is not complete; it is told again with it.
+    /// The request that was returned has a body, which is not complete: CONNECTING, body. Once the body is complete
+    /// the request is returned again, with it.
     pub fn await_body(&mut self, request: Box<Request>, reader: BodyReader) {
         debug_assert!(self.is_asked() && !reader.is_complete());
         self.state = State::Body(Box::new(Body { request, reader, told: 0 }));
     }
 
-    /// The request was answered, and not with 101: the next one follows if the connection is kept, and its end if not.
+    /// The request was answered, and not with 101. The next request follows if the connection is kept, otherwise the
+    /// end of the connection.
     pub fn answered(&mut self, keep: bool) {
         debug_assert!(self.is_asked());
         if keep {
@@ -208,7 +211,7 @@ impl Connection {
         }
     }
 
-    /// Nothing that arrives counts any more: CLOSED, draining.
+    /// From now on all that arrives is discarded: CLOSED, draining.
     pub fn drain(&mut self) {
         if !self.is_draining() {
             self.state = State::Draining { left: MAX_DRAIN, told: MAX_DRAIN };
@@ -255,14 +258,14 @@ impl Connection {
         matches!(&self.state, State::Head(head) if head.as_ref().is_none_or(|head| !head.scan.has_begun()))
     }
 
-    /// What waits for its answer takes `more` bytes beside the request.
+    /// Adds `more` bytes to what the waiting request takes.
     pub fn hold(&mut self, more: usize) {
         if let State::Asked { held } = &mut self.state {
             *held = held.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
         }
     }
 
-    /// The request whose body is under way, and how much of that is here.
+    /// The request whose body is under way, and how many bytes of that have arrived.
     pub fn unfinished_body(&self) -> Option<(&Request, usize)> {
         match &self.state {
             State::Body(body) => Some((&body.request, body.reader.received())),
@@ -270,7 +273,7 @@ impl Connection {
         }
     }
 
-    /// How much of a body was here when this was asked for last, and how much there is now.
+    /// How many bytes of a body had arrived when this was called last, and how many have arrived now.
     pub fn take_progress(&mut self) -> Option<(usize, usize)> {
         let State::Body(body) = &mut self.state else { return None };
         let before = std::mem::replace(&mut body.told, body.reader.received());
@@ -284,13 +287,13 @@ impl Connection {
             State::Asked { held } => *held as usize,
             State::Body(body) => size_of::<Body>() + body.request.held() + body.reader.held(),
             State::Open(decoder) => decoder.held(),
-            // The box is what the connection has become smaller by.
+            // The box that the decoder has moved into is not counted.
             State::Closing(decoder) => decoder.held(),
             _ => 0,
         }
     }
 
-    /// How many bytes were discarded since this was asked last.
+    /// How many bytes were discarded since this was called last.
     pub fn take_discarded(&mut self) -> usize {
         match &mut self.state {
             State::Draining { left, told } => (std::mem::replace(told, *left) - *left) as usize,

@@ -1,5 +1,5 @@
-//! Bytes of an open connection → messages and control frames (RFC 6455 §5). Every limit is checked at the header; the
-//! payload is unmasked while it is copied into the message's own memory.
+//! Turns bytes of an open connection into messages and control frames (RFC 6455 §5). Every limit is checked at the
+//! header; the payload is unmasked while it is copied into the message's own memory.
 
 use bytes::Bytes;
 
@@ -11,22 +11,22 @@ use super::pieces::Pieces;
 use super::{mask, utf8};
 use crate::limits::Limits;
 
-/// What one call of `decode` came to.
+/// The outcome of one call of `decode`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// All input is taken, and the frame goes on.
+    /// All input was taken, and the frame goes on.
     Incomplete,
-    /// A fragment ended that is not the last.
+    /// A fragment ended, and it is not the last.
     Fragment,
     /// A message is whole.
     Message(Message),
-    /// A compressed message is whole, and not made larger yet (RFC 7692 §7.2.2).
+    /// A compressed message is whole, and not inflated yet (RFC 7692 §7.2.2).
     Compressed(Kind, Vec<u8>),
     /// A Ping frame with its payload.
     Ping(Vec<u8>),
     /// A Pong frame; its payload means nothing to us.
     Pong,
-    /// A Close frame with its payload, not judged yet.
+    /// A Close frame with its payload, not checked yet.
     Close(Vec<u8>),
 }
 
@@ -72,11 +72,11 @@ impl Decoder {
         Decoder { deflates, ..Decoder::default() }
     }
 
-    /// Takes bytes up to the end of at most one frame; returns how many, and what came of it. To be called again
-    /// with the rest, unless that is empty.
+    /// Takes bytes up to the end of at most one frame; returns how many it took, and the outcome. Call it again with
+    /// the rest, unless that is empty.
     ///
     /// # Errors
-    /// The failure to close with: 1002, 1007, 1008 or 1009. The decoder is not to be used further.
+    /// The failure to close with: 1002, 1007, 1008 or 1009. Do not use the decoder any further.
     pub fn decode(&mut self, input: &[u8], limits: &Limits) -> Result<(usize, Step), Failure> {
         if self.progress.as_ref().is_some_and(|progress| progress.frame.is_some()) {
             return self.go_on(input);
@@ -113,7 +113,7 @@ impl Decoder {
 
     fn take_header(&mut self, input: &[u8]) -> Result<(usize, Option<Header>), Failure> {
         if let (0, [first, second, ..]) = (self.have, input) {
-            // In the order in which single bytes are judged, so that a failure does not depend on the cut.
+            // This is the order in which single bytes are checked, so that a failure does not depend on the cut.
             let (fin, opcode) = Start::first(*first, self.deflates)?;
             self.check_sequence(opcode)?;
             let start = Start::second((fin, opcode), *first, *second)?;
@@ -163,7 +163,8 @@ impl Decoder {
         }
         let of = |m: &Unfinished| (m.payload.len(), m.fragments, m.compressed);
         let (used, fragments, compressed) = self.message().map_or((0, 0, header.compressed), of);
-        // How long a compressed message is shows when it is inflated; what does not shrink may be a little longer.
+        // The length of a compressed message shows when it is inflated. Data that does not shrink may become a little
+        // longer.
         let most = if compressed { limits.max_message + MOST_GROWTH } else { limits.max_message };
         if header.length > most.saturating_sub(used) as u64 {
             return Err(Failure { code: CloseCode::TOO_BIG, what: "message longer than max_message" });
@@ -236,7 +237,7 @@ impl Unfinished {
             let start = target.len();
             let (part, behind) = rest.split_at(rest.len().min(target.capacity() - start));
             mask::extend_unmasked(target, part, key, phase);
-            // What is compressed is judged once it is text.
+            // A compressed text is checked once it is inflated.
             if self.kind == Kind::Text && !self.compressed {
                 self.text.push(target.get(start..).unwrap_or_default()).map_err(|_| invalid_text())?;
             }
@@ -252,12 +253,12 @@ impl Unfinished {
         if self.kind == Kind::Text && !self.text.is_complete() {
             return Err(invalid_text());
         }
-        // Whoever keeps the message pays for its length, and for no room that fragments were given.
+        // A message that is kept costs its length, and not the room that was reserved for fragments.
         Ok(Step::Message(Message::of_pieces(self.kind, self.payload)))
     }
 }
 
-/// A frame that lies in the input as a whole and is a whole message, or a control frame: no state is needed.
+/// Reads a frame that lies in the input as a whole, and is a whole message or a control frame: no state is needed.
 fn whole(header: &Header, payload: &[u8]) -> Result<Step, Failure> {
     let mut buffer = Vec::with_capacity(payload.len());
     mask::extend_unmasked(&mut buffer, payload, header.mask, 0);
@@ -284,7 +285,7 @@ fn control_step(opcode: Opcode, payload: Vec<u8>) -> Step {
     }
 }
 
-/// The failure for a text message that is none (RFC 6455 §8.1).
+/// The failure for a text message that is not UTF-8 (RFC 6455 §8.1).
 pub(crate) fn invalid_text() -> Failure {
     Failure { code: CloseCode::INVALID_PAYLOAD, what: "text that is not UTF-8" }
 }

@@ -1,4 +1,4 @@
-//! Compressed messages (RFC 7692 §6): collected as they are, and judged when they are inflated.
+//! Compressed messages (RFC 7692 §6): collected as they are, and checked once they are inflated.
 
 use super::tests::End::{Fails, Rest};
 use super::tests::{check_deflating, frame};
@@ -7,7 +7,7 @@ use super::*;
 #[test]
 fn rfc_7692_section_6() {
     let text = |payload: &[u8]| Step::Compressed(Kind::Text, payload.to_vec());
-    // Not UTF-8, and it need not be: it is judged once it is inflated.
+    // The payload need not be UTF-8: the text is checked once it is inflated.
     check_deflating("whole", &[frame(0xc1, b"\xff\x00")], vec![text(b"\xff\x00")], Rest);
     check_deflating("empty", &[frame(0xc1, b"")], vec![text(b"")], Rest);
     let pieces = [frame(0x41, b"\xff"), frame(0x00, b"\xc0"), frame(0x80, b"!")];

@@ -4,8 +4,8 @@ use super::tests::{feed, limits};
 use super::*;
 use crate::proto::testing::{Random, client_frame};
 
-/// A slow, straightforward decoder of a whole buffer, which shares nothing with the real one but the items that it
-/// yields: the oracle. `None` as failure means that the bytes are fine so far.
+/// The oracle: a slow, straightforward decoder of a whole buffer. It shares nothing with the real one but the items
+/// that it yields. `None` as failure means that the bytes are fine so far.
 fn oracle(bytes: &[u8], limits: &Limits, deflates: bool) -> (Vec<Step>, Option<u16>) {
     let mut items = Vec::new();
     let (mut message, mut is_text, mut fragments): (Option<Vec<u8>>, _, _) = (None, false, 0);
@@ -77,7 +77,7 @@ fn oracle(bytes: &[u8], limits: &Limits, deflates: bool) -> (Vec<Step>, Option<u
     (items, None)
 }
 
-/// None if it is not in its shortest form, or too long.
+/// None if the length is not in its shortest form, or too long.
 fn length_of(short: u8, wide: &[u8]) -> Option<u128> {
     if wide.is_empty() {
         return Some(u128::from(short));

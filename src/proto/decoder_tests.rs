@@ -1,4 +1,4 @@
-//! Tables by section of RFC 6455. Every row runs whole, byte by byte, with bytes behind it, and cut everywhere.
+//! Tables by section of RFC 6455. Every row runs whole, byte by byte, with bytes after it, and cut everywhere.
 
 use super::*;
 use crate::proto::pieces::RESERVE_AHEAD;
@@ -54,7 +54,7 @@ pub(super) fn feed(decoder: &mut Decoder, chunk: &[u8], limits: &Limits, steps: 
 fn check_memory(decoder: &Decoder) {
     if let Some(message) = decoder.message() {
         let (capacity, length) = (message.payload.held(), message.payload.len());
-        // A piece of 32 KiB is a row of a list.
+        // Each piece takes a row in a list besides its bytes.
         assert!(capacity <= length + length / 256 + RESERVE_AHEAD + 256, "{capacity} bytes held for {length}");
     }
     if let Some(frame) = decoder.progress.as_ref().and_then(|progress| progress.frame.as_ref()) {
@@ -66,7 +66,7 @@ fn check_memory(decoder: &Decoder) {
     }
 }
 
-/// What a row is expected to come to.
+/// A row of a table: its input, and what is expected of it.
 struct Row {
     name: String,
     bytes: Vec<u8>,
@@ -127,7 +127,7 @@ impl Row {
     }
 }
 
-/// Every place to cut at; of a long input only those around what may matter: the ends and the powers of two.
+/// Every place to cut at. A long input is cut only near its ends and near the powers of two, where it may matter.
 fn cuts(length: usize) -> Vec<usize> {
     let near = |cut: usize| (10..=17).any(|power| cut.abs_diff(1 << power) <= 16);
     (0..=length).filter(|&cut| length <= 1200 || cut <= 40 || length - cut <= 40 || near(cut)).collect()
@@ -162,7 +162,7 @@ fn section_5_2_first_byte() {
             check(format!("reserved bits {first:#x}"), &[frame(first, b"")], vec![], Fails(1002, 1));
         }
     }
-    check("behind a message", &[frame(0x81, b"a"), frame(0xc1, b"b")], vec![text("a")], Fails(1002, 8));
+    check("after a message", &[frame(0x81, b"a"), frame(0xc1, b"b")], vec![text("a")], Fails(1002, 8));
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn section_5_5_control_frames() {
         check("short, in two bytes", &[vec![first, 0xfe, 0, 5, 1, 2, 3, 4]], vec![], Fails(1002, 2));
         check("unfinished", &[frame(first & 0x0f, b"")], vec![], Fails(1002, 1));
     }
-    // What a payload is worth is not the decoder's to judge, nor whether a ping is UTF-8.
+    // The decoder does not check the payload of a control frame: a ping need not be UTF-8.
     check("bytes", &[frame(0x89, b"\xff\xfe")], vec![Step::Ping(b"\xff\xfe".to_vec())], Rest);
 }
 
@@ -262,9 +262,9 @@ fn section_5_5_control_frames_between_fragments() {
     // An empty one allocates nothing and changes nothing.
     let frames = [begin.clone(), frame(0x89, b""), go_on];
     check("empty", &frames, vec![Step::Fragment, Step::Ping(vec![]), Step::Fragment], InMessage);
-    // The character that was begun before it is still waited for.
+    // After the ping the decoder still waits for the rest of the character that was begun before it.
     let frames = [begin, ping, frame(0x80, b"a")];
-    check("bad text behind", &frames, vec![Step::Fragment, pinged()], Fails(1007, 8 + 10 + 7));
+    check("bad text after it", &frames, vec![Step::Fragment, pinged()], Fails(1007, 8 + 10 + 7));
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn section_5_6_data_frames() {
     check("three in a row", &frames, vec![text("a"), binary(b"b"), text("")], Rest);
 }
 
-/// Texts, and how many of their bytes are fine before the first that nothing can mend.
+/// Texts, and how many of their bytes come before the first bad one, which no continuation can mend.
 const BAD_TEXTS: [(&[u8], usize); 19] = [
     (b"\x80", 0),
     (b"\xc0\xaf", 0),
@@ -314,7 +314,7 @@ fn section_8_1_fails_at_the_first_bad_byte() {
             let frames = [frame(0x01, &bad[..cut]), frame(0x80, &bad[cut..])];
             check(name("in two"), &frames, vec![Step::Fragment], Fails(1007, 6 + cut + 6 + (good - cut) + 1));
         }
-        // Far inside a frame that is longer than what will ever arrive.
+        // Far inside a long frame, of which the rest need not arrive.
         let long = [&[b'a'; 300], bad, &[b'a'; 200]].concat();
         check(name("in a long frame"), &[frame(0x81, &long)], vec![], Fails(1007, 8 + 300 + good + 1));
     }
@@ -328,7 +328,7 @@ fn section_8_1_a_text_does_not_end_inside_a_character() {
         check(format!("{bad:x?} begun"), std::slice::from_ref(&begun), vec![Step::Fragment], InMessage);
         let frames = [begun.clone(), frame(0x80, b"")];
         check(format!("{bad:x?} and nothing"), &frames, vec![Step::Fragment], Fails(1007, begun.len() + 6));
-        // An empty fragment, or one more byte of four, mends nothing and breaks nothing.
+        // Another empty fragment mends nothing and breaks nothing.
         let frames = [begun.clone(), frame(0x00, b""), frame(0x80, b"")];
         let steps = vec![Step::Fragment, Step::Fragment];
         check(format!("{bad:x?} and twice nothing"), &frames, steps, Fails(1007, begun.len() + 12));
@@ -368,7 +368,7 @@ fn max_message_is_judged_at_the_header() {
     check("2^63 - 1 bytes", std::slice::from_ref(&huge), vec![], Fails(1009, 14));
     let over_all = [frame(0x02, b"a"), [&b"\x80"[..], &huge[1..]].concat()];
     check("2^63 - 1 bytes more", &over_all, vec![fragment()], Fails(1009, 7 + 14));
-    // Nothing at all is a message too, and control frames are none.
+    // With a limit of 0 an empty message passes, and control frames do not count.
     let frames = [frame(0x81, b""), frame(0x89, b"ping"), frame(0x82, b"x")];
     check_with(&limits(0, 1), "none", &frames, vec![text(""), Step::Ping(b"ping".to_vec())], Fails(1009, 6 + 10 + 6));
 }
@@ -388,14 +388,14 @@ fn max_fragments_counts_empty_ones_and_no_control_frames() {
             let frames = [frames.clone(), vec![one_more.clone()]].concat();
             check_with(&limits(most), "one more", &frames, steps.clone(), Fails(1008, 7 + continuations * 6 + 6));
         }
-        // But one that only ends the message: Autobahn's 9.3.1 sends 65,536 fragments and such a one.
+        // A last one that is empty does not count: Autobahn's 9.3.1 sends 65,536 fragments and one of these.
         let ended = [frames.clone(), vec![frame(0x80, b"")]].concat();
         check_with(&limits(most), "ended", &ended, [steps.clone(), vec![binary(b"a")]].concat(), Rest);
         frames.pop();
         frames.push(last.clone());
         let steps: Vec<_> = fragments(continuations).chain([binary(b"az")]).collect();
         check_with(&limits(most), "exactly", &frames, steps.clone(), Rest);
-        // The count begins anew with the next message, and again with one that is in one piece.
+        // The count begins anew with the next message, also after one that is in one piece.
         let twice = [frames.clone(), vec![frame(0x82, b"")], frames.clone()].concat();
         let both = [steps.clone(), vec![binary(b"")], steps].concat();
         check_with(&limits(most), "twice", &twice, both, Rest);

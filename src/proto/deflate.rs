@@ -1,5 +1,6 @@
-//! Messages made smaller and whole again (RFC 7692 §7.2). Nothing outlives a message: so what a compressor makes of one
-//! is the same for every peer with the same window, and one compressor and one inflater serve all connections.
+//! Compresses and inflates messages (RFC 7692 §7.2). No compressor remembers earlier messages. So a compressed
+//! message is the same for every peer with the same window, and one compressor a window and one inflater serve all
+//! connections.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
@@ -7,27 +8,27 @@ use super::close::CloseCode;
 use super::extension::Window;
 use super::frame::Failure;
 
-/// What every compressed message would end with, and does not (RFC 7692 §7.2.1).
+/// The bytes that a compressed message would end with: they are left out (RFC 7692 §7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 
 /// How much an output grows by at a time, in bytes.
 const STEP: usize = 16 * 1024;
 
-/// How much longer than the limit of a message its compressed payload may be, in bytes: what does not shrink grows by
-/// 5 in 16,384 at the most, and is still a message.
+/// How many bytes longer than the limit of a message its compressed payload may be. Data that does not shrink grows
+/// by at most 5 bytes in 16,384, and is still a message.
 pub const MOST_GROWTH: usize = 64 * 1024;
 
 /// How far back a message may refer at the most, in bytes (RFC 1951 §2).
 const FARTHEST: usize = 32 * 1024;
 
-/// The most streams, each ended by a last block, that a message may be made of. Some peers end a stream where others would
+/// The most streams that a message may be made of; a last block ends each. Some peers end a stream where others would
 /// flush, and no peer needs to flush more often. Each stream costs a look at all that it may refer to.
 const MOST_STREAMS: usize = 256;
 
 /// What compression did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CompressionStats {
-    /// Messages that left compressed, each counted once a window.
+    /// Messages that left compressed, each counted once for each window.
     pub messages: u64,
     /// Their bytes before.
     pub bytes_before: u64,
@@ -35,7 +36,7 @@ pub struct CompressionStats {
     pub bytes_after: u64,
 }
 
-/// One compressor a window, each made when it is needed first: they are about 300 KiB.
+/// One compressor for each window, made when it is first needed: they take about 300 KiB.
 #[derive(Debug, Default)]
 pub struct Deflater {
     full: Option<Compress>,
@@ -45,7 +46,7 @@ pub struct Deflater {
 }
 
 impl Deflater {
-    /// The payload of a compressed message; None if it is not smaller so.
+    /// Compresses a payload; None if that does not make it smaller.
     pub fn deflate(&mut self, window: Window, payload: &[u8]) -> Option<&[u8]> {
         let place = match window {
             Window::Bits15 => &mut self.full,
@@ -84,17 +85,17 @@ impl Deflater {
     }
 }
 
-/// Makes compressed messages whole again. It is about 40 KiB once it is needed first.
+/// Inflates compressed messages. It takes about 40 KiB from its first use on.
 ///
-/// It knows nothing of the message before: what a peer may refer to is given to it with each message. So no message, however
-/// it ends, can spoil the next one.
+/// It keeps nothing of the message before: the bytes that a message may refer to are given to it with each message.
+/// So no message, however it ends, can spoil the next one.
 #[derive(Debug, Default)]
 pub struct Inflater {
-    /// What the last message was made whole with.
+    /// What the last message was inflated with; the next one uses it again.
     spare: Option<Decompress>,
 }
 
-/// A message that is made whole, a piece at a time.
+/// A message that is being inflated, a piece at a time.
 #[derive(Debug)]
 pub struct Inflating {
     decompress: Decompress,
@@ -107,13 +108,14 @@ pub struct Inflating {
 /// How much is done at a time, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Piece {
-    /// Of the payload: it may be nothing but the headers of blocks, of which each takes much and says nothing.
+    /// Of the payload: it may be nothing but the headers of blocks, each of which takes much work and adds nothing to
+    /// the message.
     pub taken: usize,
     /// Of the message.
     pub made: usize,
 }
 
-/// What a message that is made whole takes besides its bytes, about, in bytes.
+/// How many bytes a message that is being inflated takes besides its own, about.
 const STATE: usize = 40 * 1024;
 
 /// The end of what a peer has sent, which its next message may refer to (RFC 7692 §7.1.1.2): at most 32 KiB.
@@ -126,23 +128,23 @@ impl Earlier {
         let old = last(&self.0, FARTHEST - new.len()).len();
         self.0.drain(..self.0.len() - old);
         if self.0.capacity() < old + new.len() {
-            // Twice as much, but never more than there will be.
+            // Grows by twice what it holds, but never beyond what may be referred to.
             self.0.reserve_exact((2 * old).clamp(new.len(), FARTHEST - old));
         }
         self.0.extend_from_slice(new);
     }
 
-    /// Bytes of memory, itself in its box included: no more than what may be referred to.
+    /// Bytes of memory, itself in its box included: it reserves no more than may be referred to.
     pub fn memory(&self) -> usize {
         size_of::<Earlier>() + self.0.capacity()
     }
 }
 
 impl Inflater {
-    /// Begins to make a message whole. With `earlier` it may refer to the messages before it.
+    /// Begins to inflate a message. With `earlier` it may refer to the messages before it.
     ///
     /// # Errors
-    /// 1007 if that cannot be referred to.
+    /// 1007 if the earlier messages cannot be referred to.
     pub fn begin(&mut self, payload: Vec<u8>, earlier: Option<&Earlier>) -> Result<Inflating, Failure> {
         let mut decompress = self.spare.take().unwrap_or_else(|| Decompress::new(false));
         restart(&mut decompress, before(earlier), &[])?;
@@ -160,13 +162,13 @@ impl Inflater {
         message
     }
 
-    /// The message is not wanted, or not now. Returns its payload.
+    /// Stops, since the message is not wanted, or not now. Returns its payload.
     pub fn give_up(&mut self, inflating: Inflating) -> Vec<u8> {
         self.spare = Some(inflating.decompress);
         inflating.payload
     }
 
-    /// All of it at once.
+    /// Inflates a whole message at once.
     #[cfg(test)]
     fn inflate(&mut self, payload: &[u8], limit: usize, mut earlier: Option<&mut Earlier>) -> Result<Vec<u8>, Failure> {
         let mut inflating = self.begin(payload.to_vec(), earlier.as_deref())?;
@@ -177,10 +179,10 @@ impl Inflater {
 }
 
 impl Inflating {
-    /// Makes a piece of the message, which is then no longer than `limit` and a step of it. Returns whether it is whole.
+    /// Inflates a piece of the message, which may be up to `limit` bytes long. Returns whether it is whole.
     ///
-    /// No payload at all is an empty message. One that ends with a last block is complete, too, although there should be an
-    /// empty block after it (RFC 7692 §7.2.1).
+    /// An empty payload is an empty message. A payload that ends with a last block is complete, too, although there
+    /// should be an empty block after it (RFC 7692 §7.2.1).
     ///
     /// # Errors
     /// 1009 if it is longer than `limit`, 1007 if it is no DEFLATE stream or ends in the middle of one, 1008 if it is
@@ -200,24 +202,24 @@ impl Inflating {
         }
     }
 
-    /// How much of the payload was taken, and how much of the message made, in bytes.
+    /// How many bytes of the payload were taken, and how many of the message were made.
     pub fn progress(&self) -> (usize, usize) {
         (self.taken, self.message.len())
     }
 
-    /// Bytes of memory, but for itself.
+    /// Bytes of memory, without this struct itself.
     pub fn memory(&self) -> usize {
         STATE + self.payload.capacity() + self.message.capacity()
     }
 
-    /// Inflates the payload up to `until`, or until there is so much of the message. None if there is more; or else whether it
-    /// ended with a last block.
+    /// Inflates the payload up to `until`, or until the message has `most` bytes. None if there is more to do;
+    /// otherwise whether the payload ended with a last block.
     fn feed(&mut self, until: usize, most: usize, before: &[u8], limit: usize) -> Result<Option<bool>, Failure> {
         let Inflating { decompress, payload, taken, streams, message } = self;
         loop {
             let input = payload.get(*taken..until).unwrap_or_default();
             if message.len() == message.capacity() {
-                // One byte past the limit tells what is too long from what fills it.
+                // One byte past the limit tells a message that is too long from one that fills the limit.
                 let room = (limit + 1 - message.len()).min(most - message.len());
                 let wanted = message.len().max(STEP).min(input.len().saturating_mul(4).max(STEP));
                 message.reserve_exact(wanted.min(room));
@@ -233,7 +235,7 @@ impl Inflating {
             match status {
                 Err(_) => return Err(corrupt()),
                 Ok(Status::StreamEnd) if is_all => return Ok(Some(true)),
-                // RFC 7692 §7.2.3.4: a last block is not the end of the message, what follows is a stream of its own.
+                // RFC 7692 §7.2.3.4: a last block does not end the message. What follows is a stream of its own.
                 Ok(Status::StreamEnd) => {
                     *streams += 1;
                     if *streams > MOST_STREAMS {
@@ -257,8 +259,8 @@ fn before(earlier: Option<&Earlier>) -> &[u8] {
     earlier.map_or(&[], |earlier| &earlier.0)
 }
 
-/// Begins a stream that may refer to what came before. zlib forgets that at the end of a stream; the RFC does not say so,
-/// and a message that needs no reference is not disturbed.
+/// Begins a stream that may refer to what came before. zlib forgets that at the end of a stream; the RFC does not say
+/// so, and a message that refers to nothing is not disturbed.
 fn restart(decompress: &mut Decompress, before: &[u8], message: &[u8]) -> Result<(), Failure> {
     decompress.reset(false);
     let new = last(message, FARTHEST);
@@ -270,22 +272,23 @@ fn restart(decompress: &mut Decompress, before: &[u8], message: &[u8]) -> Result
     Ok(())
 }
 
-/// Whether what was fed, with the tail that every message lacks, is made of whole blocks.
+/// Whether what was fed consists of whole blocks, once the tail that every message leaves out is added.
 ///
-/// The library does not tell where in a block it is. So the tail is followed by an empty last block: only where the tail has
-/// ended a block, it is read as one, to its last byte, and nothing is made of it. In the middle of a stored block these bytes
-/// are data; in that of another one at most the end of that block, and then they are cut at other bits and are no blocks.
+/// The library does not tell where in a block it is. So the tail is fed, and an empty last block after it. Only if
+/// the tail has ended a block, the empty block is read as one, to its last byte, and adds nothing to the output. In
+/// the middle of a stored block these bytes are data. In the middle of any other block they can at most end that
+/// block. What follows is then cut at other bits, and is not a block.
 fn is_at_its_end(decompress: &mut Decompress) -> bool {
     const PROBE: [u8; 9] = [0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff];
     let (taken, made) = (decompress.total_in(), decompress.total_out());
     let status = decompress.decompress(&PROBE, &mut [0; 16], FlushDecompress::Sync);
     let taken = (decompress.total_in() - taken) as usize;
-    // It ends with the tail if that belongs to a last block.
+    // The stream ends with the tail if the tail belongs to a last block.
     let whole = taken == PROBE.len() || taken == TAIL.len();
     matches!(status, Ok(Status::StreamEnd)) && whole && decompress.total_out() == made
 }
 
-/// At most that many bytes from the end.
+/// The last `most` bytes, or all if there are fewer.
 fn last(bytes: &[u8], most: usize) -> &[u8] {
     bytes.get(bytes.len().saturating_sub(most)..).unwrap_or_default()
 }
@@ -321,14 +324,14 @@ mod tests {
     }
 
     #[test]
-    fn empty_ones_never_wedge() {
+    fn empty_messages_end_at_once() {
         for payload in [b"".as_slice(), b"\x00", b"\x02\x00", b"\x03\x00", b"\x01\x00\x00\xff\xff"] {
             assert_eq!(inflate(payload, 0), Ok(Vec::new()), "{payload:x?}");
         }
     }
 
     #[test]
-    fn corrupt_ones() {
+    fn corrupt_messages_are_refused() {
         for payload in [b"\x07".as_slice(), b"\xff\xff\xff\xff", b"\x00\x01\x00\x01\x00a"] {
             assert_eq!(inflate(payload, 1000), Err(CloseCode::INVALID_PAYLOAD), "{payload:x?}");
         }
@@ -389,7 +392,7 @@ mod tests {
         assert_eq!(deflater.stats(), before);
     }
 
-    /// In pieces however small, and with other messages between them.
+    /// The pieces may be small, and other messages come between them.
     #[test]
     fn what_is_made_in_pieces_is_what_is_made_at_once() {
         let mut random = Random::seeded();
@@ -414,7 +417,7 @@ mod tests {
                         let whole = inflating.go_on(40_000, Some(&earlier), piece)?;
                         let (taken, made) = inflating.progress();
                         assert!(taken - before.0 <= piece.taken && made - before.1 <= 5000, "{random}");
-                        assert!(whole || (taken, made) > before, "{random}: it stands still");
+                        assert!(whole || (taken, made) > before, "{random}: no progress");
                         if whole {
                             return Ok(inflater.finish(inflating, Some(&mut earlier)));
                         }
@@ -426,7 +429,7 @@ mod tests {
         }
     }
 
-    /// Whatever comes: an answer, within the limit, and the next message is as if nothing had been.
+    /// Any bytes get an answer within the limit, and the next message is inflated as if they had not come.
     #[test]
     fn any_bytes() {
         let mut random = Random::seeded();

@@ -1,5 +1,5 @@
-//! How compressed messages end (RFC 7692 §7.2.1 to §7.2.3): whole, cut anywhere, with last blocks; and what comes after
-//! them. Judged by a reader of DEFLATE (RFC 1951) that knows at which bit each block ends.
+//! How compressed messages end (RFC 7692 §7.2.1 to §7.2.3): whole, cut anywhere, with last blocks; and what comes
+//! after them. The oracle is a reader of DEFLATE (RFC 1951) that knows at which bit each block ends.
 
 use super::*;
 use crate::proto::testing::Random;
@@ -22,7 +22,7 @@ impl Code {
         )
     }
 
-    /// This, if it uses all its bits, or has no symbols longer than that.
+    /// This code, if it uses all its bits, or if it does not but has no symbols longer than `most`.
     fn complete(self, lengths: &[usize], most: usize) -> Option<Code> {
         let used: usize = lengths.iter().filter(|&&length| length > 0).map(|&length| 1 << (15 - length)).sum();
         let is_short = lengths.iter().all(|&length| length <= most) && used < 1 << 15;
@@ -130,7 +130,7 @@ impl Bits<'_> {
     }
 }
 
-/// The message, if the payload is a whole one: nothing is made of the tail. `before` is what it may refer to.
+/// The message, if the payload is a whole one, so that the tail adds nothing to it. `before` is what it may refer to.
 fn judge(before: &[u8], payload: &[u8]) -> Option<Vec<u8>> {
     let whole = [payload, &TAIL].concat();
     let (mut bits, mut text, mut length) = (Bits { bytes: &whole, at: 0 }, before.to_vec(), before.len());
@@ -144,7 +144,7 @@ fn judge(before: &[u8], payload: &[u8]) -> Option<Vec<u8>> {
     (length == text.len()).then(|| text.split_off(before.len()))
 }
 
-/// A compressor of some kind, and what it makes of a message that is flushed in pieces.
+/// A compressor of some kind, which makes payloads of messages and may flush them in pieces.
 struct Sender {
     compress: Compress,
     /// Whether each piece ends with a last block.
@@ -170,10 +170,10 @@ impl Sender {
             }
         }
         match self.ends {
-            // The empty block after it is there as it should be, or not.
+            // The empty block that should come after it is there, or not.
             true if random.one_in(2) => payload.push(0),
             true => {}
-            // zlib makes nothing of a second flush.
+            // zlib writes nothing for a second flush.
             false if payload.is_empty() => payload.push(0),
             false => payload.truncate(payload.strip_suffix(&TAIL).unwrap().len()),
         }
@@ -206,7 +206,7 @@ fn a_message_that_is_cut_is_not_a_shorter_one() {
     assert!(whole > 150 && cut > 5_000, "{random}: {whole} whole, {cut} cut");
 }
 
-/// Whatever one message is, the next one is as it was sent: by one who refers to what came before, too.
+/// After any message the next one comes out as it was sent, also if it refers to what came before.
 #[test]
 fn no_message_spoils_the_next() {
     let mut random = Random::seeded();
@@ -228,7 +228,7 @@ fn no_message_spoils_the_next() {
             };
             let got = inflater.inflate(odd, 1 << 20, Some(&mut earlier)).unwrap();
             assert_eq!(Some(&got), judge(&before, odd).as_ref(), "{random}: {odd:x?}");
-            // One that it sends at the same time as another peer's is inflated between its own.
+            // A message of another peer is inflated between two of this one.
             assert!(inflater.inflate(b"\xf2\x48\xcd", 1 << 20, None).is_err());
             before.extend(&got);
             accepted += 1;
@@ -262,7 +262,7 @@ fn what_is_referred_to_may_lie_before_a_last_block() {
 }
 
 #[test]
-fn a_message_is_made_of_so_many_streams_and_not_of_one_more() {
+fn a_message_is_made_of_up_to_256_streams() {
     let mut inflater = Inflater::default();
     let mut earlier = Earlier::default();
     earlier.remember(&[0; 2 * FARTHEST]);

@@ -1,31 +1,32 @@
-//! What a peer offers in `Sec-WebSocket-Extensions` (RFC 6455 §9.1), as far as we know it: permessage-deflate (RFC 7692).
+//! What a peer offers in `Sec-WebSocket-Extensions` (RFC 6455 §9.1). We know one extension: permessage-deflate (RFC
+//! 7692).
 
 use super::http::{Request, is_token, split_outside_quotes};
 
-/// How far back a compressor may look: as a power of two, the LZ77 window (RFC 7692 §7.1.2).
+/// How far back a compressor may look, as a power of two: the LZ77 window (RFC 7692 §7.1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Window {
-    /// 512 bytes, for every peer that wants less than all.
+    /// 512 bytes, for every peer that asks for less than 32 KiB.
     Bits9 = 9,
-    /// 32 KiB, all that DEFLATE has.
+    /// 32 KiB, the most that DEFLATE has.
     Bits15 = 15,
 }
 
 /// An offer of permessage-deflate that we can accept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deflate {
-    /// What our messages to this peer are compressed with.
+    /// The window that our messages to this peer are compressed with.
     pub window: Window,
-    /// Whether the peer asked for a limit of our window, so that the answer has to name it.
+    /// Whether the peer asked for a limit of our window: then the answer has to name it.
     is_limited: bool,
-    /// Whether the peer offered to begin each of its messages anew.
+    /// Whether the peer offered to compress each of its messages on its own.
     pub client_no_context_takeover: bool,
 }
 
 impl Deflate {
-    /// The value of our `Sec-WebSocket-Extensions` (RFC 7692 §7.1). Our side never goes on where its last message ended, so
-    /// that a message is compressed once for all; the peer's may only with `client_takeover`.
+    /// The value of our `Sec-WebSocket-Extensions` (RFC 7692 §7.1). Our messages never refer to earlier ones, so that
+    /// each is compressed once for all peers. The peer's messages may, but only with `client_takeover`.
     pub fn answer(self, client_takeover: bool) -> String {
         let mut answer = "permessage-deflate; server_no_context_takeover".to_owned();
         if !client_takeover {
@@ -39,8 +40,8 @@ impl Deflate {
     }
 }
 
-/// The first offer of permessage-deflate that we can accept; None if there is none. An offer with an unknown, repeated or
-/// malformed parameter is declined, and the next one is tried (RFC 7692 §7.1).
+/// The first offer of permessage-deflate that we can accept; None if there is none. An offer with an unknown,
+/// repeated or malformed parameter is declined, and the next one is tried (RFC 7692 §7.1).
 pub fn deflate(request: &Request) -> Option<Deflate> {
     let values = request.headers("sec-websocket-extensions");
     values.flat_map(|value| split_outside_quotes(value, b',')).find_map(offer)
@@ -62,7 +63,7 @@ fn offer(text: &[u8]) -> Option<Deflate> {
         match (name.trim_ascii_end(), value) {
             (b"server_no_context_takeover", None) if first(&mut server_no_context_takeover) => {}
             (b"client_no_context_takeover", None) if first(&mut deflate.client_no_context_takeover) => {}
-            // What the peer can bound its own window to does not matter: ours for it has all.
+            // It does not matter how small the peer makes its own window: we inflate with the largest.
             (b"client_max_window_bits", None) if first(&mut client_max_window_bits) => {}
             (b"client_max_window_bits", Some(value)) if first(&mut client_max_window_bits) => drop(bits(&value)?),
             (b"server_max_window_bits", Some(value)) if first(&mut deflate.is_limited) => {
@@ -124,7 +125,7 @@ mod tests {
             (&["permessage-deflate; server_max_window_bits=14"], "; server_max_window_bits=9"),
             (&["permessage-deflate; server_max_window_bits=\"9\""], "; server_max_window_bits=9"),
             (&["permessage-deflate; server_max_window_bits=\"\\9\""], "; server_max_window_bits=9"),
-            // The next one is tried, in the same field or another.
+            // The next offer is tried, in the same field or another.
             (&["permessage-deflate; server_max_window_bits=8, permessage-deflate"], ""),
             (&["x-webkit-deflate-frame, permessage-bzip2; a=\"b,c;permessage-deflate\"", "permessage-deflate"], ""),
             (
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_peer_may_go_on_where_it_was_only_if_it_is_let() {
+    fn the_peer_may_refer_to_earlier_messages_only_with_client_takeover() {
         let accepted = offer(b"permessage-deflate").unwrap();
         assert_eq!(accepted.answer(true), "permessage-deflate; server_no_context_takeover");
     }

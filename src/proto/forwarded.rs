@@ -1,4 +1,4 @@
-//! On whose behalf a proxy asks: `X-Forwarded-For`, believed only from proxies that are trusted.
+//! Which client a proxy asks for: `X-Forwarded-For`, believed only from proxies that are trusted.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -9,7 +9,7 @@ use super::text::escape;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<Network>);
 
-/// A network (RFC 4632 §3.1, RFC 4291 §2.3). Invariant: behind its prefix the address has no bits.
+/// A network (RFC 4632 §3.1, RFC 4291 §2.3). Invariant: after its prefix the address has no bits set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Network {
     /// Canonical: never IPv4 mapped into IPv6.
@@ -36,9 +36,10 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(address))
     }
 
-    /// Whom a trusted proxy asks for: the rightmost address in `X-Forwarded-For` that is no trusted proxy's, since
-    /// everything to the left of that one is its own claim. If all are trusted, the leftmost. None if nobody is named, or
-    /// by a word that is no address. The port is 0 unless the proxy told one.
+    /// The client that a trusted proxy asks for: the rightmost address in `X-Forwarded-For` that is not a trusted
+    /// proxy's. Everything to the left of it is only what that client claims. If all are trusted, the leftmost. A
+    /// word that is not an address ends the search: None if there was no address before it. The port is 0 unless the
+    /// proxy told one.
     pub fn client(&self, request: &Request) -> Option<SocketAddr> {
         let hops: Vec<&[u8]> = request.list("x-forwarded-for").collect();
         let mut client = None;
@@ -52,8 +53,8 @@ impl TrustedProxies {
         client
     }
 
-    /// What a trusted proxy says that its peer spoke: `X-Forwarded-Proto`, such as `https`. None where it names several
-    /// that differ: nobody can know which of them the browser spoke.
+    /// The scheme that the peer of a trusted proxy spoke: `X-Forwarded-Proto`, such as `https`. None if it names
+    /// several that differ: nobody can know which of them the browser spoke.
     pub fn scheme<'a>(&self, request: &'a Request) -> Option<&'a str> {
         let mut told = request.list("x-forwarded-proto");
         let first = told.next()?;
@@ -62,7 +63,7 @@ impl TrustedProxies {
     }
 }
 
-/// `192.0.2.1`, `2001:db8::1`, `[2001:db8::1]`, and the first and the last with a port behind a colon.
+/// Reads `192.0.2.1`, `2001:db8::1` or `[2001:db8::1]`; the first and the last may have a port after a colon.
 fn parse_hop(hop: &[u8]) -> Option<SocketAddr> {
     let text = str::from_utf8(hop).ok()?;
     let at = |ip: IpAddr, port| SocketAddr::new(ip.to_canonical(), port);
@@ -94,7 +95,7 @@ impl Network {
             }
             address => Network { address, prefix },
         };
-        // Which of the two was meant is not to be guessed where trust depends on it.
+        // It is either a network or an address. Where trust depends on it, we do not guess which was meant.
         if network.masked(network.address) != network.address {
             return Err("must have no bits behind its prefix");
         }
@@ -216,7 +217,7 @@ mod tests {
             ("X-Forwarded-For: [2001:db8::1]\r\n", Some("[2001:db8::1]:0")),
             ("X-Forwarded-For: [2001:db8::1]:4711\r\n", Some("[2001:db8::1]:4711")),
             ("X-Forwarded-For: ::ffff:192.0.2.1\r\n", Some("192.0.2.1:0")),
-            // What stands to the left of the first stranger is the stranger's claim.
+            // What stands to the left of the first address that is not trusted is only that client's claim.
             ("X-Forwarded-For: 198.51.100.1, 192.0.2.1\r\n", Some("192.0.2.1:0")),
             ("X-Forwarded-For: 10.0.0.1, 192.0.2.1\r\n", Some("192.0.2.1:0")),
             ("X-Forwarded-For: 198.51.100.1, 192.0.2.1, 10.0.0.1,fd00::2\r\n", Some("192.0.2.1:0")),
@@ -226,7 +227,7 @@ mod tests {
             ),
             ("X-Forwarded-For: 192.0.2.1, ::ffff:10.0.0.1\r\n", Some("192.0.2.1:0")),
             ("X-Forwarded-For: 10.0.0.3, 10.0.0.2, 10.0.0.1\r\n", Some("10.0.0.3:0")),
-            // A word that is no address: nobody knows who was there.
+            // A word that is not an address: nobody knows who was there.
             ("X-Forwarded-For: unknown\r\n", None),
             ("X-Forwarded-For: 192.0.2.1, unknown\r\n", None),
             ("X-Forwarded-For: 192.0.2.1, unknown, 10.0.0.1\r\n", Some("10.0.0.1:0")),

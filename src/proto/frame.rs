@@ -1,4 +1,5 @@
-//! The frame header (RFC 6455 §5.2), both ways. Everything that a header can be refused for is refused here.
+//! The frame header (RFC 6455 §5.2), both ways. Everything that a header by itself can be refused for is refused
+//! here.
 
 use super::close::CloseCode;
 
@@ -71,7 +72,7 @@ pub(crate) const fn protocol_error(what: &'static str) -> Failure {
     Failure { code: CloseCode::PROTOCOL_ERROR, what }
 }
 
-/// A peer's frame header, complete and found good.
+/// A peer's frame header, complete and accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// Whether this is the last fragment.
@@ -86,7 +87,7 @@ pub struct Header {
     pub mask: [u8; 4],
 }
 
-/// The first two bytes of a peer's frame, found good; they say how long the header is.
+/// The first two bytes of a peer's frame, accepted; they say how long the header is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Start {
     fin: bool,
@@ -96,7 +97,7 @@ pub struct Start {
 }
 
 impl Start {
-    /// Judges the first byte alone, so that the refusal need not wait for the second. `deflates` says whether
+    /// Checks the first byte alone, so that the refusal need not wait for the second. `deflates` says whether
     /// permessage-deflate was negotiated.
     ///
     /// # Errors
@@ -117,18 +118,18 @@ impl Start {
         Ok((fin, opcode))
     }
 
-    /// Judges the first two bytes.
+    /// Checks the first two bytes.
     ///
     /// # Errors
-    /// 1002 as `first`, and for an unmasked frame and a control frame of more than 125 bytes.
+    /// 1002 for what `first` refuses, for an unmasked frame, and for a control frame of more than 125 bytes.
     pub fn parse(first: u8, second: u8, deflates: bool) -> Result<Start, Failure> {
         Start::second(Start::first(first, deflates)?, first, second)
     }
 
-    /// As `parse`, of a first byte that `first` has judged.
+    /// Checks the second byte, after `first` has checked the first one.
     ///
     /// # Errors
-    /// As `parse`, but for those of `first`.
+    /// 1002 for an unmasked frame and for a control frame of more than 125 bytes.
     pub fn second((fin, opcode): (bool, Opcode), first: u8, second: u8) -> Result<Start, Failure> {
         if second & 0x80 == 0 {
             return Err(protocol_error("unmasked frame"));
@@ -191,15 +192,16 @@ pub fn write_header(target: &mut Vec<u8>, opcode: Opcode, length: usize) {
     target.extend_from_slice(header.get(..used).unwrap_or_default());
 }
 
-/// As `write_header`, for a compressed message.
+/// Appends the header of an unfragmented, unmasked frame that is a compressed message: `write_header` with RSV1 (RFC
+/// 7692 §6).
 pub fn write_compressed_header(target: &mut Vec<u8>, opcode: Opcode, length: usize) {
     let ([first, rest @ ..], used) = server_header(opcode, length);
     target.push(first | RSV1);
     target.extend_from_slice(rest.get(..used - 1).unwrap_or_default());
 }
 
-/// Appends an unfragmented, unmasked frame whose payload `write` appends. `expected` guesses how long that will be: a
-/// wrong guess costs a move of the payload if the length has another form, and nothing else.
+/// Appends an unfragmented, unmasked frame whose payload `write` appends. `expected` is a guess of the payload's
+/// length. A wrong guess costs a move of the payload if the length has another form, and nothing else.
 pub fn write_frame(target: &mut Vec<u8>, opcode: Opcode, expected: usize, write: impl FnOnce(&mut Vec<u8>)) {
     let start = target.len();
     let (header, room) = server_header(opcode, expected);
@@ -221,7 +223,7 @@ pub fn write_frame(target: &mut Vec<u8>, opcode: Opcode, expected: usize, write:
     }
 }
 
-/// The header of a frame, and how many of the bytes it takes (RFC 6455 §5.2).
+/// The header of a frame, and how many of the bytes are used (RFC 6455 §5.2).
 fn server_header(opcode: Opcode, length: usize) -> ([u8; 10], usize) {
     let first = 0x80 | opcode.bits();
     if length < 126 {
@@ -235,7 +237,7 @@ fn server_header(opcode: Opcode, length: usize) -> ([u8; 10], usize) {
     }
 }
 
-/// Appends a Close frame; a code of `NO_STATUS` makes one without payload. The reason is cut to what fits.
+/// Appends a Close frame; the code `NO_STATUS` makes one without payload. The reason is cut to what fits.
 pub fn write_close(target: &mut Vec<u8>, code: CloseCode, reason: &str) {
     if code == CloseCode::NO_STATUS {
         return write_header(target, Opcode::Close, 0);
@@ -262,7 +264,7 @@ mod tests {
             let mut bytes = Vec::new();
             write_header(&mut bytes, Opcode::Binary, length);
             assert_eq!(bytes, expected);
-            // What we write is what we read, but for the mask bit.
+            // We read what we have written, once the mask bit is set.
             bytes[1] |= 0x80;
             bytes.extend_from_slice(&[1, 2, 3, 4]);
             let start = Start::parse(bytes[0], bytes[1], false).unwrap();

@@ -14,11 +14,11 @@ const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// The length of a `Sec-WebSocket-Accept`: the 20 bytes of a SHA-1 in base64.
 const ACCEPT_LENGTH: usize = 28;
 
-/// Most subprotocols that one request may offer. Real offers have one or two, since each is tried in turn.
+/// Most subprotocols that one request may offer. Each is compared with all others, and real offers have one or two.
 pub const MAX_SUBPROTOCOLS: usize = 32;
 
-/// Reads keys. The bits that the last digit has left over may be set: some peers draw the 22 digits and not the 16
-/// bytes, and the key is only ever hashed as it came.
+/// Reads keys. The bits that are left over in the last digit may be set: some peers choose 22 random digits instead
+/// of 16 random bytes. That does no harm, since the key is only hashed as it came.
 const KEY: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
@@ -60,8 +60,8 @@ impl Upgrade {
 
 /// Whether a request asks for a WebSocket, and whether it does so as RFC 6455 §4.2.1 wants; `None` is plain HTTP.
 ///
-/// `Upgrade: websocket` asks, and so does a `Sec-WebSocket-Key` alone: it is what is left when a proxy on the way has
-/// removed `Upgrade` and `Connection`, and the 426 then says so, where a 200 would leave its owner guessing.
+/// `Upgrade: websocket` asks for one, and so does a `Sec-WebSocket-Key` alone: it is left over when a proxy on the
+/// way has removed `Upgrade` and `Connection`. The 426 then says so; a 200 would leave the proxy's owner guessing.
 ///
 /// # Errors
 /// 405 with `Allow`; 426 (`upgrade_required`, and `websocket_version` with `Sec-WebSocket-Version: 13`); 400
@@ -86,7 +86,7 @@ pub fn upgrade(request: &Request) -> Result<Option<Upgrade>, Refusal> {
         )
         .with_header("Upgrade", "websocket"));
     }
-    // Before the key: another version may have another idea of keys (RFC 6455 §4.2.2, step 4, and §4.4).
+    // Checked before the key: another version may define keys differently (RFC 6455 §4.2.2, step 4, and §4.4).
     if request.header("sec-websocket-version") != Some(b"13") {
         return Err(Refusal::new(
             Status::UPGRADE_REQUIRED,
@@ -108,7 +108,7 @@ pub fn upgrade(request: &Request) -> Result<Option<Upgrade>, Refusal> {
 
 /// RFC 6455 §4.2.2, step 5.4; `None` if the key is not the base64 of 16 bytes (§4.2.1, item 5).
 fn accept_for(key: &[u8]) -> Option<[u8; ACCEPT_LENGTH]> {
-    // 24 digits and no other number decode to 16 bytes; the decoder wants room for three bytes of every four digits.
+    // Only 24 digits decode to 16 bytes. The decoder wants room for three bytes for every four digits.
     let mut nonce = [0; 18];
     if KEY.decode_slice(key, &mut nonce).ok() != Some(16) {
         return None;
@@ -142,8 +142,8 @@ fn offered_protocols(request: &Request) -> Result<Box<[Box<str>]>, Refusal> {
 /// Appends the 101 (RFC 6455 §4.2.2, step 5): the accept value, the subprotocol, then `headers`.
 ///
 /// No byte of the request is in it. `protocol` is a token of ours ([`Upgrade::choose`]), and `headers` are names and
-/// values that can be written as they are; anything else is a mistake of the caller, a panic in debug builds and left
-/// out in release builds.
+/// values that can be written as they are. Anything else is a mistake of the caller: it panics in debug builds, and
+/// is left out in release builds.
 pub fn switching_protocols(upgrade: &Upgrade, protocol: Option<&str>, headers: &[(&str, &str)], out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
     let mut push = |name: &str, value: &str, is_valid: bool| {
@@ -215,7 +215,7 @@ mod tests {
         }
     }
 
-    /// RFC 6455 §4.2.1 and §4.4: what it may not.
+    /// RFC 6455 §4.2.1 and §4.4: what a handshake may not look like.
     #[test]
     fn refused() {
         let host = "Host: server.example.com";

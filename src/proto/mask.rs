@@ -7,7 +7,7 @@ pub fn extend_unmasked(target: &mut Vec<u8>, source: &[u8], key: [u8; 4], phase:
     let mut wide = [0; 64];
     wide.as_chunks_mut::<4>().0.iter_mut().for_each(|four| *four = turned);
     target.reserve(source.len());
-    // Through registers, instead of copying first and going over the copy again.
+    // Unmasks in registers, instead of copying first and going over the copy again.
     let (blocks, rest) = source.as_chunks::<64>();
     for block in blocks {
         let mut block = *block;

@@ -27,7 +27,8 @@ pub struct Message {
     payload: Payload,
 }
 
-/// What arrived a piece at a time stays so until somebody wants it in one: most messages are only passed on.
+/// A message that arrived in pieces stays in pieces until somebody asks for it in one: most messages are only passed
+/// on.
 #[derive(Debug, Clone)]
 enum Payload {
     Whole(Bytes),
@@ -52,18 +53,18 @@ impl Message {
         Message::checked(Kind::Binary, payload.into())
     }
 
-    /// A message of that kind; None if it is to be text and is not UTF-8.
+    /// A message of this kind; None for a text that is not UTF-8.
     pub fn from_bytes(kind: Kind, payload: Bytes) -> Option<Message> {
         let good = kind == Kind::Binary || utf8::check(&payload).is_ok();
         good.then_some(Message::checked(kind, payload))
     }
 
-    /// For the decoder, which has checked the text already.
+    /// A message without a check: the decoder has checked the text already.
     pub(crate) fn checked(kind: Kind, payload: Bytes) -> Message {
         Message { kind, payload: Payload::Whole(payload) }
     }
 
-    /// As `checked`, of what arrived a piece at a time.
+    /// A message that arrived a piece at a time, without a check.
     pub(crate) fn of_pieces(kind: Kind, pieces: Pieces) -> Message {
         let len = pieces.len();
         match pieces.into_bytes() {
@@ -93,8 +94,8 @@ impl Message {
         self.len() == 0
     }
 
-    /// The bytes; of a text, its UTF-8. A message that took several reads to arrive is copied into one piece when this
-    /// is called first: [`len`](Self::len) asks for less.
+    /// The bytes; for a text, its UTF-8. The first call copies a message that took several reads to arrive into one
+    /// piece. [`len`](Self::len) needs no copy.
     pub fn payload(&self) -> &Bytes {
         match &self.payload {
             Payload::Whole(payload) => payload,
@@ -115,7 +116,7 @@ impl Message {
         self.payload().clone()
     }
 
-    /// The bytes as they are kept, in pieces that follow each other: for who only passes them on.
+    /// The bytes as they are kept, in pieces that follow each other, for callers that only pass them on.
     pub fn pieces(&self) -> &[Bytes] {
         match &self.payload {
             Payload::Whole(payload) => std::slice::from_ref(payload),
@@ -123,7 +124,7 @@ impl Message {
         }
     }
 
-    /// The bytes in one, for a moment: unlike `payload` it leaves no copy behind.
+    /// The bytes in one piece, for a moment. Unlike `payload` it does not keep a copy.
     pub(crate) fn peek(&self) -> Cow<'_, [u8]> {
         match self.pieces() {
             [whole] => Cow::Borrowed(whole),
@@ -131,7 +132,8 @@ impl Message {
         }
     }
 
-    /// The message as it is to be kept for long: one copy of it, whatever those do with theirs who have it, too.
+    /// The message in the form in which it is kept for long: its bytes are in memory once. What other owners do with
+    /// their clones later does not change that.
     pub(crate) fn settled(self) -> Message {
         match &self.payload {
             Payload::Pieces(rope) if rope.joined.get().is_some() => Message::checked(self.kind, self.into_payload()),
@@ -183,7 +185,7 @@ mod tests {
     use super::*;
 
     impl Message {
-        /// A message that took so many reads to arrive.
+        /// A message that arrived in these reads.
         pub(crate) fn arrived(kind: Kind, reads: &[&[u8]]) -> Message {
             let mut pieces = Pieces::default();
             reads.iter().for_each(|read| pieces.room(read.len(), 0).extend_from_slice(read));
@@ -196,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_joined_by_whoever_wants_them_in_one() {
+    fn pieces_are_joined_once_somebody_wants_them_in_one() {
         let (one, other) = (vec![b'a'; 40_000], vec![b'b'; 50_000]);
         let (message, whole) = (arrived(&[&one, &other]), [one.clone(), other.clone()].concat());
         assert_eq!((message.len(), message.pieces().len()), (90_000, 2));
@@ -204,7 +206,7 @@ mod tests {
         assert_eq!((&*message.peek(), message.pieces().len()), (&*whole, 2));
         let copy = message.clone();
         assert_eq!(message.as_text().map(str::as_bytes), Some(&*whole));
-        // It is the same for whoever shares it, and the pieces are not kept beside it.
+        // The clone shares the joined bytes. Once it is settled, it keeps no pieces besides them.
         assert_eq!((copy.pieces().len(), copy.payload().as_ptr()), (1, message.payload().as_ptr()));
         drop(message);
         let kept = copy.settled();

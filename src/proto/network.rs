@@ -6,8 +6,8 @@ use core::net::{IpAddr, Ipv6Addr};
 /// (RFC 6177 §2, RFC 7421 §1).
 const SITE: u128 = !(u64::MAX as u128);
 
-/// The network that an address stands for: an IPv4 address itself, also where it is mapped into IPv6, and of an IPv6
-/// address its /64. Every limit that counts by address counts these.
+/// The network that an address belongs to. For IPv4 it is the address itself, also if that is mapped into IPv6; for
+/// IPv6 it is the /64. Every limit that counts by address counts these networks.
 pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & SITE).into(),

@@ -28,14 +28,15 @@ pub struct OriginRules {
 pub struct OriginRefusal {
     /// What the peer is told: nothing about what would be allowed.
     pub refusal: Refusal,
-    /// What the log tells, since browsers hide refusals from scripts: what was wrong and which flag mends it, peer
-    /// bytes escaped and cut.
+    /// What the log says, since browsers hide refusals from scripts: what was wrong and which flag mends it. Peer
+    /// bytes in it are escaped and cut.
     pub mend: String,
 }
 
 impl OriginRules {
-    /// Rules that allow these origins (`scheme://host[:port]`, as `https://example.com`, `file://` and `app://.`, or
-    /// `null`) and hosts (a name or an address) in addition. The host of each origin is an allowed host too.
+    /// Rules that allow these origins and hosts in addition. An origin is `scheme://host[:port]`, such as
+    /// `https://example.com`, `file://` and `app://.`, or `null`. A host is a name or an address. The host of each
+    /// origin is an allowed host too.
     ///
     /// # Errors
     /// One line that names the setting, `origin` or `host`, the value and what it should be.
@@ -74,25 +75,26 @@ impl OriginRules {
         Ok(rules)
     }
 
-    /// With paths that pages of any site may load without saying who they are, as `<img>` and `<script>` do.
+    /// Adds paths that pages of any site may load without saying who they are, as `<img>` and `<script>` do.
     #[must_use]
     pub fn for_other_sites(self, paths: Vec<String>) -> OriginRules {
         OriginRules { for_other_sites: paths, ..self }
     }
 
-    /// Judges a request of any method; `loopback_listener` says whether the listener it came in by is a loopback one, and
+    /// Checks a request of any method. `loopback_listener` says whether it came in by a loopback listener, and
     /// `scheme` what the peer spoke, if a trusted proxy has told.
     ///
-    /// Allowed are an origin whose host and port are those of the request; an origin and a request that both name this
-    /// machine (`localhost`, `*.localhost`, 127/8, `[::1]`), at any port; and what is listed. A port that is not there is the default one of the origin's scheme, in the request too, since TLS may
-    /// end before us. As soon as an origin of the web is listed its own host is allowed only with the scheme of a listed one,
-    /// or with `scheme`: a page of `http://` may have been changed on its way, and `--origin https://` does not mean it.
-    /// `null` is allowed only where it is listed, and what is no origin at all never.
+    /// Allowed are an origin whose host and port are those of the request; an origin and a request that both name
+    /// this machine (`localhost`, `*.localhost`, 127/8, `[::1]`), at any port; and what is listed. A missing port is
+    /// the default one of the origin's scheme, in the request too, since TLS may end before us. Once an origin of the
+    /// web is listed, the request's own host is allowed only with the scheme of a listed origin, or with `scheme`.
+    /// The reason is that a page of `http://` may have been changed on its way, and `--origin https://` does not mean
+    /// such a page. `null` is allowed only if it is listed. A value that is not an origin is never allowed.
     ///
-    /// A request without `Origin` is allowed unless a browser says in `Sec-Fetch-Site` that a page of another site, or of
-    /// another origin of the same site, made it: `fetch` with `no-cors`, an image, a script, a frame, a prefetch. Such a page
-    /// could ask for anything that GET does, and nobody would know who it was. What it may do is lead the user here, by a
-    /// link ([`is_link`]), and load what is for other sites.
+    /// A request without `Origin` is allowed unless a browser says in `Sec-Fetch-Site` that a page of another site,
+    /// or of another origin of the same site, made it: `fetch` with `no-cors`, an image, a script, a frame, a
+    /// prefetch. Such a page could ask for anything that GET does, and nobody would know who it was. It may only lead
+    /// the user here, by a link ([`is_link`]), and load what is for other sites.
     ///
     /// On loopback listeners the host of the request must be an address, a loopback name or listed. A request without
     /// `Host` (HTTP/1.0) passes: no browser sends one, and only browsers can be rebound.
@@ -115,16 +117,16 @@ impl OriginRules {
         if self.allows(sent, target, scheme) { Ok(()) } else { Err(origin_not_allowed(sent)) }
     }
 
-    /// The origin to name in `Access-Control-Allow-Origin`, if the request has one that [`check`](Self::check) allows
-    /// and that is listed, or is not its own: host and port of which are those of the request.
+    /// The origin to name in `Access-Control-Allow-Origin`. There is one if [`check`](Self::check) allows the
+    /// request's origin, and if it is listed or differs from the request in host or port.
     ///
-    /// It is written anew from what was understood, so no other byte of the request can come along. It equals what a
-    /// browser sent, because browsers serialize origins the same way.
+    /// It is written anew from what was parsed, so that no other byte of the request gets into the answer. It equals
+    /// what a browser sent, because browsers serialize origins the same way.
     pub fn cors_origin(&self, request: &Request) -> Option<String> {
         let mut fields = request.headers("origin");
         let sent = fields.next()?;
         let target = request.authority();
-        // Its own needs no permission to read, with whatever scheme.
+        // The scheme does not matter here: the request's own origin needs no permission to read.
         if fields.next().is_some() || !self.allows(sent, target, None) {
             return None;
         }
@@ -211,23 +213,24 @@ fn origin_not_allowed(sent: &[u8]) -> OriginRefusal {
     OriginRefusal { refusal, mend }
 }
 
-/// The refusal of what a page of another origin asks for without saying which.
+/// The refusal for a page of another origin that asks for something without saying which origin it is.
 pub fn foreign_page() -> Refusal {
     let detail =
         "Pages of other sites may not load this; open it in the browser, or use fetch and have the origin allowed.";
     Refusal::new(Status::FORBIDDEN, "origin_not_allowed", detail)
 }
 
-/// Whether a browser says that a page of another origin made this request (Fetch Metadata §2.4). `same-site` is one: a page
-/// at another port of this machine, or at another name of the same domain. What we do not know is one, too.
+/// Whether a browser says that a page of another origin made this request (Fetch Metadata §2.4). `same-site` is
+/// another origin: a page at another port of this machine, or at another name of the same domain. A value that we do
+/// not know counts as another origin, too.
 ///
-/// Browsers say it over TLS and to loopback addresses; others do not send the field, and no page can set it.
+/// Browsers send the field over TLS and to loopback addresses. Other clients do not send it, and no page can set it.
 fn is_from_another_origin(request: &Request) -> bool {
     request.headers("sec-fetch-site").any(|site| site != b"same-origin" && site != b"none")
 }
 
-/// Whether a page of another origin leads the user here: by a link, say. What is answered is shown to the user and not to
-/// that page, but it must change nothing: the user may not have meant it.
+/// Whether a page of another origin leads the user here, by a link, for example. The answer is shown to the user and
+/// not to that page. But the request must change nothing: the user may not have meant it.
 pub fn is_link(request: &Request) -> bool {
     let says = |name, value: &[u8]| {
         let mut fields = request.headers(name);
@@ -241,8 +244,8 @@ pub fn is_link(request: &Request) -> bool {
         && says("sec-fetch-dest", b"document")
 }
 
-/// Whether no page of another origin made this request, as far as its fields tell: it has no `Origin`, or its own, and no
-/// `Sec-Fetch-Site` that says otherwise.
+/// Whether no page of another origin made this request, as far as its fields tell: it has no `Origin`, or its own,
+/// and no `Sec-Fetch-Site` that says otherwise.
 pub fn is_same_origin(request: &Request) -> bool {
     if is_from_another_origin(request) {
         return false;
@@ -253,18 +256,18 @@ pub fn is_same_origin(request: &Request) -> bool {
     fields.next().is_none() && origin.zip(request.authority()).is_some_and(|(origin, target)| origin.is_at(target))
 }
 
-/// An origin with a scheme and a host (RFC 6454 §4), or one of a scheme that an application has chosen, whose host may be
-/// anything and nothing: `file://`, `app://.`, `capacitor://localhost`.
+/// An origin with a scheme and a host (RFC 6454 §4), or one of a scheme that an application has chosen, whose host
+/// may be anything or empty: `file://`, `app://.`, `capacitor://localhost`.
 struct Origin<'a> {
     scheme: &'a str,
     /// What comes after `://`.
     host: &'a str,
-    /// The same, if it is one; always for the schemes of the web.
+    /// The host as an authority, if it is one; for the schemes of the web it always is.
     authority: Option<Authority<'a>>,
 }
 
 impl<'a> Origin<'a> {
-    /// `scheme://host[:port]` and nothing behind it; `None` for everything else, `null` included.
+    /// Reads `scheme://host[:port]` with nothing after it; `None` for everything else, `null` included.
     fn parse(bytes: &'a [u8]) -> Option<Origin<'a>> {
         let (scheme, host) = str::from_utf8(bytes).ok()?.split_once("://")?;
         let mut letters = scheme.bytes();
@@ -294,9 +297,9 @@ impl<'a> Origin<'a> {
         self.authority.is_some_and(|authority| authority.host.is_loopback())
     }
 
-    /// RFC 6454 §6.2
+    /// Writes the origin as RFC 6454 §6.2 says.
     fn serialize(&self) -> String {
-        // Of an application's host nothing is known, not even which others are the same.
+        // We know nothing of an application's host, not even which other spellings mean the same.
         let Some(authority) = self.authority.filter(|_| default_port(self.scheme).is_some()) else {
             return format!("{}://{}", self.scheme.to_ascii_lowercase(), self.host);
         };

@@ -95,7 +95,7 @@ fn origins_with_a_list() {
         assert_eq!(listed.check(&request, false, None).is_ok(), echoed.is_some(), "{origin}");
         assert_eq!(listed.cors_origin(&request).as_deref(), echoed, "{origin}");
     }
-    // Without Host nothing is equal to it, but what is listed is still listed.
+    // Without Host no origin equals it, but a listed origin is still allowed.
     let old = |origin: &str| request(&format!("GET / HTTP/1.0\r\nOrigin: {origin}\r\n\r\n"));
     assert!(listed.check(&old("http://x:5173"), true, None).is_ok());
     assert!(listed.check(&old("http://localhost"), true, None).is_err());
@@ -127,7 +127,7 @@ fn the_scheme_of_ones_own_pages_once_origins_are_listed() {
                 // On this machine the scheme says nothing: development servers are of all kinds.
                 let here = from("localhost:8080", &format!("{scheme}://localhost:8080"));
                 assert_eq!(rules.check(&here, true, told), Ok(()), "{scheme} {told:?} {origins:?}");
-                // Who may read an answer: one that is listed, by whatever name it is asked for.
+                // Who may read an answer: an origin that is listed, also if it is the request's own.
                 let reads = origins == ["https://h.example"] && scheme.eq_ignore_ascii_case("https");
                 assert_eq!(rules.cors_origin(&asked).is_some(), reads, "{scheme} {origins:?}");
             }
@@ -149,7 +149,7 @@ fn origins_of_applications() {
             let request = from(host, origin);
             assert_eq!(listed.check(&request, false, None), Ok(()), "{origin}");
             assert_eq!(listed.cors_origin(&request).as_deref(), Some(origin));
-            // One that says it is of this machine needs no permission on this machine, as before.
+            // An origin that names this machine needs no permission on this machine.
             let own = host.starts_with("localhost") && origin.ends_with("localhost");
             let refused = none.check(&request, false, None);
             assert_eq!(refused.is_ok(), own, "{origin}");
@@ -219,7 +219,7 @@ fn hosts_on_a_loopback_listener() {
 }
 
 #[test]
-fn the_log_is_told_the_mend() {
+fn the_log_says_how_to_mend_it() {
     let none = OriginRules::default();
     let mend = |host: &str, origin: &str| none.check(&from(host, origin), true, None).unwrap_err().mend;
     for (host, origin, expected) in [
@@ -255,9 +255,9 @@ fn settings_are_checked() {
     );
 }
 
-/// Fetch Metadata §2: every combination, judged by what the browser's user would say of it.
+/// Fetch Metadata §2: every combination, compared with what the user of the browser would want.
 #[test]
-fn what_says_no_origin_is_judged_by_its_site() {
+fn a_request_without_an_origin_is_judged_by_its_site() {
     let rules = rules(&["http://listed.example"], &[]).unwrap().for_other_sites(vec!["/logo.png".to_owned()]);
     let sites = [
         "",
@@ -316,7 +316,7 @@ fn what_says_no_origin_is_judged_by_its_site() {
 }
 
 #[test]
-fn the_log_is_told_how_to_load_it() {
+fn the_log_says_how_to_load_it() {
     let asked =
         request("GET / HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\n\r\n");
     let mend = OriginRules::default().check(&asked, true, None).unwrap_err().mend;

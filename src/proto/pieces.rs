@@ -1,12 +1,12 @@
-//! Bytes that arrive a little at a time. They are kept in pieces, so that what is long is moved once, at its end, and not
-//! with every read.
+//! Bytes that arrive a little at a time. They are kept in pieces, so that long data is moved once, at its end, and
+//! not with every read.
 
 use bytes::Bytes;
 
-/// How far the memory may be larger than what has arrived, in bytes: a promised length reserves nothing more.
+/// How many bytes larger than what has arrived the memory may be, whatever length the peer has promised.
 pub const RESERVE_AHEAD: usize = 16 * 1024;
 
-/// A piece of this many bytes does not grow any more, if it was read a little at a time.
+/// A piece with this many bytes is not enlarged any more. One long read may make a longer piece.
 const PIECE: usize = 16 * 1024;
 
 /// What has arrived so far.
@@ -30,8 +30,8 @@ impl Pieces {
         self.before + self.last.capacity() + self.full.capacity() * size_of::<Vec<u8>>()
     }
 
-    /// Where the next bytes are to be appended, as many as it has room for and no more. `wanted` have arrived, one at
-    /// least, and `ahead` are expected behind them.
+    /// The buffer to append the next bytes to, no more than it has room for. `wanted` bytes have arrived, at least
+    /// one, and `ahead` more are expected after them.
     pub fn room(&mut self, wanted: usize, ahead: usize) -> &mut Vec<u8> {
         let (length, room) = (self.last.len(), self.last.capacity() - self.last.len());
         if room < wanted && (room == 0 || length < PIECE) {
@@ -39,13 +39,14 @@ impl Pieces {
                 self.before += length;
                 self.full.push(std::mem::take(&mut self.last));
             }
-            // Many small ones would otherwise move the piece with each of them.
+            // Otherwise every one of many small reads would move the piece.
             self.last.reserve_exact(wanted + ahead.max(length / 8).min(RESERVE_AHEAD));
         }
         &mut self.last
     }
 
-    /// All of it, which holds no more memory than it is long: in one if it is in one already, or else as it came.
+    /// All the bytes, in no more memory than their length: `Ok` if they are in one piece already, `Err` with the
+    /// pieces in order if not.
     pub fn into_bytes(self) -> Result<Bytes, Vec<Bytes>> {
         let last = Bytes::from(fitted(self.last));
         if self.full.is_empty() {
@@ -56,21 +57,22 @@ impl Pieces {
         Err(pieces)
     }
 
-    /// All of it in one, which holds no more memory than it is long.
+    /// All the bytes in one piece, in no more memory than their length.
     pub fn join(mut self) -> Box<[u8]> {
         if self.full.is_empty() {
             return fitted(self.last);
         }
         let mut whole = Vec::with_capacity(self.len());
         self.full.push(self.last);
-        // Each is let go as soon as it is copied.
+        // Each piece is freed as soon as it is copied.
         self.full.into_iter().for_each(|piece| whole.extend_from_slice(&piece));
         whole.into_boxed_slice()
     }
 }
 
-/// The same bytes in memory of just that size, for as long as they are kept. What has grown moves: if it only shrank, what is let go
-/// would leave places that are a little too small for what grows next, and the heap would be twice as large as what is in it.
+/// The same bytes in memory of exactly their length, in which they may be kept for long. Bytes whose memory has grown
+/// are moved. If their memory were only shrunk, it would leave gaps that are a little too small for what grows next,
+/// and the heap would become twice as large as what is in it.
 fn fitted(bytes: Vec<u8>) -> Box<[u8]> {
     if bytes.len() == bytes.capacity() { bytes.into_boxed_slice() } else { Box::from(bytes.as_slice()) }
 }

@@ -1,13 +1,14 @@
-//! Text in which some bytes are replaced by a few others, as JSON and lines need it. Runs without any cost a vector instruction
-//! or two a byte, and those that are nothing else less than ten instructions a byte: a peer can send whatever it likes.
+//! Replaces some bytes of a text by a few others, as JSON and lines need it. A run in which nothing is replaced costs
+//! one or two vector instructions a byte. A run in which everything is replaced costs less than ten instructions a
+//! byte. So no text that a peer sends is expensive.
 
 /// How many bytes are looked at together.
 pub const RUN: usize = 32;
 
-/// Those bytes, and the next two: what is replaced may be two or three bytes.
+/// A run, and the next two bytes: two or three bytes may be replaced together.
 pub type Run = [u8; RUN + 2];
 
-/// What stands for each byte, as `word` makes it.
+/// The replacement of each byte, in the form that `word` makes.
 pub type Table = [u64; 256];
 
 /// The table that replaces nothing.
@@ -23,21 +24,23 @@ pub const NOTHING: Table = {
 
 /// What is replaced.
 pub trait Replace {
-    /// What stands for each byte.
+    /// The replacement of each byte.
     const TABLE: &'static Table;
 
-    /// Whether the run stays as it is. A loop over all places without an early end becomes vector instructions.
+    /// Whether the run stays as it is. A loop over all places without an early end is compiled to vector
+    /// instructions.
     fn is_clean(run: &Run) -> bool;
 
-    /// Whether `special` has something to say of a place in the run.
+    /// Whether `special` returns something for a place in the run.
     fn has_special(run: &Run) -> bool;
 
-    /// If the text begins with several bytes that are replaced together: by what, and how many they are.
+    /// If the text begins with several bytes that are replaced together: their replacement, and how many bytes they
+    /// are.
     fn special(text: &[u8]) -> Option<(u64, usize)>;
 }
 
-/// Up to seven bytes as a word: the first in the lowest eight bits, and how many in the highest. To write all eight bytes of it
-/// costs less than to ask how many they are.
+/// Packs up to seven bytes into a word: the first into the lowest eight bits, and their number into the highest
+/// eight. It costs less to write all eight bytes than to ask how many count.
 pub const fn word(bytes: &[u8]) -> u64 {
     let mut word = (bytes.len() as u64) << 56;
     let mut place = 0;
@@ -48,18 +51,18 @@ pub const fn word(bytes: &[u8]) -> u64 {
     word
 }
 
-/// Where a run is written: at most seven bytes for each of it, and what is left over of the last word.
+/// The buffer that a run is written to: up to seven bytes for each byte of it, and the unused rest of the last word.
 struct Room([u8; MASK + 9]);
 
-/// A power of two less one: what fits into a byte is cheapest.
+/// A power of two minus one: a mask that fits into a byte is cheapest.
 const MASK: usize = 255;
 
-/// Appends the text with what is to be replaced replaced.
+/// Appends the text, and replaces what is to be replaced.
 pub fn replace<R: Replace>(target: &mut Vec<u8>, text: &[u8]) {
     let mut room = Room([0; MASK + 9]);
     let (mut rest, mut clean, mut is_dense) = (text, 0, false);
     while let Some(run) = rest.get(clean..).and_then(|rest| rest.first_chunk()) {
-        // Where much is replaced, it is for nothing to look first.
+        // Where much is replaced, looking for a clean run first is wasted work.
         if !is_dense && R::is_clean(run) {
             clean += RUN;
             continue;
@@ -82,7 +85,7 @@ pub fn replace<R: Replace>(target: &mut Vec<u8>, text: &[u8]) {
 }
 
 impl Room {
-    /// Writes a run that has nothing special; returns how many bytes it has become.
+    /// Writes a run that has nothing special; returns how many bytes were written.
     fn write<R: Replace>(&mut self, run: &Run) -> usize {
         let mut at = 0;
         for &byte in run.iter().take(RUN) {
@@ -91,7 +94,7 @@ impl Room {
         at
     }
 
-    /// Writes about a run; returns how many bytes it took, and how many they have become.
+    /// Writes about one run of the text, byte by byte; returns how many bytes were taken, and how many were written.
     fn write_few<R: Replace>(&mut self, text: &[u8]) -> (usize, usize) {
         let (mut taken, mut at) = (0, 0);
         while taken < RUN
@@ -104,9 +107,9 @@ impl Room {
         (taken, at)
     }
 
-    /// Writes a word at a place; returns the next one.
+    /// Writes a word at a place; returns the place after it.
     fn put(&mut self, at: usize, word: u64) -> usize {
-        // The bits say to the compiler that it fits.
+        // The mask shows the compiler that the word fits.
         if let Some(place) = self.0.get_mut(at & MASK..).and_then(|rest| rest.first_chunk_mut()) {
             *place = word.to_le_bytes();
         }

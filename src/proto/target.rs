@@ -8,7 +8,7 @@ use super::http::Refusal;
 /// Why a percent-encoded text could not be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DecodeError {
-    /// A `%` without two hexadecimal digits behind it.
+    /// A `%` without two hexadecimal digits after it.
     BadEscape,
     /// What it decodes to is not UTF-8.
     NotUtf8,
@@ -79,14 +79,15 @@ fn percent_encode(text: &str, keep: &[u8]) -> String {
     encoded
 }
 
-/// The most parameters of a query that are read: more than anybody has a use for, and few enough to be looked through.
+/// The most parameters that a query may have: more than anybody needs, and few enough to search one by one.
 pub const MAX_PARAMETERS: usize = 64;
 
 /// Where the parameters of a query are: found in one pass, so that no look-up has to search a long query again.
 #[derive(Debug, Clone, Default)]
 pub struct Parameters(Box<[Parameter]>);
 
-/// Offsets in the query: of a name, of the `=` after it or else the end, and of the end.
+/// Offsets in the query: of the start of a name, of the `=` after the name (or of the end if there is none), and of
+/// the end.
 #[derive(Debug, Clone, Copy)]
 struct Parameter {
     start: u16,
@@ -95,7 +96,8 @@ struct Parameter {
 }
 
 impl Parameters {
-    /// Finds the parameters of a query, which is shorter than 64 KiB, like every request head. What is empty is none.
+    /// Finds the parameters of a query, which is shorter than 64 KiB, like every request head. Empty parameters do
+    /// not count.
     ///
     /// # Errors
     /// 400 `too_many_parameters` if there are more than [`MAX_PARAMETERS`].
@@ -175,7 +177,7 @@ impl<'a> Query<'a> {
         value.map(Some).map_err(|error| bad_parameter(name, &format!("percent-encoded UTF-8, but {error}")))
     }
 
-    /// The value of the last parameter that has one and whose name is of that kind, decoded.
+    /// The decoded value of the last parameter that has one and whose name satisfies `is_name`.
     pub fn last_where(self, is_name: impl Fn(&str) -> bool) -> Option<Result<Cow<'a, str>, DecodeError>> {
         let named = self
             .parts()
@@ -215,7 +217,7 @@ pub fn bad_parameter(name: &str, must_be: &str) -> Refusal {
     Refusal::bad_request("bad_parameter", format!("The query parameter {name} must be {must_be}."))
 }
 
-/// Whether this is what it decodes to: found out without decoding, since it is asked of every name that stands before the
+/// Whether `text` decodes to `decoded`. It does not decode, since it is called for every name that stands before the
 /// one that is looked for.
 fn is_form_encoded(text: &str, decoded: &str) -> bool {
     let mut rest = text.bytes();
@@ -243,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_parameters_and_not_one_more() {
+    fn up_to_64_parameters_are_read() {
         let with = |count: usize| "a=b&&".repeat(count - 1) + "z=last";
         let (most, more) = (with(MAX_PARAMETERS), with(MAX_PARAMETERS + 1));
         let parameters = Parameters::scan(&most).unwrap();
@@ -252,10 +254,10 @@ mod tests {
         assert_eq!((refusal.status.0, refusal.code), (400, "too_many_parameters"));
         assert_eq!(refusal.detail, "The query has more than 64 parameters; send fewer.");
         assert!(Parameters::scan(&"&+".repeat(2000)).is_err());
-        assert!(Parameters::scan(&"&".repeat(4000)).is_ok(), "what is empty is none");
+        assert!(Parameters::scan(&"&".repeat(4000)).is_ok(), "empty ones do not count");
     }
 
-    /// As if each look-up split the query and decoded every name.
+    /// Compared with a look-up that splits the query and decodes every name.
     #[test]
     fn a_look_up_finds_what_a_reader_of_forms_finds() {
         let mut random = crate::proto::testing::Random::seeded();

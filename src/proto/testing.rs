@@ -1,4 +1,4 @@
-//! Randomness for tests: seeded from `SLOTCAST_SEED` or the process, printed by every assertion that uses it.
+//! Randomness for tests: seeded from `SLOTCAST_SEED` or the process. Every assertion that uses it prints the seed.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -62,8 +62,8 @@ impl Drop for Random {
     }
 }
 
-/// A frame as a client sends it, written without any of the code under test. `first` is its first byte as it is on the
-/// wire, so that it can be wrong; the length takes its shortest form.
+/// A frame as a client sends it, written without any of the code under test. `first` is its first byte on the wire,
+/// so that tests can make it wrong; the length takes its shortest form.
 pub(crate) fn client_frame(first: u8, key: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {

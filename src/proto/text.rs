@@ -4,7 +4,7 @@ use core::fmt::Write as _;
 
 use super::replace::{self, RUN, Replace, Run, Table, replace, word};
 
-/// Most bytes that a log line carries of anything a peer chose, in its escaped form.
+/// Most bytes that a log line carries of a text that a peer chose, counted once they are escaped.
 pub const MAX_LOGGED: usize = 200;
 
 /// Whether a character has no glyph of its own and changes what surrounds it: every control character (C0, DEL, C1),
@@ -19,7 +19,7 @@ pub fn is_hidden(character: char) -> bool {
         )
 }
 
-/// Whether a character other than the space is a space to the eye, or nothing at all.
+/// Whether a character other than the space looks like a space, or like nothing at all.
 fn looks_empty(character: char) -> bool {
     (character != ' ' && character.is_whitespace())
         || matches!(character, '\u{AD}' | '\u{34F}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}' | '\u{180E}')
@@ -27,9 +27,10 @@ fn looks_empty(character: char) -> bool {
         || matches!(character, '\u{E0000}'..='\u{E0FFF}')
 }
 
-/// Peer bytes as a piece of a log line that nobody can take for another part of it. A word of ASCII letters, digits and signs
-/// is shown as it is. All else stands in quotation marks and is escaped as in [`escape`], and so are quotation marks in it
-/// and what looks like a space. So what stands outside quotation marks is ours, except single words.
+/// Peer bytes as a piece of a log line that nobody can take for another part of it. A word of ASCII letters, digits
+/// and signs is shown as it is. Everything else stands in quotation marks and is escaped as in [`escape`]. Quotation
+/// marks in it, and characters that look like a space, are escaped too. So what stands outside quotation marks is
+/// ours, except single words.
 pub fn escape_for_log(bytes: &[u8]) -> String {
     let is_word = bytes.iter().all(|byte| byte.is_ascii_graphic() && !b"\"\\".contains(byte));
     if is_word && !bytes.is_empty() {
@@ -42,13 +43,14 @@ pub fn escape_for_log(bytes: &[u8]) -> String {
 /// Text as one harmless piece of a line: printable characters as they are, a backslash doubled, hidden characters as
 /// `\u{…}`, bytes that are not UTF-8 as `\xNN`; cut at [`MAX_LOGGED`] bytes, and then `…` says so.
 ///
-/// This is for what the reader of the line has written, such as the value of a flag; for peers see [`escape_for_log`].
+/// This is for text that the reader of the line has written, such as the value of a flag. For text of peers use
+/// [`escape_for_log`].
 pub fn escape(bytes: &[u8]) -> String {
     let (escaped, is_cut) = escape_and_cut(bytes, |_| false);
     if is_cut { escaped + "…" } else { escaped }
 }
 
-/// Whether it was cut, too. `more` says what is to be escaped besides what always is.
+/// The escaped text, and whether it was cut. `more` says which characters are escaped besides those that always are.
 fn escape_and_cut(bytes: &[u8], more: impl Fn(char) -> bool) -> (String, bool) {
     let mut line = String::new();
     let mut piece = String::new();
@@ -90,13 +92,13 @@ fn push_within_limit(line: &mut String, piece: &str) -> bool {
 pub fn push_json_string(out: &mut String, text: &str) {
     let mut bytes = Vec::with_capacity(text.len() + 2);
     write_json_string(&mut bytes, text.as_bytes());
-    // What is escaped of a text is a text.
+    // A text that is escaped is still a text.
     out.push_str(core::str::from_utf8(&bytes).unwrap_or_default());
 }
 
 /// Appends UTF-8 as a JSON string, quotes included (RFC 8259 §7). Clean runs are copied as they are.
 ///
-/// Only what must be escaped is, and in addition DEL, and U+2028 and U+2029, which end a line in older JavaScript.
+/// It escapes what it must, and in addition DEL, U+2028 and U+2029; the last two end a line in older JavaScript.
 pub fn write_json_string(target: &mut Vec<u8>, text: &[u8]) {
     target.push(b'"');
     replace::<Json>(target, text);
@@ -121,7 +123,7 @@ pub fn write_decimal(target: &mut Vec<u8>, mut number: u64) {
 /// What is escaped in a JSON string.
 struct Json;
 
-/// U+2028 and U+2029 in UTF-8 are this, 0x80, and 0xa8 or 0xa9.
+/// U+2028 and U+2029 begin with this byte in UTF-8; 0x80 follows, and then 0xa8 or 0xa9.
 const SEPARATOR: u8 = 0xe2;
 
 const ESCAPES: Table = {
@@ -192,7 +194,7 @@ mod tests {
         }
     }
 
-    /// Whatever a peer sends: read as a reader of logs does, it is one word or one quoted string, and nothing else.
+    /// To a reader of logs, anything that a peer sends is one word or one quoted string, and nothing else.
     #[test]
     fn what_a_peer_sends_is_one_piece_of_a_log_line() {
         for (text, expected) in [
@@ -275,7 +277,8 @@ mod tests {
         }
     }
 
-    /// Texts of few letters, so that each follows each, dense and in between, of all lengths: as one looks at them one by one.
+    /// Random texts of few letters, so that each letter follows each other one; of all lengths, with many and with
+    /// few letters to escape. The reader that they are compared with looks at one character at a time.
     #[test]
     fn json_strings_are_what_a_simple_reader_makes_of_them() {
         let mut random = crate::proto::testing::Random::seeded();

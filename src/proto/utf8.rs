@@ -6,7 +6,7 @@ use simdutf8::compat;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Invalid;
 
-/// What one chunk leaves for the next: the at most three bytes of a character that is cut in two.
+/// What one chunk leaves for the next: up to three bytes of a character that is cut in two.
 ///
 /// Invariant: `carry[..len]` is a valid prefix of a character and not a whole one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct Validator {
 }
 
 impl Validator {
-    /// Judges the next chunk of a text.
+    /// Checks the next chunk of a text.
     ///
     /// # Errors
     /// `Invalid` as soon as no continuation could make the text UTF-8 again; the validator is not to be used further.
@@ -64,7 +64,7 @@ impl Validator {
     }
 }
 
-/// Judges a text that is there as a whole.
+/// Checks a whole text.
 ///
 /// # Errors
 /// `Invalid` if it is not UTF-8.
@@ -77,7 +77,8 @@ mod tests {
     use super::*;
     use crate::proto::testing::Random;
 
-    /// How many bytes are fine before the first that no continuation can mend; None if there is no such byte.
+    /// The length of the text up to the first byte that no continuation can mend, that byte included; None if there
+    /// is no such byte.
     fn first_bad_byte(text: &[u8]) -> Option<usize> {
         (1..=text.len())
             .find(|&end| matches!(std::str::from_utf8(&text[..end]), Err(error) if error.error_len().is_some()))

@@ -1,5 +1,5 @@
-//! What a request would rather have (RFC 9110 §12.5.1): the grammar of `Accept`. What there is to choose from
-//! is for the caller to say.
+//! What a request would like best (RFC 9110 §12.5.1): the grammar of `Accept`. The caller says what there is to
+//! choose from.
 
 use super::{Request, split_outside_quotes};
 
@@ -11,18 +11,17 @@ const WHOLE: u16 = 1000;
 enum Specificity {
     Anything,
     AnySubtype,
-    /// With parameters, which ours does not have.
+    /// With parameters, which our types do not have.
     Parameters,
     Exact,
 }
 
-/// Which of these the request gives the greatest weight in `Accept`: each is a value with its type and subtype,
-/// and at the same weight the first wins. `None` if what it gets `otherwise` is excluded and nothing else is
-/// named.
+/// The candidate that the request gives the greatest weight in `Accept`; at the same weight the first wins. Each
+/// candidate is a value with its type and subtype. `None` if `otherwise` is excluded and no other candidate is named.
 ///
-/// For each candidate the most specific range that matches counts. All but `otherwise` have to be named:
-/// wildcards stand for that alone, and it is what the request gets where nothing of ours is named, also if
-/// other types are. A weight of 0 excludes; one that cannot be read counts as if it were not there, which is 1.
+/// For each candidate the most specific range that matches counts. Wildcards match only `otherwise`; all other
+/// candidates have to be named. A request that names nothing of ours gets `otherwise`, even if it names other types.
+/// A weight of 0 excludes. A weight that cannot be read counts as if it were missing, that is, as 1.
 pub fn preferred<T: Copy + PartialEq, const N: usize>(
     request: &Request,
     candidates: &[(T, &str, &str); N],
@@ -52,7 +51,8 @@ pub fn preferred<T: Copy + PartialEq, const N: usize>(
     }
 }
 
-/// Whether of all that the request names HTML comes first: the range of the greatest weight, and of several the first.
+/// Whether HTML comes first of all that the request names: the range of the greatest weight counts, and of several
+/// such the first.
 pub(super) fn prefers_html(request: &Request) -> bool {
     let mut first: Option<Range<'_>> = None;
     for range in request.headers("accept").flat_map(|value| split_outside_quotes(value, b',')) {
@@ -73,7 +73,7 @@ struct Range<'a> {
 }
 
 impl<'a> Range<'a> {
-    /// `None` for what is none, such as an empty member.
+    /// `None` for text that is not a media range, such as an empty member.
     fn parse(text: &'a [u8]) -> Option<Range<'a>> {
         let mut parts = split_outside_quotes(text, b';');
         let range = parts.next()?;
@@ -108,7 +108,8 @@ impl<'a> Range<'a> {
     }
 }
 
-/// RFC 9110 §12.4.2, in thousandths. More than three decimals are cut, and `.5` is read, since both are sent.
+/// RFC 9110 §12.4.2, in thousandths. More than three decimals are cut, and `.5` is read, since some peers send such
+/// weights.
 fn weight(text: &[u8]) -> Option<u16> {
     let (whole, decimals) = match text.iter().position(|&byte| byte == b'.') {
         Some(dot) => (text.get(..dot)?, text.get(dot + 1..)?),
@@ -133,7 +134,7 @@ mod tests {
 
     const CANDIDATES: [(u8, &str, &str); 2] = [(1, "text", "html"), (0, "application", "json")];
 
-    /// RFC 9110 §12.5.1. What a channel offers is tried where it is offered: `channel::representation`.
+    /// RFC 9110 §12.5.1. What a channel offers is tested where it is offered: `channel::representation`.
     #[test]
     fn what_nobody_names_is_what_there_is_otherwise() {
         for (accept, expected) in [

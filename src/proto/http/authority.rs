@@ -9,7 +9,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// can be repeated in a log line or a command without harm. User information and IPv6 zones are not accepted.
 #[derive(Debug, Clone, Copy)]
 pub struct Authority<'a> {
-    /// Who.
+    /// The host.
     pub host: Host<'a>,
     /// The port; `None` where it is left to the scheme.
     pub port: Option<u16>,
@@ -43,7 +43,7 @@ impl<'a> Authority<'a> {
         Some(Authority { host, port: parse_port(port)? })
     }
 
-    /// The port, or the one that goes without saying for this scheme.
+    /// The port, or the default port of this scheme.
     pub fn port_or_default(&self, scheme: &str) -> Option<u16> {
         self.port.or_else(|| default_port(scheme))
     }
@@ -96,7 +96,7 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// Whether this is an address, which no DNS answer can make mean something else.
+    /// Whether this is an address: no DNS answer can change what it means.
     pub fn is_address(&self) -> bool {
         matches!(self, Host::Ip(_))
     }

@@ -6,14 +6,15 @@ use super::{Framing, MAX_HEAD, Refusal, Status, is_field_value_byte, is_token_by
 use crate::limits::{Limits, show_size};
 use crate::proto::pieces::Pieces;
 
-/// Most digits of a chunk's size; more than these can only be leading zeros, of which nobody needs as many.
+/// Most digits of a chunk's size. More digits could only be leading zeros, and nobody needs as many.
 const MAX_SIZE_DIGITS: u8 = 16;
 
-/// Collects one body. What a peer claims reserves no more than `Pieces` do ahead of what has arrived.
+/// Collects one body. A promised length reserves no more than `Pieces` reserve ahead of what has arrived.
 ///
-/// Of a chunked body every byte that is not data is looked at once, and refused at the first one about which two
-/// recipients could differ: what is accepted does not depend on how the bytes were cut into reads. Chunk extensions
-/// and trailers are read over; together they may be as long as a head, and trailers as many as its fields.
+/// Every byte of a chunked body that is not data is looked at once. The body is refused at the first byte that two
+/// recipients could read differently. So what is accepted does not depend on how the bytes were cut into reads. Chunk
+/// extensions and trailers are skipped; together they may be as long as a head, and there may be as many trailers as
+/// a head may have fields.
 #[derive(Debug)]
 pub struct BodyReader {
     state: State,
@@ -32,7 +33,7 @@ enum State {
     /// The data of a body without chunks.
     Whole,
     Size,
-    /// Whitespace behind the size, which only an extension may follow.
+    /// Whitespace after the size, which only an extension may follow.
     Space,
     Extension,
     /// After the CR of a chunk's header.
@@ -52,7 +53,7 @@ enum State {
 }
 
 impl BodyReader {
-    /// For a body that is delimited so. One without a byte is complete at once.
+    /// A reader for a body that is delimited as `framing` says. An empty body is complete at once.
     ///
     /// # Errors
     /// 413 `message_too_big` for a length beyond `max_message`, before anything of it is read.
@@ -72,7 +73,7 @@ impl BodyReader {
     ///
     /// # Errors
     /// 413 (`message_too_big`), 400 (`bad_chunk`, `bad_trailer`) and 431 (`head_too_large`, `too_many_fields`). The
-    /// connection has to be closed behind the answer: nobody knows where the next request would begin.
+    /// connection has to be closed after the answer: nobody knows where the next request would begin.
     pub fn take(&mut self, input: &[u8], limits: &Limits) -> Result<(usize, bool), Refusal> {
         let mut taken = 0;
         while self.state != State::Complete {
@@ -103,7 +104,7 @@ impl BodyReader {
         self.bytes.held()
     }
 
-    /// The body; of one that is not complete, what has arrived. It holds no more memory than it is long.
+    /// The body, or what has arrived of one that is not complete. It takes no more memory than its length.
     pub fn finish(self) -> Bytes {
         Bytes::from(self.bytes.join())
     }
@@ -111,7 +112,7 @@ impl BodyReader {
     fn copy(&mut self, input: &[u8]) -> usize {
         let data = input.get(..self.left.min(input.len())).unwrap_or_default();
         self.left -= data.len();
-        // Many small chunks promise little each, and are followed by as many again.
+        // A small chunk promises little, but may be one of many: as much again as has arrived may follow.
         let ahead = self.left.max(self.bytes.len());
         let mut rest = data;
         while !rest.is_empty() {
@@ -166,7 +167,7 @@ impl BodyReader {
         Ok(State::Size)
     }
 
-    /// RFC 9112 §7.1.1: unknown extensions are ignored. A bare CR or LF in one is where recipients differ.
+    /// RFC 9112 §7.1.1: unknown extensions are ignored. Recipients differ about a bare CR or LF in one.
     fn extension(&mut self, byte: u8, limits: &Limits) -> Result<State, Refusal> {
         match (self.state, byte) {
             (State::Space, b' ' | b'\t') => self.set_aside(State::Space, limits),
@@ -197,7 +198,7 @@ impl BodyReader {
         }
     }
 
-    /// Counts a byte that is read over.
+    /// Counts a byte that is skipped.
     fn set_aside(&mut self, next: State, limits: &Limits) -> Result<State, Refusal> {
         let most = limits.max_head.min(MAX_HEAD);
         if self.aside as usize >= most {

@@ -32,11 +32,11 @@ fn read_in_pieces(framing: Framing, bytes: &[u8], ends: impl IntoIterator<Item =
     if !reader.is_complete() {
         return Ok(None);
     }
-    assert_eq!(reader.take(bytes, limits), Ok((0, true)), "nothing is taken behind the end");
+    assert_eq!(reader.take(bytes, limits), Ok((0, true)), "nothing is taken after the end");
     Ok(Some((reader.finish().to_vec(), at)))
 }
 
-/// Whole, byte by byte, in every two pieces; all must agree.
+/// Reads the bytes whole, byte by byte, and in every two pieces; all must agree.
 #[track_caller]
 fn read_every_way(framing: Framing, bytes: &[u8], limits: &Limits) -> Read {
     let whole = read_in_pieces(framing, bytes, [bytes.len()], limits);
@@ -133,7 +133,7 @@ fn bad_chunks_are_refused_at_the_first_byte_that_shows_it() {
         (b"5;\x7f", 400, "bad_chunk"),
         (b"5;234567890123456789012345678901", 431, "head_too_large"),
         (b"5                               ", 431, "head_too_large"),
-        // behind the data
+        // after the data
         (b"2\r\nhi0", 400, "bad_chunk"),
         (b"2\r\nhi\n", 400, "bad_chunk"),
         (b"2\r\nhi\r\r", 400, "bad_chunk"),
@@ -180,7 +180,7 @@ fn promises_reserve_nothing_and_the_end_keeps_no_more_than_the_body() {
         assert_eq!((reader.held(), reader.take(b"x", &limits)), (0, Ok((1, false))));
         assert!(reader.held() <= 1 + RESERVE_AHEAD);
     }
-    // A short message keeps its own length, and many short chunks do not move the buffer each.
+    // A short body takes its own length, and not every one of many short chunks moves the buffer.
     let mut reader = BodyReader::new(Framing::Chunked, &limits).unwrap();
     reader.take(b"5\r\nhello\r\n", &limits).unwrap();
     assert_eq!(reader.held(), 5);
@@ -345,7 +345,7 @@ fn assert_refused(fields: &str, body: &str, code: &'static str) {
 fn smuggling_by_framing() {
     let te = "bad_transfer_encoding";
     for (fields, code) in [
-        // both, in either order, by whatever spelling
+        // both, in either order and any spelling
         ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "conflicting_framing"),
         ("Transfer-Encoding: chunked\r\nContent-Length: 0\r\n", "conflicting_framing"),
         ("transfer-ENCODING: chunked\r\ncontent-LENGTH: 5\r\n", "conflicting_framing"),
@@ -423,7 +423,7 @@ fn smuggling_by_chunks_and_lengths() {
     ] {
         assert_refused(fields, body, code);
     }
-    // What is behind a body is the next request's and nobody else's.
+    // What comes after a body belongs to the next request.
     for (fields, body) in [(CHUNKED, "5\r\nhello\r\n0\r\n\r\n"), ("Content-Length: 5\r\n", "hello")] {
         let text = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n{body}GET / HTTP/1.1\r\n");
         assert_eq!(through_a_connection(text.as_bytes(), text.len()), Ok((b"hello".to_vec(), 16)));

@@ -13,7 +13,7 @@ const LAST: u64 = 253_402_300_799;
 pub struct HttpDate([u8; 29]);
 
 impl HttpDate {
-    /// Of Unix seconds. Later than the year 9999 is the end of that.
+    /// The date of these Unix seconds. Any time after the year 9999 is shown as the last second of that year.
     pub fn new(unix_seconds: u64) -> HttpDate {
         let seconds = unix_seconds.min(LAST);
         let (days, second) = (seconds / 86_400, seconds % 86_400);
@@ -40,7 +40,7 @@ impl HttpDate {
     }
 }
 
-/// Writes into a slice, as much as fits.
+/// Writes into a slice; text that does not fit is an error.
 struct Cut<'a>(&'a mut [u8]);
 
 impl fmt::Write for Cut<'_> {
@@ -52,8 +52,8 @@ impl fmt::Write for Cut<'_> {
     }
 }
 
-/// Year, month and day of that number of days after 1 January 1970. A year here begins in March, so that the day that is added
-/// in a leap year is its last.
+/// Year, month and day of the day that comes `days` days after 1 January 1970. A year here begins in March, so that
+/// the day that is added in a leap year is its last.
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
@@ -88,7 +88,7 @@ mod tests {
         }
     }
 
-    /// Each day follows the one before it, for more than the 400 years after which all comes again.
+    /// Each day follows the one before it, for more than the 400 years after which the calendar repeats.
     #[test]
     fn days_follow_each_other() {
         let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));

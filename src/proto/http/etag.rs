@@ -4,8 +4,8 @@ use core::fmt::Write as _;
 
 use super::{Refusal, Request, Response, Status};
 
-/// The tag of a representation that is the same as long as these two are: a position, and whatever else decides what is
-/// answered. Two pairs that differ have tags that differ as long as positions hold no `-`.
+/// The tag of a representation that depends on two things only: a position, and whatever else decides what is
+/// answered. Two different pairs have different tags, as long as positions hold no `-`.
 pub fn etag_of(position: &str, extra: &str) -> String {
     let mut tag = String::from("\"");
     push_opaque(&mut tag, position);
@@ -40,9 +40,10 @@ pub enum Precondition {
     Failed,
 }
 
-/// Evaluates `If-Match` and then `If-None-Match` against the tag of what a GET of the target would answer now, which is empty
-/// if that has none. `exists` says whether there is more than nothing: for that `*` asks. `If-Unmodified-Since` and `If-Modified-Since` are ignored, as §13.1.3 and
-/// §13.1.4 demand where no date of modification is known.
+/// Evaluates `If-Match` and then `If-None-Match` against the tag of what a GET of the target would answer now; the
+/// tag is empty if that has none. `exists` says whether there is anything there: `*` asks for that.
+/// `If-Unmodified-Since` and `If-Modified-Since` are ignored, as §13.1.3 and §13.1.4 demand where no date of
+/// modification is known.
 pub fn precondition(request: &Request, tag: &str, exists: bool) -> Precondition {
     let has = |name: &str| request.header(name).is_some();
     let any = |name: &str, is_named: &dyn Fn(&[u8]) -> bool| {
@@ -70,8 +71,8 @@ pub fn is_unmodified(request: &Request, etag: &str) -> bool {
     }
 }
 
-/// Whether a list of entity tags has this one; `strong`: and has it as a strong one. What comes after a member that is none is not looked at: the answer is
-/// then a whole one, which is never wrong.
+/// Whether a list of entity tags has this one; with `strong` a weak one does not count. The search ends at the first
+/// member that is not a tag: the peer then gets a whole answer, which is never wrong.
 fn lists(list: &[u8], ours: &[u8], strong: bool) -> bool {
     let mut rest = list;
     loop {
@@ -92,14 +93,14 @@ fn lists(list: &[u8], ours: &[u8], strong: bool) -> bool {
 }
 
 impl Response {
-    /// The answer where [`Precondition::Failed`].
+    /// The answer to a request whose precondition has failed ([`Precondition::Failed`]).
     pub(crate) fn precondition_failed() -> Response {
         let detail = "What is there is not what If-Match or If-None-Match say; look again with GET.";
         Response::problem(&Refusal::new(Status::PRECONDITION_FAILED, "precondition_failed", detail))
     }
 
-    /// 304 with this tag, if it is not empty, and no body. Whatever of `Cache-Control` and the like the whole answer would
-    /// carry belongs to this one too (RFC 9110 §15.4.5).
+    /// 304 with this tag, if it is not empty, and no body. Fields such as `Cache-Control` that the whole answer would
+    /// carry belong to this one too (RFC 9110 §15.4.5).
     pub(crate) fn not_modified(etag: &str) -> Response {
         let response = Response::new(Status::NOT_MODIFIED);
         if etag.is_empty() { response } else { response.with_header("ETag", etag.to_owned()) }

@@ -2,22 +2,22 @@
 
 use super::{Refusal, Request, Status};
 
-/// How long the body behind a request head is.
+/// How long the body after a request head is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     /// No body: neither `Content-Length` nor `Transfer-Encoding` (RFC 9112 §6.3, rule 7).
     None,
-    /// This many bytes. Only the peer's word for it: compare it with the limit, and allocate as bytes arrive.
+    /// This many bytes. It is only the peer's claim: compare it with the limit, and allocate as bytes arrive.
     Length(u64),
     /// The chunked transfer coding (RFC 9112 §7.1).
     Chunked,
 }
 
-/// Decides how a request's body is delimited, and refuses every request about which two recipients could differ.
+/// Decides how a request's body is delimited, and refuses every request that two recipients could read differently.
 ///
 /// # Errors
 /// 400 (`bad_transfer_encoding`, `bad_content_length`, `conflicting_framing`) and, for a length beyond 64 bits, 413
-/// (`message_too_big`). The connection has to be closed behind the answer.
+/// (`message_too_big`). The connection has to be closed after the answer.
 pub fn framing(request: &Request) -> Result<Framing, Refusal> {
     let mut lengths = request.headers("content-length");
     let length = lengths.next();

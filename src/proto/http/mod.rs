@@ -1,13 +1,14 @@
-//! HTTP/1.1 as a server reads and writes it (RFC 9112), strict where leniency is how requests are smuggled.
+//! HTTP/1.1 as a server reads and writes it (RFC 9112). It is strict wherever a lenient reader would let requests be
+//! smuggled.
 //!
-//! [`HeadScan`] finds the end of a request head while it arrives and refuses what is wrong at the first byte that shows
-//! it; [`Request`] owns a complete head; [`framing()`] says how its body is delimited, and [`BodyReader`] collects it;
-//! [`Response`] is an answer with a known length, [`Refusal`] one that says no. After a refusal by the scan, by
-//! [`Request::parse`], by [`framing()`] or by the [`BodyReader`] the connection has to be closed: nobody knows where the
-//! next request would begin.
+//! [`HeadScan`] finds the end of a request head while it arrives and refuses what is wrong at the first byte that
+//! shows it. [`Request`] owns a complete head. [`framing()`] says how its body is delimited, and [`BodyReader`]
+//! collects it. [`Response`] is an answer with a known length, [`Refusal`] one that says no. After a refusal by the
+//! scan, by [`Request::parse`], by [`framing()`] or by the [`BodyReader`] the connection has to be closed: nobody
+//! knows where the next request would begin.
 //!
-//! What a request would rather have is read by [`preferred`], what its peer has already by [`is_unmodified`] and
-//! [`precondition`].
+//! [`preferred`] reads what a request would like best. [`is_unmodified`] and [`precondition`] read what its peer has
+//! already.
 
 mod accept;
 mod authority;
@@ -42,7 +43,7 @@ pub use scan::HeadScan;
 /// The methods that a server like this one answers, as `Allow` names them.
 pub const METHODS: &str = "GET, HEAD, POST, PUT, OPTIONS";
 
-/// What a request head may measure whatever `max_head` says, in bytes: positions inside a [`Request`] are 16 bits wide.
+/// Most bytes of a request head, whatever `max_head` says: positions inside a [`Request`] are 16 bits wide.
 pub const MAX_HEAD: usize = u16::MAX as usize;
 
 /// Whether `bytes` is a token (RFC 9110 §5.6.2): the grammar of methods, field names and subprotocols.
@@ -67,8 +68,8 @@ fn is_token_byte(byte: u8) -> bool {
     TOKEN[usize::from(byte)]
 }
 
-/// Whether a field value can be written as it is (RFC 9110 §5.5): no control character but the tab, so neither CR, LF
-/// nor NUL, with which it would become more than a value.
+/// Whether a field value can be written as it is (RFC 9110 §5.5): it has no control character but the tab. With CR,
+/// LF or NUL it would become more than a value.
 pub fn is_field_value(bytes: &[u8]) -> bool {
     bytes.iter().copied().all(is_field_value_byte)
 }
@@ -77,7 +78,7 @@ fn is_field_value_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7F)
 }
 
-/// Without the optional whitespace around it (RFC 9110 §5.6.3).
+/// The bytes without the optional whitespace around them (RFC 9110 §5.6.3).
 fn trim_ows(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = bytes {
         bytes = rest;

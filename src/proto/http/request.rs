@@ -9,7 +9,7 @@ use crate::proto::target::{Parameters, Query};
 /// Field slots that httparse gets on the stack; a configuration with a higher limit costs an allocation.
 const FIELDS_ON_STACK: usize = 64;
 
-/// Fields that must not come twice: two recipients could each believe another one (RFC 9112 §3.2, RFC 6455 §11.3).
+/// Fields that must not come twice: two recipients could believe different ones (RFC 9112 §3.2, RFC 6455 §11.3).
 const ONCE: [&str; 3] = ["host", "sec-websocket-key", "sec-websocket-version"];
 
 /// A request head: one copy of its bytes, and where in them its parts are.
@@ -42,15 +42,16 @@ struct Field {
 impl Request {
     /// Reads a complete head, exactly as long as [`HeadScan`] said, under the same limits.
     ///
-    /// The target may be in origin form or, as RFC 9112 §3.2.2 demands, in absolute form with `http` or `https`, which
-    /// is reduced to origin form; its host then stands for the `Host` field. `*` comes through for OPTIONS only.
+    /// The target may be in origin form or, as RFC 9112 §3.2.2 demands, in absolute form with `http` or `https`.
+    /// Absolute form is reduced to origin form, and its host then counts instead of the `Host` field. `*` is accepted
+    /// for OPTIONS only.
     ///
     /// # Errors
     /// Whatever [`HeadScan::scan`] refuses; 400 (`bad_target`, `bad_host`, `repeated_field`,
     /// `too_many_parameters`), and 405 for CONNECT.
     pub(crate) fn parse(head: &[u8], limits: &Limits) -> Result<Request, Refusal> {
-        // Once more, so that a Request is strict by construction and not by its caller's care: httparse alone lets bare
-        // line feeds and a number of empty lines pass.
+        // The head is scanned once more, so that a `Request` is strict without any care of its caller: httparse alone
+        // accepts bare line feeds and several empty lines.
         if HeadScan::default().scan(head, limits)? != Some(head.len()) {
             return Err(Refusal::bad_request("bad_request", "Send a complete request head, ended by an empty line."));
         }
@@ -117,8 +118,8 @@ impl Request {
         Authority::parse(host.as_bytes())?;
         let mut host = Span::of(&self.head, host.as_bytes())?;
         if !path.starts_with('/') {
-            // An empty path means `/`. The host moves one byte to the left, over the slash of `://`, and leaves its
-            // last byte to the slash that is missing.
+            // An empty path means `/`. The host moves one byte to the left, over the second slash of `://`, and its
+            // last byte becomes the slash that is missing.
             let range = usize::from(host.start)..usize::from(host.end);
             host = Span { start: host.start.checked_sub(1)?, end: host.end.checked_sub(1)? };
             self.head.copy_within(range, usize::from(host.start));
@@ -173,7 +174,7 @@ impl Request {
         self.target().split_once('?').map_or(self.target(), |(path, _)| path)
     }
 
-    /// What comes behind the first `?` of the target; empty without one.
+    /// What comes after the first `?` of the target; empty without one.
     pub fn query(&self) -> Query<'_> {
         Query::new(self.target().split_once('?').map_or("", |(_, query)| query), &self.parameters)
     }
@@ -188,7 +189,7 @@ impl Request {
         self.is_http10
     }
 
-    /// Whether the connection ends behind the answer (RFC 9112 §9.3): the peer said so, or speaks HTTP/1.0, whose
+    /// Whether the connection ends after the answer (RFC 9112 §9.3): the peer said so, or speaks HTTP/1.0, whose
     /// `keep-alive` is not honoured.
     pub(crate) fn wants_close(&self) -> bool {
         self.is_http10 || self.has_token("connection", "close")

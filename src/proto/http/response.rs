@@ -17,12 +17,12 @@ const PAGE_START: &str = "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"u
 /// There is nothing in that page but text.
 const PAGE_POLICY: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Fields that `Response` writes itself; a second opinion on them is how responses are split or cut short.
+/// Fields that `Response` writes itself: a second value of one of them could split a response or cut it short.
 const OWN: [&str; 5] = ["connection", "content-length", "content-type", "date", "transfer-encoding"];
 
 /// An HTTP/1.1 response (RFC 9112 §4) whose body is complete, or begins here and ends with the connection.
 ///
-/// The status is a final one; the 101 is `Server::accept`'s.
+/// The status is a final one; a 101 comes from `Server::accept`.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Response {
@@ -84,7 +84,7 @@ impl Response {
         response
     }
 
-    /// The 404 of a path that nothing answers to.
+    /// The 404 for a path at which there is nothing.
     pub fn not_found() -> Response {
         Response::problem(&Refusal::new(
             Status::NOT_FOUND,
@@ -93,8 +93,8 @@ impl Response {
         ))
     }
 
-    /// What a person reads in a browser instead of JSON: a small page, if this is a problem and the request asks for HTML
-    /// before all else, as browsers do for what is typed into their address bar.
+    /// Turns a problem into a small page that a person can read, if the request asks for HTML before all else, as
+    /// browsers do for what is typed into their address bar. Any other answer stays as it is.
     pub(crate) fn for_reader(mut self, request: &Request) -> Response {
         if self.detail.is_empty() || !prefers_html(request) {
             return self;
@@ -115,7 +115,7 @@ impl Response {
         self.with_header("Content-Security-Policy", PAGE_POLICY)
     }
 
-    /// Counts as an answer, although it is written like a refusal: what was asked for is told by it.
+    /// Makes this count as an answer, although it is written like a refusal: it tells what was asked for.
     pub(crate) fn into_answer(mut self) -> Response {
         self.code = "";
         self
@@ -133,7 +133,7 @@ impl Response {
         self
     }
 
-    /// Adds a header. One that could not be written as it is is left out: a name that is not a token, a value with a
+    /// Adds a header, or leaves it out if it cannot be written as it is: a name that is not a token, a value with a
     /// control character such as CR, LF or NUL (RFC 9110 §5.5), and the fields that `Response` writes itself
     /// (`Connection`, `Content-Length`, `Content-Type`, `Date`, `Transfer-Encoding`).
     pub fn with_header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Cow<'static, str>>) -> Response {
@@ -145,7 +145,7 @@ impl Response {
         self
     }
 
-    /// Says when it was made (RFC 9110 §6.6.1). The broker does so with whatever it answers.
+    /// Adds the `Date` at which it was made (RFC 9110 §6.6.1). The broker adds it to all its answers.
     pub(crate) fn dated(mut self, date: HttpDate) -> Response {
         self.date = Some(date);
         self
@@ -162,21 +162,21 @@ impl Response {
         self
     }
 
-    /// Makes this the beginning of a stream that ends with the connection (RFC 9112 §6.3, rule 8): no `Content-Length`,
-    /// `Connection: close`; the body, if there is one, is the stream's first bytes.
+    /// Makes this the beginning of a stream that ends with the connection (RFC 9112 §6.3, rule 8): no
+    /// `Content-Length`, `Connection: close`. The body, if there is one, is the first bytes of the stream.
     pub(crate) fn until_close(mut self) -> Response {
         self.length = Length::UntilClose;
         self.closing()
     }
 
-    /// Makes this the beginning of a stream of chunks (RFC 9112 §7.1), after which the connection ends; the body, if there is
-    /// one, is the stream's first bytes, and in chunks already.
+    /// Makes this the beginning of a stream of chunks (RFC 9112 §7.1), after which the connection ends. The body, if
+    /// there is one, is the first bytes of the stream, in chunks already.
     pub(crate) fn chunked(mut self) -> Response {
         self.length = Length::Chunked;
         self.closing()
     }
 
-    /// Whether the connection is to end behind it.
+    /// Whether the connection is to end after it.
     pub fn is_closing(&self) -> bool {
         self.close
     }
@@ -195,12 +195,13 @@ impl Response {
         out
     }
 
-    /// The answer to this request: the whole, but to HEAD.
+    /// The answer to this request: the whole of it, or for HEAD only its head.
     pub(crate) fn encode_for(&self, request: &Request) -> Vec<u8> {
         if request.method() == "HEAD" { self.encode_for_head() } else { self.encode() }
     }
 
-    /// The body, if this request is answered with one of at least `least` bytes: it may follow the head by reference.
+    /// The body, if this request is answered with one of at least `least` bytes: it may be sent after the head by
+    /// reference.
     pub(crate) fn large_body(&self, request: &Request, least: usize) -> Option<&Bytes> {
         (self.body.len() >= least && self.may_have_body() && request.method() != "HEAD").then_some(&self.body)
     }
@@ -223,7 +224,7 @@ impl Response {
                 Length::Chunked => push_header(&mut head, "Transfer-Encoding", "chunked"),
             }
         }
-        // RFC 9110 §7.8: who sends Upgrade also sends the connection option of that name.
+        // RFC 9110 §7.8: a sender of Upgrade also sends the connection option of that name.
         let upgrade = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("upgrade"));
         match (upgrade, self.close) {
             (true, true) => push_header(&mut head, "Connection", "upgrade, close"),
@@ -238,14 +239,14 @@ impl Response {
         head.into_bytes()
     }
 
-    /// RFC 9110 §8.6, §15.3.5 and §15.4.5: these end with their head, and the length that a 304 could name is that of
-    /// another answer.
+    /// RFC 9110 §8.6, §15.3.5 and §15.4.5: these answers end with their head. The length that a 304 could name is
+    /// that of another answer.
     fn may_have_body(&self) -> bool {
         !matches!(self.status, Status::NO_CONTENT | Status::NOT_MODIFIED)
     }
 }
 
-/// Text as HTML, in which it is nothing but text.
+/// Appends text, escaped so that in HTML it is nothing but text.
 fn push_html(page: &mut String, text: &str) {
     for character in text.chars() {
         match character {

@@ -9,13 +9,13 @@ const MAX_METHOD: u32 = 32;
 
 /// One resumable pass over the bytes of a request head (RFC 9112 §2–§5).
 ///
-/// Every byte is looked at once, in the order it came, and refused at the first one that no acceptable request could
-/// have there. What is accepted does therefore not depend on how the bytes were cut into reads.
+/// Every byte is looked at once, in the order it came. The head is refused at the first byte that no acceptable
+/// request could have there. So what is accepted does not depend on how the bytes were cut into reads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HeadScan {
     /// Bytes looked at. Invariant: at most `MAX_HEAD`.
     at: u32,
-    /// Where the method, the target or the version under the pass began.
+    /// Where the method, the target or the version that is being read began.
     mark: u32,
     fields: u32,
     state: State,
@@ -43,9 +43,9 @@ enum State {
 }
 
 impl HeadScan {
-    /// Goes on where the last call stopped. `bytes_so_far` always begins at the first byte of the request and holds at
-    /// least what it held before; `Some(length)` is the length of the head with its final CRLF CRLF, and with the one
-    /// empty line before the request line that is tolerated (RFC 9112 §2.2). Bytes behind it are not looked at.
+    /// Goes on where the last call stopped. `bytes_so_far` always begins at the first byte of the request and holds
+    /// at least what it held before. `Some(length)` is the length of the head with its final CRLF CRLF, and with the
+    /// one empty line before the request line that is tolerated (RFC 9112 §2.2). Bytes after it are not looked at.
     ///
     /// # Errors
     /// 400, 414 (`target_too_long`), 431 (`head_too_large`, `too_many_fields`), 501 and 505, as early as the bytes
@@ -70,7 +70,7 @@ impl HeadScan {
         Ok(Some(self.at as usize))
     }
 
-    /// How many of the bytes only go on with what is under way, where that is most of a head.
+    /// How many of the bytes only continue the field name or value that is being read: most of a head is these.
     fn run(&self, bytes: &[u8]) -> usize {
         let end = match self.state {
             State::FieldName => bytes.iter().position(|&byte| !is_token_byte(byte)),
@@ -129,7 +129,7 @@ impl HeadScan {
         }
     }
 
-    /// Only what keeps the request line apart is judged here; what a target means is `Request::parse`'s business.
+    /// Checks only what separates the parts of the request line. What a target means is checked by `Request::parse`.
     fn target(&mut self, byte: u8, limits: &Limits) -> Result<State, Refusal> {
         let length = self.at - self.mark;
         match byte {
@@ -197,7 +197,8 @@ impl HeadScan {
     }
 }
 
-/// RFC 9112 §2.2: a bare CR is an error, or the recipient and something in front of it disagree about where lines end.
+/// RFC 9112 §2.2: a bare CR is an error. Otherwise the recipient and something in front of it could disagree about
+/// where lines end.
 fn line_feed(byte: u8, next: State) -> Result<State, Refusal> {
     if byte == b'\n' { Ok(next) } else { Err(bad_line_ending()) }
 }

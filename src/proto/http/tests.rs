@@ -53,7 +53,7 @@ fn scan_in_pieces(bytes: &[u8], ends: impl IntoIterator<Item = usize>, limits: &
     Ok(None)
 }
 
-/// Whole, byte by byte, in every two pieces; all must agree.
+/// Scans the bytes whole, byte by byte, and in every two pieces; all must agree.
 #[track_caller]
 fn scan_every_way(bytes: &[u8], limits: &Limits) -> Scanned {
     let whole = scan_in_pieces(bytes, [bytes.len()], limits);
@@ -194,7 +194,7 @@ fn limits_hold_at_the_limit_and_one_past() {
         assert_eq!(Request::parse(past.as_bytes(), &limits).unwrap_err().code, code);
     }
     assert_eq!(head(200).len(), 200);
-    // Refused as soon as no end can come in time, and not only once it has not.
+    // Refused as soon as the end can no longer come in time.
     assert_eq!(scan_in_pieces(head(201).as_bytes(), [199], &limits), Ok(None));
     assert_eq!(scan_in_pieces(head(201).as_bytes(), [200], &limits), Err((431, "head_too_large")));
     // A fraction of the target is enough to refuse it.
