@@ -36,10 +36,11 @@ function message() {
   return random(2) ? text : Buffer.from(text);
 }
 
-// Empty messages as no library writes them, but RFC 7692 §7.2 has them: without a byte, and with last blocks.
+// Empty messages in forms that no library writes but RFC 7692 §7.2 allows: without a byte, and with last blocks.
 const NOTHING = ["", "00", "01", "0300", "030000", "010000ffff00"];
 
-// Makes that of empty messages; and others, where each is for itself, streams of their own with a last block.
+// Rewrites empty messages into these forms. Where each message is for itself, others become whole streams with a last
+// block.
 function writeOddly(socket) {
   const extension = Object.values(socket._extensions)[0];
   const compress = extension.compress.bind(extension);
@@ -63,7 +64,7 @@ function run(name, { oddly, ...options }, agreed) {
       socket.terminate();
       resolve(error);
     }
-    // A few at a time: a peer that only talks and never listens is slow.
+    // A few at a time: a peer that only sends and never reads is slow.
     function more() {
       for (; sent < MESSAGES && ahead < WINDOW; sent++) {
         ahead += expected[sent].length + 1000;

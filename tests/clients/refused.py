@@ -20,7 +20,7 @@ TRIES = int(os.environ.get("TRIES", "3"))
 MIB = 1 << 20
 SIZES = [MIB + MIB // 10, 2 * MIB, 8 * MIB, 10 * MIB, 64 * MIB]
 SECONDS = 60
-# What does not shrink, so that a compressed message is as long on its way.
+# Noise does not shrink, so that a compressed message is as long on its way.
 NOISE = random.Random(1).randbytes(64 * MIB)
 
 

@@ -29,7 +29,7 @@ def name(i):
 
 
 def publish(port, count):
-    """To every channel once; several requests at a time on each connection."""
+    """Publishes to every channel once; several requests at a time on each connection."""
     head = b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n"
     batches = [range(at, min(at + AT_ONCE, count)) for at in range(0, count, AT_ONCE)]
     waiting, poll = {}, select.epoll()

@@ -65,7 +65,7 @@ class Crowd:
         return data
 
     def deliver(self, payload):
-        """Sends a message to all, waits until all of them have it, and returns how long its payload was on the way."""
+        """Sends a message to all, waits until all have it, and returns how long its payload was on the way."""
         self.probe.sendall(frame(payload))
         first, short = self.exactly(2)
         assert first & 0x0F == 1, first

@@ -58,7 +58,7 @@ class Nginx:
         path = os.path.join(self.folder.name, "nginx.conf")
         with open(path, "w") as f:
             f.write(CONFIGURATION % {"module": module, "folder": self.folder.name, "port": self.port})
-        # a worker that is not root must reach its folders
+        # A worker that is not root must reach its folders.
         os.chmod(self.folder.name, 0o755)
         self.process = subprocess.Popen([program, "-p", self.folder.name, "-c", path, "-g", "daemon off;"],
                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

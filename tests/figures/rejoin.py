@@ -24,7 +24,7 @@ LIMITS = {  # figure: (limit, unit)
 
 
 def cpu(pid):
-    """Seconds of a process so far, in the kernel too."""
+    """CPU seconds of a process so far, those in the kernel included."""
     with open("/proc/%d/stat" % pid) as f:
         fields = f.read().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -36,7 +36,7 @@ def peak(pid):
 
 
 def crowd(binary, *words):
-    """What a crowd has measured, by name."""
+    """The measurements of a crowd, by name."""
     done = subprocess.run([binary, *map(str, words)], capture_output=True, text=True, timeout=PATIENCE)
     if done.returncode != 0:
         raise SystemExit("%s: %s" % (" ".join(map(str, words)), done.stderr.strip()))
@@ -44,7 +44,7 @@ def crowd(binary, *words):
 
 
 def encoded(port):
-    # urllib.request says Connection: close, as a proxy would.
+    # urllib.request sends Connection: close, and the broker would take it for a proxy.
     asking = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     asking.request("GET", "/-/metrics")
     with asking.getresponse() as answer:
@@ -56,7 +56,7 @@ def by_broker(binary, client, count):
     try:
         rest = settled(broker.rss)
         found = crowd(client, "rejoin", broker.port, count)
-        # one message a round trip of the other in the other channel is encoded too
+        # The other connection's messages are encoded too, one for each round trip.
         found["encoded"] = encoded(broker.port) - found["other_count"]
         found["cpu"], found["peak"] = cpu(broker.process.pid), peak(broker.process.pid) - rest
     finally:
