@@ -270,7 +270,7 @@ fn a_log_that_takes_nothing_changes_no_exit_code() {
 
 /// The log names the client that a trusted proxy asks for.
 #[test]
-fn whom_a_proxy_asks_for_is_whom_the_log_names() {
+fn the_log_names_the_client_that_a_proxy_asks_for() {
     let refused = |trusted: &str| {
         let mut daemon = Daemon::start(&["--trusted-proxy", trusted]);
         let forged = "Origin: http://x:5173\r\nX-Forwarded-For: 198.51.100.1, 203.0.113.7\r\n";

@@ -242,7 +242,7 @@ mod tests {
     use crate::config::Config;
 
     #[test]
-    fn one_who_has_gone_waits_for_nothing() {
+    fn a_connection_that_has_gone_waits_for_nothing() {
         let mut server = Server::bind(Config::listen_on("127.0.0.1:0").unwrap()).unwrap();
         server.set_engine();
         let (relay, gone, here) = (Relay::default(), ConnectionId::new(1, 1), ConnectionId::new(2, 1));

@@ -1,13 +1,13 @@
-//! A crowd of peers in one process and one thread, fast enough to be measured against: `crowd COMMAND`, for the figures.
+//! A crowd of peers in one process and one thread, fast enough to measure a broker with: `crowd COMMAND`, for the figures.
 //!
 //! ```text
-//! crowd serve                       a server that sends the history to whoever asks, and nothing else; tells its port
+//! crowd serve                       a server that sends the history to anyone who asks, and nothing else; prints its port
 //! crowd rejoin PORT COUNT           WebSockets that come at once and want the last messages, then a live one
-//! crowd rejoin PORT COUNT plain     the same from `crowd serve`, but for the live message
+//! crowd rejoin PORT COUNT plain     the same from `crowd serve`, without the live message
 //! crowd poll PORT COUNT ROUNDS      long polls that one POST answers, again and again
 //! ```
 //!
-//! Lines of `name value` go to standard output. After `held` it waits for a line, so that somebody can look at the broker.
+//! Lines of `name value` go to standard output. After `held` it waits for a line, so that the broker can be looked at.
 
 use std::collections::{HashMap, VecDeque};
 use std::env;

@@ -56,7 +56,7 @@ fn failures_are_told_and_the_stream_ends_in_good_order() {
 
 /// Closing a socket that holds unread input answers with a reset, which can swallow the Close frame before it is read.
 #[test]
-fn the_close_frame_is_readable_also_when_more_was_sent_behind_it() {
+fn the_close_frame_is_readable_also_when_more_was_sent_after_it() {
     let broker = Broker::start(|_| {});
     let behind = frame(FIN | BINARY, &pattern(1, 60_000));
     for bytes in [frame(FIN | CLOSE, &close_payload(1000, "")), frame(FIN | 0x4, b"")] {
@@ -75,7 +75,7 @@ fn the_close_frame_is_readable_also_when_more_was_sent_behind_it() {
 
 /// A peer that floods instead of ending its side is dropped: its bytes are not discarded for ever.
 #[test]
-fn who_goes_on_sending_behind_a_close_is_dropped() {
+fn a_peer_that_goes_on_sending_after_a_close_is_dropped() {
     let broker = Broker::start(|config| config.limits.close_timeout = DEADLINE * 10);
     let mut peer = broker.join("/chat");
     peer.send(CLOSE, &close_payload(1000, ""));
@@ -150,7 +150,7 @@ fn who_has_much_on_its_way_reads_why_it_was_refused() {
 
 /// The broker closes for its own reasons, while the peer is in the middle of something.
 #[test]
-fn who_has_much_on_its_way_reads_why_it_was_closed() {
+fn a_peer_with_much_on_its_way_reads_why_it_was_closed() {
     let server = bind(|config| config.limits.close_timeout = DEADLINE);
     let broker = Broker::running(server, |server, event| match event {
         Event::Handshake(handshake) => {
@@ -203,7 +203,7 @@ fn a_peer_that_ends_its_side_without_close() {
 
 /// A complete request is answered, also to a peer that has ended its side.
 #[test]
-fn a_half_close_right_behind_a_request() {
+fn a_half_close_right_after_a_request() {
     let broker = Broker::start(|_| {});
     let mut peer = Peer::connect(broker.address);
     peer.write(b"GET /-/health HTTP/1.1\r\nHost: localhost\r\n\r\n");

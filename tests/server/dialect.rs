@@ -322,7 +322,7 @@ fn status(broker: &Broker, target: &str) -> u16 {
 /// Once, one notice named a member as often as it had come and gone, and so was longer than a connection may have
 /// unsent.
 #[test]
-fn who_comes_and_goes_many_times_in_a_turn_is_named_once() {
+fn a_member_that_comes_and_goes_many_times_in_a_turn_is_named_once() {
     let broker = Broker::start(|_| {});
     let (mut ann, _) = join(&broker, "/room");
     let (mut bob, _) = join(&broker, "/room");

@@ -138,7 +138,7 @@ fn a_shutdown_ends_in_its_time() {
 }
 
 #[test]
-fn who_is_not_answered_gets_503() {
+fn a_request_that_is_never_answered_gets_503() {
     let mut server = bind(|config| config.limits.answer_timeout = Duration::from_millis(100));
     let address = server.local_addrs()[0];
     let peers = std::thread::spawn(move || {

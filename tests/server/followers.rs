@@ -84,7 +84,7 @@ fn every_kind_of_follower_gets_what_every_door_publishes() {
 }
 
 #[test]
-fn a_follower_resumes_behind_what_it_has() {
+fn a_follower_resumes_after_what_it_has() {
     let broker = Broker::start(|config| config.limits.history_messages = 3);
     let mut positions = Vec::new();
     for text in ["a", "b", "c", "d", "e"] {

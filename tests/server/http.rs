@@ -163,7 +163,7 @@ fn the_page_and_other_answers() {
 }
 
 #[test]
-fn the_module_is_served_with_and_without_the_page_to_whoever_may_use_the_channels() {
+fn the_module_is_served_with_and_without_the_page_to_all_who_may_use_the_channels() {
     let config = |config: &mut slotcast::Config| config.origins = vec!["https://listed.example".to_owned()];
     for relay in [Relay::default(), Relay::default().page(false)] {
         let broker = Broker::with(bind(config), relay);
@@ -260,7 +260,7 @@ fn posts_that_are_not_published() {
 
 /// RFC 9110 §10.1.1
 #[test]
-fn who_expects_100_continue_is_told_to_go_on() {
+fn a_client_that_expects_100_continue_is_told_to_go_on() {
     let broker = Broker::start(|_| {});
     let mut peer = broker.join("/chat");
     let mut posting = Peer::connect(broker.address);

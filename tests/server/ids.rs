@@ -45,7 +45,7 @@ fn unmixed(mut number: u64) -> u64 {
 
 /// Once, from its own ids a peer could find twenty of twenty ids of others.
 #[test]
-fn from_ones_own_ids_nothing_of_anothers_follows() {
+fn own_ids_tell_nothing_about_those_of_others() {
     let mut broker = broker(7);
     let connections = connect(&mut broker, 256);
     let told: HashMap<u64, MemberId> = connections.iter().map(|&id| (number(id), broker.member_id(id))).collect();

@@ -382,7 +382,7 @@ fn channels_are_limited() {
 /// Once, 782 connections in 128 channels each made all idle histories and positions go away, and publishers were told
 /// that there were too many channels; held polls did the same.
 #[test]
-fn who_only_listens_takes_nothing_from_who_publishes() {
+fn listeners_take_nothing_from_publishers() {
     let broker = Broker::start(|config| {
         config.limits.max_channels = 20;
         config.limits.max_listened = 10;
@@ -416,7 +416,7 @@ fn who_only_listens_takes_nothing_from_who_publishes() {
 /// Once, 100,000 messages of a byte over one socket made the histories and positions of all others go away.
 #[cfg(target_os = "linux")] // Elsewhere loopback has one address.
 #[test]
-fn who_publishes_takes_from_himself() {
+fn a_publisher_takes_only_from_itself() {
     let broker = Broker::start(|config| config.limits.max_channels = 100);
     let told: Vec<Answer> = (0..40).map(|i| post(broker.address, &format!("/{i}"), "", b"kept")).collect();
     let mut flood = Peer::connect_from([127, 0, 0, 2].into(), broker.address);
@@ -435,7 +435,7 @@ fn who_publishes_takes_from_himself() {
 
 /// Once, the largest went first: a crowd of middling uploads from one address made the one of another address go away.
 #[test]
-fn whose_address_holds_most_in_all_pays_first() {
+fn the_address_that_holds_most_in_all_pays_first() {
     let broker = Broker::start(|config| {
         config.limits.max_message = 64 << 10;
         config.limits.max_inbound_total = 256 << 10;

@@ -61,7 +61,7 @@ fn two_peers_talk_and_a_third_hears_nothing() {
 }
 
 #[test]
-fn who_wants_no_echo_hears_the_others_only() {
+fn without_echo_a_peer_hears_the_others_only() {
     let broker = Broker::start(|_| {});
     let (mut quiet, mut other) = (broker.join("/chat?echo=0"), broker.join("/chat"));
     quiet.send(TEXT, b"one");
@@ -81,7 +81,7 @@ fn who_wants_no_echo_hears_the_others_only() {
 
 /// The 101 leaves before any answer to frames that came with the request, also in the same segment.
 #[test]
-fn frames_right_behind_the_request_head() {
+fn frames_right_after_the_request_head() {
     let broker = Broker::start(|_| {});
     let head = upgrade_request("/chat", "");
     let frames = [frame(FIN | PING, b"p"), frame(FIN | TEXT, b"first"), frame(FIN | TEXT, b"second")].concat();

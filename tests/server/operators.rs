@@ -334,7 +334,7 @@ fn who_gets_to_see_what_goes_on() {
 /// A proxy in front makes everybody look like this machine: only a request that surely comes from a program here is
 /// answered.
 #[test]
-fn whoever_may_have_come_through_a_proxy_is_nobody() {
+fn a_request_that_may_have_come_through_a_proxy_sees_nothing() {
     let private = Broker::start(|_| {});
     let (_other, admin) = start_with_admin(|_| {});
     let address = private.address;

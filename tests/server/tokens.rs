@@ -133,7 +133,7 @@ fn the_dialect_refuses_in_band_and_goes_on() {
 }
 
 #[test]
-fn who_listens_needs_none() {
+fn a_listener_needs_none() {
     let broker = start(|_| {});
     assert_eq!(post(broker.address, "/chat?token=s3cret-", "", b"kept").status, 200);
     for target in ["/chat", "/chat?token=other"] {

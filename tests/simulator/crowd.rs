@@ -171,7 +171,7 @@ fn a_mebibyte_for_a_thousand() {
 /// Once, a timer that fired while its connection was paused did nothing later, and the connection was never pinged
 /// again.
 #[test]
-fn who_was_paused_when_its_timer_fired_is_looked_at_again() {
+fn a_peer_paused_when_its_timer_fired_is_looked_at_again() {
     let mut crowd = Crowd::gather(1, Limits::default());
     let id = crowd.ids[0];
     crowd.now.instant += crowd.broker.limits().ping_interval + Duration::from_millis(100);

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_behind_any_name() {
+    fn fields_after_any_name() {
         assert_eq!(ticks("7 (a) b (c)) S 1 2 3 4 5 6 7 8 9 10 30 12 13"), Some(42));
         assert_eq!(ticks("7 (a) S 1 2"), None);
         let status = "Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\n";
