@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """slotcast, the floor and its peers under the same loads, interleaved: compare.py (see `make bench`).
 
-Every load runs against every server REPEATS times (3), one server after the other, so that what disturbs the machine
-disturbs all; the floor runs twice each time, and how far it is from itself is the spread that any claim has to exceed.
+Every load runs against every server REPEATS times (3), one server after the other, so that a disturbance of the
+machine disturbs all. The floor runs twice each time; the difference of the two is the spread that any claim must exceed.
 Server and generator have a core each. Prints one table of medians and writes it to bench/RESULTS.md.
 
 Environment: REPEATS=N       how often (3)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Instructions a delivery, by callgrind, against the figures that are committed: `make bench-check`.
 
-A count does not depend on what else the machine does, so a change that makes the path longer is seen wherever it is
+A count does not depend on other work of the machine, so a change that makes the path longer is seen wherever it is
 tested. Each load (bench/turns.rs) runs twice, with few and with many turns; the difference is the turns' own. More than
 1 % above the committed figure fails; more than 1 % below asks for the new figure to be committed.
 

@@ -1,10 +1,10 @@
 //! What browsers get: the built-in page on a channel's URL, and the module `/-/slotcast.js` for pages of one's own.
 //!
-//! Both are static. Everything that differs between channels is derived in the browser from the address, so nothing that
-//! a peer wrote is ever put into HTML here, and the policy can name the script and the style by hash.
+//! Both are static. The browser derives everything that differs between channels from the address. So nothing that a
+//! peer wrote is ever put into HTML here, and the policy can name the script and the style by hash.
 //!
-//! `page.html` and `slotcast.js` are for reading. What is served is the same without comments, indentation and needless
-//! spaces, so that it is small; a test below makes it, and fails if it is not up to date.
+//! `page.html` and `slotcast.js` are for reading. The served files are the same without comments, indentation and
+//! needless spaces, so that they are small; a test below makes them, and fails if they are not up to date.
 
 use std::io::Write as _;
 use std::sync::LazyLock;

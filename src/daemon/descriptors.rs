@@ -11,8 +11,9 @@ const MOST_DERIVED: usize = 1_000_000;
 /// Raises the soft limit of this process to the hard limit and returns the soft limit after that. If the system
 /// refuses, it stays as it was.
 pub fn raise() -> usize {
+    // 1024 is a common limit of POSIX systems; no system is known that does not tell its limit.
     let limit =
-        rlimit::increase_nofile_limit(u64::MAX).or_else(|_| rlimit::Resource::NOFILE.get_soft()).unwrap_or(1024); // A common limit of POSIX systems; none is known to hide its own.
+        rlimit::increase_nofile_limit(u64::MAX).or_else(|_| rlimit::Resource::NOFILE.get_soft()).unwrap_or(1024);
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
 

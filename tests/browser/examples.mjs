@@ -3,8 +3,8 @@
 //
 //   cargo build --examples && EXAMPLES=target/debug/examples node examples.mjs
 //
-// CHROMIUM names the browser, ONLY=words picks tests. Screenshots go to .screenshots/, which git ignores. The last line is
-// `N passed, N failed`.
+// CHROMIUM names the browser, ONLY=words picks tests. Screenshots go to .screenshots/, which git ignores. The last line
+// is `N passed, N failed`.
 
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'

@@ -1,5 +1,6 @@
-// One channel, all kinds at once: websocat, the JSON dialect, an EventSource, an NDJSON stream read by curl, a long poll and
-// the page all get what websocat, the JSON dialect, curl -d and the page publish, in one order. Real parts only.
+// One channel, all kinds at once: websocat, the JSON dialect, an EventSource, an NDJSON stream read by curl, a long
+// poll and the page all get what websocat, the JSON dialect, curl -d and the page publish, in one order. All parts are
+// real.
 //
 //   SLOTCAST_BIN=target/debug/slotcast WEBSOCAT=.tools/bin/websocat node kinds.mjs
 //

@@ -1,9 +1,10 @@
-// The module /-/slotcast.js: first alone, with a clock and WebSockets that the test makes, then on a dev server's page in
-// a real Chromium, against a real broker, over a wire that breaks.
+// The module /-/slotcast.js: first alone, with a clock and WebSockets that the test makes; then on the page of a dev
+// server in a real Chromium, against a real broker, over a wire that breaks.
 //
 //   SLOTCAST_BIN=target/debug/slotcast node module.mjs
 //
-// CHROMIUM names the browser, ONLY=words picks tests, SEED repeats the random ones. The last line is `N passed, N failed`.
+// CHROMIUM names the browser, ONLY=words picks tests, SEED repeats the random ones. The last line is
+// `N passed, N failed`.
 
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'

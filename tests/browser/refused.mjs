@@ -1,8 +1,9 @@
-// A page in a real Chromium reads why it is refused, however much it has on its way: a WebSocket's Close, a fetch's answer.
+// A page in a real Chromium reads why it is refused, however much it has on its way: the Close of a WebSocket, the
+// answer of a fetch.
 //
 //   SLOTCAST_BIN=target/release/slotcast node refused.mjs
 //
-// TRIES (3 unless told) of each and size, of 1.1 to 64 MiB, compressed and not. The last line is `N passed, N failed`.
+// TRIES (default 3) of each and size, of 1.1 to 64 MiB, compressed and not. The last line is `N passed, N failed`.
 
 import { finish, launch, runAll, startBroker } from './harness.mjs'
 

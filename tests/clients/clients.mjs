@@ -2,10 +2,11 @@
 //
 //     node clients.mjs http://127.0.0.1:8080      the broker must keep 1,000 messages and 8 MiB of them
 //
-// MESSAGES messages (3,000 unless told) of random text and bytes are published through four doors at once: raw WebSocket,
-// the JSON dialect, POST, and NDJSON lines in one POST. Five kinds of follower hang up at random and resume by position: raw WebSocket,
-// the JSON dialect, EventSource, the NDJSON stream and long polls. All must see the same messages in the same order, and
-// each door's in the order in which it was sent. SEED=n repeats a run. The last line is "N passed, N failed".
+// MESSAGES messages (default 3,000) of random text and bytes are published through four doors at once: raw WebSocket,
+// the JSON dialect, POST, and NDJSON lines in one POST. Five kinds of follower hang up at random and resume by
+// position: raw WebSocket, the JSON dialect, EventSource, the NDJSON stream and long polls. All must see the same
+// messages in the same order, and each door's messages in the order in which they were sent. SEED=n repeats a run. The
+// last line is "N passed, N failed".
 
 import { EventSource } from "eventsource";
 import WebSocket from "ws";

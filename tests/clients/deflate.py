@@ -2,7 +2,7 @@
 
     python deflate.py http://127.0.0.1:8080        the broker lets a few keep their window (--client-takeover 4)
 
-MESSAGES messages (1,000 unless told) of 0 B to 1 MiB go there and back, text and bytes, and are compared. SEED=n
+MESSAGES messages (default 1,000) of 0 B to 1 MiB go there and back, text and bytes, and are compared. SEED=n
 repeats a run. The last line is "N passed, N failed".
 """
 

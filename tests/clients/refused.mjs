@@ -2,7 +2,8 @@
 //
 //     node refused.mjs http://127.0.0.1:8080      the broker takes messages of 1 MiB at the most
 //
-// TRIES (3 unless told) of each client and size, of 1.1 to 64 MiB, as they are and compressed. The last line is "N passed, N failed".
+// TRIES (default 3) messages of each client and size, of 1.1 to 64 MiB, plain and compressed. The last line is
+// "N passed, N failed".
 
 import { randomFillSync } from "node:crypto";
 

@@ -1,9 +1,9 @@
-// What a polyfill of EventSource calls the position that it resumes with: event-source-polyfill sends `?lastEventId=`.
+// Resumes with a polyfill that names the position in its own way: event-source-polyfill sends `?lastEventId=`.
 //
 //     node resume.mjs http://127.0.0.1:8080
 //
-// Each of its connections is cut after one message, and the next message is published before it is back: none may be lost. The last
-// line is "N passed, N failed".
+// Each of its connections is cut after one message, and the next message is published before it is back: none may be
+// lost. The last line is "N passed, N failed".
 
 import http from "node:http";
 import net from "node:net";

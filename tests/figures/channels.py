@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What channels cost one broker: channels.py BINARY [CHANNELS]. Each is published to once, by POST over kept connections;
-then time alone leaves their positions, and then nothing. Standard library and /proc only.
+"""The memory of channels in one broker: channels.py BINARY [CHANNELS]. Each is published to once, by POST over kept
+connections. With time only their positions are left, and then nothing. Standard library and /proc only.
 
-What goes is free for the next channels, and not given back to the system: glibc gives back only what lies at the end. So
-further rounds show that it is used again, and what a position costs is measured where nothing else ever was."""
+Freed memory serves the next channels, and is not given back to the system: glibc gives back only the end of the heap.
+So further rounds show that it is used again, and the cost of a position is measured in a fresh broker."""
 
 import select
 import socket

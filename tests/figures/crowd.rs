@@ -1,7 +1,7 @@
-//! A crowd of peers in one process and one thread, fast enough to measure a broker with: `crowd COMMAND`, for the figures.
+//! A crowd of peers in one process and one thread, fast enough to measure with: `crowd COMMAND`, for the figures.
 //!
 //! ```text
-//! crowd serve                       a server that sends the history to anyone who asks, and nothing else; prints its port
+//! crowd serve                       a server that only sends the history to anyone who asks; prints its port
 //! crowd rejoin PORT COUNT           WebSockets that come at once and want the last messages, then a live one
 //! crowd rejoin PORT COUNT plain     the same from `crowd serve`, without the live message
 //! crowd poll PORT COUNT ROUNDS      long polls that one POST answers, again and again

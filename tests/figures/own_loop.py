@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""A server in somebody else's loop, examples/own_loop.rs: own_loop.py BINARY. How soon the host's own UDP socket answers while
-a thousand connections are told of messages, and what it all costs when nothing happens."""
+"""A server in another program's loop, examples/own_loop.rs: own_loop.py BINARY. How soon the host's own UDP socket
+answers while a thousand connections get messages, and the cost when nothing happens."""
 
 import multiprocessing
 import os

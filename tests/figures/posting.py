@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Publishing by POST over kept connections, beside nginx with nchan: posting.py BINARY. Both keep the last 100 messages for
-ten minutes and nobody listens; wrk asks each in turns. Says so and ends well where wrk, nginx or nchan is missing."""
+"""Publishing by POST over kept connections, compared with nginx with nchan: posting.py BINARY. Both keep the last 100
+messages for ten minutes and nobody listens; wrk posts to each in turns. If wrk, nginx or nchan is missing, it says so
+and ends well."""
 
 import glob
 import os

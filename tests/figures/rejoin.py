@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Ten thousand who come back at once: rejoin.py BINARY CROWD [COUNT]. Each wants the last 100 messages, 256 KiB, and then
-gets a live one. Beside it, in turns, the same bytes by plain sends to the same reader, from `CROWD serve`."""
+"""Ten thousand connections that come back at once: rejoin.py BINARY CROWD [COUNT]. Each wants the last 100 messages,
+256 KiB, and then gets a live one. To compare, in turns: the same bytes by plain sends to the same reader, from
+`CROWD serve`."""
 
 import http.client
 import os

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Count what a burst costs the broker: syscalls.py BINARY. K messages published in one turn to N subscribers are N calls
-of the kernel, not K x N, whether they are WebSockets or followers of a stream, whose chunks add at most 8 bytes a message. Needs strace, and the right to trace; says so and ends well where that is missing."""
+"""Counts the system calls of a burst: syscalls.py BINARY. K messages published in one turn to N subscribers must be N
+calls of the kernel, not K x N. Subscribers are WebSockets, or followers of a stream, whose chunks may add up to 8 bytes
+a message. Needs strace, and the right to trace; without these it says so and ends well."""
 
 import os
 import re
