@@ -10,7 +10,7 @@ pub const LOOK: u64 = 32 * cost::WRITE;
 const COMPRESSED: u64 = 2 * 50 * (32 * 1024 + 400);
 
 /// The largest step of reading: a message of 80,000 bytes that each dialect writes in its own words, with a
-/// six-character escape for each, and the kept messages of a channel besides.
+/// six-character escape for each byte, and the kept messages of a channel besides.
 const STEP: u64 = 2_500_000;
 
 /// The largest step of a flush: a chunk of log, which may have one such message more than it has room for.
