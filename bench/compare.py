@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """slotcast, the floor and its peers under the same loads, interleaved: compare.py (see `make bench`).
 
-Every load runs against every server REPEATS times (3), one server after the other, so that what disturbs the machine
-disturbs all; the floor runs twice each time, and how far it is from itself is the spread that any claim has to exceed.
+Every load runs against every server REPEATS times (3), one server after the other, so that a disturbance of the
+machine disturbs all. The floor runs twice each time; the difference of the two is the spread that any claim must exceed.
 Server and generator have a core each. Prints one table of medians and writes it to bench/RESULTS.md.
 
 Environment: REPEATS=N       how often (3)
@@ -29,7 +29,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TARGET = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
 TOOLS = os.path.join(ROOT, ".tools", "peers")
 BUILT = os.environ.get("SLOTCAST_BIN") or os.path.join(TARGET, "release", "slotcast")
-# A copy, since a build during the run would put another in its place.
+# A copy, since a build during the run would put another binary in its place.
 SLOTCAST = os.path.join(TARGET, "bench", "slotcast")
 SENDS_BACK = os.path.join(TARGET, "bench", "send_back")
 PEERS = os.path.join(TARGET, "peers", "release")
@@ -43,12 +43,12 @@ SLOW = {"websockets", "tornado"}
 class Load:
     def __init__(self, name, flags, yardstick="floor", target=None, mode="broadcast", quick=False, peers=True, most=None, p99=None):
         self.name, self.flags, self.yardstick, self.target = name, flags, yardstick, target
-        # besides the ratio: the most of the figure itself, and of the latency, in ms
+        # Besides the ratio: the most that the figure itself may be, and the latency, in ms.
         self.most, self.p99 = most, p99
         self.mode, self.quick, self.peers = mode, quick, peers
 
     def suits(self, server):
-        """Whether that server can be measured with it in reasonable time."""
+        """Whether this server can be measured with this load in reasonable time."""
         if server in (BARE, EMBEDDED):
             return self.mode == "echo"
         return not (server in SLOW and "10000" in self.flags) and (self.peers or server in OURS)
@@ -63,10 +63,10 @@ def echo(name, connections, size, target, **more):
     return Load(name, "--mode echo --subscribers %d --size %s" % (connections, size), "floor", target, mode="echo", **more)
 
 
-# A broadcast's history is one message for all; where everybody is alone in a channel it is one message each, which the
-# floor does not pay for.
+# A broadcast's history is one message for all. Where every connection is alone in a channel it is one message each, and
+# the floor does not pay for that.
 BARE = "slotcast, no history"
-# A program of six lines on the crate, without a channel: what others call an echo server.
+# A program of six lines on the crate, without a channel: others call it an echo server.
 EMBEDDED = "slotcast, embedded"
 OURS = ("slotcast", BARE, EMBEDDED, "floor", "floor-batch")
 LOADS = [
@@ -94,7 +94,7 @@ LOADS = [
 # ------------------------------------------------------------------- servers
 
 def servers():
-    """Name -> command, of those that are installed. {} is the port."""
+    """Name -> command, of the servers that are installed. {} is the port."""
     if not os.path.exists(BUILT):
         sys.exit("compare.py: slotcast is not built")
     os.makedirs(os.path.dirname(SLOTCAST), exist_ok=True)
@@ -180,7 +180,7 @@ def nginx_folder(prefix, port):
 # ------------------------------------------------------------------- one run
 
 def hurry():
-    """Ahead of what else the machine does, if we may: a generator that is kept waiting looks like a slow server."""
+    """Goes before other work of the machine, if allowed: a generator that waits looks like a slow server."""
     try:
         os.setpriority(os.PRIO_PROCESS, 0, -5)
     except OSError:
@@ -188,7 +188,7 @@ def hurry():
 
 
 def busy():
-    """Seconds that all cores were busy so far, whoever it was."""
+    """Seconds that all cores were busy so far, for any process."""
     with open("/proc/stat") as f:
         user, nice, system, _idle, _wait, irq, softirq, steal = map(int, f.readline().split()[1:9])
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
@@ -217,14 +217,14 @@ def run(command, load, cores, seconds):
         faults = ["%d %s" % (result[key], key) for key in ("lost", "doubled", "disordered", "wrong", "closed") if result[key]]
         result["failed"] = ", ".join(faults) + (" (%s)" % result["why"] if result["why"] else "")
     own = sum(result[who]["cpu_s"] for who in ("server", "generator") if result[who])
-    # what happened outside of the measured part is not ours to know
+    # The load outside of the measured part is unknown.
     share = result["seconds"] / took
     result["others"] = max(0.0, (spent * share - own) / result["seconds"])
     return result
 
 
 def figure(load, result):
-    """What the load is about: CPU-us each, or bytes a connection."""
+    """The figure of the load: CPU-us each, or bytes a connection."""
     if "failed" in result and not result.get("deliveries"):
         return None
     if load.mode == "idle":
@@ -244,7 +244,7 @@ def measure(loads, there, cores, deadline):
             order = [name for name in order if name != "floor-batch"]
         order = [load.yardstick] + [name for name in order if name != load.yardstick] + ["again"]
         for repeat in range(REPEATS):
-            # everybody is once behind everybody else
+            # The order rotates with each repeat, so that it is not always the same server that runs first.
             turned = order[repeat % len(order):] + order[:repeat % len(order)]
             for name in turned:
                 is_peer = name not in OURS and name != "again"
@@ -301,7 +301,7 @@ def shown(value, form="%.2f", unit=1.0):
 
 
 def verdict(load, row, spread):
-    """How slotcast does against what was set out to be shown; closer to it than the spread, nobody can tell."""
+    """How slotcast does against the target; a difference smaller than the spread says nothing."""
     absolute = [(row.value, load.most, "%.0f B"), (row.p99 and row.p99 / 1e3, load.p99, "p99 %.0f ms")]
     said = ["≤ %s: %s" % (form % most, "yes" if value <= most else "no") for value, most, form in absolute if most and value]
     return "; ".join(([ratio_verdict(load, row, spread)] if load.target else []) + said)

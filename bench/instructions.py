@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Instructions a delivery, by callgrind, against the figures that are committed: `make bench-check`.
 
-A count does not depend on what else the machine does, so a change that makes the path longer is seen wherever it is
+A count does not depend on other work of the machine, so a change that makes the path longer is seen wherever it is
 tested. Each load (bench/turns.rs) runs twice, with few and with many turns; the difference is the turns' own. More than
 1 % above the committed figure fails; more than 1 % below asks for the new figure to be committed.
 
@@ -28,20 +28,21 @@ FIGURES = os.path.join(ROOT, "bench", "instructions.txt")
 TOLERANCE = 0.01
 FEW, MANY = 10, 60
 LOADS = ["broadcast", "burst", "echo", "schedule", "visits"]
-# What a slow machine is taken to do in a nanosecond, and the longest that a step may take, in milliseconds.
+# The instructions that a slow machine does in a nanosecond, and the longest that a step may take, in milliseconds.
 INSTRUCTIONS, LONGEST = 3, 5
-# Known to take longer, in milliseconds: see "What a step costs" in docs/internals.md.
+# Steps that are known to take longer, in milliseconds: see "What a step costs" in docs/internals.md.
 LONGER = {"publish_lines": 6.5}
-# The costs of src/broker/cost.rs are right within this factor, for what takes more than that many milliseconds; but for what the
-# kernel does most of, which is not counted here, for plain copies, and for what another broker than the bench's does.
+# The costs of src/broker/cost.rs are right within this factor, for steps that take more than this many milliseconds.
+# Exceptions are steps that are mostly the kernel's work, which is not counted here, plain copies, and work of another
+# broker than the bench's.
 FACTOR, LITTLE = 2, 0.05
 UNPRICED = {"walk", "walk_blocked", "polls", "polls_at_once", "shed", "message_plain", "channels_page"}
-# The C library copies long blocks by one instruction that counts for each byte; this makes it count for each 32.
+# The C library copies long blocks by one instruction, which counts once for each byte; this makes it count for each 32.
 COPIES = "glibc.cpu.x86_rep_movsb_threshold=1000000000:glibc.cpu.x86_rep_stosb_threshold=1000000000"
 
 
 def build(name):
-    """The path of a bench, built."""
+    """The path of a bench, after it was built."""
     command = ["cargo", "bench", "--bench", name, "--no-run", "--message-format", "json"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
@@ -72,22 +73,22 @@ def each(binary, load):
 
 
 def show_where(binary, load):
-    """Of the turns alone: inclusive, with what each function calls."""
+    """Instructions of the turns alone: inclusive, with what each function calls."""
     with tempfile.NamedTemporaryFile() as out:
-        # the last file named is the one written
+        # The last file named is the one that was written.
         flags = ["--callgrind-out-file=" + out.name, "--toggle-collect=*Rig::broadcast*", "--toggle-collect=*Rig::echo*",
                  "--toggle-collect=*Rig::scheduled*"]
         _, deliveries = count(binary, load, FEW, flags)
         command = ["callgrind_annotate", "--inclusive=yes", "--threshold=100", out.name]
         text = subprocess.run(command, capture_output=True, text=True).stdout
-    # three more turns warm up, in which nothing is different
+    # Three more turns warm up; they are like the others.
     turns = (FEW + 3) / FEW
     for row in re.findall(r"^ *([\d,]+) \(.*?\) +\S*?([^/:]+(?::(?!:)|$).*)", text, re.M)[:40]:
         print("    %9.1f  %s" % (int(row[0].replace(",", "")) / deliveries / turns, re.sub(r" \[.*| .x.*", "", row[1])[:140]))
 
 
 def steps(names):
-    """What each step takes: no more than it may, and what its cost says."""
+    """The instructions of each step: within its limit, and as many as its cost says."""
     binary, long, wrong = build("steps"), 0, 0
     environment = dict(os.environ, GLIBC_TUNABLES=COPIES)
     every = [line.split() for line in subprocess.run([binary], capture_output=True, text=True, check=True).stdout.splitlines()]

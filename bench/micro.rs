@@ -1,4 +1,5 @@
-//! The paths that a byte travels, without sockets: `make micro`. Times are of one call; items and bytes say of how much.
+//! The code that a byte goes through, without sockets: `make micro`. Times are of one call; items and bytes say how
+//! much work that is.
 
 mod rig;
 
@@ -20,7 +21,7 @@ fn main() {
     divan::main();
 }
 
-/// While it is copied, as the decoder does it.
+/// Unmasks while copying, like the decoder.
 #[divan::bench(args = SIZES)]
 fn unmask_and_copy(bencher: Bencher, size: usize) {
     let payload = vec![7; size];
@@ -31,7 +32,7 @@ fn unmask_and_copy(bencher: Bencher, size: usize) {
     });
 }
 
-/// A frame that lies in the buffer as a whole, into a message of its own.
+/// Decodes a frame that is whole in the buffer into a message of its own.
 #[divan::bench(args = SIZES)]
 fn decode(bencher: Bencher, size: usize) {
     let (bytes, limits) = (frame(size), Limits::default());
@@ -41,7 +42,7 @@ fn decode(bencher: Bencher, size: usize) {
     });
 }
 
-/// A frame behind another, into a batch: what a message costs an encoding.
+/// Writes frames one after another into a batch: the cost of a message in one encoding.
 #[divan::bench(args = SIZES)]
 fn encode(bencher: Bencher, size: usize) {
     let payload = vec![7; size];
@@ -68,7 +69,7 @@ fn utf8_of_many_scripts(bencher: Bencher, size: usize) {
     bencher.counter(BytesCount::new(text.len())).bench_local(|| utf8::check(black_box(text.as_bytes())));
 }
 
-/// A thousand of them, from accept until the 101 is written.
+/// A thousand handshakes, from accept until the 101 is written.
 #[divan::bench(sample_count = 20)]
 fn handshakes(bencher: Bencher) {
     bencher.counter(ItemsCount::new(1000_u32)).bench_local(|| Rig::new(1000, true, 1, 32));

@@ -1,4 +1,4 @@
-//! A broker without sockets: what micro.rs times and turns.rs counts.
+//! A broker without sockets, which micro.rs times and turns.rs counts.
 
 use std::hint::black_box;
 use std::io::{self, IoSlice};
@@ -12,10 +12,10 @@ use slotcast::channel::log::Start;
 use slotcast::limits::Limits;
 use slotcast::proto::origin::OriginRules;
 
-/// Takes everything at once, as a socket with room does, and counts the calls.
+/// Takes everything at once, like a socket with room, and counts the calls.
 #[derive(Default)]
 pub struct Sink {
-    /// How often something was written.
+    /// How many writes there were.
     pub calls: u64,
 }
 
@@ -33,10 +33,10 @@ impl Io for Sink {
     fn shutdown(&mut self, _slot: u32) {}
 }
 
-/// As long as a turn of the loop reads, and then writes at least: in nominal nanoseconds, which are its clock here.
+/// How long a turn of the loop reads, and then writes at least: in nominal nanoseconds, which are its clock here.
 const TIME: u64 = 2_000_000;
 
-/// As `Sink`, with a clock that goes by what was written.
+/// Takes everything at once, with a clock that goes by what was written.
 struct Timed<'a> {
     sink: &'a mut Sink,
     left: u64,
@@ -66,7 +66,7 @@ impl Io for Timed<'_> {
     }
 }
 
-/// What everybody sends, and how much of it is still to be read, by slot.
+/// The bytes that every connection sends, and how many of them are still to be read, by slot.
 #[derive(Default)]
 struct Arrived {
     bytes: Vec<u8>,
@@ -87,7 +87,7 @@ impl Inlet for Arrived {
     }
 }
 
-/// A broker with open connections, and what they send.
+/// A broker with open connections, and the bytes that they send.
 pub struct Rig {
     broker: Broker,
     schedule: Schedule,
@@ -99,7 +99,8 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// So many connections, all in one channel or each in its own; each message has `size` bytes and a turn `burst` of them.
+    /// Makes `connections`, all in one channel or each in its own. Each message has `size` bytes, and a turn has
+    /// `burst` messages.
     pub fn new(connections: usize, shared: bool, burst: usize, size: usize) -> Rig {
         let mut limits = Limits::default();
         limits.max_connections = connections + 1;
@@ -128,7 +129,7 @@ impl Rig {
         self.ids.push(self.broker.accept(handshake, &Accept::join(channel, Start::Now)));
     }
 
-    /// The first connection sends its messages to all: one turn. Returns how many deliveries that is.
+    /// One turn in which the first connection sends its messages to all. Returns how many deliveries that is.
     #[inline(never)] // so that its instructions can be told from the others'
     pub fn broadcast(&mut self) -> usize {
         self.receive(self.ids[0]);
@@ -136,7 +137,7 @@ impl Rig {
         self.ids.len() * self.burst
     }
 
-    /// Every connection sends its messages to itself: one turn. Returns how many deliveries that is.
+    /// One turn in which every connection sends its messages to itself. Returns how many deliveries that is.
     #[inline(never)]
     pub fn echo(&mut self) -> usize {
         for at in 0..self.ids.len() {
@@ -146,7 +147,8 @@ impl Rig {
         self.ids.len() * self.burst
     }
 
-    /// As `echo`, read and written by the loop's own schedule, in as many turns as that takes.
+    /// Every connection sends its messages to itself, read and written by the loop's own schedule, in as many turns as
+    /// that takes. Returns how many deliveries that is.
     #[inline(never)]
     pub fn scheduled(&mut self) -> usize {
         self.arrived.left.fill(self.frames.len());
@@ -159,7 +161,7 @@ impl Rig {
         self.ids.len() * self.burst
     }
 
-    /// As the loop does it, but that the time goes by what things cost.
+    /// Runs one turn like the loop, with a clock that goes by cost.
     fn turn(&mut self) {
         self.schedule.begin_turn();
         let until = self.broker.spent() + TIME;
@@ -177,12 +179,12 @@ impl Rig {
         }
     }
 
-    /// How often something was written so far.
+    /// How many writes there were so far.
     pub fn calls(&self) -> u64 {
         self.sink.calls
     }
 
-    /// At most one frame a call, as the loop does it.
+    /// Reads at most one frame a call, like the loop.
     fn receive(&mut self, id: ConnectionId) {
         let mut taken = 0;
         while taken < self.frames.len() {
@@ -194,7 +196,7 @@ impl Rig {
         }
     }
 
-    /// As the relay does it: a message goes to its connection's channel.
+    /// Publishes each message to its connection's channel, like the relay.
     fn handle_events(&mut self) {
         while let Some(event) = self.broker.next_event() {
             let Event::Message(id, message) = event else { panic!("{event:?}") };

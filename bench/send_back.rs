@@ -1,4 +1,5 @@
-//! The least that can be built on the crate: every message goes back to who sent it, without a channel. `send_back ADDRESS`
+//! The least that can be built on the crate: every message goes back to its sender, without a channel. `send_back
+//! ADDRESS`
 
 use slotcast::{Accept, Config, Event, Server};
 

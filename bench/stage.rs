@@ -1,4 +1,4 @@
-//! A broker at default limits, and what it takes to set the stage for one step.
+//! A broker at default limits, and methods that prepare the stage for one step.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use slotcast::limits::Limits;
 use slotcast::proto::message::Message;
 use slotcast::proto::origin::OriginRules;
 
-/// How somebody is told.
+/// The kind of a subscriber.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     Raw,
@@ -68,7 +68,7 @@ impl Peer {
     }
 }
 
-/// Takes everything at once, or nothing. Its time is always up.
+/// Takes everything at once, or nothing. Its time is always used up.
 #[derive(Default)]
 pub struct Sink {
     pub takes_nothing: bool,
@@ -92,7 +92,7 @@ impl Io for Sink {
     }
 }
 
-/// What the only peer that is read by a schedule has sent.
+/// The bytes of the only peer that a schedule reads.
 #[derive(Default)]
 pub struct Sent(pub Vec<u8>);
 
@@ -160,12 +160,12 @@ impl Stage {
         exchange
     }
 
-    /// One more waits for what is published.
+    /// Makes one more poll wait for what is published.
     pub fn hold(&mut self, channel: &str) {
         self.connect(channel, Peer::Poll, Start::Now);
     }
 
-    /// Publishes that number of messages, and forgets all but what is kept.
+    /// Publishes this many messages, and drops everything except what is kept.
     pub fn fill(&mut self, channel: &str, text: &str, messages: usize) {
         let message = Message::text(text);
         for _ in 0..messages {
@@ -173,7 +173,7 @@ impl Stage {
         }
     }
 
-    /// Everything that came, piece by piece, and what follows from it.
+    /// Reads everything that came, piece by piece, and handles the events.
     pub fn receive(&mut self, id: ConnectionId, bytes: &[u8]) {
         for piece in bytes.chunks(64 * 1024) {
             let mut taken = 0;
@@ -187,7 +187,7 @@ impl Stage {
         self.handle_events();
     }
 
-    /// Messages go to their channels, and what is kept of a channel is told.
+    /// Publishes messages to their channels, and answers requests with what is kept of a channel.
     pub fn handle_events(&mut self) {
         while let Some(event) = self.broker.next_event() {
             match event {
@@ -211,13 +211,13 @@ impl Stage {
         self.broker.take_resumed();
     }
 
-    /// Until the time is looked at.
+    /// Flushes until the clock is looked at.
     pub fn flush_slice(&mut self) {
         self.sink.is_patient = false;
         self.broker.flush_some(&mut self.sink);
     }
 
-    /// Time goes by, and deadlines are acted on.
+    /// Lets time pass, and acts on deadlines.
     pub fn advance(&mut self, time: Duration) {
         let step = Duration::from_secs(1);
         for _ in 0..time.div_duration_f32(step).ceil() as usize {
@@ -226,7 +226,7 @@ impl Stage {
         }
     }
 
-    /// Time goes by, and nobody looks.
+    /// Lets time pass without acting on deadlines.
     pub fn go_by(&mut self, time: Duration) {
         let step = Duration::from_secs(1).min(time);
         for _ in 0..time.div_duration_f32(step).ceil() as usize {
@@ -237,7 +237,7 @@ impl Stage {
     }
 }
 
-/// A frame with that first byte, and a mask of zeros.
+/// A frame with this first byte, and a mask of zeros.
 pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match payload.len() {

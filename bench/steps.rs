@@ -1,5 +1,5 @@
-//! Each step of a turn with its worst input at default limits, for `bench/instructions.py --steps` to count the instructions of:
-//! `steps NAME`. What is measured is what `measured` calls. Prints what that was worth in the units of `broker::cost`.
+//! Each step of a turn with its worst input at default limits: `steps NAME`. `bench/instructions.py --steps` counts the
+//! instructions of what `measured` calls. Prints the cost of that in the units of `broker::cost`.
 
 mod stage;
 
@@ -31,7 +31,7 @@ const MIB: usize = 1 << 20;
 /// A character that JSON writes as six.
 const WORST: &str = "\u{1}";
 
-/// A step: its name, and what sets the stage and then does it.
+/// A step: its name, and the function that prepares the stage and then does it.
 type Step = (&'static str, fn(&mut Stage));
 
 const STEPS: [Step; 36] = [
@@ -81,7 +81,7 @@ fn main() {
     }
 }
 
-/// Does the step, and says what it was worth.
+/// Does the step, and prints its cost.
 fn measure<R>(stage: &mut Stage, step: impl FnOnce(&mut Stage) -> R) -> R {
     let (began, before) = (Instant::now(), stage.broker.spent());
     let result = measured(stage, step);
@@ -94,7 +94,7 @@ fn measured<R>(stage: &mut Stage, step: impl FnOnce(&mut Stage) -> R) -> R {
     step(stage)
 }
 
-/// Text that hardly shrinks: six bits a byte, in no order.
+/// Text that hardly shrinks: six random bits a byte.
 fn letters(length: usize) -> Vec<u8> {
     let mut state = 1_u32;
     let next = || {
@@ -117,7 +117,7 @@ fn visit(stage: &mut Stage, id: ConnectionId, bytes: &[u8]) {
     stage.inlet.0 = bytes.to_vec();
     schedule.ready(&stage.broker, id, false);
     measure(stage, |stage| {
-        // Until what is left is kept for the next visit.
+        // Until the rest is kept for the next visit.
         while stage.broker.inbound_held() < bytes.len() / 2 {
             schedule.step(&mut stage.broker, &mut stage.inlet);
             stage.handle_events();
@@ -136,7 +136,7 @@ fn visit_requests(stage: &mut Stage) {
     visit(stage, id, &b"GET /visit HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1600));
 }
 
-/// From its first byte to its fan-out to one.
+/// A message, from its first byte to its fan-out to one member.
 fn message(stage: &mut Stage, first: u8, payload: &[u8]) {
     let peer = if first & 0x40 == 0 { Peer::Raw } else { Peer::RawDeflated };
     let id = stage.connect("/message", peer, Start::Now);
@@ -146,7 +146,7 @@ fn message(stage: &mut Stage, first: u8, payload: &[u8]) {
     measure(stage, |stage| stage.receive(id, &bytes));
 }
 
-/// One step of what arrives compressed, which is made whole in pieces.
+/// One step of a compressed message, which is made whole in pieces.
 fn bomb(stage: &mut Stage, first: u8, payload: &[u8]) {
     let id = stage.connect("/message", Peer::RawDeflated, Start::Now);
     stage.connect("/message", Peer::Raw, Start::Now);
@@ -157,11 +157,11 @@ fn bomb(stage: &mut Stage, first: u8, payload: &[u8]) {
     measure(stage, |stage| stage.receive(id, last));
 }
 
-/// Blocks of DEFLATE that are nothing but the headers of their codes (RFC 1951 §3.2.7): what costs most a byte.
+/// Blocks of DEFLATE that are only the headers of their codes (RFC 1951 §3.2.7): the input that costs most a byte.
 fn headers(length: usize) -> Vec<u8> {
-    // From the lowest bit of each byte on: no last block, of dynamic codes; 257 of letters and 1 of distances, of which 18 lengths
-    // of codes are told: those of 18 and of 1 are 1. Then 138 and 118 times none, and one of one bit for the end of the block and
-    // for a distance; and that end.
+    // From the lowest bit of each byte on: not the last block, dynamic codes; 257 codes of letters and 1 of distances,
+    // with 18 lengths of codes: those of 18 and of 1 are 1. Then 138 and 118 times none, one of one bit for the end of
+    // the block and one for a distance; and that end.
     let fields: [(u32, u32); 11] =
         [(0b100, 3), (0, 5), (0, 5), (14, 4), (1 << 6, 27), (1 << 24, 27), (1, 1), (127, 7), (1, 1), (107, 7), (0, 3)];
     let bits: Vec<u32> =
@@ -178,7 +178,7 @@ fn head(stage: &mut Stage) {
     measure(stage, |stage| stage.receive(id, head.as_bytes()));
 }
 
-/// One connection of each encoding is a member of the channel.
+/// Makes one connection of each encoding a member of the channel.
 fn all_kinds(stage: &mut Stage, channel: &str) {
     for peer in Peer::ALL {
         stage.connect(channel, peer, Start::Now);
@@ -186,7 +186,7 @@ fn all_kinds(stage: &mut Stage, channel: &str) {
     stage.flush();
 }
 
-/// As the relay does it, with each line as long as fits and as bad as can be.
+/// Publishes lines like the relay, each as long as fits and as bad as can be.
 fn post_lines(stage: &mut Stage) {
     all_kinds(stage, "/lines");
     let body = Bytes::from(format!("{}\n", WORST.repeat(511)).repeat(512));
@@ -242,7 +242,7 @@ fn roster(stage: &mut Stage) {
     measure(stage, Stage::flush_slice);
 }
 
-/// By the real server and relay, since the relay writes it; the kernel's part is not in it.
+/// Uses the real server and relay, since the relay writes the page. The kernel's part is not counted.
 fn channels_page(stage: &mut Stage) {
     let mut config = Config::default();
     config.listen = vec!["127.0.0.1:0".parse().expect("an address")];
@@ -283,7 +283,7 @@ fn chunk(stage: &mut Stage, peer: Peer, text: &str, messages: usize) {
     measure(stage, |stage| stage.broker.subscribe(id, "/kept", Start::All, None).expect("joined"));
 }
 
-/// Connections with names, each in that number of channels.
+/// Connections with names, each in this many channels.
 fn joined(stage: &mut Stage, connections: usize, channels: usize) -> Vec<ConnectionId> {
     let mut ids = Vec::new();
     for number in 0..connections {
@@ -344,7 +344,7 @@ fn polls(stage: &mut Stage) {
     measure(stage, Stage::flush_slice);
 }
 
-/// One more comes while those before are being answered, and more was published.
+/// One more poll comes while those before are being answered, and more was published.
 fn polls_at_once(stage: &mut Stage) {
     hold_polls(stage, 5000);
     stage.broker.publish("/polls", Message::text("x"), None, None);
@@ -382,14 +382,14 @@ fn sweep(stage: &mut Stage) {
     measure(stage, |stage| stage.broker.expire_others());
 }
 
-/// More wait for one channel than may go on at a time.
+/// More polls wait for one channel than may go on at a time.
 fn unpark(stage: &mut Stage) {
     for _ in 0..40 {
         stage.connect("/busy", Peer::Raw, Start::Now);
     }
     stage.flush();
     stage.broker.publish("/busy", Message::text("x"), None, None);
-    // Somebody else is to be told as well, or the fan-out is not cut.
+    // A second channel has something to tell, or the fan-out would not be cut.
     stage.broker.publish("/other", Message::text("x"), None, None);
     stage.flush_slice();
     for _ in 0..2000 {
@@ -400,7 +400,7 @@ fn unpark(stage: &mut Stage) {
     assert!(!stage.broker.take_resumed().is_empty(), "they go on");
 }
 
-/// Each of ten thousand has something unsent, together a little more than is allowed.
+/// Each of ten thousand has something unsent, together a little more than allowed.
 fn shed(stage: &mut Stage) {
     let limits = Limits::default().max_outbound_total(64 * MIB).max_connections(20_000);
     *stage = Stage::new(limits);
@@ -424,7 +424,7 @@ fn drain(stage: &mut Stage, channels: usize) {
     measure(stage, |stage| stage.broker.expire_others());
 }
 
-/// A connection's accept, in the words of its dialect.
+/// Accepts a connection, in the words of its dialect.
 fn accept(peer: Peer, channel: &str, from: Start) -> Accept {
     let accept = Accept::join(channel, from);
     if peer.is_json() { accept.protocol(Protocol::SlotcastJson) } else { accept }

@@ -1,35 +1,35 @@
-//! A fixed number of turns of the broker, for bench/instructions.py to count the instructions of: `turns LOAD TURNS`.
-//! Prints how many deliveries that was.
+//! A fixed number of turns of the broker: `turns LOAD TURNS`. bench/instructions.py counts their instructions. Prints
+//! how many deliveries there were.
 
 mod rig;
 
 use rig::Rig;
 
-/// Who sends, and how it is read.
+/// Which connections send, to which, and how they are read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Load {
-    /// One to all.
+    /// One connection sends to all.
     Broadcast,
-    /// Each to itself.
+    /// Each sends to itself.
     Echo,
-    /// Each to itself, by the loop's schedule.
+    /// Each sends to itself, read by the loop's schedule.
     Scheduled,
 }
 
-/// Name, what it is, connections, messages of each that sends, bytes.
+/// Name, load, connections, messages of each that sends, bytes.
 const LOADS: [(&str, Load, usize, usize, usize); 5] = [
     ("broadcast", Load::Broadcast, 1000, 1, 32),
     ("burst", Load::Broadcast, 1000, 64, 512),
     ("echo", Load::Echo, 1000, 1, 32),
     ("schedule", Load::Scheduled, 1000, 1, 32),
-    // More than is read of one at a time.
+    // More than is read of one connection at a time.
     ("visits", Load::Scheduled, 100, 300, 32),
 ];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let named = arguments.get(1).and_then(|name| LOADS.iter().find(|load| load.0 == name));
-    // `cargo bench` runs it without a load: once through all of them.
+    // `cargo bench` runs it without a load: then all loads run once.
     let loads = named.map_or(&LOADS[..], std::slice::from_ref);
     let turns = arguments.get(2).and_then(|turns| turns.parse().ok()).unwrap_or(1);
     for &(name, load, connections, burst, size) in loads {
@@ -39,7 +39,7 @@ fn main() {
             Load::Echo => rig.echo(),
             Load::Scheduled => rig.scheduled(),
         };
-        // What is made once is made in the first turn.
+        // Things that are made only once are made in the first turns.
         (0..3).for_each(|_| {
             turn();
         });

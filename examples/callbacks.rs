@@ -1,7 +1,7 @@
-//! Callbacks, for those who come from ws-rs or tornado: an object for each connection, and a method for each event.
+//! Callbacks, for those who know ws-rs or tornado: an object for each connection, and a method for each event.
 //! `cargo run --example callbacks [ADDRESS]`, or PORT in the environment
 //!
-//! `Handler`, `Out` and `serve` are all there is to it, and yours to change.
+//! `Handler`, `Out` and `serve` are all of it, and yours to change.
 
 mod common;
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use slotcast::{Accept, CloseCode, CloseReason, Config, ConnectionId, Event, Mess
 
 const EVERYBODY: &str = "/everybody";
 
-/// What happens to one connection.
+/// The events of one connection.
 trait Handler {
     fn on_open(&mut self, _out: &mut Out) {}
     fn on_message(&mut self, out: &mut Out, message: Message);
@@ -64,7 +64,7 @@ fn serve<H: Handler>(server: &mut Server, mut make: impl FnMut(&Request) -> H) -
     Ok(())
 }
 
-/// Says to everybody what one says, and how often that was.
+/// Repeats to everybody what one connection says, and how often it has spoken.
 struct Speaker {
     path: String,
     said: u32,

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use slotcast::{Config, Door, Event, Exchange, Intent, Refusal, Relay, Response, Server, Status};
 
-/// What a latecomer gets to read.
+/// How many messages a latecomer gets to read.
 const HISTORY: usize = 200;
 /// Bytes of one message, in the JSON that carries it.
 const MAX_MESSAGE: usize = 16 * 1024;
-/// Bytes of a name, with room for a number behind it.
+/// Bytes of a name, with room for a number after it.
 const MAX_NAME: usize = 48;
 
 fn main() -> std::process::ExitCode {
@@ -25,7 +25,7 @@ fn run(mut config: Config, _: &[String]) -> std::io::Result<()> {
     config.limits.history_messages = HISTORY;
     config.limits.history_bytes = HISTORY * MAX_MESSAGE;
     config.limits.history_age = Duration::from_secs(24 * 3600);
-    // Whoever reloads the page has not left.
+    // Somebody who reloads the page has not left.
     config.limits.leave_grace = Duration::from_secs(3);
     let mut server = Server::bind(config)?;
     println!("listening on http://{}/", server.local_addrs()[0]);
@@ -47,7 +47,7 @@ fn run(mut config: Config, _: &[String]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Why somebody may not do that. Whoever comes in gets a name that is free.
+/// Says why an intent is not allowed. Anyone who comes in gets a name that is free.
 fn refusal(server: &Server, intent: &mut Intent) -> Option<Refusal> {
     match intent {
         Intent::Join { channel, name, .. } | Intent::Follow { channel, name, .. } => {
@@ -69,7 +69,7 @@ fn forbidden(code: &'static str, what_to_do: &'static str) -> Refusal {
     Refusal::new(Status::FORBIDDEN, code, what_to_do)
 }
 
-/// The name that somebody asks for, with a number behind it if somebody in the room has it already.
+/// The name that somebody asks for, with a number after it if somebody in the room has that name already.
 fn free_name(server: &Server, room: &str, wanted: &str) -> Arc<str> {
     let mut wanted: String = wanted.split_whitespace().collect::<Vec<_>>().join(" ");
     while wanted.len() > MAX_NAME {
@@ -78,7 +78,7 @@ fn free_name(server: &Server, room: &str, wanted: &str) -> Arc<str> {
     if wanted.is_empty() {
         wanted.push_str("Guest");
     }
-    // In a room with more people than are told by name, names may be the same.
+    // In a room with more people than are named, names may be the same.
     let members = server.members_named(room).ok().flatten().unwrap_or_default();
     let is_free = |name: &str| !members.iter().any(|member| member.name.as_deref() == Some(name));
     let numbered = (2..).map(|number| format!("{wanted} {number}"));
@@ -89,7 +89,7 @@ fn go_to_the_lobby(server: &mut Server, exchange: Exchange) {
     server.respond(exchange, Response::new(Status::TEMPORARY_REDIRECT).with_header("Location", "/lobby"));
 }
 
-/// The rooms where somebody is, as JSON: `[{"room": "/lobby", "people": 2}, …]`.
+/// The rooms that have people, as JSON: `[{"room": "/lobby", "people": 2}, …]`.
 fn tell_rooms(server: &mut Server, exchange: Exchange) {
     let rooms = server.channels_after("", 500).into_iter().filter(|room| room.members > 0);
     let rooms: Vec<_> = rooms.map(|it| serde_json::json!({ "room": *it.name, "people": it.members })).collect();

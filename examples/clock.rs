@@ -16,7 +16,7 @@ const REPLACED: CloseCode = CloseCode(4001);
 /// Characters of a client's id.
 const MAX_ID: usize = 32;
 
-/// Which connection an id has now.
+/// The connection that each id has now.
 type Clients = BTreeMap<String, ConnectionId>;
 
 fn main() -> std::process::ExitCode {
@@ -24,7 +24,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run(mut config: Config, _: &[String]) -> std::io::Result<()> {
-    // Nobody wants to know what time it was.
+    // Nobody wants to know what time it was before.
     config.limits.history_messages = 0;
     let mut server = Server::bind(config)?;
     println!("listening on http://{}/", server.local_addrs()[0]);
@@ -39,7 +39,7 @@ fn run(mut config: Config, _: &[String]) -> std::io::Result<()> {
             Polled::Ended => return Ok(()),
             _ => {}
         }
-        // Also between two events: a busy server has always something to tell.
+        // Also between two events: a busy server always has something to report.
         if Instant::now() >= next {
             server.publish(CHANNEL, time(&clients));
             next = next_second();
@@ -60,7 +60,7 @@ fn come_in(server: &mut Server, clients: &mut Clients, handshake: Handshake) {
     server.send(id, time(clients));
 }
 
-/// One that was replaced has lost its id already.
+/// A connection that was replaced has lost its id already.
 fn gone(server: &Server, clients: &mut Clients, id: ConnectionId, reason: &CloseReason) {
     let Some(name) = server.value::<String>(id) else { return };
     println!("{name} is gone: {}", reason.cause);
@@ -77,7 +77,7 @@ fn page(server: &mut Server, exchange: Exchange) {
     server.respond(exchange, response.with_header("Cache-Control", "no-store"));
 }
 
-/// What is told each second: `{"time": Unix milliseconds, "clients": [id, …]}`.
+/// The message of each second: `{"time": Unix milliseconds, "clients": [id, …]}`.
 fn time(clients: &Clients) -> Message {
     let names: Vec<&String> = clients.keys().collect();
     Message::text(serde_json::json!({ "time": unix_time().as_millis() as u64, "clients": names }).to_string())
@@ -87,7 +87,7 @@ fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// When the clock on the wall jumps.
+/// When the next second of the wall clock begins.
 fn next_second() -> Instant {
     Instant::now() + Duration::from_secs(1) - Duration::from_nanos(unix_time().subsec_nanos().into())
 }

@@ -1,4 +1,4 @@
-//! The smallest program: it says back what it hears. `cargo run --example echo [ADDRESS]`, or PORT in the environment
+//! The smallest program: it sends back what it gets. `cargo run --example echo [ADDRESS]`, or PORT in the environment
 
 mod common;
 use slotcast::{Accept, Config, Event, Server};

@@ -1,6 +1,6 @@
 //! Shows a WebSocket byte by byte as it passes: the handshake, and each frame with opcode, mask, length and payload.
 //! `cargo run --example frames [ADDRESS [UPSTREAM]]`, or PORT in the environment
-//! It stands between the peer and a server, which is the broker, here in the same process, or whatever UPSTREAM names.
+//! It stands between the peer and a server: the broker, here in the same process, or the server that UPSTREAM names.
 
 mod common;
 use std::io::{self, Read, Write};
@@ -46,7 +46,7 @@ fn broker() -> io::Result<String> {
     Ok(address)
 }
 
-/// What passes is shown first, so that an answer is never shown before its question.
+/// Shows bytes before they go on, so that an answer is never shown before its question.
 fn pass(mut from: TcpStream, mut to: TcpStream, mut watch: Watch) {
     let mut buffer = [0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
@@ -55,16 +55,16 @@ fn pass(mut from: TcpStream, mut to: TcpStream, mut watch: Watch) {
             break;
         }
     }
-    // One side has ended: the other may still have something to say. If not, both are gone already.
+    // One side has ended: the other may still have something to send. If not, both are gone already.
     let _ = to.shutdown(Shutdown::Write);
 }
 
-/// What passes in one direction: bytes that are not shown yet, and how many of the next ones will not be.
+/// The bytes of one direction that are not shown yet, and how many of the next ones will not be.
 struct Watch {
     name: String,
     bytes: Vec<u8>,
     skip: usize,
-    /// Whether frames follow the head, which has not ended yet if that is None.
+    /// Whether frames follow the head; None until the head has ended.
     frames: Option<bool>,
 }
 
@@ -89,7 +89,7 @@ impl Watch {
         }
     }
 
-    /// Shows a head, if it is complete; its length.
+    /// Shows a head, if it is complete; returns its length.
     fn head(&mut self) -> Option<usize> {
         let end = self.bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
         let end = end.or((self.bytes.len() > MAX_HEAD).then_some(self.bytes.len()))?;
@@ -100,7 +100,7 @@ impl Watch {
         Some(end)
     }
 
-    /// Shows what follows a head that opens no WebSocket, as it comes; its length.
+    /// Shows what follows a head that opens no WebSocket, as it comes; returns its length.
     fn body(&self) -> usize {
         let (length, shown) = (self.bytes.len(), &self.bytes[..self.bytes.len().min(SHOWN)]);
         if length > 0 {
@@ -114,7 +114,7 @@ impl Watch {
         length
     }
 
-    /// Shows a frame (RFC 6455 §5.2), if as much as is shown of it is there; its length.
+    /// Shows a frame (RFC 6455 §5.2), if as much of it has come as is shown; returns its length.
     fn frame(&self) -> Option<usize> {
         let (first, second) = (*self.bytes.first()?, *self.bytes.get(1)?);
         let more = [0, 2, 8][usize::from((second & 0x7f).saturating_sub(125))];
@@ -139,7 +139,7 @@ impl Watch {
     }
 }
 
-/// What peers send does not get to paint the terminal; quotation marks are harmless.
+/// Peers must not write escapes to the terminal; quotation marks are harmless.
 fn escaped(text: &str) -> String {
     let escape = |c: char| if matches!(c, '"' | '\'') { c.to_string() } else { c.escape_debug().to_string() };
     text.chars().map(escape).collect()

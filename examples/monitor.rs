@@ -1,7 +1,7 @@
-//! One producer, many viewers: a growing log file, or what comes by standard input, and how busy the machine is.
+//! One producer, many viewers: a growing log file, or standard input, and how busy the machine is.
 //! `cargo run --example monitor [FILE|- [ADDRESS]]`, or PORT in the environment
 //!
-//! Reading waits, so it has threads of its own, which publish through a `Handle`. The loop only lets nobody else talk.
+//! Reading waits, so it has threads of its own, which publish through a `Handle`. The loop lets nobody else publish.
 
 mod common;
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ const LOG: &str = "/log";
 const LOAD: &str = "/load";
 /// Bytes of one line; a longer one comes in pieces.
 const MAX_LINE: u64 = 4096;
-/// Bytes at the end of a file that are told first.
+/// How many bytes at the end of a file are shown first.
 const TAIL: u64 = 64 * 1024;
 
 fn main() -> std::process::ExitCode {
@@ -55,14 +55,14 @@ fn run(mut config: Config, arguments: &[String]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A handle never waits; a reader may, until there is room.
+/// A handle never waits; a reading thread may, until there is room.
 fn publish(handle: &Handle, channel: &str, text: &str) {
     while handle.publish(channel, text) == Err(HandleError::Full) {
         thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// Publishes lines to the end of input. What is left in `line` is not finished yet.
+/// Publishes lines to the end of input. The rest in `line` is a line that is not finished yet.
 fn read_lines(mut input: impl BufRead, line: &mut Vec<u8>, log: &Handle) -> io::Result<()> {
     while input.by_ref().take(MAX_LINE - line.len() as u64).read_until(b'\n', line)? > 0 {
         if line.ends_with(b"\n") || line.len() as u64 == MAX_LINE {
@@ -91,7 +91,7 @@ fn follow(path: &str, mut file: BufReader<File>, log: &Handle) -> io::Result<()>
     }
 }
 
-/// Tells each second how busy the machine is, as far as it says so: numbers are null where there is no /proc.
+/// Publishes each second how busy the machine is; numbers are null where there is no /proc.
 fn watch(source: &str, load: &Handle) {
     let mut before = None;
     loop {
@@ -111,7 +111,7 @@ fn first(path: &str) -> Option<f64> {
     fs::read_to_string(path).ok()?.split_whitespace().next()?.parse().ok()
 }
 
-/// Ticks that the processors were busy, and all of them: user, nice, system, idle, waiting, and the rest.
+/// The processors' busy ticks, and all ticks: user, nice, system, idle, waiting, and the rest.
 fn cpu() -> Option<(i64, i64)> {
     let text = fs::read_to_string("/proc/stat").ok()?;
     let ticks: Vec<i64> =

@@ -1,8 +1,8 @@
-//! A server inside a loop that is somebody else's, beside a UDP socket: each datagram becomes a message in /udp.
+//! A server inside another program's loop, beside a UDP socket: each datagram becomes a message in /udp.
 //! `cargo run --example own_loop [ADDRESS]`, or PORT in the environment; then open /udp in a browser, and from bash
 //! `echo hello >/dev/udp/127.0.0.1/8087`
 //!
-//! The host waits for what both can tell: the server's descriptor is one source among others, and its timeout a bound.
+//! The host waits for both: the server's descriptor is one source among others, and its timeout is a bound.
 
 mod common;
 use std::io::ErrorKind;
@@ -15,7 +15,7 @@ use slotcast::{Config, Polled, Relay, Server};
 
 const SERVER: Token = Token(0);
 const DATAGRAMS: Token = Token(1);
-/// Events of the server between two looks at the rest.
+/// How many events of the server come between two looks at the rest.
 const AT_ONCE: usize = 256;
 
 fn main() -> std::process::ExitCode {
@@ -41,8 +41,8 @@ fn run(config: Config, _: &[String]) -> std::io::Result<()> {
         if events.iter().any(|event| event.token() == DATAGRAMS) {
             receive(&datagrams, &mut server);
         }
-        // Whatever woke the host: the server gets its turn, and sends what the host has published. One that is busy is never
-        // idle, so the host looks at its own socket from time to time; the timeout is zero then.
+        // Whatever woke the host, the server gets its turn, and sends what the host has published. A busy server is
+        // never idle, so the host looks at its own socket from time to time; the timeout is zero then.
         for _ in 0..AT_ONCE {
             match server.poll_now()? {
                 Polled::Event(event) => relay.handle(&mut server, event),
@@ -53,7 +53,7 @@ fn run(config: Config, _: &[String]) -> std::io::Result<()> {
     }
 }
 
-/// All that there is, since the edge comes once; whoever sent it is told how many got it.
+/// Receives all datagrams, since the edge comes once; the sender of each is told how many got it.
 fn receive(datagrams: &UdpSocket, server: &mut Server) {
     let mut buffer = [0; 2048];
     loop {
@@ -65,7 +65,7 @@ fn receive(datagrams: &UdpSocket, server: &mut Server) {
                 let _ = datagrams.send_to(answer.as_bytes(), from);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-            // That an earlier answer reached nobody, for example.
+            // For example, an earlier answer reached nobody.
             Err(error) => eprintln!("own_loop: {error}"),
         }
     }

@@ -1,8 +1,8 @@
-//! Ten threads that publish through a handle, while the loop serves whoever listens.
+//! Ten threads that publish through a handle, while the loop serves those who listen.
 //! `cargo run --example threads [ADDRESS]`, or PORT in the environment; then open /threads in a browser
 //!
-//! A handle never waits: when the loop is behind, publishing is an error, and the thread decides what that means. Here
-//! it tries again later, so that nobody misses a number.
+//! A handle never waits: when the loop cannot keep up, publishing is an error, and the thread decides what that means.
+//! Here it tries again later, so that nobody misses a number.
 
 mod common;
 use std::thread;

@@ -2,7 +2,7 @@
 //! `cargo run --example vote [ADDRESS [CANDIDATE…]]`, or PORT in the environment
 //!
 //! One channel, two directions: what somebody publishes there is a vote, and becomes the new result before the relay
-//! publishes it. The channel keeps one message, so whoever comes gets the result as it stands, by whatever door.
+//! publishes it. The channel keeps one message, so anyone who comes gets the present result, through any door.
 
 mod common;
 use std::time::Duration;
@@ -47,7 +47,7 @@ fn run(mut config: Config, arguments: &[String]) -> std::io::Result<()> {
                     Ok(()) => relay.perform(&mut server, intent),
                     Err(refusal) => relay.veto(&mut server, intent, refusal),
                 }
-                // The page cannot see what opening a WebSocket took.
+                // The page cannot see how many bytes opening a WebSocket took.
                 if let Some((id, bytes)) = came {
                     server.send(id, format!(r#"{{"handshake":{bytes}}}"#));
                 }
@@ -57,7 +57,7 @@ fn run(mut config: Config, arguments: &[String]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The candidates, each with its votes.
+/// The candidates, each with its number of votes.
 struct Ballot(Vec<(String, u64)>);
 
 impl Ballot {
@@ -67,7 +67,7 @@ impl Ballot {
         Ballot(names.into_iter().map(|name| (name, 0)).collect())
     }
 
-    /// Counts votes, and puts the result in their place.
+    /// Counts a vote, and puts the result in its place.
     fn judge(&mut self, intent: &mut Intent) -> Result<(), Refusal> {
         match intent {
             Intent::Publish { channel, .. } | Intent::Join { channel, .. } | Intent::Subscribe { channel, .. }
@@ -100,7 +100,7 @@ impl Ballot {
     }
 }
 
-/// How many bytes a request had, before its body.
+/// How many bytes a request had, without its body.
 fn weigh(request: &Request) -> usize {
     let line = request.method().len() + request.target().len() + "  HTTP/1.1\r\n\r\n".len();
     line + request.fields().map(|(name, value)| name.len() + value.len() + ": \r\n".len()).sum::<usize>()

@@ -22,8 +22,8 @@ use crate::net::address::{self, Ipv6};
 pub struct Config {
     /// Where to listen. Default: port 8080 of 127.0.0.1.
     pub listen: Vec<SocketAddr>,
-    /// Where to listen for operators: what comes in there has `Exchange::is_admin`, has places of its own when the
-    /// broker is full. Default: nowhere.
+    /// Where to listen for operators. A request that comes in there has `Exchange::is_admin`, and there are places kept
+    /// for such requests when the broker is full. Default: nowhere.
     pub admin_listen: Vec<SocketAddr>,
     /// The limits.
     pub limits: Limits,
@@ -31,13 +31,14 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Names that a `Host` field may have on a loopback listener, besides loopback names and addresses.
     pub hosts: Vec<String>,
-    /// Paths that pages of any site may load with `<img>`, `<script>` or `fetch` without CORS, which do not say their origin:
-    /// other paths are 403 for them. Default: the module of [`Relay`](crate::Relay), `/-/slotcast.js`.
+    /// Paths that pages of any site may load with `<img>`, `<script>` or `fetch` without CORS. Such requests do not say
+    /// their origin, and get 403 for other paths. Default: the module of [`Relay`](crate::Relay), `/-/slotcast.js`.
     pub for_other_sites: Vec<String>,
-    /// Whether permessage-deflate is agreed to with WebSockets that offer it (RFC 7692). Default: it is.
+    /// Whether permessage-deflate is agreed to with WebSockets that offer it (RFC 7692). Default: yes.
     pub compression: bool,
-    /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed: networks such as `10.0.0.0/8`, or addresses. `peer` and
-    /// the log name the client that they ask for, and that client counts for `max_connections_per_ip`.
+    /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed: networks such as `10.0.0.0/8`, or
+    /// addresses. `peer` and the log then name the client that the proxy asks for, and that client counts for
+    /// `max_connections_per_ip`.
     pub trusted_proxies: Vec<String>,
 }
 
@@ -57,60 +58,60 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The default, but it listens there, written `8080` (this machine alone), `:8080` (all
-    /// interfaces) or `HOST:PORT`. Port 0 is any that is free: [`Server::local_addrs`](crate::Server::local_addrs) tells.
+    /// The default configuration, listening on this address: `8080` (this machine alone), `:8080` (all interfaces) or
+    /// `HOST:PORT`. Port 0 takes any free port: [`Server::local_addrs`](crate::Server::local_addrs) says which.
     ///
     /// # Errors
-    /// `InvalidInput` for what is no such address, or a host that has none: one line that says how to mend it.
+    /// `InvalidInput` if this is no such address, or a host that has none: one line that says how to mend it.
     pub fn listen_on(address: &str) -> io::Result<Config> {
         let listen = address::resolve(address, Ipv6::probe());
         let listen = listen.map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?.addrs;
         Ok(Config { listen, ..Config::default() })
     }
 
-    /// Listens there for operators, too: `admin_listen`.
+    /// Also listens on this address for operators: `admin_listen`.
     #[must_use]
     pub fn admin_listen(mut self, address: SocketAddr) -> Config {
         self.admin_listen.push(address);
         self
     }
 
-    /// With these limits.
+    /// Sets the limits.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Config {
         self.limits = limits;
         self
     }
 
-    /// Pages of that origin may come, too: `origins`.
+    /// Also allows pages of this origin: `origins`.
     #[must_use]
     pub fn origin(mut self, origin: impl Into<String>) -> Config {
         self.origins.push(origin.into());
         self
     }
 
-    /// A loopback listener has that name, too: `hosts`.
+    /// Also allows this name in the `Host` field on a loopback listener: `hosts`.
     #[must_use]
     pub fn host(mut self, host: impl Into<String>) -> Config {
         self.hosts.push(host.into());
         self
     }
 
-    /// Pages of any site may load that path, too: `for_other_sites`.
+    /// Also allows pages of any site to load this path: `for_other_sites`.
     #[must_use]
     pub fn for_other_sites(mut self, path: impl Into<String>) -> Config {
         self.for_other_sites.push(path.into());
         self
     }
 
-    /// With or without permessage-deflate: `compression`.
+    /// Turns permessage-deflate on or off: `compression`.
     #[must_use]
     pub fn compression(mut self, agrees: bool) -> Config {
         self.compression = agrees;
         self
     }
 
-    /// Believes that network of proxies, too: `trusted_proxies`.
+    /// Also believes proxies of this network: `trusted_proxies`.
     #[must_use]
     pub fn trusted_proxy(mut self, network: impl Into<String>) -> Config {
         self.trusted_proxies.push(network.into());

@@ -1,4 +1,4 @@
-//! The one thing that crosses threads: a bounded queue into the loop, and the waker that makes it look.
+//! The one thing that crosses threads: a bounded queue into the loop, and the waker that makes the loop look at it.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -14,10 +14,10 @@ use crate::channel::name::BadName;
 use crate::proto::close::CloseCode;
 use crate::proto::message::Message;
 
-/// Commands that wait for the loop at the most; one more is an error value, never a wait.
+/// How many commands may wait for the loop. One more is an error value, never a wait.
 pub const CAPACITY: usize = 16 * 1024;
 
-/// Bytes of the messages among them at the most; one message alone may be longer.
+/// How many bytes the waiting messages may have. A message that is alone may be longer.
 pub const CAPACITY_BYTES: usize = 64 * 1024 * 1024;
 
 /// What another thread asks for.
@@ -43,11 +43,11 @@ impl Command {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandleError {
-    /// The queue is full: the loop is behind.
+    /// The queue is full: the loop cannot keep up.
     Full,
     /// The server is gone.
     Gone,
-    /// No channel has such a name: nobody would ever get it.
+    /// No channel has such a name, so nobody would ever get the message.
     BadName(BadName),
 }
 
@@ -66,7 +66,7 @@ impl std::error::Error for HandleError {}
 #[derive(Debug)]
 struct Queue {
     commands: VecDeque<Command>,
-    /// Of the messages among them.
+    /// Bytes of the messages in `commands`.
     bytes: usize,
     closed: bool,
 }
@@ -89,9 +89,9 @@ impl Handle {
         Handle { shared: Arc::new(Shared { queue, waker }) }
     }
 
-    /// Publishes to a channel, as `Server::publish` does, when the loop comes to it. Messages of one thread keep their order.
-    /// `Ok` says that it waits for the loop: what the server cannot publish then, such as a message longer than
-    /// `max_message`, nobody gets, and the log tells.
+    /// Publishes to a channel as soon as the loop comes to it, like `Server::publish`. Messages of one thread keep
+    /// their order. `Ok` says that the message waits for the loop. If the server then cannot publish it, for example
+    /// because it is longer than `max_message`, nobody gets it, and the log says so.
     ///
     /// # Errors
     /// See `HandleError`; the message was not taken.
@@ -100,8 +100,8 @@ impl Handle {
         self.push(Command::Publish { channel: channel.into(), message: message.into().settled() })
     }
 
-    /// Sends to one connection alone, as `Server::send` does, when the loop comes to it. What cannot be sent then, because the
-    /// connection has gone or the message is longer than `max_message`, is dropped.
+    /// Sends to one connection alone as soon as the loop comes to it, like `Server::send`. If the connection has gone
+    /// by then, or the message is longer than `max_message`, the message is dropped.
     ///
     /// # Errors
     /// See `HandleError`; the message was not taken.
@@ -109,9 +109,10 @@ impl Handle {
         self.push(Command::Send { id, message: message.into().settled() })
     }
 
-    /// Hands a value to whoever polls, which gets it as [`Event::User`](crate::Event::User): the result of slow work, with the
-    /// [`Exchange`](crate::Exchange) or the [`Handshake`](crate::Handshake) that it answers, or a closure. Values of one thread keep
-    /// their order. What a value holds counts for no limit; how many wait does.
+    /// Hands a value to the thread that polls, which gets it as [`Event::User`](crate::Event::User). It may be the
+    /// result of slow work, with the [`Exchange`](crate::Exchange) or the [`Handshake`](crate::Handshake) that it
+    /// answers, or a closure. Values of one thread keep their order. What a value holds counts for no limit; how many
+    /// values wait does.
     ///
     /// # Errors
     /// See `HandleError`. The value is dropped.
@@ -142,7 +143,7 @@ impl Handle {
                 return Err(HandleError::Gone);
             }
             let bytes = queue.bytes.saturating_add(command.bytes());
-            // Whoever closes or shuts down adds no bytes, and is not kept from it by those who publish them.
+            // A command to close or to shut down adds no bytes, so the bytes of waiting messages must not keep it out.
             let is_heavy = command.bytes() > 0 && queue.bytes > 0 && bytes > CAPACITY_BYTES;
             if is_heavy || queue.commands.len() >= CAPACITY {
                 return Err(HandleError::Full);
@@ -159,7 +160,7 @@ impl Handle {
         self.shared.waker.wake()
     }
 
-    /// All that waits; afterwards the next command wakes the loop again.
+    /// Takes all commands that wait; afterwards the next command wakes the loop again.
     pub(crate) fn take(&self) -> VecDeque<Command> {
         let mut queue = self.lock();
         queue.bytes = 0;
@@ -194,10 +195,10 @@ mod tests {
                 (Ok(()), Ok(()))
             );
             assert_eq!(handle.publish("/chat", "x"), Err(HandleError::Full));
-            assert_eq!(handle.shutdown(Duration::ZERO), Ok(()), "which adds nothing");
+            assert_eq!(handle.shutdown(Duration::ZERO), Ok(()), "shutdown adds no bytes");
             assert_eq!(handle.take().len(), 3);
         }
-        // It would never fit, and the server is to say what is wrong with it.
+        // It would never fit, and the server has to say what is wrong with it.
         assert_eq!(handle.publish("/chat", longer), Ok(()));
         assert_eq!(handle.publish("/chat", ""), Ok(()));
     }

@@ -1,4 +1,4 @@
-//! The `slotcast` command: a WebSocket broker to run. All it does with messages is in the library.
+//! The `slotcast` command: a WebSocket broker to run. Everything that it does with messages is in the library.
 
 #![forbid(unsafe_code)]
 

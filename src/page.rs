@@ -1,10 +1,10 @@
 //! What browsers get: the built-in page on a channel's URL, and the module `/-/slotcast.js` for pages of one's own.
 //!
-//! Both are static. Everything that differs between channels is derived in the browser from the address, so nothing that
-//! a peer wrote is ever put into HTML here, and the policy can name the script and the style by hash.
+//! Both are static. The browser derives everything that differs between channels from the address. So nothing that a
+//! peer wrote is ever put into HTML here, and the policy can name the script and the style by hash.
 //!
-//! `page.html` and `slotcast.js` are for reading. What is served is the same without comments, indentation and needless
-//! spaces, so that it is small; a test below makes it, and fails if it is not up to date.
+//! `page.html` and `slotcast.js` are for reading. The served files are the same without comments, indentation and
+//! needless spaces, so that they are small; a test below makes them, and fails if they are not up to date.
 
 use std::io::Write as _;
 use std::sync::LazyLock;
@@ -29,8 +29,8 @@ pub const HTML: &str = include_str!("page/page.min.html");
 
 /// The value of the `Content-Security-Policy` header that belongs to [`HTML`].
 ///
-/// Only the script and the style whose hashes stand here run, and the module that the script imports; the test below
-/// prints the right ones after a change.
+/// Only the script and the style whose hashes are listed here run, and the module that the script imports. The test
+/// below prints the right hashes after a change.
 pub const CONTENT_SECURITY_POLICY: &str = concat!(
     "default-src 'none'; ",
     "script-src 'self' 'sha256-csmcfVpOO6kNsRARu5GVCK8/mb/UBBshsS+58BMa70w='; ",
@@ -41,11 +41,11 @@ pub const CONTENT_SECURITY_POLICY: &str = concat!(
 /// The module at `/-/slotcast.js`, `text/javascript; charset=utf-8`.
 pub const MODULE: &str = include_str!("page/slotcast.min.js");
 
-/// The answer to a request for [`HTML`]: compressed, for those who read that.
+/// The answer to a request for [`HTML`]: compressed for clients that read gzip.
 pub(crate) fn html(request: &Request) -> Response {
     static GZIP: LazyLock<Bytes> = LazyLock::new(|| gzip(HTML).into());
     let answer = Response::new(Status::OK).with_header("Vary", "Accept-Encoding");
-    // As every browser says it. A client that gives gzip a weight gets the page as it is.
+    // Every browser writes it this way. A client that gives gzip a weight gets the page uncompressed.
     let reads_gzip = request.list("accept-encoding").any(|coding| coding.eq_ignore_ascii_case(b"gzip"));
     if reads_gzip {
         return answer.with_body(MEDIA_TYPE, GZIP.clone()).with_header("Content-Encoding", "gzip");
@@ -53,10 +53,10 @@ pub(crate) fn html(request: &Request) -> Response {
     answer.with_body(MEDIA_TYPE, HTML)
 }
 
-/// RFC 1952.
+/// Compresses into the gzip format, RFC 1952.
 fn gzip(text: &str) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    // Into memory it cannot fail; what came out would be nothing, and a browser say so.
+    // Writing into memory cannot fail. If it did, the page would be empty, and a browser would report that.
     encoder.write_all(text.as_bytes()).and_then(|()| encoder.finish()).unwrap_or_default()
 }
 
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
     use sha2::Sha256;
 
-    /// What stands between the only `<name>` and its end tag, as the browser hashes it.
+    /// The text between the only `<name>` and its end tag, as the browser hashes it.
     #[track_caller]
     fn only_element(name: &str, attributes: &str) -> &'static str {
         let (open, close) = (format!("<{name}{attributes}>"), format!("</{name}>"));
@@ -111,7 +111,7 @@ mod tests {
         for outside in ["import", "http://", "https://", "importScripts"] {
             assert!(!MODULE.contains(outside), "{outside} in slotcast.js");
         }
-        // Only the address that it joins.
+        // The only address is the one of the page that it joins.
         let asked: Vec<_> = MODULE.split("fetch(").skip(1).map(|it| it.split(',').next().unwrap()).collect();
         assert_eq!(asked, ["(''+to).replace('ws'"]);
     }

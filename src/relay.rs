@@ -1,7 +1,8 @@
-//! "A channel is a URL": what the daemon does with events. An ordinary user of the server, for embedders too.
+//! "A channel is a URL": what the daemon does with events. It uses the server as any embedder does, and embedders may
+//! use it too.
 //!
-//! `read` turns an event into an intent, whatever door it came through, and `perform` carries the intent out. Whoever
-//! authorizes, rewrites or vetoes does it in between, so that no door is forgotten.
+//! `read` turns an event into an intent, whatever door it came through, and `perform` carries the intent out. Code that
+//! authorizes, rewrites or vetoes stands between the two, so that it covers every door.
 
 mod authorize;
 mod commands;
@@ -44,7 +45,7 @@ use crate::server::Server;
 use http::Joining;
 use preflight::unmet_preflight;
 
-/// What somebody wants, through whatever door.
+/// What somebody wants, whatever door it came through.
 #[derive(Debug)]
 #[non_exhaustive]
 #[must_use = "nothing is done until it is performed"]
@@ -52,158 +53,159 @@ pub enum Intent {
     /// A WebSocket wants to join a channel.
     #[non_exhaustive]
     Join {
-        /// To be answered.
+        /// The handshake to answer.
         handshake: Handshake,
-        /// Which channel.
+        /// The channel to join.
         channel: ChannelName,
-        /// From where on.
+        /// Where in the channel it begins.
         from: Start,
         /// Whether its own messages come back to it.
         echo: bool,
-        /// What it calls itself.
+        /// The name that it gives itself.
         name: Option<Arc<str>>,
-        /// What it is to speak.
+        /// The protocol that it is to speak.
         protocol: Protocol,
-        /// Whether it agrees to lose messages when it is slow, as `Limits::slow_consumer` says.
+        /// Whether it agrees to lose messages when it is slow; see `Limits::slow_consumer`.
         lossy: bool,
     },
     /// A message is to be published.
     #[non_exhaustive]
     Publish {
-        /// Who asks.
+        /// The door that it came through.
         door: Door,
-        /// To which channel.
+        /// The channel to publish to.
         channel: ChannelName,
-        /// What.
+        /// The message.
         message: Message,
-        /// What follows it, in the same turn.
+        /// Messages that follow it, in the same turn.
         more: Vec<Message>,
-        /// What the sender calls itself; a connection has its own name for that.
+        /// The name that the sender gives itself; a connection has its own name for that.
         name: Option<Arc<str>>,
-        /// Who is left out.
+        /// The connection that does not get the message.
         except: Option<ConnectionId>,
     },
     /// A request wants a stream of a channel's messages.
     #[non_exhaustive]
     Follow {
-        /// To be answered.
+        /// The request to answer.
         exchange: Exchange,
-        /// In which form.
+        /// The form of the stream.
         format: StreamFormat,
-        /// Which channel.
+        /// The channel to follow.
         channel: ChannelName,
-        /// From where on.
+        /// Where in the channel it begins.
         from: Start,
-        /// What it calls itself.
+        /// The name that it gives itself.
         name: Option<Arc<str>>,
     },
     /// A request asks for a channel's messages.
     #[non_exhaustive]
     Read {
-        /// To be answered.
+        /// The request to answer.
         exchange: Exchange,
-        /// Which channel.
+        /// The channel to read.
         channel: ChannelName,
-        /// From where on.
+        /// Where in the channel it begins.
         from: Start,
         /// How long it waits if there is nothing.
         wait: Option<Duration>,
     },
-    /// A connection wants to get one more channel.
+    /// A connection wants to join one more channel.
     #[non_exhaustive]
     Subscribe {
-        /// Who asks.
+        /// The connection that asks.
         id: ConnectionId,
         /// Its name for the command.
         reference: Option<Reference>,
-        /// Which channel.
+        /// The channel to join.
         channel: ChannelName,
-        /// From where on.
+        /// Where in the channel it begins.
         from: Start,
     },
-    /// A connection wants to get a channel no more.
+    /// A connection wants to leave a channel.
     #[non_exhaustive]
     Unsubscribe {
-        /// Who asks.
+        /// The connection that asks.
         id: ConnectionId,
         /// Its name for the command.
         reference: Option<Reference>,
-        /// Which channel.
+        /// The channel to leave.
         channel: ChannelName,
     },
     /// A connection wants to know who is in a channel.
     #[non_exhaustive]
     Members {
-        /// Who asks.
+        /// The connection that asks.
         id: ConnectionId,
         /// Its name for the command.
         reference: Option<Reference>,
-        /// Which channel.
+        /// The channel asked about.
         channel: ChannelName,
     },
     /// A message is for one connection alone.
     #[non_exhaustive]
     Send {
-        /// Who asks.
+        /// The connection that asks.
         id: ConnectionId,
         /// Its name for the command.
         reference: Option<Reference>,
-        /// For whom.
+        /// The connection to send to.
         to: MemberId,
-        /// What.
+        /// The message.
         message: Message,
     },
     /// A connection's command is not carried out.
     #[non_exhaustive]
     Reject {
-        /// Who asked.
+        /// The connection that asked.
         id: ConnectionId,
         /// Its name for the command.
         reference: Option<Reference>,
-        /// Why.
+        /// The reason.
         error: CommandError,
     },
-    /// A connection whose protocol has no answers does what it may not: it is closed, since it cannot be told.
+    /// A connection did something that is not allowed, and its protocol has no answers: it is closed, since it cannot
+    /// be told.
     Expel(ConnectionId),
     /// A handshake is to be refused.
     Refuse(Handshake, Refusal),
     /// A request is to be answered.
     Answer(Exchange, Response),
-    /// Something that an engine was needed for has come out.
+    /// An engine has answered.
     Outcome(Ticket, Outcome),
     /// A connection has left.
     Leave(ConnectionId),
     /// A connection was sent all that it was to get, as the embedder asked to be told: the relay has nothing to do with it.
     Drained(ConnectionId),
-    /// A source of the embedder's is ready: likewise.
+    /// A source of the embedder is ready: the relay has nothing to do with it.
     Io(usize),
-    /// What another thread of the embedder's has handed over: likewise.
+    /// A value from another thread of the embedder: the relay has nothing to do with it.
     User(Box<dyn Any + Send>),
     /// Nothing is to be done.
     Nothing,
 }
 
-/// Through which door a publish came.
+/// The door that a publish came through.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Door {
     /// A WebSocket message.
     WebSocket(ConnectionId),
-    /// A command of a WebSocket, which is answered under what it is named by.
+    /// A command of a WebSocket; its answer carries the reference, if there is one.
     Command(ConnectionId, Option<Reference>),
-    /// An HTTP request, which is answered with what became of it.
+    /// An HTTP request; its answer says what became of the message.
     Http(Exchange),
 }
 
-/// What browsers get.
+/// What browsers get that open a channel's URL.
 #[derive(Debug, Clone)]
 enum Page {
     BuiltIn,
-    /// The embedder's, `text/html`.
+    /// The embedder's own page, `text/html`.
     Own(Bytes),
 }
 
-/// What an embedder's own metrics are written by.
+/// The function that writes an embedder's own metrics.
 type WriteMetrics = dyn Fn(&Server, &mut String) + Send + Sync;
 
 #[derive(Clone)]
@@ -231,52 +233,54 @@ impl Default for Relay {
 }
 
 impl Relay {
-    /// Whether browsers that open a channel's URL get the built-in page. Default: they do.
+    /// Whether browsers that open a channel's URL get the built-in page. Default: yes.
     #[must_use]
     pub fn page(mut self, page: bool) -> Relay {
         self.page = page.then_some(Page::BuiltIn);
         self
     }
 
-    /// What browsers that open a channel's URL get in place of the built-in page: a whole HTML document. It may use
-    /// `/-/slotcast.js`. No `Content-Security-Policy` goes with it: a `<meta>` in the document can give it one.
+    /// Sets the page that browsers get that open a channel's URL, in place of the built-in one: a whole HTML document.
+    /// It may use `/-/slotcast.js`. No `Content-Security-Policy` goes with it: a `<meta>` in the document can give it
+    /// one.
     #[must_use]
     pub fn own_page(mut self, html: impl Into<String>) -> Relay {
         self.page = Some(Page::Own(Bytes::from(html.into())));
         self
     }
 
-    /// What anyone who publishes has to show, by whatever door. Default: nothing.
+    /// Sets the token that anyone who publishes must show, whatever door they use. Default: none is needed.
     #[must_use]
     pub fn publish_token(mut self, token: Option<PublishToken>) -> Relay {
         self.rules = Rules::publish_token(token);
         self
     }
 
-    /// Whether a WebSocket stays in the channel of its URL: a command that names another one is an `error`, `single_channel`,
-    /// and nobody outside it can be sent to. Where a proxy decides by URL who may come in, this is what makes its decision
-    /// hold. What an embedder does by itself, and what it makes of an intent, is not restricted. Default: it does not.
+    /// Whether a WebSocket stays in the channel of its URL. If so, a command that names another channel gets the
+    /// `error` `single_channel`, and nothing can be sent to connections outside it. A proxy that decides by URL who may
+    /// come in needs this, or its decision does not hold. What an embedder does by itself, and what it makes of an
+    /// intent, is not restricted. Default: no.
     #[must_use]
     pub fn single_channel(mut self, single_channel: bool) -> Relay {
         self.single_channel = single_channel;
         self
     }
 
-    /// What `/-/metrics` tells besides what the server counts: appends to the text, in Prometheus' format. Everybody
-    /// waits while it runs.
+    /// Adds to what `/-/metrics` says: `write` appends to the text, in Prometheus' format. Everybody waits while it
+    /// runs.
     #[must_use]
     pub fn more_metrics(mut self, write: impl Fn(&Server, &mut String) + Send + Sync + 'static) -> Relay {
         self.more_metrics = Some(MoreMetrics(Arc::new(write)));
         self
     }
 
-    /// Reads and performs: all that is needed where nobody stands in between.
+    /// Reads and performs: all that is needed where no code stands between the two.
     pub fn handle(&self, server: &mut Server, event: Event) {
         let intent = self.read(server, event);
         self.perform(server, intent);
     }
 
-    /// What an event wants.
+    /// Turns an event into what it asks for.
     pub fn read(&self, server: &Server, event: Event) -> Intent {
         match event {
             Event::Handshake(handshake) => read_handshake(handshake),
@@ -293,8 +297,8 @@ impl Relay {
         }
     }
 
-    /// Tells anyone who has this intent no, in the words of the door that it came through: an error response, an error in answer
-    /// to a command, and to one who only sends messages the end, with 1008. An intent that asks for nothing is dropped.
+    /// Refuses an intent, in the words of the door that it came through: an error response, or an error in answer to a
+    /// command. A connection that only sends messages is closed with 1008. An intent that asks for nothing is dropped.
     pub fn veto(&self, server: &mut Server, intent: Intent, refusal: Refusal) {
         match intent {
             Intent::Join { handshake, .. } | Intent::Refuse(handshake, _) => server.refuse(handshake, refusal),
@@ -309,7 +313,7 @@ impl Relay {
             | Intent::Send { id, reference, .. }
             | Intent::Reject { id, reference, .. } => {
                 let error = CommandError { code: refusal.code, message: refusal.detail };
-                // As any command, it is answered after those that came before it.
+                // Like any command, it is answered after those that came before it.
                 self.perform(server, Intent::Reject { id, reference, error });
             }
             Intent::Publish { door: Door::WebSocket(id), .. } | Intent::Expel(id) => {
@@ -324,8 +328,8 @@ impl Relay {
         }
     }
 
-    /// Carries an intent out, if the publish token allows it. Where there is an engine, a command may have to wait for those
-    /// before it.
+    /// Carries an intent out, if the publish token allows it. Where there is an engine, a command may have to wait for
+    /// earlier ones.
     pub fn perform(&self, server: &mut Server, intent: Intent) {
         if server.has_engine() {
             return self.perform_in_order(server, intent);
@@ -410,7 +414,7 @@ impl Relay {
     }
 }
 
-/// What a message wants that is no command: to be published to the first channel of its connection.
+/// Reads a message that is no command: it is published to the first channel of its connection.
 fn publish_intent(server: &Server, id: ConnectionId, message: Message) -> Intent {
     let Some(name) = server.channels_of(id).next() else { return Intent::Nothing };
     Intent::Publish {
@@ -423,7 +427,7 @@ fn publish_intent(server: &Server, id: ConnectionId, message: Message) -> Intent
     }
 }
 
-/// Publishes a message and those that follow it, and answers the one who asked.
+/// Publishes a message and those that follow it, and answers the client that asked.
 fn publish(
     server: &mut Server,
     door: Door,
@@ -480,7 +484,7 @@ fn read_handshake(handshake: Handshake) -> Intent {
     }
 }
 
-/// Browsers fail a connection that chose none of their subprotocols, and hide why.
+/// Browsers fail a connection if the answer chose none of their subprotocols, and hide why. So the log says it.
 fn warn_of_foreign_protocols(server: &mut Server, handshake: &Handshake, channel: &ChannelName) {
     if handshake.protocols().next().is_some() {
         server.log_throttled(Level::Warn, || {
@@ -494,7 +498,7 @@ fn warn_of_foreign_protocols(server: &mut Server, handshake: &Handshake, channel
     }
 }
 
-/// Browsers take it for a no, and hide why.
+/// Browsers take such an answer for a no, and hide why. So the log says it.
 fn warn_of_an_unmet_preflight(server: &mut Server, exchange: &Exchange) {
     let methods = if is_own_path(exchange.path()) { own::METHODS } else { METHODS };
     if let Some(why) = unmet_preflight(exchange.request(), methods) {

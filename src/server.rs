@@ -1,7 +1,8 @@
-//! The loop: mio, one thread, and the only clock. It makes the system calls; what they come to is the broker's.
+//! The loop: mio, one thread, and the only clock. It makes the system calls; the broker decides what follows from them.
 //!
-//! One turn reads every ready connection once, acts on deadlines, writes to every dirty connection once, reaps what
-//! ended, and sleeps. Sockets are registered once for both edges; nothing is registered or changed per event.
+//! One turn reads every ready connection once, acts on deadlines, writes to every dirty connection once, reaps the
+//! connections that ended, and sleeps. Sockets are registered once for both edges; nothing is registered or changed per
+//! event.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "here are the clock and the system calls")]
 
@@ -39,13 +40,13 @@ use turn::{TurnClock, clock};
 use turns::Turns;
 use values::Values;
 
-/// Events that one call of the poll brings.
+/// How many events one call of the poll brings at most.
 const EVENTS: usize = 1024;
 
 /// Where random bytes come from.
 const RANDOM: &str = "/dev/urandom";
 
-/// Tokens that are no connection's: the loop byte of an id never has this value.
+/// Tokens that belong to no connection: the loop byte of an id never has this value.
 const OWN: usize = 0xff << 56;
 const WAKER: Token = Token(OWN);
 const LISTENERS: usize = OWN | 1 << 32;
@@ -58,7 +59,7 @@ pub struct Server {
     events: Events,
     broker: Broker,
     sockets: Sockets,
-    /// Those for operators first.
+    /// The listeners, those for operators first.
     listeners: Vec<Listening>,
     /// How many are for operators.
     admin_listeners: usize,
@@ -68,13 +69,13 @@ pub struct Server {
     /// Commands of other threads that wait for the next flush.
     commands: VecDeque<Command>,
     io_ready: VecDeque<usize>,
-    /// What other threads have handed over. It is told before more is taken from their queue.
+    /// Values that other threads have handed over. All are told before more is taken from their queue.
     posted: VecDeque<Box<dyn Any + Send>>,
-    /// Who is read next.
+    /// Which connection is read next.
     schedule: Schedule,
     phase: Phase,
     values: Values,
-    /// Given up to tell one peer that there are no more descriptors.
+    /// A spare descriptor, given up to tell one peer that there are no more descriptors.
     reserve: Option<File>,
     accept_again: Option<Instant>,
     finished: bool,
@@ -82,7 +83,7 @@ pub struct Server {
     rested: bool,
     /// Whether the last look at the sockets found all that is ready.
     saw_all: bool,
-    /// The embedder was told that nothing is left, and nothing was looked at since.
+    /// Whether the embedder was told that nothing is left, and nothing was looked at since.
     is_idle: bool,
     /// How long this turn has taken.
     turn: TurnClock,
@@ -102,26 +103,26 @@ struct Listening {
     listener: Listener,
     ready: bool,
     admin: bool,
-    /// One who is accepted and waits for a place.
+    /// A connection that is accepted and waits for a place.
     waiting: Option<(Transport, SocketAddr)>,
 }
 
 impl Server {
-    /// Listens, and is ready to be polled.
+    /// Starts listening. The server is then ready to be polled.
     ///
     /// # Errors
-    /// `InvalidInput` for limits that contradict each other, an origin or a proxy that is none; otherwise the system's, such as
-    /// an address that is taken, which it names.
+    /// `InvalidInput` for limits that contradict each other, and for an invalid origin or proxy; otherwise the system's
+    /// error, such as for an address that is taken, with that address in it.
     pub fn bind(config: Config) -> io::Result<Server> {
         let listeners = config.listen.iter().map(|address| listen(*address)).collect::<io::Result<_>>()?;
         Server::over(config, listeners)
     }
 
-    /// As `bind`, with sockets that listen already, instead of `Config::listen`: those that a supervisor has opened, or
-    /// one that a test has chosen the port of.
+    /// Makes a server of sockets that listen already, instead of `Config::listen`: those that a supervisor has opened,
+    /// or one whose port a test has chosen. Otherwise it does what `bind` does.
     ///
     /// # Errors
-    /// As `bind`.
+    /// Those of `bind`.
     pub fn with_listeners(config: Config, listeners: Vec<std::net::TcpListener>) -> io::Result<Server> {
         let listeners = listeners.into_iter().map(Listener::from_std).collect::<io::Result<_>>()?;
         Server::over(config, listeners)
@@ -180,12 +181,12 @@ impl Server {
         })
     }
 
-    /// Where it listens, in the order of `Config::listen`.
+    /// The addresses where it listens, in the order of `Config::listen`.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         self.addresses(false)
     }
 
-    /// Where it listens for operators, in the order of `Config::admin_listen`.
+    /// The addresses where it listens for operators, in the order of `Config::admin_listen`.
     pub fn admin_addrs(&self) -> Vec<SocketAddr> {
         self.addresses(true)
     }
@@ -195,20 +196,20 @@ impl Server {
         listeners.map(|listening| listening.listener.address()).collect()
     }
 
-    /// Registers a source of the embedder's: when it is ready, `Event::Io` comes with that key, below 2^32. The source
-    /// is to be read until it would block, as its edge comes once.
+    /// Registers a source of the embedder: when it is ready, `Event::Io` comes with this key, which must be below 2^32.
+    /// Read the source until it would block, because its edge comes once.
     ///
     /// # Errors
-    /// The poll's.
+    /// Those of the poll.
     pub fn register(&mut self, source: &mut impl Source, key: usize) -> io::Result<()> {
         let token = Token(SOURCES | (key & 0xffff_ffff));
         self.poll.registry().register(source, token, Interest::READABLE)
     }
 
-    /// Registers a source no more; what was ready already may still come as `Event::Io`.
+    /// Stops watching a source. If it was ready already, its `Event::Io` may still come.
     ///
     /// # Errors
-    /// The poll's, such as for a source that is not registered.
+    /// Those of the poll, such as for a source that is not registered.
     pub fn deregister(&mut self, source: &mut impl Source) -> io::Result<()> {
         self.poll.registry().deregister(source)
     }
@@ -218,9 +219,9 @@ impl Server {
         self.handle.clone()
     }
 
-    /// Begins to shut down: every open connection gets a Close frame with 1001, in paced batches; after `timeout` all who
-    /// are left are dropped. `poll` returns None when all are gone. Until everybody has gone who was there before, it still
-    /// listens: requests below `/-/` are told like any other, and all others are answered with 503.
+    /// Begins to shut down: every open connection gets a Close frame with 1001, in paced batches; after `timeout` all
+    /// that are left are dropped. `poll` returns None when all are gone. Until all connections have gone that were
+    /// there before, the server still listens: requests below `/-/` are answered as usual, all others with 503.
     pub fn shutdown(&mut self, timeout: Duration) {
         self.shutdown_with(CloseCode::GOING_AWAY, timeout);
     }
@@ -230,7 +231,7 @@ impl Server {
     }
 }
 
-/// What nobody else knows: from the system, which has the only good source.
+/// A number that nobody else knows, from the system, which has the only good source.
 fn secret() -> io::Result<u128> {
     let mut bits = [0; 16];
     let read = File::open(RANDOM).and_then(|mut source| source.read_exact(&mut bits));
@@ -238,7 +239,7 @@ fn secret() -> io::Result<u128> {
     Ok(u128::from_le_bytes(bits))
 }
 
-/// Listens there; the system's error does not say where that failed.
+/// Listens on this address. The system's error does not say where it failed, so the address is added.
 fn listen(address: SocketAddr) -> io::Result<Listener> {
     Listener::bind(address)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))

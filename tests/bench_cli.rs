@@ -1,5 +1,5 @@
-//! `slotcast bench` as a child process: against the broker it finds nothing wrong, and against servers that lie it tells
-//! how they lie.
+//! `slotcast bench` as a child process: with the broker it finds no faults, and with servers that lie it says how they
+//! lie.
 #![cfg(feature = "daemon")]
 
 #[allow(dead_code, reason = "each test binary uses its part")]
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use common::{ACCEPT, BINARY, Broker, CLOSE, FIN, PING, Peer, TEXT, close_payload};
 use serde_json::Value;
 
-/// Exit code and report of a run with these arguments, and what was said instead of one.
+/// Runs with these arguments; returns exit code and report, and what was printed instead of a report.
 fn bench(url: &str, arguments: &str) -> (Option<i32>, Value, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slotcast"));
     command.env_clear().args(["bench", url, "--json"]).args(arguments.split_whitespace());
@@ -40,7 +40,7 @@ fn the_broker_loses_nothing_in_any_mode() {
         assert_eq!((code, said.as_str()), (Some(0), ""), "{arguments}: {report}");
         assert_eq!(report["clean"], true, "{arguments}: {report}");
         let counted = report["deliveries"].as_u64().unwrap();
-        // Handshakes are under way in numbers, and more than one may be the last.
+        // Many handshakes are under way at once, and more than one may be the last.
         assert!(
             counted == deliveries || arguments.contains("connect") && counted > deliveries,
             "{arguments}: {report}"
@@ -55,7 +55,7 @@ fn idle_connections_are_held_and_counted() {
     let broker = Broker::start(|config| config.limits.ping_interval = std::time::Duration::from_millis(50));
     let url = format!("ws://{}/idle", broker.address);
     let (code, report, said) = bench(&url, "--mode idle --subscribers 50 --warmup 0 --duration 500ms");
-    // The pings were answered.
+    // The pings were answered, or the broker would have closed.
     assert_eq!((code, said.as_str(), &report["closed"]), (Some(0), "", &Value::from(0)), "{report}");
 }
 
@@ -78,7 +78,7 @@ fn usage_errors_exit_2_and_a_server_that_is_not_there_1() {
     let (code, _, said) = bench("http://localhost/", "");
     assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
     assert!(said.starts_with("slotcast: ") && said.contains("does not begin with ws://"), "{said}");
-    // It has the port and does not listen, so that nobody else gets the port meanwhile.
+    // This socket has the port and does not listen, so that nobody else gets the port meanwhile.
     let deaf = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     deaf.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let free = deaf.local_addr().unwrap().as_socket().unwrap();
@@ -89,8 +89,8 @@ fn usage_errors_exit_2_and_a_server_that_is_not_there_1() {
     assert!(code == Some(1) && said.contains("400"), "{said}");
 }
 
-/// A server for one connection: what `lie` makes of each of 20 messages, by its number, is sent back. Then it closes, or
-/// waits to be closed.
+/// A server for one connection: it sends back each of 20 messages as `lie` changes it, by its number. Then it closes,
+/// or waits to be closed.
 fn liar(lie: Lie, closes: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -125,7 +125,7 @@ fn served(opcode: u8, payload: &[u8]) -> Vec<u8> {
     [&[FIN | opcode, payload.len() as u8], payload].concat()
 }
 
-/// The sequence stands behind run and publisher, 32 bits each.
+/// The payload with a larger sequence, which comes after run and publisher, 32 bits each.
 fn renumbered(payload: &[u8], by: u8) -> Vec<u8> {
     let mut payload = payload.to_vec();
     payload[8] ^= by;
@@ -155,7 +155,7 @@ fn a_server_that_lies_is_found_out() {
         ("masks", masks, true, [20, 0, 0, 0, 0, 1]),
     ];
     for (name, lie, closes, expected) in table {
-        // All at once, so that it has them when it disorders them.
+        // All at once, so that the server has several when it disorders them.
         let arguments = "--subscribers 1 --size 32 --rate 100000 --messages 20 --warmup 0";
         let (code, report, said) = bench(&liar(lie, closes), arguments);
         let found = ["lost", "doubled", "disordered", "wrong", "foreign", "closed"].map(|key| report[key].as_u64());

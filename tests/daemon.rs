@@ -1,4 +1,5 @@
-//! The daemon as a child process, with peers: how it stops, what it logs, and what it does without descriptors.
+//! The daemon as a child process, with peers: how it stops, what it logs, and what it does when it has no descriptors
+//! left.
 #![cfg(feature = "daemon")]
 
 #[allow(dead_code, reason = "each test binary uses its part")]
@@ -10,7 +11,7 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
 use common::{Answer, Peer, TEXT, ask, look, upgrade_request};
 
-/// A daemon that does not outlive its test, and its log.
+/// A daemon that ends with its test, and its log.
 struct Daemon {
     child: Child,
     log: BufReader<ChildStderr>,
@@ -22,7 +23,7 @@ impl Daemon {
         Daemon::of(Command::new(env!("CARGO_BIN_EXE_slotcast")).args(arguments))
     }
 
-    /// With that many descriptors at the most, in all.
+    /// Starts with at most this many descriptors in all.
     fn start_limited(descriptors: usize, arguments: &[&str]) -> Daemon {
         let script = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
         let binary = env!("CARGO_BIN_EXE_slotcast");
@@ -40,7 +41,7 @@ impl Daemon {
         daemon
     }
 
-    /// The next line of the log with that in it.
+    /// The next line of the log that contains `needle`.
     #[track_caller]
     fn wait_for_line(&mut self, needle: &str) -> String {
         let mut before = String::new();
@@ -59,7 +60,7 @@ impl Daemon {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
-    /// Waits for the end; returns how it ended and what else was logged.
+    /// Waits for the end; returns how the daemon ended and what else was logged.
     fn wait(&mut self) -> (ExitStatus, String) {
         let mut rest = String::new();
         self.log.read_to_string(&mut rest).unwrap();
@@ -90,7 +91,7 @@ fn a_signal_drains_every_connection() {
         let (status, log) = daemon.wait();
         assert_eq!(status.code(), Some(0), "{log}");
         assert!(log.contains(&format!("stopping at SIG{signal}")) && log.contains("stopped"), "{log}");
-        // Somebody else can have the port at once.
+        // Another process can have the port at once.
         TcpListener::bind(daemon.address).unwrap();
     }
 }
@@ -130,7 +131,7 @@ fn a_port_that_another_daemon_has() {
     assert_eq!(said, [line], "{log}");
 }
 
-/// Browsers hide refusals from scripts, so that the log is where one looks: who, what, why, and the mend.
+/// Browsers hide refusals from scripts, so people look into the log: it says who, what, why, and how to mend it.
 #[test]
 fn the_log_names_who_and_what_and_why_and_the_mend() {
     let mut daemon = Daemon::start(&["--max-listened", "1", "--max-message", "1k"]);
@@ -174,7 +175,7 @@ fn the_log_names_who_and_what_and_why_and_the_mend() {
     assert!(line.contains(&from) && line.contains("message_too_big") && line.contains("--max-message"), "{line}");
 }
 
-/// Whoever is refused again and again does not fill a disk with it, and nothing is hidden: the rest is counted.
+/// A peer that is refused again and again must not fill a disk with log lines. Nothing is hidden: the rest is counted.
 #[test]
 fn a_flood_of_refusals_is_a_few_lines() {
     const REFUSALS: usize = 500;
@@ -183,7 +184,7 @@ fn a_flood_of_refusals_is_a_few_lines() {
     for _ in 0..REFUSALS {
         assert_eq!(ask(daemon.address, &request).status, 403);
     }
-    // Nothing else happens, and still it is told.
+    // Nothing else happens, and still the count is logged.
     let mut log = String::new();
     let (mut told, mut left_out) = (0, 0);
     while told + left_out < REFUSALS {
@@ -202,10 +203,10 @@ fn a_flood_of_refusals_is_a_few_lines() {
     assert!(!rest.contains("refused") && !rest.contains("left out"), "{rest}");
 }
 
-/// Everybody once waited for the reader of the log, and a signal did too.
+/// Once, everybody waited for the reader of the log, and so did a signal.
 #[test]
 fn a_log_that_nobody_reads_holds_nobody_up() {
-    // No ping comes to one who says nothing, however long a slow machine takes for what is said below.
+    // A peer that sends nothing gets no ping, however long a slow machine takes for what follows.
     let mut daemon = Daemon::start(&["--log", "debug", "--ping-interval", "1h"]);
     let mut ann = Peer::join(daemon.address, "/chat");
     let address = daemon.address;
@@ -217,7 +218,7 @@ fn a_log_that_nobody_reads_holds_nobody_up() {
     say(4000);
     ann.send(TEXT, b"served");
     ann.expect_text("served");
-    // Somebody reads again: all that found room, and the number of those that did not.
+    // The log is read again: first all lines that found room, then the number of those that did not.
     let line = daemon.wait_for_line("log lines were lost");
     let lost = line.split_whitespace().find_map(|word| word.parse::<u64>().ok());
     assert!(line.contains("ERROR") && lost.is_some_and(|lost| lost > 0), "{line}");
@@ -228,7 +229,7 @@ fn a_log_that_nobody_reads_holds_nobody_up() {
     assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
 }
 
-/// As in `slotcast 2>&1 | head -1`.
+/// Like `slotcast 2>&1 | head -1`.
 #[test]
 fn a_log_that_nobody_can_read_any_more_ends_nothing() {
     let mut daemon = Daemon::start(&["--log", "debug"]);
@@ -244,7 +245,7 @@ fn a_log_that_nobody_can_read_any_more_ends_nothing() {
     assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
 }
 
-/// Nor does a full disk, or why it ends, become another reason.
+/// A full disk, or a closed log, does not become another reason to end.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_log_that_takes_nothing_changes_no_exit_code() {
@@ -267,9 +268,9 @@ fn a_log_that_takes_nothing_changes_no_exit_code() {
     }
 }
 
-/// The log names whom a trusted proxy asks for.
+/// The log names the client that a trusted proxy asks for.
 #[test]
-fn whom_a_proxy_asks_for_is_whom_the_log_names() {
+fn the_log_names_the_client_that_a_proxy_asks_for() {
     let refused = |trusted: &str| {
         let mut daemon = Daemon::start(&["--trusted-proxy", trusted]);
         let forged = "Origin: http://x:5173\r\nX-Forwarded-For: 198.51.100.1, 203.0.113.7\r\n";
@@ -280,7 +281,7 @@ fn whom_a_proxy_asks_for_is_whom_the_log_names() {
     assert!(refused("10.0.0.0/8").contains("ws /chat from 127.0.0.1:"));
 }
 
-/// THREATS: never a query, Authorization or a token in the log, at whatever level and whatever is wrong.
+/// THREATS: a query, an Authorization field or a token is never in the log, at any level and with any error.
 #[test]
 fn no_secret_is_ever_logged() {
     const TOKEN: &str = "s3cret-token";
@@ -318,7 +319,7 @@ fn no_secret_is_ever_logged() {
         (upgrade_request("/-/?token=s3cret-token", bearer), 400),
     ];
     let mut log = String::new();
-    // Of more than ten lines in a second some would be left out.
+    // With more than ten lines in a second, some would be left out.
     for requests in requests.chunks(5) {
         let mut daemon = Daemon::start(&flags);
         let host = format!("Host: localhost:{}\r\n", daemon.address.port());
@@ -389,7 +390,7 @@ fn what_a_peer_chose_stands_in_quotation_marks() {
     }
 }
 
-/// What the system knows of the process is told with the rest.
+/// The metrics include what the system knows about the process.
 #[cfg(target_os = "linux")]
 #[test]
 fn metrics_of_the_process() {
@@ -407,12 +408,12 @@ fn metrics_of_the_process() {
     assert!(value("process_start_time_seconds") > 1.6e9 && value("process_max_fds") >= descriptors);
 }
 
-/// The time that a process has computed, in ticks of the kernel.
+/// CPU time that a process has used, in ticks of the kernel.
 #[cfg(target_os = "linux")]
 fn computed(process: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    // utime and stime; the fields are counted from behind the name.
+    // utime and stime; the fields are counted from the end of the name.
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
@@ -434,7 +435,7 @@ fn out_of_descriptors_accepting_pauses_and_comes_back() {
         bob.expect_text(&text);
         daemon.wait_for_line("trying again in 100 ms; see ulimit -n");
     }
-    // Half a second and more has passed, of which a spinning loop would have taken all: fifty ticks.
+    // More than half a second has passed. A loop that spins would have used all of it: fifty ticks.
     let ticks = computed(daemon.child.id()) - before;
     assert!(ticks <= 15, "{ticks} ticks in 500 ms");
     // With each pause the reserve descriptor is given up for a moment, to tell one of them.
@@ -445,7 +446,7 @@ fn out_of_descriptors_accepting_pauses_and_comes_back() {
     });
     assert!(told.count() >= 4);
     drop(silent);
-    // Those that still waited in the backlog are accepted and found gone; then there is room.
+    // Connections that still waited in the backlog are accepted and found gone; then there is room.
     let mut again = 0;
     let mut carl = loop {
         let mut peer = Peer::connect(daemon.address);

@@ -18,7 +18,7 @@ fn run(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-/// A child that does not outlive its test.
+/// A child that ends with its test.
 struct Running(Child);
 
 impl Drop for Running {

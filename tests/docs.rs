@@ -1,12 +1,12 @@
-//! What is written for readers, against what the command says and what is there: flags and their defaults, causes, links,
-//! and how long pages and their lines may be.
+//! Checks the documents against the command and the files: flags and their defaults, causes, links, and the length of
+//! pages and of their lines.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use slotcast::Cause;
 
-/// The longest that pages may be which a newcomer reads first, in bytes; the rest of the manual is in docs/.
+/// The longest that pages for newcomers may be, in bytes; the rest of the manual is in docs/.
 const LONGEST: [(&str, usize); 2] = [("README.md", 8192), ("ARCHITECTURE.md", 9216)];
 
 /// The longest line, in characters; blocks of code and rows of tables may be longer.
@@ -16,7 +16,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every page: those at the root, in docs/, and beside what they are about.
+/// Every page: those at the root, those in docs/, and those beside the code that they describe.
 fn pages() -> Vec<PathBuf> {
     let folders = ["", "docs", "bench", "tests/silence", "tests/planted"];
     let entries = folders.iter().flat_map(|folder| fs::read_dir(root().join(folder)).unwrap());
@@ -41,7 +41,7 @@ fn links(text: &str) -> Vec<&str> {
     targets.filter_map(|rest| rest.split_once(')')).map(|(target, _)| target).collect()
 }
 
-/// A page's headings as the part of a link after `#`, which is made of them as GitHub does.
+/// A page's headings, written like the part of a link after `#`, as GitHub makes it.
 fn anchors(text: &str) -> Vec<String> {
     let headings = prose(text).filter(|line| line.starts_with('#'));
     let anchor = |line: &str| {
@@ -52,7 +52,7 @@ fn anchors(text: &str) -> Vec<String> {
     headings.map(anchor).collect()
 }
 
-/// What is wrong with a link of that page.
+/// The fault of a link of this page.
 fn fault(page: &Path, text: &str, link: &str) -> Option<String> {
     if link.contains("://") {
         return None;
@@ -169,20 +169,20 @@ mod flags {
     const BEGIN: &str = "<!-- flags -->\n";
     const END: &str = "<!-- end of flags -->\n";
 
-    /// Flags under these headings bound something, so the page says what happens past each.
+    /// Flags under these headings are bounds, so the page says what happens past each.
     const BOUNDS: [&str; 3] = ["Limits", "Timeouts", "History (of each channel)"];
 
     /// One line of `slotcast --help`.
     struct Flag {
         heading: String,
         name: String,
-        /// What it takes, such as `ADDR`; empty for a switch.
+        /// The kind of value that it takes, such as `ADDR`; empty for a switch.
         value: String,
         default: Option<String>,
         text: String,
     }
 
-    /// Every flag that has a default or sets something: all but `-h` and `-V`.
+    /// Every flag that has a default or sets something: all except `-h` and `-V`.
     fn flags() -> Vec<Flag> {
         let output = Command::new(env!("CARGO_BIN_EXE_slotcast")).arg("--help").env_clear().output().unwrap();
         let help = String::from_utf8(output.stdout).unwrap();
@@ -201,7 +201,7 @@ mod flags {
         let (left, text) = line.split_once("  ").unwrap_or_else(|| panic!("{line}: it is wrapped"));
         let (name, value) = left.split_once(' ').unwrap_or((left, ""));
         let (text, default) = match text.strip_suffix(']').and_then(|text| text.rsplit_once(" [")) {
-            // It depends on the machine.
+            // This one depends on the machine.
             Some((text, _)) if name == "--max-connections" => (text, Some("descriptors − 128".to_owned())),
             Some((text, default)) => (text, Some(format!("`{default}`"))),
             None => (text, None),

@@ -1,9 +1,9 @@
-//! What the examples promise: short to read, pages that need nothing from elsewhere, and a row in docs/embedding.md.
+//! The promises of the examples: short to read, pages that need nothing from elsewhere, and a row in docs/embedding.md.
 
 use std::fs;
 use std::path::Path;
 
-/// The most lines of those that have a limit of their own, and of the others.
+/// The most lines of the examples that have a limit of their own; the limit of the others follows.
 const SHORT: [(&str, usize); 3] = [("echo", 24), ("chat", 119), ("frames", 150)];
 const LONGEST: usize = 130;
 

@@ -1,4 +1,5 @@
-//! Peers whose network is gone while messages flow: members until the system gave their connections up, 938 s later.
+//! Peers whose network is gone while messages flow. Once, they stayed members until the system gave up the connections,
+//! after 938 s.
 #![cfg(all(feature = "daemon", target_os = "linux"))]
 
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! The broker is made of parts that own their fields, and of policies that use them: what docs/internals.md draws is
-//! what the sources say.
+//! The broker is made of parts that own their fields, and of policies that use them: the drawing in docs/internals.md
+//! must match the sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,13 +8,13 @@ use std::path::Path;
 /// The most fields that `Broker` may have.
 const MAX_FIELDS: usize = 14;
 
-/// Where parts and policies stand, in `src/`.
+/// Folders with parts and policies, in `src/`.
 const FOLDERS: [&str; 5] = ["", "broker", "channel", "channel/store", "delivery"];
 
-/// A source, without comments and its own tests.
+/// A source file, without comments and its own tests.
 #[derive(Clone)]
 struct Source {
-    /// As docs/internals.md names it, such as `broker/flush.rs`.
+    /// The name in docs/internals.md, such as `broker/flush.rs`.
     path: String,
     text: String,
     tests: String,
@@ -31,7 +31,7 @@ impl Source {
         self.text.contains("\nimpl Broker {")
     }
 
-    /// Whether the word stands there.
+    /// Whether the file contains this word.
     fn names(&self, word: &str) -> bool {
         let is_part_of_word = |c: char| c.is_alphanumeric() || c == '_';
         self.text.match_indices(word).any(|(at, _)| {
@@ -41,7 +41,7 @@ impl Source {
         })
     }
 
-    /// The methods of `Broker` that stand here.
+    /// The methods of `Broker` in this file.
     fn methods(&self) -> BTreeSet<&str> {
         let blocks = self.text.split("\nimpl Broker {").skip(1).map(|rest| rest.split("\n}").next().unwrap_or(rest));
         let heads = blocks.flat_map(|block| block.split("\n    ")).filter(|line| !line.starts_with(' '));
@@ -50,14 +50,14 @@ impl Source {
         named.filter_map(|(_, rest)| rest.split(['(', '<']).next()).collect()
     }
 
-    /// Whether one of these methods of the broker is called here, also on a line of its own.
+    /// Whether the file calls one of these methods of the broker, also on a line of its own.
     fn calls(&self, methods: &BTreeSet<&str>) -> bool {
         let joined: String = self.text.split_whitespace().collect::<Vec<_>>().join(" ").replace(" .", ".");
         let is_called = |method: &&str| ["self", "broker"].iter().any(|it| joined.contains(&format!("{it}.{method}(")));
         methods.iter().any(is_called)
     }
 
-    /// The fields of a struct, a line each; None if it does not stand here.
+    /// The fields of a struct, a line each; None if it is not in this file.
     fn fields(&self, kind: &str) -> Option<&str> {
         let (_, rest) = self.text.split_once(&format!("struct {kind} {{\n"))?;
         rest.split("\n}").next()
@@ -68,9 +68,9 @@ impl Source {
 #[derive(Clone)]
 struct House {
     sources: Vec<Source>,
-    /// The name and the type of each.
+    /// The name and type of each field of `Broker`.
     fields: Vec<(String, String)>,
-    /// The file and what is borrowed, by the name of the field.
+    /// The table's file and borrowed parts, by the name of the field.
     drawn: BTreeMap<String, (String, String)>,
 }
 
@@ -111,7 +111,7 @@ impl House {
         part.unwrap_or_else(|| panic!("no `struct {kind}`"))
     }
 
-    /// A part with all files that say what it does.
+    /// A part with all files that implement it.
     fn whole(&self, kind: &str) -> Source {
         let part = self.part(kind);
         let also = self.sources.iter().filter(|source| source.path != part.path && !source.is_policy());
@@ -119,7 +119,7 @@ impl House {
         Source { text: also.fold(part.text.clone(), |text, source| text + &source.text), ..part.clone() }
     }
 
-    /// Which other parts one names, by their fields.
+    /// The other parts that a part names, by their fields.
     fn borrows(&self, name: &str, kind: &str) -> Vec<&str> {
         let whole = self.whole(kind);
         let others = self.fields.iter().filter(|(other, kind)| other != name && whole.names(kind));
@@ -147,7 +147,8 @@ impl House {
         faults
     }
 
-    /// A part knows nothing of the broker, and one of the broker's keeps its fields to itself and is built alone by a test of its own.
+    /// A part does not know the broker. A part of the broker keeps its fields to itself, and one of its tests builds it
+    /// alone.
     fn check_ownership(&self) -> Vec<String> {
         let mut faults = Vec::new();
         for (name, kind) in &self.fields {
@@ -158,7 +159,7 @@ impl House {
             if !part.path.starts_with("broker/") {
                 continue;
             }
-            // What every delivery walks over is an array, and not a part's secret.
+            // Every delivery walks over an array: that is not a part's secret.
             let is_public = |line: &&str| ["pub ", "pub("].iter().any(|word| line.trim().starts_with(word));
             let mut public = part.fields(kind).into_iter().flat_map(str::lines).filter(is_public);
             if let Some(line) = public.find(|line| line.trim() != "pub hot: Vec<Hot>,") {
@@ -182,7 +183,7 @@ impl House {
         faults
     }
 
-    /// A policy that everybody calls is a part that was not found.
+    /// A policy that everybody calls should be a part.
     fn check_policies(&self) -> Vec<String> {
         let policies: Vec<&Source> = self.sources.iter().filter(|source| source.is_policy()).collect();
         let mut faults = Vec::new();

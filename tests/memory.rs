@@ -1,4 +1,5 @@
-//! What connections at rest and channels cost, and that all of it comes back: counted by the allocator and the kernel.
+//! The memory of connections at rest and of channels, and that all of it comes back: counted by the allocator and the
+//! kernel.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code, reason = "a global allocator is unsafe by its trait; this one only counts")]
 
@@ -22,18 +23,18 @@ use slotcast::proto::origin::OriginRules;
 use slotcast::relay::Relay;
 use slotcast::server::Server;
 
-/// Most bytes of live heap that an idle connection may cost.
+/// The most bytes of live heap that an idle connection may cost.
 const MOST_EACH: isize = 400;
 
-/// Most bytes that one may cost more if it agreed to compression.
+/// The most bytes that a connection may cost more if it agreed to compression.
 const MOST_DEFLATE: isize = 16;
 
-/// Most bytes of live heap that a channel may cost beside its history, and when only its position is known.
+/// The most bytes of live heap that a channel may cost besides its history, also as a tombstone.
 const MOST_TOMBSTONE: usize = 152;
-/// And what the tables of names take that have hardly anything in them.
+/// The bytes of name tables that are nearly empty.
 const TABLES: usize = 2048;
 
-/// Both ends of each connection are descriptors of this process, of which there may be few.
+/// Both ends of each connection are descriptors of this process, and there may be few of them.
 const CONNECTIONS: usize = 8000;
 
 const HEAD: &[u8] = b"GET /idle HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -55,7 +56,7 @@ fn count(bytes: isize) {
     PEAK.fetch_max(live, Relaxed);
 }
 
-// SAFETY: every call goes to the system's allocator as it came; the counting beside it allocates nothing.
+// SAFETY: every call is passed on unchanged to the system's allocator; the counting beside it allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
@@ -76,7 +77,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Connections from this side: their storage is there before anything is counted, and reading uses the stack.
+/// The peers' side of connections: its memory is allocated before anything is counted, and reading uses the stack.
 struct Crowd {
     address: SocketAddr,
     streams: Vec<TcpStream>,
@@ -103,7 +104,7 @@ impl Crowd {
         }
     }
 
-    /// Every other one closes, the rest just go.
+    /// Every second peer closes, the others just go.
     fn leave(&mut self) {
         for stream in self.streams.iter_mut().step_by(2) {
             stream.write_all(CLOSE).unwrap();
@@ -123,7 +124,7 @@ impl Crowd {
     }
 }
 
-/// A request and its whole answer: the broker has done by then what it had to do before.
+/// A request and its whole answer: by then the broker has done everything that came before.
 fn round_trip(address: SocketAddr) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(b"GET /-/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
@@ -158,7 +159,7 @@ fn a_connection_at_rest_costs_little_and_all_of_it_comes_back() {
     let mut config = Config::default();
     config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
     config.limits.max_connections = count + 10;
-    // No ping comes to those who rest, however long a slow machine takes to let them all in.
+    // Connections at rest get no ping, however long a slow machine takes to let them all in.
     config.limits.ping_interval = Duration::from_secs(3600);
     let mut server = Server::bind(config).unwrap();
     let (address, handle) = (server.local_addrs()[0], server.handle());
@@ -182,7 +183,7 @@ fn a_connection_at_rest_costs_little_and_all_of_it_comes_back() {
         while descriptors() > before {
             round_trip(address);
             round_trips += 1;
-            assert!(round_trips < 1000, "{} descriptors are left over", descriptors() - before);
+            assert!(round_trips < 1000, "{} descriptors were not closed", descriptors() - before);
         }
         wave.peak = PEAK.load(Relaxed) - rest;
         wave.gone = LIVE.load(Relaxed) - rest;
@@ -195,7 +196,7 @@ fn a_connection_at_rest_costs_little_and_all_of_it_comes_back() {
     println!("{count} connections: {each} B each at rest, {more} B more with compression; {waves:?}");
     assert!(each <= MOST_EACH, "{each} B each");
     assert!(more <= MOST_DEFLATE, "{more} B more each with compression");
-    // How many of those who leave are answered in one turn differs, and each answer takes a batch for that turn.
+    // How many of the leaving peers are answered in one turn differs, and each answer takes a batch for that turn.
     assert!(second.peak <= first.peak + first.peak / 20, "a second wave costs more: {waves:?}");
     assert!(second.gone <= first.gone + first.gone / 100, "more is kept after a second wave: {waves:?}");
 }
@@ -203,11 +204,11 @@ fn a_connection_at_rest_costs_little_and_all_of_it_comes_back() {
 /// Bytes of live heap beyond those of a server without connections.
 #[derive(Debug, Clone, Copy, Default)]
 struct Wave {
-    /// While all are there.
+    /// While all are connected.
     here: isize,
     /// The most at any time.
     peak: isize,
-    /// When all have gone: the capacity that is kept for the next.
+    /// After all have gone: capacity that is kept for the next.
     gone: isize,
 }
 
@@ -236,15 +237,15 @@ fn a_channel_costs_no_more_than_it_counts_for_and_all_of_it_comes_back() {
             held / channels,
             tombstones / channels,
         );
-        // A payload that is kept by reference is held on to by a few bytes more than it counts for.
+        // A payload kept by reference costs a few bytes more than it counts for.
         let held = if size < 32 * 1024 { held } else { held + held / 128 };
         assert!(kept <= held + channels * MOST_TOMBSTONE + TABLES, "{kept} B are held, and count for {held}");
         assert!(tombstones <= channels * MOST_TOMBSTONE + TABLES, "{tombstones} B for {channels} tombstones");
-        assert!(rest < 64 * 1024, "{rest} B are left over");
+        assert!(rest < 64 * 1024, "{rest} B were not freed");
     }
 }
 
-/// A broker, and the time as it sees it.
+/// A broker, and the time that it is given.
 struct Channels {
     broker: Broker,
     before: isize,
@@ -257,13 +258,13 @@ impl Channels {
         Channels { broker, before }
     }
 
-    /// Bytes of live heap since there is a broker, which has room for connections from the start.
+    /// Bytes of live heap since the broker was made, which has room for connections from the start.
     fn live(&self) -> usize {
-        // The thread of a test that is over may end meanwhile, and give back what it had.
+        // The thread of an earlier test may end meanwhile, and free what it had.
         usize::try_from((LIVE.load(Relaxed) - self.before).max(0)).unwrap()
     }
 
-    /// One message, which comes as a part of something larger.
+    /// Publishes one message, which is a part of something larger.
     fn publish(&mut self, channel: usize, size: usize) {
         let body = Bytes::from(vec![7; if size < 32 * 1024 { 4096 } else { size }]);
         let message = Message::binary(body.slice(..size));
@@ -281,7 +282,8 @@ impl Channels {
     }
 }
 
-/// Most bytes that a connection may cost more while it holds something: a timer's second entry, its place in a list.
+/// The most bytes that a connection may cost more while it holds something: a timer's second entry, its place in a
+/// list.
 const MOST_BESIDE: usize = 96;
 
 /// Peers that take nothing.
@@ -299,7 +301,7 @@ impl Io for Deaf {
     fn shutdown(&mut self, _: u32) {}
 }
 
-/// A broker with a crowd in it, and what the crowd has made it tell its embedder.
+/// A broker with a crowd in it, and what the crowd has made it report to its embedder.
 struct Held {
     world: Channels,
     ids: Vec<ConnectionId>,
@@ -333,7 +335,7 @@ impl Held {
         }
     }
 
-    /// All of them open WebSockets in `/chat`, that take nothing from now on.
+    /// All open WebSockets in `/chat` that read nothing from now on.
     fn open(&mut self, fields: &[u8]) {
         for i in 0..self.ids.len() {
             self.open_one(self.ids[i], fields, &Accept::join("/chat", Start::Now));
@@ -347,7 +349,7 @@ impl Held {
         self.world.broker.accept(handshake, accept);
     }
 
-    /// What is counted, of whatever kind.
+    /// Everything that is counted, of each kind.
     fn counted(&self) -> [usize; 4] {
         let broker = &self.world.broker;
         [broker.inbound_held(), broker.outbound_held(), broker.history_held(), broker.channels_held()]
@@ -362,7 +364,7 @@ impl Held {
 /// One kind of bytes that peers can make the broker hold.
 struct Kind {
     name: &'static str,
-    /// Whether those who do it are in a channel before.
+    /// Whether these peers are in a channel before they begin.
     open: bool,
     attack: fn(&mut Held),
 }
@@ -371,7 +373,7 @@ fn request(line: &str, fields: &str) -> Vec<u8> {
     format!("{line} HTTP/1.1\r\nHost: h\r\n{fields}X: {}\r\n\r\n", "x".repeat(6000)).into_bytes()
 }
 
-/// The first fragment of a message, of that many bytes, under a mask of zeros.
+/// The first fragment of a message, with this many bytes, under a mask of zeros.
 fn fragment(length: u16) -> Vec<u8> {
     let mut frame = vec![2, 0xfe];
     frame.extend_from_slice(&length.to_be_bytes());
@@ -379,7 +381,7 @@ fn fragment(length: u16) -> Vec<u8> {
     frame
 }
 
-/// A message of that many zeros, compressed to a stored block and an empty one without its end, under a mask of zeros.
+/// A message of this many zeros, compressed to a stored block and an empty one without its end, under a mask of zeros.
 fn stored(length: u16) -> Vec<u8> {
     let mut payload = vec![0];
     payload.extend_from_slice(&length.to_le_bytes());
@@ -445,7 +447,7 @@ const KINDS: [Kind; 15] = [
         open: true,
         attack: |held| {
             for round in 0..40 {
-                // In between, what all are told: each stands in a batch of its own.
+                // Messages to all in between: each is in a batch of its own.
                 held.publish("x");
                 let message = Message::text("y".repeat(round * 5));
                 held.ids.iter().for_each(|&id| assert!(held.world.broker.send(id, &message)));
@@ -498,8 +500,8 @@ const KINDS: [Kind; 15] = [
     },
 ];
 
-/// A budget that does not know of what is held bounds nothing: requests that waited counted for nothing, and places in
-/// queues neither.
+/// A budget that misses what is held bounds nothing: once, waiting requests counted for nothing, and places in queues
+/// did not either.
 #[test]
 fn what_is_held_is_what_counts() {
     let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -519,7 +521,7 @@ fn what_is_held_is_what_counts() {
         println!("{live:9} B of heap for {sum:9} that count {more:?}: {name}");
         held.world.broker.assert_invariants();
         let beside = crowd * MOST_BESIDE;
-        // An entry of a log counts for a round number, which is what it takes with what the allocator adds, and a little more.
+        // An entry of a log counts for a round number: what it takes with the allocator's overhead, and a little more.
         let most = if name == "history" { live + live / 5 } else { live + live / 20 + beside };
         if sum + sum / 20 + beside < live || sum > most {
             wrong.push(name);
@@ -529,7 +531,7 @@ fn what_is_held_is_what_counts() {
         }
         held.world.broker.reap(|_| {});
         let [inbound, outbound, ..] = held.counted();
-        assert_eq!((inbound, outbound), (0, 0), "{name}: those who held it have gone");
+        assert_eq!((inbound, outbound), (0, 0), "{name}: counted, but its holders have gone");
     }
     assert!(wrong.is_empty(), "other than what counts for them: {wrong:?}");
 }

@@ -1,4 +1,4 @@
-//! The planted bugs: that each still applies. `make planted` proves that each is noticed.
+//! The planted bugs: checks that each still applies. `make planted` proves that each is noticed.
 
 use std::path::Path;
 use std::process::Command;

@@ -50,7 +50,7 @@ use std::time::Instant;
 
 use slotcast::broker::reason::Cause;
 
-/// What happens in so many lives that it is missed if it does not.
+/// Things that happen in so large a number of lives. If one of them does not, it is not tested.
 const HAPPENS: [&str; 9] = [
     "acts in a flush",
     "compressed by peers",
@@ -83,8 +83,8 @@ fn any_seed() -> u64 {
     RandomState::new().hash_one(0) >> 20
 }
 
-/// Runs that number of lives on two threads, or only the one that SLOTCAST_SEED names; `note` gets what came of each. Returns how
-/// many there were, if there is something to be said of all of them.
+/// Runs this many lives on two threads, or only the one that SLOTCAST_SEED names; `note` gets the result of each.
+/// Returns the number of lives, unless there was only the one that was asked for.
 fn each_life<T>(run: impl Fn(u64) -> T + Sync, note: impl FnMut(T) + Send) -> Option<u64> {
     if let Some(seed) = number("SLOTCAST_SEED") {
         let _shown = ShowSeed(seed);
@@ -117,14 +117,14 @@ fn each_life<T>(run: impl Fn(u64) -> T + Sync, note: impl FnMut(T) + Send) -> Op
     Some(count)
 }
 
-/// How often each thing happened.
+/// How often each kind of thing happened.
 type Tally = BTreeMap<&'static str, u64>;
 
 fn tally_up(tally: &mut Tally, happened: Tally) {
     happened.into_iter().for_each(|(what, times)| *tally.entry(what).or_default() += times);
 }
 
-/// Shows what happened. What never happens is not tested.
+/// Prints what happened, and fails if something never did: it would not be tested.
 fn assert_all_happened(tally: &Tally, expected: &[&str]) {
     tally.iter().for_each(|(what, times)| println!("{times:8} {what}"));
     let never: Vec<_> = expected.iter().filter(|what| !tally.contains_key(*what)).collect();
@@ -148,10 +148,10 @@ fn any_life_of_a_broker() {
     println!("{lost:8} messages lost");
     assert_all_happened(&tally, if count >= 1000 { &HAPPENS } else { &[] });
     assert!(lost > 0 || count < 1000, "nobody lost a message");
-    // No peer here sends a body too slowly: that is what broker::tests::late and tests/server/late.rs are for. There is no
-    // engine here either: that is in nodes.rs.
+    // No peer here sends a body too slowly: broker::tests::late and tests/server/late.rs test that. There is no engine
+    // here either: nodes.rs has one.
     let elsewhere = [Cause::BodyTimeout, Cause::EngineLost, Cause::EngineRefused];
     let happens = |cause: &Cause| !elsewhere.contains(cause);
     let never: Vec<_> = ended.iter().filter(|(ended, cause)| *ended == 0 && count >= 1000 && happens(cause)).collect();
-    assert!(never.is_empty(), "nobody ended for {never:?}");
+    assert!(never.is_empty(), "no connection ended for {never:?}");
 }

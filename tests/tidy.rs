@@ -1,16 +1,16 @@
-//! The house rules that a reader can forget and a program cannot, and that no lint has: imports go down, nothing sleeps, some
-//! words stay out. What clocks, sockets and system calls are for is in clippy.toml.
+//! House rules that a reader can forget and a program cannot, and that no lint has: imports go down, nothing sleeps,
+//! some words stay out. The rules for clocks, sockets and system calls are in clippy.toml.
 //!
-//! The checkers read tokens, not text: what stands in comments and strings does not count. Each has a test of its
-//! own below that shows it a source that breaks the rule.
+//! The checkers read tokens, not text: comments and strings do not count. Each has a test of its own below that shows
+//! it a source that breaks the rule.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The floors. A module may name modules of its own floor and below, see `SEPARATE` for the exceptions. The daemon
-/// and `main.rs` are the binary; a new module under `src/` gets its floor here first.
+/// The floors. A module may name modules of its own floor and below; `SEPARATE` lists the exceptions. The daemon and
+/// `main.rs` are the binary; a new module under `src/` gets its floor here first.
 const FLOORS: [(&str, u8); 15] = [
     ("limits", 0),
     ("access", 0),
@@ -28,10 +28,10 @@ const FLOORS: [(&str, u8); 15] = [
     ("daemon", 6),
     ("main", 6),
 ];
-/// `lib.rs`: what it re-exports is for others; below it everybody names the module that owns the thing.
+/// `lib.rs`: its re-exports are for other crates; modules below name the module that owns the thing.
 const DOOR: u8 = 5;
 
-/// The first must not name the second, although it is not above it.
+/// The first must not name the second, although the second is not above it.
 const SEPARATE: [(&str, &str); 8] = [
     ("proto", "delivery"),
     ("channel", "broker"),
@@ -46,7 +46,7 @@ const SEPARATE: [(&str, &str); 8] = [
 /// Words that say nothing, or that mean something else here.
 const BANNED: [&str; 5] = ["topic", "session", "manager", "util", "helper"];
 
-/// With the default features, names of which no crate may be made or begin.
+/// Crates, or the beginnings of their names, that the default features must not need.
 const NO_RUNTIME: [&str; 5] = ["tokio", "async-std", "futures", "hyper", "openssl"];
 const MOST_CRATES: usize = 28;
 
@@ -81,7 +81,7 @@ fn no_file_names_the_machine_it_was_written_on() {
     pass(faults);
 }
 
-/// Fields of HTTP that are ours are written where channels are known.
+/// Our own HTTP fields are written where channels are known.
 #[test]
 fn proto_knows_no_header_of_ours() {
     let proto = project_files().into_iter().filter(|path| path.starts_with("src/proto"));
@@ -501,7 +501,7 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// What git tracks, or would; without git everything that is not built.
+/// The files that git tracks, or would; without git, every file that is not built.
 fn project_files() -> Vec<PathBuf> {
     let listing = Command::new("git")
         .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
@@ -536,7 +536,7 @@ fn cargo_tree(features: &[&str]) -> BTreeSet<String> {
 
 // --------------------------------------------------------------------------------------------- the checkers bite
 
-/// What a checker says about one inline source, each fault as `LINE: words`.
+/// The faults that a checker finds in one inline source, each as `LINE: words`.
 #[track_caller]
 fn faults(checker: fn(&Source) -> Vec<String>, path: &str, text: &str) -> Vec<String> {
     let prefix = format!("{path}:");

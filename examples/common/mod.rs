@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use slotcast::Config;
 
-/// Runs an example with a configuration that listens where the user says, and with all arguments. `usage` begins with its
-/// name, and has the word ADDRESS in the place of that argument; without the argument and PORT it listens on `port`.
+/// Runs an example with a configuration that listens where the user says, and with all arguments. `usage` begins with
+/// the example's name, and has the word ADDRESS in the place of that argument. Without the argument and PORT it listens
+/// on `port`.
 pub fn start(
     usage: &str,
     about: &str,

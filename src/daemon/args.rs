@@ -1,4 +1,4 @@
-//! The command line, from one table: a row is the flag, its variable, its default and what it sets.
+//! The command line, from one table: a row is the flag, its environment variable, its default and what it sets.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use slotcast::{Limits, LimitsError, PublishToken, SlowConsumer};
 
 use super::{descriptors, units};
 
-/// What flags and variables set, before anything is resolved or checked as a whole.
+/// The values of flags and variables, before anything is resolved or checked as a whole.
 #[derive(Debug, Clone)]
 pub struct Values {
     /// `--listen`, as written.
@@ -41,7 +41,7 @@ pub struct Values {
 }
 
 impl Values {
-    /// The defaults of a process that may have so many descriptors.
+    /// The defaults of a process that may have this many descriptors.
     pub fn defaults(descriptors: usize) -> Values {
         let mut limits = Limits::default();
         limits.max_connections = descriptors::derived(descriptors);
@@ -76,11 +76,11 @@ pub enum Kind {
     Time(fn(&mut Values) -> &mut Duration),
     /// One of the policies.
     Policy(fn(&mut Values) -> &mut SlowConsumer),
-    /// Text under this name in the help, at most once.
+    /// Text, shown under this name in the help, at most once.
     Text(&'static str, fn(&mut Values) -> &mut Option<String>),
     /// A token, which is never shown.
     Token(fn(&mut Values) -> &mut Option<PublishToken>),
-    /// Text under this name in the help, any number of times; in the environment with commas.
+    /// Text, shown under this name in the help, any number of times; in the environment separated by commas.
     List(&'static str, fn(&mut Values) -> &mut Vec<String>),
     /// No value on the command line; 0, 1, true or false in the environment.
     Switch(fn(&mut Values) -> &mut bool),
@@ -92,7 +92,7 @@ pub struct Flag {
     pub name: &'static str,
     heading: &'static str,
     help: &'static str,
-    /// What it takes and sets.
+    /// The kind of value that it takes, and where that goes.
     pub kind: Kind,
 }
 
@@ -109,7 +109,7 @@ const fn flag(heading: &'static str, name: &'static str, kind: Kind, help: &'sta
 
 use Kind::{Count, Count32, List, Policy, Size, Switch, Text, Time, Token};
 
-/// Every flag there is, but `--help` and `--version`, in the order of the help.
+/// Every flag, except `--help` and `--version`, in the order of the help.
 #[rustfmt::skip] // A table reads by rows.
 pub const FLAGS: &[Flag] = &[
     flag(LISTENING, "listen", List("ADDR", |v| &mut v.listen), "8080, :8080 (all interfaces) or HOST:PORT; repeatable"),
@@ -160,11 +160,11 @@ pub const FLAGS: &[Flag] = &[
     flag(RUNNING, "check", Switch(|v| &mut v.check), "Check the configuration, and exit"),
 ];
 
-/// What every variable of ours begins with.
+/// The beginning of all our variables' names.
 pub const PREFIX: &str = "SLOTCAST_";
 
 impl Flag {
-    /// The environment variable that does the same: `SLOTCAST_MAX_MESSAGE`.
+    /// The environment variable of the same setting: `SLOTCAST_MAX_MESSAGE`.
     pub fn variable(&self) -> String {
         format!("{PREFIX}{}", self.name.to_ascii_uppercase().replace('-', "_"))
     }
@@ -189,7 +189,7 @@ impl Flag {
         Ok(())
     }
 
-    /// The value that the flag has, as one would write it; `None` where there is none.
+    /// The flag's value, written as on the command line; `None` where there is none.
     pub fn shown(&self, values: &mut Values) -> Option<String> {
         match self.kind {
             Size(field) => Some(units::show_size(*field(values))),
@@ -215,7 +215,7 @@ impl Flag {
             Time(_) => arg.value_name("TIME"),
             Policy(_) => arg.value_name("POLICY"),
             Text(name, _) => arg.value_name(name),
-            // One that begins with a dash is not to be told as an argument that nobody knows.
+            // A token that begins with a dash must not be reported as an unknown argument.
             Token(_) => arg.value_name("TOKEN").allow_hyphen_values(true),
             List(name, _) => arg.value_name(name).action(ArgAction::Append),
             Switch(_) => arg.action(ArgAction::SetTrue),
@@ -273,7 +273,7 @@ mod tests {
         command(Values::defaults(4096)).debug_assert();
     }
 
-    /// The names of a `Limits`' fields, as its `Debug` tells them.
+    /// The names of a `Limits`' fields, taken from its `Debug` output.
     fn fields(limits: &Limits) -> Vec<(String, String)> {
         let text = format!("{limits:#?}");
         let rows = text.lines().filter_map(|line| line.trim().trim_end_matches(',').split_once(": "));

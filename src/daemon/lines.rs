@@ -1,47 +1,47 @@
-//! Lines on their way to standard error. A thread of its own writes them, so that nobody else waits for the reader:
-//! a pipe whose reader is stuck, a terminal that was stopped with Ctrl-S, a full disk. What has no room is dropped and
-//! counted, and the number is told once there is room again.
+//! Lines on their way to standard error. A thread of its own writes them, so that nobody else waits for the reader: it
+//! may be a pipe whose reader is stuck, a terminal that was stopped with Ctrl-S, or a full disk. Lines without room are
+//! dropped and counted, and the number is written once there is room again.
 //!
 //! A descriptor that does not block would not need the thread. But that is a property of the open file, which other
-//! processes share: theirs would not block either.
+//! processes share: their writes would not block either.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{mem, thread};
 
-/// Most bytes that wait to be written; as many again may be in the thread's hands.
+/// The most bytes that wait to be written; the thread may hold as many again.
 const MOST_WAITING: usize = 64 << 10;
 
 /// How long the thread waits before it tries again, if a descriptor that does not block takes nothing.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How long the end of the process waits for what is not written yet.
+/// How long the process waits at its end for lines that are not written yet.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// The lines of this process.
 pub static LINES: Lines = Lines::new();
 
-/// Lines that wait to be written. All who have some put them here; one thread takes them out.
+/// Lines that wait to be written. Any thread may add some; one thread takes them out.
 #[derive(Debug)]
 pub struct Lines {
     waiting: Mutex<Waiting>,
-    /// Something has changed: there are lines, or there are none any more.
+    /// Something has changed: there are lines, or no more lines.
     changed: Condvar,
 }
 
 /// What is shared with the thread.
 #[derive(Debug)]
 struct Waiting {
-    /// Whole lines. Invariant: at most `MOST_WAITING` bytes, and the line that tells what was lost.
+    /// Whole lines. Invariant: at most `MOST_WAITING` bytes, and the line that tells how many were lost.
     text: Vec<u8>,
-    /// Lines that found no room since the thread has last taken some.
+    /// Lines that found no room since the thread last took some.
     dropped: u64,
-    /// The thread has taken lines that it has not written yet.
+    /// Whether the thread has taken lines that it has not written yet.
     is_writing: bool,
-    /// What comes now tells what was lost, and has room in any case.
+    /// Whether the line that comes now tells how many were lost; it always has room.
     is_telling: bool,
-    /// There is a thread that writes.
+    /// Whether there is a thread that writes.
     has_thread: bool,
 }
 
@@ -82,7 +82,8 @@ impl Lines {
         self.changed.notify_all();
     }
 
-    /// Waits until all is written, and not longer than it takes to see that nobody reads: the last thing before the end.
+    /// Waits until all is written, but no longer than it takes to see that nobody reads. The last thing before the
+    /// process ends.
     pub fn finish(&self) {
         let waiting = self.lock();
         if waiting.has_thread {
@@ -91,7 +92,7 @@ impl Lines {
         }
     }
 
-    /// Waits for lines, and writes them.
+    /// Waits for lines, and writes them once.
     fn write_once(&self, writer: &mut Writer<impl Write>) {
         let mut waiting = self.lock();
         while waiting.text.is_empty() {
@@ -112,21 +113,21 @@ impl Lines {
         self.changed.notify_all();
     }
 
-    /// Nobody panics while he holds it, and if somebody did, the log would still be worth having.
+    /// Nobody panics while holding it; and after a panic the log would still be worth having.
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What the thread knows of the past.
+/// What the thread remembers between writes.
 #[derive(Debug)]
 struct Writer<W> {
     target: W,
-    /// Lines that were lost and not told.
+    /// Lines that were lost and not reported.
     lost: u64,
-    /// What the last line of the text that is written next tells to be lost.
+    /// The number of lost lines that the last line of the next text reports.
     told: u64,
-    /// The last line was cut short.
+    /// Whether the last line was cut short.
     is_torn: bool,
 }
 
@@ -135,14 +136,16 @@ impl<W: Write> Writer<W> {
         Writer { target, lost: 0, told: 0, is_torn: false }
     }
 
-    /// Writes lines, after which `dropped` others were dropped. Returns how many were lost, if that is to be told now.
+    /// Writes `text`; after it, `dropped` other lines were dropped. Returns how many were lost, if that is to be
+    /// reported now.
     fn write(&mut self, text: &[u8], dropped: u64, pause: impl FnMut()) -> Option<u64> {
         let written = self.write_all(text, pause);
         let rest = text.get(written..).unwrap_or_default();
         let told = mem::take(&mut self.told);
         self.lost += dropped + lines_of(rest);
         if !rest.is_empty() {
-            // Of what was lost only the line that told it, if that is among it, is no line of the log.
+            // If there was a report of lost lines, it was the last line, and is lost too. The lines that it reported
+            // are counted again, but not the report itself, which was counted above.
             self.lost += told.saturating_sub(1);
             return None;
         }
@@ -150,7 +153,7 @@ impl<W: Write> Writer<W> {
         Some(self.told).filter(|&told| told > 0)
     }
 
-    /// Returns how many bytes were taken.
+    /// Writes until the target refuses; returns how many bytes it took.
     fn write_all(&mut self, text: &[u8], mut pause: impl FnMut()) -> usize {
         if self.is_torn && self.target.write(b"\n").is_ok_and(|taken| taken > 0) {
             self.is_torn = false;
@@ -180,11 +183,11 @@ fn lines_of(text: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
-    /// A disk that is full when it holds a number of bytes.
+    /// A disk that is full when it holds `room` bytes.
     struct Disk {
         bytes: Vec<u8>,
         most: usize,
-        /// How often it asks for patience first.
+        /// How often it first says that it is busy.
         busy: u32,
     }
 
@@ -219,7 +222,7 @@ mod tests {
         assert_eq!(writer.write(b"one\ntwo\nthree\n", 0, || ()), None);
         assert_eq!(writer.write(b"four\n", 5, || ()), None);
         writer.target.most = 100;
-        // Of the first three two were lost, one of them torn; then one; then five that found no room.
+        // Two of the first three were lost, one of them torn; then one; then five that found no room.
         assert_eq!(writer.write(b"five\n", 0, || ()), Some(8));
         assert_eq!(writer.write(b"8 were lost\n", 0, || ()), None);
         assert_eq!(writer.write(b"six\n", 0, || ()), None);

@@ -1,4 +1,4 @@
-//! The log: compact lines to standard error, see `lines`.
+//! The log: compact lines to standard error; see `lines`.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal, Write};
@@ -10,8 +10,8 @@ use log::LevelFilter;
 use super::lines::{LINES, Lines};
 use super::naming::by_flags;
 
-/// Whose filter it is. `RUST_LOG` is shared with other programs, so its convention holds there: a bare word that is no
-/// level is a target. From us alone, such a word is a misspelt level, and would silence everything.
+/// Where a filter comes from. `RUST_LOG` is shared with other programs, so their convention holds for it: a bare word
+/// that is no level is a target. In our own setting such a word is a misspelt level, and would silence everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// `--log` or `SLOTCAST_LOG`.
@@ -48,13 +48,13 @@ fn is_level(text: &str) -> bool {
     text.parse::<LevelFilter>().is_ok()
 }
 
-/// Starts logging with a filter that `check` accepted: `info`, and what the filter says on top of it.
+/// Starts logging: `info`, with the filter on top of it, which `check` must have accepted.
 ///
 /// # Errors
 /// If the system gives no thread to write with.
 pub fn start(filter: Option<&str>) -> io::Result<()> {
     LINES.start()?;
-    // What a panic says goes the same way: it must not wait for a reader either.
+    // A panic's message goes the same way: it must not wait for a reader either.
     panic::set_hook(Box::new(|panic| {
         let backtrace = Backtrace::capture();
         let is_wanted = backtrace.status() == BacktraceStatus::Captured;
@@ -67,7 +67,7 @@ pub fn start(filter: Option<&str>) -> io::Result<()> {
         let style = line.default_level_style(record.level());
         let time = line.timestamp_seconds();
         write!(line, "{time} {style}{:<5}{style:#} ", record.level())?;
-        // Our own lines need no name; a dependency's do.
+        // Our own lines need no name; those of a dependency do.
         let is_ours = record.target().split("::").next() == Some("slotcast");
         if !is_ours {
             write!(line, "{}: ", record.target())?;
@@ -78,24 +78,24 @@ pub fn start(filter: Option<&str>) -> io::Result<()> {
             writeln!(line, "{}", record.args())
         }
     });
-    // Only a second logger in this process could make it fail, and then there is one.
+    // This fails only if this process has a logger already, and then there is one.
     let _ = builder.try_init();
     Ok(())
 }
 
-/// Says something that is no line of the log, why the process ends above all. It does not wait for the reader.
+/// Writes a line that is not part of the log, above all why the process ends. It does not wait for the reader.
 pub fn say(line: &str) {
     if LINES.start().is_ok() {
         LINES.push(format!("{line}\n").as_bytes());
     }
 }
 
-/// Gives what was said last a moment to be written: to be called before the process ends.
+/// Waits a moment for the last lines to be written: call it before the process ends.
 pub fn finish() {
     LINES.finish();
 }
 
-/// Colours for a terminal that wants some: what is not one gets none, and <https://no-color.org>.
+/// Colours for a terminal that wants them; see also <https://no-color.org>. Anything that is no terminal gets none.
 fn style() -> WriteStyle {
     let refuses = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let is_dumb = std::env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");

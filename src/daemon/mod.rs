@@ -19,10 +19,10 @@ use std::{fmt, io};
 use log::{info, warn};
 use settings::Settings;
 
-/// Why the process ends before its time: one line, and an exit code.
+/// Why the process ends early: one line, and an exit code.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Whoever started it has to change the command line or the environment.
+    /// The user has to change the command line or the environment.
     Usage(String),
     /// The machine did not let it run.
     Runtime(String),
@@ -51,7 +51,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Runs the broker until a signal has drained it, or only says that the settings are good.
+/// Runs the broker until a signal has drained it, or only reports that the settings are good.
 ///
 /// # Errors
 /// `Failure::Runtime`, one line.
@@ -70,7 +70,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     serve::serve(settings)
 }
 
-/// Prints to standard output. Whoever closes the other end early (`| head`) has seen enough.
+/// Prints to standard output. A reader that closes its end early (`| head`) has seen enough, so that is no error.
 pub fn show(text: &str) {
     use io::Write;
     let _ = io::stdout().write_all(text.as_bytes());

@@ -1,9 +1,10 @@
-//! What the library says, in the words of the command line. The library names settings as its fields are named, and knows no flag.
+//! Rewrites the library's messages in the words of the command line. The library knows no flags: it names a setting by
+//! its field.
 
 use super::args::FLAGS;
 
-/// A line of the library, with each setting named by its flag: `max_message` is `--max-message`. What is in quotes came from a
-/// peer, and stays as it is.
+/// A line of the library, with each setting named by its flag: `max_message` becomes `--max-message`. Text in quotes
+/// came from a peer, and is left alone.
 pub fn by_flags(line: &str) -> String {
     let mut named = String::with_capacity(line.len() + 32);
     let mut rest = line;
@@ -18,7 +19,7 @@ pub fn by_flags(line: &str) -> String {
     named
 }
 
-/// How long a text in quotes is, with them.
+/// The length of a text in quotes, with the quotes.
 fn quoted_length(text: &str) -> usize {
     let mut is_escaped = true; // The first quote opens.
     for (at, byte) in text.bytes().enumerate() {
@@ -48,7 +49,7 @@ fn name(text: &str, named: &mut String) {
     }
 }
 
-/// The flag that sets what the library calls that.
+/// The flag of a setting that the library names by this field.
 fn flag_of(field: &str) -> Option<&'static str> {
     let is_it = |flag: &str| flag.len() == field.len() && flag.split('-').eq(field.split('_'));
     field.contains('_').then(|| FLAGS.iter().map(|flag| flag.name).find(|flag| is_it(flag)))?

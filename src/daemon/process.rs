@@ -1,4 +1,5 @@
-//! What the system knows of this process, as metrics: from /proc, so on Linux alone; elsewhere there are none.
+//! What the system knows about this process, as metrics. It comes from /proc, so on other systems than Linux there are
+//! none.
 
 use std::fs;
 
@@ -7,10 +8,10 @@ use slotcast::internal::write_metric as write;
 /// Ticks a second in /proc: a constant of the kernel's interface on all machines but Alpha and Itanium.
 const TICKS: f64 = 100.0;
 
-/// The most descriptors that are counted one by one, on kernels before 6.2 that do not tell how many there are.
+/// The most descriptors that are counted one by one, on kernels before 6.2, which do not say how many there are.
 const MOST_COUNTED: usize = 4096;
 
-/// What `/proc/self/stat` tells.
+/// The values of `/proc/self/stat`.
 #[derive(Debug, PartialEq)]
 struct Stat {
     cpu_seconds: f64,
@@ -19,7 +20,7 @@ struct Stat {
     virtual_bytes: u64,
 }
 
-/// Appends the metrics that all Prometheus clients have, as far as the system tells.
+/// Appends the metrics that all Prometheus clients have, if the system knows them.
 pub fn write_metrics(text: &mut String) {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     if let Some(stat) = parse_stat(&read("/proc/self/stat")) {
@@ -41,7 +42,7 @@ pub fn write_metrics(text: &mut String) {
     }
 }
 
-/// The fields are counted from behind the name, which may hold anything: state is the third.
+/// Fields are counted from the end of the name, since the name may contain anything: state is the third field.
 fn parse_stat(stat: &str) -> Option<Stat> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
@@ -53,13 +54,13 @@ fn parse_stat(stat: &str) -> Option<Stat> {
     })
 }
 
-/// The number behind a name at the start of a line.
+/// The number that follows a name at the start of a line.
 fn field(text: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines().map(str::split_whitespace);
     lines.find_map(|mut words| (words.next()? == name).then(|| words.next()?.parse().ok())?)
 }
 
-/// To list a million of them would hold everybody up.
+/// Counts only up to a limit: to list a million descriptors would make everybody wait.
 fn open_descriptors() -> Option<usize> {
     const PATH: &str = "/proc/self/fd";
     match usize::try_from(fs::metadata(PATH).ok()?.len()).ok()? {
@@ -98,7 +99,7 @@ mod tests {
         };
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
         let started = value("process_start_time_seconds");
-        // A test may take its time, and the clock that Linux began with may have been set since.
+        // The test may be slow, and the clock may have been set since Linux started.
         assert!(started > now - 86_400.0 && started < now + 86_400.0, "{started} {now}");
         assert!(value("process_cpu_seconds_total") >= 0.0);
         assert!(value("process_resident_memory_bytes") >= 65_536.0);

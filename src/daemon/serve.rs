@@ -1,4 +1,4 @@
-//! The broker's loop under the daemon: the one place that calls the broker.
+//! The broker's loop in the daemon: the one place that calls the broker.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
@@ -21,8 +21,8 @@ const SIGNALS: usize = 1;
 /// # Errors
 /// `Failure::Runtime`: an address cannot be listened on, or the loop itself fails.
 pub fn serve(settings: &Settings) -> Result<(), Failure> {
-    // Before anything listens: a signal from here on is a shutdown, not a sudden death.
-    // A terminal that is closed says SIGHUP, and means an end like any other.
+    // First of all, before anything listens: a signal from here on is a shutdown, not a sudden death. A terminal that
+    // is closed sends SIGHUP, which means an end like any other.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let mut config = Config::default();
     config.limits = settings.limits.clone();
@@ -60,7 +60,7 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Logs where the broker can be reached, and by whom.
+/// Logs where the broker can be reached, and who can reach it.
 fn announce(settings: &Settings, server: &Server) {
     let hint = if settings.page { " (open /chat in a browser)" } else { "" };
     for url in urls(&settings.listen, &server.local_addrs()) {
@@ -75,7 +75,7 @@ fn announce(settings: &Settings, server: &Server) {
     }
 }
 
-/// A URL for each; `bound` is in the order of the addresses asked for.
+/// A URL for each listener; `bound` is in the order of the addresses asked for.
 fn urls(listens: &[Listen], bound: &[SocketAddr]) -> Vec<String> {
     let mut bound = bound.iter().map(SocketAddr::port);
     // All addresses of one `--listen` have one port; see `address::resolve` on port 0.
@@ -83,7 +83,8 @@ fn urls(listens: &[Listen], bound: &[SocketAddr]) -> Vec<String> {
     listens.iter().map(|listen| listen.url(port(listen).unwrap_or_default())).collect()
 }
 
-/// One warning for all that other machines can reach, unless a token guards it, and one for what only operators should.
+/// One warning for all listeners that other machines can reach, unless a token guards them, and one for those of
+/// operators.
 fn exposure(listens: &[Listen], guarded: bool, admin_listens: &[Listen]) -> Vec<String> {
     let open = |listens: &[Listen]| {
         let open: Vec<_> = listens.iter().filter(|listen| !listen.is_loopback()).map(Listen::to_string).collect();
@@ -97,7 +98,7 @@ fn exposure(listens: &[Listen], guarded: bool, admin_listens: &[Listen]) -> Vec<
     everybody.into_iter().chain(operators).collect()
 }
 
-/// Says which address failed. The error does not tell, so each is tried once more.
+/// Finds out which address failed. The error does not say, so each is tried once more.
 fn cannot_listen(listens: &[Listen], admin_listens: &[Listen], error: &io::Error) -> Failure {
     let fails_alike = |listen: &&Listen| {
         listen.addrs.iter().any(|addr| TcpListener::bind(addr).is_err_and(|again| again.kind() == error.kind()))
@@ -112,7 +113,7 @@ fn cannot_listen(listens: &[Listen], admin_listens: &[Listen], error: &io::Error
         ErrorKind::AddrInUse => format!("address already in use; choose another with {flag}"),
         ErrorKind::PermissionDenied => format!("permission denied; choose a port above 1023 with {flag}"),
         ErrorKind::AddrNotAvailable => format!("this machine has no such address; choose another with {flag}"),
-        // One of the server's own, which is whole.
+        // The server's own error, which needs nothing added.
         _ if error.get_ref().is_some() => return Failure::Runtime(error.to_string()),
         _ => error.to_string(),
     };

@@ -1,4 +1,4 @@
-//! Settings: flags over environment over defaults, checked as a whole.
+//! Settings: flags override the environment, which overrides defaults; checked as a whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -16,7 +16,7 @@ use super::args::{FLAGS, Flag, Kind, PREFIX, Values};
 use super::naming::by_flags;
 use super::{Failure, args, descriptors, logging};
 
-/// Everything the daemon is told, resolved and found consistent.
+/// All settings of the daemon, resolved and found consistent.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Where to listen; never empty, and no address twice.
@@ -31,11 +31,11 @@ pub struct Settings {
     pub hosts: Vec<String>,
     /// Proxies that are believed, as written.
     pub trusted_proxies: Vec<String>,
-    /// What whoever publishes has to show.
+    /// The token that anyone who publishes must show.
     pub publish_token: Option<PublishToken>,
     /// Whether a WebSocket stays in the channel of its URL.
     pub single_channel: bool,
-    /// Whether browsers are answered with the page that joins a channel.
+    /// Whether a browser gets the page that joins a channel.
     pub page: bool,
     /// Whether permessage-deflate is agreed to.
     pub compression: bool,
@@ -43,7 +43,7 @@ pub struct Settings {
     pub shutdown_timeout: Duration,
     /// A filter that `logging::check` accepted.
     pub log: Option<String>,
-    /// What is odd but no error; to be logged.
+    /// Things that are odd but no error; they are logged.
     pub warnings: Vec<String>,
     /// Only check, do not run.
     pub check: bool,
@@ -58,13 +58,13 @@ pub enum Request {
     Show(String),
 }
 
-/// Which flags were set, each with what set it: `--listen`, `SLOTCAST_LISTEN`.
+/// The flags that were set, each with what set it: `--listen`, `SLOTCAST_LISTEN`.
 type Given = BTreeMap<&'static str, String>;
 
 /// Longest `--shutdown-timeout`; more than anyone means, and no deadline overflows.
 const LONGEST_SHUTDOWN: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Reads the command line (the program's name first) and the environment, for a process that may have so many
+/// Reads the command line (the program's name first) and the environment, for a process that may have this many
 /// descriptors.
 ///
 /// # Errors
@@ -146,8 +146,8 @@ fn from_variable(flag: &Flag, text: &str) -> Vec<String> {
     }
 }
 
-/// Lets limits that nobody set follow those that somebody did, so that `--max-message 16MiB` is enough to say. What
-/// was said is never changed: a contradiction is for `Limits::validate` to refuse.
+/// Adjusts limits that nobody set to those that somebody did, so that `--max-message 16MiB` alone is enough. What was
+/// set is never changed: `Limits::validate` refuses a contradiction.
 fn follow(limits: &mut Limits, given: &Given) {
     let is_free = |name| !given.contains_key(name);
     if is_free("max-outbound") {
@@ -191,13 +191,13 @@ fn check(values: &Values, given: &Given, descriptors: usize) -> Result<(), Strin
     if values.hosts.iter().any(|host| host.trim().is_empty()) {
         return Err("--host must not be empty".to_owned());
     }
-    // The library names settings; here they are flags.
+    // The library names settings by field; here they are flags.
     let flag = |error: String| format!("--{error}");
     TrustedProxies::new(&values.trusted_proxies).map_err(flag)?;
     OriginRules::new(&values.origins, &values.hosts).map(|_| ()).map_err(flag)
 }
 
-/// Where to listen, for everybody and for operators.
+/// The addresses to listen on, for everybody and for operators.
 fn listens(values: &Values, given: &Given) -> Result<(Vec<Listen>, Vec<Listen>), String> {
     let ipv6 = Ipv6::probe();
     let resolve = |name: &'static str, texts: &[String]| {
@@ -220,7 +220,7 @@ fn listens(values: &Values, given: &Given) -> Result<(Vec<Listen>, Vec<Listen>),
     Ok((everybody, operators))
 }
 
-/// The token itself or the file that it is in: what comes from the command line wins over the environment.
+/// The token itself, or the file that contains it: the command line wins over the environment.
 fn publish_token(values: &Values, given: &Given) -> Result<Option<PublishToken>, String> {
     let (itself, file) = (given.get("publish-token"), given.get("publish-token-file"));
     let is_flag = |source: Option<&String>| source.is_some_and(|source| source.starts_with("--"));
@@ -236,7 +236,7 @@ fn publish_token(values: &Values, given: &Given) -> Result<Option<PublishToken>,
     }
 }
 
-/// The text of a file, but for a line end behind it.
+/// The text of a file, without a line end after it.
 fn read_token(path: &str) -> Result<PublishToken, String> {
     let mut text = String::new();
     let file = File::open(path).map_err(|error| error.to_string())?;
@@ -255,11 +255,11 @@ fn log_filter(values: &Values, given: &Given, environment: &Environment) -> Resu
     Ok(Some(filter.to_owned()))
 }
 
-/// The variables that mean something to us, and those that look as if they should.
+/// The variables that mean something to us, and those that look as if they did.
 struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// Keeps what is ours. A variable that is empty counts as not set, as `NAME=` in a compose file means it.
+    /// Keeps our variables. An empty one counts as not set, because that is what `NAME=` in a compose file means.
     fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Environment, String> {
         let mut ours = BTreeMap::new();
         for (name, value) in variables {
@@ -288,13 +288,14 @@ impl Environment {
     }
 }
 
-/// Kubernetes describes a service that is called `slotcast` to every container in variables of these names.
+/// If a service is called `slotcast`, Kubernetes describes it to every container in variables of these names.
 fn is_from_kubernetes(name: &str, value: &str) -> bool {
     let name = name.strip_prefix(PREFIX).unwrap_or(name);
     name.starts_with("SERVICE_") || name.starts_with("PORT_") || (name == "PORT" && value.contains("://"))
 }
 
-/// clap's message and its tips in one line: `stray` for a word too many, and which `help` says more.
+/// clap's message and its tips in one line. For an unexpected word, `stray` stands in place of the tips. `help` says
+/// where to read more.
 pub fn one_line(error: &clap::Error, stray: &str, help: &str) -> String {
     let text = error.render().to_string();
     let mut lines = text.lines().map(str::trim);

@@ -1,4 +1,4 @@
-//! Tables over `settings::parse`; the environment is an argument, the process's own is never touched.
+//! Tables over `settings::parse`. The environment is an argument; that of the process is never touched.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -196,7 +196,7 @@ fn contradictions_and_bad_values_are_refused() {
     }
 }
 
-/// A file with that in it, which goes with the test.
+/// A file with this text, deleted after the test.
 struct TokenFile(std::path::PathBuf);
 
 impl TokenFile {

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-/// Units of a size and what they are worth in bytes; the first that divides a size is how it is shown.
+/// Units of a size, with their bytes; a size is shown in the first that divides it.
 const SIZE_UNITS: [(&str, u64); 6] =
     [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10)];
 
-/// Units of a time and what they are worth in nanoseconds; the first that fits is how it is shown.
+/// Units of a time, with their nanoseconds; a time is shown in the first that fits.
 const TIME_UNITS: [(&str, u64); 5] =
     [("h", 3_600_000_000_000), ("min", 60_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000)];
 
-/// More decimals than anybody means; it keeps the arithmetic below inside a `u128`.
+/// More decimals than anybody means. The limit keeps the arithmetic below inside a `u128`.
 const MAX_DECIMALS: usize = 9;
 
 /// Reads a size: bare bytes, or a number with a unit of 1,024 (`64k`, `1.5MiB`, `1 GiB`).
@@ -46,7 +46,7 @@ pub fn parse_count<N: TryFrom<u64>>(text: &str) -> Result<N, String> {
     number.ok_or_else(|| format!("{text:?} is too large a number"))
 }
 
-/// Reads a switch, which only the environment gives a value to.
+/// Reads a switch; only the environment gives it a value.
 ///
 /// # Errors
 /// One line that quotes the text.
@@ -80,8 +80,8 @@ pub fn show_time(time: Duration) -> String {
     }
 }
 
-/// `NUMBER[.DECIMALS][UNIT]` in the smallest unit, rounded down; `None` where it is anything else. `bare` is the worth
-/// of a number without a unit. A part of a byte is refused, because whoever writes `1.5` forgot the unit.
+/// Reads `NUMBER[.DECIMALS][UNIT]` in the smallest unit, rounded down; `None` for anything else. `bare` is the worth of
+/// a number without a unit. A part of a byte is refused, because anyone who writes `1.5` forgot the unit.
 fn parse(text: &str, units: &[(&str, u64)], bare: u64) -> Option<u128> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

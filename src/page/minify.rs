@@ -1,17 +1,17 @@
-//! Takes comments, indentation and needless spaces out of the page and the module. Names stay as they are, and so does
-//! every line of a script: what is served can be read, and differs from the source by nothing that matters.
+//! Takes comments, indentation and needless spaces out of the page and the module. Names and the lines of a script stay
+//! as they are, so that what is served can still be read.
 //!
-//! It knows what these two files need, no more. In scripts: a comment has a line of its own; no template literal within a
+//! It knows only what these two files need. In scripts: a comment has a line of its own; no template literal within a
 //! template literal or over several lines; no space and no quotation mark in a regular expression; no line begins with
 //! `(`, `[` or an operator, since a line end stands for a semicolon.
 
 use std::{env, fs};
 
-/// Behind these a line end means nothing, and before their counterparts neither.
+/// A line end means nothing after one of these, nor before its counterpart.
 const OPENING: [char; 4] = ['{', '(', '[', ','];
 const CLOSING: [char; 3] = ['}', ')', ']'];
 
-/// A page: its style, its script, and lines of HTML that may be put one behind the other.
+/// Minifies a page: its style, its script, and lines of HTML that may be joined into one.
 fn page(source: &str) -> String {
     let (mut minified, mut rest) = (String::new(), source);
     for (open, close, minify) in
@@ -69,10 +69,10 @@ fn push_line(minified: &mut String, line: &str) {
         }
         minified.push(c);
     }
-    assert_eq!(quote, None, "a string that goes on behind its line: {line}");
+    assert_eq!(quote, None, "a string that does not end on its line: {line}");
 }
 
-/// To bring what is served up to date: `WRITE_SERVED=1 cargo test --lib page`.
+/// To bring the served files up to date: `WRITE_SERVED=1 cargo test --lib page`.
 #[test]
 fn what_is_served_is_what_can_be_read() {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/src/page/");

@@ -1,5 +1,5 @@
-//! Intents that are not allowed become refusals, whatever door they came through: one match that names them all, so that a new one
-//! is not allowed by oversight. What is allowed is for `access` to say.
+//! Turns intents that are not allowed into refusals, whatever door they came through. One match names all intents, so
+//! that a new one is not allowed by oversight. `access` decides what is allowed.
 
 use log::Level;
 
@@ -19,7 +19,7 @@ impl Relay {
             Intent::Publish { door: Door::WebSocket(id) | Door::Command(id, _), .. } | Intent::Send { id, .. } => {
                 (rules.may_publish(server.grants(*id)), None)
             }
-            // Everybody may listen, and leave; the others are answers, or tell what has happened.
+            // Everybody may listen and leave. The others are answers, or say what has happened.
             Intent::Follow { .. }
             | Intent::Read { .. }
             | Intent::Subscribe { .. }

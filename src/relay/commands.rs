@@ -1,4 +1,4 @@
-//! The door that commands have to a channel, in whatever protocol: answers go out in their order.
+//! The door to a channel for commands, in whatever protocol: answers go out in the order of the commands.
 
 use super::{Door, Intent, waiting};
 use crate::broker::event::ConnectionId;
@@ -11,7 +11,7 @@ use crate::channel::protocol::{Answer, Reference};
 use crate::proto::message::Message;
 use crate::server::Server;
 
-/// What a message wants that was read as a command.
+/// The intent of a message that was read as a command.
 pub(super) fn intent(server: &Server, id: ConnectionId, read: Read) -> Intent {
     match read {
         Err((reference, error)) => Intent::Reject { id, reference, error },
@@ -30,7 +30,7 @@ pub(super) fn intent(server: &Server, id: ConnectionId, read: Read) -> Intent {
     }
 }
 
-/// Answers a publish if it has a name; an error in any case.
+/// Answers a publish that has a reference; an error is answered in any case.
 pub(super) fn told(
     server: &mut Server,
     id: ConnectionId,
@@ -47,7 +47,7 @@ pub(super) fn told(
     }
 }
 
-/// Answers a command that an engine was needed for.
+/// Answers a command that had to wait for an engine.
 pub(super) fn came_out(
     server: &mut Server,
     id: ConnectionId,
@@ -66,7 +66,7 @@ pub(super) fn came_out(
             let message = "The engine has not answered: this may be published, or may not.".into();
             reject(server, id, reference, &CommandError { code: "engine_silent", message });
         }
-        // The broker has told it, before the channel's first event.
+        // The broker has answered it before the channel's first event.
         Outcome::Joined(_) => {}
         Outcome::NotJoined(error) => not_joined(server, id, reference, error),
     }
@@ -80,7 +80,7 @@ pub(super) fn subscribe(
     from: Start,
 ) {
     match server.subscribe(id, channel, from, reference.as_ref()) {
-        // The broker has told it, before the channel's first event.
+        // The broker has answered it before the channel's first event.
         Ok(_) => {}
         Err(JoinError::Waiting(ticket)) => waiting::park_command(server, (id, reference), Some(channel), ticket, false),
         Err(error) => not_joined(server, id, reference, error),
@@ -113,8 +113,8 @@ pub(super) fn members(server: &mut Server, id: ConnectionId, reference: Option<R
     }
 }
 
-/// Sends to one connection alone, which may be at another node. One who shares no channel with the sender is as good as nobody:
-/// nothing is told of it.
+/// Sends to one connection alone, which may be at another node. A connection that shares no channel with the sender is
+/// treated like one that does not exist: nothing is said about it.
 pub(super) fn send(
     server: &mut Server,
     id: ConnectionId,
@@ -143,7 +143,7 @@ pub(super) fn reject(server: &mut Server, id: ConnectionId, reference: Option<Re
     server.answer(id, &Answer::Error { reference: reference.as_ref(), error });
 }
 
-/// Only where an embedder has put another name into the intent.
+/// This happens only if an embedder has put another name into the intent.
 fn bad_name(error: BadName) -> CommandError {
     CommandError { code: CommandError::BAD_CHANNEL.code, message: error.mend().into() }
 }

@@ -1,8 +1,10 @@
-//! Clients of other protocols, told by how they begin: by their URL and query, or by the subprotocols that they offer.
+//! Recognises clients of other protocols by how they begin: by their URL and query, or by the subprotocols that they
+//! offer.
 //!
-//! A raw channel takes any message, so such a client would get no word of what is wrong, and one of Centrifugo would even take
-//! its own first command, which comes back, for the answer. A name alone makes nobody foreign where people might choose it for a channel:
-//! what counts is the query that only such a client sends. The exception is the path of Centrifugo, whose client sends nothing else.
+//! A raw channel takes any message, so such a client would not learn what is wrong. One of Centrifugo would even take
+//! its own first command, which comes back, for the answer. A path alone makes no client foreign if people might choose
+//! it for a channel: what counts is the query that only such a client sends. The exception is the path of Centrifugo,
+//! whose client sends nothing else.
 
 use log::Level;
 
@@ -12,7 +14,7 @@ use crate::proto::http::{Refusal, Request, Status};
 use crate::proto::text::escape_for_log;
 use crate::server::Server;
 
-/// Subprotocols that say which protocol it is.
+/// Subprotocols, each with the protocol that it belongs to.
 const SUBPROTOCOLS: [(&str, &str); 22] = [
     ("actioncable-unsupported", "Action Cable"),
     ("actioncable-v1-json", "Action Cable"),
@@ -38,7 +40,7 @@ const SUBPROTOCOLS: [(&str, &str); 22] = [
     ("json.webpubsub.azure.v1", "Azure Web PubSub"),
 ];
 
-/// Why a handshake cannot be what its client hopes for; None if it may be meant for us.
+/// Refuses a handshake of a client that expects another protocol; None if it may be meant for us.
 pub(super) fn handshake<'a>(request: &Request, mut offered: impl Iterator<Item = &'a str>) -> Option<Refusal> {
     let by_url = by_query(request).or_else(|| {
         let is_centrifugo = matches!(request.path(), "/connection/websocket" | "/connection/uni_websocket");
@@ -54,7 +56,8 @@ pub(super) fn handshake<'a>(request: &Request, mut offered: impl Iterator<Item =
     if is_ours { None } else { by_offer.or(by_url).map(refusal) }
 }
 
-/// As [`handshake`], for a request that asks for no WebSocket: several clients begin so, or fall back to it.
+/// Refuses a request of such a client that asks for no WebSocket: several clients begin with one, or fall back to it.
+/// See [`handshake`].
 pub(super) fn request(request: &Request) -> Option<Refusal> {
     let is_centrifugo = request.method() == "POST"
         && matches!(request.path(), "/connection/http_stream" | "/connection/uni_http_stream");
@@ -92,7 +95,7 @@ fn by_query(request: &Request) -> Option<&'static str> {
     (request.path() == "/.well-known/mercure" && value("topic").is_some()).then_some("Mercure")
 }
 
-/// The code of what is refused here.
+/// The error code of these refusals.
 const CODE: &str = "foreign_protocol";
 
 fn refusal(protocol: &str) -> Refusal {
@@ -103,7 +106,7 @@ fn refusal(protocol: &str) -> Refusal {
     Refusal::bad_request(CODE, detail)
 }
 
-/// Its client hides why it failed, or never looks at it.
+/// Logs the refusal: the client hides why it failed, or never looks at the answer.
 pub(super) fn warn(server: &mut Server, exchange: &Exchange, status: Status) {
     if status == Status::BAD_REQUEST
         && let Some(refusal) = request(exchange.request())
@@ -147,7 +150,7 @@ mod tests {
             ("/chat/negotiate?negotiateVersion=1", Some("SignalR")),
             ("/socket/websocket?token=x&vsn=2.0.0", Some("Phoenix")),
             ("/.well-known/mercure?topic=a", Some("Mercure")),
-            // Alike, and ours.
+            // Similar, but ours.
             ("/socket.io", None),
             ("/socket.io?since=all", None),
             ("/chat?EIO=4", None),
@@ -176,7 +179,7 @@ mod tests {
         }
     }
 
-    /// Its client sends nothing but the path, so only the doors that it uses are closed.
+    /// Its client sends nothing but the path, so only the doors that the client uses are closed.
     #[test]
     fn centrifugo_by_its_path() {
         let begins = |target| named(handshake(&parse("GET", target), [].into_iter()));

@@ -1,4 +1,4 @@
-//! The doors that HTTP has to a channel: which request means what, and how it is answered.
+//! The doors to a channel for HTTP: which request means what, and how it is answered.
 
 use std::sync::Arc;
 
@@ -29,15 +29,16 @@ const HTML: &str = "text/html; charset=utf-8";
 /// The longest name that a sender may give itself, in bytes.
 const MAX_NAME: usize = 64;
 
-/// What one line of a body counts for at the least, in bytes of `max_outbound`. More lines than fit then would make every subscriber
-/// a slow one by what dialects write around them, however short they are, and would take longer than a step may.
+/// What one line of a body counts for at least, in bytes of `max_outbound`. However short lines are, dialects write
+/// something around each. Without this bound a body of many lines would make every subscriber slow, and would take
+/// longer than a step may.
 const AROUND_LINE: usize = 16 * 1024;
 
-/// Several lines have together at most such a part of what one message may have: each is written in every dialect by itself, which
-/// is one step.
+/// All lines together may have this part of what one message may have. Each line is written in every dialect by itself,
+/// and all of that is one step.
 const LINES_PART: usize = 4;
 
-/// What a request wants.
+/// Turns a request into an intent.
 pub(super) fn read(relay: &Relay, server: &Server, exchange: Exchange) -> Intent {
     if let Some(response) = own::answer(relay, server, &exchange) {
         return Intent::Answer(exchange, response);
@@ -56,15 +57,15 @@ pub(super) fn read(relay: &Relay, server: &Server, exchange: Exchange) -> Intent
     channel_intent(relay, server, exchange)
 }
 
-/// Whether a publish is not to be carried out: what a GET of the same target would answer is not what the request says
-/// (RFC 9110 §13.1).
+/// Whether the preconditions of a publish do not hold: a GET of the same target would now answer something else than
+/// the request says (RFC 9110 §13.1).
 pub(super) fn is_unmet(server: &mut Server, exchange: &Exchange, channel: &ChannelName) -> bool {
     let request = exchange.request();
     if request.header("if-match").is_none() && request.header("if-none-match").is_none() {
         return false;
     }
     if server.has_engine() {
-        // Nobody knows in time what is there.
+        // What is there cannot be known in time.
         return true;
     }
     let from = from(request).ok().flatten().unwrap_or(Start::All);
@@ -72,13 +73,13 @@ pub(super) fn is_unmet(server: &mut Server, exchange: &Exchange, channel: &Chann
     precondition(request, &tag, exists) == Precondition::Failed
 }
 
-/// What a request is answered with whose preconditions do not hold for what is no state of a channel, and has no tag: a stream,
-/// or a poll that waits.
+/// The answer to a request whose preconditions do not hold, for a stream or a poll that waits: these are no state of a
+/// channel, and have no tag.
 pub(super) fn unmet_without_tag(request: &Request) -> Option<Response> {
     unmet(request, "")
 }
 
-/// The answer to a GET or HEAD, or what it is answered with if its preconditions do not hold for that.
+/// The answer to a GET or HEAD: this response, or the one for preconditions that do not hold for it.
 pub(super) fn conditioned(request: &Request, response: Response) -> Response {
     if !is_get(request) || !(200..300).contains(&response.status().0) {
         return response;
@@ -142,7 +143,7 @@ fn get(request: &Request, page: Option<&Page>) -> Result<Get, Refusal> {
     };
     match representation(request, page.is_some())? {
         Representation::Page => Ok(Get::Answer(page_answer(page.unwrap_or(&Page::BuiltIn), request))),
-        // A follower joins, and others are told: that is not for a link to do.
+        // A follower joins, and others are told: a link must not do that.
         _ if is_link(request) => Err(foreign_page()),
         Representation::Sse => follow(StreamFormat::Sse),
         Representation::Ndjson => follow(StreamFormat::Ndjson),
@@ -154,15 +155,15 @@ fn get(request: &Request, page: Option<&Page>) -> Result<Get, Refusal> {
     }
 }
 
-/// What the query of a WebSocket says.
+/// What the query of a WebSocket asks for.
 pub(super) struct Joining {
-    /// From where on.
+    /// Where in the channel it begins.
     pub from: Option<Start>,
     /// Whether its own messages come back.
     pub echo: bool,
     /// Whether it agrees to lose messages.
     pub lossy: bool,
-    /// What it calls itself.
+    /// The name that it gives itself.
     pub name: Option<Arc<str>>,
 }
 
@@ -173,7 +174,8 @@ pub(super) fn joining(request: &Request) -> Result<Joining, Refusal> {
     Ok(Joining { from: from(request)?, echo, lossy, name: sender_name(request)? })
 }
 
-/// Whether a WebSocket with this address would be refused, and why: browsers hide it from their pages, which ask so.
+/// Says whether a WebSocket with this address would be refused, and why. Pages ask for it, since browsers hide this
+/// from them.
 fn joins(relay: &Relay, request: &Request) -> Response {
     let refusal = joining(request).err().or_else(|| relay.rules.join(request).err());
     let response = match refusal {
@@ -216,13 +218,13 @@ fn publish(server: &Server, exchange: Exchange, channel: ChannelName) -> Intent 
     }
 }
 
-/// Who does not get what is published. One who has gone is left out already.
+/// The member that does not get what is published. A member that has gone gets nothing anyway.
 pub(super) fn left_out(request: &Request) -> Result<Option<MemberId>, Refusal> {
     let Some(id) = request.query().get("except")? else { return Ok(None) };
     id.parse().map(Some).map_err(|_| bad_parameter("except", "the id of a connection, as the broker told it"))
 }
 
-/// What the sender calls itself: a claim, not a proof.
+/// The name that the sender gives itself: a claim, not a proof.
 pub(super) fn sender_name(request: &Request) -> Result<Option<Arc<str>>, Refusal> {
     let Some(name) = request.query().get("name")? else { return Ok(None) };
     if name.len() > MAX_NAME || name.is_empty() || name.chars().any(is_hidden) {
@@ -231,8 +233,8 @@ pub(super) fn sender_name(request: &Request) -> Result<Option<Arc<str>>, Refusal
     Ok(Some(Arc::from(&*name)))
 }
 
-/// The messages that a request publishes: its body, byte for byte, or each line of it. The type decides which, and there may be one
-/// line.
+/// The messages that a request publishes: its body, byte for byte, or each line of it. The media type decides which; a
+/// body of lines may have only one.
 fn messages_of(exchange: &Exchange, limits: &Limits) -> Result<(Message, Vec<Message>), Refusal> {
     let request = exchange.request();
     let unsupported = |detail: &'static str| Refusal::new(Status(415), "unsupported_media_type", detail);
@@ -257,12 +259,12 @@ fn messages_of(exchange: &Exchange, limits: &Limits) -> Result<(Message, Vec<Mes
     }
 }
 
-/// Each line that is not empty is one text message, verbatim; all of them or none. There are at most `most`, and of several
-/// at most `most_bytes` in all.
+/// Makes each line that is not empty one text message, verbatim; all of them or none. There may be up to `most` lines;
+/// several lines may have up to `most_bytes` together.
 fn lines_of(exchange: &Exchange, most: usize, most_bytes: usize) -> Result<(Message, Vec<Message>), Refusal> {
     let body = exchange.body();
     let lines = body.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    // A history keeps a large payload by reference, and one line must not keep all of the body.
+    // A history keeps a large payload by reference, and one line must not keep the whole body in memory.
     let part =
         |line: &[u8]| if line.len() < LARGE_FOR_FEW { body.slice_ref(line) } else { Bytes::copy_from_slice(line) };
     let messages = lines.filter(|line| !line.is_empty());
@@ -302,7 +304,7 @@ fn read_kept(server: &mut Server, exchange: &Exchange, channel: &ChannelName, fr
     }
 }
 
-/// Only where an embedder has put another name into the intent.
+/// This happens only if an embedder has put another name into the intent.
 fn bad_channel(error: BadName) -> Refusal {
     Refusal::bad_request("bad_channel", error.mend())
 }

@@ -1,16 +1,17 @@
-//! The commands of one connection, answered in their order although an engine answers later, and some sooner than others. Pure.
+//! The commands of one connection. They are answered in their order, although an engine answers later, and some
+//! commands sooner than others. Pure.
 //!
-//! Publishes are carried out at once, so that many are on their way at a time. What comes after them is carried out when they are
-//! answered, and a publish that comes after that waits for its turn, too: it may be for a channel that is joined before.
+//! Publishes are carried out at once, so that many are on their way at a time. Another command after them is carried
+//! out when they are answered. A publish after that command waits too: it may be for a channel that the command joins.
 
 use std::collections::VecDeque;
 
 use crate::engine::Ticket;
 
-/// How many commands of a connection may wait; then nothing more is read from it.
+/// How many commands of a connection may wait. Once that many do, nothing more is read from it.
 pub const MAX_WAITING: usize = 64;
 
-/// A command: `D` is one that is not carried out, `A` what one that was is answered with.
+/// A command. `D` is one that is not carried out yet, `A` the answer to one that was.
 #[derive(Debug)]
 enum Place<D, A> {
     /// Carried out, and not answered yet. Another may follow it if both are publishes.
@@ -28,17 +29,17 @@ enum Place<D, A> {
 /// What is to be done next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next<D, A> {
-    /// This is told.
+    /// Send this answer.
     Tell(A),
-    /// This is carried out. If it is not answered at once, `pend` says so before `next_step` is called again.
+    /// Carry this command out. If it is not answered at once, call `pend` before the next `next_step`.
     Perform(D),
 }
 
-/// The line. See the module.
+/// The commands of one connection that are not answered yet. See the module.
 #[derive(Debug)]
 pub struct Line<D, A> {
     places: VecDeque<Place<D, A>>,
-    /// Where the command stood that is being carried out.
+    /// The place of the command that is being carried out.
     at: Option<usize>,
 }
 
@@ -49,23 +50,23 @@ impl<D, A> Default for Line<D, A> {
 }
 
 impl<D, A> Line<D, A> {
-    /// Whether a command that comes now has to wait.
+    /// Whether a command that comes now must wait.
     pub fn holds(&self, is_publish: bool) -> bool {
         !self.places.iter().all(|place| is_publish && matches!(place, Place::Pending { is_publish: true, .. }))
     }
 
-    /// A command waits for those before it.
+    /// Makes a command wait for those before it.
     pub fn defer(&mut self, command: D, is_publish: bool) {
         self.places.push_back(Place::Deferred { command, is_publish });
     }
 
-    /// The command that is being carried out is answered when the ticket is.
+    /// Notes that the command that is being carried out is answered when the ticket is.
     pub fn pend(&mut self, ticket: Ticket, is_publish: bool) {
         let at = self.at.take().unwrap_or(self.places.len());
         self.places.insert(at.min(self.places.len()), Place::Pending { ticket, is_publish, answer: None });
     }
 
-    /// A ticket is answered.
+    /// Notes the answer to a ticket.
     pub fn answer(&mut self, ticket: Ticket, with: A) {
         let is_it =
             |place: &&mut Place<D, A>| matches!(place, Place::Pending { ticket: other, .. } if *other == ticket);
@@ -74,7 +75,7 @@ impl<D, A> Line<D, A> {
         }
     }
 
-    /// The tickets that it waits for.
+    /// The tickets whose answers are missing.
     pub fn tickets(&self) -> impl Iterator<Item = Ticket> {
         self.places.iter().filter_map(|place| match place {
             Place::Pending { ticket, .. } => Some(*ticket),
@@ -102,7 +103,7 @@ impl<D, A> Line<D, A> {
         Some(Next::Perform(command))
     }
 
-    /// Whether as many wait as may, so that nothing more is to be read.
+    /// Whether the most commands allowed are waiting, so that nothing more is to be read.
     pub fn is_full(&self) -> bool {
         self.places.len() >= MAX_WAITING
     }

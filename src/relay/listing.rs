@@ -9,7 +9,7 @@ use crate::proto::target::bad_parameter;
 use crate::proto::text::push_json_string;
 use crate::server::Server;
 
-/// The most channels that one answer lists, and how many it does if nobody says.
+/// The most channels that one answer lists; it is also the default.
 const MOST: usize = 1000;
 
 /// One page of the channels that have members or history, by name.
@@ -34,7 +34,7 @@ pub(super) fn channels(server: &Server, request: &Request) -> Result<Response, R
     Ok(answer(json))
 }
 
-/// One channel, with those who are in it. `path` is what comes behind `/-/channels`, still percent-encoded.
+/// One channel and its members. `path` is the part after `/-/channels`, still percent-encoded.
 pub(super) fn channel(server: &Server, path: &str) -> Result<Response, Refusal> {
     let name = ChannelName::from_path(path)?;
     let state = server.channel_state(&name).ok_or_else(|| {

@@ -1,5 +1,5 @@
-//! `/-/metrics`: what was counted, in Prometheus' text format 0.0.4. Never with a channel in it: whoever may name one
-//! could make as many time series as it likes.
+//! `/-/metrics`: what was counted, in Prometheus' text format 0.0.4. It never contains a channel: anyone who may name
+//! one could make time series without end.
 
 use std::fmt::{Display, Write as _};
 

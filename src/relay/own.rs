@@ -1,8 +1,8 @@
-//! What lies under `/-/`: the broker's own, and who gets to see it.
+//! What is below `/-/`: the broker's own paths, and who may see them.
 //!
-//! How the broker is, everybody may ask. What goes on in it is for operators: on a listener of theirs, or, where there
-//! is none, on one that only this machine reaches, and only if the request looks in every way like one of a program on this
-//! machine that asks for itself.
+//! Everybody may ask how the broker is. What goes on in it is for operators. They ask on a listener of theirs. Where
+//! there is none, they ask on a listener that only this machine reaches, and only if the request looks in every way
+//! like one of a program on this machine that asks for itself.
 
 use super::preflight::answer_options;
 use super::{Relay, listing, metrics};
@@ -18,27 +18,27 @@ use crate::server::Server;
 /// The methods that work here.
 pub(super) const METHODS: &str = "GET, HEAD, OPTIONS";
 
-/// Whether new connections are welcome.
+/// Says whether new connections are welcome.
 const READY: &str = "/-/ready";
 
-/// The module for pages, which they may keep as long as they ask whether it is still the same.
+/// The module for pages. They may keep it as long as they ask each time whether it is still the same.
 const MODULE: &str = "/-/slotcast.js";
 
-/// The answer to what is no channel's business; None if it is a channel's.
+/// The answer for a path that is no channel's; None if it is a channel's.
 pub(super) fn answer(relay: &Relay, server: &Server, exchange: &Exchange) -> Option<Response> {
     let request = exchange.request();
     let method = request.method();
     if !is_own_path(request.path()) {
-        // A listener for operators is not a second door to the channels, which other rules might guard.
+        // A listener for operators must not be a second door to the channels: other rules may guard those.
         return exchange.is_admin().then(Response::not_found);
     }
     let found: Result<Response, Refusal> = match request.path() {
         "/-/health" | "/-/healthy" => Ok(ok()),
         READY => ready(server, exchange),
-        // With CORS or without: there is nothing in it that not everybody may know.
+        // With CORS or without: everybody may know what it contains.
         MODULE => Ok(page::module(request).with_header("Cross-Origin-Resource-Policy", "cross-origin")),
         _ if !is_for_operators(server, exchange) => return Some(not_here()),
-        // A page that is allowed to use the channels is no operator, and neither is whatever else runs here.
+        // A page that may use the channels is no operator, and neither is anything else that runs in that browser.
         _ if !is_same_origin(request) => Err(foreign_page()),
         _ if method == "OPTIONS" => Ok(ok()),
         "/-/metrics" => Ok(metrics(relay, server)),
@@ -51,13 +51,13 @@ pub(super) fn answer(relay: &Relay, server: &Server, exchange: &Exchange) -> Opt
     let is_read = matches!(method, "GET" | "HEAD");
     let found = match method {
         _ if is_read => found,
-        // Some balancers ask so whether all is well: HAProxy does unless it is told otherwise. They get the same status.
+        // Some balancers check the health this way: HAProxy does unless told otherwise. They get the same status.
         "OPTIONS" => found.map(|_| answer_options(request, METHODS)),
         _ => Err(Refusal::method_not_allowed(METHODS)),
     };
     let keeping = if is_read && request.path() == MODULE { "no-cache" } else { "no-store" };
     let response = found.unwrap_or_else(|refusal| match request.path() {
-        // That it is not ready is an answer, and nobody is refused by it.
+        // That the broker is not ready is an answer to the question, so it does not count as a refusal.
         READY => Response::problem(&refusal).into_answer(),
         _ => Response::problem(&refusal),
     });
@@ -81,7 +81,7 @@ fn foreign_page() -> Refusal {
     Refusal::new(Status::FORBIDDEN, "origin_not_allowed", detail)
 }
 
-/// Whether new connections are welcome.
+/// Says whether new connections are welcome.
 fn ready(server: &Server, exchange: &Exchange) -> Result<Response, Refusal> {
     let unavailable = |code, detail| Err(Refusal::new(Status::SERVICE_UNAVAILABLE, code, detail));
     if server.is_draining() {
@@ -91,7 +91,7 @@ fn ready(server: &Server, exchange: &Exchange) -> Result<Response, Refusal> {
         let detail = "The broker's engine cannot be reached; send new connections elsewhere.";
         return unavailable(EngineError::Away.as_str(), detail);
     }
-    // Whoever asks by the door of everybody takes a place while it asks.
+    // A request on the public listener takes a place itself while it asks.
     let others = server.counted_connections().saturating_sub(usize::from(!exchange.is_admin()));
     if others >= server.limits().max_connections {
         return unavailable(Cause::TooManyConnections.as_str(), "The broker is full; send new connections elsewhere.");
@@ -99,13 +99,13 @@ fn ready(server: &Server, exchange: &Exchange) -> Result<Response, Refusal> {
     Ok(ok())
 }
 
-/// Whether what goes on in the broker may be told in answer to this request, and told to whom.
+/// Whether this request may be told what goes on in the broker.
 fn is_for_operators(server: &Server, exchange: &Exchange) -> bool {
     exchange.is_admin() || (!server.has_admin_listeners() && server.is_private() && is_direct(server, exchange))
 }
 
-/// The fields that a program sends which asks for itself: curl, wget, Prometheus, browsers, the HTTP libraries of Go,
-/// Python and Node. Of `Sec-Fetch-` and `Sec-CH-` there are many.
+/// The fields of a program that asks for itself: curl, wget, Prometheus, browsers, the HTTP libraries of Go, Python and
+/// Node. Of `Sec-Fetch-` and `Sec-CH-` there are many.
 const OF_CLIENTS: [&str; 22] = [
     "accept",
     "accept-encoding",
@@ -131,14 +131,16 @@ const OF_CLIENTS: [&str; 22] = [
     "x-prometheus-scrape-timeout-seconds",
 ];
 
-/// Whether a program on this machine asks for itself. A proxy on this machine, or a tunnel's end, makes everybody look like
-/// that, and no list of what proxies add is ever complete. So this is a list of what is known to be harmless, and everything
-/// else counts as a proxy: any other field, HTTP/1.0 (nginx speaks it unless it is told otherwise), `Connection: close` (and
-/// this, where it is told so in the usual way), a host that is not this machine, or a port that is not ours.
+/// Whether a program on this machine asks for itself. A proxy on this machine, or the end of a tunnel, makes everybody
+/// look like that, and no list of what proxies add is ever complete. So this is a list of what is known to be harmless.
+/// Everything else counts as a proxy: any other field, HTTP/1.0 (the default of nginx), `Connection: close` (which
+/// nginx sends where it is told to speak 1.1 in the usual way), a host that is not this machine, or a port that is not
+/// ours.
 ///
-/// It cannot be complete either: a proxy that adds nothing, and passes a `Host` on or writes one that fits, is not to be told
-/// from a program. That is why the paths go to `--admin-listen`, and are nowhere else, as soon as there is one; and why
-/// `is_private` is false if an origin, a host or a proxy is allowed, which few sites behind a proxy can do without.
+/// It cannot be complete either. A proxy that adds nothing, and passes a `Host` on or writes one that fits, looks the
+/// same as a program. That is why these paths move to `--admin-listen` as soon as there is one, and are nowhere else.
+/// It is also why `is_private` is false if an origin, a host or a proxy is allowed: few sites behind a proxy can do
+/// without these.
 fn is_direct(server: &Server, exchange: &Exchange) -> bool {
     let request = exchange.request();
     let is_ours = |port| server.local_addrs().iter().any(|address| Some(address.port()) == port);
@@ -152,13 +154,13 @@ fn is_direct(server: &Server, exchange: &Exchange) -> bool {
         && request.list("connection").all(|option| option.eq_ignore_ascii_case(b"keep-alive"))
 }
 
-/// What only browsers send, and no page can set (Fetch §2.2.2).
+/// A field that only browsers send, and no page can set (Fetch §2.2.2).
 fn is_hint(name: &str) -> bool {
     let begins = |start: &str| name.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start));
     begins("sec-fetch-") || begins("sec-ch-")
 }
 
-/// Nothing is told of why: only what every reader of the manual knows.
+/// Does not say why: it contains only what every reader of the manual knows.
 fn not_here() -> Response {
     let detail = "What goes on here is told on the listener for operators; without one, to programs on this machine that ask directly, \
                   by HTTP/1.1 and without fields that a proxy might add.";

@@ -1,22 +1,22 @@
-//! OPTIONS, and what browsers ask so before they let a page of another origin send something (Fetch §3.2).
-//! Which origins may is judged before, and what their pages may read is in `broker::cors`.
+//! OPTIONS, and the question that browsers ask with it before they let a page of another origin send something (Fetch
+//! §3.2). Which origins are allowed is decided before; `broker::cors` decides what their pages may read.
 
 use crate::proto::http::{Request, Response, Status, is_token};
 use crate::proto::text::escape_for_log;
 
-/// What a page of another origin may send if its browser does not say what it wants to.
+/// The fields that a page of another origin may send, if its browser does not say which ones it wants to.
 const ALLOWED_HEADERS: &str = "Authorization, Content-Type, Last-Event-ID, Prefer, If-None-Match";
 
-/// The most bytes of `Access-Control-Request-Headers` that are repeated to it.
+/// The most bytes of `Access-Control-Request-Headers` that are repeated in the answer.
 pub const MAX_ASKED: usize = 1024;
 
 /// How long a browser may remember a preflight, in seconds: two hours, which is the most that Chromium does.
 const MAX_AGE: &str = "7200";
 
-/// The answer to OPTIONS where these methods work: to a preflight what it asks about, to others the methods.
-/// Whether the origin is allowed at all was judged before, and the broker says so in whatever it answers.
+/// The answer to OPTIONS where these methods work: a preflight is told about what it asks for, others get the methods.
+/// Whether the origin is allowed at all was decided before, and the broker adds that to each of its answers.
 ///
-/// A page may send whatever fields it likes: it may not send credentials, so that it can do no more than any program.
+/// A page may send whatever fields it likes: it may not send credentials, so it can do no more than any program.
 pub fn answer_options(request: &Request, methods: &'static str) -> Response {
     let response = Response::new(Status::NO_CONTENT);
     if request.header("access-control-request-method").is_none() {
@@ -31,7 +31,7 @@ pub fn answer_options(request: &Request, methods: &'static str) -> Response {
         .with_header("Access-Control-Max-Age", MAX_AGE)
 }
 
-/// The fields that a preflight asks for, written anew; None if there are none, or too many, or one is no name.
+/// The fields that a preflight asks for, written anew; None if there are none, or too many, or one is no field name.
 fn asked_headers(request: &Request) -> Option<String> {
     let names: Vec<&[u8]> = request.list("access-control-request-headers").collect();
     let length: usize = names.iter().map(|name| name.len() + 2).sum();
@@ -39,8 +39,8 @@ fn asked_headers(request: &Request) -> Option<String> {
     good.then(|| names.iter().map(|name| String::from_utf8_lossy(name)).collect::<Vec<_>>().join(", "))
 }
 
-/// Why a browser will take the answer to this preflight for a no, where these methods work: scripts are not
-/// told, so the log is, and how to mend it. None if it will not, or it is no preflight.
+/// Why a browser will take the answer to this preflight for a no, where these methods work, and how to mend it. This is
+/// for the log, since scripts are not told. None if it will not, or if this is no preflight.
 pub fn unmet_preflight(request: &Request, methods: &str) -> Option<String> {
     let method = request.header("access-control-request-method").filter(|_| request.method() == "OPTIONS")?;
     if !methods.split(", ").any(|known| known.as_bytes() == method) {

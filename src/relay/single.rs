@@ -1,7 +1,7 @@
 //! The setting `single_channel`: a connection's commands stay in the channel of its URL.
 //!
-//! A proxy sees the URL that a WebSocket is opened with, and none of the commands that follow. This is why a rule that it
-//! has for another URL would not hold without the setting.
+//! A proxy sees the URL that a WebSocket is opened with, but none of the commands that follow. Without this setting, a
+//! connection could use commands to get around the proxy's rules for other URLs.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::channel::protocol::command::CommandError;
 use crate::server::Server;
 
 impl Relay {
-    /// Turns a command that reaches out of its connection's channel into its refusal.
+    /// Turns a command for anything outside its connection's channel into a refusal.
     pub(super) fn confine(&self, server: &Server, intent: Intent) -> Intent {
         if !self.single_channel {
             return intent;
@@ -25,8 +25,8 @@ impl Relay {
             {
                 CommandError::SINGLE_CHANNEL
             }
-            // The same as if there were no such connection: nothing is to be learned of other channels.
-            // One of another node is sent to only if the engine finds it in a channel of the sender's.
+            // The answer is the same as if there were no such connection: nothing can be learned about other channels.
+            // A connection of another node is sent to only if the engine finds it in a channel of the sender.
             Intent::Send { id, to, .. }
                 if !server
                     .connection_of(*to)
@@ -34,7 +34,7 @@ impl Relay {
             {
                 CommandError::UNKNOWN_RECEIVER
             }
-            // Those who have one channel, that of their URL, and those who are answered or told something.
+            // These are for the channel of the connection's URL, or are answers, or say what has happened.
             Intent::Publish { .. }
             | Intent::Subscribe { .. }
             | Intent::Unsubscribe { .. }
@@ -64,7 +64,7 @@ impl Relay {
         }
     }
 
-    /// Remembers the channel of a connection that may be about to leave it: it can come back there, and nowhere else.
+    /// Remembers the channel of a connection that may be about to leave it: it may come back to this one only.
     pub(super) fn keep_home(&self, server: &mut Server, id: ConnectionId) {
         if self.single_channel
             && let Some(home) = home(server, id).cloned()
@@ -74,7 +74,7 @@ impl Relay {
     }
 }
 
-/// The channel that a connection was let into with its URL: the first of those it is in, until it leaves that.
+/// The channel that a connection was let into with its URL: the first one it is in, until it leaves that one.
 fn home(server: &Server, id: ConnectionId) -> Option<&Arc<str>> {
     server.home(id).or_else(|| server.channels_of(id).next())
 }

@@ -1,4 +1,4 @@
-//! From where on a request wants to follow a channel, and how long it waits.
+//! Where a request wants to begin in a channel, and how long it waits.
 
 use std::time::Duration;
 
@@ -10,15 +10,14 @@ use crate::proto::target::bad_parameter;
 /// The longest that a request waits for a message, whatever it asks for.
 pub const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// From where on the request wants to follow; `None` if it does not say, and then that depends on how it follows.
+/// Where the request wants to begin. `None` if it does not say; the default depends on how it follows.
 ///
-/// The first of these that is there counts: the header `Last-Event-ID`, the parameters `lastEventID`, `since`
-/// and `last`. The others are not looked at, so that an `EventSource` can resume under whatever URL it was
-/// opened with.
+/// The first of these that is there counts: the header `Last-Event-ID`, the parameters `lastEventID`, `since` and
+/// `last`. The others are not looked at, so that an `EventSource` can resume whatever URL it was opened with.
 ///
-/// `lastEventID` stands in for the header where a script cannot set one, and is judged like it: one that is no
-/// position is of an unknown epoch, since an `EventSource` does not come back from an error. Empty ones are as
-/// good as none. Libraries spell it in other ways, too: case, dashes and underscores make no difference. They
+/// `lastEventID` stands in for the header where a script cannot set one, and is read like it. A value that is no
+/// position counts as one of an unknown epoch, since an `EventSource` does not come back from an error. An empty value
+/// counts as absent. Libraries spell it in other ways, too: case, dashes and underscores make no difference. They
 /// append it to the URL that they were opened with, which may have one already: so the last one counts.
 ///
 /// # Errors
@@ -54,7 +53,8 @@ fn is_last_event_id(name: &str) -> bool {
     letters.map(|byte| byte.to_ascii_lowercase()).eq(*b"lasteventid")
 }
 
-/// After a position; after one that we cannot have told everything kept follows, and what is lost is unknown.
+/// Resumes after a position. After one that we cannot have given out, everything kept follows, and how much is lost is
+/// unknown.
 fn resume(id: Option<&str>) -> Start {
     Start::Position(id.and_then(|id| id.parse().ok()).unwrap_or(Position::UNKNOWN))
 }
@@ -80,7 +80,7 @@ pub fn wait(request: &Request) -> Result<Option<Duration>, Refusal> {
     Ok(preferred.and_then(|value| seconds(value, false)))
 }
 
-/// RFC 7240 §2: a value may be quoted (RFC 9110 §5.6.4). An escaped digit is not worth reading.
+/// Takes the quotes off a value (RFC 7240 §2, RFC 9110 §5.6.4). An escaped digit is not worth reading.
 fn unquoted(value: &[u8]) -> &[u8] {
     value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value)
 }
@@ -89,7 +89,7 @@ fn seconds(text: &[u8], decimals: bool) -> Option<Duration> {
     if !text.iter().all(|&byte| byte.is_ascii_digit() || (decimals && byte == b'.')) {
         return None;
     }
-    // Digits alone are never negative nor NaN, and what is infinite is cut like all that is too long.
+    // Digits alone are never negative nor NaN, and infinity is cut to the maximum like any value that is too long.
     let seconds: f64 = str::from_utf8(text).ok()?.parse().ok()?;
     Some(Duration::from_secs_f64(seconds.min(MAX_WAIT.as_secs_f64())))
 }
@@ -124,7 +124,7 @@ mod tests {
             ("lastEventID=%zz&since=k3f9a2c1.7", "", Some(unknown)),
             ("lastEventID=&since=k3f9a2c1.7", "", Some(at(7))),
             ("lastEventID", "", None),
-            // event-source-polyfill, what is as long as the header, and others
+            // event-source-polyfill and others; an empty parameter counts as absent
             ("lastEventId=k3f9a2c1.9&since=k3f9a2c1.7", "", Some(at(9))),
             ("Last-Event-ID=k3f9a2c1.9&since=k3f9a2c1.7", "", Some(at(9))),
             ("last_event_id=k3f9a2c1.9&since=k3f9a2c1.7", "", Some(at(9))),
@@ -132,7 +132,7 @@ mod tests {
             ("last%2DEvent%2dId=k3f9a2c1.%39", "", Some(at(9))),
             ("last-event-id=bad&since=k3f9a2c1.7", "", Some(unknown)),
             ("lastEventIds=k3f9a2c1.9&xlastEventId=k3f9a2c1.9&lastEvent=k3f9a2c1.9", "", None),
-            // appended to what a page had in its URL already
+            // appended to a URL that had one already
             ("lastEventID=k3f9a2c1.9&lastEventId=k3f9a2c1.11", "", Some(at(11))),
             ("lastEventId=k3f9a2c1.9&token=x&lastEventId=k3f9a2c1.11", "", Some(at(11))),
             ("lastEventID=k3f9a2c1.9&lastEventId=", "", Some(at(9))),

@@ -1,5 +1,5 @@
-//! Doors that wait for an engine: a request for what became of what it published, a raw WebSocket for the end if that is nothing,
-//! and the commands of a connection for each other. Without an engine nothing waits.
+//! Doors that wait for an engine: a request waits for the result of its publish, a raw WebSocket is closed if its
+//! publish fails, and the commands of a connection wait for each other. Without an engine nothing waits.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::proto::http::{Refusal, Response, Status};
 use crate::proto::message::Message;
 use crate::server::Server;
 
-/// What a command that was carried out is answered with.
+/// What is needed to answer a command that was carried out.
 type Answer = (Option<Reference>, Option<ChannelName>, Outcome);
 
 /// Who waits for a ticket.
@@ -30,7 +30,7 @@ enum Waits {
     Command(ConnectionId, Option<Reference>, Option<ChannelName>),
 }
 
-/// All who wait.
+/// All waiting doors.
 #[derive(Debug, Default)]
 struct Waiting {
     doors: HashMap<Ticket, Waits>,
@@ -38,7 +38,8 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// A connection has gone: its commands wait no more. The engine answers what was published all the same, but not who joins.
+    /// Forgets a connection that has gone: its commands wait no more. The engine still answers what was published, but
+    /// not a join.
     fn forget(&mut self, id: ConnectionId) {
         for ticket in self.lines.remove(&id).iter().flat_map(Line::tickets) {
             self.doors.remove(&ticket);
@@ -46,7 +47,7 @@ impl Waiting {
     }
 }
 
-/// Who gives a command, and whether it publishes; None if it is none.
+/// The connection that gives a command, and whether the command publishes; None if this is no command.
 fn command_of(intent: &Intent) -> Option<(ConnectionId, bool)> {
     match intent {
         Intent::Publish { door: Door::Command(id, _), .. } => Some((*id, true)),
@@ -89,7 +90,7 @@ impl Relay {
         }
     }
 
-    /// A ticket is answered.
+    /// Handles the answer to a ticket.
     fn settle(&self, server: &mut Server, ticket: Ticket, outcome: Outcome) {
         match waiting(server).doors.remove(&ticket) {
             None => {}
@@ -97,7 +98,7 @@ impl Relay {
                 let response = response(&exchange, &channel, outcome, count);
                 server.respond(exchange, response);
             }
-            // It sends messages and nothing else: it cannot be told.
+            // This connection sends messages and nothing else, so it cannot be told.
             Some(Waits::WebSocket(id)) if !matches!(outcome, Outcome::Published { .. }) => {
                 server.refuse_publisher(id);
             }
@@ -111,7 +112,7 @@ impl Relay {
         }
     }
 
-    /// Tells and carries out what can be now, in its order.
+    /// Answers and carries out the commands that can be now, in their order.
     fn go_on(&self, server: &mut Server, id: ConnectionId) {
         while let Some(line) = waiting(server).lines.get_mut(&id)
             && let Some(next) = line.next_step()
@@ -136,7 +137,8 @@ fn waiting(server: &mut Server) -> &mut Waiting {
     server.relay_state()
 }
 
-/// Publishes a message and those that follow it by the engine. The one who asked is answered when it has answered.
+/// Publishes a message and those that follow it through the engine. The client is answered when the engine has
+/// answered.
 pub(super) fn publish(
     server: &mut Server,
     door: Door,
@@ -150,7 +152,7 @@ pub(super) fn publish(
         Door::Http(exchange) => (None, exchange.id()),
     };
     let except = except.map(|id| server.member_id(id)).or_else(|| match &door {
-        // It may be a member of another node.
+        // It may be a member at another node.
         Door::Http(exchange) => http::left_out(exchange.request()).ok().flatten(),
         _ => None,
     });
@@ -169,7 +171,7 @@ pub(super) fn publish(
     }
 }
 
-/// What was handed to the engine is answered when the ticket is.
+/// Remembers to answer a door when the ticket is answered.
 fn park(server: &mut Server, door: Door, channel: &ChannelName, count: usize, ticket: Ticket) {
     let waits = match door {
         Door::Http(exchange) => Waits::Http(exchange, channel.clone(), count),
@@ -179,7 +181,7 @@ fn park(server: &mut Server, door: Door, channel: &ChannelName, count: usize, ti
     waiting(server).doors.insert(ticket, waits);
 }
 
-/// As `park`, for a command; and those that follow it wait.
+/// Remembers to answer a command when the ticket is answered; later commands of the connection wait for it. See `park`.
 pub(super) fn park_command(
     server: &mut Server,
     (id, reference): (ConnectionId, Option<Reference>),
@@ -216,13 +218,13 @@ fn not_published(why: EngineError) -> Refusal {
     Refusal::new(Status(503), why.as_str(), message_of(why)).with_header("Retry-After", "1")
 }
 
-/// The engine of today publishes without looking at what is there.
+/// The present engine publishes without looking at what is there, so it cannot check preconditions.
 pub(super) fn unconditional() -> Response {
     let detail = "Where the broker has an engine, publish without If-Match and If-None-Match.";
     Response::problem(&Refusal::new(Status(501), "not_with_engine", detail))
 }
 
-/// The same in the words of commands.
+/// The same error as a command's.
 pub(super) fn error_of(why: EngineError) -> CommandError {
     CommandError { code: why.as_str(), message: message_of(why).into() }
 }
@@ -241,7 +243,7 @@ mod tests {
     use crate::config::Config;
 
     #[test]
-    fn one_who_has_gone_waits_for_nothing() {
+    fn a_connection_that_has_gone_waits_for_nothing() {
         let mut server = Server::bind(Config::listen_on("127.0.0.1:0").unwrap()).unwrap();
         server.set_engine();
         let (relay, gone, here) = (Relay::default(), ConnectionId::new(1, 1), ConnectionId::new(2, 1));
@@ -254,7 +256,7 @@ mod tests {
         let left = waiting(&mut server);
         assert_eq!(left.doors.keys().collect::<Vec<_>>(), [&Ticket(2)]);
         assert_eq!(left.lines.keys().collect::<Vec<_>>(), [&here]);
-        // What comes out after that is nobody's.
+        // An answer after that belongs to nobody.
         relay.perform(&mut server, Intent::Outcome(Ticket(1), Outcome::Unknown));
         relay.perform(&mut server, Intent::Outcome(Ticket(2), Outcome::Unknown));
         let left = waiting(&mut server);

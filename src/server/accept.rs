@@ -1,4 +1,5 @@
-//! New connections: accepted until there are no more, within the turn's share, and what happens when descriptors run out.
+//! New connections: accepted until there are no more, or the turn's share is used up; and what happens without
+//! descriptors.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -14,7 +15,7 @@ use crate::proto::http::Response;
 /// The most connections that one listener accepts per turn.
 const MAX_ACCEPTS: usize = 64;
 
-/// How many reads of 4 KiB of a peer that there is no room for are discarded: more than a request is.
+/// How many reads of 4 KiB are discarded from a peer that there is no room for: together more than a request is.
 const MAX_DISCARDED: usize = 16;
 
 /// How long accepting pauses when descriptors have run out.
@@ -43,8 +44,8 @@ impl Server {
         }
     }
 
-    /// Returns false if it, and with it all that came after it, has to wait until others have made room in this turn: it may be
-    /// somebody who asks whether the broker is well, and is to be told so.
+    /// Returns false if this connection must wait until others have made room in this turn; all that came after it wait
+    /// too. It may come from somebody who asks whether the broker is well, and has to be answered.
     fn take_in(&mut self, mut transport: Transport, peer: SocketAddr, listener: usize) -> bool {
         let Some(listening) = self.listeners.get_mut(listener) else { return false };
         let (loopback, admin) = (listening.listener.is_loopback(), listening.admin);
@@ -67,7 +68,7 @@ impl Server {
     }
 
     /// Out of descriptors or memory: with the reserve descriptor one peer is told, then accepting pauses. The edge does
-    /// not come again, so a timer looks.
+    /// not come again, so a timer tries again.
     fn cannot_accept(&mut self, listener: usize, error: &io::Error) {
         log::warn!("cannot accept: {error}; trying again in {} ms; see ulimit -n", ACCEPT_PAUSE.as_millis());
         if self.reserve.take().is_some()
@@ -80,7 +81,7 @@ impl Server {
     }
 }
 
-/// Whether an error of accept(2) is that of the connection that was to be accepted.
+/// Whether an error of accept(2) belongs to the connection that was to be accepted.
 fn is_one_peers(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted)
 }
@@ -90,7 +91,8 @@ fn refuse_unseen(transport: &mut Transport, response: &Response) {
     // Best effort: it may have gone already.
     let _ = transport.write(&response.encode());
     transport.shutdown();
-    // What has come already is taken: a socket that is closed with unread input sends a reset, which can swallow the answer.
+    // Input that has come already is read: closing a socket with unread input sends a reset, which can swallow the
+    // answer.
     let mut discarded = [0; 4096];
     for _ in 0..MAX_DISCARDED {
         if !matches!(transport.read(&mut discarded), Ok(1..)) {

@@ -1,4 +1,4 @@
-//! The server's end of the seam to an engine. There is none yet but those of tests: see [`crate::engine`].
+//! The server's end of the seam to an engine. The only engines yet are those of tests: see [`crate::engine`].
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::engine::{Ask, Ticket, Told};
 use crate::proto::message::Message;
 
 impl Server {
-    /// From now on an engine assigns positions, which the embedder brings [`next_ask`](Self::next_ask) to, and whose words it
-    /// hands to [`hear`](Self::hear). To be called before the first `poll`.
+    /// Lets an engine assign positions from now on. The embedder takes each [`next_ask`](Self::next_ask) to the engine,
+    /// and hands what the engine says to [`hear`](Self::hear). To be called before the first `poll`.
     #[doc(hidden)]
     pub fn set_engine(&mut self) {
         self.broker.set_engine();
@@ -23,19 +23,19 @@ impl Server {
         self.broker.has_engine()
     }
 
-    /// Whether there is an engine, and it cannot be reached.
+    /// Whether there is an engine that cannot be reached.
     #[doc(hidden)]
     pub fn is_engine_away(&self) -> bool {
         self.broker.is_engine_away()
     }
 
-    /// What the engine is asked for next.
+    /// The next question for the engine.
     #[doc(hidden)]
     pub fn next_ask(&mut self) -> Option<Ask> {
         self.broker.next_ask()
     }
 
-    /// Takes what the engine tells.
+    /// Takes what the engine says.
     #[doc(hidden)]
     pub fn hear(&mut self, told: Told) {
         self.broker.hear(told);

@@ -7,22 +7,22 @@ use std::time::{Duration, Instant};
 use super::{Phase, Server};
 use crate::broker::event::Event;
 
-/// What `poll_until` and `poll_now` came to.
+/// The result of `poll_until` and `poll_now`.
 #[derive(Debug)]
 #[non_exhaustive]
 #[must_use]
 pub enum Polled {
     /// Something happened.
     Event(Event),
-    /// The deadline has passed, and nothing more happened; or there is more to send than fits before it, which the next
-    /// call goes on with.
+    /// The deadline has passed, and nothing more happened; or there is more to send than fits before it, and the next
+    /// call goes on with that.
     Idle,
-    /// It was shut down, and every connection is gone.
+    /// The server was shut down, and every connection is gone.
     Ended,
 }
 
 impl Server {
-    /// Waits for the next event. None: it was shut down, and every connection is gone.
+    /// Waits for the next event. Returns None if the server was shut down and every connection is gone.
     ///
     /// # Errors
     /// The poll itself failed; errors of peers are events.
@@ -36,32 +36,32 @@ impl Server {
         }
     }
 
-    /// As `poll`, but no longer than until `deadline`: a timer of the embedder's. What is ready by then is still told,
-    /// one event a call, so that a busy server does not starve the timer for long: look at the clock between two events if
-    /// it matters.
+    /// Waits for the next event, but not past `deadline`, such as a timer of the embedder. What is ready by then is
+    /// still told, one event a call, so that a busy server does not starve the timer for long. If that matters, look at
+    /// the clock between two events.
     ///
     /// # Errors
-    /// As `poll`.
+    /// Those of `poll`.
     pub fn poll_until(&mut self, deadline: Instant) -> io::Result<Polled> {
         self.advance(Some(deadline))
     }
 
-    /// As `poll`, but it never waits: for a server inside somebody else's loop, which waits until the descriptor that
-    /// [`AsFd`] shows is readable, or [`poll_timeout`](Self::poll_timeout) has passed, and then calls this until it is
-    /// `Idle`, or as often as it likes: a busy server is never idle, and a host that has other things to see to goes on
-    /// with them after some events, for `poll_timeout` is zero then. What events lead to is sent at the end of each turn, for a
-    /// millisecond at a time: `Idle` may also mean that the rest is sent by the next call.
+    /// Returns the next event without ever waiting: for a server inside another loop. That loop waits until the
+    /// descriptor of [`AsFd`] is readable, or [`poll_timeout`](Self::poll_timeout) has passed, and then calls this
+    /// until it is `Idle`. It may also stop earlier: a busy server is never idle, so a loop that has other work goes on
+    /// with it after some events, and `poll_timeout` is zero then. What events lead to is sent at the end of each turn,
+    /// for a millisecond at a time: `Idle` may also mean that the next call sends the rest.
     ///
     /// # Errors
-    /// As `poll`.
+    /// Those of `poll`.
     pub fn poll_now(&mut self) -> io::Result<Polled> {
         self.advance(Some(Instant::now()))
     }
 
-    /// How long somebody else's loop may wait at the most before it calls `poll_now`; zero while anything is ready, None
-    /// if only the descriptor matters.
+    /// How long another loop may wait before it calls `poll_now`; zero while anything is ready, None if only the
+    /// descriptor matters.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        // Unless the last call found nothing, something may be left of which the outer poll is not told again.
+        // Unless the last call found nothing, something may be left that the outer poll is not told of again.
         let waits = self.is_idle && !self.broker.has_events() && self.posted.is_empty() && self.io_ready.is_empty();
         if waits { self.timeout(Instant::now()) } else { Some(Duration::ZERO) }
     }
@@ -106,8 +106,8 @@ impl Server {
                         self.handle.close_queue();
                         return Ok(Polled::Ended);
                     }
-                    // Only a look that found nothing says that nothing is left: a full buffer of events, or an edge that
-                    // came meanwhile, may have more behind it, and an outer poll is not told of that again.
+                    // Only a look that found nothing says that nothing is left. After a full buffer of events, or an
+                    // edge that came meanwhile, there may be more, and an outer poll is not told of that again.
                     if self.rested
                         && deadline.is_some_and(|deadline| self.turn.woke.is_some_and(|woke| woke >= deadline))
                     {
@@ -123,7 +123,7 @@ impl Server {
     }
 }
 
-/// The descriptor that is readable when something may have happened, for somebody else's loop.
+/// The descriptor for another loop: it is readable when something may have happened.
 impl AsFd for Server {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.poll.registry().as_fd()

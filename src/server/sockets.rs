@@ -7,16 +7,16 @@ use crate::broker::Io;
 use crate::broker::schedule::{Inlet, ReadOutcome};
 use crate::net::transport::Transport;
 
-/// The sockets, by slot, and how long the flush may write to them.
+/// The sockets, by slot, and when the flush must stop writing to them.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     by_slot: Vec<Option<Transport>>,
-    /// When the flush has had its time; None if it has as long as it takes.
+    /// When the flush has used up its time; None if it may take as long as it needs.
     pub(super) until: Option<Instant>,
 }
 
 impl Sockets {
-    /// No socket, and room for so many.
+    /// No sockets yet, and room for `room` of them.
     pub(super) fn with_room(room: usize) -> Sockets {
         Sockets { by_slot: Vec::with_capacity(room), until: None }
     }
@@ -36,7 +36,7 @@ impl Sockets {
         }
     }
 
-    /// Closes the socket of that slot.
+    /// Closes the socket in a slot.
     pub(super) fn remove(&mut self, slot: u32) {
         if let Some(place) = self.by_slot.get_mut(slot as usize) {
             *place = None;
@@ -45,7 +45,8 @@ impl Sockets {
 }
 
 impl Inlet for Sockets {
-    /// A short read means that the socket is drained, but not if the peer has ended its side, which only a further read tells.
+    /// A short read means that the socket is drained. But if the peer has ended its side, only a further read tells
+    /// that.
     fn read(&mut self, slot: u32, buffer: &mut [u8], read_closed: bool) -> io::Result<ReadOutcome> {
         let Some(transport) = self.get(slot) else { return Ok(ReadOutcome::Empty) };
         match transport.read(buffer) {

@@ -1,4 +1,4 @@
-//! How the server is: what operators ask.
+//! The state of the server, for operators who ask.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ impl Server {
         self.admin_listeners > 0
     }
 
-    /// Whether it is for this machine alone: all listeners are loopback ones, and no origin and no host is allowed
+    /// Whether the server is for this machine alone: all listeners are loopback ones, no origin and no host is allowed
     /// besides its own, and no proxy is trusted.
     pub fn is_private(&self) -> bool {
         self.private
@@ -28,7 +28,7 @@ impl Server {
         &self.turns
     }
 
-    /// Times turns by another clock as well, such as that of the thread's CPU time: for those who measure the server.
+    /// Also times turns by another clock, such as that of the thread's CPU time: for those who measure the server.
     #[doc(hidden)]
     pub fn meter_turns(&mut self, clock: fn() -> Duration) {
         self.turns.meter(clock);
@@ -55,39 +55,39 @@ impl Server {
         self.broker.channel_count()
     }
 
-    /// How many channels there are of which only the position is known.
+    /// How many tombstones there are: channels of which only the position is known.
     pub fn tombstones(&self) -> usize {
         self.broker.tombstone_count()
     }
 
-    /// The first channels by name behind `after`, at most `most`: those that have members or history. Everybody waits
-    /// while it looks at every name, which takes about 10 ms where there are 100,000.
+    /// The first channels whose names come after `after`, up to `most`: those that have members or history. Everybody
+    /// waits while it looks at every name, which takes about 10 ms where there are 100,000.
     pub fn channels_after(&self, after: &str, most: usize) -> Vec<ChannelState> {
         self.broker.channels_after(after, most)
     }
 
-    /// What a channel is like; None if it does not exist. One of which only the position is known has nothing else.
+    /// The state of a channel; None if it does not exist. A tombstone has nothing but its position.
     pub fn channel_state(&self, name: &str) -> Option<ChannelState> {
         self.broker.channel_state(name)
     }
 
-    /// Memory of what all connections have unsent, as `max_outbound_total` counts it.
+    /// Memory of what all connections have unsent, in bytes; `max_outbound_total` bounds it.
     pub fn outbound_held(&self) -> usize {
         self.broker.outbound_held()
     }
 
-    /// Memory of what arrived and is held, as `max_inbound_total` counts it.
+    /// Memory of what has arrived and is held, in bytes; `max_inbound_total` bounds it.
     pub fn inbound_held(&self) -> usize {
         self.broker.inbound_held()
     }
 
-    /// Memory of all channels beside their histories, in bytes. What bounds it is how many channels there may be, and how many
-    /// of them a connection may be in.
+    /// Memory of all channels without their histories, in bytes. It is bounded by the number of channels, and by the
+    /// number of channels that one connection may be in.
     pub fn channels_held(&self) -> usize {
         self.broker.channels_held()
     }
 
-    /// What the histories of all channels hold, as `history_total` counts it.
+    /// Memory of the histories of all channels, in bytes; `history_total` bounds it.
     pub fn history_held(&self) -> usize {
         self.broker.history_held()
     }

@@ -11,12 +11,12 @@ use crate::broker::timers::Now;
 use crate::handle::Command;
 use crate::proto::text::escape_for_log;
 
-/// How long a turn reads, and then how long it writes, if there is that much to do: nobody waits for longer than these and
-/// the longest step.
+/// How long a turn reads, and then how long it writes, if there is that much to do: nobody waits longer than both and
+/// the longest step together.
 const READ_TIME: Duration = Duration::from_millis(2);
 const WRITE_TIME: Duration = Duration::from_millis(2);
 
-/// How long a flush takes at a time where somebody else's loop waits for it.
+/// How long one flush may take where another loop waits for it.
 const HOST_TIME: Duration = Duration::from_millis(1);
 
 /// The loop looks at its clock whenever it has done this much, in nominal nanoseconds.
@@ -25,14 +25,14 @@ const LOOK: u64 = 20_000;
 /// How many deadlines, ends of connections and commands of other threads are one step.
 const STEP: usize = 64;
 
-/// When a turn has had its time.
+/// The clock of a turn: it tells when the turn has used up its time.
 #[derive(Debug)]
 pub(super) struct TurnClock {
-    /// When this turn began; None before the first.
+    /// When this turn began; None before the first turn.
     pub(super) woke: Option<Instant>,
-    /// When it was looked at last.
+    /// The time of the last look at the clock.
     now: Instant,
-    /// What everything had cost then.
+    /// The cost of everything up to that look.
     looked: u64,
 }
 
@@ -45,7 +45,7 @@ impl TurnClock {
         (self.woke, self.now, self.looked) = (Some(now), now, spent);
     }
 
-    /// Whether the turn has taken that long. It looks only when something was done since.
+    /// Whether the turn has taken that long. It looks at the clock only when something was done since.
     fn has_taken(&mut self, time: Duration, spent: u64) -> bool {
         if spent.saturating_sub(self.looked) >= LOOK {
             (self.now, self.looked) = (Instant::now(), spent);
@@ -93,7 +93,7 @@ impl Server {
         Ok(())
     }
 
-    /// Whether there is something to do without anything happening.
+    /// Whether there is something to do although nothing happens.
     fn is_busy(&self) -> bool {
         let accepting = self.accept_again.is_none() && self.listeners.iter().any(|listening| listening.ready);
         self.schedule.has_ready() || self.woken || !self.commands.is_empty() || self.broker.has_work() || accepting
@@ -141,7 +141,7 @@ impl Server {
         self.schedule.begin_turn();
     }
 
-    /// One step of reading; false if this turn has nothing more to read, or no more time to.
+    /// One step of reading; false if this turn has nothing more to read, or no time left.
     pub(super) fn read_next(&mut self) -> bool {
         if self.turn.has_taken(READ_TIME, self.broker.spent())
             || !self.schedule.step(&mut self.broker, &mut self.sockets)
@@ -152,7 +152,7 @@ impl Server {
         true
     }
 
-    /// Acts on deadlines, as long as there is time: the rest is for the next turn.
+    /// Acts on deadlines while there is time: the rest is for the next turn.
     pub(super) fn expire(&mut self) {
         let schedule = &self.schedule;
         while !self.broker.expire_some(STEP, |slot| schedule.is_waiting(slot)) {
@@ -163,7 +163,7 @@ impl Server {
         self.broker.expire_others();
     }
 
-    /// Writes what is owed, as long as there is time; returns whether that is all.
+    /// Writes what is owed while there is time; returns whether that was all.
     pub(super) fn flush(&mut self, has_host: bool) -> bool {
         let until = if has_host {
             self.turn.now + HOST_TIME
@@ -174,8 +174,8 @@ impl Server {
         self.broker.flush_some(&mut self.sockets)
     }
 
-    /// Does what other threads have asked for. No more is taken over before all of that is done: the queue is bounded only
-    /// as long as what does not fit stays in it.
+    /// Carries out the commands of other threads. No more are taken over before all of these are done: the queue stays
+    /// bounded only if what does not fit stays in it.
     fn run_commands(&mut self) {
         while !self.broker.wants_flush() && !self.turn.has_taken(READ_TIME, self.broker.spent()) {
             if self.commands.is_empty() && std::mem::take(&mut self.woken) {
@@ -185,7 +185,7 @@ impl Server {
             match command {
                 Command::Publish { channel, message } => {
                     let published = self.broker.publish(&channel, message, None, None);
-                    // Nobody else is there to be told.
+                    // There is nobody else to tell.
                     if let Some(why) = published.refused() {
                         self.broker.log_throttled(log::Level::Warn, || {
                             let channel = escape_for_log(channel.as_bytes());
@@ -205,7 +205,7 @@ impl Server {
         }
     }
 
-    /// Sees to it that those who wait for one of the few places past the limits get one.
+    /// Gives the few places past the limits to the connections that wait for one.
     pub(super) fn make_places(&mut self) {
         if self.saw_all {
             let schedule = &self.schedule;
@@ -226,7 +226,7 @@ mod tests {
     use crate::config::Config;
     use crate::handle::{CAPACITY, HandleError};
 
-    /// What a busy loop had taken over was room for as much again, turn after turn.
+    /// Once, what a busy loop had taken over made room for as much again, turn after turn.
     #[test]
     fn the_queue_is_bounded_however_busy_the_loop_is() {
         let mut config = Config::default();

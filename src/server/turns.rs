@@ -5,16 +5,16 @@ use std::time::Duration;
 /// The upper bounds of the buckets, in microseconds.
 const BOUNDS: [u64; 13] = [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000];
 
-/// A histogram of what turns took. To record one costs no memory and no system call.
+/// A histogram of how long turns took. To record one costs no memory and no system call.
 #[derive(Debug, Clone, Default)]
 pub struct Turns {
-    /// By bucket; the last has no bound.
+    /// Counts by bucket; the last bucket has no bound.
     counts: [u64; BOUNDS.len() + 1],
     sum: Duration,
     meter: Option<Meter>,
 }
 
-/// What tells how long turns take by another clock, such as that of the thread's CPU time.
+/// Times turns by another clock, such as that of the thread's CPU time.
 #[derive(Debug, Clone)]
 struct Meter {
     clock: fn() -> Duration,
@@ -23,7 +23,7 @@ struct Meter {
 }
 
 impl Turns {
-    /// From now on each turn is timed by this clock, too.
+    /// From now on times each turn by this clock, too.
     pub(super) fn meter(&mut self, clock: fn() -> Duration) {
         self.meter = Some(Meter { clock, began: clock(), longest: Duration::ZERO });
     }
@@ -33,14 +33,14 @@ impl Turns {
         self.meter.as_ref().map_or(Duration::ZERO, |meter| meter.longest)
     }
 
-    /// A turn begins.
+    /// Begins a turn.
     pub(super) fn begin(&mut self) {
         if let Some(meter) = &mut self.meter {
             meter.began = (meter.clock)();
         }
     }
 
-    /// The turn that has begun ends after that long.
+    /// Ends the turn that has begun; it took that long.
     pub(super) fn record(&mut self, took: Duration) {
         if let Some(meter) = &mut self.meter {
             meter.longest = meter.longest.max((meter.clock)().saturating_sub(meter.began));
@@ -66,7 +66,7 @@ impl Turns {
         self.counts.iter().sum()
     }
 
-    /// What they took together.
+    /// The time of all turns together.
     pub fn sum(&self) -> Duration {
         self.sum
     }

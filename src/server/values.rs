@@ -1,4 +1,4 @@
-//! What an embedder keeps with a connection: a value of its own, gone when the connection's Close was told.
+//! What an embedder keeps with a connection: a value of its own, gone after the connection's Close event.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -7,15 +7,15 @@ use std::sync::Arc;
 use super::Server;
 use crate::broker::event::ConnectionId;
 
-/// Values by slot; none is there until one is set.
+/// Values by slot; a slot is empty until one is set.
 #[derive(Debug, Default)]
 pub(super) struct Values {
     by_slot: Vec<Option<(ConnectionId, Box<dyn Any + Send>)>>,
-    /// Whose Close was told last: its value may be looked at until the next event.
+    /// The connection whose Close was told last: its value may be looked at until the next event.
     closed: Option<ConnectionId>,
-    /// Channels that connections have left and may come back to. Only the relay's `single_channel` makes any.
+    /// Channels that connections have left and may come back to. Only the relay's `single_channel` puts any here.
     homes: HashMap<ConnectionId, Arc<str>>,
-    /// What the relay keeps where there is an engine.
+    /// The relay's own state, where there is an engine.
     relay: Option<Box<dyn Any + Send>>,
 }
 
@@ -62,8 +62,8 @@ impl Values {
 }
 
 impl Server {
-    /// Keeps a value of the embedder's with a connection, in place of the one that it has. It can be looked at until the
-    /// event behind the connection's `Event::Close`. Returns false, and drops the value, if the id is stale.
+    /// Keeps a value of the embedder with a connection, in place of an earlier one. It can be looked at until the event
+    /// after the connection's `Event::Close`. Returns false, and drops the value, if the id is stale.
     pub fn set_value<T: Any + Send>(&mut self, id: ConnectionId, value: T) -> bool {
         let live = self.broker.is_live(id);
         if live {
@@ -72,14 +72,14 @@ impl Server {
         live
     }
 
-    /// Keeps the name of the channel that a connection was opened in, for as long as it lives.
+    /// Keeps the name of the channel that a connection was opened in, until the connection ends.
     pub(crate) fn set_home(&mut self, id: ConnectionId, channel: Arc<str>) {
         if self.broker.is_live(id) {
             self.values.homes.insert(id, channel);
         }
     }
 
-    /// What the relay keeps with the server; made when it is first asked for.
+    /// The state that the relay keeps with the server; made on the first call.
     pub(crate) fn relay_state<T: Any + Send + Default>(&mut self) -> &mut T {
         if !self.values.relay.as_ref().is_some_and(|state| state.is::<T>()) {
             self.values.relay = Some(Box::new(T::default()));
@@ -90,7 +90,7 @@ impl Server {
         }
     }
 
-    /// What `set_home` keeps.
+    /// The name that `set_home` keeps.
     pub(crate) fn home(&self, id: ConnectionId) -> Option<&Arc<str>> {
         self.values.homes.get(&id)
     }

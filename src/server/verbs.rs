@@ -1,4 +1,4 @@
-//! What an embedder says to the broker, between two events.
+//! What an embedder may ask of the broker between two events.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,8 +24,8 @@ use crate::proto::message::Message;
 
 impl Server {
     /// Answers a handshake with 101, and joins a channel in the same step. The id's Close event follows in any case,
-    /// also if the peer has gone meanwhile or the channel cannot be made, which answers 503, or 500 and a line in the log if no
-    /// channel has such a name.
+    /// also if the peer has gone meanwhile or the channel cannot be made. A channel that cannot be made is answered
+    /// with 503; a name that no channel has, with 500 and a line in the log.
     pub fn accept(&mut self, handshake: Handshake, accept: &Accept) -> ConnectionId {
         self.broker.accept(handshake, accept)
     }
@@ -40,31 +40,31 @@ impl Server {
         self.broker.respond(exchange, response);
     }
 
-    /// Sets what one channel keeps, now and whenever it exists: settings outlive the channel. They are for channels that the
-    /// embedder knows, 65,536 at the most; for many of a kind there is [`configure_prefix`](Self::configure_prefix). The default is
-    /// what all keep.
+    /// Sets what one channel keeps, now and whenever it exists: settings outlive the channel. They are for channels
+    /// that the embedder knows, up to 65,536; for many channels of a kind there is
+    /// [`configure_prefix`](Self::configure_prefix). The default settings are what all channels keep.
     ///
     /// # Errors
-    /// If it would keep more bytes than `history_total`, or longer than `history_age`, of [`Limits`]; if too many channels have
-    /// settings; or if no channel has such a name.
+    /// If the channel would keep more bytes than `history_total`, or keep them longer than `history_age`, of
+    /// [`Limits`]; if too many channels have settings; or if no channel has such a name.
     pub fn configure(&mut self, channel: &str, settings: ChannelSettings) -> Result<(), LimitsError> {
         BadName::check(channel).map_err(|error| LimitsError::new(error.mend()))?;
         self.broker.configure(channel, settings)
     }
 
-    /// Sets what all channels keep whose names begin so, such as `/rooms/`, unless they have settings of their own or a longer
-    /// prefix has some. Channels that exist keep to it from their next message on. There are 64 prefixes at the most; the default
-    /// takes one back.
+    /// Sets what all channels keep whose names begin with `prefix`, such as `/rooms/`. Settings of a channel's own, or
+    /// of a longer prefix, go first. Existing channels follow it from their next message on. There may be up to 64
+    /// prefixes; the default settings remove one.
     ///
     /// # Errors
-    /// As [`configure`](Self::configure).
+    /// Those of [`configure`](Self::configure).
     pub fn configure_prefix(&mut self, prefix: &str, settings: ChannelSettings) -> Result<(), LimitsError> {
         self.broker.configure_prefix(prefix, settings)
     }
 
-    /// Publishes to all members of a channel. Its name is taken as it is, decoded and with its leading slash: one that
-    /// [`ChannelName::new`](crate::ChannelName::new) refuses is [`Published::BadName`]. Peers of the relay reach only those that
-    /// [`ChannelName::from_decoded`](crate::ChannelName::from_decoded) allows.
+    /// Publishes to all members of a channel. Its name is used unchanged, decoded and with its leading slash: one that
+    /// [`ChannelName::new`](crate::ChannelName::new) refuses is [`Published::BadName`]. Peers of the relay reach only
+    /// names that [`ChannelName::from_decoded`](crate::ChannelName::from_decoded) allows.
     pub fn publish(&mut self, channel: &str, message: impl Into<Message>) -> Published {
         self.broker.publish(channel, message.into(), None, None)
     }
@@ -80,7 +80,7 @@ impl Server {
         self.broker.publish(channel, message.into(), from, except)
     }
 
-    /// As `publish_from`, with what the sender calls itself.
+    /// Publishes on behalf of a connection, with a name for the sender. Otherwise it does what `publish_from` does.
     pub fn publish_as(
         &mut self,
         channel: &str,
@@ -92,8 +92,8 @@ impl Server {
         self.broker.publish_as(channel, message.into(), from, name, except)
     }
 
-    /// Publishes because a connection asks for it that is not told as the sender, such as that of an HTTP request: where a
-    /// channel has to make way for it, it is first of all one of its own address.
+    /// Publishes for a connection that is not told as the sender, such as that of an HTTP request. If another channel
+    /// has to make way for this one, it is first of all one that the same address made.
     pub fn publish_for(
         &mut self,
         asker: ConnectionId,
@@ -105,19 +105,19 @@ impl Server {
         self.broker.publish_for(asker, channel, message.into(), name, except)
     }
 
-    /// Answers a request with a stream of a channel's messages: a subscriber like any other. The id's Close event
+    /// Answers a request with a stream of a channel's messages: it is a subscriber like any other. The id's Close event
     /// follows in any case.
     pub fn stream(&mut self, exchange: Exchange, format: StreamFormat, channel: &str, from: Start) -> ConnectionId {
         self.broker.stream(exchange, format, channel, from)
     }
 
-    /// Answers a request with what a channel has behind `from`; if that is nothing, as soon as there is something, or
-    /// after `timeout` with nothing.
+    /// Answers a request with what a channel has after `from`. If there is nothing, the answer comes as soon as there
+    /// is something, or after `timeout` with nothing.
     pub fn hold(&mut self, exchange: Exchange, channel: &str, from: Start, timeout: Duration) {
         self.broker.hold(exchange, channel, from, timeout);
     }
 
-    /// What is kept of a channel, as the JSON answer to a GET. The channel is not made by asking.
+    /// What is kept of a channel, as the JSON answer to a GET. Asking does not make the channel.
     ///
     /// # Errors
     /// If no channel has such a name.
@@ -129,19 +129,20 @@ impl Server {
         Ok(kept)
     }
 
-    /// The entity tag that `read_json` would be answered with now, for `precondition`, and whether something was published to the channel.
+    /// The entity tag that `read_json` would be answered with now, for `precondition`, and whether anything was ever
+    /// published to the channel.
     pub(crate) fn entity_tag(&mut self, channel: &str, from: Start) -> (String, bool) {
         self.broker.entity_tag(channel, from)
     }
 
     /// Answers a command of a connection, in the words of its [`Protocol`], after all that was published to it before.
-    /// More errors in a second than `max_control_rate` close it with 1008. Returns false if it is not open, or no more.
+    /// More errors in a second than `max_control_rate` close it with 1008. Returns false if it is not open.
     pub fn answer(&mut self, id: ConnectionId, answer: &Answer<'_>) -> bool {
         self.broker.answer(id, answer)
     }
 
-    /// Tells one connection who is in a channel; only how many, if they are more than `max_presence`. With a `reference` it is the
-    /// answer to a command. Returns false if the connection is not open, or no more.
+    /// Tells one connection who is in a channel; only how many, if they are more than `max_presence`. With a
+    /// `reference` it is the answer to a command. Returns false if the connection is not open.
     ///
     /// # Errors
     /// If no channel has such a name.
@@ -155,12 +156,12 @@ impl Server {
         Ok(self.broker.tell_members(id, channel, reference))
     }
 
-    /// As `send`, on behalf of another connection.
+    /// Sends to one connection alone, on behalf of another connection. Otherwise it does what `send` does.
     pub fn send_from(&mut self, id: ConnectionId, message: impl Into<Message>, from: Option<ConnectionId>) -> bool {
         self.broker.send_from(id, &message.into(), from)
     }
 
-    /// The connection of that public id, if it is open.
+    /// The connection with this public id, if it is open.
     pub fn connection_of(&self, member: MemberId) -> Option<ConnectionId> {
         self.broker.connection_of(member)
     }
@@ -170,27 +171,29 @@ impl Server {
         self.broker.member_id(id)
     }
 
-    /// Whether two connections are members of a channel that is the same.
+    /// Whether two connections are members of a common channel.
     pub fn share_a_channel(&self, one: ConnectionId, other: ConnectionId) -> bool {
         self.broker.share_a_channel(one, other)
     }
 
-    /// What a connection speaks, if it is a WebSocket; None if the id is stale.
+    /// The protocol that a connection speaks, if it is a WebSocket; None if the id is stale.
     pub fn protocol(&self, id: ConnectionId) -> Option<Protocol> {
         self.broker.protocol(id)
     }
 
-    /// What a connection calls itself.
+    /// The name that a connection gives itself.
     pub fn name(&self, id: ConnectionId) -> Option<&Arc<str>> {
         self.broker.name(id)
     }
 
-    /// Sets what a connection calls itself. To be called before it joins: others have been told by then.
+    /// Sets the name that a connection gives itself. Call it before the connection joins: after that others have been
+    /// told.
     pub fn set_name(&mut self, id: ConnectionId, name: Option<Arc<str>>) {
         self.broker.set_name(id, name);
     }
 
-    /// The members of a channel as they are told to others, in no order; None if there are more than `max_presence`.
+    /// The members of a channel with their public ids and names, in no order; None if there are more than
+    /// `max_presence`.
     ///
     /// # Errors
     /// If no channel has such a name.
@@ -199,13 +202,13 @@ impl Server {
         Ok(self.broker.members_named(channel))
     }
 
-    /// Sends to one connection alone, behind all that was published to it before. Returns false if the id is stale, the
+    /// Sends to one connection alone, after all that was published to it before. Returns false if the id is stale, the
     /// connection is not open, or the message is longer than `max_message`.
     pub fn send(&mut self, id: ConnectionId, message: impl Into<Message>) -> bool {
         self.broker.send(id, &message.into())
     }
 
-    /// Joins a channel, which comes into being if it does not exist.
+    /// Makes a connection a member of a channel, which is made if it does not exist.
     ///
     /// # Errors
     /// See `JoinError`.
@@ -213,7 +216,8 @@ impl Server {
         self.broker.join(id, channel, from)
     }
 
-    /// As `join`; and in the same step, before the channel's first event, it is answered if there is a `reference`.
+    /// Makes a connection a member of a channel. If there is a `reference`, the command is answered in the same step,
+    /// before the channel's first event. Otherwise it does what `join` does.
     ///
     /// # Errors
     /// See `JoinError`.
@@ -227,26 +231,26 @@ impl Server {
         self.broker.subscribe(id, channel, from, reference)
     }
 
-    /// Leaves a channel. What was published to it before still arrives. Returns false if it was no member, as nobody is of
-    /// one whose name no channel has.
+    /// Makes a connection leave a channel. What was published to it before still arrives. Returns false if it was no
+    /// member; nobody is a member if no channel has such a name.
     pub fn leave(&mut self, id: ConnectionId, channel: &str) -> bool {
         self.broker.leave(id, channel)
     }
 
-    /// Closes a connection with a Close frame, behind all that was published to it before. Returns false if the id is
+    /// Closes a connection with a Close frame, after all that was published to it before. Returns false if the id is
     /// stale or the connection is not open any more.
     pub fn close(&mut self, id: ConnectionId, code: CloseCode, reason: &str) -> bool {
         self.broker.close(id, code, reason)
     }
 
-    /// Closes a connection with 1008 because of something that it did: what it sent behind that is not looked at. Returns
+    /// Closes a connection with 1008 because of something that it did. What it sent after that is ignored. Returns
     /// false if the id is stale or the connection is not open any more.
     pub fn expel(&mut self, id: ConnectionId, cause: Cause, what: &'static str) -> bool {
         self.broker.expel(id, cause, what)
     }
 
-    /// Logs a line that a peer has caused: at most ten of a level in a second, then one that says how many more there
-    /// were. The line is made only if it is told.
+    /// Logs a line that a peer has caused: up to ten of a level in a second, then one that says how many more there
+    /// were. The line is made only if it is logged.
     pub(crate) fn log_throttled(&mut self, level: log::Level, line: impl FnOnce() -> String) {
         self.broker.log_throttled(level, line);
     }
@@ -256,26 +260,26 @@ impl Server {
         self.broker.channels_of(id)
     }
 
-    /// The connections of this node that are in a channel, in no order: all of them, also past `max_presence`, with those who
-    /// follow by a stream. Those of a name that no channel has are none.
+    /// The connections of this node that are in a channel, in no order: all of them, also past `max_presence`, with
+    /// those that follow by a stream. There are none if no channel has such a name.
     pub fn connections_in(&self, channel: &str) -> impl Iterator<Item = ConnectionId> {
         self.broker.connections_in(channel)
     }
 
-    /// The connections that were accepted and are open, in no order. To tell all of them something that is of no channel,
-    /// `send` to each.
+    /// The connections that were accepted and are open, in no order. To tell all of them something that belongs to no
+    /// channel, `send` to each.
     pub fn open_connections(&self) -> impl Iterator<Item = ConnectionId> {
         self.broker.open_connections()
     }
 
-    /// The address that a connection comes from: the client's, where a trusted proxy tells it. None if the id is
-    /// stale, which it is not yet when its Close event is told.
+    /// The address that a connection comes from: the client's, where a trusted proxy names it. None if the id is stale;
+    /// it is not stale yet when its Close event is told.
     pub fn peer(&self, id: ConnectionId) -> Option<SocketAddr> {
         self.broker.peer(id)
     }
 
-    /// Bytes that a connection has not taken yet, of what it is to get; 0 if the id is stale. Anyone who produces faster than
-    /// a connection reads can wait while this is more than they like: past `max_outbound` the connection is slow.
+    /// Bytes that a connection is to get and has not taken yet; 0 if the id is stale. Anyone who produces faster than a
+    /// connection reads can wait while this is more than they like: past `max_outbound` the connection is slow.
     pub fn unsent(&self, id: ConnectionId) -> u64 {
         self.broker.unsent(id)
     }
@@ -311,7 +315,7 @@ impl Server {
         Ok(members)
     }
 
-    /// What a connection may do: nothing, once it has gone.
+    /// What a connection may do; nothing, once it has gone.
     pub(crate) fn grants(&self, id: ConnectionId) -> Grants {
         self.broker.grants(id)
     }

@@ -3,8 +3,8 @@
 //
 //   cargo build --examples && EXAMPLES=target/debug/examples node examples.mjs
 //
-// CHROMIUM names the browser, ONLY=words picks tests. Screenshots go to .screenshots/, which git ignores. The last line is
-// `N passed, N failed`.
+// CHROMIUM names the browser, ONLY=words picks tests. Screenshots go to .screenshots/, which git ignores. The last line
+// is `N passed, N failed`.
 
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'
@@ -25,7 +25,7 @@ const SCREENSHOTS = `${ROOT}.screenshots/`
 const RECONNECT_DEADLINE = 40_000
 const PHONE = { width: 390, height: 844 }
 const DESKTOP = { width: 1280, height: 800 }
-/** What browsers log when a server is gone, which is what some tests are about. */
+/** Errors that browsers log when a server is gone, which some tests cause. */
 const GONE = /WebSocket connection to .* failed|ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET/
 
 // ---------------------------------------------------------------- tests
@@ -50,7 +50,7 @@ const tests = {
       for (const text of ['hello', 'hello yourself']) await sees(late, text)
       await late.close()
       await until('the note', async () => (await said(ann)).includes('Zoë left'))
-      assert.ok(!(await said(ann)).includes('Bob left'), 'a reload is no leaving')
+      assert.ok(!(await said(ann)).includes('Bob left'), 'a reload does not count as leaving')
       assert.deepEqual(await people(ann), ['Ann', 'Bob'])
     })
   },
@@ -141,7 +141,7 @@ const tests = {
       await say(ann, 'mine')
       await sees(ann, 'mine')
       await until('the bottom', () => ann.locator('#log').evaluate(it => it.scrollHeight - it.scrollTop - it.clientHeight < 3))
-      // Safari tells the Enter that ends a composition after its end, with the code of one that is under way.
+      // Safari reports the Enter that ends a composition after its end, with the code of one that is under way.
       await ann.locator('#text').fill('かん')
       await ann.locator('#text').evaluate(it => it.dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', keyCode: 229, bubbles: true, cancelable: true })))
       await say(ann, '漢字')
@@ -186,13 +186,13 @@ const tests = {
       for (const page of pages) for (const name of ['Coffee', 'Tea', 'Water']) await page.getByRole('button', { name }).click()
       for (const page of pages) await shows(page, expected)
       assert.equal(await pages[0].locator('#total').textContent(), '9 votes')
-      // A quiet while, in which the one who polls asks on and on.
+      // A quiet time, in which the page that polls asks again and again.
       const before = await costs(pages[2], 'plain')
       await until('two more requests', async () => (await costs(pages[2], 'plain')).requests >= before.requests + 2)
-      assert.equal((await costs(pages[2], 'plain')).results, before.results, 'what is the same is 304')
+      assert.equal((await costs(pages[2], 'plain')).results, before.results, 'an unchanged result is 304')
       const [socket, long, plain] = [await costs(pages[0], 'socket'), await costs(pages[1], 'long'), await costs(pages[2], 'plain')]
       assert.equal(socket.requests, 1)
-      assert.equal(socket.results, 10, 'each vote, and how it stood')
+      assert.equal(socket.results, 10, 'each vote, and the state before')
       assert.ok(long.requests > long.results - 1 && long.results > 1, JSON.stringify(long))
       assert.ok(socket.bytes > 1000 && socket.bytes < long.bytes && socket.bytes < plain.bytes, JSON.stringify({ socket, long, plain }))
       assert.deepEqual(await costs(pages[0], 'plain'), { requests: 0, results: 0, bytes: 0 })
@@ -358,7 +358,7 @@ const tests = {
       assert.equal(await pages[0].locator('#lines').textContent(), '1 of 6 lines')
       await pages[1].reload()
       await logs(pages[1], ['first <script>document.title="owned"</script>', '  second', 'third', 'ERROR no such thing', 'warning: ÿ', ' '])
-      // Another file takes its name, and then it is cut short.
+      // Another file takes its name, and then that one is cut short.
       renameSync(file, file + '.1')
       writeFileSync(file, 'rotated\n')
       await logs(pages[1], ['rotated'], 1)
@@ -402,7 +402,7 @@ const tests = {
       await status(page, 'Connection lost, trying again')
       await start()
       await status(page, 'Connected', RECONNECT_DEADLINE)
-      // It begins anew, as the monitor does: no line stands there twice.
+      // The log begins again with the monitor: no line is there twice.
       await until('the new beginning', async () => (await page.locator('#log p').allTextContents())[0] === 'The monitor was started again.')
       await logs(page, ['}'], 1)
       const lines = await page.locator('#log p').allTextContents()
@@ -429,7 +429,7 @@ const tests = {
     await running('echo', async echo => {
       const { heard } = await talk(echo.url, ['hello', '<b>', Buffer.from([0, 255])], 3)
       assert.deepEqual(heard, ['You said: hello', 'You said: <b>', 'You said: something binary'])
-      assert.match(echo.output, /listening on ws:/, 'where there is no page, no address of a page is told')
+      assert.match(echo.output, /listening on ws:/, 'an example without a page prints no address of one')
       await until('the end told', () => / has left: /.test(echo.output))
     })
   },
@@ -498,9 +498,9 @@ const tests = {
       assert.match(shown, /1 ← binary, final, 2 bytes, not masked\n {6}header   82 02\n {6}payload  01 02\n/)
       assert.match(shown, /1 ← text, final, 300 bytes, not masked\n {6}header   81 7e 01 2c\n {6}payload  (78 ){48}…\n/)
       assert.match(shown, /1 → Close, final, 2 bytes, .*\n.*\n.*\n {6}reads    1000 ""\n/)
-      assert.ok(!shown.includes('\x1b'), 'peers do not paint the terminal')
+      assert.ok(!shown.includes('\x1b'), 'peers cannot write escapes to the terminal')
       assert.match(shown, /Host: /)
-      assert.ok(!shown.includes('\\"'), 'quotation marks are as they are')
+      assert.ok(!shown.includes('\\"'), 'quotation marks are not escaped')
       const posted = await fetch(frames.url + '/chat', { method: 'POST', body: 'by "POST"\n', headers: { 'X-Quoted': '"a"' } })
       assert.equal(posted.status, 200)
       await until('its body', () => /→ body, 10 bytes\n {6}reads {4}by "POST"\\n\n/.test(frames.output))
@@ -522,7 +522,7 @@ const tests = {
       }
       const args = () => name === 'monitor' ? ['-', 'http://x/'] : ['http://x/']
       await assert.rejects(start(name, { args }), /ended:[^]*is not an address/, name)
-      // Beside another server: one line, with what to do.
+      // The port is taken by another server: one line, which says what to do.
       const taken = net.createServer()
       await new Promise(resolve => taken.listen(0, '127.0.0.1', resolve))
       const { port: held } = taken.address()
@@ -552,7 +552,7 @@ const logs = (page, lines, count = 0) => until(JSON.stringify(lines), async () =
 /** Waits for the heading: it comes over another connection than the lines. */
 const heading = (page, text) => until(`the heading ${text}`, async () => (await page.locator('h1').textContent()) === text)
 
-/** While `body` runs, a log file that has two lines, and the monitor on it. */
+/** Runs `body` with a log file that has two lines, and the monitor on it. */
 async function followed(body) {
   const folder = mkdtempSync(path.join(tmpdir(), 'slotcast-'))
   const file = path.join(folder, 'app.log')
@@ -623,7 +623,7 @@ const sees = (page, text) => until(JSON.stringify(text.slice(0, 60)), async () =
 
 // ---------------------------------------------------------------- pages
 
-/** Opens a tab of its own profile; whatever the browser complains about fails the test that opened it. */
+/** Opens a tab with its own profile. Any complaint of the browser fails the test that opened it. */
 async function open(browser, url, { width = 1000, height = 700, scheme, forgive } = {}) {
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme })
   browser.opened.push(context)
@@ -645,7 +645,7 @@ async function open(browser, url, { width = 1000, height = 700, scheme, forgive 
 const status = (page, label, deadline) =>
   until(`status ${label}`, async () => (await page.locator('#status').textContent()) === label, deadline)
 
-/** Screenshots of a page on a phone and on a desktop, light and dark; nothing may be wider than the phone. */
+/** Takes screenshots of a page on a phone and on a desktop, light and dark; nothing may be wider than the phone. */
 async function both(page, name, onPhone) {
   for (const scheme of ['light', 'dark'])
     for (const size of [DESKTOP, PHONE]) {
@@ -667,7 +667,7 @@ async function shoot(page, name) {
 
 // ---------------------------------------------------------------- without a browser
 
-/** Sends those, waits for so many messages, and closes: `{ code, reason, heard }`. Also before: `open`, `heard()`. */
+/** Sends `messages`, waits for `count` answers, closes: `{ code, reason, heard }`. Also before: `open`, `heard()`. */
 function talk(url, messages, count) {
   const heard = []
   const ws = new WebSocket(url.replace('http', 'ws'))
@@ -694,7 +694,7 @@ function talk(url, messages, count) {
   return Object.assign(ended, { open, heard: () => heard })
 }
 
-/** Sends those, and waits until the server closes. */
+/** Sends `messages`, and waits until the server closes. */
 const closing = (url, messages) => talk(url, messages, Infinity)
 
 async function freePort() {
@@ -707,7 +707,7 @@ async function freePort() {
 
 // ---------------------------------------------------------------- examples, as child processes
 
-/** An example on that port, or on a free one. */
+/** Starts an example on this port, or on a free one. */
 async function start(name, { port = 0, args = address => [address], stdin = 'ignore', env } = {}) {
   const child = spawn(path.join(EXAMPLES, name), args(`127.0.0.1:${port}`), { stdio: [stdin, 'pipe', 'pipe'], cwd: ROOT, env })
   const example = { name, child, output: '', errors: '', ended: false }
@@ -748,7 +748,7 @@ async function running(name, body, options) {
   }
 }
 
-/** While `body` runs, an example that can be stopped and started again, on the same port. */
+/** Runs `body` with an example that can be stopped and started again, on the same port. */
 async function restarting(name, body, options) {
   let example = await start(name, options)
   const { port } = example

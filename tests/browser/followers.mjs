@@ -59,7 +59,7 @@ const tests = {
       const lost = JSON.parse(heard[3].data)
       assert.deepEqual([lost.type, lost.channel, lost.count, lost.reason], ['lost', '/chat', null, 'epoch'])
       assert.notEqual(epoch(heard[4].id), epoch(id))
-      // Now that it knows the new epoch, it is not told again.
+      // It knows the new epoch now, so it is not told again.
       assert.equal(epoch(heard[5].id), epoch(heard[4].id))
       assert.equal(await page.evaluate(() => source.readyState), 1)
     } finally {
@@ -182,11 +182,11 @@ const tests = {
         document.body.innerHTML = `<form method="post" enctype="text/plain" action="${url}"><input name="a" value="evil"></form>`
         document.querySelector('form').submit()
       }, channel)
-      // Besides, the browser asks for an icon of the page that the form led to.
+      // The browser also asks for an icon of the page that the form led to.
       const asked = () => wire.exchanges().filter(it => / \/chat /.test(it.head))
       const count = () => Object.fromEntries(['GET', 'HEAD', 'POST', 'OPTIONS'].map(method => [method, asked().filter(it => it.method === method).length]))
       await until('the form', () => asked().length >= 11 && asked().every(it => it.status))
-      // What may not be asked without asking first goes no further than that.
+      // Requests that need a preflight end with the preflight.
       assert.deepEqual(count(), { GET: 3, HEAD: 1, POST: 3, OPTIONS: 4 })
       for (const it of asked()) {
         assert.equal(it.status, 403, it.head)
@@ -223,14 +223,14 @@ async function open(browser, url) {
   return page
 }
 
-/** An empty page of another server on this machine, under that name. */
+/** An empty page of another server on this machine, with this host name. */
 async function openElsewhere(browser, host) {
   const page = await newPage(browser)
   await elsewhere('<!doctype html><title>elsewhere</title><body>', host, url => page.goto(url, { timeout: DEADLINE }))
   return page
 }
 
-/** An EventSource of that page whose events are written down; open when this returns. */
+/** Opens an EventSource in that page and records its events; it is open when this returns. */
 async function follow(page, url) {
   await page.evaluate(url => {
     window.heard = []
@@ -246,7 +246,7 @@ const messages = async page => (await events(page)).filter(it => it.type === 'me
 const opens = page => page.evaluate(() => heard.filter(it => it.type === 'open').length)
 const epoch = id => id.split('.')[0]
 
-/** These and nothing else, in this order: waits for the last. */
+/** Waits for the last of `texts`; these and no others must have come, in this order. */
 async function heardAll(page, texts) {
   await until(`${texts.length} messages`, async () => (await messages(page)).length >= texts.length, RECONNECT_DEADLINE)
   assert.deepEqual((await messages(page)).map(it => it.data), texts)
@@ -280,7 +280,7 @@ async function withWire(body, ...args) {
   }, ...args)
 }
 
-/** Posts over that agent's only connection, which a broker without room knows already. */
+/** Posts over this agent's only connection, which is one that a full broker already has. */
 async function postOver(agent, port, body) {
   const request = http.request({ agent, port, host: '127.0.0.1', path: '/chat', method: 'POST' })
   const [answer] = await once(request.end(body), 'response')
@@ -289,7 +289,7 @@ async function postOver(agent, port, body) {
   assert.equal(answer.statusCode, 200)
 }
 
-/** Connections that take all the room there is. */
+/** Opens connections until there is no room for others. */
 async function fill(port) {
   const fillers = []
   for (let i = 0; i < ROOM; i++) {
@@ -315,7 +315,7 @@ async function main() {
   }
 }
 
-// Runs in the page: so many messages of 0 B to 1 MiB to a channel where nobody else is, and back.
+// Runs in the page: sends `count` messages of 0 B to 1 MiB to a channel where nobody else is, and reads them back.
 async function echo([url, seed, count]) {
   const random = below => (seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0) / 2 ** 32 * below | 0
   const words = ['broker', 'ß', '🦀', ' ', '{"x":', '0', '1']

@@ -1,4 +1,4 @@
-// What the suites in a real Chromium share: a broker as a child process, the browser, and the counting.
+// The parts that all suites in a real Chromium share: a broker as a child process, the browser, and the counting.
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -13,7 +13,7 @@ export const BIN = process.env.SLOTCAST_BIN
 let passed = 0
 let failed = 0
 
-/** Polls a condition until it holds; past the deadline it fails, naming what it waited for. */
+/** Polls a condition until it holds; after the deadline it fails, and names what it waited for. */
 export async function until(what, condition, deadline = DEADLINE) {
   const end = performance.now() + deadline
   while (!(await condition())) {
@@ -24,7 +24,7 @@ export async function until(what, condition, deadline = DEADLINE) {
 
 // ---------------------------------------------------------------- the broker, as a child process
 
-/** A broker on that port, or on a free one, with whatever other arguments. */
+/** Starts a broker on this port, or on a free one, with any other arguments. */
 export async function startBroker(port = 0, ...args) {
   // SLOTCAST_* would configure it.
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('SLOTCAST_') && name !== 'PORT'))
@@ -42,7 +42,7 @@ export async function startBroker(port = 0, ...args) {
   try {
     await until('the listening line', () => {
       assert.ok(!ended, `the broker ended:\n${log}`)
-      // What follows shows that the port is whole: a line may come in pieces.
+      // A line may come in pieces: the space after the port shows that the port is whole.
       url = log.match(/listening on (http:\/\/\S+:\d+)\s/)?.[1]
       return url
     })
@@ -55,7 +55,7 @@ export async function startBroker(port = 0, ...args) {
 
 // ---------------------------------------------------------------- a wire to it that can be cut, and pages from elsewhere
 
-/** A TCP proxy in front of the broker that remembers what went through it. It cuts those whose requests match. */
+/** A TCP proxy in front of the broker that records what goes through it. It cuts connections whose requests match. */
 export async function startWire(port, which) {
   const pairs = new Set()
   const past = []
@@ -99,9 +99,9 @@ export async function startWire(port, which) {
     /** Breaks connections: now, or within what they get next. */
     cut: () => chosen().forEach(pair => pair.cut()),
     cutAfter: bytes => chosen().forEach(pair => { pair.left = bytes }),
-    /** How many there are. */
+    /** How many such connections there are. */
     count: () => chosen().length,
-    /** Whether what peers say, and what they are told, gets lost. Nobody notices: that is what half-open means. */
+    /** Whether what peers send, and what they are sent, gets lost. Nobody notices: that is what half-open means. */
     lose: (said, told) => { [deaf, mute] = [said, told] },
     /** Requests, each with the status of its answer. */
     exchanges: () => past.flatMap(({ asked, told }) => {
@@ -116,7 +116,7 @@ export async function startWire(port, which) {
   }
 }
 
-/** While `body` runs, another server on this machine, under that name, serves this page. */
+/** Runs `body` while another server on this machine, with this host name, serves this page. */
 export async function elsewhere(html, host, body) {
   const server = http.createServer((_, answer) => answer.setHeader('Content-Type', 'text/html').end(html))
   await once(server.listen(0, '127.0.0.1'), 'listening')
@@ -138,7 +138,7 @@ export function launch(...args) {
   })
 }
 
-/** Runs tests by name: contexts in `browser.opened` end with each, `browser.complaints` fail it. ONLY=words picks some. */
+/** Runs tests by name. After each, closes `browser.opened`; `browser.complaints` fail it. ONLY=words picks some. */
 export async function runAll(tests, browser, ...rest) {
   const only = process.env.ONLY
   for (const [name, body] of Object.entries(tests)) if (!only || name.includes(only)) await run(name, body, browser, ...rest)

@@ -1,5 +1,6 @@
-// One channel, all kinds at once: websocat, the JSON dialect, an EventSource, an NDJSON stream read by curl, a long poll and
-// the page all get what websocat, the JSON dialect, curl -d and the page publish, in one order. Real parts only.
+// One channel, all kinds at once: websocat, the JSON dialect, an EventSource, an NDJSON stream read by curl, a long
+// poll and the page all get what websocat, the JSON dialect, curl -d and the page publish, in one order. All parts are
+// real.
 //
 //   SLOTCAST_BIN=target/debug/slotcast WEBSOCAT=.tools/bin/websocat node kinds.mjs
 //
@@ -49,7 +50,7 @@ const tests = {
         await until(`${total} messages at ${kind}`, async () => (await its()).length >= total, ALL_DEADLINE)
         assert.deepEqual(await trimmed(kind), await trimmed('websocat'), kind)
       }
-      // What each publisher said is there once and in its order; and they did speak at the same time.
+      // The messages of each publisher are there once and in order; and the publishers did overlap.
       const order = await trimmed('websocat')
       const by = kind => order.filter(it => it.startsWith(kind + ' '))
       for (const kind of ['websocat', 'curl', 'dialect', 'page'])
@@ -71,7 +72,7 @@ async function each(body) {
   for (let i = 0; i < COUNT; i++) await body(i)
 }
 
-/** The lines that a process says. */
+/** The lines that a process prints. */
 function lines(child) {
   const it = { child, lines: [] }
   let rest = ''
@@ -84,7 +85,7 @@ function lines(child) {
   return it
 }
 
-/** What a long poll after the other brings. */
+/** The messages that long polls bring, one poll after another. */
 function polls(url) {
   const it = { messages: [] }
   const end = new AbortController
@@ -101,7 +102,7 @@ function polls(url) {
   return it
 }
 
-/** In that page: the dialect on a WebSocket, and an EventSource. */
+/** Follows in that page: with the dialect on a WebSocket, and with an EventSource. */
 async function follow(page, base) {
   await page.evaluate(base => new Promise((resolve, reject) => {
     Object.assign(window, { dialect: [], events: [], waiting: new Map, asked: 0 })

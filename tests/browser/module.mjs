@@ -1,9 +1,10 @@
-// The module /-/slotcast.js: first alone, with a clock and WebSockets that the test makes, then on a dev server's page in
-// a real Chromium, against a real broker, over a wire that breaks.
+// The module /-/slotcast.js: first alone, with a clock and WebSockets that the test makes; then on the page of a dev
+// server in a real Chromium, against a real broker, over a wire that breaks.
 //
 //   SLOTCAST_BIN=target/debug/slotcast node module.mjs
 //
-// CHROMIUM names the browser, ONLY=words picks tests, SEED repeats the random ones. The last line is `N passed, N failed`.
+// CHROMIUM names the browser, ONLY=words picks tests, SEED repeats the random ones. The last line is
+// `N passed, N failed`.
 
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
@@ -66,7 +67,7 @@ const alone = {
     const error = await direct
     assert.deepEqual([error.message, error.cause.code], ['There is nobody.', 'unknown_receiver'])
     assert.equal(await settled(late), undefined)
-    // Answers are nobody else's business, and they say nothing about what has been received.
+    // Answers come to the caller only, and say nothing about what has been received.
     assert.deepEqual(world.told.map(([name]) => name), ['onwelcome', 'onerror'])
     assert.equal(chat.position, 'e.0')
     chat.close()
@@ -91,7 +92,7 @@ const alone = {
       [bytes.subarray(2, 4), { data_base64: 'f4A=' }],
       [new Uint8Array(), { data_base64: '' }],
       [big, { data_base64: Buffer.from(big).toString('base64') }],
-      // What is none of these goes as it is, and the broker says why it does not take it.
+      // Any other object is sent unchanged, and the broker says why it does not take it.
       [{ a: 1 }, { data: { a: 1 } }],
       [7, { data: 7 }],
       [undefined, {}],
@@ -110,14 +111,14 @@ const alone = {
     chat.close()
   },
 
-  async 'it goes on behind the last position, and knows its own messages again'() {
+  async 'it goes on after the last position, and knows its own messages again'() {
     const world = new World()
     const chat = world.join('/chat', { since: 'all', last: 7 })
     const from = () => new URL(world.socket.url).searchParams.get('lastEventID')
     world.welcome('me1', 'e.4')
     assert.equal(from(), null)
     world.reconnect()
-    assert.equal(from(), 'e.4', 'nothing has come, but that is where it is')
+    assert.equal(from(), 'e.4', 'nothing has come, but it has a position')
     world.welcome('me2', 'e.4')
     world.message(5, { from: 'me1' })
     world.message(6, { from: 'me2' })
@@ -162,7 +163,7 @@ const alone = {
       world.run(0)
       for (const full of [1, 2, 4, 8, 16, 30, 30, 30]) {
         const before = world.sockets.length
-        // Half of them do not even get there, half are shown out at once.
+        // Half of them never connect, half are closed at once.
         if (before % 2) world.socket.fail()
         else {
           world.welcome()
@@ -176,7 +177,7 @@ const alone = {
         world.run(1)
         assert.equal(world.sockets.length, before + 1)
       }
-      // Whoever stayed for a while is expected back soon.
+      // A connection that lasted for a while is expected back soon.
       world.welcome()
       world.run(5001)
       world.socket.shut(1012, '')
@@ -222,12 +223,12 @@ const alone = {
     world.welcome()
     for (let i = 0; i < 10; i++) {
       world.run(24_999)
-      assert.equal(world.socket.sent.length, 0, 'whoever hears something needs not ask')
+      assert.equal(world.socket.sent.length, 0, 'a connection that gets something need not ask')
       world.message(i + 1, { data: 'x' })
     }
     world.run(25_000)
     const [ask] = world.socket.sent
-    assert.deepEqual([ask.type, ask.channel], ['members', '/~'], 'and not its own channel, which may be large')
+    assert.deepEqual([ask.type, ask.channel], ['members', '/~'], 'not about its own channel, which may be large')
     world.socket.tell({ type: 'members', ref: ask.ref, channel: '/~', count: 0, members: [] })
     assert.ok(!world.told.some(([name]) => name === 'onmembers'))
     world.run(25_000)
@@ -236,7 +237,7 @@ const alone = {
     assert.ok(!world.socket.closed)
     world.run(1)
     assert.ok(world.socket.closed)
-    // Commands are questions, too; those that follow do not put off the end.
+    // A command is a question, too; later commands do not put off the end.
     world.run(1000)
     world.welcome()
     const first = outcome(chat.publish('first'))
@@ -293,7 +294,7 @@ const alone = {
       world.run(1e6)
       assert.equal(world.sockets.length, before, when)
       assert.deepEqual(world.told.filter(([name]) => name === 'onmessage'), [], when)
-      // The last thing that is told, without a time for another try.
+      // The last event, without a time for another try.
       assert.deepEqual([world.told.at(-1)[0], world.told.at(-1)[2]], ['onclose', undefined], when)
     }
   },
@@ -311,7 +312,7 @@ const alone = {
   },
 }
 
-/** What the module takes from where it runs: a clock, timers, chance, WebSockets, an address and events. */
+/** The environment that the module runs in: a clock, timers, chance, WebSockets, an address and events. */
 class World {
   sockets = []
   told = []
@@ -328,7 +329,7 @@ class World {
     return this.sockets.at(-1)
   }
 
-  /** Joins, and writes down what is told, unless there is a handler for it. */
+  /** Joins, and records each event that has no handler. */
   join(url, options = {}) {
     const told = new Proxy(options, {
       get: (it, name) => it[name] ?? (/^on/.test(name) ? (...details) => this.told.push([name, ...details]) : undefined),
@@ -339,7 +340,7 @@ class World {
     return chat
   }
 
-  /** Lets time go by. */
+  /** Lets time pass. */
   run(milliseconds) {
     const end = this.#now + milliseconds
     for (;;) {
@@ -369,7 +370,7 @@ class World {
     this.socket.tell({ type: 'message', channel: '/chat', position: `e.${offset}`, time: 1, ...fields })
   }
 
-  /** The connection breaks, and the next one is asked for. */
+  /** The connection breaks, and the module opens the next. */
   reconnect() {
     const before = this.sockets.length
     this.socket.fail()
@@ -391,7 +392,7 @@ class World {
         return key
       },
       clearTimeout(key) { world.#timers.delete(key) },
-      // Asked why a WebSocket has failed. Here nobody knows; what is done with an answer, page.mjs tests.
+      // The module asks why a WebSocket has failed. Here there is no answer; page.mjs tests what it does with one.
       fetch: async () => { throw new TypeError('Failed to fetch') },
       WebSocket: class {
         sent = []
@@ -425,7 +426,7 @@ class World {
   }
 }
 
-/** What a promise came to: its value, or its error. */
+/** The result of a promise: its value, or its error. */
 const outcome = promise => promise.then(it => it, error => error)
 
 /** The same if it is settled by now, else undefined. */
@@ -448,7 +449,7 @@ const inBrowser = {
         const [hello] = await heard(bob)
         assert.deepEqual([hello.name, hello.mine, hello.channel], ['Ann', false, '/' + host])
         assert.equal((await heard(ann))[0].mine, true)
-        // Members, and a message for one alone.
+        // Members, and a message to one member alone.
         const { count, members } = await ann.evaluate(() => chat.members())
         assert.deepEqual([count, members.map(it => it.name).sort()], [2, ['Ann', 'Bob']])
         await ann.evaluate(to => chat.send(to, 'psst'), members.find(it => it.name === 'Bob').id)
@@ -456,7 +457,7 @@ const inBrowser = {
         assert.equal((await heard(bob))[3].position, undefined)
         const refused = await ann.evaluate(() => chat.send('zzz', 'x').catch(error => [error.message, error.cause.code]))
         assert.equal(refused[1], 'unknown_receiver')
-        // Whoever comes later gets what is kept; whoever goes is told to others.
+        // A member that comes later gets what is kept; the others are told when one leaves.
         const eve = await open(browser, wire.url, host)
         await follow(eve, `${wire.url}/${host}?since=all`)
         await heardAll(eve, ['hello', [0, 255], 'by HTTP'])
@@ -528,7 +529,7 @@ const inBrowser = {
         await page.clock.runFor(1000)
         await until('another connection', () => page.evaluate(() => told.at(-1).type !== 'down'), RECONNECT_DEADLINE)
         await post(broker.url, 'after', '/half')
-        // What is still under way when the next silence begins would put off its end.
+        // A message that is still under way when the next silence begins would put off its end.
         expected.push('meanwhile', 'after')
         await heardAll(page, expected)
       }
@@ -558,7 +559,7 @@ const inBrowser = {
 
 // ---------------------------------------------------------------- pages of a dev server
 
-/** A page under that name and another port, which imports the module from the broker. */
+/** A page with this host name and another port, which imports the module from the broker. */
 async function open(browser, broker, host, before) {
   const context = await browser.newContext()
   browser.opened.push(context)
@@ -574,7 +575,7 @@ async function open(browser, broker, host, before) {
   return page
 }
 
-/** Joins on that page and writes down what is told; connected when this returns. `impatient` does not wait to come back. */
+/** Joins in that page and records events; connected when this returns. `impatient` does not wait to come back. */
 async function follow(page, url, options = {}) {
   await page.evaluate(([url, options]) => {
     window.told = []
@@ -594,7 +595,7 @@ async function follow(page, url, options = {}) {
 const heard = page => page.evaluate(() => told.filter(it => it.type === 'message')
   .map(it => ({ ...it, data: typeof it.data === 'string' ? it.data : [...it.data] })))
 
-/** These and nothing else, in this order: waits for the last. */
+/** Waits for the last of `expected`; these and no others must have come, in this order. */
 async function heardAll(page, expected) {
   await until(`${expected.length} messages`, async () => (await heard(page)).length >= expected.length, RECONNECT_DEADLINE)
   assert.deepEqual((await heard(page)).map(it => it.data), expected)
@@ -611,7 +612,7 @@ async function withWire(browser, args, body) {
   try {
     await body(wire, broker)
   } finally {
-    // Pages that try to come back to a broker that has gone would complain.
+    // Pages that try to reconnect to a broker that has gone would complain.
     for (const context of browser.opened.splice(0)) await context.close()
     wire.stop()
     await broker.stop()

@@ -40,7 +40,7 @@ const tests = {
     await sees(ann, 'hello from ann')
     await say(bob, 'hello from bob')
     for (const page of [ann, bob]) await sees(page, 'hello from bob')
-    // What /other gets after them shows that it would have had them by now.
+    // If /other has this message, it would also have the ones before by now.
     await say(other, 'only here')
     await sees(other, 'only here')
     assert.deepEqual(await texts(other), ['only here'])
@@ -53,7 +53,7 @@ const tests = {
     const page = await open(browser, base + '/doors')
     await post(base, 'by curl', '/doors')
     await post(base, 'by a script', '/doors?name=CI')
-    // The name is there once for what one says in a row.
+    // A name is shown once for several messages in a row.
     await post(base, 'and more', '/doors?name=CI')
     await sees(page, 'and more')
     assert.equal(await page.locator('#log b').count(), 2)
@@ -87,12 +87,12 @@ const tests = {
     assert.deepEqual(await said(page), [['Ann', 'one'], ['Ann', 'two'], ['Ann', 'three']])
     await say(page, 'four')
     await sees(page, 'four')
-    // A new name goes on where the old one was.
+    // After a new name, the page goes on from where it was.
     await call(page, 'Anna')
     await say(page, 'five')
     await sees(page, 'five')
     assert.deepEqual(await texts(page), ['one', 'two', 'three', 'four', 'five'])
-    // Less, if the address says so.
+    // Fewer, if the address says so.
     const late = await open(browser, base + '/history?last=3')
     await sees(late, 'five')
     assert.deepEqual(await texts(late), ['four', 'five'])
@@ -114,7 +114,7 @@ const tests = {
     await call(bob, 'Rob')
     await notes(ann, ['Bob joined', 'Eve joined', 'Eve left', 'Rob joined', 'Bob left'])
     await here(ann, ['Ann (you)', 'Rob'])
-    // Whoever comes later is told who is there, not who came; and oneself is no news to oneself.
+    // A member that comes later is told who is there, not who came, and is told nothing about itself.
     await notes(bob, ['Eve joined', 'Eve left'])
     await bob.context().close()
     await notes(ann, ['Bob joined', 'Eve joined', 'Eve left', 'Rob joined', 'Bob left', 'Rob left'])
@@ -134,7 +134,7 @@ const tests = {
     await here(ann, ['Ann (you)', 'Bob', 'Bob'])
     await second.context().close()
     await here(ann, ['Ann (you)', 'Bob'])
-    // Someone else's leaving, told later than Bob's would have been, shows that Bob's is not told.
+    // Somebody else's leaving is told later than Bob's would have been, so Bob's is not told.
     await visit('Eve', ann)
     await notes(ann, ['Bob joined', 'Eve joined', 'Eve left'])
   },
@@ -149,12 +149,12 @@ const tests = {
       await ann.locator('#members button', { hasText: 'Bob' }).click()
       await bob.reload()
       await status(bob, 'Connected')
-      // Until it is told that he is somebody else now, it comes back to the box.
+      // Until the page is told that Bob has another id now, the message comes back to the box.
       await until('that Bob hears it', async () => {
         if ((await texts(bob)).length) return true
         const before = (await texts(ann)).length
         await say(ann, 'still you?')
-        // What comes back later would get between the next words that are typed.
+        // A message that comes back later would get between the next words that are typed.
         await until('an answer', async () => (await texts(ann)).length > before || await ann.locator('#text').inputValue())
       })
       assert.equal((await texts(bob))[0], 'to you alonestill you?')
@@ -196,7 +196,7 @@ const tests = {
     await say(ann, 'for all')
     for (const page of [ann, eve]) await sees(page, 'for all')
     assert.deepEqual(await texts(eve), ['for all'])
-    // To one who has gone: back to the box, with the reason.
+    // To a member that has gone: back to the box, with the reason.
     await ann.locator('#members button', { hasText: 'Bob' }).click()
     await bob.context().close()
     await here(ann, ['Ann (you)', 'Eve'])
@@ -217,7 +217,7 @@ const tests = {
     await page.goto(base + '/names-too')
     await status(page, 'Connected')
     await here(page, ['Zoë & Co. 🦀 (you)'])
-    // The address counts before it, and whatever it says is made into a name that the broker takes.
+    // The name in the address goes first; whatever it says is changed into one that the broker takes.
     await page.goto(base + '/names-too?name=' + encodeURIComponent('\u2066Eve\n' + 'x'.repeat(80)))
     await status(page, 'Connected')
     await here(page, ['Eve' + 'x'.repeat(61) + ' (you)'])
@@ -243,7 +243,7 @@ const tests = {
     await here(page, [hostile.at(-1) + '! (you)'])
     assert.equal(await page.locator('#log script, #log img, #log p b, #members script, #members img, #members b').count(), 0)
     assert.equal(dialogs, 0)
-    // And in a channel's name.
+    // The same in a channel's name.
     const odd = await open(browser, base + '/' + encodeURIComponent('<img src=x onerror=alert(1)>'))
     assert.equal(await odd.locator('h1').textContent(), '/<img src=x onerror=alert(1)>')
   },
@@ -265,7 +265,7 @@ const tests = {
     await until('the long binary line', async () => (await page.locator('#log .binary').count()) === 2)
     const long = await page.locator('#log .binary p').nth(1).textContent()
     assert.match(long, /^binary, 5000 B61 61 .* …$/)
-    assert.ok(long.length < 120, 'short hex only')
+    assert.ok(long.length < 120, 'long bytes must be shortened')
   },
 
   async 'Enter sends, Shift+Enter breaks the line, the button sends'(browser, base) {
@@ -292,7 +292,7 @@ const tests = {
     await peer(page, Array.from({ length: 100 }, (_, i) => `line ${i}`))
     await sees(page, 'line 99')
     await until('the bottom', async () => (await gap()) < 2)
-    // That the peer has gone is painted, too, and a reader who is at the bottom kept there.
+    // The note that the peer has gone is painted too, and a reader at the bottom stays at the bottom.
     await until('oneself alone', async () => (await people(page)).length === 1)
     await log.evaluate(it => new Promise(done => {
       it.addEventListener('scroll', done, { once: true })
@@ -300,7 +300,7 @@ const tests = {
     }))
     await peer(page, ['one more'])
     await sees(page, 'one more')
-    assert.ok((await gap()) > 500, 'a reader further up stays there')
+    assert.ok((await gap()) > 500, 'a reader further up must stay there')
     await page.getByRole('button', { name: 'New messages' }).click()
     await until('the bottom again', async () => (await gap()) < 2)
     await until('the button to go', async () => !(await page.locator('#jump').isVisible()))
@@ -448,7 +448,7 @@ const tests = {
       wait: false,
       before: async page => {
         await page.addInitScript(() => { Math.random = () => 0.999 })
-        // Accepted, then closed: as a broker does whose policy refuses.
+        // Accepted, then closed, as by a broker whose policy refuses.
         await page.routeWebSocket(/./, socket => {
           page.tries = (page.tries ?? 0) + 1
           setImmediate(() => socket.close({ code: 1008, reason: 'not_allowed' }))
@@ -464,7 +464,7 @@ const tests = {
       const page = await open(browser, wire.url + '/unconfirmed', { forgive: /WebSocket connection|ERR_EMPTY_RESPONSE|ERR_CONNECTION/ })
       await say(page, 'confirmed')
       await sees(page, 'confirmed')
-      // The broker hears it, and its answer gets lost.
+      // The broker gets it, and its answer gets lost.
       wire.lose(false, true)
       for (const text of ['precious', 'and more']) await say(page, text)
       await until('both at the broker', async () => (await kept(broker.url + '/unconfirmed')).length === 3)
@@ -474,7 +474,7 @@ const tests = {
       assert.match(await page.locator('#notice').textContent(), /Send this again if it did not arrive/)
       wire.lose(false, false)
       await back(page)
-      // It did arrive, as one now sees; the hint stays until something is sent.
+      // It did arrive, as the page now shows; the hint stays until something is sent.
       await sees(page, 'and more')
       assert.deepEqual(await said(page), [['You', 'confirmed'], ['You', 'precious'], ['You', 'and more']])
       assert.match(await page.locator('#notice').textContent(), /Send this again/)
@@ -513,7 +513,7 @@ const tests = {
         await page.evaluate(() => dispatchEvent(new Event('online')))
         await new Promise(resolve => setTimeout(resolve, 2500))
         assert.equal(page.sockets.length, before, 'it is not tried again')
-        // Unless one asks for it.
+        // Unless the user asks for it.
         await page.getByRole('button', { name: 'Try now' }).click()
         await until('another try', () => page.sockets.length > before)
       }
@@ -526,7 +526,7 @@ const tests = {
   async 'Enter of an input method, spaces alone, and Escape'(browser, base) {
     const [ann, bob] = [await open(browser, base + '/keys?name=Ann'), await open(browser, base + '/keys?name=Bob')]
     await here(ann, ['Ann (you)', 'Bob'])
-    // Safari tells the Enter that ends a composition after its end, with the code of one that is under way.
+    // Safari reports the Enter that ends a composition after its end, with the code of one that is under way.
     await ann.locator('#text').fill('かん')
     for (const composing of [{ keyCode: 229 }, { isComposing: true }])
       await ann.locator('#text').evaluate((it, more) => it.dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', bubbles: true, cancelable: true, ...more })), composing)
@@ -611,7 +611,7 @@ const tests = {
       for (let i = 0; i < 560; i++) {
         sent.push(`${i} ${'x'.repeat(i % 7 * 100)}`)
         await post(broker.url, sent.at(-1), '/stream')
-        // Now, or within what comes next: a frame's head, its payload, something far behind.
+        // Now, or within what comes next: a frame's head, its payload, something far after it.
         if (i % 80 === 40) i % 160 === 40 ? wire.cut() : wire.cutAfter(i * 13 % 3000)
         if (i % 80 === 40) cuts++
         if (i % 80 === 60) await back(page, isBack)
@@ -667,7 +667,7 @@ const tests = {
       assert.match(await ann.locator('#notice').textContent(), /Waiting.*: 1$/)
       await shoot(ann, 'page-disconnected')
       broker = await startBroker(broker.port)
-      // By then it may have come back by itself, and the button have gone.
+      // By then the page may have reconnected by itself, and the button may be gone.
       await ann.locator('#now').evaluate(it => it.click())
       for (const page of [ann, bob]) await status(page, 'Connected', RECONNECT_DEADLINE)
       await sees(ann, 'typed while away')
@@ -677,7 +677,7 @@ const tests = {
       await sees(ann, 'after')
       await say(ann, 'after too')
       for (const page of [ann, bob]) await sees(page, 'after too')
-      // Another life of the log: nobody knows what is missing, and both say so.
+      // The log has another life: how much is missing is unknown, and both pages say so.
       for (const page of [ann, bob]) {
         assert.deepEqual(await texts(page), ['before', 'typed while away', 'after', 'after too'])
         assert.match((await texts(page, '.bad')).at(-1), /Messages may be gone/)
@@ -724,7 +724,7 @@ const tests = {
 
 // ---------------------------------------------------------------- the page, as its reader sees it
 
-/** Opens a tab of its own profile; whatever the browser complains about fails the test that opened it. */
+/** Opens a tab with its own profile. Any complaint of the browser fails the test that opened it. */
 async function open(browser, url, { width = 375, height = 700, scheme, permissions, forgive, before, wait = true } = {}) {
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme, permissions })
   browser.opened.push(context)
@@ -755,7 +755,7 @@ async function say(page, text) {
   await page.locator('#text').press('Enter')
 }
 
-/** Calls oneself that, and waits until it is so. */
+/** Takes this name, and waits until the page shows it. */
 async function call(page, name, shown = name) {
   await page.getByLabel('Your name').fill(name)
   await page.getByLabel('Your name').press('Enter')
@@ -776,7 +776,7 @@ async function peer(page, messages, query = '') {
   }), [messages, query])
 }
 
-/** Somebody of that name comes, is noticed by these pages, and goes. */
+/** A visitor with this name comes, is noticed by these pages, and goes. */
 async function visit(name, ...pages) {
   await pages[0].evaluate(name => { window.visitor = new WebSocket((location.origin + location.pathname).replace('http', 'ws') + '?name=' + name) }, name)
   for (const page of pages) await until(name, async () => (await people(page)).includes(name))
@@ -791,7 +791,7 @@ async function post(base, text, target) {
 
 const kept = async url => (await (await fetch(url)).json()).messages
 
-/** The connection that was cut comes back now, not after a while. `isBack` is for where the page may not know yet that it is cut. */
+/** Reconnects the cut connection at once. `isBack` is for a page that may not know yet that it is cut. */
 async function back(page, isBack = async () => (await page.locator('#status').textContent()) === 'Connected') {
   await until('that it is back', async () => {
     if (await isBack()) return true
@@ -801,7 +801,7 @@ async function back(page, isBack = async () => (await page.locator('#status').te
 
 const texts = (page, kind = '.text') => page.locator(`#log ${kind} p`).allTextContents()
 
-/** Who said what: pairs of names and texts. */
+/** The messages with their senders: pairs of names and texts. */
 const said = page => page.locator('#log .text').evaluateAll(lines => {
   const all = [...document.querySelectorAll('#log > div')]
   return lines.map(line => {
@@ -813,20 +813,20 @@ const said = page => page.locator('#log .text').evaluateAll(lines => {
 
 const people = page => page.locator('#members button').allTextContents()
 
-/** These are there, oneself first. */
+/** Waits until these names are there, the page's own first. */
 const here = (page, names) => until(`${names} there`, async () => {
   const there = await people(page)
   return there.length === names.length && there.every((name, i) => name === names[i]) &&
     (await page.locator('#count').textContent()) === `${names.length} here`
 })
 
-/** Comings and goings so far, these and no others. */
+/** Waits until these notes of coming and going are shown, and no others. */
 async function notes(page, expected) {
   await until(expected.at(-1), async () => (await texts(page, '.note')).includes(expected.at(-1)))
   assert.deepEqual(await texts(page, '.note'), expected)
 }
 
-/** The command under a heading that begins or ends so. */
+/** The command under a heading that begins or ends with `title`. */
 const command = (page, title) => page.locator('#join h2', { hasText: title }).locator('+ pre').textContent()
 
 const sees = (page, text) => until(JSON.stringify(text.slice(0, 60)), async () => (await texts(page)).includes(text))

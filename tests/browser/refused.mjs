@@ -1,8 +1,9 @@
-// A page in a real Chromium reads why it is refused, however much it has on its way: a WebSocket's Close, a fetch's answer.
+// A page in a real Chromium reads why it is refused, however much it has on its way: the Close of a WebSocket, the
+// answer of a fetch.
 //
 //   SLOTCAST_BIN=target/release/slotcast node refused.mjs
 //
-// TRIES (3 unless told) of each and size, of 1.1 to 64 MiB, compressed and not. The last line is `N passed, N failed`.
+// TRIES (default 3) of each and size, of 1.1 to 64 MiB, compressed and not. The last line is `N passed, N failed`.
 
 import { finish, launch, runAll, startBroker } from './harness.mjs'
 
@@ -11,7 +12,7 @@ const MIB = 1 << 20
 const SIZES = [1.1, 1.5, 2, 8, 10, 64].map(mib => Math.round(mib * MIB))
 
 const kinds = {
-  // Chromium compresses whatever may be.
+  // Chromium compresses every message where it may.
   'a WebSocket, compressed': { flags: [], expected: 1009, in: bySocket },
   'a WebSocket': { flags: ['--no-compression'], expected: 1009, in: bySocket },
   'a fetch': { flags: [], expected: 413, in: byFetch },
@@ -39,9 +40,9 @@ async function check(browser, { flags, expected, in: run }, size) {
 
 // ---------------------------------------------------------------- in the page
 
-/** The codes of sockets that send so much at once, one after the other. */
+/** The close codes of sockets that send this much at once, one socket after the other. */
 async function bySocket([size, tries]) {
-  // What does not shrink, so that a compressed message is as long on its way.
+  // Noise does not shrink, so that a compressed message is as long on its way.
   const noise = new Uint8Array(size)
   for (let at = 0; at < size; at += 65536) crypto.getRandomValues(noise.subarray(at, at + 65536))
   const codes = []
@@ -55,7 +56,7 @@ async function bySocket([size, tries]) {
   return codes
 }
 
-/** The statuses of answers to posts of so much. */
+/** The statuses that answer posts of this size. */
 async function byFetch([size, tries]) {
   const [body, statuses] = [new Blob([new Uint8Array(size)]), []]
   for (let n = 0; n < tries; n++) {

@@ -2,16 +2,17 @@
 //
 //     node clients.mjs http://127.0.0.1:8080      the broker must keep 1,000 messages and 8 MiB of them
 //
-// MESSAGES messages (3,000 unless told) of random text and bytes are published through four doors at once: raw WebSocket,
-// the JSON dialect, POST, and NDJSON lines in one POST. Five kinds of follower hang up at random and resume by position: raw WebSocket,
-// the JSON dialect, EventSource, the NDJSON stream and long polls. All must see the same messages in the same order, and
-// each door's in the order in which it was sent. SEED=n repeats a run. The last line is "N passed, N failed".
+// MESSAGES messages (default 3,000) of random text and bytes are published through four doors at once: raw WebSocket,
+// the JSON dialect, POST, and NDJSON lines in one POST. Five kinds of follower hang up at random and resume by
+// position: raw WebSocket, the JSON dialect, EventSource, the NDJSON stream and long polls. All must see the same
+// messages in the same order, and each door's messages in the order in which they were sent. SEED=n repeats a run. The
+// last line is "N passed, N failed".
 
 import { EventSource } from "eventsource";
 import WebSocket from "ws";
 
 const MESSAGES = Number(process.env.MESSAGES ?? 3000);
-// How far the doors may be ahead of the slowest follower: the broker keeps more than that.
+// How far the doors may be ahead of the slowest follower: less than the broker keeps.
 const WINDOW = 600;
 const SECONDS = Number(process.env.SECONDS ?? 150);
 const base = new URL(process.argv[2] ?? "http://127.0.0.1:8080");
@@ -29,7 +30,7 @@ function random(below) {
   return ((t ^ (t >>> 14)) >>> 0) % below;
 }
 
-// What is text must differ from what is binary, and nobody can tell CR LF from LF by EventSource.
+// Text must differ from binary. An EventSource cannot tell CR LF from LF, so that does not count.
 const text = (string) => `t${string.replace(/\r\n?/g, "\n")}`;
 const bytes = (buffer) => `b${Buffer.from(buffer).toString("base64")}`;
 
@@ -44,7 +45,7 @@ const followers = [];
 let waiting = [];
 const slowest = () => Math.min(...followers.map((follower) => follower.seen.length));
 
-// A follower has seen one more: the doors may go on.
+// A follower has seen one more message: the doors may go on.
 function progress() {
   if (total.sent - slowest() < WINDOW) {
     for (const go of waiting.splice(0)) go();
@@ -61,7 +62,7 @@ class Follower {
     followers.push(this);
   }
 
-  // The next round begins behind this one, hangs up after `enough`, and must not lose anything in between.
+  // The next round begins after this one. It hangs up after `enough` messages, and none may be lost in between.
   async follow() {
     try {
       while (this.seen.length < MESSAGES) {
@@ -307,7 +308,7 @@ for (const follower of followers) {
   if (follower.rounds < 2) check(`${follower.name} has hung up in between`, `${follower.rounds} rounds`);
 }
 for (const [door, messages] of Object.entries(sent)) {
-  // What came through a door is told by its first word.
+  // The first word of a message names its door.
   const decoded = (value) => (value[0] === "t" ? value.slice(1) : Buffer.from(value.slice(1), "base64").toString());
   const of = reference.filter((value) => decoded(value).startsWith(`${door} `));
   check(`${door}: all ${messages.length} arrive in the order in which they were sent`, difference(of, messages));

@@ -22,7 +22,8 @@ from websockets.sync.client import connect
 MESSAGES = 500
 SECONDS = 60
 LINE_END = re.compile("\r\n|\r|\n")
-# Line ends of every kind, those that only Python's splitlines() knows among them, and what JSON and SSE must escape.
+# Line ends of every kind, also those that only Python's splitlines() knows, and characters that JSON and SSE must
+# escape.
 ALPHABET = "abc :\"\\/<&\t\r\n\0\x0b\x0c\x1e\x85\u2028\u2029\ufeffäß世界🦀"
 
 
@@ -56,7 +57,7 @@ def client():
 
 
 def follow_events(self, channel, dice):
-    """Every round hangs up after some messages; the next resumes behind the last."""
+    """Every round hangs up after some messages; the next resumes after the last."""
     position = None
     with client() as http:
         while len(self.got) < MESSAGES:
@@ -71,7 +72,7 @@ def follow_events(self, channel, dice):
                         continue
                     assert event.event in ("message", "binary"), event
                     position = event.id
-                    # httpx-sse hands out the opening too, which has no data; a browser would not.
+                    # httpx-sse also hands out the opening, which has no data; a browser would not.
                     if event.retry is not None:
                         continue
                     self.got.append(base64.b64decode(event.data) if event.event == "binary" else event.data)
@@ -95,7 +96,7 @@ def follow_polls(self, channel):
 
 
 def publish(channel, dice):
-    """Sends all, one after the other, and returns what was sent and what a WebSocket of the channel got."""
+    """Sends all, one after the other; returns what was sent and what a WebSocket of the channel got."""
     sent, got = [], []
     with client() as http, connect(channel.replace("http", "ws", 1), proxy=None, max_size=None) as socket:
         for _ in range(MESSAGES):
@@ -108,13 +109,13 @@ def publish(channel, dice):
                 answer = http.post(channel, content=body, headers={"Content-Type": kind})
                 assert answer.status_code == 200, answer.text
             sent.append(message)
-            # Its own copy shows that it has its place before the next one is sent.
+            # When its own copy has come, the message has its place, and the next one may be sent.
             got.append(socket.recv(timeout=SECONDS))
     return sent, got
 
 
 def compare(follower, got, expected, error=None):
-    """None if they are the same, else what is wrong."""
+    """None if both are the same, else what is wrong."""
     if error is not None:
         return f"{type(error).__name__}: {error}"
     for index, (one, other) in enumerate(zip(got, expected)):

@@ -2,8 +2,8 @@
 //
 //     node deflate.mjs http://127.0.0.1:8080      the broker lets a few keep their window (--client-takeover 4)
 //
-// MESSAGES messages (1,000 unless told) of 0 B to 1 MiB go there and back, text and bytes, and are compared. SEED=n repeats a run. The last line
-// is "N passed, N failed".
+// MESSAGES messages (default 1,000) of 0 B to 1 MiB go there and back, text and bytes, and are compared. SEED=n
+// repeats a run. The last line is "N passed, N failed".
 
 import { deflateRawSync } from "node:zlib";
 
@@ -36,10 +36,11 @@ function message() {
   return random(2) ? text : Buffer.from(text);
 }
 
-// Empty messages as no library writes them, but RFC 7692 §7.2 has them: without a byte, and with last blocks.
+// Empty messages in forms that no library writes but RFC 7692 §7.2 allows: without a byte, and with last blocks.
 const NOTHING = ["", "00", "01", "0300", "030000", "010000ffff00"];
 
-// Makes that of empty messages; and others, where each is for itself, streams of their own with a last block.
+// Rewrites empty messages into these forms. Where each message is for itself, others become whole streams with a last
+// block.
 function writeOddly(socket) {
   const extension = Object.values(socket._extensions)[0];
   const compress = extension.compress.bind(extension);
@@ -63,7 +64,7 @@ function run(name, { oddly, ...options }, agreed) {
       socket.terminate();
       resolve(error);
     }
-    // A few at a time: a peer that only talks and never listens is slow.
+    // A few at a time: a peer that only sends and never reads is slow.
     function more() {
       for (; sent < MESSAGES && ahead < WINDOW; sent++) {
         ahead += expected[sent].length + 1000;

@@ -2,7 +2,7 @@
 
     python deflate.py http://127.0.0.1:8080        the broker lets a few keep their window (--client-takeover 4)
 
-MESSAGES messages (1,000 unless told) of 0 B to 1 MiB go there and back, text and bytes, and are compared. SEED=n
+MESSAGES messages (default 1,000) of 0 B to 1 MiB go there and back, text and bytes, and are compared. SEED=n
 repeats a run. The last line is "N passed, N failed".
 """
 
@@ -21,12 +21,12 @@ WORDS = ["broker", "channel", "ß", "🦀", " ", "\n", '{"x":', "0", "1", "2"]
 ALONE = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
 
 
-# Empty messages as no library writes them, but RFC 7692 §7.2 has them: without a byte, and with last blocks.
+# Empty messages in forms that no library writes but RFC 7692 §7.2 allows: without a byte, and with last blocks.
 NOTHING = [b"", b"\0", b"\1", b"\3\0", b"\3\0\0", b"\1\0\0\xff\xff\0"]
 
 
 class Oddly(Deflate):
-    """Makes that of empty messages; and others, where each is for itself, streams of their own with a last block."""
+    """Rewrites empty messages into these forms. Where each message is for itself, others become whole streams."""
 
     def process_response_params(self, params, accepted):
         extension = super().process_response_params(params, accepted)

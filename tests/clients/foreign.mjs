@@ -15,7 +15,7 @@ const base = new URL(process.argv[2] ?? "http://127.0.0.1:8080");
 const log = process.argv[3];
 const ws = base.href.replace(/^http/, "ws");
 
-// Settles with what a client says first: `fails` and `works` take what tells it.
+// Settles with the first thing that a client reports: `begin` gets the functions `fails` and `works` to call.
 function first(begin, seconds = 20) {
   return new Promise((resolve) => {
     const late = setTimeout(() => resolve("says nothing"), seconds * 1000);
@@ -44,7 +44,7 @@ const clients = {
       cluster: "", wsHost: base.hostname, wsPort: base.port, httpHost: base.hostname, httpPort: base.port,
       forceTLS: false, enableStats: false, enabledTransports: ["ws"],
     });
-    // Its own pause before it says so is 10 s.
+    // It waits 10 s before it reports this.
     pusher.connection.bind("state_change", ({ current }) => {
       if (current === "connecting") return;
       pusher.disconnect();
@@ -70,7 +70,7 @@ function socketIo(transports) {
   });
 }
 
-// Channels of ours whose names are like theirs.
+// Our own channels, with names like theirs.
 const ours = {
   "/app/x": () => plain(`${ws}app/x`),
   "/socket.io": () => plain(`${ws}socket.io?last=1`),
@@ -91,7 +91,7 @@ function check(what, right, said) {
   console.log(`${right ? "ok    " : "FAILED"} ${what}: ${said}`);
 }
 
-// pusher-js warns by itself that there is no cluster.
+// pusher-js itself warns that there is no cluster.
 console.warn = () => {};
 for (const [name, run] of Object.entries(clients)) {
   const before = readFileSync(log, "utf8").length;

@@ -2,7 +2,8 @@
 //
 //     node refused.mjs http://127.0.0.1:8080      the broker takes messages of 1 MiB at the most
 //
-// TRIES (3 unless told) of each client and size, of 1.1 to 64 MiB, as they are and compressed. The last line is "N passed, N failed".
+// TRIES (default 3) messages of each client and size, of 1.1 to 64 MiB, plain and compressed. The last line is
+// "N passed, N failed".
 
 import { randomFillSync } from "node:crypto";
 
@@ -12,7 +13,7 @@ const TRIES = Number(process.env.TRIES ?? 3);
 const MIB = 1 << 20;
 const SIZES = [1.1, 1.5, 2, 8, 10, 64].map((mib) => Math.round(mib * MIB));
 const base = new URL("/refused", process.argv[2] ?? "http://127.0.0.1:8080").href;
-// What does not shrink, so that a compressed message is as long on its way.
+// Noise does not shrink, so that a compressed message is as long on its way.
 const noise = Buffer.alloc(64 * MIB);
 for (let at = 0; at < noise.length; at += MIB) randomFillSync(noise, at, MIB);
 
@@ -21,7 +22,7 @@ function bySocket(body, perMessageDeflate) {
     const socket = new WebSocket(base.replace("http", "ws"), { perMessageDeflate });
     socket.on("open", () => socket.send(body));
     socket.on("close", (code) => resolve(code));
-    socket.on("error", () => {}); // "close" follows, and its code says what counts
+    socket.on("error", () => {}); // "close" follows, with the code that is tested
   });
 }
 

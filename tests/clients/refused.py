@@ -2,7 +2,8 @@
 
     python refused.py http://127.0.0.1:8080        the broker takes messages of 1 MiB at the most
 
-TRIES (3 unless told) of each client and size, of 1.1 to 64 MiB, as they are and compressed. The last line is "N passed, N failed".
+TRIES (default 3) messages of each client and size, of 1.1 to 64 MiB, plain and compressed. The last line is
+"N passed, N failed".
 """
 
 import http.client
@@ -20,7 +21,7 @@ TRIES = int(os.environ.get("TRIES", "3"))
 MIB = 1 << 20
 SIZES = [MIB + MIB // 10, 2 * MIB, 8 * MIB, 10 * MIB, 64 * MIB]
 SECONDS = 60
-# What does not shrink, so that a compressed message is as long on its way.
+# Noise does not shrink, so that a compressed message is as long on its way.
 NOISE = random.Random(1).randbytes(64 * MIB)
 
 

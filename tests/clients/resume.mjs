@@ -1,9 +1,9 @@
-// What a polyfill of EventSource calls the position that it resumes with: event-source-polyfill sends `?lastEventId=`.
+// Resumes with a polyfill that names the position in its own way: event-source-polyfill sends `?lastEventId=`.
 //
 //     node resume.mjs http://127.0.0.1:8080
 //
-// Each of its connections is cut after one message, and the next message is published before it is back: none may be lost. The last
-// line is "N passed, N failed".
+// Each of its connections is cut after one message, and the next message is published before it is back: none may be
+// lost. The last line is "N passed, N failed".
 
 import http from "node:http";
 import net from "node:net";
@@ -14,7 +14,7 @@ const MESSAGES = 5;
 const SECONDS = 60;
 const broker = new URL(process.argv[2] ?? "http://127.0.0.1:8080");
 
-// Between the two, so that connections can be cut; and what was asked for.
+// A proxy between the two, so that connections can be cut; and the requests that it saw.
 const asked = [];
 const through = new Set();
 const proxy = net.createServer((peer) => {
@@ -23,7 +23,7 @@ const proxy = net.createServer((peer) => {
   peer.pipe(there).pipe(peer);
   through.add(peer);
   for (const socket of [peer, there]) {
-    socket.on("error", () => {}); // they are cut
+    socket.on("error", () => {}); // the connections are cut
     socket.on("close", () => (peer.destroy(), there.destroy(), through.delete(peer)));
   }
 });

@@ -2,8 +2,9 @@
 
     python streams.py http://127.0.0.1:8080
 
-They read in blocks of 128 or 512 bytes what has no chunks: a message then waits for the next ones. Here the next one is only
-published when a reader has seen the last, so that one who waits for more waits for ever. The last line is "N passed, N failed".
+A stream without chunks they would read in blocks of 128 or 512 bytes, so that a message waits for the next ones. Here
+the next message is only published when a reader has seen the last, so a reader that waits for more waits for ever. The
+last line is "N passed, N failed".
 """
 
 import json

@@ -1,4 +1,4 @@
-//! What the tests with real sockets share: a peer that writes its frames by hand, and a broker on a thread.
+//! The parts that tests with real sockets share: a peer that writes its frames by hand, and a broker on a thread.
 //!
 //! Sockets block, and each read has a deadline that only a broken broker reaches: nothing here waits for time to pass.
 
@@ -15,10 +15,10 @@ use slotcast::handle::Handle;
 use slotcast::relay::Relay;
 use slotcast::server::Server;
 
-/// How long any one read may take on the slowest machine.
+/// How long one read may take on the slowest machine.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The key of RFC 6455 §1.3, and what is to be answered.
+/// The key of RFC 6455 §1.3, and its answer.
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
@@ -28,7 +28,7 @@ pub const BINARY: u8 = 0x2;
 pub const CLOSE: u8 = 0x8;
 pub const PING: u8 = 0x9;
 pub const PONG: u8 = 0xa;
-/// Added to an opcode: the last fragment.
+/// Added to an opcode: marks the last fragment.
 pub const FIN: u8 = 0x80;
 
 /// A frame from the broker.
@@ -64,7 +64,7 @@ pub fn close_payload(code: u16, reason: &str) -> Vec<u8> {
     [&code.to_be_bytes()[..], reason.as_bytes()].concat()
 }
 
-/// Bytes that are different at every place and for every seed, so that one that is lost, doubled or moved shows.
+/// Bytes that differ at every place and for every seed, so that a lost, doubled or moved byte shows.
 pub fn pattern(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(length + 8);
@@ -78,7 +78,7 @@ pub fn pattern(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Text of that many bytes, with characters of one to four bytes, so that cuts fall into the middle of some.
+/// Text of this many bytes, with characters of one to four bytes, so that cuts fall into the middle of some.
 pub fn prose(seed: u64, length: usize) -> String {
     let letters = ['a', 'ß', '好', '🦀', '\n', '"'];
     let mut text: String = pattern(seed, length).iter().map(|byte| letters[usize::from(byte % 6)]).collect();
@@ -110,7 +110,7 @@ impl Peer {
         Peer::over(TcpStream::connect(address).unwrap())
     }
 
-    /// With a receive buffer as small as the kernel lets it be: it is full soon.
+    /// Connects with a receive buffer as small as the kernel allows, so that it is soon full.
     #[track_caller]
     pub fn connect_narrow(address: SocketAddr) -> Peer {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
@@ -119,7 +119,7 @@ impl Peer {
         Peer::over(socket.into())
     }
 
-    /// From another address of this machine.
+    /// Connects from another address of this machine.
     #[track_caller]
     pub fn connect_from(source: IpAddr, address: SocketAddr) -> Peer {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
@@ -159,13 +159,13 @@ impl Peer {
         self.write(&frame(FIN | opcode, payload));
     }
 
-    /// The next bytes up to the empty line, and that.
+    /// Reads the next bytes up to the empty line, and that line.
     #[track_caller]
     pub fn read_head(&mut self) -> String {
         String::from_utf8(self.read_until(b"\r\n\r\n")).unwrap()
     }
 
-    /// The next bytes up to these, and these.
+    /// Reads the next bytes up to `end`, and `end`.
     #[track_caller]
     pub fn read_until(&mut self, end: &[u8]) -> Vec<u8> {
         loop {
@@ -188,7 +188,7 @@ impl Peer {
         self.read[self.taken - count..self.taken].to_vec()
     }
 
-    /// What is in the next chunk (RFC 9112 §7.1); nothing in the last.
+    /// Reads the content of the next chunk (RFC 9112 §7.1); the last has none.
     #[track_caller]
     pub fn read_chunk(&mut self) -> Vec<u8> {
         let size = String::from_utf8(self.read_until(b"\r\n")).unwrap();
@@ -211,13 +211,13 @@ impl Peer {
         Frame { fin: start[0] & FIN != 0, opcode: start[0] & 0xf, payload }
     }
 
-    /// The next frame is the whole of this message.
+    /// Expects that the next frame is the whole of this message.
     #[track_caller]
     pub fn expect(&mut self, opcode: u8, payload: &[u8]) {
         let got = self.read_frame();
         assert_eq!((got.fin, got.opcode, got.payload.len()), (true, opcode, payload.len()), "{}", shown(&got.payload));
         let different = got.payload.iter().zip(payload).position(|(got, sent)| got != sent);
-        assert_eq!(different, None, "the place of the first byte that is different");
+        assert_eq!(different, None, "the place of the first different byte");
     }
 
     #[track_caller]
@@ -225,7 +225,7 @@ impl Peer {
         self.expect(TEXT, text.as_bytes());
     }
 
-    /// The next frame is a Close with that code; returns its reason.
+    /// Expects a Close with this code as the next frame; returns its reason.
     #[track_caller]
     pub fn expect_close(&mut self, code: u16) -> String {
         let got = self.read_frame();
@@ -234,14 +234,14 @@ impl Peer {
         String::from_utf8(got.payload[2..].to_vec()).unwrap()
     }
 
-    /// The broker ends the stream, in good order, and sends nothing before that.
+    /// Expects that the broker ends the stream, in good order, and sends nothing before that.
     #[track_caller]
     pub fn expect_end(&mut self) {
         let rest = self.read_to_end();
         assert!(rest.is_empty(), "{}", shown(&rest));
     }
 
-    /// All up to the end of the stream. A reset is no end.
+    /// Reads everything up to the end of the stream. A reset is no end.
     #[track_caller]
     pub fn read_to_end(&mut self) -> Vec<u8> {
         let mut rest = self.read.split_off(self.taken);
@@ -249,7 +249,7 @@ impl Peer {
         rest
     }
 
-    /// The stream ends, one way or the other.
+    /// Expects that the stream ends, in good order or with a reset.
     #[track_caller]
     pub fn expect_gone(&mut self) {
         match self.stream.read(&mut [0; 4096]) {
@@ -259,7 +259,7 @@ impl Peer {
         }
     }
 
-    /// The closing handshake (RFC 6455 §7.1.2) to its end.
+    /// Does the closing handshake (RFC 6455 §7.1.2) to its end.
     #[track_caller]
     pub fn close(mut self) {
         self.send(CLOSE, &close_payload(1000, ""));
@@ -288,7 +288,7 @@ impl Peer {
         let mut chunk = [0; 16 * 1024];
         let count = retried(|| self.stream.read(&mut chunk)).unwrap();
         let before = shown(&self.read[self.taken..]);
-        assert!(count > 0, "the broker ended the stream behind {before:?}");
+        assert!(count > 0, "the broker ended the stream after {before:?}");
         self.read.extend_from_slice(&chunk[..count]);
     }
 }
@@ -302,12 +302,12 @@ fn retried<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// Bytes as a failure shows them.
+/// Shows bytes for a failure's message.
 pub fn shown(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(300)]).escape_debug().to_string()
 }
 
-/// The request of a program that looks at what goes on, without a proxy in between.
+/// The request of a program that looks at what goes on, without a proxy.
 pub fn look(address: SocketAddr, path: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: localhost:{}\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n\r\n",
@@ -332,7 +332,7 @@ impl Answer {
         let closes = answer.header("connection").is_some_and(|options| options.contains("close"));
         answer.body = match answer.header("content-length") {
             _ if status == 304 => Vec::new(),
-            // Kept open for the next request.
+            // The connection is kept open for the next request.
             Some(length) if !closes => peer.read_exact(length.parse().unwrap()),
             _ => peer.read_to_end(),
         };
@@ -349,7 +349,7 @@ impl Answer {
         String::from_utf8(self.body.clone()).unwrap()
     }
 
-    /// Whether it is the problem with that code (RFC 9457), or the page that a browser gets in place of that.
+    /// Whether it is the problem with this code (RFC 9457), or the page that a browser gets instead.
     pub fn is_problem(&self, status: u16, code: &str) -> bool {
         let told = match self.header("content-type") {
             Some("application/problem+json") => format!("\"code\":\"{code}\""),
@@ -360,7 +360,7 @@ impl Answer {
     }
 }
 
-/// Sends one request and reads all of the answer.
+/// Sends one request and reads the whole answer.
 #[track_caller]
 pub fn ask(address: SocketAddr, request: impl AsRef<[u8]>) -> Answer {
     let mut peer = Peer::connect(address);
@@ -368,14 +368,14 @@ pub fn ask(address: SocketAddr, request: impl AsRef<[u8]>) -> Answer {
     Answer::read(&mut peer)
 }
 
-/// Publishes by POST; returns what it answers.
+/// Publishes by POST; returns the answer.
 #[track_caller]
 pub fn post(address: SocketAddr, target: &str, headers: &str, body: &[u8]) -> Answer {
     let head = format!("POST {target} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
     ask(address, [head.as_bytes(), body].concat())
 }
 
-/// A server with the relay, on a thread. Dropping it shuts it down, and fails the test if it had failed.
+/// A server with the relay, on a thread. Dropping it shuts it down, and fails the test if the server failed.
 pub struct Broker {
     pub address: SocketAddr,
     pub handle: Handle,
@@ -394,19 +394,19 @@ impl Broker {
         Broker::with(server, Relay::default())
     }
 
-    /// As `of`, with a relay of the test's own.
+    /// Runs a server that is bound already, with a relay of the test's own.
     pub fn with(server: Server, relay: Relay) -> Broker {
         Broker::running(server, move |server, event| relay.handle(server, event))
     }
 
-    /// As `of`, with a match of the test's own.
+    /// Runs a server that is bound already; the test's own function handles the events.
     pub fn running(mut server: Server, mut handle_event: impl FnMut(&mut Server, Event) + Send + 'static) -> Broker {
         let (address, handle) = (server.local_addrs()[0], server.handle());
         let (told, closes) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             while let Some(event) = server.poll().unwrap() {
                 if let Event::Close(id, reason) = &event {
-                    // Most tests do not listen.
+                    // Most tests do not read this channel.
                     let _ = told.send((*id, reason.clone()));
                 }
                 handle_event(&mut server, event);

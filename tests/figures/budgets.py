@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""What peers can make the broker hold, beside its budgets: budgets.py BINARY [CONNECTIONS].
+"""How much peers can make the broker hold, against its budgets: budgets.py BINARY [CONNECTIONS].
 
-Every attack runs against a broker of its own whose budgets are small: 2 MiB inbound, 16 MiB outbound, 4 MiB of history.
-RSS above rest, less what the connections themselves cost at rest, must stay within the sum of the budgets and a tenth."""
+Every attack runs against a broker of its own with small budgets: 2 MiB inbound, 16 MiB outbound, 4 MiB of history.
+RSS above rest, without what the connections cost at rest, must stay within the sum of the budgets and a tenth."""
 
 import resource
 import socket
@@ -16,14 +16,14 @@ from figures import Broker, MIB
 BUDGETS = {"inbound": 2 * MIB, "outbound": 16 * MIB, "history": 4 * MIB}
 FLAGS = ["--max-inbound-total", "2MiB", "--max-outbound-total", "16MiB", "--history-total", "4MiB", "--max-head", "65535",
          "--handshake-timeout", "120s", "--write-timeout", "120s", "--max-connections", "10000"]
-EACH = 1024           # what a connection at rest may cost with its place in every list, in bytes
-CHANNEL = 1024        # the same of a channel with the longest name
+EACH = 1024           # bytes that a connection at rest may cost, with its place in every list
+CHANNEL = 1024        # bytes that a channel with the longest name may cost
 UPGRADE = ("GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n")
 
 
 def padding(length):
-    """Header fields of that many bytes in all."""
+    """Header fields of this many bytes in all."""
     return "".join("X-%d: %s\r\n" % (i, "x" * 7990) for i in range(length // 8000))
 
 
@@ -34,7 +34,7 @@ def frame(opcode, payload):
 
 
 def each(count, what):
-    """That many connections from several addresses, each with its first bytes."""
+    """Opens this many connections from several addresses, each with its first bytes."""
     def attack(port):
         held = []
         for i in range(count):
@@ -52,7 +52,7 @@ def each(count, what):
 
 
 def deaf(count, target, publish):
-    """Those who open WebSockets and read nothing, while something is published."""
+    """WebSockets that are opened and read nothing, while something is published."""
     def attack(port):
         held = []
         for i in range(count):

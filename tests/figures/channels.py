@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What channels cost one broker: channels.py BINARY [CHANNELS]. Each is published to once, by POST over kept connections;
-then time alone leaves their positions, and then nothing. Standard library and /proc only.
+"""The memory of channels in one broker: channels.py BINARY [CHANNELS]. Each is published to once, by POST over kept
+connections. With time only their positions are left, and then nothing. Standard library and /proc only.
 
-What goes is free for the next channels, and not given back to the system: glibc gives back only what lies at the end. So
-further rounds show that it is used again, and what a position costs is measured where nothing else ever was."""
+Freed memory serves the next channels, and is not given back to the system: glibc gives back only the end of the heap.
+So further rounds show that it is used again, and the cost of a position is measured in a fresh broker."""
 
 import select
 import socket
@@ -29,7 +29,7 @@ def name(i):
 
 
 def publish(port, count):
-    """To every channel once; several requests at a time on each connection."""
+    """Publishes to every channel once; several requests at a time on each connection."""
     head = b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n"
     batches = [range(at, min(at + AT_ONCE, count)) for at in range(0, count, AT_ONCE)]
     waiting, poll = {}, select.epoll()

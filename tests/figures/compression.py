@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What a compressed delivery costs: compression.py BINARY, or compression.py --port PORT --pid PID for another server that
-sends what one client sends to all. Standard library and /proc only.
+"""The cost of a compressed delivery: compression.py BINARY, or compression.py --port PORT --pid PID for another server
+that sends to all what one client sends. Standard library and /proc only.
 
-1,000 subscribers get messages of 4 KiB of JSON that they agreed to have compressed; then 1,000 others get as many messages of
-the compressed length, not compressed. Server CPU per delivery, several rounds, one after the other.
+1,000 subscribers agree to compression and get messages of 4 KiB of JSON; then 1,000 others get as many messages of the
+compressed length, not compressed. Server CPU per delivery, several rounds, one after the other.
 """
 
 import argparse
@@ -65,7 +65,7 @@ class Crowd:
         return data
 
     def deliver(self, payload):
-        """Sends a message to all, waits until all of them have it, and returns how long its payload was on the way."""
+        """Sends a message to all, waits until all have it, and returns how long its payload was on the way."""
         self.probe.sendall(frame(payload))
         first, short = self.exactly(2)
         assert first & 0x0F == 1, first

@@ -1,13 +1,13 @@
-//! A crowd of peers in one process and one thread, fast enough to be measured against: `crowd COMMAND`, for the figures.
+//! A crowd of peers in one process and one thread, fast enough to measure with: `crowd COMMAND`, for the figures.
 //!
 //! ```text
-//! crowd serve                       a server that sends the history to whoever asks, and nothing else; tells its port
+//! crowd serve                       a server that only sends the history to anyone who asks; prints its port
 //! crowd rejoin PORT COUNT           WebSockets that come at once and want the last messages, then a live one
-//! crowd rejoin PORT COUNT plain     the same from `crowd serve`, but for the live message
+//! crowd rejoin PORT COUNT plain     the same from `crowd serve`, without the live message
 //! crowd poll PORT COUNT ROUNDS      long polls that one POST answers, again and again
 //! ```
 //!
-//! Lines of `name value` go to standard output. After `held` it waits for a line, so that somebody can look at the broker.
+//! Lines of `name value` go to standard output. After `held` it waits for a line, so that the broker can be looked at.
 
 use std::collections::{HashMap, VecDeque};
 use std::env;
@@ -20,14 +20,15 @@ use std::time::{Duration, Instant};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
-/// Messages of the history, and the payload of each, in bytes: together just within the default `--history-bytes`.
+/// The number of messages in the history, and the payload of each, in bytes: together just within the default
+/// `--history-bytes`.
 const MESSAGES: usize = 100;
 const PAYLOAD: usize = 2621;
 
-/// Connections that are not answered yet: fewer than any backlog holds, so that no SYN is sent twice.
+/// How many connections may be unanswered: fewer than any backlog holds, so that no SYN is sent twice.
 const AT_ONCE: usize = 100;
 
-/// What the server to compare with sends at a time, in bytes.
+/// How much the server to compare with sends at a time, in bytes.
 const PIECE: usize = 64 * 1024;
 
 /// Longer than anything here may take.
@@ -105,7 +106,7 @@ fn post(stream: &mut Blocking, path: &str, body: &[u8]) -> io::Result<()> {
     stream.write_all(&[head.as_bytes(), body].concat())
 }
 
-/// The answer to a publish.
+/// Reads the answer to a publish.
 fn answer(stream: &mut Blocking) -> io::Result<String> {
     let bytes = until(stream, |bytes| bytes.ends_with(b"}\n"))?;
     let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -141,8 +142,8 @@ impl Crowd {
         Ok(Crowd { poll, events, peers: Vec::new(), buffer: vec![0; 256 * 1024] })
     }
 
-    /// Opens so many connections, of which one in `AT_ONCE` asks at once: its answer tells that those before it were
-    /// accepted, and the listener has room for more.
+    /// Opens `count` connections. One in `AT_ONCE` asks at once: its answer shows that those before it were accepted,
+    /// and that the listener has room for more.
     fn come(&mut self, address: SocketAddr, count: usize, ask: &[u8], expected: &[u8]) -> io::Result<()> {
         while self.peers.len() < count {
             for _ in self.peers.len()..count.min(self.peers.len() + AT_ONCE) {
@@ -164,7 +165,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// Everybody asks who has not, and reads until each has what is expected.
+    /// Makes all ask that have not asked yet, and reads until each has what is expected.
     fn rejoin(&mut self, ask: &[u8], expected: &[u8]) -> io::Result<()> {
         self.peers.iter_mut().try_for_each(|peer| peer.ask_once(ask).map(|_| ()))?;
         let mut done = self.peers.iter().filter(|peer| peer.done).count();
@@ -177,8 +178,8 @@ impl Crowd {
         Ok(())
     }
 
-    /// Opens so many connections that each ask as soon as they may, and are not answered yet. Only a round trip of
-    /// somebody else, now and then, tells that the listener has room for more.
+    /// Opens `count` connections that each ask as soon as they may, and are not answered yet. A round trip of another
+    /// connection, now and then, shows that the listener has room for more.
     fn ask(&mut self, address: SocketAddr, count: usize, ask: &[u8], settle: &mut Blocking) -> io::Result<()> {
         while self.peers.len() < count {
             let some = count.min(self.peers.len() + AT_ONCE);
@@ -212,7 +213,7 @@ impl Crowd {
         if self.events.is_empty() { Err(ErrorKind::TimedOut.into()) } else { Ok(()) }
     }
 
-    /// Reads until everybody has what is expected; tells when each had it, since `begun`.
+    /// Reads until all have what is expected; returns when each had it, since `begun`.
     fn gather(&mut self, expected: &[u8], begun: Instant) -> io::Result<Vec<Duration>> {
         self.peers.iter_mut().for_each(|peer| (peer.got, peer.done) = (0, false));
         let mut times = Vec::with_capacity(self.peers.len());
@@ -229,7 +230,7 @@ impl Crowd {
 }
 
 impl Peer {
-    /// Asks if it may by now; true if it has.
+    /// Asks if it may by now; returns whether it has asked.
     fn ask_once(&mut self, ask: &[u8]) -> io::Result<bool> {
         let asks = self.is_open && !self.asked;
         if asks {
@@ -240,7 +241,7 @@ impl Peer {
         Ok(asks)
     }
 
-    /// Reads what is there, which must be what is expected; true when it has become whole.
+    /// Reads what is there, which must be what is expected; true when that is whole.
     fn read(&mut self, expected: &[u8], buffer: &mut [u8]) -> io::Result<bool> {
         loop {
             match self.stream.read(buffer) {
@@ -248,7 +249,7 @@ impl Peer {
                 Ok(count) => {
                     let place = expected.get(self.got..self.got + count);
                     if place != Some(&buffer[..count]) {
-                        return Err(io::Error::other(format!("other bytes than expected behind {}", self.got)));
+                        return Err(io::Error::other(format!("other bytes than expected after {}", self.got)));
                     }
                     self.got += count;
                 }
@@ -271,7 +272,7 @@ fn rejoin(address: SocketAddr, count: usize, plain: bool) -> io::Result<()> {
         answer(&mut publisher)?;
     }
     let ask = upgrade(&format!("/herd?last={MESSAGES}"));
-    // One alone tells the head that all must get.
+    // One connection first, to learn the head that all must get.
     let mut first = connect(address)?;
     first.write_all(ask.as_bytes())?;
     let history = history();
@@ -300,7 +301,7 @@ fn rejoin(address: SocketAddr, count: usize, plain: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Somebody in another channel, who notices when the broker is busy with the crowd alone.
+/// A connection in another channel, which notices when the broker is busy with the crowd alone.
 struct Other {
     stop: Sender<()>,
     thread: JoinHandle<io::Result<(Duration, u64)>>,
@@ -326,7 +327,7 @@ impl Other {
         Ok(Other { stop, thread })
     }
 
-    /// The longest time that a message of its own took to come back, and how many did.
+    /// The longest time that one of its messages took to come back, and how many did.
     fn waited(self) -> io::Result<(Duration, u64)> {
         drop(self.stop);
         self.thread.join().map_err(|_| io::Error::other("the other has panicked"))?
@@ -348,7 +349,7 @@ fn poll(address: SocketAddr, count: usize, rounds: usize) -> io::Result<()> {
         } else {
             crowd.peers.iter_mut().try_for_each(|peer| peer.stream.write_all(ask.as_bytes()))?;
         }
-        // One alone, who asks last, tells the answer that all must get.
+        // One connection that asks last, to learn the answer that all must get.
         let mut last = connect(address)?;
         last.write_all(ask.as_bytes())?;
         round_trips(&mut publisher)?;
@@ -373,7 +374,7 @@ fn poll(address: SocketAddr, count: usize, rounds: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// So many round trips that the broker has looked at everything that was sent before them.
+/// Makes enough round trips for the broker to have looked at everything that was sent before them.
 fn round_trips(stream: &mut Blocking) -> io::Result<()> {
     for _ in 0..100 {
         stream.write_all(b"GET /-/health HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
@@ -391,7 +392,7 @@ struct Asker {
     ready: bool,
 }
 
-/// Sends head and history to whoever asks, from one buffer that all share.
+/// Sends head and history to anyone who asks, from one buffer that all share.
 fn serve() -> io::Result<()> {
     let mut poll = Poll::new()?;
     let mut listener = TcpListener::bind(address(0))?;
@@ -435,7 +436,7 @@ impl Asker {
         !std::mem::replace(&mut self.ready, true)
     }
 
-    /// Reads what is asked, or sends a piece, as a broker that is fair to all has to; false if it is to wait.
+    /// Reads the request, or sends a piece, like a broker that is fair to all; false if it has to wait.
     fn serve(&mut self, answer: &[u8]) -> io::Result<bool> {
         let mut buffer = [0; 4096];
         let result = if !self.request.ends_with(b"\r\n\r\n") {

@@ -45,7 +45,7 @@ class Broker:
             self.stop()
             raise
         self.start_ms = (time.monotonic() - begun) * 1000
-        # a broker whose log nobody reads would stop at a full pipe
+        # Nobody reads the broker's log, and it would stop at a full pipe.
         threading.Thread(target=lambda: shutil.copyfileobj(self.process.stderr, open(os.devnull, "wb")), daemon=True).start()
 
     def _port(self, deadline):
@@ -88,7 +88,7 @@ class Broker:
 # ------------------------------------------------- the child that holds connections
 
 def hold(port):
-    """Obeys lines on stdin: `open N`, `close`; answers each with one line."""
+    """Runs the commands on stdin, `open N` and `close`, and answers each with one line."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     held, opened = [], 0
@@ -129,7 +129,7 @@ def open_some(port, already, count):
 
 
 def close_all(held):
-    """The closing handshake, as a browser does it: Close, the broker's Close, end of stream."""
+    """Does the closing handshake, like a browser: Close, the broker's Close, end of stream."""
     for s in held:
         s.sendall(CLOSE)
     for s in held:
@@ -161,7 +161,7 @@ class Holder:
 # ------------------------------------------------------------------ the figures
 
 def settled(read, tries=50):
-    """A value once it has been the same for half a second, or the last one after ten."""
+    """A value once it has been the same for half a second, or the last one after ten seconds."""
     last, same = read(), 0
     for _ in range(tries):
         time.sleep(0.1)
@@ -183,7 +183,7 @@ def measure_starts(binary):
 
 
 def measure_connections(binary, count, figures):
-    # nobody answers pings here, and nobody is timed out while the machine is slow
+    # Nobody answers pings here, and no connection may time out on a slow machine.
     broker = Broker(binary, "--max-connections", str(count + 100), "--ping-interval", "1h")
     holder = None
     try:
@@ -203,8 +203,8 @@ def measure_connections(binary, count, figures):
             while broker.descriptors() > descriptors and time.monotonic() < deadline:
                 time.sleep(0.05)
         figures["RSS per idle connection"] = (rounds[0] - rest) / count
-        # Later rounds find the pages of the first in another order, and how much of the heap's end the C library keeps differs by up
-        # to 128 KiB. What leaks grows with each.
+        # Later rounds find the pages of the first in another order, and the amount that the C library keeps at the end
+        # of the heap differs by up to 128 KiB. A leak grows with each round.
         before, after = max(rounds[3:5]), min(rounds[6:8])
         figures["growth over three more rounds"] = (after - before) / before * 100
         figures["descriptors left over"] = broker.descriptors() - descriptors
@@ -216,7 +216,7 @@ def measure_connections(binary, count, figures):
 
 
 def table(limits, figures):
-    """Prints figures beside their limits; returns the exit status."""
+    """Prints figures with their limits; returns the exit status."""
     print()
     print("%-48s %12s %12s" % ("figure", "value", "limit"))
     failed = 0

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""A crate outside of this one that embeds the broker: outside.py. Builds the first example of the crate's documentation, as it
-stands there, from nothing, without default features; counts the crates and the seconds."""
+"""A crate outside of this one that embeds the broker: outside.py. Builds the first example of the crate's documentation,
+unchanged, from nothing, without default features; counts the crates and the seconds."""
 
 import os
 import re

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""A server in somebody else's loop, examples/own_loop.rs: own_loop.py BINARY. How soon the host's own UDP socket answers while
-a thousand connections are told of messages, and what it all costs when nothing happens."""
+"""A server in another program's loop, examples/own_loop.rs: own_loop.py BINARY. How soon the host's own UDP socket
+answers while a thousand connections get messages, and the cost when nothing happens."""
 
 import multiprocessing
 import os
@@ -30,7 +30,7 @@ FRAME = 2 + 32
 
 
 class Example(Broker):
-    """The example says where it listens on its standard output."""
+    """The example prints its address to standard output."""
 
     def __init__(self, binary):
         self.process = subprocess.Popen([binary, "127.0.0.1:0"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
@@ -56,7 +56,7 @@ def join(port):
 
 
 class Crowd:
-    """Reads in a process of its own: as a thread, it would hold up who measures."""
+    """Reads in a process of its own: a thread would hold up the measuring."""
 
     def __init__(self, port):
         self.sockets = [join(port) for _ in range(CONNECTIONS)]
@@ -65,7 +65,7 @@ class Crowd:
         self.process.start()
 
     def read(self):
-        # It shares a core with who measures, and gives way to it.
+        # It shares a core with the measuring process, and gives way to it.
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         epoll = select.epoll()
         by_descriptor = {s.fileno(): s for s in self.sockets}

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Long polls that one POST answers: polls.py BINARY CROWD [COUNT]. From the POST's first byte to the last byte of each answer,
-over kept connections that ask again each round."""
+"""Long polls that one POST answers: polls.py BINARY CROWD [COUNT]. The time from the POST's first byte to
+the last byte of each answer, over kept connections that ask again each round."""
 
 import resource
 import statistics

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Publishing by POST over kept connections, beside nginx with nchan: posting.py BINARY. Both keep the last 100 messages for
-ten minutes and nobody listens; wrk asks each in turns. Says so and ends well where wrk, nginx or nchan is missing."""
+"""Publishing by POST over kept connections, compared with nginx with nchan: posting.py BINARY. Both keep the last 100
+messages for ten minutes and nobody listens; wrk posts to each in turns. If wrk, nginx or nchan is missing, it says so
+and ends well."""
 
 import glob
 import os
@@ -58,7 +59,7 @@ class Nginx:
         path = os.path.join(self.folder.name, "nginx.conf")
         with open(path, "w") as f:
             f.write(CONFIGURATION % {"module": module, "folder": self.folder.name, "port": self.port})
-        # a worker that is not root must reach its folders
+        # A worker that is not root must reach its folders.
         os.chmod(self.folder.name, 0o755)
         self.process = subprocess.Popen([program, "-p", self.folder.name, "-c", path, "-g", "daemon off;"],
                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

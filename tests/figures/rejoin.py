@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Ten thousand who come back at once: rejoin.py BINARY CROWD [COUNT]. Each wants the last 100 messages, 256 KiB, and then
-gets a live one. Beside it, in turns, the same bytes by plain sends to the same reader, from `CROWD serve`."""
+"""Ten thousand connections that come back at once: rejoin.py BINARY CROWD [COUNT]. Each wants the last 100 messages,
+256 KiB, and then gets a live one. To compare, in turns: the same bytes by plain sends to the same reader, from
+`CROWD serve`."""
 
 import http.client
 import os
@@ -24,7 +25,7 @@ LIMITS = {  # figure: (limit, unit)
 
 
 def cpu(pid):
-    """Seconds of a process so far, in the kernel too."""
+    """CPU seconds of a process so far, those in the kernel included."""
     with open("/proc/%d/stat" % pid) as f:
         fields = f.read().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -36,7 +37,7 @@ def peak(pid):
 
 
 def crowd(binary, *words):
-    """What a crowd has measured, by name."""
+    """The measurements of a crowd, by name."""
     done = subprocess.run([binary, *map(str, words)], capture_output=True, text=True, timeout=PATIENCE)
     if done.returncode != 0:
         raise SystemExit("%s: %s" % (" ".join(map(str, words)), done.stderr.strip()))
@@ -44,7 +45,7 @@ def crowd(binary, *words):
 
 
 def encoded(port):
-    # urllib.request says Connection: close, as a proxy would.
+    # urllib.request sends Connection: close, and the broker would take it for a proxy.
     asking = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     asking.request("GET", "/-/metrics")
     with asking.getresponse() as answer:
@@ -56,7 +57,7 @@ def by_broker(binary, client, count):
     try:
         rest = settled(broker.rss)
         found = crowd(client, "rejoin", broker.port, count)
-        # one message a round trip of the other in the other channel is encoded too
+        # The other connection's messages are encoded too, one for each round trip.
         found["encoded"] = encoded(broker.port) - found["other_count"]
         found["cpu"], found["peak"] = cpu(broker.process.pid), peak(broker.process.pid) - rest
     finally:

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Count what a burst costs the broker: syscalls.py BINARY. K messages published in one turn to N subscribers are N calls
-of the kernel, not K x N, whether they are WebSockets or followers of a stream, whose chunks add at most 8 bytes a message. Needs strace, and the right to trace; says so and ends well where that is missing."""
+"""Counts the system calls of a burst: syscalls.py BINARY. K messages published in one turn to N subscribers must be N
+calls of the kernel, not K x N. Subscribers are WebSockets, or followers of a stream, whose chunks may add up to 8 bytes
+a message. Needs strace, and the right to trace; without these it says so and ends well."""
 
 import os
 import re
@@ -49,7 +50,7 @@ def follow(port, path):
 
 
 def read_answer(s):
-    """The head of a stream, and what it begins with: up to the first event's end."""
+    """The head of a stream, and its beginning: up to the first event's end."""
     begun = b""
     while b"\r\n\r\n" not in begun or not begun.partition(b"\r\n\r\n")[2].endswith(b"\n\n\r\n"):
         begun += s.recv(1) or sys.exit("the broker closed after %r" % begun)
@@ -58,7 +59,7 @@ def read_answer(s):
 
 
 def told(s, count):
-    """Reads that number of events, one a chunk. Returns the most bytes that a chunk has beside the event."""
+    """Reads `count` events, one a chunk. Returns the most bytes that a chunk has besides the event."""
     file = s.makefile("rb")
     most = 0
     number = 0
@@ -67,7 +68,7 @@ def told(s, count):
         event = file.read(int(size, 16))
         end = file.read(2)
         if event.startswith(b"event: join\n"):
-            continue  # who follows, too
+            continue  # a notice about members
         if b"data: %06d\n" % number not in event or not event.endswith(b"\n\n") or end != b"\r\n":
             sys.exit("a follower got %r %r %r" % (size, event, end))
         most = max(most, len(size) + len(end))
@@ -87,7 +88,7 @@ def masked(payload):
 
 
 def burst(publisher, subscribers, count):
-    """In one segment, so that the broker reads it in one turn; returns when everybody has all of it."""
+    """Publishes in one segment, so that the broker reads it in one turn; returns when everybody has all of it."""
     messages = [b"%06d" % i for i in range(count)]
     publisher.sendall(b"".join(map(masked, messages)))
     expected = b"".join(bytes([0x81, len(m)]) + m for m in messages)
@@ -97,7 +98,7 @@ def burst(publisher, subscribers, count):
 
 
 def traced(pid, do):
-    """Calls of the process while `do` runs, by strace's own count; None if it cannot be traced."""
+    """The process's system calls while `do` runs, by strace's count; None if it cannot be traced."""
     with tempfile.NamedTemporaryFile("r") as out:
         strace = subprocess.Popen(["strace", "-f", "-c", "-e", "trace=" + CALLS, "-o", out.name, "-p", str(pid)],
                                   stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -125,7 +126,7 @@ def main(binary):
             ("subscribers", "/burst", join, read_head, burst),
             ("followers of a stream", "/stream", follow, read_answer, followed),
         ):
-            # hears nothing of its own, so that no call is for it
+            # It gets none of its own messages, so no call is for it.
             publisher = join(broker.port, path + "?echo=0")
             publisher.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             read_head(publisher)
@@ -135,9 +136,9 @@ def main(binary):
                 for s in some:
                     begun(s)
                 members += some
-            do(publisher, members, 1)  # after which nobody has to be told of another any more
+            do(publisher, members, 1)  # after this no notices about members are due
             for count in BURSTS:
-                # Where the machine is busy a turn may end before it has read all of it.
+                # On a busy machine a turn may end before it has read all of it.
                 for _ in range(3):
                     calls = traced(broker.process.pid, lambda: do(publisher, members, count))
                     if calls is None or calls == SUBSCRIBERS:

@@ -31,7 +31,7 @@ MIB = 1 << 20
 
 
 def snippet(language, number=0):
-    """The block of that language in the documentation, the first unless told."""
+    """The n-th block of this language in the documentation, by default the first."""
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     fence = re.compile(rf"^```{language}\n(.*?)^```", re.M | re.S)
     found = [block for page in pages for block in fence.findall(page.read_text())]
@@ -60,7 +60,7 @@ def nginx(folder, port, broker, auth=None):
     temporary = "".join(
         f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
-    # Less than the snippet has: the tests run with few descriptors.
+    # Smaller numbers than in the snippet: the tests run with few descriptors.
     main = "\n".join(main).replace("40000", "4000").replace("20000", "2000")
     (folder / "nginx.conf").write_text(
         f"daemon off;\npid {folder}/pid;\nerror_log stderr;\n{main}\nhttp {{\naccess_log off;\n{temporary}{text}\n}}\n"
@@ -91,7 +91,7 @@ def haproxy(folder, port, broker, check="option httpchk GET /-/health"):
 
 
 def free_ports(count):
-    """No two of them are the same."""
+    """Ports that are all different."""
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
         for listener in listeners:
@@ -101,9 +101,9 @@ def free_ports(count):
 
 @contextlib.contextmanager
 def process(command, log, port):
-    """A child that listens to that port, until it is no longer needed."""
+    """A child that listens to this port, until it is no longer needed."""
     with open(log, "wb") as out:
-        # Caddy keeps things at home; SLOTCAST_* would configure the broker.
+        # Caddy keeps files in its home; SLOTCAST_* would configure the broker.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLOTCAST_", "XDG_"))}
         home = {**inherited, "HOME": str(pathlib.Path(log).parent)}
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=home)
@@ -136,10 +136,10 @@ def until(what, condition):
 
 @contextlib.contextmanager
 def site(binary, proxy, *flags, **options):
-    """A broker, and a proxy before it. Gives the port of the proxy, the broker's, its process, and the folder of both."""
+    """A broker, and a proxy before it. Gives the proxy's port, the broker's, its process, and their folder."""
     with tempfile.TemporaryDirectory(prefix="slotcast-proxies-") as name:
         folder, (broker, port) = pathlib.Path(name), free_ports(2)
-        # A worker of nginx may be another user, who has temporary files there.
+        # A worker of nginx may be another user, and has temporary files there.
         folder.chmod(0o755)
         command = [binary, "--listen", f"127.0.0.1:{broker}", *flags]
         with process(command, folder / "broker.log", broker) as child:
@@ -178,7 +178,7 @@ def a_websocket_and_a_post(site):
             assert (await told(other, "message"))["data"] == "from a socket"
             answer = await asyncio.to_thread(site.ask, "POST", "/room", data="posted")
             assert answer.status_code == 200 and answer.json()["receivers"] == 2, answer.text
-            # A raw member hears itself, too.
+            # A raw member gets its own message, too.
             heard = [await within(one.recv()), await within(one.recv())]
             assert heard == ["from a socket", "posted"], heard
             assert (await told(other, "message"))["data"] == "posted"
@@ -187,7 +187,7 @@ def a_websocket_and_a_post(site):
 
 
 async def told(socket, kind):
-    """The next of that type; notices of members may come before it."""
+    """The next message of this type; notices about members may come before it."""
     while True:
         event = json.loads(await within(socket.recv()))
         if event["type"] == kind:
@@ -195,7 +195,7 @@ async def told(socket, kind):
 
 
 def streams_are_not_held_back(site):
-    """The next message is published when the last has come: one that a proxy keeps is waited for in vain."""
+    """Publishes the next message when the last has come: a message that the proxy holds back would never come."""
     for accept, begins in (("text/event-stream", "data: one "), ("application/x-ndjson", "one ")):
         answer = site.ask("GET", "/stream", headers={"Accept": accept}, stream=True)
         assert answer.status_code == 200 and answer.headers["Content-Type"].startswith(accept), answer.headers
@@ -216,7 +216,7 @@ def a_poll_is_held_and_answered(site):
         url = f"{site.http}/poll?since={before['position']}&wait=15"
         ask = threading.Thread(target=lambda: held.append(session.get(url, timeout=SECONDS)))
         ask.start()
-        # Whether it came first makes no difference: it asks for what follows the first.
+        # It asks for what follows the first, so it makes no difference which came first.
         site.ask("POST", "/poll", data="second")
         ask.join(SECONDS)
     assert held and "second" in held[0].text, held and held[0].text
@@ -230,7 +230,7 @@ def bodies_up_to_the_limit(site):
 
 
 def addresses_are_those_of_the_peers(site):
-    """With --trusted-proxy the limit of connections is that of each peer, and not of the proxy."""
+    """With --trusted-proxy the connection limit counts for each peer, and not for the proxy."""
 
     async def fill():
         opened = []
@@ -245,7 +245,7 @@ def addresses_are_those_of_the_peers(site):
                 await socket.close()
         return len(opened), None
 
-    # What a peer says of itself does not count: the proxy adds the address that it sees.
+    # The address that a peer claims does not count: the proxy adds the one that it sees.
     assert asyncio.run(fill()) == (2, 503)
 
 
@@ -275,29 +275,29 @@ EACH = [
 
 
 def haproxy_finds_it_up(binary, check):
-    """Its own check, without a path and with HTTP/1.0, and that of the documentation."""
+    """HAProxy's default check, without a path and with HTTP/1.0, and the documented one."""
     with site(binary, haproxy, check=check) as here:
-        # Until the first check has ended it takes the broker for one that is up.
+        # Until the first check has ended, HAProxy takes the broker to be up.
         until("a check has ended", lambda: checked(here)["check_status"] not in ("UNK", "INI"))
         row = checked(here)
         assert (row["status"], row["check_status"]) == ("UP", "L7OK"), (row["status"], row["check_status"], row["check_code"])
 
 
 def checked(here):
-    """What HAProxy says of the broker."""
+    """HAProxy's state of the broker."""
     with socket.socket(socket.AF_UNIX) as stats:
         stats.connect(str(here.folder / "stats"))
         stats.sendall(b"show stat\n")
         rows = [line.split(",") for line in stats.makefile().read().splitlines()]
     names = [name.lstrip("# ") for name in rows[0]]
     row = next(dict(zip(names, row)) for row in rows if row[:2] == ["slotcast", "slotcast"])
-    # A star is before the last outcome while the next check is under way.
+    # While the next check is under way, a star stands before the last result.
     row["check_status"] = row["check_status"].removeprefix("* ")
     return row
 
 
 def nginx_asks_before_it_lets_in(binary):
-    """The lines for /private/: who is not let in there gets there by no other URL."""
+    """The lines for /private/: a peer that is refused there cannot get there by another URL."""
     (auth,) = free_ports(1)
     server = (
         "import http.server, sys\n"

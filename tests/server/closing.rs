@@ -1,4 +1,4 @@
-//! Ends, good and bad.
+//! How connections end, well or badly.
 
 use slotcast::broker::event::{Accept, Event};
 use slotcast::proto::close::CloseCode;
@@ -31,7 +31,7 @@ fn the_closing_handshake_echoes_the_code() {
     assert_eq!(broker.next_cause(), "peer_closed");
 }
 
-/// RFC 6455 §5.5.1, §7.4: what a Close frame may not say, and other frames that are failures.
+/// RFC 6455 §5.5.1, §7.4: Close frames that are not allowed, and other frames that fail the connection.
 #[test]
 fn failures_are_told_and_the_stream_ends_in_good_order() {
     let broker = Broker::start(|config| config.limits.max_message = 1000);
@@ -56,7 +56,7 @@ fn failures_are_told_and_the_stream_ends_in_good_order() {
 
 /// Closing a socket that holds unread input answers with a reset, which can swallow the Close frame before it is read.
 #[test]
-fn the_close_frame_is_readable_also_when_more_was_sent_behind_it() {
+fn the_close_frame_is_readable_also_when_more_was_sent_after_it() {
     let broker = Broker::start(|_| {});
     let behind = frame(FIN | BINARY, &pattern(1, 60_000));
     for bytes in [frame(FIN | CLOSE, &close_payload(1000, "")), frame(FIN | 0x4, b"")] {
@@ -73,9 +73,9 @@ fn the_close_frame_is_readable_also_when_more_was_sent_behind_it() {
     peer.read_to_end();
 }
 
-/// A peer that floods instead of ending its side is dropped: nobody is discarded for ever.
+/// A peer that floods instead of ending its side is dropped: its bytes are not discarded for ever.
 #[test]
-fn who_goes_on_sending_behind_a_close_is_dropped() {
+fn a_peer_that_goes_on_sending_after_a_close_is_dropped() {
     let broker = Broker::start(|config| config.limits.close_timeout = DEADLINE * 10);
     let mut peer = broker.join("/chat");
     peer.send(CLOSE, &close_payload(1000, ""));
@@ -84,13 +84,13 @@ fn who_goes_on_sending_behind_a_close_is_dropped() {
     let mut writes = 0;
     while std::io::Write::write_all(&mut peer.stream, &flood).is_ok() {
         writes += 1;
-        assert!(writes < 300, "300 MiB were taken");
+        assert!(writes < 300, "300 MiB were read");
     }
-    assert!(writes >= 256, "of a long upload {writes} MiB were taken, and its end would have been a reset");
+    assert!(writes >= 256, "only {writes} MiB of a long upload were read, so it would end with a reset");
 }
 
-/// RFC 9112 §9.6: most clients read nothing before they have sent all that they have to say. With 64 KiB discarded, and then a
-/// reset, the code of what was refused was lost: browsers saw 1006 for 1009, and HTTP clients a broken pipe for 413.
+/// RFC 9112 §9.6: most clients read nothing before they have sent everything. Once, the broker discarded 64 KiB and
+/// then reset, so the code of the refusal was lost: browsers saw 1006 for 1009, and HTTP clients a broken pipe for 413.
 #[test]
 fn who_has_much_on_its_way_reads_why_it_was_refused() {
     let broker = Broker::start(|config| {
@@ -105,7 +105,7 @@ fn who_has_much_on_its_way_reads_why_it_was_refused() {
         ("", header(FIN | BINARY, mib(8)), mib(8), 1009),
         ("", header(FIN | BINARY, mib(64)), mib(64), 1009),
         (deflate, header(FIN | 0x40 | BINARY, mib(64)), mib(64), 1009),
-        // The message of which it is the last fragment becomes too long.
+        // The message becomes too long with this last fragment.
         ("", [frame(BINARY, &[0; 1000]), header(FIN, mib(8))].concat(), mib(8), 1009),
         ("", [frame(FIN | TEXT, b"\xff"), header(FIN | BINARY, mib(8))].concat(), mib(8), 1007),
         ("", [frame(FIN | PING, b"").repeat(4), header(FIN | BINARY, mib(8))].concat(), mib(8), 1008),
@@ -148,9 +148,9 @@ fn who_has_much_on_its_way_reads_why_it_was_refused() {
     }
 }
 
-/// The broker has closed for its own reasons, and the peer was in the middle of something.
+/// The broker closes for its own reasons, while the peer is in the middle of something.
 #[test]
-fn who_has_much_on_its_way_reads_why_it_was_closed() {
+fn a_peer_with_much_on_its_way_reads_why_it_was_closed() {
     let server = bind(|config| config.limits.close_timeout = DEADLINE);
     let broker = Broker::running(server, |server, event| match event {
         Event::Handshake(handshake) => {
@@ -169,7 +169,7 @@ fn who_has_much_on_its_way_reads_why_it_was_closed() {
     peer.expect_end();
 }
 
-/// All of it, before anything is read.
+/// Sends everything before anything is read.
 fn send_all(peer: &mut Peer, beginning: &[u8], length: u64) {
     peer.write(beginning);
     let block = vec![b'x'; 1 << 20];
@@ -181,7 +181,7 @@ fn send_all(peer: &mut Peer, beginning: &[u8], length: u64) {
     }
 }
 
-/// The end of the stream without a Close frame is an end; what is owed already is still written.
+/// A stream that ends without a Close frame is an end too; what is owed is still written.
 #[test]
 fn a_peer_that_ends_its_side_without_close() {
     let broker = Broker::start(|_| {});
@@ -201,9 +201,9 @@ fn a_peer_that_ends_its_side_without_close() {
     bob.expect_text("after");
 }
 
-/// A complete request is answered, also to a peer that says no more.
+/// A complete request is answered, also to a peer that has ended its side.
 #[test]
-fn a_half_close_right_behind_a_request() {
+fn a_half_close_right_after_a_request() {
     let broker = Broker::start(|_| {});
     let mut peer = Peer::connect(broker.address);
     peer.write(b"GET /-/health HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -218,7 +218,7 @@ fn a_half_close_right_behind_a_request() {
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     peer.expect_text("said");
     peer.expect_end();
-    // Half a request is none.
+    // Half a request is no request.
     let mut peer = Peer::connect(broker.address);
     peer.write(b"GET /chat HTTP/1.1\r\nHost: loc");
     peer.shut();
@@ -232,7 +232,7 @@ fn a_reset_in_the_middle_of_a_frame() {
     for cut in [1, 5, 700] {
         let mut peer = broker.join("/chat");
         peer.write(&frame(FIN | TEXT, &[b'x'; 1000])[..cut]);
-        // The broker has read as far as this, if it reads in order.
+        // When this arrives, the broker has read everything before it, if it reads in order.
         other.send(TEXT, b"sync");
         other.expect_text("sync");
         peer.expect_text("sync");

@@ -9,7 +9,7 @@ use crate::common::{
 const RSV1: u8 = 0x40;
 const PLAIN: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
-/// One who offers that, and what is agreed to.
+/// Joins with this offer; returns the peer, and what is agreed to.
 #[track_caller]
 fn join(broker: &Broker, offer: &str, more: &str) -> (Peer, Option<String>) {
     let mut peer = Peer::connect(broker.address);
@@ -20,7 +20,7 @@ fn join(broker: &Broker, offer: &str, more: &str) -> (Peer, Option<String>) {
     (peer, agreed.map(str::to_owned))
 }
 
-/// A message as such a peer sends it; `compress` goes on if it is the same as the last time.
+/// A message of a peer that compresses. With the same `compress` as the last time, the compressor goes on.
 fn deflated(compress: &mut Compress, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(payload.len() + 100);
     compress.compress_vec(payload, &mut out, FlushCompress::Sync).unwrap();
@@ -38,7 +38,7 @@ fn inflated(window: u8, payload: &[u8], length: usize) -> Vec<u8> {
     out
 }
 
-/// The next frame, whole, and whether it was compressed.
+/// The next whole frame, and whether it was compressed.
 #[track_caller]
 fn message(peer: &mut Peer, window: u8, length: usize) -> (u8, bool, Vec<u8>) {
     let start = peer.read_exact(2);
@@ -69,16 +69,16 @@ fn two_windows_and_none_in_one_channel() {
         post(broker.address, "/chat", &format!("Content-Type: {kind}\r\n"), text.as_bytes());
         for (peer, window) in [(&mut wide, 15), (&mut narrow, 9), (&mut plain, 0)] {
             let (got, compressed, payload) = message(peer, window.max(9), length);
-            // What is longer would keep others waiting while it is compressed.
+            // A longer message would keep others waiting while it is compressed.
             let is_compressed = window > 0 && (256..=32_768).contains(&length);
             assert_eq!((got, compressed), (opcode, is_compressed), "{length} bytes, window {window}");
             assert!(payload == text.as_bytes(), "{length} bytes, window {window}");
         }
     }
-    // Once a message and window, whoever gets it: four of these were long enough.
+    // Each message is compressed once for each window, however many get it: four of these were long enough.
     let metrics = ask(broker.address, look(broker.address, "/-/metrics")).text();
     assert!(metrics.contains("\nslotcast_compressed_messages_total 8\n"), "{metrics}");
-    // What does not shrink is sent as it is.
+    // A message that does not shrink is sent as it is.
     let noise = crate::common::pattern(3, 5000);
     post(broker.address, "/chat", "Content-Type: application/x-any\r\n", &noise);
     for (peer, window) in [(&mut wide, 15), (&mut narrow, 9), (&mut plain, 9)] {
@@ -107,7 +107,7 @@ fn the_dialect_and_history_are_compressed_too() {
                 post(broker.address, "/chat", "", line.as_bytes());
             }
         } else {
-            assert!(!compressed, "what is told to one alone is sent as it is: {event}");
+            assert!(!compressed, "an event for one connection alone is not compressed: {event}");
         }
     }
 }
@@ -122,13 +122,13 @@ fn compressed_messages_of_peers() {
         let payload = deflated(&mut fresh(), text.as_bytes());
         peer.write(&frame(FIN | RSV1 | TEXT, &payload));
         other.expect_text(&text);
-        // In pieces, with a ping in between, RSV1 on the first alone.
+        // In pieces, with a ping in between, and RSV1 on the first piece only.
         let (first, rest) = payload.split_at(payload.len() / 2);
         peer.write(&frame(RSV1 | BINARY, first));
         peer.write(&frame(FIN | 0x9, b"?"));
         peer.write(&[frame(CONTINUATION, rest), frame(FIN | CONTINUATION, b"")].concat());
         other.expect(BINARY, text.as_bytes());
-        // Not compressed is allowed at any time.
+        // A message may always be sent without compression.
         peer.write(&frame(FIN | TEXT, text.as_bytes()));
         other.expect_text(&text);
     }
@@ -174,7 +174,7 @@ fn some_may_refer_to_their_earlier_messages() {
     let (mut first, agreed) = join(&broker, "permessage-deflate", "");
     assert_eq!(agreed.as_deref(), Some("permessage-deflate; server_no_context_takeover"));
     let (mut second, agreed) = join(&broker, "permessage-deflate", "");
-    assert_eq!(agreed.as_deref(), Some(PLAIN), "one is all that may");
+    assert_eq!(agreed.as_deref(), Some(PLAIN), "the limit is one");
     let text = prose(4, 2000);
     let mut compress = fresh();
     let before = deflated(&mut compress, text.as_bytes());
@@ -187,7 +187,7 @@ fn some_may_refer_to_their_earlier_messages() {
     second.write(&frame(FIN | RSV1 | TEXT, &after));
     while message(&mut second, 15, 5000).0 != CLOSE {}
     drop(first);
-    // Whoever has gone makes room.
+    // A peer that has gone makes room.
     loop {
         let (_peer, agreed) = join(&broker, "permessage-deflate", "");
         if agreed.as_deref() != Some(PLAIN) {
@@ -196,7 +196,8 @@ fn some_may_refer_to_their_earlier_messages() {
     }
 }
 
-/// RFC 7692 §7.2.1 to §7.2.3: what ends in the middle of a block was not all, and how a message ends is nothing to the next.
+/// RFC 7692 §7.2.1 to §7.2.3: a message that ends in the middle of a block is incomplete, and how it ends does not
+/// affect the next.
 #[test]
 fn a_message_ends_whole_or_not_at_all() {
     let broker = Broker::start(|config| config.limits.client_takeover = 100);

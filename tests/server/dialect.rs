@@ -1,5 +1,5 @@
-//! The dialect `v1.slotcast.json` over real sockets: commands, answers in their order, members, and everything that is
-//! published, whoever publishes it.
+//! The dialect `v1.slotcast.json` over real sockets: commands, answers in their order, members, and messages, whatever
+//! door they were published through.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::common::{BINARY, Broker, CLOSE, FIN, Peer, TEXT, frame, post, upgrade
 
 const OFFER: &str = "Sec-WebSocket-Protocol: chat, v1.slotcast.json\r\n";
 
-/// One who speaks the dialect, and its `welcome`.
+/// Joins with the dialect; returns the peer and its `welcome`.
 #[track_caller]
 fn join(broker: &Broker, target: &str) -> (Peer, Value) {
     let mut peer = Peer::connect(broker.address);
@@ -29,7 +29,7 @@ fn event(peer: &mut Peer) -> Value {
     serde_json::from_slice(&got.payload).unwrap()
 }
 
-/// The next event of that type, past who joins and leaves.
+/// The next event of this type; skips events about joining and leaving.
 #[track_caller]
 fn next(peer: &mut Peer, kind: &str) -> Value {
     loop {
@@ -58,12 +58,13 @@ fn welcome_publish_and_what_others_are_told() {
     assert_eq!((text(&welcome, "channel"), welcome["members"].as_u64()), ("/chat", Some(2)), "{welcome}");
     let me = text(&welcome, "id");
     let joined = next(&mut ann, "join");
-    assert_eq!((text(&joined, "id"), text(&joined, "name")), (me, "Ann"), "one is told of oneself, once");
+    assert_eq!((text(&joined, "id"), text(&joined, "name")), (me, "Ann"), "a member is told of itself once");
 
     command(&mut ann, r#"{"type":"publish","channel":"/chat","data":"grüße\n","ref":1}"#);
     raw.expect_text("grüße\n");
     let (first, second) = (event(&mut ann), event(&mut ann));
-    // What is queued at once leaves before what the turn publishes, or behind it: either is in order with itself.
+    // Answers that are queued at once leave before what the turn publishes, or after it: each kind is in order with
+    // itself.
     let (message, ack) = if first["type"] == "ack" { (second, first) } else { (first, second) };
     assert_eq!((ack["ref"].as_u64(), &ack["position"]), (Some(1), &message["position"]), "{ack} {message}");
     assert_eq!((text(&message, "from"), text(&message, "name"), text(&message, "data")), (me, "Ann", "grüße\n"));
@@ -81,7 +82,7 @@ fn welcome_publish_and_what_others_are_told() {
     raw.expect(BINARY, &[0, 1]);
     next(&mut ann, "message");
 
-    // Left out: by itself, and by whoever publishes over HTTP.
+    // Left out: by its own command, and by a publish over HTTP.
     post(broker.address, &format!("/chat?except={me}"), "", b"not for Ann");
     raw.expect_text("not for Ann");
     post(broker.address, "/chat", "", b"for all");
@@ -116,11 +117,11 @@ fn several_channels_by_one_connection_each_from_where_it_is_asked() {
     assert_eq!((ack["lost"]["count"].as_u64(), text(&ack["lost"], "reason")), (Some(1), "expired"), "{ack}");
     assert_eq!(text(&next(&mut ann, "message"), "data"), "c");
     assert_eq!(text(&next(&mut ann, "message"), "data"), "d");
-    // Without a `ref` a loss is an event of its own.
+    // Without a `ref`, a loss is told in an event of its own.
     command(&mut ann, r#"{"type":"unsubscribe","channel":"/news"}"#);
     command(&mut ann, &since.replace(r#","ref":4"#, ""));
     assert_eq!(next(&mut ann, "lost")["count"], 1);
-    // The URL's channel may be left, and taken again.
+    // The channel of the URL may be left, and joined again.
     command(&mut ann, r#"{"type":"unsubscribe","channel":"/chat","ref":5}"#);
     while next(&mut ann, "message")["data"] != "d" {}
     assert_eq!(next(&mut ann, "ack")["ref"], 5);
@@ -231,7 +232,7 @@ fn who_is_there_who_comes_and_who_goes() {
     drop(bob);
     let left = next(&mut ann, "leave");
     assert_eq!((text(&left, "name"), text(&left, "id")), ("Böb", text(&joined, "id")));
-    // A channel that is not there has nobody in it.
+    // A channel that does not exist has no members.
     command(&mut ann, r#"{"type":"members","channel":"/nowhere"}"#);
     assert_eq!(next(&mut ann, "members")["count"], 0);
     assert_eq!(status(&broker, "/chat?name=a%0Ab"), 400);
@@ -253,8 +254,8 @@ fn a_message_for_one_alone() {
     command(&mut eve, &send(&of_bob));
     assert_eq!(text(&next(&mut eve, "error"), "code"), "unknown_receiver", "they share no channel");
     command(&mut bob, &send(&of_bob));
-    assert_eq!(text(&next(&mut bob, "message"), "data"), "psst", "oneself is one to send to");
-    // To a raw one it is a message like any other, however long.
+    assert_eq!(text(&next(&mut bob, "message"), "data"), "psst", "a connection may send to itself");
+    // A raw connection gets it like any other message, however long it is.
     let mut raw = broker.join("/chat?name=Raw");
     let joined = next(&mut ann, "join");
     let joined = if text(&joined, "name") == "Raw" { joined } else { next(&mut ann, "join") };
@@ -274,7 +275,7 @@ fn a_crowd_is_told_its_number_only() {
     while counts.last() != Some(&9) {
         let event = event(&mut ann);
         match event["type"].as_str() {
-            Some("join") => assert!(counts.is_empty(), "{event} behind a number"),
+            Some("join") => assert!(counts.is_empty(), "{event} after a number"),
             Some("members") => {
                 assert!(event.get("members").is_none(), "{event}");
                 counts.extend(event["count"].as_u64());
@@ -307,10 +308,10 @@ fn a_quick_reload_is_hidden() {
     let broker = Broker::start(|config| config.limits.leave_grace = Duration::from_millis(50));
     let (mut ann, _) = join(&broker, "/chat?name=Ann");
     broker.join("/chat?name=Bob").close();
-    assert_eq!(text(&next(&mut ann, "leave"), "name"), "Bob", "who does not come back has left");
+    assert_eq!(text(&next(&mut ann, "leave"), "name"), "Bob", "a member that does not come back has left");
 }
 
-/// What a handshake is answered with.
+/// The status that answers a handshake.
 #[track_caller]
 fn status(broker: &Broker, target: &str) -> u16 {
     let mut peer = Peer::connect(broker.address);
@@ -318,9 +319,10 @@ fn status(broker: &Broker, target: &str) -> u16 {
     peer.read_head()[9..12].parse().unwrap()
 }
 
-/// One notice named everybody as often as he had come and gone, and was longer than anybody may have unsent.
+/// Once, one notice named a member as often as it had come and gone, and so was longer than a connection may have
+/// unsent.
 #[test]
-fn who_comes_and_goes_many_times_in_a_turn_is_named_once() {
+fn a_member_that_comes_and_goes_many_times_in_a_turn_is_named_once() {
     let broker = Broker::start(|_| {});
     let (mut ann, _) = join(&broker, "/room");
     let (mut bob, _) = join(&broker, "/room");
@@ -329,7 +331,7 @@ fn who_comes_and_goes_many_times_in_a_turn_is_named_once() {
     for i in 0..100 {
         burst.extend(frame(FIN | TEXT, br#"{"type":"unsubscribe","channel":"/room"}"#));
         if i == 0 {
-            // One who is told meanwhile who is there has to be told of both.
+            // A follower that is told the members meanwhile has to be told of both.
             burst.extend(frame(FIN | TEXT, br#"{"type":"members","channel":"/room"}"#));
         }
         burst.extend(frame(FIN | TEXT, br#"{"type":"subscribe","channel":"/room"}"#));

@@ -1,4 +1,4 @@
-//! The server in somebody's own loop, and the handle that reaches it from other threads.
+//! The server in an embedder's own loop, and the handle that reaches it from other threads.
 
 use std::io::ErrorKind;
 use std::sync::mpsc;
@@ -81,7 +81,7 @@ fn shutdown_from_another_thread() {
         }
         silent.expect_gone();
         drop(peers);
-        // Until the last of them is gone it listens for those who ask how it is.
+        // Until the last of them is gone, it listens for requests about its state.
         while std::net::TcpStream::connect(address).is_ok() {}
         handle
     });
@@ -102,7 +102,8 @@ fn shutdown_from_another_thread() {
     assert_eq!(handle.shutdown(DEADLINE), Err(HandleError::Gone));
 }
 
-/// Neither peers that answer no Close nor requests that nobody answers hold a shutdown up for longer than it was given.
+/// Peers that answer no Close, and requests that the embedder never answers, cannot make a shutdown longer than its
+/// time.
 #[test]
 fn a_shutdown_ends_in_its_time() {
     let mut server = bind(|config| config.limits.close_timeout = Duration::from_secs(3600));
@@ -112,7 +113,7 @@ fn a_shutdown_ends_in_its_time() {
         let mut unanswered = Peer::connect(address);
         unanswered.write(b"GET /never HTTP/1.1\r\nHost: localhost\r\n\r\n");
         open.expect_close(1001);
-        // Our side stays open, and so would theirs.
+        // Our side stays open, and so would the broker's.
         open.expect_gone();
         assert!(Answer::read(&mut unanswered).is_problem(503, "shutting_down"));
         unanswered.expect_gone();
@@ -125,7 +126,8 @@ fn a_shutdown_ends_in_its_time() {
             }
             Event::Http(exchange) => {
                 kept.push(exchange);
-                // Who waits is answered in the last quarter of it. A loop that comes later than that answers nobody.
+                // Waiting requests are answered in the last quarter of this time. A loop that comes later than that
+                // answers none.
                 server.shutdown(Duration::from_secs(4));
             }
             _ => {}
@@ -136,7 +138,7 @@ fn a_shutdown_ends_in_its_time() {
 }
 
 #[test]
-fn who_is_not_answered_gets_503() {
+fn a_request_that_is_never_answered_gets_503() {
     let mut server = bind(|config| config.limits.answer_timeout = Duration::from_millis(100));
     let address = server.local_addrs()[0];
     let peers = std::thread::spawn(move || {
@@ -153,7 +155,7 @@ fn who_is_not_answered_gets_503() {
             Event::Handshake(handshake) => late = Some(handshake),
             Event::Http(exchange) => {
                 kept.push(exchange);
-                // The first peer has its answer and is gone: accepting it now gives an id whose Close follows.
+                // The first peer has its answer and is gone. Accepting it now gives an id whose Close follows.
                 let id = server.accept(late.take().unwrap(), &Accept::join("/chat", Start::Now));
                 let next = server.poll().unwrap();
                 assert!(matches!(next, Some(Event::Close(closed, _)) if closed == id), "{next:?}");
@@ -166,7 +168,7 @@ fn who_is_not_answered_gets_503() {
     peers.join().unwrap();
 }
 
-/// An id outlives its connection and names nobody then, least of all the next one in the same place.
+/// An id outlives its connection. After that it names nothing, and above all not the next connection in the same place.
 #[test]
 fn a_stale_id_names_nobody() {
     let mut server = bind(|_| {});
@@ -208,7 +210,7 @@ fn a_stale_id_names_nobody() {
 
 fn try_every_verb(server: &mut Server, stale: ConnectionId, id: ConnectionId) {
     assert_ne!(stale, id);
-    // Both stand for the same place, or this test shows nothing.
+    // Both ids must be of the same place, or this test shows nothing.
     assert_eq!(stale.to_string().split('.').next(), id.to_string().split('.').next());
     assert!(!server.send(stale, "x"));
     assert!(!server.close(stale, CloseCode::NORMAL, ""));
@@ -233,7 +235,7 @@ fn try_every_verb(server: &mut Server, stale: ConnectionId, id: ConnectionId) {
     handle.publish("/chat", "that was all").unwrap();
 }
 
-/// Polls until that many handshakes are accepted.
+/// Polls until `count` handshakes are accepted.
 fn accept_all(server: &mut Server, count: usize) {
     let mut accepted = 0;
     while accepted < count {

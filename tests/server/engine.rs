@@ -1,5 +1,5 @@
-//! A server with an engine, over real sockets: what waits for the engine, and how it is told by each door. What the engine tells and
-//! when is what the simulator's `nodes.rs` is about.
+//! A server with an engine, over real sockets: what waits for the engine, and how each door tells its answer. What the
+//! engine says, and when, is tested by the simulator's `nodes.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use slotcast::server::Server;
 
 use crate::common::{Answer, Broker, Peer, TEXT, ask, bind, post, upgrade_request};
 
-/// A member of another node.
+/// A member at another node.
 const ELSEWHERE: &str = "2fpl8n3zyk8h51ny4ei7g5jd8i";
 
 /// An engine that answers at once, unless a request to `/control/` has said otherwise.
@@ -24,7 +24,7 @@ struct Engine {
     open: Vec<Arc<str>>,
     is_slow: bool,
     asked: VecDeque<Ask>,
-    /// What publishes are answered with.
+    /// The error that answers publishes, if they are refused.
     refuses: Option<&'static str>,
 }
 
@@ -66,7 +66,7 @@ impl Engine {
                 let entries: Vec<Stored> = entries.into_iter().map(|item| Stored { unix_ms: first, item }).collect();
                 kept.extend(entries.iter().cloned());
                 let position = Position { epoch, offset: kept.len() as u64 };
-                // The answer comes first, and is told after the message all the same.
+                // The answer comes first, but is told after the message.
                 server.hear(Told::Published { ticket, position });
                 if self.open.contains(&channel) {
                     server.hear(Told::Entries { channel, epoch, first, entries });
@@ -146,7 +146,7 @@ fn join(broker: &Broker, target: &str) -> Peer {
     peer
 }
 
-/// The next event, but for who comes and goes.
+/// The next event; skips events about joining and leaving.
 #[track_caller]
 fn event(peer: &mut Peer) -> Value {
     loop {
@@ -212,7 +212,7 @@ fn one_of_another_node_can_be_sent_to() {
     assert_eq!(event(&mut peer)["code"], "engine_away");
 }
 
-/// What an embedder says no to is answered in its place, too.
+/// A command that an embedder refuses is answered in its place, too.
 #[test]
 fn a_refusal_overtakes_no_answer() {
     let broker = start();
@@ -227,7 +227,7 @@ fn a_refusal_overtakes_no_answer() {
     }
 }
 
-/// More than may wait: what is too much is not read until there is room, and nothing is lost.
+/// More commands than may wait: the rest is not read until there is room, and nothing is lost.
 #[test]
 fn a_crowd_of_commands_waits() {
     let broker = start();
@@ -273,7 +273,7 @@ fn a_request_is_answered_with_what_became_of_it() {
     assert!(post(broker.address, "/a", "", b"perhaps").is_problem(504, "engine_silent"));
     control(&broker, "refuse");
     assert!(post(broker.address, "/a", "", b"no").is_problem(503, "engine_away"));
-    // One that sends messages and nothing else cannot be told.
+    // A connection that sends messages and nothing else cannot be told.
     let mut raw = broker.join("/a");
     raw.send(TEXT, b"no");
     assert_eq!(raw.expect_close(1013), "engine_refused");
@@ -293,7 +293,7 @@ fn those_who_join_wait_until_the_channel_is_open() {
     peer.write(upgrade_request("/a", "").as_bytes());
     let mut stream = Peer::connect(broker.address);
     stream.write(b"GET /a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n");
-    // Their requests have come by the time that another is answered.
+    // When another request is answered, theirs have come.
     assert!(get(&broker, "/-/ready").is_problem(503, "engine_away"));
     control(&broker, "back");
     assert!(peer.read_head().starts_with("HTTP/1.1 101 "));

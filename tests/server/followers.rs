@@ -1,4 +1,4 @@
-//! Subscribers by HTTP: Server-Sent Events, NDJSON, polling and long polling, on the same URL as everybody else.
+//! Followers by HTTP: Server-Sent Events, NDJSON, polling and long polling, on the same URL as everybody else.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ fn get(target: &str, headers: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
 }
 
-/// A stream of that kind, past its head.
+/// Opens a stream of this kind; returns the peer after the head.
 #[track_caller]
 fn follow(broker: &Broker, target: &str, accept: &str, headers: &str) -> (Peer, String) {
     let mut peer = Peer::connect(broker.address);
@@ -18,7 +18,7 @@ fn follow(broker: &Broker, target: &str, accept: &str, headers: &str) -> (Peer, 
     (peer, head)
 }
 
-/// The next block of an event stream, or line of NDJSON, whichever `end` says, but for who joins and leaves.
+/// The next block of an event stream, or line of NDJSON; `end` says which. Skips those about joining and leaving.
 #[track_caller]
 fn block(peer: &mut Peer, end: &str) -> String {
     loop {
@@ -84,7 +84,7 @@ fn every_kind_of_follower_gets_what_every_door_publishes() {
 }
 
 #[test]
-fn a_follower_resumes_behind_what_it_has() {
+fn a_follower_resumes_after_what_it_has() {
     let broker = Broker::start(|config| config.limits.history_messages = 3);
     let mut positions = Vec::new();
     for text in ["a", "b", "c", "d", "e"] {
@@ -95,7 +95,7 @@ fn a_follower_resumes_behind_what_it_has() {
     assert!(!head.contains("Slotcast-Lost"), "{head}");
     block(&mut peer, "\n\n");
     assert_eq!(block(&mut peer, "\n\n"), format!("id: {}\ndata: e\n\n", positions[4]));
-    // Libraries spell the parameter in their own ways, and append it to whatever URL they were opened with.
+    // Libraries spell the parameter in their own ways, and append it to the URL that they were opened with.
     for name in ["lastEventID", "lastEventId", "Last-Event-ID", "last_event_id", "LASTEVENTID"] {
         for (accept, end) in [("text/event-stream", "\n\n"), ("application/x-ndjson", "\n")] {
             let target = format!("/chat?since=all&{name}={}&{name}={}", positions[2], positions[3]);
@@ -106,7 +106,7 @@ fn a_follower_resumes_behind_what_it_has() {
         let polled = ask(broker.address, get(&format!("/chat?{name}={}", positions[3]), "")).text();
         assert!(polled.contains("\"e\"") && !polled.contains("\"d\""), "{name}: {polled}");
     }
-    // Two are kept no more behind the first; after a restart nobody knows how many.
+    // Two messages after the first are not kept any more. After a restart it is unknown how many are lost.
     for (from, header, count) in
         [(positions[0].as_str(), "1", "1"), ("zzzzzzzz.3", "unknown", "null"), ("?", "unknown", "null")]
     {
@@ -126,7 +126,7 @@ fn a_follower_resumes_behind_what_it_has() {
     assert_eq!(ask(broker.address, get("/chat", &unchanged)).status, 200);
 }
 
-/// Who had asked before there was a channel got what was kept, and was told of no loss.
+/// Once, a client that had asked before there was a channel got only what was kept, and was not told of a loss.
 #[test]
 fn the_position_of_no_channel_is_before_its_first_message_at_every_door() {
     let broker = Broker::start(|config| config.limits.history_messages = 2);
@@ -174,7 +174,7 @@ fn a_long_poll_is_answered_by_the_next_message_and_the_connection_goes_on() {
         assert_eq!(answer.header("slotcast-position"), Some(value(&answer.text(), "position")));
         since = value(&answer.text(), "position").to_owned();
     }
-    // Past its time it is answered with none; a channel is not made by asking.
+    // When its time is over it is answered without a message. Asking does not make a channel.
     poller.write(get(&format!("/chat?since={since}&wait=0.05"), "").as_bytes());
     let nothing = Answer::read(&mut poller);
     assert_eq!((nothing.status, value(&nothing.text(), "messages")), (200, "[]"), "{}", nothing.text());
@@ -215,7 +215,7 @@ fn lines_are_published_all_or_none() {
     assert!(kept.contains("\"data\":\"  two \"") && !kept.contains("fine"), "{kept}");
 }
 
-/// A megabyte of empty-handed lines once was a hundred in each dialect, and made all who listened slow.
+/// Once, a megabyte of empty lines became a hundred in each dialect, and made all subscribers slow.
 #[test]
 fn that_many_lines_and_bytes_of_lines_and_no_more() {
     let broker = Broker::start(|config| (config.limits.max_message, config.limits.max_outbound) = (1000, 128 * 1024));
@@ -291,7 +291,7 @@ fn a_shutdown_ends_streams_and_answers_those_who_wait() {
     assert_eq!((answer.status, answer.header("connection")), (200, Some("close")), "{answer:?}");
 }
 
-/// RFC 9112 §6.1: who speaks HTTP/1.0 knows no chunks; a stream ends with the connection.
+/// RFC 9112 §6.1: a client of HTTP/1.0 knows no chunks; its stream ends with the connection.
 #[test]
 fn a_stream_of_http10_has_no_chunks() {
     let broker = Broker::start(|_| {});
@@ -302,7 +302,7 @@ fn a_stream_of_http10_has_no_chunks() {
         let head = peer.read_head();
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && !head.contains("Transfer-Encoding"), "{head}");
         assert!(peer.read_until(b"\n").starts_with(started.as_bytes()));
-        // In the same channel there are chunks, too.
+        // A follower of HTTP/1.1 in the same channel gets chunks.
         let (mut other, _) = follow(&broker, "/chat", accept, "");
         block(&mut other, end);
         post(broker.address, "/chat", "", b"hello");
@@ -323,7 +323,7 @@ fn a_head_request_follows_nothing() {
             format!("HEAD /chat HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAccept: {accept}\r\n\r\n"),
         );
         assert_eq!((head.status, head.body.len()), (200, 0), "{accept}");
-        // RFC 9110 §9.3.2: the fields of GET, but for where it begins, which is found out by joining.
+        // RFC 9110 §9.3.2: the fields of GET, except the position where it begins, which is known only after joining.
         let (_, followed) = follow(&broker, "/chat", accept, "");
         let fields = |head: &str| {
             let lines = head.lines().filter(|line| !line.starts_with("Slotcast-Position") && !line.starts_with("Date"));
@@ -333,13 +333,13 @@ fn a_head_request_follows_nothing() {
     }
 }
 
-/// From another status than 200 an EventSource never comes back.
+/// After any status but 200 an EventSource never comes back.
 #[test]
 fn an_event_source_without_room_is_told_to_come_back() {
     let broker = Broker::start(|config| {
         config.limits.max_connections = 3;
         config.limits.max_listened = 1;
-        // Those who were sent away take a place until they have ended their side.
+        // Clients that were sent away take a place until they have ended their side.
         config.limits.close_timeout = DEADLINE * 10;
     });
     let inside = broker.join("/chat");

@@ -1,4 +1,4 @@
-//! Clients of other protocols are told so by every door that they come to; names that are only alike are channels.
+//! Clients of other protocols are told so by every door that they use; names that only look similar are channels.
 
 use crate::common::{Broker, Peer, ask, upgrade_request};
 

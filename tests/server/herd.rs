@@ -1,4 +1,4 @@
-//! Many at once.
+//! Many connections at once.
 
 use crate::common::{Broker, Peer, TEXT, bind, upgrade_request};
 

@@ -11,7 +11,7 @@ use slotcast::{Polled, Relay, Start};
 use crate::common::{DEADLINE, Peer, TEXT, bind};
 use crate::own_loop::crowd;
 
-/// poll(2) tells of a state and not of an edge, and of one descriptor only: that is all such a host needs.
+/// poll(2) reports a state and not an edge, and this host watches one descriptor only: nothing more is needed.
 #[test]
 fn inside_a_host_that_knows_nothing_but_poll() {
     let mut server = bind(|_| {});
@@ -38,7 +38,7 @@ fn inside_a_host_that_knows_nothing_but_poll() {
     println!("{waits} waits");
 }
 
-/// A panic takes the server with it, and nobody waits for it: peers see their connections end, threads an error.
+/// A panic ends the server too, and nobody waits for it: peers see their connections end, threads get an error.
 #[test]
 fn an_embedder_that_panics() {
     let mut server = bind(|_| {});

@@ -1,4 +1,4 @@
-//! Requests: who may ask, what is malformed, and what HTTP gets on a channel's URL.
+//! Requests: which are allowed, which are malformed, and what HTTP gets on a channel's URL.
 
 use std::net::SocketAddr;
 
@@ -10,8 +10,8 @@ fn get(target: &str, headers: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
 }
 
-/// THREATS: whatever two recipients could read differently is refused, and the connection ends. A request that is
-/// smuggled behind it is not looked at.
+/// THREATS: anything that two recipients could read differently is refused, and the connection ends. A request that is
+/// smuggled after it is not looked at.
 #[test]
 fn malformed_requests_are_refused_and_the_connection_is_closed() {
     let broker = Broker::start(|_| {});
@@ -121,7 +121,7 @@ fn origins_and_hosts() {
         let request = format!("POST /chat HTTP/1.1\r\nHost: {host}\r\n{origin}Content-Length: 1\r\n\r\nx");
         assert_eq!(ask(broker.address, &request).status, status, "{request}");
     }
-    // Only a loopback listener can be rebound.
+    // DNS rebinding works only against a loopback listener.
     let open = Broker::start(|config| config.listen = vec![SocketAddr::from(([0, 0, 0, 0], 0))]);
     let address = SocketAddr::from(([127, 0, 0, 1], open.address.port()));
     let request = "GET /-/health HTTP/1.1\r\nHost: any.example\r\n\r\n";
@@ -163,7 +163,7 @@ fn the_page_and_other_answers() {
 }
 
 #[test]
-fn the_module_is_served_with_and_without_the_page_to_whoever_may_use_the_channels() {
+fn the_module_is_served_with_and_without_the_page_to_all_who_may_use_the_channels() {
     let config = |config: &mut slotcast::Config| config.origins = vec!["https://listed.example".to_owned()];
     for relay in [Relay::default(), Relay::default().page(false)] {
         let broker = Broker::with(bind(config), relay);
@@ -208,7 +208,7 @@ fn a_page_of_ones_own_in_place_of_the_built_in_one() {
     assert_eq!(ask(broker.address, get("/-/slotcast.js", html)).text(), slotcast::page::MODULE);
 }
 
-/// What is posted arrives byte for byte, as what its type says.
+/// A posted body arrives byte for byte, as the kind of message that its media type says.
 #[test]
 fn posts_are_published_byte_for_byte() {
     let broker = Broker::start(|_| {});
@@ -260,7 +260,7 @@ fn posts_that_are_not_published() {
 
 /// RFC 9110 §10.1.1
 #[test]
-fn who_expects_100_continue_is_told_to_go_on() {
+fn a_client_that_expects_100_continue_is_told_to_go_on() {
     let broker = Broker::start(|_| {});
     let mut peer = broker.join("/chat");
     let mut posting = Peer::connect(broker.address);
@@ -277,7 +277,7 @@ fn who_expects_100_continue_is_told_to_go_on() {
     assert!(refused.is_problem(413, "message_too_big"), "{refused:?}");
 }
 
-/// Each door looks several parameters up: a peer that sends thousands does not make it search them all again and again.
+/// Each door looks several parameters up. A peer that sends thousands must not make it search them all again and again.
 #[test]
 fn a_query_of_too_many_parameters_is_refused_at_every_door() {
     let broker = Broker::start(|_| {});
@@ -299,7 +299,7 @@ fn a_query_of_too_many_parameters_is_refused_at_every_door() {
     }
 }
 
-/// Electron, Cordova and files: what Chromium says of them may be listed, and is not let in otherwise.
+/// Electron, Cordova and files: the origins that Chromium sends for them may be listed, and are refused otherwise.
 #[test]
 fn origins_of_applications_may_be_listed() {
     let origins = ["file://", "app://.", "capacitor://localhost"];
@@ -317,7 +317,7 @@ fn origins_of_applications_may_be_listed() {
     }
 }
 
-/// A site over TLS behind a proxy: its pages that came without TLS are not its own.
+/// A site over TLS behind a proxy: pages that came without TLS do not count as its own.
 #[test]
 fn the_scheme_of_ones_own_pages_is_that_of_a_listed_one() {
     let start = |proxy: &str| {
@@ -345,7 +345,7 @@ fn the_scheme_of_ones_own_pages_is_that_of_a_listed_one() {
     }
 }
 
-/// Libraries send fields of their own with every request: a page that may come may send them, and no other page may.
+/// Libraries add fields of their own to every request. A page of an allowed origin may send them, no other page may.
 #[test]
 fn a_page_of_an_allowed_origin_may_send_any_field() {
     let broker = Broker::start(|config| config.origins = vec!["https://listed.example".to_owned()]);
@@ -365,6 +365,6 @@ fn a_page_of_an_allowed_origin_may_send_any_field() {
             assert_eq!(answer.header("access-control-allow-credentials"), None);
         }
     }
-    // What HAProxy asks unless it is told otherwise.
+    // HAProxy asks this unless it is told otherwise.
     assert_eq!(ask(broker.address, "OPTIONS / HTTP/1.0\r\n\r\n").status, 204);
 }

@@ -1,4 +1,4 @@
-//! What peers are told that comes out of chance: a peer that has seen some of it knows nothing of the rest.
+//! What peers are told that was made at random: from the part that it sees, a peer can learn nothing about the rest.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -23,14 +23,14 @@ fn connect(broker: &mut Broker, count: usize) -> Vec<ConnectionId> {
     (0..count).map(|_| broker.open(([192, 0, 2, 1], 1).into(), false).unwrap()).collect()
 }
 
-/// A connection's number, which anyone can guess: slots and serials count up.
+/// A connection's number. Anyone can guess it: slots and serials count up.
 fn number(id: ConnectionId) -> u64 {
     let shown = id.to_string();
     let (slot, serial) = shown.split_once('.').unwrap();
     slot.parse::<u64>().unwrap() << 32 | serial.parse::<u64>().unwrap()
 }
 
-/// The last step of SplitMix64, which ids and epochs were once made with. It has no key.
+/// The last step of SplitMix64, which once made ids and epochs. It has no key.
 fn mixed(mut number: u64) -> u64 {
     number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -43,9 +43,9 @@ fn unmixed(mut number: u64) -> u64 {
     number ^ (number >> 30) ^ (number >> 60)
 }
 
-/// Twenty of twenty ids of others were once found from one's own.
+/// Once, from its own ids a peer could find twenty of twenty ids of others.
 #[test]
-fn from_ones_own_ids_nothing_of_anothers_follows() {
+fn own_ids_tell_nothing_about_those_of_others() {
     let mut broker = broker(7);
     let connections = connect(&mut broker, 256);
     let told: HashMap<u64, MemberId> = connections.iter().map(|&id| (number(id), broker.member_id(id))).collect();
@@ -53,7 +53,7 @@ fn from_ones_own_ids_nothing_of_anothers_follows() {
         for (&mine, &my_id) in told.iter().take(20) {
             let known = half(my_id);
             for (&theirs, &their_id) in told.iter().filter(|(theirs, _)| **theirs != mine) {
-                // If the secret were only mixed in, it would come out again; and if the number were, too.
+                // If the secret, or the number, were only mixed in, it could be computed back.
                 for guess in [
                     mixed(unmixed(known) ^ mine ^ theirs),
                     mixed(unmixed(known).wrapping_sub(mine).wrapping_add(theirs)),
@@ -63,7 +63,7 @@ fn from_ones_own_ids_nothing_of_anothers_follows() {
                 ] {
                     assert_ne!(half(their_id), guess, "{mine} {theirs}");
                 }
-                // With two ids of one's own: differences that are alike, in either arithmetic.
+                // With two ids of its own: equal differences, in either arithmetic.
                 for (&second, &second_id) in told.iter().take(20) {
                     let (fourth, sum) = (mine ^ theirs ^ second, mine.wrapping_add(theirs).wrapping_sub(second));
                     if let Some(&id) = told.get(&fourth).filter(|_| fourth != theirs && fourth != mine) {
@@ -79,7 +79,7 @@ fn from_ones_own_ids_nothing_of_anothers_follows() {
     }
 }
 
-/// An id names its broker, and all of it counts.
+/// An id depends on its broker's secret, on every bit of it.
 #[test]
 fn brokers_with_other_secrets_never_agree() {
     let (mut one, mut other, mut same) = (broker(7), broker(8), broker(7));
@@ -89,7 +89,7 @@ fn brokers_with_other_secrets_never_agree() {
         let (public, theirs) = (one.member_id(id), other.member_id(id));
         let ((high, low), (their_high, their_low)) = (public.halves(), theirs.halves());
         assert!(high != their_high && low != their_low);
-        assert_eq!(same.member_id(id), public, "a seed makes the same life again");
+        assert_eq!(same.member_id(id), public, "a seed repeats a life");
         assert_eq!((one.connection_of(theirs), other.connection_of(public)), (None, None));
     }
     let (high, low) = one.member_id(connections[0]).halves();
@@ -100,7 +100,8 @@ fn brokers_with_other_secrets_never_agree() {
     }
 }
 
-/// A position shows its epoch to everybody. Two of them once gave away the generator, and it the secret of all ids.
+/// A position shows its epoch to everybody. Once, two epochs gave away the generator, and that gave away the secret of
+/// all ids.
 #[test]
 fn from_two_epochs_nothing_of_the_next_follows() {
     let mut broker = broker(7);
@@ -111,7 +112,7 @@ fn from_two_epochs_nothing_of_the_next_follows() {
         digits.fold(0, |number, digit| number * 36 + u64::from(digit.to_digit(36).unwrap()))
     };
     let (first, second) = (epoch("/a"), epoch("/b"));
-    // What the first leaves open of 64 bits is little enough to try.
+    // What the first epoch leaves unknown of 64 bits is little enough to try.
     for open in 0..=u64::MAX / EPOCHS {
         let Some(drawn) = (open * EPOCHS).checked_add(first) else { break };
         let state = unmixed(drawn);

@@ -1,4 +1,4 @@
-//! Requests that are late, or on their way when the server ends: all are answered.
+//! Requests that are late, or on their way when the server ends: all of them are answered.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use crate::common::{Answer, Broker, DEADLINE, Peer, look, upgrade_request};
 
 const POST: &str = "POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n";
 
-/// They were cut without a word, and the log said nothing.
+/// Once they were cut off without an answer, and the log said nothing.
 #[test]
 fn a_request_that_is_late_is_told_so() {
-    // Long enough to begin in time.
+    // Long enough for a request to begin in time.
     let broker = Broker::start(|config| config.limits.handshake_timeout = Duration::from_secs(1));
     for (begun, code) in
         [("GET /ch", "handshake_timeout"), (POST, "body_timeout"), (&format!("{POST}hell"), "body_timeout")]
@@ -20,11 +20,11 @@ fn a_request_that_is_late_is_told_so() {
         assert!(answer.is_problem(408, code), "{begun}: {answer:?}");
         assert_eq!(answer.header("connection"), Some("close"));
     }
-    // Who has said nothing is told nothing.
+    // A peer that has sent nothing is told nothing.
     Peer::connect(broker.address).expect_gone();
 }
 
-/// A peer that had begun a request at the signal was cut.
+/// Once, a peer that had begun a request was cut off when the signal came.
 #[test]
 fn a_shutdown_waits_for_requests_that_have_begun() {
     let broker = Broker::start(|_| {});
@@ -37,7 +37,8 @@ fn a_shutdown_waits_for_requests_that_have_begun() {
             peer
         })
         .into();
-    // All of it is read. What was accepted last may be read after what comes now of others, so it is counted.
+    // All of it is read. The connection that was accepted last may be read after what others send now, so bytes are
+    // counted.
     let sent: usize = [20, POST.len(), POST.len() + 3].iter().sum();
     let request = look(broker.address, "/-/metrics");
     let mut asking = Peer::connect(broker.address);

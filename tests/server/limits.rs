@@ -17,8 +17,8 @@ use crate::common::{
 
 const SHORT: Duration = Duration::from_millis(200);
 
-/// Writes one of `bytes` after the other, with as little in between as a read that finds nothing takes, until the
-/// broker ends the stream. Returns how many it wrote, and what it was told.
+/// Writes one of `bytes` after the other, with only the pause of a read that finds nothing, until the broker ends the
+/// stream. Returns how many it wrote, and what it was told.
 fn dribble(peer: &mut Peer, mut bytes: impl Iterator<Item = u8>) -> (usize, String) {
     peer.stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
     let (mut written, mut told, mut buffer) = (0, String::new(), [0; 1024]);
@@ -30,7 +30,7 @@ fn dribble(peer: &mut Peer, mut bytes: impl Iterator<Item = u8>) -> (usize, Stri
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             Err(error) => panic!("{error} after {written} bytes"),
         }
-        // A failure to write is told by the next read.
+        // If a write fails, the next read tells why.
         if peer.stream.write_all(&[bytes.next().expect("it goes on for ever")]).is_ok() {
             written += 1;
         }
@@ -40,7 +40,7 @@ fn dribble(peer: &mut Peer, mut bytes: impl Iterator<Item = u8>) -> (usize, Stri
 /// The deadline counts from accept to the end of the whole request; bytes do not extend it.
 #[test]
 fn slow_requests_are_cut_off() {
-    // Long enough for anyone who is to be in time.
+    // Long enough for those that should be in time.
     let broker = Broker::start(|config| config.limits.handshake_timeout = Duration::from_secs(1));
     let mut silent = Peer::connect(broker.address);
     let mut other = broker.join("/chat");
@@ -55,7 +55,7 @@ fn slow_requests_are_cut_off() {
     let (_, told) = dribble(&mut posting, (0..100_000).map(|_| b'a'));
     assert!(told.starts_with("HTTP/1.1 408 "), "{told}");
     silent.expect_end();
-    // It is long past its own deadline, which was met.
+    // It is long past its own deadline, which it met.
     other.send(TEXT, b"here");
     other.expect_text("here");
 }
@@ -76,7 +76,7 @@ fn slow_messages_are_cut_off() {
     half.expect_end();
 }
 
-/// Once the broker hung here: the deadline of the unfinished message passed again and again behind the Close.
+/// Once the broker hung here: after the Close, the deadline of the unfinished message passed again and again.
 #[test]
 fn a_message_that_is_unfinished_when_the_broker_closes() {
     let mut server = bind(|config| {
@@ -88,7 +88,7 @@ fn a_message_that_is_unfinished_when_the_broker_closes() {
         let mut peer = Peer::join(address, "/chat");
         peer.write(&[frame(FIN | TEXT, b"close me"), frame(TEXT, b"half")].concat());
         peer.expect_close(4000);
-        // It answers no Close, so that its message is due first, and then the Close.
+        // It answers no Close, so that first its message is due, and then the Close.
         peer.expect_gone();
     });
     while let Some(event) = server.poll().unwrap() {
@@ -104,16 +104,16 @@ fn a_message_that_is_unfinished_when_the_broker_closes() {
     peers.join().unwrap();
 }
 
-/// Small enough that a peer that does not read is found out after some megabytes, which is what kernels buffer.
+/// Makes limits so small that a peer that does not read is noticed after some megabytes, which is what kernels buffer.
 fn narrow(config: &mut Config) {
     config.limits.max_message = 16 << 10;
     config.limits.max_outbound = 128 << 10;
-    // Anyone who reads after all may take his time.
+    // A peer that reads late may take its time.
     config.limits.close_timeout = DEADLINE;
 }
 
-/// Publishes to one who reads and one who does not until the broker ends a connection. Returns how many messages there
-/// were, and the cause.
+/// Publishes to a peer that reads and to one that does not, until the broker ends a connection. Returns how many
+/// messages there were, and the cause.
 fn flood(broker: &Broker, sender: &mut Peer, reader: &mut Peer) -> (u64, &'static str) {
     for i in 0..10_000 {
         let message = pattern(i, 15_000);
@@ -123,7 +123,7 @@ fn flood(broker: &Broker, sender: &mut Peer, reader: &mut Peer) -> (u64, &'stati
             return (i + 1, reason.cause.as_str());
         }
     }
-    panic!("150 MB were published to one who does not read");
+    panic!("150 MB were published to a peer that does not read");
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn a_peer_that_never_reads_is_closed_with_1013_while_others_go_on() {
     let mut slow = Peer::connect_narrow(broker.address).joined("/chat");
     let (sent, cause) = flood(&broker, &mut sender, &mut reader);
     assert_eq!(cause, "slow_consumer");
-    // What it reads after all: the messages in order up to a border, and why there are no more.
+    // What it reads in the end: the messages in order up to a point, and why there are no more.
     let mut got = 0;
     let reason = loop {
         let next = slow.read_frame();
@@ -154,13 +154,13 @@ fn a_peer_that_never_reads_is_closed_with_1013_while_others_go_on() {
 
 #[test]
 fn a_peer_that_takes_nothing_for_the_write_timeout_is_dropped() {
-    // Long enough for the one who reads.
+    // Long enough for the peer that reads.
     let broker = Broker::start(|config| config.limits.write_timeout = Duration::from_secs(2));
     let (mut sender, mut reader) = (broker.join("/chat?echo=0"), broker.join("/chat"));
     let slow = Peer::connect_narrow(broker.address).joined("/chat");
     let message = pattern(1, 1 << 20);
     for _ in 0..6 {
-        // Six are below the limit of eight, and more than the kernel takes for one who does not read.
+        // Six are below the limit of eight, and more than the kernel takes for a peer that does not read.
         sender.send(BINARY, &message);
         reader.expect(BINARY, &message);
     }
@@ -191,7 +191,7 @@ fn a_flood_of_pings_is_abuse() {
     peer.expect_end();
 }
 
-/// A pong timeout that is longer than the interval does not stretch the interval.
+/// A pong timeout that is longer than the interval must not stretch the interval.
 #[test]
 fn silence_is_answered_with_pings() {
     let broker = Broker::start(|config| {
@@ -240,7 +240,8 @@ fn too_many_fragments_and_too_big_a_message() {
     peer.expect_end();
 }
 
-/// A loop that was late read all that a peer had sent, and too much of it, before it was told why: there came only a reset.
+/// Once, a late loop read everything that a peer had sent, too much of it, before it told the reason: the peer got only
+/// a reset.
 #[test]
 fn why_it_is_too_much_is_told_also_by_a_loop_that_is_late() {
     let mut server = bind(|config| config.limits.max_message = 100_000);
@@ -250,7 +251,7 @@ fn why_it_is_too_much_is_told_also_by_a_loop_that_is_late() {
         let mut peer = Peer::connect(address);
         peer.write(upgrade_request("/chat", "").as_bytes());
         peer.read_head();
-        // The kernel gives more room to who has needed it.
+        // The kernel gives more room to a peer that has needed it.
         (0..50).for_each(|_| peer.send(BINARY, &[b'x'; 100_000]));
         waits.recv().unwrap();
         peer.send(BINARY, &[b'x'; 160_000]);
@@ -278,8 +279,8 @@ fn retry_after(answer: &Answer, code: &str) -> u32 {
     answer.header("retry-after").unwrap().parse().unwrap()
 }
 
-/// All who come too late learn when to come again, also those beyond the few that are let in to be told; and not all
-/// of them the same, or they would come again together.
+/// All that come too late are told when to come again, also those past the few that are let in to be told; and they are
+/// told different times, or they would come again together.
 #[test]
 fn connections_past_the_limit_are_sent_away_until_there_is_room() {
     let broker = Broker::start(|config| config.limits.max_connections = 4);
@@ -293,7 +294,7 @@ fn connections_past_the_limit_are_sent_away_until_there_is_room() {
     assert!(seconds.len() > 1 && seconds.iter().all(|s| (1..=60).contains(s)), "{seconds:?}");
     drop(late);
     inside.truncate(2);
-    // The broker hears of it in its own time.
+    // The broker notices this in its own time.
     let mut again = 0;
     let mut peer = loop {
         let mut peer = Peer::connect(broker.address);
@@ -329,7 +330,7 @@ fn connections_of_one_address_are_limited() {
     ann.expect_text("from elsewhere");
 }
 
-/// Behind a proxy that is believed everybody counts for themselves.
+/// Behind a trusted proxy each client counts for itself.
 #[test]
 fn connections_of_one_address_behind_a_proxy_are_limited() {
     let start = |trusted: &[&str]| {
@@ -350,7 +351,7 @@ fn connections_of_one_address_behind_a_proxy_are_limited() {
     assert_eq!(join(&trusting, "203.0.113.1").0, "503");
     assert_eq!(join(&trusting, "10.9.8.7, 203.0.113.1, 192.0.2.1").0, "503");
     assert_eq!(join(&trusting, "203.0.113.1, 10.9.8.7").0, "101");
-    // A peer that has one address of IPv6 has a whole /64.
+    // A peer with one IPv6 address has a whole /64.
     let (status, _cid) = join(&trusting, "2001:db8:0:1::1");
     assert_eq!(status, "101");
     assert_eq!(join(&trusting, "2001:db8:0:1:ffff::2").0, "503");
@@ -358,7 +359,7 @@ fn connections_of_one_address_behind_a_proxy_are_limited() {
     let strict = start(&["192.0.2.0/24", "127.0.0.2"]);
     let (status, _ann) = join(&strict, "203.0.113.1");
     assert_eq!(status, "101");
-    assert_eq!(join(&strict, "203.0.113.2").0, "503", "whoever is not trusted cannot choose whom it counts for");
+    assert_eq!(join(&strict, "203.0.113.2").0, "503", "an untrusted peer cannot choose its address");
 }
 
 #[test]
@@ -374,14 +375,14 @@ fn channels_are_limited() {
         assert!(answer.is_problem(503, "too_many_channels"), "{answer:?}");
     }
     two.close();
-    // The channel went with its last member, before that member's stream ended.
+    // The channel went away with its last member, before that member's stream ended.
     broker.join("/3").close();
 }
 
-/// 782 connections in 128 channels each made all idle histories and positions go, and who published was told that there
-/// were too many channels; held polls did the same.
+/// Once, 782 connections in 128 channels each made all idle histories and positions go away, and publishers were told
+/// that there were too many channels; held polls did the same.
 #[test]
-fn who_only_listens_takes_nothing_from_who_publishes() {
+fn listeners_take_nothing_from_publishers() {
     let broker = Broker::start(|config| {
         config.limits.max_channels = 20;
         config.limits.max_listened = 10;
@@ -412,10 +413,10 @@ fn who_only_listens_takes_nothing_from_who_publishes() {
     peer.expect_text("there");
 }
 
-/// 100,000 messages of a byte over one socket made the histories and positions of all others go.
+/// Once, 100,000 messages of a byte over one socket made the histories and positions of all others go away.
 #[cfg(target_os = "linux")] // Elsewhere loopback has one address.
 #[test]
-fn who_publishes_takes_from_himself() {
+fn a_publisher_takes_only_from_itself() {
     let broker = Broker::start(|config| config.limits.max_channels = 100);
     let told: Vec<Answer> = (0..40).map(|i| post(broker.address, &format!("/{i}"), "", b"kept")).collect();
     let mut flood = Peer::connect_from([127, 0, 0, 2].into(), broker.address);
@@ -432,9 +433,9 @@ fn who_publishes_takes_from_himself() {
     assert_eq!(post(broker.address, "/new", "", b"x").status, 200);
 }
 
-/// The largest of all went first: a crowd of middling uploads from one address made the one of somebody else go.
+/// Once, the largest went first: a crowd of middling uploads from one address made the one of another address go away.
 #[test]
-fn whose_address_holds_most_in_all_pays_first() {
+fn the_address_that_holds_most_in_all_pays_first() {
     let broker = Broker::start(|config| {
         config.limits.max_message = 64 << 10;
         config.limits.max_inbound_total = 256 << 10;
@@ -457,7 +458,7 @@ fn whose_address_holds_most_in_all_pays_first() {
     upload.expect(BINARY, &[&[b'u'; 60_000][..], b"done"].concat());
 }
 
-/// Unfinished requests and messages of all together.
+/// All unfinished requests and messages together.
 #[test]
 fn unfinished_messages_have_a_common_budget() {
     let broker = Broker::start(|config| {

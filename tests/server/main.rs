@@ -1,4 +1,4 @@
-//! The server over real sockets: what a simulator cannot show, because the kernel has its own idea of it.
+//! The server over real sockets: tests of what a simulator cannot show, because it depends on the kernel.
 
 #[allow(dead_code, reason = "each test binary uses its part")]
 #[path = "../common/mod.rs"]

@@ -14,7 +14,7 @@ use crate::common::{
     frame, pattern, post, prose, upgrade_request,
 };
 
-/// RFC 6455 §1.2 and §1.3: the request there, but for the host, and the answer to the last byte.
+/// RFC 6455 §1.2 and §1.3: their request, with another host, and their answer to the last byte.
 #[test]
 fn the_handshake_of_the_rfc() {
     let broker = Broker::start(|config| config.origins = vec!["http://example.com".to_owned()]);
@@ -47,7 +47,7 @@ fn two_peers_talk_and_a_third_hears_nothing() {
     ann.send(TEXT, "größe 🦀\0".as_bytes());
     bob.send(BINARY, b"\xff\x00\xfe");
     for peer in [&mut ann, &mut bob] {
-        // Two senders have no order between them; one sender's kind and bytes are what was sent.
+        // Two senders have no order between them; the kind and the bytes of each message are those that were sent.
         let mut got = [peer.read_frame(), peer.read_frame()];
         got.sort_by_key(|frame| frame.opcode);
         let got = got.map(|frame| (frame.opcode, frame.payload));
@@ -61,7 +61,7 @@ fn two_peers_talk_and_a_third_hears_nothing() {
 }
 
 #[test]
-fn who_wants_no_echo_hears_the_others_only() {
+fn without_echo_a_peer_hears_the_others_only() {
     let broker = Broker::start(|_| {});
     let (mut quiet, mut other) = (broker.join("/chat?echo=0"), broker.join("/chat"));
     quiet.send(TEXT, b"one");
@@ -69,7 +69,7 @@ fn who_wants_no_echo_hears_the_others_only() {
     other.send(TEXT, b"two");
     other.expect_text("two");
     quiet.expect_text("two");
-    // All in one turn, its own between others' in one batch or not.
+    // All in one turn; the sender's own messages may be in one batch with those of others, or not.
     let mixed: Vec<u8> = (0..50).flat_map(|i| frame(FIN | TEXT, format!("q{i}").as_bytes())).collect();
     quiet.write(&mixed);
     for i in 0..50 {
@@ -81,7 +81,7 @@ fn who_wants_no_echo_hears_the_others_only() {
 
 /// The 101 leaves before any answer to frames that came with the request, also in the same segment.
 #[test]
-fn frames_right_behind_the_request_head() {
+fn frames_right_after_the_request_head() {
     let broker = Broker::start(|_| {});
     let head = upgrade_request("/chat", "");
     let frames = [frame(FIN | PING, b"p"), frame(FIN | TEXT, b"first"), frame(FIN | TEXT, b"second")].concat();
@@ -100,7 +100,7 @@ fn frames_right_behind_the_request_head() {
     }
 }
 
-/// Publish, then close: in the order of the calls, for the closed one and for the others.
+/// Publish, then close: both take effect in the order of the calls, for the closed connection and for the others.
 #[test]
 fn what_is_published_before_a_close_is_delivered() {
     let mut server = bind(|_| {});
@@ -142,7 +142,7 @@ fn what_is_published_before_a_close_is_delivered() {
     peers.join().unwrap();
 }
 
-/// A valid message counts, whatever comes behind it in the same segment.
+/// A valid message counts, whatever comes after it in the same segment.
 #[test]
 fn the_echo_leaves_before_the_failure_that_the_next_frame_earns() {
     let broker = Broker::start(|_| {});
@@ -200,7 +200,8 @@ fn finely_fragmented_messages_arrive_whole() {
     }
 }
 
-/// Far more than the kernel's buffers hold, to one who reads little at a time: partial writes, resumed in the middle.
+/// Far more than the kernel's buffers hold, to a peer that reads little at a time: partial writes, resumed in the
+/// middle.
 #[test]
 fn big_messages_in_order_through_a_narrow_socket() {
     const MESSAGES: u64 = 24;
@@ -216,7 +217,7 @@ fn big_messages_in_order_through_a_narrow_socket() {
         sender.send(BINARY, &pattern(i, length(i)));
         sender.send(TEXT, format!("small {i}").as_bytes());
     }
-    // It is all with the broker before anything is read.
+    // The broker has all of it before anything is read.
     let told = post(broker.address, "/big", "", b"last").text();
     assert!(told.contains("\"receivers\":2"), "{told}");
     sender.expect_text("last");
@@ -225,7 +226,7 @@ fn big_messages_in_order_through_a_narrow_socket() {
     while next < MESSAGES {
         let got = narrow.read_frame();
         if got.payload == b"last" {
-            // Another connection's: anywhere between messages.
+            // A message of another connection: it may stand anywhere between messages.
             last = true;
             continue;
         }
@@ -248,7 +249,7 @@ fn foreign(broker: &Broker) -> WebSocket<TcpStream> {
     socket
 }
 
-/// A client that we did not write: what it sends is understood, and it understands what it gets.
+/// A client that we did not write: the broker understands it, and it understands the broker.
 #[test]
 fn a_foreign_client() {
     let broker = Broker::start(|_| {});

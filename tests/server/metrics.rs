@@ -1,4 +1,4 @@
-//! `/-/metrics`: that it is what Prometheus reads (text format 0.0.4), and that it tells the truth.
+//! `/-/metrics`: it is what Prometheus reads (text format 0.0.4), and its numbers are true.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ struct Family {
     samples: BTreeMap<String, f64>,
 }
 
-/// Reads the text more strictly than Prometheus does, and panics at what is wrong.
+/// Reads the text more strictly than Prometheus does, and panics at any error.
 #[track_caller]
 fn parse(text: &str) -> BTreeMap<String, Family> {
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
@@ -117,7 +117,7 @@ fn what_is_told() {
     let version = format!("slotcast_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
     assert_eq!(families["slotcast_build_info"].samples, BTreeMap::from([(version, 1.0)]));
     assert_eq!(families["slotcast_messages_lost_total"].samples["slotcast_messages_lost_total"], 0.0);
-    // A HEAD is as long, and has nothing in it.
+    // The answer to HEAD names the same length, and has no body.
     let mut peer = Peer::connect(broker.address);
     peer.write(look(broker.address, "/-/metrics").replace("GET", "HEAD").as_bytes());
     let head = peer.read_head();
@@ -158,7 +158,7 @@ fn what_is_told_is_what_happened() {
     let after = std::iter::repeat_with(&mut told).find(|after| after(answered) > 0.0).unwrap();
     let grown = |name: &str| after(name) - before(name);
     assert_eq!(grown("slotcast_messages_received_total"), 3.0);
-    assert_eq!(grown("slotcast_messages_encoded_total"), 3.0, "once for all who are told alike");
+    assert_eq!(grown("slotcast_messages_encoded_total"), 3.0, "once for all subscribers of a dialect");
     assert_eq!(grown("slotcast_messages_sent_total"), 5.0);
     assert_eq!(after("slotcast_channels"), 2.0);
     assert!(grown("slotcast_received_bytes_total") > 1010.0 + 6.0);
@@ -171,14 +171,14 @@ fn what_is_told_is_what_happened() {
     while told()("slotcast_connections_closed_total{reason=\"peer_closed\"}") < 1.0 {}
 }
 
-/// Reads one sample, as often as it is asked for.
+/// Reads one sample, each time it is called.
 fn sample(address: SocketAddr, name: &str) -> f64 {
     let families = metrics(address);
     let family = name.split('{').next().unwrap();
     *families[family].samples.get(name).unwrap_or_else(|| panic!("{name}"))
 }
 
-/// What was published by HTTP once did not count as received, nor what those got who poll as sent.
+/// Once, messages published by HTTP did not count as received, and those that polls got did not count as sent.
 #[test]
 fn messages_count_by_every_door() {
     let broker = Broker::start(|_| {});
@@ -224,7 +224,7 @@ fn messages_count_by_every_door() {
     has_received(0.0, "nobody sent it to the broker");
 }
 
-/// One message to each kind of subscriber is one message sent.
+/// One message to each kind of subscriber counts as one message sent each.
 #[test]
 fn messages_count_to_every_subscriber() {
     let broker = Broker::start(|_| {});
@@ -243,7 +243,7 @@ fn messages_count_to_every_subscriber() {
         format!("\"data\":\"{posted}\"")
     };
     post();
-    // A poll that is answered at once, and one that has to wait.
+    // One poll is answered at once, and one has to wait.
     let told = Answer::read(&mut get("*/*", "wait=5&since=all"));
     assert!(told.text().contains("\"data\":\"1\""), "{told:?}");
     assert_eq!(sent(), 1.0, "a poll that finds something");
@@ -266,12 +266,13 @@ fn messages_count_to_every_subscriber() {
     assert_eq!(sent(), 5.0, "two streams and a WebSocket");
 }
 
-/// Whether somebody is in the channel: who polls is a member until it is answered.
+/// Whether a poll waits in the channel: it is a member until it is answered.
 fn is_waiting(address: SocketAddr) -> bool {
     ask(address, look(address, "/-/channels/chat")).text().contains("\"subscribers\":1")
 }
 
-/// A POST that was refused for its token once counted as answered, and of too many connections none counted as that.
+/// Once, a POST that was refused for its token counted as answered, and connections past the limit did not count as
+/// that.
 #[test]
 fn ends_count_as_what_they_were() {
     let token = slotcast::PublishToken::new("secret").ok();
@@ -280,7 +281,7 @@ fn ends_count_as_what_they_were() {
     let fields = "Host: localhost\r\nContent-Length: 1\r\n";
     let with_token = "Host: localhost\r\nAuthorization: Bearer secret\r\n";
     let upgrade = upgrade_request("/chat?token=wrong", "");
-    // One that stays: its own end counts for nothing here.
+    // A connection that stays: so its own end is not counted here.
     let mut watching = Peer::connect(address);
     let mut closed = || {
         watching.write(look(address, "/-/metrics").as_bytes());
@@ -305,7 +306,7 @@ fn ends_count_as_what_they_were() {
         ("GET /chat HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil\r\n\r\n".to_owned(), 403, "refused"),
         ("GET /chat HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 200, "answered"),
         ("GET /-/ready HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 200, "answered"),
-        // The last answer is what a connection ended with.
+        // A connection's end counts by its last answer.
         (
             format!("POST /chat HTTP/1.1\r\n{fields}\r\nxGET /-/ready HTTP/1.1\r\nHost: localhost\r\n\r\n"),
             401,
@@ -325,7 +326,7 @@ fn ends_count_as_what_they_were() {
     }
 }
 
-/// Whoever may name a channel could make time series without end, and tell them to whoever reads metrics.
+/// Anyone who may name a channel could make time series without end, and anyone who reads metrics would see the names.
 #[test]
 fn no_channel_is_in_it() {
     let broker = Broker::start(|_| {});

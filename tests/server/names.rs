@@ -1,4 +1,5 @@
-//! Names that a program gives: one that no channel can have is an error at every verb, and says what to write instead.
+//! Names that a program gives: one that no channel can have is an error with every verb, and the error says what to
+//! write instead.
 
 use std::time::Duration;
 
@@ -8,10 +9,10 @@ use slotcast::{Accept, BadName, ChannelSettings, HandleError, JoinError, Message
 
 use crate::common::{Answer, DEADLINE, Peer, bind, upgrade_request};
 
-/// What was published there once answered `Done { receivers: 0 }`.
+/// Once, a publish to one of these returned `Done { receivers: 0 }`.
 const BAD: [&str; 6] = ["chat", "", "/a/../b\n", "/chat/", "//", "/*"];
 
-/// The names that only peers may not give.
+/// Names that a program may give, some of which peers may not.
 const GOOD: [&str; 4] = ["/chat", "/", "/$mine", "/-/mine"];
 
 #[test]
@@ -58,7 +59,7 @@ fn every_verb_refuses_what_is_no_name() {
             }
             Event::Close(..) => {
                 closed += 1;
-                // Each that was accepted, or was to be a stream, ends once.
+                // Each connection that was accepted, or should have been a stream, ends once.
                 if closed == 2 * BAD.len() + 1 {
                     server.shutdown(DEADLINE);
                 }

@@ -1,4 +1,4 @@
-//! What is for operators: how the broker is, and what goes on in it, told to those whom it concerns.
+//! What is for operators: the state of the broker and what goes on in it, and who may see that.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -12,19 +12,19 @@ use slotcast::proto::origin::OriginRules;
 
 use crate::common::{Answer, Broker, CLOSE, DEADLINE, Peer, TEXT, ask, bind, close_payload, post, upgrade_request};
 
-/// What only operators get to see.
+/// Paths that only operators may see.
 const OPERATORS_PATHS: [&str; 3] = ["/-/metrics", "/-/channels", "/-/channels/chat"];
 
 fn get(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
 }
 
-/// The same for that very address, as a program on this machine writes it.
+/// A request to this address, as a program on this machine writes it.
 fn get_at(address: SocketAddr, path: &str, headers: &str) -> String {
     get(path, headers).replace("Host: localhost", &format!("Host: localhost:{}", address.port()))
 }
 
-/// A broker with a listener for operators, and where that is.
+/// A broker with a listener for operators, and the address of that.
 fn start_with_admin(configure: impl FnOnce(&mut Config)) -> (Broker, SocketAddr) {
     let server = bind(|config| {
         config.admin_listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
@@ -45,7 +45,7 @@ fn how_it_is_may_be_asked_everywhere() {
             assert_eq!(answer.header("cache-control"), Some("no-store"));
             let head = ask(address, get(path, "Connection: close\r\n").replace("GET", "HEAD"));
             assert_eq!((head.status, head.header("content-length"), head.body.len()), (200, Some("3"), 0));
-            // HAProxy's check, unless it is told otherwise, and a preflight of a page that watches.
+            // HAProxy's check, unless it is told otherwise, and the preflight of a page that watches.
             let options = ask(address, format!("OPTIONS {path} HTTP/1.0\r\n\r\n"));
             assert_eq!((options.status, options.header("allow")), (204, Some("GET, HEAD, OPTIONS")), "{options:?}");
             for method in ["POST", "DELETE", "get"] {
@@ -60,7 +60,7 @@ fn how_it_is_may_be_asked_everywhere() {
     }
 }
 
-/// Whoever guards the channels with a proxy has not left another door open.
+/// Anyone who guards the channels with a proxy must not leave another door open by this listener.
 #[test]
 fn the_listener_for_operators_has_no_channels() {
     let (broker, admin) = start_with_admin(|_| {});
@@ -81,14 +81,14 @@ fn the_listener_for_operators_has_no_channels() {
     peer.expect_text("mine");
 }
 
-/// A balancer is to take a full broker out of its list, and nobody is to restart it for being full.
+/// A balancer should take a full broker out of its list, but nobody should restart it because it is full.
 #[test]
 fn a_full_broker_is_well_and_not_ready() {
     let (broker, admin) = start_with_admin(|config| config.limits.max_connections = 2);
     let mut peers = [broker.join("/chat"), broker.join("/chat")];
     assert!(ask(broker.address, get("/chat", "")).is_problem(503, "too_many_connections"));
     let mut asking = Peer::connect(broker.address);
-    // What is pipelined behind the question is not answered: that would be a way in.
+    // A request that is pipelined after the question is not answered: that would be a way in.
     asking.write([get("/-/health", ""), upgrade_request("/chat", "")].concat().as_bytes());
     let health = Answer::read(&mut asking);
     assert_eq!((health.status, health.header("connection")), (200, Some("close")), "{health:?}");
@@ -98,7 +98,7 @@ fn a_full_broker_is_well_and_not_ready() {
         let ready = ask(broker.address, get("/-/ready", "").replace("GET", method));
         assert!(ready.is_problem(503, "too_many_connections"), "{method} {ready:?}");
     }
-    // Operators have places of their own, and take none away.
+    // Operators have places of their own, and take none of the others.
     let mut inside = Peer::connect(admin);
     for (path, status) in [("/-/health", 200), ("/-/ready", 503), ("/-/health", 200)] {
         inside.write(get(path, "").as_bytes());
@@ -111,25 +111,25 @@ fn a_full_broker_is_well_and_not_ready() {
     }
     let [peer, other] = peers;
     peer.close();
-    // Whoever asks needs a place only while it asks.
+    // A connection that asks needs a place only while it asks.
     while Answer::read(&mut asked(broker.address, "/-/ready")).status != 200 {}
     other.close();
 }
 
-/// Sixteen who had a place and said nothing once kept everybody from asking, and a probe would have had a broker that is
-/// well restarted.
+/// Once, sixteen connections that had a place and sent nothing kept all others from asking, and a probe would have
+/// restarted a broker that is well.
 #[test]
 fn health_is_told_however_many_say_nothing() {
     let (broker, admin) = start_with_admin(|config| config.limits.max_connections = 1);
     let mut inside = broker.join("/chat");
-    // They ask nothing, half of it, or have been answered and stay.
+    // They ask nothing, ask half a request, or stay after their answer.
     let hogs = ["", "GET /-/health HTTP/1.1\r\nHo", &get("/-/health", "")];
     for address in [broker.address, admin] {
         let mut silent = Vec::new();
         for round in 0..3 {
             for hog in hogs.iter().flat_map(|hog| [hog; 40]) {
                 let mut peer = Peer::connect(address);
-                // It may have been sent away already.
+                // The broker may have closed it already.
                 let _ = std::io::Write::write_all(&mut peer.stream, hog.as_bytes());
                 silent.push(peer);
             }
@@ -145,7 +145,8 @@ fn health_is_told_however_many_say_nothing() {
     inside.close();
 }
 
-/// One who has just come is read from first, and one that has an address of its own stays, however many of another come.
+/// A connection that has just come is read first, and one with an address of its own stays, however many come from
+/// another.
 #[test]
 fn who_makes_room() {
     let mut config = Config::default();
@@ -163,13 +164,13 @@ fn who_makes_room() {
         assert!(broker.is_place_coming(false));
         broker.make_places(|_| false);
         broker.reap(|_| {});
-        assert!(turn > 0 || came.iter().all(|&id| broker.is_live(id)), "they came in this very turn");
+        assert!(turn > 0 || came.iter().all(|&id| broker.is_live(id)), "closed in the turn in which it came");
         assert!(broker.is_live(alone), "{turn}");
     }
     assert!(!broker.is_live(came[0]));
 }
 
-/// Those who waste a place come again and again, all at once; who asks meanwhile is answered each time.
+/// Clients that waste a place come again and again, all at once; a request meanwhile is answered each time.
 #[test]
 fn health_is_told_while_others_keep_coming() {
     let (broker, admin) = start_with_admin(|config| config.limits.max_connections = 1);
@@ -182,7 +183,7 @@ fn health_is_told_while_others_keep_coming() {
                 let mut silent = VecDeque::new();
                 while !stop.load(Ordering::Relaxed) {
                     silent.push_back(Peer::connect_from([127, 0, 0, last].into(), address));
-                    // A reset gives the port back at once, and they are few.
+                    // A reset gives the port back at once, and there are few ports.
                     silent.drain(..silent.len().saturating_sub(200)).for_each(Peer::reset);
                 }
             });
@@ -210,15 +211,16 @@ fn asked_for_health(address: SocketAddr) -> Option<String> {
 
 fn asked(address: SocketAddr, path: &str) -> Peer {
     let mut peer = Peer::connect(address);
-    // It may have been refused and gone already.
+    // The broker may have refused and closed it already.
     let _ = std::io::Write::write_all(&mut peer.stream, get(path, "").as_bytes());
     peer
 }
 
-/// While the others are sent away anyone may ask how it is, by whatever door, and the end does not wait for them.
+/// While other requests are refused, anyone may ask for the broker's health, through any door. The end does not wait
+/// for that.
 #[test]
 fn a_broker_that_shuts_down_is_well_and_not_ready() {
-    // It shuts down until the one who is in it answers its Close.
+    // It shuts down until the peer in it answers its Close.
     let (broker, admin) = start_with_admin(|config| config.limits.close_timeout = DEADLINE);
     let mut idle = Peer::connect(admin);
     idle.write(get("/-/ready", "").as_bytes());
@@ -286,12 +288,12 @@ fn a_shutdown_ends_while_others_keep_coming() {
         peer.send(CLOSE, &close_payload(1001, ""));
         peer.expect_end();
         drop(peer);
-        // Until it listens no more, which is long before its time is over.
+        // They end when the broker stops listening, long before its time is over.
         floods.into_iter().for_each(|flood| flood.join().unwrap());
     });
 }
 
-/// What goes on in the broker is told to those who run it.
+/// Only those who run the broker are told what goes on in it.
 #[test]
 fn who_gets_to_see_what_goes_on() {
     let private = Broker::start(|_| {});
@@ -329,9 +331,10 @@ fn who_gets_to_see_what_goes_on() {
     }
 }
 
-/// A proxy in front makes everybody look like this machine: only what surely comes from a program here is told.
+/// A proxy in front makes everybody look like this machine: only a request that surely comes from a program here is
+/// answered.
 #[test]
-fn whoever_may_have_come_through_a_proxy_is_nobody() {
+fn a_request_that_may_have_come_through_a_proxy_sees_nothing() {
     let private = Broker::start(|_| {});
     let (_other, admin) = start_with_admin(|_| {});
     let address = private.address;
@@ -410,7 +413,7 @@ fn whoever_may_have_come_through_a_proxy_is_nobody() {
                     || answer.is_problem(404, "not_found") && answer.text().contains("listener for operators")
             );
             if *status != 421 {
-                assert_eq!(ask(admin, &request).status, 200, "a proxy before that listener is meant");
+                assert_eq!(ask(admin, &request).status, 200, "a proxy before this listener is allowed");
             }
         }
         assert!(ask(address, format!("GET {path} HTTP/1.0\r\n\r\n")).is_problem(404, "not_found"));
@@ -448,7 +451,7 @@ fn no_page_from_elsewhere_gets_to_see_what_goes_on() {
     }
 }
 
-/// What a page of another site can make a browser ask for without an Origin joins nothing, and shows it nothing.
+/// A request that a page of another site can cause without an Origin joins nothing, and shows that page nothing.
 #[test]
 fn a_page_of_another_site_without_an_origin_gets_the_page_alone() {
     let (broker, admin) = start_with_admin(|config| config.for_other_sites.push("/logo.png".to_owned()));
@@ -500,7 +503,7 @@ fn a_page_of_another_site_without_an_origin_gets_the_page_alone() {
             assert_eq!(ask(admin, get(path, &format!("Sec-Fetch-Site: {site}\r\n"))).status, 200, "{path}");
         }
     }
-    // Nobody has come meanwhile, and nothing has been said.
+    // Nobody has come meanwhile, and nothing has been sent.
     member.send(TEXT, br#"{"type":"publish","channel":"/chat","data":"first"}"#);
     let mut told = Vec::new();
     while !told.last().is_some_and(|event: &String| event.contains("first")) {
@@ -562,7 +565,7 @@ fn the_channels_page_by_page() {
     }
     while !list("?limit=1").contains("\"count\":1003") {}
     let page = list("");
-    assert_eq!(page.matches("\"channel\":").count(), 1000, "so many at the most");
+    assert_eq!(page.matches("\"channel\":").count(), 1000, "at most 1000 on one page");
     assert!(page.ends_with("\"count\":1003,\"tombstones\":0,\"next\":\"/d996\"}\n"), "{}", &page[page.len() - 100..]);
     assert_eq!(list("?after=/d996").matches("\"channel\":").count(), 3);
 }
@@ -591,11 +594,11 @@ fn one_channel_and_who_is_in_it() {
     let [ann, zoe, nobody] = ids[..] else { panic!("{who}") };
     let named = format!("{{\"id\":\"{ann}\",\"name\":\"\\\"Ann\"}},{{\"id\":\"{zoe}\",\"name\":\"Zoë\"}}");
     assert_eq!(who, format!("[{named},{{\"id\":\"{nobody}\"}}]}}\n"));
-    // One more than --max-presence, and only the number is told.
+    // One more than --max-presence, so only the number is told.
     peers.push(broker.join("/chat"));
     let crowded = describe("/chat").text();
     assert!(crowded.contains("\"members\":4,") && crowded.ends_with(",\"who\":null}\n"), "{crowded}");
-    // Of one that nobody is in any more and that was published to, the position is known.
+    // A channel that was published to and has no members any more: its position is known.
     assert_eq!(post(broker.address, "/quiet", "", b"x").status, 200);
     let quiet = describe("/quiet").text();
     let none = "\"members\":0,\"subscribers\":0,\"messages\":0,\"bytes\":0,\"who\":[]}\n";

@@ -1,4 +1,4 @@
-//! The server as a part of somebody else's program: its loop, its timers, its values, its answers.
+//! The server as a part of another program: its loop, its timers, its values, its answers.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::thread::JoinHandle;
@@ -29,15 +29,15 @@ fn a_deadline_of_the_embedders() {
         Polled::Event(Event::Handshake(handshake)) => drop(server.accept(handshake, &Accept::plain())),
         other => panic!("{other:?}"),
     }
-    // A deadline that has passed still lets be written what is owed.
+    // After the deadline, what is owed is still written.
     while !matches!(server.poll_until(Instant::now()).unwrap(), Polled::Idle) {}
     assert!(peer.read_head().starts_with("HTTP/1.1 101 "));
     server.shutdown(Duration::ZERO);
     while !matches!(server.poll_until(Instant::now() + DEADLINE).unwrap(), Polled::Ended) {}
 }
 
-/// A poll inside a poll is told of new edges only: so each call has to take all there is, also of more than a buffer of
-/// events holds.
+/// A poll inside a poll is told of new edges only. So each call must take everything there is, also more than a buffer
+/// of events holds.
 #[test]
 fn inside_somebody_elses_loop() {
     in_a_hosts_loop(usize::MAX);
@@ -50,7 +50,8 @@ fn inside_a_loop_that_takes_few_events_at_once() {
     in_a_hosts_loop(7);
 }
 
-/// More peers than a buffer of events holds; each tells all others of each round, and then the server is shut down.
+/// More peers than a buffer of events holds. Each sends all others a message in each round; then the server is shut
+/// down.
 pub fn crowd(server: &Server, rounds: usize) -> JoinHandle<()> {
     const PEERS: usize = 1300;
     let (address, handle) = (server.local_addrs()[0], server.handle());
@@ -162,7 +163,7 @@ fn a_value_with_each_connection_until_its_end_is_told() {
     assert_eq!(server.value::<Count>(stale).unwrap().0, 0);
 }
 
-/// Whoever judges intents judges every door.
+/// A veto on intents covers every door.
 #[test]
 fn a_veto_through_every_door() {
     let broker = Broker::running(bind(|_| {}), |server, event| {

@@ -1,5 +1,5 @@
-//! What RFC 9110 and RFC 9112 demand of an origin server, over a socket: the rows of docs/http.md that are not shown by tests
-//! of the parser.
+//! What RFC 9110 and RFC 9112 demand of an origin server, over a socket: the rows of docs/http.md that the parser's
+//! tests do not show.
 
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,7 +9,7 @@ use slotcast::{PublishToken, Relay, Response, Status};
 
 use crate::common::{Answer, Broker, Peer, ask, bind, upgrade_request};
 
-/// The seconds of an IMF-fixdate, read by another way than it is written.
+/// The seconds of an IMF-fixdate, computed in another way than the server writes it.
 fn seconds_of(date: &str) -> u64 {
     let [day_name, day, month, year, time, "GMT"] = date.split(' ').collect::<Vec<_>>()[..] else { panic!("{date}") };
     assert!(date.len() == 29 && day_name.len() == 4 && day_name.ends_with(','), "{date}");
@@ -32,7 +32,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// RFC 9110 §6.6.1. No answer had it.
+/// RFC 9110 §6.6.1. Once, no answer had a date.
 #[test]
 fn every_answer_has_a_date() {
     let token = PublishToken::new("secret").ok();
@@ -79,7 +79,7 @@ fn every_answer_has_a_date() {
     dated(broker.address, &get("/-/ready", ""), 503);
 }
 
-/// An embedder's answer has it, too, and what the embedder says of it counts for nothing.
+/// An embedder's answer has one, too; a date that the embedder gives is ignored.
 #[test]
 fn what_an_embedder_answers_has_one_date() {
     let broker = Broker::running(bind(|_| {}), |server, event| {
@@ -104,7 +104,7 @@ fn send(address: SocketAddr, method: &str, target: &str, fields: &str) -> Answer
     )
 }
 
-/// RFC 9110 §13: these were once ignored on POST and PUT, although the tag is ours.
+/// RFC 9110 §13: once, these were ignored on POST and PUT, although the tag is ours.
 #[test]
 fn preconditions_are_kept() {
     let broker = Broker::start(|_| {});
@@ -132,11 +132,11 @@ fn preconditions_are_kept() {
             assert_eq!(position(), before, "{refused}");
         }
         assert_eq!(send(address, method, "/chat", "If-None-Match: \"other\"\r\n").status, 200);
-        // Only one of two who have seen the same says something.
+        // Of two clients that have seen the same state, only one publishes.
         let fields = format!("If-Match: \"other\", {}\r\n", tag_of("/chat"));
         assert_eq!(send(address, method, "/chat", &fields).status, 200);
         assert_eq!(send(address, method, "/chat", &fields).status, 412);
-        // What would be refused anyway is (§13.2.1).
+        // A request that would be refused anyway is refused in the usual way (§13.2.1).
         assert_eq!(send(address, method, "/a//b", "If-Match: \"other\"\r\n").status, 400);
     }
     for method in ["GET", "HEAD"] {
@@ -150,13 +150,13 @@ fn preconditions_are_kept() {
         assert_eq!(get("If-Modified-Since: Fri, 31 Dec 9999 23:59:59 GMT\r\n").status, 200);
         assert_eq!(get("If-Unmodified-Since: Thu, 01 Jan 1970 00:00:00 GMT\r\n").status, 200);
         let stream = "Accept: text/event-stream\r\nIf-Match: \"other\"\r\n";
-        assert_eq!(get(stream).status, 412, "what has no tag has not that one");
+        assert_eq!(get(stream).status, 412, "a stream has no tag, so not this one");
         assert_eq!(send(address, method, "/-/health", "If-Match: \"other\"\r\n").status, 412);
     }
     assert_eq!(send(address, "OPTIONS", "/chat", "If-Match: \"other\"\r\n").status, 204, "§13.2.1");
 }
 
-/// RFC 9110 §9.3.2: HEAD is told what GET is, but for what only a member knows.
+/// RFC 9110 §9.3.2: HEAD gets the fields of GET, except those that only a member knows.
 #[test]
 fn head_is_get_without_content() {
     let broker = Broker::start(|_| {});
@@ -196,7 +196,7 @@ fn head_is_get_without_content() {
     }
 }
 
-/// A browser at a bad path got raw JSON.
+/// Once, a browser at a bad path got raw JSON.
 #[test]
 fn a_browser_reads_why() {
     let broker = Broker::start(|_| {});
@@ -220,7 +220,7 @@ fn a_browser_reads_why() {
     assert_eq!((foreign.status, foreign.header("content-type")), (421, Some("text/html; charset=utf-8")));
 }
 
-/// What is demanded in a sentence each: docs/http.md names the sections.
+/// Duties that need a sentence each: docs/http.md names the sections.
 #[test]
 fn smaller_duties() {
     let broker = Broker::start(|_| {});

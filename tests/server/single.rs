@@ -1,4 +1,4 @@
-//! `single_channel`: what a proxy decided about a URL holds for all that a WebSocket then asks for.
+//! `single_channel`: what a proxy decided about a URL holds for everything that a WebSocket then asks for.
 
 use serde_json::Value;
 use slotcast::Relay;
@@ -11,7 +11,7 @@ fn start(single: bool) -> Broker {
     Broker::with(bind(|_| {}), Relay::default().single_channel(single))
 }
 
-/// One who speaks the dialect, and its id.
+/// Joins with the dialect; returns the peer and its id.
 #[track_caller]
 fn join(broker: &Broker, target: &str) -> (Peer, String) {
     let mut peer = Peer::connect(broker.address);
@@ -36,7 +36,7 @@ fn answer(peer: &mut Peer, command: &str) -> (Value, Vec<Value>) {
     }
 }
 
-/// What each command about `/private/x` and about one who is in it is answered with, by one who joined `/public`.
+/// The answers to each command about `/private/x` and one of its members, given by a connection that joined `/public`.
 fn reach_out(broker: &Broker) -> Vec<(String, Value)> {
     assert_eq!(post(broker.address, "/private/x", "", b"secret").status, 200);
     let (_inside, insider) = join(broker, "/private/x?name=Ann");
@@ -73,11 +73,11 @@ fn no_command_leaves_the_channel_of_the_url() {
 #[test]
 fn without_the_setting_they_do() {
     let answers: Vec<_> = reach_out(&start(false)).into_iter().map(|(_, code)| code).collect();
-    // What was subscribed to with the first comes before the second is answered.
+    // Messages of the channel of the first command come before the answer to the second.
     assert_eq!(answers, ["ack", "secret", "members", "ack", "ack", "ack"]);
 }
 
-/// Everything is as ever inside, and who has left its channel may come back to it, and to nothing else.
+/// Inside its channel everything is as usual. A connection that has left may come back to this channel only.
 #[test]
 fn inside_it_nothing_changes() {
     let broker = start(true);

@@ -1,5 +1,5 @@
-//! Subscribers that stop reading, under the policies that drop: others notice nothing, memory is bounded, and whoever
-//! reads again goes on behind a gap that it is told of, if it can be.
+//! Subscribers that stop reading, under the policies that drop: others notice nothing, and memory is bounded. One that
+//! reads again goes on after a gap, and is told of the gap if it can be.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use slotcast::SlowConsumer;
 
 use crate::common::{Broker, Peer, TEXT, ask, upgrade_request};
 
-/// More than the kernel keeps for those who do not read.
+/// More than the kernel buffers for a peer that does not read.
 const SENT: u64 = 900;
 const PADDING: usize = 15_000;
 
@@ -19,16 +19,16 @@ fn message(number: u64) -> String {
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    /// It cannot be told, and agrees.
+    /// It cannot be told of losses, and agrees to them.
     Lossy,
     Json,
     Sse,
 }
 
-/// One that is told something.
+/// What a subscriber is told.
 enum Told {
     Message(u64),
-    /// So many are lost, up to that offset.
+    /// This many are lost, up to this offset.
     Lost(u64, u64),
 }
 
@@ -103,13 +103,13 @@ fn block(text: &[u8]) -> Option<Told> {
     }
 }
 
-/// What one who was slow gets up to that message: it knows of each what became of it, and the newest came.
+/// Reads what a slow subscriber gets up to message `last`: it knows of each whether it is lost, and the newest came.
 fn catch_up(slow: &mut Slow, last: u64, policy: SlowConsumer) {
     let (mut seen, mut lost) = (0, 0);
     while seen < last {
         match (slow.next(), slow.kind) {
             (Told::Message(number), Kind::Lossy) => {
-                assert!(number > seen, "{policy}: {number} behind {seen}");
+                assert!(number > seen, "{policy}: {number} after {seen}");
                 lost += number - seen - 1;
                 seen = number;
             }
@@ -118,7 +118,7 @@ fn catch_up(slow: &mut Slow, last: u64, policy: SlowConsumer) {
                 seen = number;
             }
             (Told::Lost(count, to), kind) => {
-                assert_eq!(to, seen + count, "{policy} {kind:?}: behind {seen}");
+                assert_eq!(to, seen + count, "{policy} {kind:?}: after {seen}");
                 assert_ne!(to, last, "{policy} {kind:?}: without the newest");
                 lost += count;
                 seen = to;
@@ -132,7 +132,7 @@ fn stop_reading_and_read_again(policy: SlowConsumer) {
     let broker = Broker::start(|config| {
         config.limits.max_message = 16 << 10;
         config.limits.max_outbound = 128 << 10;
-        // Whoever held more would be closed.
+        // A connection that held more would be closed.
         config.limits.max_outbound_total = 512 << 10;
         config.limits.write_timeout = Duration::from_secs(600);
         config.limits.slow_consumer = policy;
@@ -147,7 +147,7 @@ fn stop_reading_and_read_again(policy: SlowConsumer) {
     for slow in &mut all {
         catch_up(slow, SENT, policy);
     }
-    // Everything comes again.
+    // From now on everything comes.
     for number in SENT + 1..=SENT + 5 {
         sender.send(TEXT, message(number).as_bytes());
         for slow in &mut all {

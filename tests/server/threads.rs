@@ -16,13 +16,13 @@ fn number(name: &str, default: usize) -> usize {
     std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// Nobody who publishes waits: what does not fit is an error value, and is tried again here. All that was taken comes to
-/// everybody, in the order of each thread.
+/// No publisher waits: a message that does not fit is an error value, and is tried again here. All messages that were
+/// taken come to everybody, in the order of each thread.
 #[test]
 fn ten_publish_to_everybody_in_their_order() {
     let (each, subscribers) = (number("THREAD_MESSAGES", 2000), number("THREAD_SUBSCRIBERS", 10));
     let broker = Broker::start(|config: &mut Config| {
-        // Readers share two cores with those who publish: what matters here is not how fast they are.
+        // Readers share two cores with publishers: how fast they are does not matter here.
         config.limits.max_outbound = 1 << 30;
         config.limits.max_outbound_total = 2 << 30;
     });
@@ -55,7 +55,7 @@ fn ten_publish_to_everybody_in_their_order() {
     println!("{deliveries} deliveries in {:.1?}; {full} times there was no room", begun.elapsed());
 }
 
-/// The frames of all messages, all of one size, of which `Peer` would make one by one.
+/// Expects the frames of all messages, all of one size. `Peer` would read them one by one.
 fn expect_all(peer: &mut Peer, each: usize) {
     let mut next: HashMap<u8, usize> = HashMap::new();
     for _ in 0..THREADS * each {

@@ -1,4 +1,4 @@
-//! The publish token: who publishes needs it at every door, and who listens needs none.
+//! The publish token: a publisher needs it at every door, a listener does not.
 
 use slotcast::{Config, PublishToken, Relay};
 
@@ -58,7 +58,7 @@ fn posts_need_it() {
     listener.expect_text("by query");
     assert_eq!(post(broker.address, "/chat", "Authorization: Bearer s3cret-\r\n", b"by header").status, 200);
     listener.expect_text("by header");
-    // Nothing came into being by asking for it.
+    // Asking for the channel did not make it.
     let new = ask(broker.address, "GET /new HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(new.header("slotcast-position"), Some("0.0"));
 }
@@ -83,7 +83,8 @@ fn websockets_show_it_as_they_connect() {
     for peer in [&mut listener, &mut by_query, &mut by_header] {
         peer.expect(BINARY, b"by header");
     }
-    // The raw dialect has no words for a refusal. What was published before still arrives, what is sent behind does not.
+    // The raw dialect has no words for a refusal. What was published before still arrives, what is sent after it does
+    // not.
     by_query.send(TEXT, b"last");
     by_header.expect_text("last");
     listener.expect_text("last");
@@ -132,7 +133,7 @@ fn the_dialect_refuses_in_band_and_goes_on() {
 }
 
 #[test]
-fn who_listens_needs_none() {
+fn a_listener_needs_none() {
     let broker = start(|_| {});
     assert_eq!(post(broker.address, "/chat?token=s3cret-", "", b"kept").status, 200);
     for target in ["/chat", "/chat?token=other"] {
@@ -146,7 +147,7 @@ fn who_listens_needs_none() {
     }
 }
 
-/// Browsers hide from a page why its WebSocket was refused: it asks by HTTP, and is told the same.
+/// Browsers hide from a page why its WebSocket was refused. The page asks by HTTP, and is told.
 #[test]
 fn a_page_asks_why_it_is_not_let_in() {
     let broker = start(|_| {});
@@ -172,7 +173,7 @@ fn a_page_asks_why_it_is_not_let_in() {
     assert_eq!(asks("/chat?token=s3cret-", "POST").status, 200, "a POST is a POST");
 }
 
-/// Where no token is wanted, none is looked at.
+/// Without the setting, tokens are ignored.
 #[test]
 fn without_the_setting_tokens_mean_nothing() {
     let broker = Broker::start(|_| {});

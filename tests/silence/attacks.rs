@@ -1,4 +1,4 @@
-//! The attacks: who comes, and what they say.
+//! The attacks: which peers come, and what they send.
 
 use crate::crowd::{Answers, End, Group};
 use crate::wire::{
@@ -8,21 +8,21 @@ use crate::wire::{
 
 const MIB: usize = 1 << 20;
 
-/// The limits of `Limits::default` that attacks go up to.
+/// The limit of `Limits::default` that attacks go up to.
 const MAX_MESSAGE: usize = MIB;
 const MAX_FRAGMENTS: usize = 4096;
 
-/// What publishes where the broker has a token.
+/// The query of publishers where the broker has a token.
 pub const TOKEN: &str = "publish-token=sesame";
 pub const BEARER: &str = "Authorization: Bearer sesame\r\n";
 
-/// What peers that do not read may be ended for.
+/// Reasons for which peers that do not read may be closed.
 const SLOW: &[&str] = &["slow_consumer", "outbound_total", "write_timeout"];
 
-/// What those may be ended for who send more at a time than `max_inbound_total`: some hundreds of a MiB each.
+/// Reasons for which peers may be closed that together send more than `max_inbound_total`: some hundreds of a MiB each.
 const UPLOADS: &[&str] = &["inbound_total"];
 
-/// Budgets past which it shows what is in none of them.
+/// Small budgets, so that memory shows that is in none of them.
 const TIGHT: &[&str] =
     &["max-inbound-total=2097152", "max-outbound-total=8388608", "history-total=262144", "max-head=65535"];
 
@@ -30,13 +30,13 @@ pub struct Attack {
     pub name: &'static str,
     /// More settings of the broker.
     pub settings: &'static [&'static str],
-    /// Requests before anything is measured. The position in the last answer is told to `groups`.
+    /// Requests before anything is measured. `groups` gets the position in the last answer.
     pub prepare: fn(usize) -> Vec<Vec<u8>>,
-    /// By the number of attackers, and that position.
+    /// The attackers, by their number and that position.
     pub groups: fn(usize, &str) -> Vec<Group>,
-    /// The reasons for which attackers may be ended, besides those of peers that go by themselves.
+    /// The reasons for which attackers may be closed, besides those of peers that leave by themselves.
     pub allows: &'static [&'static str],
-    /// Whether there are channels of somebody else, whose histories and positions must be as they were.
+    /// Whether there are channels of other peers, whose histories and positions must stay as they were.
     pub has_victims: bool,
 }
 
@@ -59,7 +59,7 @@ fn shared(n: usize, most: usize) -> usize {
     (4000 / n).clamp(2, most)
 }
 
-/// Those who listen to what is published with compression.
+/// Listeners to what is published, with compression.
 fn with_deflate(count: usize, target: &'static str) -> Group {
     Group::opened(count, move |_, _| upgrade(target, DEFLATE))
 }
@@ -186,7 +186,7 @@ pub const ATTACKS: &[Attack] = &[
             let both = [command("subscribe"), command("unsubscribe")].concat();
             let room = Group::opened(4, |_, _| upgrade("/room", JSON)).watched();
             let joined = Group::opened(n, |i, _| upgrade(&format!("{}?name={}{i:04}", alone(i), "n".repeat(60)), JSON));
-            // Of one who came while somebody asked who is there, the leaving has to be told.
+            // If a member came while somebody asked for the members, its leaving has to be told.
             vec![room, joined.says([command("members"), repeated(128, &both)].concat()).each(1)]
         },
         ..PLAIN
@@ -194,7 +194,7 @@ pub const ATTACKS: &[Attack] = &[
     Attack {
         name: "&+&+",
         groups: |n, _| {
-            // As many parameters as there may be, of which none is known.
+            // The most parameters allowed, none of which is known.
             let target = format!("/query?{}", "&%61+%61+%61+%61+%61+%61+%61+%61+%61+%61=+".repeat(63));
             vec![Group::asking(n, 16, repeated(16, &get(&target)))]
         },
@@ -212,7 +212,7 @@ pub const ATTACKS: &[Attack] = &[
             };
             vec![joined.says_each(burst).each(127).returning()]
         },
-        // Who is refused very often, and who comes again when there are as many channels as there may be.
+        // A peer that is refused very often, and a peer that comes again when the limit of channels is reached.
         allows: &["control_rate", "too_many_channels"],
         has_victims: true,
         ..PLAIN

@@ -1,7 +1,7 @@
-//! The broker that is attacked: `besieged [NAME=VALUE]...`, a `Server` and a `Relay` with the daemon's limits and log.
+//! The attacked broker: `besieged [NAME=VALUE]...`, a `Server` and a `Relay` with the daemon's limits and log.
 //!
-//! It says on which port of 127.0.0.1 it listens, and then does what the lines of its standard input say: `report` tells
-//! what it has counted, `shutdown` ends it as SIGTERM ends the daemon. It ends at once when its standard input does.
+//! It prints its port of 127.0.0.1, and then runs the lines of its standard input: `report` prints what it has counted,
+//! `shutdown` ends it like SIGTERM ends the daemon. It ends at once when its standard input does.
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -14,10 +14,10 @@ use slotcast::{Cause, Config, Event, Limits, PublishToken, Relay, Server};
 /// The key of the standard input among the server's sources.
 const COMMANDS: usize = 1;
 
-/// How long peers have to go: less than the daemon's default, since most attackers use all of it.
+/// How much time peers have to go: less than the daemon's default, since most attackers use all of it.
 const SHUTDOWN: Duration = Duration::from_secs(2);
 
-/// Stands in for what a server without a meter does not have. Where it has one, its own methods come first.
+/// Stands in for the methods that a server without a meter does not have. Where it has one, its own methods go first.
 #[allow(dead_code, reason = "a server that has these methods does not need them")]
 trait Metered {
     fn meter_turns(&mut self, _clock: fn() -> Duration) {}
@@ -29,13 +29,13 @@ trait Metered {
 
 impl Metered for Server {}
 
-/// What is held at the moment at which most was.
+/// The numbers at the moment when most was held.
 #[derive(Default)]
 struct Peak {
     outbound: usize,
     inbound: usize,
     history: usize,
-    /// The most channels, whatever else was held then.
+    /// The most channels at any moment.
     channels: usize,
 }
 
@@ -108,7 +108,7 @@ fn say(text: std::fmt::Arguments) -> io::Result<()> {
 
 fn obey(server: &mut Server, peak: &Peak) -> io::Result<()> {
     let mut buffer = [0; 256];
-    // Something is there: the edge said so.
+    // The edge said that there is input.
     let count = rustix::io::read(rustix::stdio::stdin(), &mut buffer)?;
     if count == 0 {
         std::process::exit(0);
@@ -144,7 +144,8 @@ fn report(server: &Server, peak: &Peak) -> String {
     text
 }
 
-/// The bound of the last bucket of the histogram that has a turn: of those that took longer than any bound, all together.
+/// The bound of the last bucket of the histogram with a turn in it; for turns longer than any bound, the sum of all
+/// turns.
 fn longest_by_wall(server: &Server) -> Duration {
     let (turns, mut longest, mut below) = (server.turns(), Duration::ZERO, 0);
     for (bound, count) in turns.buckets() {

@@ -1,4 +1,4 @@
-//! A broker in a process of its own, and what it and the kernel say of it.
+//! A broker in a process of its own, and what it and the kernel report about it.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Write};
@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-/// Longer than anything here may take: what is not there by then does not come.
+/// Longer than anything here may take: an answer that has not come by then never comes.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct Broker {
@@ -42,7 +42,7 @@ impl Broker {
         Ok(Broker { address, budgets, child, stdin, lines })
     }
 
-    /// What it has counted.
+    /// The numbers that it has counted.
     pub fn report(&mut self) -> io::Result<HashMap<String, u64>> {
         self.tell("report\n")?;
         let mut report = HashMap::new();
@@ -54,7 +54,7 @@ impl Broker {
         }
     }
 
-    /// Begins to shut it down, as SIGTERM does.
+    /// Begins to shut it down, like SIGTERM does.
     pub fn shut_down(&mut self) -> io::Result<()> {
         self.tell("shutdown\n")
     }
@@ -67,7 +67,7 @@ impl Broker {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Its resident memory now, and the most that it was, in bytes.
+    /// Its resident memory now, and its peak, in bytes.
     pub fn memory(&self) -> (u64, u64) {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let field = |name: &str| {
@@ -80,7 +80,7 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        // It ends with its standard input, but for one that is in a turn without an end.
+        // It ends with its standard input, unless it hangs in a turn without an end.
         drop(self.stdin.take());
         let begun = Instant::now();
         while !self.has_ended() && begun.elapsed() < Duration::from_millis(500) {

@@ -1,4 +1,4 @@
-//! One connection that waits for its answers: what prepares an attack, and looks at what it left.
+//! One connection that waits for its answers: it prepares an attack, and checks the result.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -7,10 +7,10 @@ use socket2::{Domain, Socket, Type};
 
 use crate::child::PATIENCE;
 
-/// Requests that are sent before the first is answered.
+/// How many requests are sent before the first is answered.
 const AT_ONCE: usize = 256;
 
-/// A connection from another address of this machine.
+/// Connects from another address of this machine.
 pub fn connect_from(from: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((from, 0)).into())?;
@@ -25,7 +25,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The position that it tells.
+    /// The position in the answer.
     pub fn position(&self) -> &str {
         header(&self.head, "Slotcast-Position").unwrap_or_default()
     }
@@ -55,7 +55,7 @@ impl Client {
         self.answer()
     }
 
-    /// Sends them all, and returns their answers but for the bodies.
+    /// Sends all requests; returns their answers without the bodies.
     pub fn ask_all(&mut self, requests: &[Vec<u8>]) -> io::Result<Vec<Answer>> {
         let mut answers = Vec::new();
         for some in requests.chunks(AT_ONCE) {

@@ -1,7 +1,7 @@
-//! The attackers: up to thousands of connections in one thread, which says what was made before, again and again.
+//! The attackers: up to thousands of connections in one thread, which sends prepared bytes again and again.
 //!
 //! It has to be cheaper than the broker, since both share a small machine. So a burst is one write of bytes that all
-//! share, and of what comes back it counts answers and looks at nothing else.
+//! share, and in the input it only counts answers.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -17,28 +17,28 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::client::header;
 
-/// Connections that are not open yet: fewer than any backlog holds.
+/// How many connections may be opening at once: fewer than any backlog holds.
 const CONNECTING: usize = 400;
 
-/// What one peer reads before others have their turn, in bytes.
+/// How much one peer reads before others have their turn, in bytes.
 const SHARE: usize = 256 * 1024;
 
-/// A buffer as small as the kernel lets it be: it is full soon.
+/// The smallest receive buffer that the kernel allows, so that it is soon full.
 const NARROW: usize = 4096;
 
-/// Bytes by the number of the peer in its group and that of its life, or of the burst.
+/// Makes bytes from the number of the peer in its group, and that of its life or burst.
 pub type Made = Box<dyn Fn(usize, u64) -> Vec<u8>>;
 
-/// What a peer says again and again.
+/// The bytes that a peer sends again and again.
 pub enum Burst {
     Nothing,
     Same(Rc<Vec<u8>>),
     Made(Made),
-    /// Made of the id that the broker has told it.
+    /// Made from the id that the broker has told the peer.
     ById(fn(&str) -> Vec<u8>),
 }
 
-/// What counts as an answer.
+/// The kind of input that counts as an answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Answers {
     Nothing,
@@ -49,31 +49,31 @@ pub enum Answers {
     Messages,
 }
 
-/// How a life ends that has said all.
+/// How a life ends after everything was sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// It goes on.
+    /// It does not end.
     Stays,
-    /// The peer goes, in good order.
+    /// The peer closes, in good order.
     Goes,
-    /// The peer goes with a reset.
+    /// The peer closes with a reset.
     Resets,
 }
 
 /// Peers that do the same.
 pub struct Group {
     count: usize,
-    /// The first that a peer says.
+    /// The first bytes that a peer sends.
     opening: Option<Made>,
-    /// Whether it waits for an answer to that.
+    /// Whether it waits for an answer to these.
     waits: bool,
     burst: Burst,
     /// Bursts in a life.
     times: u64,
-    /// At least between two bursts.
+    /// The least time between two bursts.
     pace: Duration,
     answers: Answers,
-    /// Answers to one burst: the next comes when no more than these are due.
+    /// The answers to one burst: the next burst comes when no more than these are due.
     each: u64,
     reads: bool,
     end: End,
@@ -82,7 +82,7 @@ pub struct Group {
     returns: bool,
     early: bool,
     watched: bool,
-    /// Whether answers may be a long time coming.
+    /// Whether answers may take long to come.
     held: bool,
     from: Option<Ipv4Addr>,
 }
@@ -109,23 +109,23 @@ impl Group {
         }
     }
 
-    /// WebSockets, or streams, which are opened before the attack begins.
+    /// WebSockets, or streams, that are opened before the attack begins.
     pub fn opened(count: usize, opening: impl Fn(usize, u64) -> Vec<u8> + 'static) -> Group {
         let early = Group { opening: Some(Box::new(opening)), waits: true, early: true, ..Group::new(count) };
         Group { answers: Answers::Messages, ..early }
     }
 
-    /// Connections that ask by HTTP, and wait for `each` answers before they say the next burst.
+    /// Connections that ask by HTTP, and wait for `each` answers before the next burst.
     pub fn asking(count: usize, each: u64, burst: Vec<u8>) -> Group {
         Group { burst: Burst::Same(Rc::new(burst)), answers: Answers::Http, each, early: true, ..Group::new(count) }
     }
 
-    /// The same, with bursts that are different.
+    /// Connections that ask by HTTP, with bursts that differ. Otherwise they do what those of `asking` do.
     pub fn asking_for(count: usize, each: u64, burst: impl Fn(usize, u64) -> Vec<u8> + 'static) -> Group {
         Group { burst: Burst::Made(Box::new(burst)), ..Group::asking(count, each, Vec::new()) }
     }
 
-    /// Connections that come, say something, and come again when they have gone or were ended.
+    /// Connections that come, send something, and come again when they have gone or were closed.
     pub fn coming(count: usize, opening: impl Fn(usize, u64) -> Vec<u8> + 'static) -> Group {
         let opening: Option<Made> = Some(Box::new(opening));
         Group { opening, returns: true, times: 0, ..Group::new(count) }
@@ -160,7 +160,7 @@ impl Group {
         Group { pace: Duration::from_millis(milliseconds), ..self }
     }
 
-    /// Reads nothing once it was let in.
+    /// Reads nothing after it was let in.
     pub fn deaf(self) -> Group {
         Group { reads: false, answers: Answers::Nothing, each: u64::MAX, ..self }
     }
@@ -169,7 +169,7 @@ impl Group {
         Group { end, ..self }
     }
 
-    /// Waits for the answer to what it said first, and ends when it has read that number of bytes.
+    /// Waits for the answer to its first bytes, and ends when it has read this many bytes.
     pub fn after(self, bytes: usize) -> Group {
         Group { waits: true, after: bytes, ..self }
     }
@@ -178,7 +178,7 @@ impl Group {
         Group { returns: true, ..self }
     }
 
-    /// Asks for what does not come before something happens.
+    /// Asks for something that does not come before something happens.
     pub fn held(self) -> Group {
         Group { held: true, ..self }
     }
@@ -189,11 +189,11 @@ impl Group {
     }
 }
 
-/// How far an HTTP answer or a frame has come.
+/// The part of an HTTP answer or a frame that has come.
 enum Reply {
     Head(Vec<u8>),
     Rest(u64),
-    /// A stream without an end: nothing of it is counted.
+    /// A stream without an end: nothing in it is counted.
     Stream,
 }
 
@@ -221,15 +221,15 @@ struct Peer {
     id: String,
 }
 
-/// What the attackers have seen.
+/// What the attackers have observed.
 #[derive(Default, Clone, Copy)]
 pub struct Seen {
     pub sent: u64,
     pub read: u64,
     pub answers: u64,
-    /// Ends by the other side while an answer was due.
+    /// Connections that the other side ended while an answer was due.
     pub cut: u64,
-    /// Ends of peers that do nothing wrong.
+    /// Ended connections of peers that do nothing wrong.
     pub lost: u64,
 }
 
@@ -260,7 +260,7 @@ impl Crowd {
         Ok(Crowd { address, poll, events, groups, peers, active, coming, connecting: 0, paced, buffer, seen })
     }
 
-    /// Opens those who are to be there before anything begins; false if not all were let in within that time.
+    /// Opens the peers that must be there before anything begins; false if not all were let in within that time.
     pub fn gather(&mut self, within: Duration) -> io::Result<bool> {
         let early: Vec<usize> = (0..self.peers.len()).filter(|&i| self.groups[self.peers[i].group].early).collect();
         early.iter().for_each(|&i| self.come(i));
@@ -271,7 +271,7 @@ impl Crowd {
         Ok(begun.elapsed() <= within)
     }
 
-    /// The others come, and everybody begins.
+    /// Lets the others come, and everybody begin.
     pub fn begin(&mut self) {
         for i in 0..self.peers.len() {
             if self.groups[self.peers[i].group].early {
@@ -287,7 +287,8 @@ impl Crowd {
         self.peers.iter().filter(|peer| !self.groups[peer.group].held).map(|peer| peer.due).sum()
     }
 
-    /// Goes on until that is so. Who is not `sending` begins no burst and no life, but finishes those that it began.
+    /// Runs until `until` is true. If not `sending`, peers begin no burst and no life, but finish those that they
+    /// began.
     pub fn run(&mut self, sending: bool, mut until: impl FnMut(&Crowd) -> bool) -> io::Result<()> {
         if sending {
             (0..self.peers.len()).for_each(|i| self.activate(i));
@@ -341,7 +342,7 @@ impl Crowd {
                 return Ok(());
             }
             let Some(i) = self.coming.pop_front() else { return Ok(()) };
-            // Only those who come for the first time do so while nobody begins anything.
+            // While nobody begins anything, only peers come that have not come before.
             if !sending && self.peers[i].life > 0 {
                 self.coming.push_back(i);
                 continue;
@@ -349,7 +350,7 @@ impl Crowd {
             self.peers[i].waiting = false;
             match self.connect(i) {
                 Ok(()) => self.connecting += 1,
-                // Nobody listens any more, or all ports are taken: later.
+                // The listener is gone, or all ports are taken: try later.
                 Err(_) => {
                     self.come(i);
                     return Ok(());
@@ -382,7 +383,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// Reads and writes what there is, for a while.
+    /// Reads and writes for a while.
     fn step(&mut self, i: usize, sending: bool) -> io::Result<()> {
         if self.peers[i].stream.is_none() {
             return Ok(());
@@ -422,7 +423,7 @@ impl Crowd {
         peer.writable && (peer.sent < peer.out.len() || !peer.opened || (sending && peer.may_say(group)))
     }
 
-    /// True if the other side has ended it.
+    /// Reads; true if the other side has ended the connection.
     fn read(&mut self, i: usize) -> io::Result<bool> {
         if !self.reads(i) {
             return Ok(false);
@@ -470,7 +471,7 @@ impl Crowd {
             } else {
                 peer.opened = true;
                 peer.out = Rc::new(group.opening.as_ref().map_or(Vec::new(), |made| made(peer.index, peer.life - 1)));
-                // What waits for nothing has begun.
+                // A peer that waits for nothing has begun.
                 peer.begun = !group.waits;
                 peer.due += u64::from(group.waits && group.answers != Answers::Nothing);
             }
@@ -493,7 +494,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// The other side has ended it.
+    /// The other side has ended the connection.
     fn ended(&mut self, i: usize) {
         let group = &self.groups[self.peers[i].group];
         let peer = &mut self.peers[i];
@@ -510,7 +511,7 @@ impl Crowd {
         let group = &self.groups[self.peers[i].group];
         let peer = &mut self.peers[i];
         if let Some(stream) = peer.stream.take().filter(|_| group.end == End::Resets) {
-            // A socket that cannot be reset ends in good order.
+            // If a socket cannot be reset, it ends in good order.
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }
         peer.due = 0;
@@ -568,7 +569,7 @@ impl Peer {
         self.bursts += 1;
         self.due += if group.each == u64::MAX { 0 } else { group.each };
         if group.pace > Duration::ZERO {
-            // Missed ones are not made up for.
+            // Missed bursts are not made up for.
             let next = Instant::now() + group.pace;
             self.next = Some(next);
             paced.push(Reverse((next, i)));
@@ -583,7 +584,7 @@ fn id_in(bytes: &[u8]) -> String {
 }
 
 impl Reply {
-    /// The answers that these bytes complete.
+    /// Counts the answers that these bytes complete.
     fn count(&mut self, mut bytes: &[u8], kind: Answers, upgraded: &mut bool) -> u64 {
         let mut count = 0;
         while !bytes.is_empty() {

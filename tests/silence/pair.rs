@@ -1,6 +1,6 @@
-//! The quiet pairs: two WebSockets on a channel of their own, of which one says something small every few milliseconds.
-//! One pair at the broker that is attacked and one at a broker that is idle, on one thread, so that what the machine
-//! itself does to one it does to the other.
+//! The quiet pairs: two WebSockets in a channel of their own, one of which sends something small every few
+//! milliseconds. One pair is at the attacked broker and one at an idle broker, on one thread, so that the machine
+//! disturbs both in the same way.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -15,21 +15,21 @@ use crate::child::PATIENCE;
 use crate::client::connect_from;
 use crate::wire::{FIN, TEXT, frame, upgrade};
 
-/// Between two messages.
+/// The time between two messages.
 pub const EVERY: Duration = Duration::from_millis(5);
 
-/// What a message is on the way to the one who hears it: two bytes of header, and this.
+/// The bytes of a message to the receiver: two bytes of header, and this.
 const MESSAGE: &[u8] = b"quiet...";
 const FRAME: usize = 2 + MESSAGE.len();
 
-/// The address that the pairs come from: nobody else does.
+/// The address that the pairs come from: no other peer uses it.
 const FROM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 
 struct Pair {
     speaker: TcpStream,
     hearer: TcpStream,
     said: usize,
-    /// In bytes.
+    /// Bytes received so far.
     heard: usize,
     last: Instant,
     longest: Duration,
@@ -60,7 +60,7 @@ impl Pair {
     fn say(&mut self, bytes: &[u8]) {
         match self.speaker.write(bytes) {
             Ok(count) if count == bytes.len() => self.said += 1,
-            // The kernel holds what a silence of minutes amounts to.
+            // The kernel would hold the bytes of a silence of minutes, so this is an error.
             _ => self.is_lost = true,
         }
     }
@@ -90,7 +90,7 @@ impl Pair {
     }
 }
 
-/// The longest silence of each pair, be it one that has not ended yet; None for one that was disconnected.
+/// The longest silence of each pair, also one that has not ended yet; None for a pair that was disconnected.
 pub type Silences = [Option<Duration>; 2];
 
 /// Two pairs that talk, on a thread.
@@ -101,7 +101,7 @@ pub struct Pairs {
 }
 
 impl Pairs {
-    /// `token` is more query for the pair at the first address, for it to be let publish.
+    /// `token` is more query for the pair at the first address, so that it may publish.
     pub fn start(attacked: SocketAddr, token: &str, idle: SocketAddr) -> io::Result<Pairs> {
         let pairs = [Pair::join(attacked, token)?, Pair::join(idle, "")?];
         let (measuring, ending) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
@@ -110,12 +110,12 @@ impl Pairs {
         Ok(Pairs { measuring, ending, thread })
     }
 
-    /// From now on silences count.
+    /// Counts silences from now on.
     pub fn measure(&self) {
         self.measuring.store(true, SeqCst);
     }
 
-    /// They say no more, and hear what was said.
+    /// Makes the pairs send nothing more, and receive what was sent.
     pub fn end(&self) {
         self.ending.store(true, SeqCst);
     }

@@ -1,4 +1,4 @@
-//! What attacks do to those who are quiet: `silence [NAME]... [--sizes=1,64,500,2000] [--runs=5] [--turn-ms=N]`.
+//! What attacks do to quiet peers: `silence [NAME]... [--sizes=1,64,500,2000] [--runs=5] [--turn-ms=N]`.
 //!
 //! README.md beside this file says what each figure means.
 
@@ -28,33 +28,34 @@ use pair::Pairs;
 /// How long an attack lasts.
 const ATTACK: Duration = Duration::from_millis(1200);
 
-/// Until those who come before the attack are all there.
+/// How long it may take until all peers are there that come before the attack.
 const GATHERING: Duration = Duration::from_secs(20);
 
 /// How long the attack goes on before the broker is told to shut down.
 const AGAIN: Duration = Duration::from_millis(300);
 
-/// How long no answer may come of those that are due: longer than the handshake timeout, past which none would.
+/// After this time without an answer, missing ones are not waited for: longer than the handshake timeout, after which
+/// none would come.
 const SETTLING: Duration = Duration::from_secs(11);
 
-/// What a shutdown may take: its own time and a second.
+/// How long a shutdown may take: its own time and a second.
 const STOPPING: Duration = Duration::from_secs(3);
 
-/// How much longer than beside an idle broker a silence may be.
+/// How much longer a silence may be than at an idle broker.
 const MORE: Duration = Duration::from_millis(20);
 
-/// The address of those who do nothing wrong.
+/// The address of peers that do nothing wrong.
 pub const VICTIM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// Channels of theirs, and messages in each.
+/// The number of their channels, and of messages in each.
 const CHANNELS: usize = 100;
 const MESSAGES: usize = 3;
 
-/// Ends that a peer brings about itself, and those of a shutdown.
+/// Ends that a peer causes itself, and those of a shutdown.
 const OWN_ENDS: [&str; 6] =
     ["peer_closed", "peer_vanished", "connection_reset", "answered", "refused", "shutting_down"];
 
-/// What a process may hold besides its budgets, in bytes: at most, for each connection, and for each channel.
+/// The memory of a process besides its budgets, in bytes: at most, for each connection, and for each channel.
 const BESIDE: u64 = 8 << 20;
 const EACH_CONNECTION: u64 = 2048;
 const EACH_CHANNEL: u64 = 1024;
@@ -93,7 +94,7 @@ fn run() -> io::Result<bool> {
             let run = |run| one_run(&program, attack, size, &idle, run == options.runs);
             let (line, is_good) = match (1..=options.runs).map(run).collect::<io::Result<Vec<_>>>() {
                 Ok(runs) => row(attack, size, &runs, options.turn),
-                // The broker says nothing any more, or has ended.
+                // The broker does not answer any more, or has ended.
                 Err(error) => (format!("{:<15} {size:>5} | FAILED {error}", attack.name), false),
             };
             println!("{line}");
@@ -172,7 +173,7 @@ fn one_run(program: &Path, attack: &Attack, size: usize, idle: &Broker, stops: b
         let settled = crowd.due() == 0 || last.elapsed() >= SETTLING;
         (pairs.have_ended() && settled) || attacked.elapsed() >= child::PATIENCE
     })?;
-    // What still comes is not lost.
+    // Answers that still come are not lost.
     let due = if last.elapsed() >= SETTLING { crowd.due() } else { 0 };
     let [attacked, at_rest] = pairs.silences();
     let report = broker.report()?;
@@ -184,7 +185,7 @@ fn one_run(program: &Path, attack: &Attack, size: usize, idle: &Broker, stops: b
     Ok(Outcome { report, seen, attacked, idle: at_rest, due, gathered, stopped, memory, budgets, victims })
 }
 
-/// How long it takes to end, while the attack goes on.
+/// How long the broker takes to end, while the attack goes on.
 fn stop(broker: &mut Broker, crowd: &mut Crowd) -> io::Result<Duration> {
     let begun = Instant::now();
     crowd.run(true, |_| begun.elapsed() >= AGAIN)?;
@@ -194,7 +195,7 @@ fn stop(broker: &mut Broker, crowd: &mut Crowd) -> io::Result<Duration> {
     Ok(told.elapsed())
 }
 
-/// Channels that were published to by somebody else.
+/// Channels that another peer published to.
 #[derive(Default)]
 struct Victims {
     positions: Vec<String>,
@@ -208,7 +209,7 @@ impl Victims {
         Ok(Victims { positions: last.iter().map(|answer| answer.position().to_owned()).collect() })
     }
 
-    /// Of how many channels the position or a message is gone, and one if nothing can be published any more.
+    /// The number of channels whose position or a message is gone, plus one if nothing can be published any more.
     fn gone(&self, client: &mut Client, bearer: &str) -> io::Result<usize> {
         let mut gone = 0;
         for (i, position) in self.positions.iter().enumerate() {
@@ -233,7 +234,7 @@ fn milliseconds(time: Option<Duration>) -> String {
     time.map_or_else(|| "-".to_owned(), |time| format!("{:.1}", time.as_secs_f64() * 1e3))
 }
 
-/// In the middle; none where one of them is none.
+/// The time in the middle; None if one of them is None.
 fn median(times: impl Iterator<Item = Option<Duration>>) -> Option<Duration> {
     let mut times = times.collect::<Option<Vec<_>>>()?;
     times.sort();
@@ -277,13 +278,13 @@ impl Outcome {
         self.report.get(name).copied().unwrap_or_default()
     }
 
-    /// The most that may be resident where `counted` bytes are counted.
+    /// The most memory that may be resident where `counted` bytes are counted.
     fn limit(&self, counted: u64, size: usize) -> u64 {
         let connections = (size + OTHERS) as u64 * EACH_CONNECTION;
         counted * 11 / 10 + BESIDE + connections + self.told("channels") * EACH_CHANNEL
     }
 
-    /// What was dropped that should not have been, by why.
+    /// Losses that should not have happened, with their reasons.
     fn lost(&self, attack: &Attack) -> Vec<(String, u64)> {
         let closed = self.report.iter().filter(|(name, _)| is_cause(name) && !OWN_ENDS.contains(&name.as_str()));
         let closed = closed.filter(|(name, _)| !attack.allows.contains(&name.as_str()));

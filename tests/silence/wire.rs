@@ -1,4 +1,4 @@
-//! Bytes as attackers write them, made before anything is measured.
+//! Bytes that attackers send, made before anything is measured.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -12,9 +12,9 @@ pub use crate::common::{BINARY, CLOSE, CONTINUATION, FIN, PING, TEXT, frame};
 /// Added to an opcode: compressed (RFC 7692 §6).
 pub const RSV1: u8 = 0x40;
 
-/// What offers permessage-deflate.
+/// The header line that offers permessage-deflate.
 pub const DEFLATE: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
-/// What asks for the dialect in which events are JSON.
+/// The header line that asks for the dialect in which events are JSON.
 pub const JSON: &str = "Sec-WebSocket-Protocol: v1.slotcast.json\r\n";
 pub const NDJSON: &str = "Content-Type: application/x-ndjson\r\n";
 
@@ -22,7 +22,7 @@ pub fn text(payload: &str) -> Vec<u8> {
     frame(FIN | TEXT, payload.as_bytes())
 }
 
-/// One message in `count` fragments, each with that payload.
+/// One message in `count` fragments, each with this payload.
 pub fn fragments(count: usize, payload: &[u8]) -> Vec<u8> {
     let each = |i: usize| {
         let opcode = if i == 0 { BINARY } else { CONTINUATION };
@@ -80,13 +80,13 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
-/// Lines of that many characters, with their ends.
+/// Lines of this many characters, with their ends.
 pub fn lines(count: usize, length: usize) -> Vec<u8> {
     let text = noise(7, count * length);
     text.chunks(length).flat_map(|line| [line, b"\n"].concat()).collect()
 }
 
-/// A history that is as large as it may be by default.
+/// A POST that fills a history to its default limit.
 pub fn history(target: &str, more: &str) -> Vec<u8> {
     post(target, &format!("{NDJSON}{more}"), &lines(100, 2600))
 }
@@ -105,7 +105,7 @@ pub fn long_head(method: &str, target: &str, more: &str) -> Vec<u8> {
     request(method, target, &format!("X-Long: {}\r\n{more}", "v".repeat(60_000)))
 }
 
-/// As many header fields as there may be, and nearly as many bytes as a head may have.
+/// The most header fields allowed, and nearly as many bytes as a head may have.
 pub fn large_head(fields: usize, bytes: usize) -> Vec<u8> {
     let each = (bytes - 120) / fields;
     let mut more = String::new();

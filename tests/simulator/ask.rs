@@ -1,12 +1,12 @@
-//! What peers ask for: how they want to be told, of which channel, from where on. The path of a request is the number of
-//! what is asked, so that whoever answers knows it without any of the code under test.
+//! What peers ask for: the dialect, the channel, and where to begin. The path of a request is the number of its `Ask`,
+//! so that the embedder knows what to answer without any of the code under test.
 
 use slotcast::channel::log::Start;
 
 use crate::random::Random;
 use crate::wire;
 
-/// How a peer is told.
+/// The dialect that a peer is told in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Dialect {
     #[default]
@@ -23,41 +23,41 @@ pub struct Ask {
     pub dialect: Dialect,
     pub channel: &'static str,
     pub from: Start,
-    /// What it calls itself.
+    /// The name that it gives itself.
     pub name: Option<&'static str>,
     /// How long a poll waits, in milliseconds; None if it does not.
     pub wait: Option<u64>,
-    /// Of the answer to a poll, only the head is wanted.
+    /// Whether it wants only the head of the answer to a poll.
     pub is_head: bool,
-    /// The tag of an answer that it has already.
+    /// The tag of an answer that it already has.
     pub tag: Option<String>,
-    /// It offers permessage-deflate.
+    /// The permessage-deflate that it offers.
     pub offer: Option<Offer>,
 }
 
 /// What a peer offers of permessage-deflate (RFC 7692 §7.1).
 #[derive(Debug, Clone, Copy)]
 pub struct Offer {
-    /// Our window is to have so many bits at most; None if any will do.
+    /// The most bits that our window may have; None if any number will do.
     pub bits: Option<u8>,
-    /// Each message that it sends begins anew.
+    /// Whether the compressor begins anew with each message that the peer sends.
     pub anew: bool,
 }
 
 impl Dialect {
-    /// Whether it is a stream, by HTTP.
+    /// Whether it is an HTTP stream.
     pub fn is_stream(self) -> bool {
         matches!(self, Dialect::Sse | Dialect::Ndjson)
     }
 
-    /// Whether it has words for more than messages.
+    /// Whether the dialect has words for more than messages.
     pub fn has_words(self) -> bool {
         matches!(self, Dialect::Json | Dialect::Sse | Dialect::Ndjson)
     }
 }
 
 impl Offer {
-    /// One of any kind, or none.
+    /// An offer of any kind, or none.
     pub fn any(random: &mut Random) -> Option<Offer> {
         let bits = random.pick(&[None, None, Some(9), Some(9), Some(12), Some(15)]);
         let offer = Offer { bits, anew: random.one_in(2) };
@@ -75,7 +75,7 @@ impl Offer {
 }
 
 impl Ask {
-    /// The request, under that number.
+    /// The request for this, with `number` as its path.
     pub fn request(&self, random: &mut Random, number: usize) -> Vec<u8> {
         let path = format!("/{number}");
         let extensions = self.offer.map(|offer| offer.field(random)).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! How those are answered who come to the one channel: as the relay does it.
+//! How the embedder answers those that come to the one channel: like the relay does.
 
 use std::collections::VecDeque;
 
@@ -33,7 +33,7 @@ fn data_of(message: &Message) -> Data {
 }
 
 impl World {
-    /// Publishes what somebody sent, which is what he sent next.
+    /// Publishes what a peer sent, and checks that it is the next thing it sent.
     fn publish(&mut self, id: ConnectionId, message: &Message, from: Option<ConnectionId>) -> Position {
         let data = data_of(message);
         let sent = self.sent.get_mut(&id).and_then(VecDeque::pop_front);
@@ -46,13 +46,13 @@ impl World {
             panic!("not published");
         };
         self.order.push(data);
-        // Whoever polls may be told of it before anybody is told where the channel begins.
+        // A poll may be told of it before anyone is told where the channel begins.
         self.epoch.get_or_insert_with(|| position.to_string().split('.').next().unwrap_or_default().to_owned());
         assert_eq!(position.offset, self.order.len() as u64);
         position
     }
 
-    /// The embedder has something to say itself.
+    /// Publishes something of the embedder's own, now and then.
     pub(super) fn announce(&mut self) {
         let data = self.make(true);
         let message = message_of(&data);
@@ -134,6 +134,6 @@ impl World {
     fn closed(&mut self, id: ConnectionId, reason: &CloseReason) {
         assert!(self.inside.remove(&self.broker.member_id(id).to_string()), "{id} was not there");
         let here = self.followers.iter().find(|follower| follower.id == Some(id) && !follower.leaves);
-        assert!(here.is_none(), "{id}: {:?} is told to go: {reason:?}", here.map(|follower| follower.kind));
+        assert!(here.is_none(), "{id}: {:?} is told to leave: {reason:?}", here.map(|follower| follower.kind));
     }
 }

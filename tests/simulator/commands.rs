@@ -1,5 +1,5 @@
-//! The commands of `v1.slotcast.json`: what peers write, and how the embedder carries it out. Each has a field of its
-//! own, which nobody else knows: the error that it deserves.
+//! The commands of `v1.slotcast.json`: how peers write them, and how the embedder carries them out. Each has a field of
+//! its own that the broker does not know: the error that the command deserves.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -46,7 +46,7 @@ pub fn write(peer: &Peer, random: &mut Random, data: (bool, Vec<u8>), to: Option
         },
         _ => {}
     }
-    // Who asks for members wants to know which answer is which.
+    // A peer that asks for members must be able to tell which answer is which.
     match random.below(3) {
         0 if kind != "members" => {}
         1 => command["ref"] = peer.written.into(),
@@ -63,7 +63,7 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// One that nobody has written.
+    /// A reference that no peer has written.
     pub fn number(number: i64) -> Reference {
         let read = Protocol::SlotcastJson.read(&Message::text(format!("{{\"ref\":{number}}}")));
         let Some(Err((Some(read), _))) = read else { panic!("{read:?}") };
@@ -81,7 +81,7 @@ impl Reference {
 }
 
 impl World {
-    /// Carries out what one who speaks the dialect has sent.
+    /// Carries out a message of a peer that speaks the dialect.
     pub fn run_command(&mut self, id: ConnectionId, message: &Message) {
         if !self.embedder.is_open(id) {
             return;
@@ -149,7 +149,8 @@ impl World {
         }
     }
 
-    /// One who speaks the dialect leaves a channel and comes back, within the turn, now and then with somebody between.
+    /// A peer that speaks the dialect leaves a channel and comes back within the turn, now and then with another change
+    /// in between.
     pub fn leave_and_come_back(&mut self, id: ConnectionId, other: Option<ConnectionId>) {
         let channel = self.random.pick(&CHANNELS[1..]);
         let asks = self.random.one_in(4);

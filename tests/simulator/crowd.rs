@@ -25,21 +25,21 @@ struct Sink {
     room: usize,
     refused: bool,
     sent: u64,
-    /// How much of the frame was not read from this peer yet, in bytes.
+    /// How much of the current frame was not read from this peer yet, in bytes.
     unread: usize,
 }
 
 #[derive(Default)]
 struct Sinks {
     all: Vec<Sink>,
-    /// What those send who send.
+    /// The frame that senders send.
     frame: Vec<u8>,
 }
 
 impl Sinks {
     fn take(&mut self, slot: u32, offered: usize) -> io::Result<usize> {
         let sink = &mut self.all[slot as usize];
-        assert!(!sink.refused, "written to again without an edge");
+        assert!(!sink.refused, "written again without an edge");
         let taken = offered.min(sink.room);
         sink.room -= taken;
         sink.sent += taken as u64;
@@ -128,14 +128,14 @@ impl Crowd {
         }
     }
 
-    /// Everybody sends that.
+    /// Makes every peer send this frame.
     fn send(&mut self, frame: Vec<u8>) {
         self.sinks.all.iter_mut().for_each(|sink| sink.unread = frame.len());
         self.sinks.frame = frame;
         self.ids.iter().for_each(|&id| self.schedule.ready(&self.broker, id, false));
     }
 
-    /// Turns until every peer has that many bytes.
+    /// Runs turns until every peer has received `bytes` bytes.
     fn deliver(&mut self, bytes: u64) {
         for _ in 0..20_000 {
             if self.sinks.all.iter().all(|sink| sink.unread == 0 && sink.sent >= bytes) {
@@ -168,9 +168,10 @@ fn a_mebibyte_for_a_thousand() {
     assert!(crowd.most_held < (1 << 20) + 1000, "{} bytes held", crowd.most_held);
 }
 
-/// A timer that fired while its connection was paused found nothing to look at later, and nobody ever pinged it again.
+/// Once, a timer that fired while its connection was paused did nothing later, and the connection was never pinged
+/// again.
 #[test]
-fn who_was_paused_when_its_timer_fired_is_looked_at_again() {
+fn a_peer_paused_when_its_timer_fired_is_looked_at_again() {
     let mut crowd = Crowd::gather(1, Limits::default());
     let id = crowd.ids[0];
     crowd.now.instant += crowd.broker.limits().ping_interval + Duration::from_millis(100);
@@ -178,7 +179,7 @@ fn who_was_paused_when_its_timer_fired_is_looked_at_again() {
     for _ in 0..5 {
         assert!(crowd.broker.send(id, &Message::binary(vec![7; 1 << 20])));
     }
-    assert!(!crowd.broker.wants_input(id), "over half of its limit is unsent");
+    assert!(!crowd.broker.wants_input(id), "more than half of its limit is unsent");
     crowd.broker.expire();
     crowd.broker.assert_invariants();
     crowd.sinks.all[0].room = usize::MAX;
@@ -187,7 +188,8 @@ fn who_was_paused_when_its_timer_fired_is_looked_at_again() {
     assert!(crowd.broker.wants_input(id) && crowd.broker.next_deadline().is_some());
 }
 
-/// One that was marked in the very flush that ended it left its place among the dirty to the slot's next owner.
+/// Once, a connection that a flush marked dirty and then ended left its place among the dirty ones to the next owner of
+/// its slot.
 #[test]
 fn the_next_owner_of_a_slot_stands_among_the_dirty_once() {
     let mut limits = Limits::default();
@@ -210,14 +212,14 @@ fn the_next_owner_of_a_slot_stands_among_the_dirty_once() {
     crowd.broker.assert_flushed();
     let mut gone = Vec::new();
     crowd.broker.reap(|slot| gone.push(slot as usize));
-    assert_eq!(gone, [slot_of(late)], "who held the oldest, with a message half sent");
+    assert_eq!(gone, [slot_of(late)], "the one that held the oldest, with a message half sent");
     let next = crowd.broker.open(([10, 0, 0, 1], 1).into(), false).expect("room");
     assert_eq!(slot_of(next), slot_of(late));
     crowd.broker.receive(next, b"nonsense\0");
     crowd.broker.assert_invariants();
 }
 
-/// A slow consumer that has not even taken its 101 would have read the Close frame as the response.
+/// A slow consumer that has not even taken its 101 would have read the Close frame as part of the response.
 #[test]
 fn no_close_frame_instead_of_the_101() {
     let mut crowd = Crowd::gather(1, Limits::default());

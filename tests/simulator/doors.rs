@@ -1,4 +1,4 @@
-//! How peers come in: handshakes and requests, answered by the embedder as they ask for, and what they are told first.
+//! How peers come in: the handshakes and requests, the embedder's answers, and what a peer is told first.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::world::World;
 const NAMES: [Option<&str>; 5] = [None, None, Some("Ann"), Some("Bob"), Some("Zoë \"Z\"")];
 
 impl World {
-    /// Something to ask for: often to go on where somebody was cut off.
+    /// Makes up something to ask for: often to go on where a peer was cut off.
     pub fn ask(&mut self, random: &mut Random, dialect: Dialect) -> (usize, Ask) {
         let (channel, from, name) = (random.pick(&CHANNELS), self.from(), random.pick(&NAMES));
         let mut ask = Ask { dialect, channel, from, name, wait: None, is_head: false, tag: None, offer: None };
@@ -42,7 +42,7 @@ impl World {
         (self.asks.len() - 1, ask)
     }
 
-    /// What stands behind a path; something of the dialect *raw* if it is none of ours.
+    /// The `Ask` of a path; something in the dialect *raw* if the path is none of ours.
     fn asked(&mut self, path: &str) -> Option<Ask> {
         path.strip_prefix('/').and_then(|number| number.parse::<usize>().ok()).and_then(|at| self.asks.get(at)).cloned()
     }
@@ -58,7 +58,7 @@ impl World {
         }
     }
 
-    /// Who it is to others from now on.
+    /// Notes how others will know this connection from now on.
     fn opened(&mut self, id: ConnectionId, ask: &Ask, agrees: bool) {
         let who = Who { id: Some(self.broker.member_id(id).to_string()), name: ask.name };
         self.embedder.accepted.insert(id, None);
@@ -104,7 +104,7 @@ impl World {
         self.begin(id, ask.dialect, ask.channel, ask.from);
     }
 
-    /// One has joined with its first request, or could not.
+    /// Notes that a connection has joined with its first request, or could not.
     fn begin(&mut self, id: ConnectionId, dialect: Dialect, channel: &str, from: Start) {
         let mut told = (None, None);
         if self.broker.channels_of(id).next().is_some() {
@@ -126,13 +126,13 @@ impl World {
         self.embedder.begun.insert(id, told);
     }
 
-    /// As headers tell it.
+    /// The position and the loss as headers say them.
     fn tell_start(&self, channel: &str, (offset, lost): Begin) -> (String, Option<String>) {
         let lost = lost.map(|count| count.map_or_else(|| "unknown".to_owned(), |count| count.to_string()));
         (position(self.broker.position_of(channel).epoch, offset), lost)
     }
 
-    /// What is lost already, if anything, to one who has words for it.
+    /// Notes what is lost already, if the dialect has words for that.
     fn say_lost(&mut self, id: ConnectionId, channel: &str, start: Begin) {
         if let (offset, Some(count)) = start {
             let at = position(self.broker.position_of(channel).epoch, offset);
@@ -141,7 +141,7 @@ impl World {
         }
     }
 
-    /// Answers a request that came at that time: as it asks for, or with anything.
+    /// Answers a request that came at time `came`: what it asks for, or anything.
     pub fn serve(&mut self, exchange: Exchange, came: u64) {
         match self.asked(exchange.path()) {
             Some(ask) if ask.dialect.is_stream() => self.follow(exchange, &ask),
@@ -157,7 +157,7 @@ impl World {
         let waits = self.broker.is_live(id) && self.oracle.now < came + answer_timeout;
         let hung_up = self.kernel.get(id).is_some_and(|peer| peer.hung_up);
         if self.random.one_in(3) {
-            // What is published in the turn in which it comes is not for it, unless that is behind it.
+            // A poll does not get what was published before it in the same turn.
             self.publish_one(channel);
         }
         let (start, body) = self.oracle.kept_answer(channel, from);
@@ -198,7 +198,7 @@ impl World {
         self.publish(channel, data, None, None, None);
     }
 
-    /// Takes note of held requests that are over before there was anything to tell.
+    /// Notes held requests that ended before there was anything to tell.
     pub fn note_polls(&mut self) {
         for id in self.oracle.all_held() {
             if self.broker.channels_of(id).next().is_none() {
@@ -219,7 +219,7 @@ impl World {
         self.broker.respond(exchange, Response::new(Status::OK).with_body("application/octet-stream", body));
     }
 
-    /// What follows from an action at once.
+    /// Handles what an action leads to at once.
     pub fn handle_closes(&mut self) {
         let mut later = Vec::new();
         while let Some(event) = self.broker.next_event() {
@@ -239,7 +239,7 @@ impl World {
         self.join_from(id, channel, from, &Reference::default());
     }
 
-    /// Joins one more channel; with a `ref` it is answered.
+    /// Joins one more channel; with a `ref` the command is answered.
     pub fn join_from(&mut self, id: ConnectionId, channel: &str, from: Start, reference: &Reference) {
         let is_open = self.embedder.is_open(id) && !self.is_stream(id);
         let expected = if !is_open {

@@ -1,4 +1,4 @@
-//! The embedder: answers what it is asked, now, later or never, and does things of its own at any time.
+//! The embedder: it answers requests now, later or never, and acts on its own at any time.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
@@ -21,40 +21,41 @@ use crate::world::World;
 
 pub const CHANNELS: [&str; 4] = ["/", "/a", "/b", "/c"];
 
-/// What a request is answered with.
+/// The expected answer to a request.
 pub enum Answer {
     Bytes(Vec<u8>),
-    /// To one who waited, or would have.
+    /// The answer to a poll that waited, or would have.
     Poll(oracle::Answer),
-    /// To one who did not, and has the answer of that tag.
+    /// The answer to a request that did not wait; the tag is that of the answer it already has.
     Kept(oracle::Answer, Option<String>),
 }
 
-/// What the embedder remembers.
+/// The memory of the embedder.
 #[derive(Default)]
 pub struct Embedder {
     /// Every id that was accepted, and what ended it.
     pub accepted: HashMap<ConnectionId, Option<Cause>>,
-    /// The position that the 101 or the head of a stream is to carry, and the loss.
+    /// The position, and the loss, that the 101 or the head of a stream must carry.
     pub begun: HashMap<ConnectionId, (Option<String>, Option<String>)>,
-    /// What requests are answered with, and has not arrived.
+    /// Answers to requests that have not arrived.
     answers: HashMap<ConnectionId, VecDeque<Answer>>,
     handshakes: Vec<Handshake>,
     /// Requests that are not answered, and when they came.
     exchanges: Vec<(Exchange, u64)>,
-    /// Who has asked, and is never answered.
+    /// Connections whose request is never answered.
     ignored: HashSet<ConnectionId>,
     pub positions: Vec<Position>,
-    /// What answers of that channel and tag say.
+    /// The content of answers, by channel and tag.
     tags: HashMap<(String, String), Value>,
-    /// Who has joined the first channel, which nobody does twice: its empty messages look alike.
+    /// Connections that have joined the first channel. No connection does that twice: that channel has empty messages,
+    /// which look alike.
     pub in_first: HashSet<ConnectionId>,
     /// Ids whose connections are gone.
     pub gone: Vec<ConnectionId>,
     /// Peers that read everything and were left: whether they got a Close frame.
     pub owed_close: Vec<(ConnectionId, bool)>,
     made: u64,
-    /// How often what is worth knowing has happened.
+    /// How often each kind of thing has happened.
     pub tally: BTreeMap<&'static str, u64>,
 }
 
@@ -82,8 +83,8 @@ impl Embedder {
     }
 
     pub fn check_response(&mut self, id: ConnectionId, head: &Head, body: Option<&[u8]>) {
-        // The responses to what it asked before may still be on their way.
-        assert!(!self.was_open(id), "{id}: a response behind the 101");
+        // The responses to its earlier requests may still be on their way.
+        assert!(!self.was_open(id), "{id}: a response after the 101");
         if !matches!(head.status, 200 | 304) {
             return;
         }
@@ -98,11 +99,11 @@ impl Embedder {
                 self.check_tag(id, head, &answer.body, known);
                 check_poll(id, head, body, &answer);
             }
-            None => panic!("{id}: an answer that nobody gave: {head:?}"),
+            None => panic!("{id}: an answer that the embedder did not give: {head:?}"),
         }
     }
 
-    /// The same tag is the same answer, which is not given again to one who has it.
+    /// Checks that equal tags mean equal answers, and that a peer is not sent an answer that it already has.
     fn check_tag(&mut self, id: ConnectionId, head: &Head, answer: &Value, known: Option<String>) {
         let channel = answer["channel"].as_str().expect("a channel").to_owned();
         let tag = head.field("ETag").expect("a tag").to_owned();
@@ -110,10 +111,10 @@ impl Embedder {
         assert_eq!(head.status == 304, has_it, "{id}: whether it has {answer}");
         self.count(if has_it { "not modified" } else { "plain polls" });
         let same = self.tags.entry((channel, tag)).or_insert_with(|| answer.clone());
-        assert_eq!(same, answer, "{id}: two answers of one tag");
+        assert_eq!(same, answer, "{id}: two answers with one tag");
     }
 
-    /// Whether it has asked for something that the embedder has not answered.
+    /// Whether the connection has asked for something that the embedder has not answered.
     pub fn is_asked(&self, id: ConnectionId) -> bool {
         self.ignored.contains(&id) || self.exchanges.iter().any(|(exchange, _)| exchange.id() == id)
     }
@@ -141,7 +142,7 @@ impl Embedder {
         }
         let mut payload = format!("{:07}", self.made).into_bytes();
         if length > 1200 && self.made.is_multiple_of(3) {
-            // It repeats itself farther back than a small window goes.
+            // It repeats itself, but farther back than a small window reaches.
             let mut random = Random::new(self.made);
             let unit = 600 + random.below(length / 2);
             let letters: &[u8] = if text { b"0123456789abcdef" } else { b"\0\x1f\x3f\x7f\x80\xff" };
@@ -150,7 +151,7 @@ impl Embedder {
             return payload;
         }
         if text {
-            // Line breaks of all kinds, and what JSON escapes.
+            // Line breaks of all kinds, and characters that JSON escapes.
             let more = ["aé€🦀z", "\r\n\n\r.\r", "\"\\\u{1}\u{2028}\t", ": data: "][self.made as usize % 4];
             while payload.len() + more.len() <= length {
                 payload.extend_from_slice(more.as_bytes());
@@ -167,7 +168,7 @@ impl Embedder {
 fn check_poll(id: ConnectionId, head: &Head, body: Option<&[u8]>, answer: &oracle::Answer) {
     if head.status == 200 {
         assert_eq!(head.field("Content-Type"), Some("application/json"), "{id}");
-        assert_eq!(body.is_none(), answer.is_head, "{id}: only the head, or the whole");
+        assert_eq!(body.is_none(), answer.is_head, "{id}: whether only the head");
     }
     let told: Option<Value> = body.map(|body| serde_json::from_slice(body).expect("JSON"));
     assert!(told.is_none_or(|told| told == answer.body), "{id}: another answer than {}", answer.body);
@@ -183,7 +184,7 @@ fn message_of((text, payload): &(bool, Vec<u8>)) -> Message {
 }
 
 impl World {
-    /// Looks at all events first, so that the oracle knows who has left, and then acts on them.
+    /// Looks at all events first, so that the oracle knows which connections have left, and then acts on them.
     pub fn handle_events(&mut self) {
         while self.broker.has_events() {
             let events = self.note_events();
@@ -204,14 +205,14 @@ impl World {
     }
 
     pub fn note_close(&mut self, id: ConnectionId, reason: &CloseReason) {
-        let told = self.embedder.accepted.get_mut(&id).expect("a Close for one who was not accepted");
+        let told = self.embedder.accepted.get_mut(&id).expect("a Close for a connection that was not accepted");
         assert_eq!(told.replace(reason.cause), None, "{id}: a second Close");
         let accused = [Cause::ProtocolError, Cause::InvalidPayload, Cause::MessageTooBig, Cause::TooManyFragments];
         if accused.contains(&reason.cause) {
             let guilty = self.kernel.get(id).is_some_and(|peer| peer.poisoned);
             assert!(guilty, "{id}: failed for what it did not do: {reason:?}");
         }
-        // Of old messages no more is queued than a quarter of what may be unsent.
+        // Of old messages, up to a quarter of what may be unsent is queued.
         let is_full = self.broker.unsent(id) > self.broker.limits().max_outbound as u64 / 4;
         let behind = match reason.cause {
             Cause::Application | Cause::ShuttingDown if is_full => Behind::Live,
@@ -223,9 +224,9 @@ impl World {
     }
 
     fn note_message(&mut self, id: ConnectionId, message: &Message) {
-        assert!(self.embedder.is_open(id), "{id}: a message of one who is not open");
-        let peer = self.kernel.get(id).expect("a message of nobody");
-        let sent = peer.sent.pop_front().expect("a message that nobody sent");
+        assert!(self.embedder.is_open(id), "{id}: a message of a connection that is not open");
+        let peer = self.kernel.get(id).expect("a message of no peer");
+        let sent = peer.sent.pop_front().expect("a message that no peer sent");
         assert!(
             sent.0 == (message.kind() == Kind::Text) && sent.1 == message.pieces().concat(),
             "{id}: not as it was sent"
@@ -265,21 +266,21 @@ impl World {
         }
     }
 
-    /// Asks, and does not join.
+    /// Reads a channel without joining it.
     fn read(&mut self, channel: &str) {
         let from = self.from();
         let (start, expected) = self.oracle.read(channel, from);
         let reading = self.broker.read(channel, from);
         assert_eq!((reading.start, reading.lost.map(|lost| lost.count)), start, "read {channel}");
         let kept: Vec<_> = reading.entries().map(|(offset, entry)| (offset, entry.message())).collect();
-        assert_eq!(kept.len(), expected.len(), "read {channel}: so many messages");
+        assert_eq!(kept.len(), expected.len(), "read {channel}: the number of messages");
         for ((offset, message), (at, data)) in kept.iter().zip((start.0 + 1..).zip(expected)) {
             assert_eq!(*offset, at);
             assert!((message.kind() == Kind::Text) == data.0 && **message.payload() == data.1[..], "read {channel}");
         }
     }
 
-    /// Publishes on behalf of one that is open, or of somebody of that name. Returns the position, if it did.
+    /// Publishes on behalf of a connection that is open, or under a name. Returns the position if it was published.
     pub fn publish(
         &mut self,
         channel: &str,
@@ -290,7 +291,7 @@ impl World {
     ) -> Option<Position> {
         let mut who = from.map_or_else(Who::default, |id| self.oracle.who(id));
         who.name = name.or(who.name);
-        // Now and then somebody asks for it who is not told as the sender.
+        // Now and then a connection asks for it that is not told as the sender.
         let open = self.embedder.open();
         let asker = from.or_else(|| (!open.is_empty() && self.random.one_in(2)).then(|| self.random.pick(&open)));
         let maker = asker.and_then(|id| self.kernel.get(id)?.address);
@@ -327,7 +328,7 @@ impl World {
         }
     }
 
-    /// Something that the embedder does of its own.
+    /// Lets the embedder do something of its own.
     pub fn act(&mut self) {
         let open = self.embedder.open();
         let gone = self.embedder.gone.len();
@@ -339,7 +340,7 @@ impl World {
         let channel = self.random.pick(&CHANNELS);
         match (self.random.below(27), anyone) {
             (0..12, _) => {
-                // One who polls is not left out.
+                // A poll cannot be left out.
                 let polls = self.oracle.all_held().first().copied().filter(|_| self.random.one_in(8));
                 let except = polls.or(anyone.filter(|_| self.random.one_in(4)));
                 for _ in 0..1 + self.random.below(4) {
@@ -384,7 +385,7 @@ impl World {
             }
             (24, _) => self.read(channel),
             (25, Some(id)) if self.oracle.dialect(id) == Some(Dialect::Json) && self.embedder.is_open(id) => {
-                // Somebody comes, is named, and goes.
+                // A connection comes, is named, and goes.
                 let other = open[self.random.below(open.len())];
                 if channel != CHANNELS[0] {
                     self.join_from(other, channel, Start::Now, &Reference::default());
@@ -400,12 +401,13 @@ impl World {
         assert_eq!(self.broker.members(channel), self.oracle.members(channel), "members of {channel}");
     }
 
-    /// Something that it does while a flush has paused: where nobody is told of members, and nobody waits to be answered, so that the
-    /// oracle need not know how far the flush has come.
+    /// Lets the embedder act while a flush has paused. It does only things that the oracle can predict without knowing
+    /// how far the flush is: in channels where no member notices are told, and where no poll waits.
     pub fn act_in_flush(&mut self) {
         let channel = self.random.pick(&CHANNELS);
         let open = self.embedder.open();
-        // Which channel has nobody any more, and so can make way, is said for all when the flush is over.
+        // When the flush is over, the oracle decides for all channels at once which have no members any more, and so
+        // can make way.
         let limits = self.broker.limits();
         let scarce = limits.max_channels.min(limits.max_listened) < CHANNELS.len();
         if open.is_empty() || self.oracle.has_polls(channel) || self.oracle.tells_members_later() {
@@ -440,7 +442,7 @@ impl World {
     }
 
     fn leave(&mut self, id: ConnectionId, channel: &str) {
-        // A stream gets one channel, to its end.
+        // A stream has one channel, to its end.
         let may = self.oracle.is_member(id, channel) && !self.is_stream(id);
         assert_eq!(self.broker.leave(id, channel), may, "{id} left {channel}");
         if may {
@@ -448,7 +450,8 @@ impl World {
         }
     }
 
-    /// All leave a channel, and it, or another that takes its place, is published to and joined, in one turn.
+    /// In one turn, all leave a channel, and then that channel, or another that takes its place, gets a message and a
+    /// member.
     fn begin_anew(&mut self, id: ConnectionId, channel: &str, open: &[ConnectionId]) {
         self.join_from(id, channel, Start::All, &Reference::default());
         for &member in open {
@@ -469,7 +472,7 @@ impl World {
         self.join_from(other, next, Start::All, &Reference::default());
     }
 
-    /// A stale id names nothing, in every verb.
+    /// Checks that a stale id names nothing, with every verb.
     fn try_stale(&mut self, id: ConnectionId) {
         if self.embedder.is_open(id) {
             return;

@@ -1,5 +1,6 @@
-//! A model of an engine: it assigns positions for all nodes, as `slotcast::engine` says that one does, and is as unpleasant as it may
-//! be. Entries are lost on the way, answers are, links are cut, and channels go on under another epoch.
+//! A model of an engine: it assigns positions for all nodes, as `slotcast::engine` says an engine does, and is as
+//! unpleasant as it may be. Entries and answers get lost on the way, links are cut, and channels go on with another
+//! epoch.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,13 +16,13 @@ mod rosters;
 
 use rosters::Member;
 
-/// What is kept of a channel.
+/// How many messages of a channel are kept.
 const KEPT: u64 = 40;
 
-/// The epochs before the last that a channel remembers.
+/// How many epochs before the last a channel remembers.
 const LINKS: usize = 4;
 
-/// The number that a message begins with: no two have the same.
+/// The number that a message begins with: no two messages have the same.
 pub fn number_of(payload: &[u8]) -> u64 {
     let text = std::str::from_utf8(payload).expect("text");
     text.split(':').next().and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{text}: no number"))
@@ -30,7 +31,7 @@ pub fn number_of(payload: &[u8]) -> u64 {
 /// One life of a channel: what was published in it, and where it begins.
 struct Life {
     epoch: Epoch,
-    /// Which life this one goes on from, and after which offset of it.
+    /// The life that this one continues, and the offset in it after which it does.
     before: Option<(Epoch, u64)>,
     numbers: Vec<u64>,
 }
@@ -41,11 +42,11 @@ struct Channel {
     links: Vec<Link>,
     kept: VecDeque<Stored>,
     head: u64,
-    /// After which offsets a publish was over: each is stored whole, or not at all.
+    /// The offsets at which a publish ended: each publish is stored whole, or not at all.
     ends: Vec<u64>,
-    /// The next publish begins a new life.
+    /// Whether the next publish begins a new life.
     is_over: bool,
-    /// Who is there.
+    /// The members.
     roster: BTreeMap<MemberId, Member>,
     revision: u64,
 }
@@ -68,21 +69,21 @@ impl Channel {
     }
 }
 
-/// What lies between the engine and one node.
+/// The link between the engine and one node.
 #[derive(Default)]
 struct Wire {
     up: VecDeque<Ask>,
-    /// What is told in order: where channels stand, pages and entries. And the answers to publishes, which come another way.
+    /// What the node is told in order: positions of channels, pages and entries. Answers to publishes come separately.
     down: VecDeque<Told>,
     answers: VecDeque<Told>,
     open: BTreeSet<Arc<str>>,
-    /// Publishes that are not answered, in order; and which of those have arrived.
+    /// Publishes that are not answered, in order; and the positions of those that have been stored.
     unanswered: VecDeque<(Ticket, Arc<str>, Vec<Item>)>,
     stored: HashMap<Ticket, Position>,
     is_away: bool,
-    /// The node has been told so.
+    /// Whether the node has been told that the engine is away.
     knows: bool,
-    /// In how many turns those leave who are not here any more, after it was away.
+    /// After how many turns members leave that the node no longer has, since the link came back.
     lease: Option<u32>,
 }
 
@@ -91,11 +92,11 @@ pub struct Engine {
     wires: Vec<Wire>,
     random: Random,
     unix_ms: u64,
-    /// Nothing goes wrong any more.
+    /// Whether nothing goes wrong any more.
     pub is_calm: bool,
-    /// More members of a channel are not named.
+    /// In a roster with more members than this, they are not named.
     pub most_named: usize,
-    /// Messages of which it is certain that they are not stored, and never will be.
+    /// Messages that are certainly not stored, and never will be.
     pub refused: BTreeSet<u64>,
     pub happened: BTreeMap<&'static str, u64>,
 }
@@ -118,13 +119,13 @@ impl Engine {
         *self.happened.entry(what).or_default() += 1;
     }
 
-    /// Where a channel stands.
+    /// The position of a channel.
     pub fn position(&self, channel: &str) -> Position {
         let channel = self.channels.get(channel);
         channel.map_or(Position::NONE, |channel| Position { epoch: channel.epoch(), offset: channel.head })
     }
 
-    /// The message at a position, whenever it was there.
+    /// The message that is or was at a position.
     pub fn at(&self, channel: &str, position: Position) -> Option<u64> {
         let lives = &self.channels.get(channel)?.lives;
         let (mut epoch, offset) = (position.epoch, position.offset);
@@ -140,7 +141,7 @@ impl Engine {
         }
     }
 
-    /// Whether the message at a position is not lost.
+    /// Whether the message at a position has not been lost.
     pub fn has(&self, channel: &str, position: Position) -> bool {
         let now = self.position(channel);
         position.offset <= now.offset
@@ -164,7 +165,7 @@ impl Engine {
         false
     }
 
-    /// The last offset of an epoch that is one of a later epoch, too, if that is remembered.
+    /// The last offset of an epoch that a later epoch also has, if that is remembered.
     pub fn end_of(&self, channel: &str, epoch: Epoch, later: Epoch) -> Option<u64> {
         let links = &self.channels.get(channel)?.links;
         links.iter().find(|link| link.epoch == epoch && later == self.position(channel).epoch).map(|link| link.end)
@@ -176,7 +177,7 @@ impl Engine {
         lives.iter().rev().map(|life| life.epoch).collect()
     }
 
-    /// A node asks for something.
+    /// Takes what a node asks for.
     pub fn ask(&mut self, node: usize, ask: Ask) {
         let wire = &mut self.wires[node];
         match ask {
@@ -191,7 +192,7 @@ impl Engine {
         }
     }
 
-    /// What a node is told in this turn.
+    /// Returns what a node is told in this turn.
     pub fn tell(&mut self, node: usize) -> Vec<Told> {
         let mut told = Vec::new();
         for _ in 0..2 {
@@ -217,7 +218,7 @@ impl Engine {
         told
     }
 
-    /// Time goes by: what was asked is answered, and things go wrong.
+    /// Lets time pass: requests are answered, and things go wrong.
     pub fn turn(&mut self, milliseconds: u64) {
         self.unix_ms += milliseconds;
         for node in 0..self.wires.len() {
@@ -254,7 +255,7 @@ impl Engine {
         }
     }
 
-    /// From now on nothing goes wrong. What was lost is found out.
+    /// From now on nothing goes wrong. Losses are found out.
     pub fn calm_down(&mut self) {
         self.is_calm = true;
         for node in 0..self.wires.len() {
@@ -318,7 +319,7 @@ impl Engine {
                 let page = Page { epoch: found.epoch(), head: found.head, tail: found.tail(), first, entries };
                 self.wires[node].down.push_back(Told::ReadDone { ticket, page, now: self.unix_ms });
             }
-            ask => panic!("nobody asks for {ask:?} yet"),
+            ask => panic!("no node asks for {ask:?} yet"),
         }
     }
 
@@ -373,7 +374,7 @@ impl Engine {
         }
     }
 
-    /// In one piece or in several, and some are lost.
+    /// Sends them in one piece or in several, and loses some.
     fn send_entries(&mut self, node: usize, channel: &Arc<str>, epoch: Epoch, first: u64, mut entries: Vec<Stored>) {
         let cut = if self.random.one_in(3) { self.random.below(entries.len() + 1) } else { entries.len() };
         let rest = entries.split_off(cut);
@@ -391,7 +392,7 @@ impl Engine {
         }
     }
 
-    /// Another takes over, which does not have the last messages, or none at all.
+    /// Lets another engine take over, which has lost the last messages, or all.
     fn fail_over(&mut self, name: &Arc<str>) {
         let lag = self.random.below(3);
         let is_empty = self.random.one_in(4);
@@ -410,13 +411,13 @@ impl Engine {
         }
         channel.links.iter_mut().for_each(|link| link.end = link.end.min(end));
         for wire in &mut self.wires {
-            // What the new one does not have is stored again if it is sent again.
+            // A message that the new engine does not have is stored again if it is sent again.
             wire.stored.retain(|_, position| position.epoch != epoch || position.offset <= end);
         }
         self.note(if is_empty { "began empty" } else { "failed over" });
     }
 
-    /// A node is cut off: what is on the way is lost.
+    /// Cuts a node off: what is on the way is lost.
     fn cut(&mut self, node: usize) {
         let wire = &mut self.wires[node];
         wire.is_away = true;
@@ -433,7 +434,7 @@ impl Engine {
         self.note("away");
     }
 
-    /// It is back: what was published and not answered is sent again.
+    /// Restores the link: what was published and not answered is sent again.
     fn mend(&mut self, node: usize) {
         let wire = &mut self.wires[node];
         (wire.is_away, wire.lease) = (false, Some(8));
@@ -443,12 +444,12 @@ impl Engine {
         wire.up.extend(again.map(|(ticket, channel, entries)| Ask::Publish { ticket, channel, entries }));
     }
 
-    /// It has been away for too long: what was not sent never will be, and of the rest nobody knows.
+    /// Ends a link that was away too long: what was not sent never will be, and for the rest the outcome is unknown.
     fn give_up(&mut self, node: usize) {
         let wire = &mut self.wires[node];
         wire.up.clear();
         for (ticket, _, entries) in std::mem::take(&mut wire.unanswered) {
-            // One that is stored and whose answer was lost, or that may be: the model knows, the node does not.
+            // It is stored and its answer was lost, or it may be so: the model knows, the node does not.
             if wire.stored.contains_key(&ticket) || self.random.one_in(2) {
                 wire.answers.push_back(Told::Unknown { ticket });
             } else {
@@ -459,7 +460,7 @@ impl Engine {
         self.note("gave up");
     }
 
-    /// What comes next of a channel is skipped.
+    /// Skips the next entries of a channel.
     fn jump(&mut self, node: usize) {
         let open: Vec<Arc<str>> = self.wires[node].open.iter().cloned().collect();
         if open.is_empty() {

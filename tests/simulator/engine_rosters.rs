@@ -1,4 +1,4 @@
-//! The model's rosters: who is in the channels, at which node.
+//! The model's rosters: the members of the channels, and their nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use slotcast::engine::{Present, Roster, Told};
 
 use super::Engine;
 
-/// One who is in a channel.
+/// A member of a channel.
 pub(super) struct Member {
     pub(super) node: usize,
     pub(super) name: Option<Arc<str>>,
-    /// Its node has not said that it is here since it was away.
+    /// Whether its node has not confirmed that it is still here since the node was away.
     pub(super) is_stale: bool,
 }
 
@@ -23,7 +23,7 @@ impl Member {
 }
 
 impl Engine {
-    /// The whole roster, or how many there are.
+    /// Tells the whole roster, or how many members there are.
     pub(super) fn tell_roster(&mut self, node: usize, name: &Arc<str>) {
         let channel = self.channels.entry(name.clone()).or_default();
         let (revision, all) = (channel.revision, &channel.roster);
@@ -36,7 +36,7 @@ impl Engine {
         self.wires[node].down.push_back(Told::Roster { channel: name.clone(), revision, roster });
     }
 
-    /// Somebody comes or goes, which all nodes are told, unless that is lost on the way.
+    /// Changes a roster. All nodes are told, unless that is lost on the way.
     pub(super) fn change_roster(&mut self, name: &Arc<str>, change: impl FnOnce(&mut BTreeMap<MemberId, Member>)) {
         let channel = self.channels.entry(name.clone()).or_default();
         let before: BTreeSet<MemberId> = channel.roster.keys().copied().collect();
@@ -62,7 +62,7 @@ impl Engine {
         }
     }
 
-    /// Members of a node leave: all, or those who are not here any more.
+    /// Removes members of a node: all, or those that the node no longer has.
     pub(super) fn expel(&mut self, node: usize, all: bool) {
         let leaves = |member: &Member| member.node == node && (all || member.is_stale);
         for name in self.channels.keys().cloned().collect::<Vec<_>>() {

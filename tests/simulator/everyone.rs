@@ -1,6 +1,6 @@
-//! One channel and everybody in it: followers of every kind, who leave at any point and go on from there, perhaps as
-//! another kind, while messages come through every door. All see the same messages in the same order: none is lost, none
-//! comes twice. `MESSAGES` says how many there are.
+//! One channel and everybody in it. Followers of every kind leave at any point and go on from there, perhaps as another
+//! kind, while messages come through every door. All see the same messages in the same order: none is lost, none comes
+//! twice. `MESSAGES` says how many there are.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -29,12 +29,12 @@ mod judge;
 
 const CHANNEL: &str = "/all";
 
-/// How far one may be behind, in messages: less than is kept.
+/// How many messages a follower may be behind: fewer than are kept.
 const MOST_BEHIND: usize = 600;
 
 type Data = (bool, Vec<u8>);
 
-/// How one follows; WebSockets with the window that their messages are compressed with.
+/// How a follower gets messages; for WebSockets, with the window that messages are compressed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Raw(Option<u8>),
@@ -63,11 +63,11 @@ struct Follower {
     id: Option<ConnectionId>,
     /// How many messages it has seen.
     seen: usize,
-    /// It was told where it begins, or, if it polls, is not waiting for an answer.
+    /// Whether it was told where it begins, or, for a poll, whether it is not waiting for an answer.
     begun: bool,
-    /// It has said that it leaves.
+    /// Whether it has said that it leaves.
     leaves: bool,
-    /// Who is there, as far as it was told; None as long as nobody has told it all of them.
+    /// The members that it was told of; None until it has been told all of them.
     names: Option<BTreeSet<String>>,
 }
 
@@ -78,17 +78,17 @@ struct World {
     now: Now,
     opened: u16,
     followers: Vec<Follower>,
-    /// Those who only publish, by HTTP, and what they have posted in requests that are not answered.
+    /// Clients that only publish, by HTTP, with the messages of their requests that are not answered.
     backends: Vec<(ConnectionId, VecDeque<Vec<Data>>)>,
-    /// What each has sent, and was not published yet.
+    /// What each connection has sent that was not published yet.
     sent: HashMap<ConnectionId, VecDeque<Data>>,
-    /// What was published, in order.
+    /// The published messages, in order.
     order: Vec<Data>,
     made: usize,
     epoch: Option<String>,
-    /// The ids of those who are in the channel.
+    /// The ids of the members.
     inside: BTreeSet<String>,
-    /// How often one was looked at who knows who is there.
+    /// How often a follower was checked that knows the members.
     looks: usize,
     schedule: Schedule,
     resumed: BTreeMap<Kind, usize>,
@@ -96,7 +96,7 @@ struct World {
 }
 
 impl Kind {
-    /// The request with which one goes on from there.
+    /// The request with which a follower goes on after `since`.
     fn request(self, random: &mut Random, since: &str) -> Vec<u8> {
         let path = format!("{CHANNEL}?since={since}");
         let offer = |window: u8| Offer { bits: (window == 9).then_some(9), anew: window == 9 };
@@ -171,7 +171,7 @@ impl World {
         self.epoch.as_ref().map_or_else(|| "0.0".to_owned(), |epoch| format!("{epoch}.{seen}"))
     }
 
-    /// A message that no other is like.
+    /// Makes a message that is like no other.
     fn make(&mut self, text: bool) -> Data {
         self.made += 1;
         let mut bytes = format!("{}:", self.made).into_bytes();
@@ -188,7 +188,7 @@ impl World {
         (text, bytes)
     }
 
-    /// Everybody decides what to do.
+    /// Lets everybody decide what to do.
     fn act(&mut self, is_over: bool) {
         for index in 0..self.followers.len() {
             let behind = self.order.len() - self.followers[index].seen;
@@ -251,7 +251,7 @@ impl World {
         }
     }
 
-    /// In the middle of whatever is under way.
+    /// Ends a connection in the middle of whatever is under way.
     fn leave(&mut self, index: usize, id: ConnectionId) {
         let follower = &mut self.followers[index];
         follower.leaves = true;
@@ -270,14 +270,14 @@ impl World {
 
     fn gone(&mut self, index: usize, id: ConnectionId) {
         self.followers[index].id = None;
-        // What has not arrived is not published, and what was not read is told again.
+        // Messages that have not arrived are not published, and messages that were not read are told again.
         self.sent.remove(&id);
         if let Some(peer) = self.kernel.get(id) {
             peer.wire.clear();
         }
     }
 
-    /// Somebody says something, at a door of his own.
+    /// Sends something through a random door.
     fn say(&mut self) {
         let index = self.random.below(self.followers.len() * 2);
         let Some(follower) = self.followers.get(index).filter(|follower| !follower.kind.polls()) else {
@@ -364,7 +364,7 @@ impl World {
         }
     }
 
-    /// Some of what peers have said arrives, in any order.
+    /// Lets some of the peers' bytes arrive, in any order.
     fn arrive(&mut self) {
         let mut ids: Vec<ConnectionId> = self.kernel.all().map(|peer| peer.id).collect();
         let first = self.random.below(ids.len());
@@ -383,7 +383,7 @@ impl World {
         }
     }
 
-    /// Whether all was said, and everybody has seen it.
+    /// Whether all messages were sent, and everybody has seen them.
     fn is_settled(&mut self) -> bool {
         let all = self.order.len();
         let seen = self.followers.iter().all(|follower| follower.id.is_some() && follower.seen == all);
@@ -398,7 +398,7 @@ fn run(seed: u64, messages: usize) {
     let (mut turns, mut over) = (0, 0);
     while over == 0 || !world.is_settled() {
         over += usize::from(world.order.len() >= messages);
-        assert!(over < 20_000, "somebody never sees all");
+        assert!(over < 20_000, "some follower never sees all messages");
         world.turn(over > 0);
         turns += 1;
         if turns % 64 == 0 {
@@ -409,8 +409,8 @@ fn run(seed: u64, messages: usize) {
     println!("{all} messages to {} in {turns} turns, {compressed} times compressed", world.followers.len());
     println!("came back: {:?}", world.resumed);
     println!("doors: {:?}; looked around {} times", world.doors, world.looks);
-    assert!(world.looks > turns, "nobody knows who is there");
-    assert!(KINDS.iter().all(|kind| world.resumed[kind] > 0) && world.doors.len() == 6, "not all was tried");
+    assert!(world.looks > turns, "too few checks of who is there");
+    assert!(KINDS.iter().all(|kind| world.resumed[kind] > 0) && world.doors.len() == 6, "something was not tried");
     assert_eq!(world.broker.counters().messages_lost, 0);
 }
 

@@ -1,4 +1,4 @@
-//! What happens, drawn from the seed: limits, peers, what they say, when they read, and how time goes on.
+//! What happens, drawn from the seed: limits, peers, what they send and when they read, and how time passes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::random::Random;
 use crate::wire;
 use crate::world::World;
 
-/// How peers are told, each as often as it stands here.
+/// The dialects of peers. One that is listed twice is drawn twice as often.
 const DIALECTS: [Dialect; 8] = [
     Dialect::Raw,
     Dialect::Raw,
@@ -34,7 +34,7 @@ pub fn run(seed: u64) -> (Counters, BTreeMap<&'static str, u64>) {
     let mut world = World::new(seed, limits(&mut random));
     let turns = 40 + random.below(200);
     let crowd = 1 + random.below(9);
-    // For three turns more come than there are places, and say nothing.
+    // For three turns more peers come than there are places, and send nothing.
     let silence = random.one_in(100).then(|| random.below(turns));
     for turn in 0..turns {
         if silence.is_some_and(|first| (first..first + 3).contains(&turn)) {
@@ -68,7 +68,7 @@ pub fn run(seed: u64) -> (Counters, BTreeMap<&'static str, u64>) {
     (world.broker.counters().clone(), world.embedder.tally)
 }
 
-/// Nobody does anything new, and everybody reads: all that is owed arrives.
+/// Lets everything that is owed arrive: nobody does anything new, and everybody reads.
 fn settle(world: &mut World, random: &mut Random) {
     world.calm_down();
     for peer in world.kernel.all() {
@@ -103,7 +103,7 @@ fn limits(random: &mut Random) -> Limits {
     limits.history_total = limits.history_bytes + random.pick(&[0, 500, 1500, 64 << 20]);
     limits.position_age = Duration::from_millis(random.pick(&[0, 200, 5000, 86_400_000, 86_400_000]));
     if limits.position_age.is_zero() {
-        // What leaves for the total would be gone like one that made way.
+        // Messages that are dropped for the total would be gone like those of a channel that made way.
         limits.history_total = 64 << 20;
     }
     limits.slow_consumer = random.pick(&SlowConsumer::ALL);
@@ -129,7 +129,7 @@ fn limits(random: &mut Random) -> Limits {
 
 fn step(world: &World, random: &mut Random) -> Duration {
     match random.below(40) {
-        // A loop that has something to do does not sleep.
+        // A loop that has work does not sleep.
         _ if world.has_work() => Duration::from_millis(random.below(20) as u64),
         0 => Duration::from_secs(1),
         1 => Duration::from_secs(6 + random.below(100) as u64),
@@ -151,13 +151,13 @@ fn connect(world: &mut World, random: &mut Random) {
     let (number, ask) = world.ask(random, dialect);
     let Some(peer) = world.connect(reader, room) else { return };
     if random.one_in(8) {
-        // Often more than one, behind each other: the connection is kept.
+        // Often several, one after another: the connection is kept.
         for _ in 0..1 + random.below(4) {
             let length = random.below(200);
             let (words, is_head) = wire::request(random, &vec![b'x'; length]);
             peer.request(&words, is_head);
         }
-        // What is asked there may be a WebSocket in the end.
+        // The last of these requests may turn out to be for a WebSocket.
         peer.poisoned = random.one_in(2);
     }
     if !peer.poisoned && !random.one_in(20) {
@@ -165,7 +165,7 @@ fn connect(world: &mut World, random: &mut Random) {
     }
 }
 
-/// One who polls goes on from where it stands, now or then in another way.
+/// Lets a peer poll again: it goes on from its position, now or then in another way.
 fn poll_again(world: &mut World, id: ConnectionId, random: &mut Random) {
     let Some(peer) = world.kernel.get(id) else { return };
     if peer.waiting > 0 && !random.one_in(10) {
@@ -180,7 +180,7 @@ fn poll_again(world: &mut World, id: ConnectionId, random: &mut Random) {
     ask.channel = channel;
     ask.tag = tag.filter(|_| random.one_in(2));
     if ask.tag.is_some() && random.one_in(2) {
-        // So it may well get the same answer.
+        // This way it may well get the same answer.
         ask.wait = None;
         ask.from = Start::All;
     }
@@ -189,7 +189,7 @@ fn poll_again(world: &mut World, id: ConnectionId, random: &mut Random) {
     peer.ask(&ask, random, number);
 }
 
-/// A peer says something, or makes up its mind to leave.
+/// Lets a peer send something, or decide to leave.
 fn talk(world: &mut World, id: ConnectionId, random: &mut Random) {
     let max_message = world.broker.limits().max_message;
     let most = world.broker.limits().max_fragments as usize;
@@ -204,7 +204,7 @@ fn talk(world: &mut World, id: ConnectionId, random: &mut Random) {
         poll_again(world, id, random);
     } else if peer.dialect.is_stream() {
         if random.one_in(20) {
-            // Nobody reads it, but it must not be too much.
+            // Nobody reads it, but it must not be too long.
             let length = random.pick(&[1, 100, 1000, 5000]);
             peer.wire.extend(vec![b'x'; length]);
         }
@@ -272,7 +272,7 @@ fn message(peer: &mut Peer, random: &mut Random, text: bool, payload: Vec<u8>, m
 }
 
 fn illegal(peer: &mut Peer, random: &mut Random, max_message: usize, most: usize) {
-    // Who has offered to compress may have an agreement on the first of the reserved bits.
+    // With a peer that has offered compression, the first of the reserved bits may be agreed on.
     let reserved = if peer.incoming.offered.is_some() { 0xa1 } else { 0xc1 };
     let frame = match random.below(14) {
         0 => wire::masked(random, reserved, b"reserved bit"),
@@ -301,8 +301,8 @@ fn illegal(peer: &mut Peer, random: &mut Random, max_message: usize, most: usize
 }
 
 impl World {
-    /// Data to publish or send. Only one channel has empty text and only sends are empty and binary, so that it is
-    /// known who owes what.
+    /// Makes data to publish or send. Only one channel has empty text, and only sends are empty and binary, so that it
+    /// is known which channel or send an empty message belongs to.
     pub fn data(&mut self, empty: Option<bool>) -> (bool, Vec<u8>) {
         let max_message = self.broker.limits().max_message;
         let length = match length(&mut self.random, max_message) {

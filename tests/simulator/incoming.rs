@@ -1,4 +1,4 @@
-//! What peers read, taken apart by strict readers of the test's own: heads (RFC 9112), frames (RFC 6455), event streams
+//! What peers read, parsed by strict readers of the test's own: heads (RFC 9112), frames (RFC 6455), event streams
 //! (WHATWG HTML §9.2.6) and lines of JSON. They panic at anything that a server must not send.
 
 use std::collections::VecDeque;
@@ -9,14 +9,14 @@ use crate::ask::Offer;
 use crate::inflate::inflate;
 use crate::wire::ACCEPT;
 
-/// What a peer reads.
+/// One thing that a peer reads.
 #[derive(Debug)]
 pub enum Item {
-    /// An answer, whole: its head, and its body unless only the head was asked for.
+    /// A whole answer: its head, and its body unless only the head was asked for.
     Response(Head, Option<Vec<u8>>),
-    /// The 101 or the head of a stream: from here on it is told things.
+    /// The 101 or the head of a stream: messages and notices follow.
     Begun(Head),
-    /// A whole event stream that tells only when to come back.
+    /// A whole event stream that only says when to come back.
     TryAgain,
     /// A message of the dialect *raw*: whether it is text, and the payload.
     Data(bool, Vec<u8>),
@@ -47,29 +47,29 @@ enum Mode {
     Over,
 }
 
-/// Takes what a peer receives apart, however it is cut.
+/// Parses what a peer receives, however it is cut into pieces.
 #[derive(Debug, Default)]
 pub struct Incoming {
     bytes: Vec<u8>,
     mode: Mode,
-    /// Whether the stream is one of chunks.
+    /// Whether the stream is sent in chunks.
     chunked: bool,
-    /// Whether each answer that is awaited is one to HEAD, as far as that is known.
+    /// For each awaited answer, whether it is one to HEAD, as far as that is known.
     heads: VecDeque<bool>,
-    /// What it offered last of permessage-deflate.
+    /// The permessage-deflate that the peer offered last.
     pub offered: Option<Offer>,
-    /// What was agreed to.
+    /// The permessage-deflate that was agreed to.
     pub deflate: Option<Deflate>,
-    /// Compressed messages that nobody has counted yet.
+    /// Compressed messages that were not counted yet.
     pub compressed: u64,
 }
 
 /// How messages are compressed.
 #[derive(Debug, Clone, Copy)]
 pub struct Deflate {
-    /// What is sent to the peer: how far back it may look, in bytes.
+    /// How far back messages to the peer may refer, in bytes.
     pub window: usize,
-    /// What the peer sends may go on where its last message ended.
+    /// Whether the peer's compressor may go on where its last message ended.
     pub takes_over: bool,
 }
 
@@ -94,7 +94,7 @@ impl Head {
         self.fields.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
     }
 
-    /// What it says of where the peer stands: `Slotcast-Position` and `Slotcast-Lost`.
+    /// The position and the loss that it tells the peer: `Slotcast-Position` and `Slotcast-Lost`.
     pub fn told(&self) -> (Option<String>, Option<String>) {
         let field = |name| self.field(name).map(str::to_owned);
         (field("Slotcast-Position"), field("Slotcast-Lost"))
@@ -102,7 +102,7 @@ impl Head {
 }
 
 impl Incoming {
-    /// The next request that is written wants only the head of its answer, or the whole.
+    /// Notes whether the next request wants only the head of its answer.
     pub fn await_answer(&mut self, is_head: bool) {
         self.heads.push_back(is_head);
     }
@@ -135,11 +135,11 @@ impl Incoming {
                     self.mode = Mode::Over;
                     return Some((length, None));
                 }
-                let (end, said) = read(content).expect("a whole one");
+                let (end, said) = read(content).expect("a whole block or line");
                 assert_eq!(end, content.len(), "a chunk is one block or line");
                 Some((length, Some(Item::Said(said))))
             }
-            // To a head that never ended: nobody knew that it asked for no body.
+            // The answer to a head that never ended: the broker could not know whether it asked for no body.
             Mode::Rest => Some((bytes.len(), None)),
             Mode::Over => panic!("{} bytes after the end: {}", bytes.len(), String::from_utf8_lossy(bytes)),
         }
@@ -168,7 +168,7 @@ impl Incoming {
         assert_eq!(head.field("Vary"), Some("Accept, Origin"), "{head:?}");
         assert_eq!(head.field("X-Content-Type-Options"), Some("nosniff"), "{head:?}");
         if head.status == 304 {
-            assert_eq!(head.field("Content-Length"), None, "there is no other answer whose length it could be");
+            assert_eq!(head.field("Content-Length"), None, "a length, but no answer is awaited");
             self.heads.pop_front();
             return Some((end, Some(self.response(head, None))));
         }
@@ -200,9 +200,9 @@ impl Incoming {
         Item::Response(head, body)
     }
 
-    /// A message that came compressed, as it was before.
+    /// Decompresses a message.
     fn whole(&self, opcode: u8, payload: &[u8]) -> Vec<u8> {
-        let deflate = self.deflate.expect("a reserved bit, and nothing is agreed to");
+        let deflate = self.deflate.expect("a reserved bit, but nothing is agreed to");
         assert!(matches!(opcode & 0x0f, 1 | 2), "only messages are compressed");
         let (message, farthest) = inflate(payload);
         assert!(farthest <= deflate.window, "{farthest} bytes back, with {deflate:?}");
@@ -240,9 +240,9 @@ impl Incoming {
     }
 }
 
-/// What is agreed to, in answer to this offer.
+/// Reads what is agreed to, in answer to this offer.
 fn agreed(told: &str, offered: Option<Offer>) -> Deflate {
-    let offered = offered.expect("nobody has offered an extension");
+    let offered = offered.expect("an extension that was not offered");
     let mut parts = told.split("; ");
     assert_eq!((parts.next(), parts.next()), (Some("permessage-deflate"), Some("server_no_context_takeover")));
     let (mut takes_over, mut bits) = (true, None);
@@ -271,7 +271,7 @@ fn begin_stream(head: &Head) -> Mode {
     }
 }
 
-/// A whole chunk (RFC 9112 §7.1): its length, and what is in it; nothing in the last one.
+/// A whole chunk (RFC 9112 §7.1): its length and its content; the last chunk has no content.
 pub fn chunk(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let line = bytes.windows(2).position(|two| two == b"\r\n")?;
     let size = std::str::from_utf8(&bytes[..line]).expect("a size");
@@ -282,7 +282,7 @@ pub fn chunk(bytes: &[u8]) -> Option<(usize, &[u8])> {
     Some((end + 2, &bytes[start..end]))
 }
 
-/// A whole frame: its length, its opcode with the bit of what is compressed, and its payload.
+/// A whole frame: its length, its opcode with the bit that marks compression, and its payload.
 fn frame(bytes: &[u8]) -> Option<(usize, u8, &[u8])> {
     let [first, second, ..] = *bytes else { return None };
     assert!(first & 0xb0 == 0x80 && second & 0x80 == 0, "no frame of a server: {first:02x} {second:02x}");
@@ -296,14 +296,14 @@ fn frame(bytes: &[u8]) -> Option<(usize, u8, &[u8])> {
         126..65_536 => 4,
         _ => 10,
     };
-    assert_eq!(start, shortest, "a length that is not in its shortest form");
+    assert_eq!(start, shortest, "a length not in its shortest form");
     assert!(first & 8 == 0 || length <= 125, "a control frame of {length} bytes");
     Some((start + length, first & 0x4f, bytes.get(start..start + length)?))
 }
 
 fn object(text: &str) -> Value {
     let value: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
-    assert!(value["type"].is_string(), "an object says of itself what it is: {text}");
+    assert!(value["type"].is_string(), "an object without a type: {text}");
     value
 }
 

@@ -68,12 +68,12 @@ impl Bits<'_> {
         (Code::new(literals), Code::new(distances))
     }
 
-    /// A number that begins with these bits, and so many more.
+    /// Reads a number whose highest bits are `first`, followed by `count` more.
     fn number(&mut self, first: usize, count: usize) -> usize {
         (first << count) + self.take(count)
     }
 
-    /// Returns how far back it looked.
+    /// Reads symbols until the end of the block; returns how far back they refer.
     fn compressed(&mut self, (literals, distances): &(Code, Code), message: &mut Vec<u8>) -> usize {
         let mut farthest = 0;
         loop {
@@ -99,14 +99,13 @@ impl Bits<'_> {
     }
 }
 
-/// The message that a payload is made of (RFC 7692 §7.2.2) without the one before it, and how far back the compressor
-/// has looked.
+/// The message of a payload (RFC 7692 §7.2.2), decompressed without the message before it, and how far back it refers.
 pub fn inflate(payload: &[u8]) -> (Vec<u8>, usize) {
     let bytes = [payload, &[0, 0, 0xff, 0xff]].concat();
     let mut bits = Bits { bytes: &bytes, at: 0 };
     let (mut message, mut farthest) = (Vec::new(), 0);
     while bits.at < bytes.len() * 8 {
-        assert_eq!(bits.take(1), 0, "a last block would not be followed by what every message ends with");
+        assert_eq!(bits.take(1), 0, "a final block, but every message ends with another block");
         match bits.take(2) {
             0 => {
                 bits.at = bits.at.next_multiple_of(8);

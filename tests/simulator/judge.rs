@@ -1,4 +1,4 @@
-//! What followers make of what they are told: every message, in the one order.
+//! What followers do with what they are told: each must see every message, in the one order.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use super::{Data, Kind, World};
 use crate::incoming::{Head, Item};
 use crate::wire;
 
-/// What one asks who wants to know who is there.
+/// The command of a follower that wants to know the members.
 const ASK: &str = r#"{"type":"members","channel":"/all","ref":"who"}"#;
 
 impl World {
@@ -44,7 +44,7 @@ impl World {
                 self.kernel.get(id).expect("a peer").wire.extend(pong);
             }
             Item::Close(code) => {
-                assert!(self.followers[index].leaves && code == 1000, "{id}: told to go with {code}");
+                assert!(self.followers[index].leaves && code == 1000, "{id}: closed with {code}");
                 self.broker.eof(id);
                 self.handle_events();
                 self.gone(index, id);
@@ -70,7 +70,7 @@ impl World {
             self.told_message(index, message);
         }
         let at = body["position"].as_str().expect("a position");
-        // One that asks before there is anything is told so.
+        // One that asks before there are any messages is told so.
         assert!(at == self.at(self.followers[index].seen) || at == "0.0", "{body}");
         self.followers[index].begun = true;
     }
@@ -107,7 +107,7 @@ impl World {
         }
     }
 
-    /// Who has been told everything knows who is there.
+    /// Checks that everybody who has been told everything knows the members.
     pub(super) fn look_around(&mut self) {
         for follower in &self.followers {
             let Some(id) = follower.id.filter(|&id| self.broker.unsent(id) == 0) else { continue };
@@ -143,7 +143,7 @@ impl World {
         self.told_start(index, &message["position"]);
     }
 
-    /// A message has come: it is the next.
+    /// Takes a message that has come: it must be the next.
     fn see(&mut self, index: usize, data: &Data) {
         let follower = &mut self.followers[index];
         let at = follower.seen;
@@ -155,13 +155,13 @@ impl World {
     }
 }
 
-/// The ids of those whom it names.
+/// The ids that a notice names.
 fn named(said: &Value) -> BTreeSet<String> {
     let members = said["members"].as_array().expect("members");
     members.iter().map(|member| member["id"].as_str().expect("an id").to_owned()).collect()
 }
 
-/// The epoch and the offset.
+/// Splits a position into epoch and offset.
 fn position(text: &str) -> (&str, usize) {
     let (epoch, offset) = text.split_once('.').expect("a position");
     (epoch, offset.parse().expect("an offset"))

@@ -1,5 +1,5 @@
-//! What stays of channels, said again in the plainest way: histories, positions, and who makes way. Only which of
-//! several that came to rest in the same millisecond makes way is not said: that the broker tells.
+//! What is kept of channels, in the plainest way: histories, positions, and which channel makes way. It does not decide
+//! which of several channels makes way that came to rest in the same millisecond: that is taken from the broker.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use slotcast::channel::position::{Epoch, Position};
 
 use super::{Entry, Life, Oracle};
 
-/// What a channel is up to: since when, in milliseconds.
+/// The state of a channel, and since when, in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum State {
     #[default]
@@ -19,13 +19,13 @@ pub(super) enum State {
     Asleep(u64),
 }
 
-/// Where one begins, and what it has lost: how many, or None if nobody knows.
+/// Where a member begins, and what it has lost: how many messages, or None if that is unknown.
 pub type Begin = (u64, Option<Option<u64>>);
 
-/// Who has published: an address, or None if nobody's request asked for it.
+/// Who has published: an address, or None if no request asked for it.
 pub type Maker = Option<IpAddr>;
 
-/// How positions are told.
+/// Writes a position as the broker does.
 pub fn position(epoch: Epoch, offset: u64) -> String {
     format!("{}.{offset}", epoch.as_str())
 }
@@ -50,7 +50,8 @@ impl Life {
         if self.kept().is_empty() { 0 } else { 256 + self.kept().iter().map(cost).sum::<usize>() }
     }
 
-    /// Of all that came after what one has seen, what one does not get is lost. Who was told `0.0` has seen nothing.
+    /// Everything after what a follower has seen is lost, unless the follower gets it. One that was told `0.0` has seen
+    /// nothing.
     pub(super) fn resolve(&self, from: Start) -> Begin {
         let head = self.entries.len() as u64;
         let seen = match from {
@@ -67,24 +68,24 @@ impl Life {
         (head - gets, asked.then_some(missed))
     }
 
-    /// Whether anybody was told a position that has its epoch in it: that must hold.
+    /// Whether anybody was told a position with its epoch: then the epoch must stay.
     pub(super) fn is_known(&self) -> bool {
         self.known || !self.entries.is_empty()
     }
 }
 
 impl Oracle {
-    /// Channels that are awake, tombstones, and what the histories hold.
+    /// How many channels are awake, how many tombstones there are, and how much the histories hold.
     pub fn kept(&self) -> (usize, usize, usize) {
         let lives = || self.current.values().map(|&life| &self.lives[life]);
         let tombstones = lives().filter(|life| matches!(life.state, State::Asleep(_))).count();
         (self.current.len() - tombstones, tombstones, lives().map(Life::cost).sum())
     }
 
-    /// The position of a channel, whose epoch is whatever the broker said first.
+    /// Checks the position of a channel. Its epoch is the one that the broker said first.
     pub fn assert_position(&mut self, channel: &str, position: Position) {
         let Some(&life) = self.current.get(channel).filter(|&&life| self.lives[life].is_known()) else {
-            return assert_eq!(position, Position::NONE, "{channel} does not exist, but for those who poll");
+            return assert_eq!(position, Position::NONE, "{channel} exists only for polls");
         };
         self.learned(channel, position.epoch);
         assert_eq!(position.offset, self.lives[life].entries.len() as u64, "{channel}: the offset");
@@ -97,17 +98,18 @@ impl Oracle {
         assert_eq!(*self.lives[life].epoch.get_or_insert(epoch), epoch, "{channel} has changed its epoch");
     }
 
-    /// Whether there is no place for a channel, for one who listens.
+    /// Whether there is no place for this channel for a listener.
     pub fn is_full_for(&self, channel: &str) -> bool {
         self.needs_place(channel, None) && self.make_way(None).is_empty()
     }
 
-    /// Whether there is no place for what one publishes who is there.
+    /// Whether there is no place for this channel for something that `maker` publishes.
     pub fn is_full_to_publish(&self, channel: &str, maker: Maker) -> bool {
         self.needs_place(channel, Some(maker)) && self.make_way(Some(maker)).is_empty()
     }
 
-    /// Those that something was published to, and those in which there are only listeners, have places of their own.
+    /// Whether it needs a place. Channels that something was published to, and those with listeners only, have separate
+    /// places.
     fn needs_place(&self, channel: &str, maker: Option<Maker>) -> bool {
         let found = self.current.get(channel).map(|&life| self.lives[life].maker.is_some());
         let has_place = if maker.is_some() { found == Some(true) } else { found.is_some() };
@@ -116,7 +118,7 @@ impl Oracle {
         !has_place && lives.count() >= most
     }
 
-    /// What somebody finds who asks and does not join.
+    /// What a request finds that reads a channel and does not join.
     pub fn read(&mut self, channel: &str, from: Start) -> (Begin, Vec<&(bool, Vec<u8>)>) {
         if let Some(&life) = self.current.get(channel) {
             self.expire(life);
@@ -128,9 +130,9 @@ impl Oracle {
         (start, self.lives[life].entries[start.0 as usize..].iter().map(|entry| &entry.data).collect())
     }
 
-    /// Those of which one makes way: for one who listens, of the channels that nothing was published to; for one who has
-    /// published to his part of all or more, of those; or else of those of the one who has published to most. Of the tombstones if
-    /// there is one, or else of those that are idle, and of these the coldest.
+    /// The channels one of which makes way. For a listener: those that nothing was published to. For somebody who has
+    /// published to his part of all channels or more: his own. For others: those of the maker who has published to
+    /// most. Of these the tombstones, if there are any, or else the idle ones; and of these the coldest.
     fn make_way(&self, maker: Option<Maker>) -> Vec<String> {
         let of = |life: usize| self.lives[life].maker;
         let count = |maker: Option<Maker>| self.current.values().filter(|&&life| of(life) == maker).count();
@@ -158,11 +160,11 @@ impl Oracle {
         all
     }
 
-    /// A channel for one who joins or, if there is a maker, publishes.
+    /// Returns a channel for a new member or, if there is a maker, for a publish.
     pub(super) fn hold(&mut self, channel: &str, maker: Option<Maker>, is_there: impl Fn(&str) -> bool) -> usize {
         if self.needs_place(channel, maker) {
             let gone = self.make_way(maker).into_iter().find(|name| !is_there(name));
-            self.current.remove(&gone.expect("the coldest makes way"));
+            self.current.remove(&gone.expect("a channel that makes way"));
         }
         if let Some(&life) = self.current.get(channel) {
             self.lives[life].state = State::Busy;
@@ -175,7 +177,7 @@ impl Oracle {
         self.lives.len() - 1
     }
 
-    /// Lets go what the limits do not keep of a channel that was published to, and then of the coldest.
+    /// Drops what the limits do not keep, first of a channel that was published to, then of the coldest.
     pub(super) fn keep(&mut self, life: usize) {
         let limits = &self.limits;
         let of = &mut self.lives[life];
@@ -183,7 +185,7 @@ impl Oracle {
         let never = limits.history_messages == 0 || limits.history_age.is_zero();
         let kept =
             |&tail: &usize| of.entries.len() - tail <= limits.history_messages && bytes(tail) <= limits.history_bytes;
-        let tail = (of.tail..=of.entries.len()).find(kept).expect("nothing always fits");
+        let tail = (of.tail..=of.entries.len()).find(kept).expect("an empty history always fits");
         of.tail = if never { of.entries.len() } else { tail };
         self.expire(life);
         while self.kept().2 > self.limits.history_total {
@@ -195,8 +197,9 @@ impl Oracle {
         }
     }
 
-    /// Whose oldest messages go for what one says: his own, if he has said his part or more, or else those of the one who has said
-    /// most; of these the channel that was published to longest ago.
+    /// The channel that loses its oldest messages for a publish of `maker`. It is one of the maker's own if these hold
+    /// his part or more, or else one of the maker whose channels hold most; of these, the one that was published to
+    /// longest ago.
     fn loses(&self, maker: Option<Maker>) -> usize {
         let with_history: Vec<&Life> =
             self.current.values().map(|&life| &self.lives[life]).filter(|life| life.cost() > 0).collect();
@@ -211,7 +214,7 @@ impl Oracle {
         let to_the_second = is_own && makers.len() > 1;
         let at = |life: &Life| if to_the_second { Some(life.renewed.1) } else { last(life) };
         let coldest = lives.min_by_key(|&&life| at(&self.lives[life]));
-        *coldest.expect("what is held is held by somebody")
+        *coldest.expect("a channel that holds messages")
     }
 
     fn is_over(&self, at: u64, age: Duration) -> bool {
@@ -225,7 +228,7 @@ impl Oracle {
         self.fall_asleep(life);
     }
 
-    /// One without members that owes nobody anything comes to rest.
+    /// Lets a channel come to rest that has no members and owes nothing to anybody.
     pub(super) fn rest(&mut self, life: usize) {
         if self.subscribers_of(life) == 0 && !self.lives[life].touched {
             self.lives[life].state = State::Idle(self.now);
@@ -239,13 +242,13 @@ impl Oracle {
             return;
         }
         of.state = State::Asleep(self.now);
-        // Whoever joined was told the position, whether anything was ever published or not; one who polls was not.
+        // A member was told the position, whether anything was ever published or not; a poll was not.
         if !of.is_known() || self.limits.position_age.is_zero() {
             self.current.retain(|_, other| *other != life);
         }
     }
 
-    /// What the broker does once a second, if there is something to do.
+    /// Does what the broker does once a second, if there is something to do.
     pub fn sweep(&mut self) {
         let newest = |life: &usize| self.lives[*life].kept().last().map(|last| last.at);
         let old = |life: &usize| newest(life).is_some_and(|at| self.is_over(at, self.limits.history_age));

@@ -1,30 +1,30 @@
-//! How much a turn does at the most, by what it costs: its time, and one step. What the embedder does of its own accord is its own.
+//! The most that a turn may do, by cost: its time, and one step. What the embedder does on its own does not count.
 
 use slotcast::broker::cost;
 use slotcast::broker::schedule::Pace;
 
-/// The flush looks at its time whenever it has done this much, in nominal nanoseconds.
+/// The flush looks at its clock whenever it has done this much, in nominal nanoseconds.
 pub const LOOK: u64 = 32 * cost::WRITE;
 
-/// What compression may add to a turn, wherever it is: two messages of the longest that are compressed.
+/// The cost that compression may add to a turn anywhere: two of the longest messages that are compressed.
 const COMPRESSED: u64 = 2 * 50 * (32 * 1024 + 400);
 
-/// The largest step of reading: a message of 80,000 bytes that each dialect writes in its own words, with the six
-/// characters of an escape for one of them, and what is kept of a channel beside it.
+/// The largest step of reading: a message of 80,000 bytes that each dialect writes in its own words, with a
+/// six-character escape for each byte, and the kept messages of a channel besides.
 const STEP: u64 = 2_500_000;
 
-/// The largest of a flush: a chunk of log, which may have one such message more than it has room for.
+/// The largest step of a flush: a chunk of log, which may have one such message more than it has room for.
 const JOB: u64 = 2_500_000;
 
 /// A visit of the schedule to one connection.
 struct Visit {
     began: u64,
-    /// How many steps it has had: the first one reads, and each other receives.
+    /// How many steps it has had: the first one reads, each other receives.
     steps: usize,
 }
 
 pub struct Meter {
-    /// What the embedder has done of its own accord.
+    /// The cost of what the embedder has done on its own.
     acted: u64,
     visit: Option<Visit>,
     compression: u64,
@@ -35,18 +35,18 @@ impl Meter {
         Meter { acted: 0, visit: None, compression: if compression { COMPRESSED } else { 0 } }
     }
 
-    /// The embedder has done something that nobody has asked it for.
+    /// Adds to the cost of what the embedder does without being asked.
     pub fn acts(&mut self, cost: u64) {
         self.acted += cost;
     }
 
-    /// What all others have cost so far.
+    /// The cost of everything else so far.
     pub fn own(&self, spent: u64) -> u64 {
         spent - self.acted
     }
 
-    /// A step of reading is over, which began at that cost, with that number of bytes received. Once a visit has cost what it may, what
-    /// follows is only to keep the rest.
+    /// Checks a step of reading. `before` and `after` are the cost and the bytes received at its beginning and its end.
+    /// Once a visit has cost what it may, it may only store the rest.
     pub fn stepped(&mut self, before: (u64, u64), after: (u64, u64), is_reading: bool, pace: Pace) {
         let ((began, received), (now, more)) = (before, after);
         let visit = self.visit.get_or_insert(Visit { began, steps: 0 });
@@ -60,14 +60,14 @@ impl Meter {
         }
     }
 
-    /// A turn has read for so long, and had that time to.
+    /// Checks how long a turn has read, against the time that it had.
     pub fn read(&mut self, cost: u64, time: u64) {
         self.visit = None;
         let most = time.saturating_add(STEP + self.compression);
         assert!(cost <= most, "a turn reads for {cost}, and has {time} to");
     }
 
-    /// A flush was so long, and had that time to.
+    /// Checks how long a flush was, against the time that it had.
     pub fn flushed(&self, cost: u64, time: u64) {
         let most = time.saturating_add(LOOK + JOB + self.compression);
         assert!(cost <= most, "a flush takes {cost}, and has {time} to");

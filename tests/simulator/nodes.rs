@@ -1,6 +1,7 @@
-//! Several brokers with one engine, a model of which is in `engine.rs`: to their clients they are one broker. Followers of every kind
-//! leave at any point, and go on from there at another node, while messages come through every door of every node, and everything
-//! goes wrong that may. Each sees the channel's order, without a gap that it was not told of, and nothing twice.
+//! Several brokers with one engine (its model is in `engine.rs`): to their clients they are one broker. Followers of
+//! every kind leave at any point, and go on from there at another node. Messages come through every door of every node,
+//! and everything goes wrong that may. Each follower sees the channel's order, without a gap that it was not told of,
+//! and nothing twice.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -33,7 +34,7 @@ use attendant::{Answer, Command, Door};
 
 const CHANNELS: [&str; 2] = ["/a", "/b"];
 
-/// What happens in a thousand lives, or is not tested.
+/// Things that happen in a thousand lives. If one of them does not, it is not tested.
 const HAPPENS: [&str; 17] = [
     "answers lost",
     "away",
@@ -54,7 +55,7 @@ const HAPPENS: [&str; 17] = [
     "went on at another node",
 ];
 
-/// How one follows.
+/// How a follower gets messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Raw,
@@ -78,23 +79,26 @@ struct Follower {
     node: usize,
     id: Option<ConnectionId>,
     home: &'static str,
-    /// It was told where it begins, or, if it polls, is not waiting for an answer.
+    /// Whether it was told where it begins, or, for a poll, whether it is not waiting for an answer.
     begun: bool,
-    /// Which channels it gets; and what it has seen of each, also of those that it got before.
+    /// The channels that it gets now; and what it has seen of each channel that it gets or got.
     gets: BTreeSet<&'static str>,
     seen: BTreeMap<&'static str, Position>,
-    /// Where else one may be that is told no positions: what an engine has lost may have been stored again.
+    /// Other positions that a follower may have that is told none: messages that an engine has lost may have been
+    /// stored again.
     perhaps: Vec<Position>,
-    /// Since when it is in each, or asked to be, and since when it knows that it is: in turns. And who else it was told is there.
+    /// The turn in which it joined each channel, or asked to, and the turn in which it learned that it is in. And the
+    /// other members that it was told of.
     came: BTreeMap<&'static str, u64>,
     begun_in: BTreeMap<&'static str, u64>,
     known: BTreeMap<&'static str, BTreeSet<String>>,
-    /// What it was sent alone.
+    /// Messages sent to it alone that it has got.
     sent: BTreeSet<u64>,
     /// Messages that it has seen since it came, and how often it was told of a loss.
     numbers: HashSet<u64>,
     losses: usize,
-    /// Commands that are not answered, in order: the `ref`, and of those that subscribe the channel. With how many losses there were.
+    /// Commands that are not answered, in order: the `ref`, what was asked, and how many losses there were at that
+    /// time.
     commands: VecDeque<(u64, Asked, usize)>,
 }
 
@@ -107,7 +111,7 @@ enum Asked {
     Send(usize),
 }
 
-/// One broker, its peers, and who answers them.
+/// One broker, its peers, and its embedder's state.
 struct Node {
     broker: Broker,
     kernel: Kernel,
@@ -115,7 +119,7 @@ struct Node {
     opened: u16,
     lines: HashMap<ConnectionId, Line<Command, Answer>>,
     doors: HashMap<Ticket, Door>,
-    /// Who only publishes, by HTTP, and what it has posted in requests that are not answered.
+    /// A client that only publishes, by HTTP, and the messages of its requests that are not answered.
     backend: ConnectionId,
     posted: VecDeque<(&'static str, Vec<u64>)>,
 }
@@ -127,19 +131,20 @@ struct World {
     now: Now,
     followers: Vec<Follower>,
     made: u64,
-    /// What was sent to one alone: to whom, and as which connection.
+    /// Messages sent to one follower alone: the follower, and the connection that it had.
     direct: BTreeMap<u64, (usize, ConnectionId)>,
     /// Those of these that were acknowledged after everything had calmed down.
     arrived: BTreeSet<u64>,
     turns: u64,
-    /// Who is left out of messages: the connections that published them.
+    /// The connection that does not get a message, which is the one that published it.
     excepted: HashMap<u64, (usize, ConnectionId)>,
     /// When messages were sent.
     sent: HashMap<u64, Instant>,
-    /// What was told as published, and where.
+    /// Messages that were acknowledged as published, and their positions.
     acked: Vec<(&'static str, Position, u64)>,
     happened: BTreeMap<&'static str, u64>,
-    /// Prints what nodes and the engine say to each other, and what followers are told: with `SLOTCAST_TRACE=1`.
+    /// Whether to print what nodes and the engine say to each other, and what followers are told: with
+    /// `SLOTCAST_TRACE=1`.
     is_traced: bool,
 }
 
@@ -275,7 +280,7 @@ impl World {
         }
     }
 
-    /// What a broker asks for is on its way.
+    /// Carries a broker's requests to the engine.
     fn pass_on(&mut self, node: usize) {
         while let Some(ask) = self.nodes[node].broker.next_ask() {
             if self.is_traced {
@@ -285,7 +290,7 @@ impl World {
         }
     }
 
-    /// Whether all was said, and everybody has seen it.
+    /// Whether all messages were sent, and everybody has seen them.
     fn is_settled(&mut self) -> bool {
         let engine = &self.engine;
         let has_seen = |follower: &Follower| {
@@ -306,7 +311,7 @@ impl World {
         })
     }
 
-    /// What was told as published was there; what was told as not published never was.
+    /// Checks that messages acknowledged as published were stored, and messages told as not published never were.
     fn assert_kept(&self) {
         for &(channel, position, number) in &self.acked {
             assert_eq!(self.engine.at(channel, position), Some(number), "{channel} {position}: told as published");
@@ -324,22 +329,22 @@ fn run(seed: u64) -> BTreeMap<&'static str, u64> {
         }
     }
     world.engine.calm_down();
-    // A channel goes on under another epoch when it is published to next.
+    // A channel whose epoch ended goes on with another when it is published to next.
     CHANNELS.into_iter().for_each(|channel| world.post_to(0, channel));
     let mut over = 0;
     while !world.is_settled() {
         over += 1;
-        assert!(over < 400, "somebody never sees all: {}", world.describe());
+        assert!(over < 400, "some follower never sees all messages: {}", world.describe());
         world.turn(true);
     }
     world.assert_kept();
-    // As long as a leave may be held back.
+    // For the longest time that a leave may be held back.
     (0..12).for_each(|_| world.turn(true));
     world.ask_for_members();
     world.send_to_all();
     while !world.is_settled() {
         over += 1;
-        assert!(over < 400, "somebody is never answered: {}", world.describe());
+        assert!(over < 400, "some command is never answered: {}", world.describe());
         world.turn(true);
     }
     world.assert_rosters();

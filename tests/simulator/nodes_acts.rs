@@ -31,7 +31,7 @@ impl Kind {
 }
 
 impl World {
-    /// A message that no other is like.
+    /// Makes a message that is like no other.
     pub(super) fn make(&mut self) -> (u64, String) {
         self.made += 1;
         let length = if self.random.one_in(50) { 9000 } else { self.random.below(60) };
@@ -39,7 +39,7 @@ impl World {
         (self.made, format!("{}:{}", self.made, "x".repeat(length)))
     }
 
-    /// Everybody decides what to do.
+    /// Lets everybody decide what to do.
     pub(super) fn act(&mut self, is_over: bool) {
         for index in 0..self.followers.len() {
             let follower = &self.followers[index];
@@ -99,7 +99,7 @@ impl World {
         self.nodes[follower.node].kernel.get(id).expect("a peer").request(&words, false);
     }
 
-    /// In the middle of whatever is under way.
+    /// Ends a connection in the middle of whatever is under way.
     pub(super) fn leave(&mut self, index: usize) {
         let follower = &mut self.followers[index];
         let Some(id) = follower.id.take() else { return };
@@ -121,7 +121,7 @@ impl World {
         self.nodes[self.followers[index].node].kernel.get(id).expect("a peer").wire.extend(frame);
     }
 
-    /// A command of one that speaks the dialect: it joins the other channel, or leaves it.
+    /// Sends a command of a follower that speaks the dialect: it joins the other channel, or leaves it.
     pub(super) fn command(&mut self, index: usize, id: ConnectionId) {
         let follower = &self.followers[index];
         let other = if follower.home == CHANNELS[0] { CHANNELS[1] } else { CHANNELS[0] };
@@ -142,13 +142,13 @@ impl World {
             )
         };
         let losses = follower.losses;
-        // Who was there before and comes back may be one of whom nothing was told.
+        // A member that left and comes back may be told to nobody, so the earlier turn stays.
         self.followers[index].came.entry(other).or_insert(self.turns);
         self.followers[index].commands.push_back((reference, asked, losses));
         self.write(index, id, &command.to_string());
     }
 
-    /// Somebody says something, at a door of his own.
+    /// Sends something through a random door.
     pub(super) fn say(&mut self) {
         let index = self.random.below(self.followers.len() * 2);
         let Some(follower) = self.followers.get(index) else {

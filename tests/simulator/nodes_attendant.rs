@@ -1,4 +1,4 @@
-//! How those are answered who come to a node: as the relay does it.
+//! How the embedder answers those that come to a node: like the relay does.
 
 use slotcast::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 use slotcast::broker::followers::StreamFormat;
@@ -19,10 +19,10 @@ use crate::engine::number_of;
 /// A command and its `ref`.
 pub(super) type Command = (Option<Reference>, command::Command);
 
-/// What a command is answered with.
+/// What is needed to answer a command.
 pub(super) type Answer = (Option<Reference>, String, Outcome);
 
-/// Who waits for a ticket.
+/// The door that waits for a ticket.
 pub(super) enum Door {
     Http(Exchange),
     WebSocket(ConnectionId),
@@ -70,7 +70,7 @@ impl World {
             return;
         }
         let (from, wait) = (where_from(exchange.request()), wait(exchange.request()).expect("well-formed"));
-        let format = match representation(exchange.request(), false).expect("one of ours") {
+        let format = match representation(exchange.request(), false).expect("one of our formats") {
             Representation::Sse => StreamFormat::Sse,
             Representation::Ndjson => StreamFormat::Ndjson,
             _ if wait.is_some() => return broker.hold(exchange, &channel, from, wait.unwrap_or_default()),
@@ -102,7 +102,7 @@ impl World {
         self.hold_back(at, id);
     }
 
-    /// Who publishes one of a few messages does not get it.
+    /// Leaves the publisher out of one message in a few.
     fn leave_out(&mut self, at: usize, id: ConnectionId, message: &Message) -> Option<ConnectionId> {
         let number = number_of(message.payload());
         let is_left_out = number.is_multiple_of(4);
@@ -181,7 +181,7 @@ impl World {
 
     fn came_out(&mut self, at: usize, ticket: Ticket, outcome: Outcome) {
         let node = &mut self.nodes[at];
-        match node.doors.remove(&ticket).expect("somebody waits, and only once") {
+        match node.doors.remove(&ticket).expect("a door waits for it, once") {
             Door::Http(exchange) => {
                 let response = match outcome {
                     Outcome::Published { position, .. } => {
@@ -230,7 +230,7 @@ impl World {
                 return;
             }
             Outcome::NotSent => "unknown_receiver",
-            // The broker has told it.
+            // The broker has answered it.
             Outcome::Joined(_) | Outcome::NotJoined(JoinError::Gone) => return,
             Outcome::NotPublished(_) => "engine_refuses",
             Outcome::NotJoined(JoinError::Engine(EngineError::Away | EngineError::Refuses)) => "engine_away",

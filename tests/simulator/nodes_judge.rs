@@ -1,4 +1,4 @@
-//! What followers of several nodes make of what they are told.
+//! What followers of several nodes do with what they are told.
 
 use serde_json::Value;
 use slotcast::broker::event::ConnectionId;
@@ -14,7 +14,7 @@ fn position(value: &Value) -> Position {
     value.as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no position: {value}"))
 }
 
-/// The number of a message that is of no channel.
+/// The number of a message that belongs to no channel.
 fn id_of(said: &Value) -> u64 {
     number_of(said["data"].as_str().expect("text").as_bytes())
 }
@@ -82,7 +82,7 @@ impl World {
                 self.nodes[node].kernel.get(id).expect("a peer").wire.extend(pong);
             }
             Item::Close(code) => {
-                assert!(code == 1013 && self.followers[index].kind == Kind::Raw, "{id}: told to go with {code}");
+                assert!(code == 1013 && self.followers[index].kind == Kind::Raw, "{id}: closed with {code}");
                 self.note("closed with 1013");
                 self.gone(index);
             }
@@ -90,7 +90,7 @@ impl World {
         }
     }
 
-    /// It was sent away, and comes again.
+    /// Notes that a follower was disconnected; it comes again.
     fn gone(&mut self, index: usize) {
         let follower = &mut self.followers[index];
         if let Some(id) = follower.id.take() {
@@ -101,21 +101,21 @@ impl World {
         }
     }
 
-    /// It follows a channel from that position on.
+    /// Notes that a follower follows a channel from this position on.
     fn begins(&mut self, index: usize, channel: &'static str, at: Position, is_lost: bool) {
         let seen = self.followers[index].seen.get(channel).copied().unwrap_or(Position::NONE);
         if is_lost {
             self.loses(index);
-            // It goes on where the epoch that it knows ends, and is not told again what it has seen of that.
+            // It goes on where the epoch that it knows ends, and is not told again what it has seen of that epoch.
             let end = self.engine.end_of(channel, seen.epoch, at.epoch);
-            assert!(end.is_none_or(|end| at.offset >= end.min(seen.offset)), "begins at {at}, and has seen {seen}");
+            assert!(end.is_none_or(|end| at.offset >= end.min(seen.offset)), "begins at {at}, but has seen {seen}");
             let again = at.epoch == seen.epoch && at.offset < seen.offset;
             let now = self.engine.position(channel);
             let is_kept = self.engine.is_same(channel, seen, now.epoch) && seen.offset <= now.offset;
             assert!(!again || !is_kept, "{at} is before {seen}");
         } else {
             let is_same = at.offset == seen.offset && self.engine.is_same(channel, seen, at.epoch);
-            assert!(is_same, "{:?}: begins at {at}, and has seen {seen}", self.followers[index].kind);
+            assert!(is_same, "{:?}: begins at {at}, but has seen {seen}", self.followers[index].kind);
         }
         self.followers[index].seen.insert(channel, at);
         self.followers[index].begun_in.insert(channel, self.turns);
@@ -124,7 +124,7 @@ impl World {
 
     fn loses(&mut self, index: usize) {
         self.followers[index].losses += 1;
-        // What an engine has lost may be published again.
+        // Messages that an engine has lost may be published again.
         self.followers[index].numbers.clear();
         self.note("told what is lost");
     }
@@ -156,8 +156,8 @@ impl World {
         }
         let seen = self.followers[index].seen.get(home).copied().unwrap_or(Position::NONE);
         let is_same = end.offset == seen.offset && self.engine.is_same(home, seen, end.epoch);
-        // One that asks before there is anything is told so.
-        assert!(is_same || end == Position::NONE && seen.offset == 0, "{body}, and has seen {seen}");
+        // One that asks before there are any messages is told so.
+        assert!(is_same || end == Position::NONE && seen.offset == 0, "{body}, but has seen {seen}");
         self.followers[index].begun = true;
     }
 
@@ -207,11 +207,11 @@ impl World {
             && seen != to
         {
             let from = self.skip(&self.followers[index], channel, seen, None);
-            assert!((seen.offset..=from).any(|from| from + count == to.offset), "{said}, and has seen {seen}");
+            assert!((seen.offset..=from).any(|from| from + count == to.offset), "{said}, but has seen {seen}");
         }
-        // It goes on where the epoch that it knows ends, and is not told again what it has seen of that.
+        // It goes on where the epoch that it knows ends, and is not told again what it has seen of that epoch.
         let end = self.engine.end_of(channel, seen.epoch, to.epoch);
-        assert!(end.is_none_or(|end| to.offset >= end.min(seen.offset)), "{said}, and has seen {seen}");
+        assert!(end.is_none_or(|end| to.offset >= end.min(seen.offset)), "{said}, but has seen {seen}");
         self.loses(index);
         self.followers[index].seen.insert(channel, to);
     }
@@ -221,7 +221,7 @@ impl World {
         self.see(index, channel, Some(position(&message["position"])), number);
     }
 
-    /// A message has come: it is the next.
+    /// Takes a message that has come: it must be the next.
     fn see(&mut self, index: usize, channel: &'static str, at: Option<Position>, number: u64) {
         let follower = &self.followers[index];
         let seen = follower.seen.get(channel).copied().unwrap_or(Position::NONE);
@@ -243,7 +243,8 @@ impl World {
         self.followers[index].perhaps = found;
     }
 
-    /// Where one may be that is not told positions, and has seen the next message: in the oldest epoch first.
+    /// The positions that a follower may have that is not told any, after it has seen this message; the oldest epoch
+    /// first.
     fn next_of_raw(&self, follower: &Follower, channel: &str, seen: Position, number: u64) -> Vec<Position> {
         let engine = &self.engine;
         let mut all: Vec<Position> = Vec::new();
@@ -260,7 +261,7 @@ impl World {
         all
     }
 
-    /// The offset up to which everything after a position is what a follower is left out of, but for that number.
+    /// The last offset to which a follower, from a position on, is left out of every message; `but` is not skipped.
     pub(super) fn skip(&self, follower: &Follower, channel: &str, from: Position, but: Option<u64>) -> u64 {
         let is_left_out = |number: u64| {
             let except = self.excepted.get(&number).filter(|_| but != Some(number));
@@ -273,10 +274,10 @@ impl World {
         (from.offset + 1..).take_while(is_skipped).last().unwrap_or(from.offset)
     }
 
-    /// The next command that is not answered, which is the one that this answers.
+    /// Takes the next command that is not answered: `said` must be its answer.
     fn next_command(&mut self, index: usize, said: &Value) -> (u64, Asked, usize) {
         let command = self.followers[index].commands.pop_front().expect("an answer to nothing");
-        assert_eq!(said["ref"], command.0, "another command comes first: {said}");
+        assert_eq!(said["ref"], command.0, "another command is to be answered first: {said}");
         command
     }
 
@@ -290,7 +291,7 @@ impl World {
                 let has_seen = follower.numbers.contains(&number)
                     || follower.losses > losses
                     || self.excepted.contains_key(&number);
-                // One that the engine has lost since nobody sees.
+                // A message that the engine has lost since cannot be seen by anybody.
                 if !has_seen && follower.gets.contains(channel) && self.engine.has(channel, at) {
                     let (follower, sent) = (&self.followers[index], self.sent[&number]);
                     let waited = self.now.instant - sent;

@@ -1,4 +1,4 @@
-//! Who is there, as followers of several nodes make it out of what they are told, and as it is in truth.
+//! The members, as followers of several nodes know them from what they are told, and as they really are.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Asked, CHANNELS, Kind, World};
 
-/// The ids in a notice: of those that it names, and of those that came back who they were.
+/// The ids in a notice, each with the id that it had before if the member came back.
 fn named(notice: &Value) -> Vec<(String, Option<String>)> {
     let id = |value: &Value| value.as_str().map(str::to_owned);
     let members = notice["members"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -14,7 +14,7 @@ fn named(notice: &Value) -> Vec<(String, Option<String>)> {
 }
 
 impl World {
-    /// Who is in a channel, at all nodes: by their public ids, with the turn in which each came or asked to.
+    /// The members of a channel at all nodes: their public ids, and the turn in which each came or asked to.
     fn members(&self, channel: &str) -> Vec<(String, u64)> {
         let is_there = |follower: &&super::Follower| !follower.kind.polls() && follower.gets.contains(channel);
         let members = self.followers.iter().filter(is_there).filter_map(|follower| {
@@ -24,7 +24,7 @@ impl World {
         members.collect()
     }
 
-    /// A follower is told of members.
+    /// Takes a notice about members.
     pub(super) fn noticed(&mut self, index: usize, kind: &str, channel: &'static str, notice: &Value) {
         // Where there may be too many, a number stands for names that were never told.
         let names_all = self.engine.most_named >= 100;
@@ -43,15 +43,15 @@ impl World {
                 });
             }
             _ => {
-                // Nobody knows any more who is there.
+                // After this the members are not known.
                 known.clear();
-                assert!(self.engine.most_named < 100, "{notice}: never too many");
+                assert!(self.engine.most_named < 100, "{notice}: there were never too many");
                 self.note("too many to be named");
             }
         }
     }
 
-    /// Those who speak the dialect ask who is there.
+    /// Lets those who speak the dialect ask for the members.
     pub(super) fn ask_for_members(&mut self) {
         for index in 0..self.followers.len() {
             let (Some(id), Kind::Json) = (self.followers[index].id, self.followers[index].kind) else { continue };
@@ -63,7 +63,7 @@ impl World {
         }
     }
 
-    /// It is told who is there.
+    /// Checks an answer with the members.
     pub(super) fn told_members(&mut self, index: usize, channel: &'static str, said: &Value) {
         let truth: BTreeSet<String> = self.members(channel).into_iter().map(|(id, _)| id).collect();
         let told: BTreeSet<String> = named(said).into_iter().map(|(id, _)| id).collect();
@@ -71,7 +71,7 @@ impl World {
         assert!(told == truth || truth.len() > self.engine.most_named, "{index}: {said}, and there are {truth:?}");
     }
 
-    /// When nothing is under way, everybody knows who is there.
+    /// Checks that everybody knows the members when nothing is under way.
     pub(super) fn assert_rosters(&mut self) {
         for channel in CHANNELS {
             let truth = self.members(channel);
@@ -98,13 +98,13 @@ impl World {
         self.note("everybody knew who was there");
     }
 
-    /// One who speaks the dialect sends something to another, who may have gone.
+    /// Sends something from a follower that speaks the dialect to another, which may have gone.
     pub(super) fn send(&mut self, index: usize) {
         let to = self.random.below(self.followers.len());
         self.send_to(index, to);
     }
 
-    /// Everybody sends something to everybody.
+    /// Sends something from everybody to everybody.
     pub(super) fn send_to_all(&mut self) {
         for index in 0..self.followers.len() {
             (0..self.followers.len()).for_each(|to| self.send_to(index, to));
@@ -123,19 +123,19 @@ impl World {
         self.write(index, id, &command.to_string());
     }
 
-    /// It is told something that is for it alone.
+    /// Takes a message for one follower alone.
     pub(super) fn told_alone(&mut self, index: usize, number: u64) {
         let follower = &mut self.followers[index];
         assert_eq!(self.direct.get(&number), Some(&(index, follower.id.expect("it is told"))), "{number}: for another");
         assert!(follower.sent.insert(number), "{number}: sent twice");
     }
 
-    /// What was acknowledged while nothing went wrong has arrived.
+    /// Checks that sends have arrived that were acknowledged while nothing went wrong.
     pub(super) fn assert_sent(&self) {
         for number in &self.arrived {
             let (to, id) = self.direct[number];
             let is_there = self.followers[to].id == Some(id);
-            assert!(!is_there || self.followers[to].sent.contains(number), "{number}: acknowledged, and never told");
+            assert!(!is_there || self.followers[to].sent.contains(number), "{number}: acknowledged, but never arrived");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What every peer must receive, said again in the plainest way: a list per channel, and a cursor per membership.
+//! What every peer must receive, in the plainest way: a list per channel, and a cursor per membership.
 
 #[path = "keeping.rs"]
 mod keeping;
@@ -29,15 +29,15 @@ use polls::Held;
 use presence::{Known, Stay};
 use verdict::peek;
 
-/// Whoever publishes or follows, as others are told: an id, and what it calls itself.
+/// A publisher or follower as others know it: an id, and the name that it gives itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Who {
     pub id: Option<String>,
     pub name: Option<&'static str>,
 }
 
-/// A message: whether it is text, its payload, whose it is, who does not get it, and when it was handed to the broker:
-/// in milliseconds, in Unix milliseconds, in order, and in turns.
+/// A message: whether it is text, its payload, its sender, the connection that does not get it, and when it was handed
+/// to the broker: in milliseconds, in Unix milliseconds, in order, and in turns.
 pub struct Entry {
     data: (bool, Vec<u8>),
     from: Who,
@@ -48,7 +48,7 @@ pub struct Entry {
     turn: u64,
 }
 
-/// A channel from its first member or message until it is forgotten. `tail` is behind what is not kept.
+/// A channel from its first member or message until it is forgotten. Messages before `tail` are not kept.
 #[derive(Default)]
 struct Life {
     name: String,
@@ -57,57 +57,57 @@ struct Life {
     touched: bool,
     state: State,
     epoch: Option<Epoch>,
-    /// Somebody joined, and so was told the position.
+    /// Whether somebody joined, and so was told the position.
     known: bool,
-    /// Who published to it first; None if nobody has.
+    /// The maker that published to it first; None if nobody has.
     maker: Option<Maker>,
     /// When its place among those of its maker was renewed: in which second of 1,024 ms, and in order.
     renewed: (u64, u64),
-    /// Who is and was a member.
+    /// The stays of present and former members.
     stays: Vec<Stay>,
-    /// How many of the members are told who joins and leaves.
+    /// How many of the members are told about joining and leaving.
     listeners: usize,
-    /// When a member came or went and none was left who would be told: in order.
+    /// When a member last came or went and no member was left to be told: in order.
     deaf_at: u64,
-    /// When there were too many members to be named: in order.
+    /// When there were last too many members to be named: in order.
     crowded_at: u64,
-    /// When a member came or went, in milliseconds.
+    /// When a member last came or went, in milliseconds.
     changed_at: u64,
-    /// In which turn that was.
+    /// The turn of that.
     changed_in: Option<u64>,
 }
 
-/// What one membership is owed: `next..end` of a life. `behind` until it was seen to have caught up.
+/// The messages owed to one membership: `next..end` of a life. It is `behind` until it was seen to have caught up.
 #[derive(Debug)]
 struct Stream {
     life: usize,
     next: usize,
     end: Option<usize>,
     behind: bool,
-    /// The end up to which it had everything that it is owed, when that was looked at last.
+    /// The end up to which it had everything owed to it at the last look.
     had_all: Option<usize>,
     may_miss: bool,
-    /// What it owes before this index is lost, and that will be told.
+    /// Messages before this index that it has not got are lost, and that will be told.
     doomed: usize,
-    /// It is told where it begins before anything else of it: in order.
+    /// It is told where it begins before anything else of the channel: in order.
     begins: u64,
     known: Known,
 }
 
-/// What is told to one alone, and when.
+/// Something for one connection alone, and when it was sent.
 struct Direct {
     said: Said,
     time: u64,
 }
 
-/// In the dialect *raw*, or in one that has words.
+/// Something said in the dialect *raw*, or in one that has words.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Said {
     Data(bool, Vec<u8>),
     Words(Value),
 }
 
-/// Which part of what is owed a Close frame leaves behind.
+/// The part of what is owed that must arrive before a Close frame.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Behind {
     All,
@@ -115,7 +115,7 @@ pub enum Behind {
     Some,
 }
 
-/// What becomes of messages that the policy drops: there is none, or they are told, or not.
+/// What the policy does: it drops no messages, or drops them and tells, or drops them and does not tell.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Losses {
     #[default]
@@ -133,7 +133,7 @@ struct View {
     directs: VecDeque<Direct>,
     bye: Option<(Option<u16>, Behind)>,
     closed: bool,
-    /// Nothing was unsent after the last flush: what arrives now is of this turn.
+    /// Whether nothing was unsent after the last flush: then what arrives now is of this turn.
     caught_up: bool,
 }
 
@@ -142,13 +142,13 @@ pub struct Oracle {
     current: HashMap<String, usize>,
     views: HashMap<ConnectionId, View>,
     polls: Vec<Held>,
-    /// The channels of those who are answered by this flush.
+    /// The channels whose polls are answered by this flush.
     answering: Vec<usize>,
     time: u64,
     turn: u64,
     /// When the last flush ended: in order, and in milliseconds.
     flushed_at: (u64, u64),
-    /// Milliseconds that nobody waited for.
+    /// How many milliseconds do not count as waiting.
     pub gaps: u64,
     /// In milliseconds, and in Unix milliseconds.
     pub now: u64,
@@ -178,12 +178,12 @@ impl Oracle {
         }
     }
 
-    /// The members of a channel: those who poll are none.
+    /// How many members a channel has; polls do not count.
     pub fn members(&self, channel: &str) -> usize {
         self.current.get(channel).map_or(0, |&life| self.lives[life].members())
     }
 
-    /// All who are owed what is published.
+    /// How many get what is published.
     fn subscribers_of(&self, life: usize) -> usize {
         self.lives[life].members() + self.polls.iter().filter(|held| held.life == life).count()
     }
@@ -192,7 +192,7 @@ impl Oracle {
         self.current.contains_key(channel)
     }
 
-    /// Whether it has a place among those that were published to.
+    /// Whether it has a place among the channels that were published to.
     pub fn was_published_to(&self, channel: &str) -> bool {
         self.current.get(channel).is_some_and(|&life| self.lives[life].maker.is_some())
     }
@@ -206,7 +206,7 @@ impl Oracle {
         view.is_some_and(|view| view.streams.iter().any(|s| Some(&s.life) == life && s.end.is_none()))
     }
 
-    /// `agrees` says whether it agrees to lose messages that it cannot be told of, if the policy is to drop any.
+    /// `agrees` says whether it agrees to lose messages without being told, if the policy drops any.
     pub fn opened(&mut self, id: ConnectionId, dialect: Dialect, who: Who, agrees: bool) {
         let losses = match self.limits.slow_consumer {
             SlowConsumer::Close => Losses::None,
@@ -217,17 +217,17 @@ impl Oracle {
         self.views.insert(id, View { dialect, who, losses, ..View::default() });
     }
 
-    /// How it is told, if it was ever accepted.
+    /// Its dialect, if it was ever accepted.
     pub fn dialect(&self, id: ConnectionId) -> Option<Dialect> {
         self.views.get(&id).map(|view| view.dialect)
     }
 
-    /// As others are told of it.
+    /// The connection as others know it.
     pub fn who(&self, id: ConnectionId) -> Who {
         self.views.get(&id).map(|view| view.who.clone()).unwrap_or_default()
     }
 
-    /// Whoever is known by that id.
+    /// The connection with this id.
     pub fn find(&self, id: &str) -> Option<ConnectionId> {
         self.views.iter().find(|(_, view)| view.who.id.as_deref() == Some(id)).map(|(id, _)| *id)
     }
@@ -237,14 +237,15 @@ impl Oracle {
         lives(&one).any(|ours| lives(&other).any(|theirs| theirs == ours))
     }
 
-    /// Anybody's id, of those who are or were there.
+    /// The id of any connection that is or was there.
     pub fn anybody(&self, random: &mut Random) -> Option<String> {
         let mut all: Vec<&String> = self.views.values().filter_map(|view| view.who.id.as_ref()).collect();
         all.sort_unstable();
         (!all.is_empty()).then(|| all[random.below(all.len())].clone())
     }
 
-    /// Returns the offset behind which everything follows, and what is lost. `is_there` is asked who made way.
+    /// Returns the offset after which everything follows, and what is lost. `is_there` says whether a channel still
+    /// exists, which shows the one that made way.
     pub fn joined(&mut self, id: ConnectionId, channel: &str, from: Start, is_there: impl Fn(&str) -> bool) -> Begin {
         let life = self.hold(channel, None, is_there);
         let start = self.lives[life].resolve(from);
@@ -284,7 +285,7 @@ impl Oracle {
         (subscribers - usize::from(except.is_some()), self.lives[life].entries.len() as u64)
     }
 
-    /// A message for one alone.
+    /// Notes a message for one connection alone.
     pub fn sent(&mut self, id: ConnectionId, data: (bool, Vec<u8>), from: &Who) {
         let said = match self.dialect(id) {
             Some(Dialect::Raw) => Said::Data(data.0, data.1),
@@ -293,7 +294,7 @@ impl Oracle {
         self.push_direct(id, said);
     }
 
-    /// Something is told to one alone, in the words of `v1.slotcast.json`.
+    /// Notes an object for one connection alone, in the words of `v1.slotcast.json`.
     pub fn says(&mut self, id: ConnectionId, object: Value) {
         let dialect = self.dialect(id).expect("accepted");
         if let Some(said) = words::in_dialect(dialect, object) {
@@ -301,7 +302,7 @@ impl Oracle {
         }
     }
 
-    /// What it was told last is where its newest stream begins.
+    /// Notes that the last object for it says where its newest stream begins.
     pub fn begins(&mut self, id: ConnectionId) {
         let stream = self.views.get_mut(&id).and_then(|view| view.streams.last_mut());
         stream.expect("joined").begins = self.time;
@@ -325,7 +326,7 @@ impl Oracle {
     fn end(&mut self, id: ConnectionId, which: impl Fn(&Stream) -> bool) {
         self.time += 1;
         let view = self.views.get_mut(&id).expect("open");
-        // Who has words for it is told what it missed.
+        // A dialect that has words tells what was missed.
         let told = view.dialect.has_words();
         let mut left = Vec::new();
         for stream in view.streams.iter_mut().filter(|stream| stream.end.is_none() && which(stream)) {
@@ -354,7 +355,7 @@ impl Oracle {
             for stream in view.streams.iter_mut().filter(|stream| stream.behind) {
                 let end = stream.end.unwrap_or(self.lives[stream.life].entries.len());
                 let has_all = peek(&self.lives, stream, id).is_none() && view.caught_up;
-                // What it is not to get may still be taken from the log: that takes a flush.
+                // Messages that it does not get may still have to be read from the log: that takes a flush.
                 stream.behind = stream.next != end && !(has_all && stream.had_all == Some(end));
                 stream.had_all = has_all.then_some(end);
             }

@@ -20,15 +20,15 @@ use crate::random::Random;
 /// How a peer reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reader {
-    /// All that comes, at once.
+    /// Everything that comes, at once.
     Eager,
-    /// So many bytes, and then nothing until it finds the time.
+    /// This many bytes, and then nothing for some time.
     Slow(usize),
-    /// What fits into the buffers, and nothing more.
+    /// Nothing more than the buffers take.
     Stalled,
 }
 
-/// How a peer leaves, behind all that it has said.
+/// How a peer leaves after everything that it has sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     Eof,
@@ -39,47 +39,47 @@ pub enum Ending {
 pub struct Peer {
     pub id: ConnectionId,
     pub address: Option<IpAddr>,
-    /// What it has said and has not arrived.
+    /// Bytes that it has sent and that have not arrived.
     pub wire: VecDeque<u8>,
-    /// What has arrived and was not read.
+    /// Bytes that have arrived and were not read.
     pub arrived: VecDeque<u8>,
     pub ending: Option<Ending>,
     pub ended: Option<Ending>,
-    /// Something is to be told by the next wake-up: readable, read-closed.
+    /// What the next wake-up will tell: readable, read-closed.
     pub readable: bool,
     pub reader: Reader,
-    /// It has been eager all its life.
+    /// Whether it was always an eager reader.
     pub eager: bool,
     pub room: usize,
-    /// A write was refused: one edge is owed once there is room.
+    /// Whether a write was refused: then one edge is owed once there is room.
     pub refused: bool,
     pub shut: bool,
-    /// It has sent something illegal or a Close: what comes behind that does not count.
+    /// Whether it has sent something illegal or a Close: what comes after that does not count.
     pub poisoned: bool,
-    /// What it has asked for last: how it is to be told, and of which channel.
+    /// What it asked for last: the dialect, and the channel.
     pub dialect: Dialect,
     pub channel: &'static str,
-    /// Commands that it has written.
+    /// How many commands it has written.
     pub written: u64,
-    /// Requests that it has written and that are not answered.
+    /// How many of its requests are not answered.
     pub waiting: usize,
-    /// The broker was told that it says no more.
+    /// Whether the broker was told that nothing more comes from it.
     pub hung_up: bool,
-    /// It got a 101.
+    /// Whether it got a 101.
     pub is_websocket: bool,
-    /// What it makes its messages smaller with.
+    /// The compressor of its messages.
     compress: Option<Compress>,
-    /// Such messages that nobody has counted yet.
+    /// Compressed messages that were not counted yet.
     pub deflated: u64,
-    /// The tag that it has seen last.
+    /// The tag that it saw last.
     pub tag: Option<String>,
-    /// The position that it has seen last.
+    /// The position that it saw last.
     pub seen: Option<(&'static str, Position)>,
-    /// Our side has ended, which was not looked at yet.
+    /// Whether our side has ended and nobody has noticed yet.
     pub has_ended: bool,
     pub incoming: Incoming,
     pub inbox: Vec<Item>,
-    /// Messages that it has sent whole, and that the embedder has not been told of.
+    /// Whole messages that it has sent and that the embedder has not been told of.
     pub sent: VecDeque<(bool, Vec<u8>)>,
     pub pings: VecDeque<Vec<u8>>,
 }
@@ -118,17 +118,17 @@ impl Peer {
         }
     }
 
-    /// Asks for what it goes on with.
+    /// Asks for what comes next.
     pub fn ask(&mut self, ask: &Ask, random: &mut Random, number: usize) {
         (self.dialect, self.channel, self.incoming.offered) = (ask.dialect, ask.channel, ask.offer);
         self.request(&ask.request(random, number), ask.is_head);
     }
 
-    /// What is sent instead of a payload by one who compresses, if it was agreed to.
+    /// Compresses a payload, if the peer does that and it was agreed to.
     pub fn deflate(&mut self, payload: &[u8]) -> Option<Vec<u8>> {
         let deflate = self.incoming.deflate?;
         if payload.is_empty() {
-            // RFC 7692 §7.2.3.6: an empty block, of which what every message ends with is not sent.
+            // RFC 7692 §7.2.3.6: an empty block, without the bytes that every message ends with.
             return Some(vec![0]);
         }
         let compress = self.compress.get_or_insert_with(|| {
@@ -148,14 +148,14 @@ impl Peer {
         Some(output)
     }
 
-    /// Asks for something, in those words.
+    /// Sends a request with this text.
     pub fn request(&mut self, words: &[u8], is_head: bool) {
         self.wire.extend(words);
         self.waiting += 1;
         self.incoming.await_answer(is_head);
     }
 
-    /// Takes note of where it stands, so that it can go on from there.
+    /// Notes the position and the tag, so that the peer can go on from there.
     pub fn look(&mut self, item: &Item) {
         let position = match item {
             Item::Begun(head) | Item::Response(head, _) => {
@@ -176,7 +176,7 @@ impl Peer {
         }
     }
 
-    /// Lets at most `most` bytes arrive, and the end behind the last.
+    /// Lets up to `most` bytes arrive, and the end of the stream after the last.
     pub fn arrive(&mut self, most: usize) {
         let count = most.min(self.wire.len());
         self.arrived.extend(self.wire.drain(..count));
@@ -196,7 +196,7 @@ impl Peer {
         };
     }
 
-    /// The writable edge: once after each refusal.
+    /// Takes the writable edge: there is one after each refusal.
     pub fn take_edge(&mut self) -> bool {
         let edge = self.refused && (self.room > 0 || self.ended == Some(Ending::Reset));
         self.refused &= !edge;
@@ -218,8 +218,8 @@ impl Peer {
     }
 
     fn write(&mut self, slices: &[&[u8]], random: &mut Random) -> io::Result<usize> {
-        assert!(!self.refused, "{}: written to again without an edge", self.id);
-        assert!(!self.shut, "{}: written to behind the end of the stream", self.id);
+        assert!(!self.refused, "{}: written again without an edge", self.id);
+        assert!(!self.shut, "{}: written after the end of the stream", self.id);
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
         assert!(offered > 0, "{}: an empty write", self.id);
         if self.ended == Some(Ending::Reset) {
@@ -250,12 +250,12 @@ impl Peer {
 pub struct Kernel {
     pub peers: Vec<Option<Peer>>,
     pub random: Random,
-    /// What writing has cost since the flush began, and what it may: in nominal nanoseconds.
+    /// The cost of writing since the flush began, and the most that it may be: in nominal nanoseconds.
     spent: u64,
     most: u64,
-    /// What it has done since then at the least, as often as it has looked at the time.
+    /// The least that it has done since then, by how often it has looked at the time.
     looked: u64,
-    /// After how much it looks.
+    /// How much it does between two looks.
     pub look: u64,
 }
 
@@ -269,7 +269,7 @@ impl Kernel {
         Kernel { peers: Vec::new(), random, spent: 0, most: u64::MAX, looked: 0, look: LOOK }
     }
 
-    /// From now on the flush has that much time.
+    /// Sets how much time the flush has from now on.
     pub fn give_time(&mut self, most: u64) {
         (self.spent, self.most, self.looked) = (0, most, 0);
     }
@@ -305,7 +305,7 @@ impl Inlet for Kernel {
 
 impl Io for Kernel {
     fn is_time_up(&mut self) -> bool {
-        // Whatever it did since it looked last, it was that much.
+        // Whatever it did since the last look, it was this much.
         self.looked += self.look;
         self.spent.max(self.looked) >= self.most
     }

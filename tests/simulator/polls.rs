@@ -1,5 +1,5 @@
-//! Polls, said again in the plainest way: what is kept behind a position, or what comes next; each goes on where the one
-//! before ended.
+//! Polls, in the plainest way: a poll gets the messages kept after a position, or those that come next. Each goes on
+//! where the one before ended.
 
 use serde_json::{Value, json};
 use slotcast::broker::event::ConnectionId;
@@ -9,20 +9,20 @@ use super::words::{self, in_dialect};
 use super::{Begin, Oracle, position};
 use crate::ask::Dialect;
 
-/// A request that is held until there is something behind `next`, or until its time is over.
+/// A request that is held until there is something after `next`, or until its time is over.
 #[derive(Debug)]
 pub(super) struct Held {
     id: ConnectionId,
     pub(super) life: usize,
     next: usize,
     is_head: bool,
-    /// In milliseconds: no earlier.
+    /// It is answered no earlier than this: in milliseconds.
     due: u64,
-    /// Time that nobody waited for is not counted: how much there had been.
+    /// The gaps so far when it came: that time does not count as waiting.
     gaps: u64,
 }
 
-/// An answer that is to come.
+/// An answer that is expected.
 #[derive(Debug)]
 pub struct Answer {
     pub body: Value,
@@ -30,7 +30,7 @@ pub struct Answer {
 }
 
 impl Oracle {
-    /// What one gets who asks and does not wait.
+    /// The answer to a request that does not wait.
     pub fn kept_answer(&mut self, channel: &str, from: Start) -> (Begin, Value) {
         let (start, _) = self.read(channel, from);
         let life = self.current.get(channel).copied();
@@ -48,7 +48,7 @@ impl Oracle {
         json!({ "channel": channel, "position": at, "lost": lost, "messages": items })
     }
 
-    /// One waits for what comes next.
+    /// Notes that a poll waits for what comes next.
     pub fn held(&mut self, id: ConnectionId, channel: &str, wait: u64, is_head: bool, is_there: impl Fn(&str) -> bool) {
         let life = self.hold(channel, None, is_there);
         let next = self.lives[life].entries.len();
@@ -59,23 +59,23 @@ impl Oracle {
         self.polls.iter().any(|held| held.id == id)
     }
 
-    /// Whether somebody is held there, or was when this flush began.
+    /// Whether a poll waits in this channel, or did when this flush began.
     pub fn has_polls(&self, channel: &str) -> bool {
         let held = self.polls.iter().map(|held| held.life);
         held.chain(self.answering.iter().copied()).any(|life| self.lives[life].name == channel)
     }
 
-    /// Those who are held.
+    /// The connections whose polls wait.
     pub fn all_held(&self) -> Vec<ConnectionId> {
         self.polls.iter().map(|held| held.id).collect()
     }
 
-    /// Those who are answered by the next flush, with what there is for them.
+    /// The polls that the next flush answers, with their answers.
     pub fn answer_held(&mut self) -> Vec<(ConnectionId, Answer)> {
         self.answer_those(|_| true)
     }
 
-    /// Those who are answered as one more comes to wait in their channel.
+    /// The polls that are answered because one more comes to wait in their channel.
     pub fn answer_before(&mut self, channel: &str) -> Vec<(ConnectionId, Answer)> {
         let life = self.current.get(channel).copied();
         self.answer_those(|held| Some(held.life) == life)
@@ -96,21 +96,21 @@ impl Oracle {
         due.into_iter().map(answer).collect()
     }
 
-    /// One is not held any more: it has gone, or is answered with nothing, which is `in_time` if there is another reason
-    /// for it than that its time is over.
+    /// Ends a poll: it has gone, or is answered with nothing. `in_time` says that there is another reason for that than
+    /// that its time is over.
     pub fn let_go(&mut self, id: ConnectionId, in_time: bool) -> Answer {
         let index = self.polls.iter().position(|held| held.id == id).expect("held");
         let held = self.polls.swap_remove(index);
         assert!(in_time || self.now >= held.due, "{id}: answered too early: {held:?}");
         let of = &self.lives[held.life];
-        // A channel that nothing was published to does not exist for those who only ask.
+        // For a request that only reads, a channel that nothing was published to does not exist.
         let life = (held.next > 0).then_some(held.life);
         let body = self.answer_of(&of.name, life, held.next, held.next, None);
         self.rest(held.life);
         Answer { body, is_head: held.is_head }
     }
 
-    /// Nobody waits longer than he asked for, and who is owed something does not wait.
+    /// Checks that no poll waits longer than it asked for, or while there is something for it.
     pub fn assert_none_overdue(&self) {
         for held in &self.polls {
             let late = self.now.saturating_sub(held.due + self.gaps - held.gaps);

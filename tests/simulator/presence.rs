@@ -1,5 +1,6 @@
-//! Who is in a channel, and what a follower makes of what it is told of that: whenever nothing is under way, it knows who
-//! is there, but for those whose leaving is held back; where there are too many to be named, how many there are.
+//! The members of a channel, and what a follower knows of them from what it is told. Whenever nothing is under way, it
+//! knows all members, except those whose leaving is held back. Where there are too many to be named, it knows their
+//! number.
 
 use std::collections::BTreeMap;
 
@@ -9,27 +10,27 @@ use slotcast::broker::event::ConnectionId;
 use super::verdict::peek;
 use super::{Life, Oracle, Stream, View, Who};
 
-/// One's stay in a channel: from when to when, in order, and in milliseconds.
+/// A member's stay in a channel: its beginning and end, in order, and in milliseconds.
 #[derive(Debug)]
 pub(super) struct Stay {
     id: ConnectionId,
     who: Who,
     came: (u64, u64),
     went: Option<(u64, u64)>,
-    /// The others were told that it came, or never will be.
+    /// Whether the others were told that it came, or never will be.
     pub(super) is_announced: bool,
-    /// It went before that.
+    /// Whether it went before that.
     is_secret: bool,
 }
 
-/// What a follower has made of what it was told.
+/// What a follower knows from what it was told.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// Who is there; None since there were too many to be named.
+    /// The members; None once there were too many to be named.
     names: Option<BTreeMap<String, Option<String>>>,
     /// When it was told all of them, or joined: in order.
     since: u64,
-    /// The last number that it was told.
+    /// The last number of members that it was told.
     count: Option<u64>,
 }
 
@@ -45,7 +46,7 @@ impl Life {
         self.stays.iter().filter(|stay| stay.went.is_none()).count()
     }
 
-    /// The last stay of that id.
+    /// The last stay of the member with this id.
     fn stay(&self, id: &str) -> &Stay {
         let stay = self.stays.iter().rev().find(|stay| stay.who.id.as_deref() == Some(id));
         stay.unwrap_or_else(|| panic!("{id} was never in {}", self.name))
@@ -57,7 +58,8 @@ impl Life {
 }
 
 impl Oracle {
-    /// One joins. Returns what it knows of the others, if it listens: those of whom it will not be told.
+    /// Notes that a member joins. Returns what it knows of the others, if it listens: those whom it will not be told
+    /// of.
     pub(super) fn came(&mut self, life: usize, id: ConnectionId) -> Known {
         let View { dialect, who, streams, .. } = &self.views[&id];
         let again = streams.iter().any(|stream| self.lives[stream.life].name == self.lives[life].name);
@@ -71,18 +73,19 @@ impl Oracle {
         let of = &mut self.lives[life];
         of.stays.push(Stay { id, who, came, went: None, is_announced: is_back || of.listeners == 0, is_secret: false });
         self.changed(life);
-        // What it was told of an earlier stay may still be under way.
+        // Notices about an earlier stay may still be under way.
         let of = &self.lives[life];
         let sure = !again && of.members() <= self.limits.max_presence && of.crowded_at <= self.flushed_at.0;
         Known { names: sure.then_some(names), since: self.time, count: None }
     }
 
-    /// Whether one is back before its going is told: it has not gone. Those who have come meanwhile will not be told of it.
+    /// Whether a member is back before its leaving is told: then it has not left. Members that came meanwhile will not
+    /// be told of it.
     fn came_back(&mut self, life: usize, id: ConnectionId) -> bool {
         let (flushed, of) = (self.flushed_at.0, &self.lives[life]);
         let before = of.stays.iter().rev().find(|stay| stay.id == id).filter(|stay| stay.is_announced);
         let Some(stay) = before else { return false };
-        // Where nobody listened it was gone at once.
+        // Where nobody listened, it had left at once.
         let told = flushed.max(of.deaf_at);
         let Some((went, _)) = stay.went.filter(|&(time, _)| time > told) else { return false };
         let (one, name) = (stay.who.id.clone().expect("accepted"), stay.who.name.map(str::to_owned));
@@ -95,7 +98,7 @@ impl Oracle {
         true
     }
 
-    /// One leaves.
+    /// Notes that a member leaves.
     pub(super) fn went(&mut self, life: usize, id: ConnectionId) {
         let of = &mut self.lives[life];
         of.listeners -= usize::from(self.views[&id].dialect.has_words());
@@ -105,7 +108,7 @@ impl Oracle {
         self.changed(life);
     }
 
-    /// Whether somebody is in a channel: one that nobody is in any more may be forgotten before a flush is over.
+    /// Whether a channel has members: one without may be forgotten before a flush is over.
     pub fn has_members(&self, channel: &str) -> bool {
         self.current.get(channel).is_some_and(|&life| self.lives[life].members() > 0)
     }
@@ -123,8 +126,8 @@ impl Oracle {
             of.deaf_at = self.time;
             return of.announce_all();
         }
-        // Nobody is named if more have gone than may be, since that was told last, or as long as it may be held back. How
-        // many of these came back in time is not said.
+        // Members are not named if more have left than may be named, since that was last told, or in the time that
+        // leaving may be held back. It is not checked how many of these came back in time.
         let untold = of.stays.iter().filter(|stay| stay.went.is_some_and(|(_, at)| at + grace >= flushed)).count();
         of.touched = true;
         (of.changed_at, of.changed_in) = (self.now, Some(self.turn));
@@ -136,7 +139,7 @@ impl Oracle {
         }
     }
 
-    /// Something was told of a channel's members.
+    /// Checks a notice about a channel's members.
     pub(super) fn noticed(&mut self, id: ConnectionId, notice: &Value) {
         let mut grace = self.grace_ms();
         let View { streams, caught_up, directs, .. } = self.views.get_mut(&id).expect("open");
@@ -145,14 +148,14 @@ impl Oracle {
         let stream = stream.unwrap_or_else(|| panic!("{id}: {notice}, and it was never there"));
         if *caught_up {
             let first = directs.front().is_none_or(|direct| direct.time > stream.begins);
-            assert!(first, "{id}: {notice} before it is told where it begins");
+            assert!(first, "{id}: {notice} before it is told where the stream begins");
         }
         if *caught_up && !stream.behind {
             let owed = peek(&self.lives, stream, id);
             assert_eq!(owed, None, "{id}: {notice} before the messages of its turn");
         }
         if !*caught_up {
-            // It may be of any turn: nobody knows who was held back then.
+            // It may belong to any turn: the oracle does not know whose leaving was held back then.
             grace = 0;
         }
         let of = &self.lives[stream.life];
@@ -161,7 +164,7 @@ impl Oracle {
         match notice["type"].as_str() {
             Some("members") => {
                 assert_eq!(notice.get("members"), None, "{id}: nobody asked");
-                // It may be of an earlier life.
+                // It may belong to an earlier life.
                 let crowded = self.lives.iter().any(|other| other.name == of.name && other.crowded_at > 0);
                 assert!(crowded, "{id}: {} never had too many to be named", of.name);
                 stream.known.names = None;
@@ -173,7 +176,7 @@ impl Oracle {
         }
     }
 
-    /// Completes the answer of who is in a channel.
+    /// Completes an answer that names the members of a channel.
     pub fn name_members(&self, channel: &str, answer: &mut Value) {
         let of = self.current.get(channel).map(|&life| &self.lives[life]);
         let there: Vec<&Who> =
@@ -189,7 +192,7 @@ impl Oracle {
         }
     }
 
-    /// It was told who is in a channel, because it asked, at that time.
+    /// Checks the answer to a question about members that was asked at time `at`.
     pub(super) fn answered(&mut self, id: ConnectionId, answer: &Value, at: u64) {
         let streams = &mut self.views.get_mut(&id).expect("open").streams;
         let asked = |stream: &&mut Stream| Some(&*self.lives[stream.life].name) == answer["channel"].as_str();
@@ -201,7 +204,7 @@ impl Oracle {
         }
     }
 
-    /// What it was told is what is true: nothing is under way.
+    /// Checks that what it was told is true: nothing is under way.
     pub fn assert_knows_members(&self, id: ConnectionId) {
         let Some(view) = self.views.get(&id).filter(|view| view.dialect.has_words()) else { return };
         for stream in view.streams.iter().filter(|stream| stream.end.is_none()) {
@@ -209,7 +212,7 @@ impl Oracle {
             let (members, known) = (of.members(), &stream.known);
             if members > self.limits.max_presence {
                 let told = known.count == Some(members as u64) || self.now - of.changed_at < 1000;
-                assert!(told, "{id}: {members} in {}, and it believes {:?}", of.name, known.count);
+                assert!(told, "{id}: {members} in {}, but it believes {:?}", of.name, known.count);
             }
             let Some(names) = &known.names else { continue };
             let there = |stay: &&Stay| stay.went.is_none();
@@ -223,14 +226,14 @@ impl Oracle {
         }
     }
 
-    /// Whether somebody of that name has left so shortly ago that it may not be told.
+    /// Whether somebody with this name has left so recently that it may not have been told.
     fn is_held_back(&self, of: &Life, name: Option<&str>) -> bool {
         let grace = self.grace_ms();
         let lately = |stay: &Stay| stay.went.is_some_and(|(_, at)| self.now < at + grace);
         name.is_some() && of.stays.iter().any(|stay| stay.who.name == name && lately(stay))
     }
 
-    /// Whether something may be told of members at a time of its own.
+    /// Whether a notice about members may come at a time of its own.
     pub fn tells_members_later(&self) -> bool {
         !self.limits.leave_grace.is_zero() || self.limits.max_presence < 100
     }
@@ -269,27 +272,27 @@ impl Known {
         assert!(before.is_none() || self.was_told(of, &one.id), "{} is told twice to be in {}", one.id, of.name);
     }
 
-    /// Whether it came before one was told who is there.
+    /// Whether it came before the follower was told the members.
     fn was_told(&self, of: &Life, id: &str) -> bool {
         of.stays.iter().any(|stay| stay.who.id.as_deref() == Some(id) && stay.came.0 < self.since)
     }
 
-    /// Whether it left before one was told who is there, or only those knew of it who asked in the turn in which it came
-    /// and went.
+    /// Whether it left before the follower was told the members, or was known only to members that asked in the turn in
+    /// which it came and went.
     fn forgot(&self, of: &Life, id: &str) -> bool {
         let forgotten = |stay: &Stay| stay.is_secret || stay.went.is_some_and(|(time, _)| time < self.since);
         of.stays.iter().any(|stay| stay.who.id.as_deref() == Some(id) && forgotten(stay))
     }
 }
 
-/// Members stand in no order: in both that are compared, in this one.
+/// Sorts the members of an answer: their order means nothing, so both sides are compared in this one.
 pub(super) fn sort_members(answer: &mut Value) {
     if let Some(members) = answer.get_mut("members").and_then(Value::as_array_mut) {
         members.sort_by_key(|member| member["id"].to_string());
     }
 }
 
-/// The members that a notice names, in its one form.
+/// The members that a notice names, whichever form it has.
 fn named(notice: &Value) -> Vec<Named> {
     let field = |value: &Value, field: &str| value.get(field).map(|text| text.as_str().expect("a text").to_owned());
     let list = notice["members"].as_array().expect("members");
@@ -297,11 +300,11 @@ fn named(notice: &Value) -> Vec<Named> {
         let alone = list.first().filter(|_| list.len() == 1);
         for key in ["id", "name", "was"] {
             let repeated = alone.and_then(|one| one.get(key));
-            assert_eq!(notice.get(key), repeated, "who is alone is told beside the list: {notice}");
+            assert_eq!(notice.get(key), repeated, "a single member is repeated beside the list: {notice}");
         }
         assert!(!list.is_empty(), "{notice}");
         let returns = list.iter().all(|one| one.get("was").is_some() == (notice["type"] == "rejoin"));
-        assert!(returns, "who comes back has been somebody: {notice}");
+        assert!(returns, "a member that comes back had an id before: {notice}");
     }
     let one =
         |one: &Value| Named { id: field(one, "id").expect("an id"), name: field(one, "name"), was: field(one, "was") };

@@ -1,5 +1,6 @@
-//! A quiet pair among two hundred who attack: what one says reaches the other in the turn in which it comes, or the next, and
-//! what is done before that is bounded. By cost, so that no clock decides; `make silence` has real sockets and more attacks.
+//! A quiet pair among two hundred attackers: what one of the pair sends reaches the other in the same turn or the next,
+//! and what is done before that is bounded. It is measured by cost, so that no clock decides; `make silence` has real
+//! sockets and more attacks.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::time::{Duration, Instant};
@@ -19,10 +20,10 @@ use crate::peer::slot_of;
 use crate::random::Random;
 use crate::wire;
 
-/// As long as a turn reads, and then writes: the loop's two milliseconds each.
+/// How long a turn reads, and then writes: two milliseconds each, like the loop.
 const TIME: u64 = 2_000_000;
 
-/// The largest step here: a POST of `LINES` messages, or an answer of all that a history keeps.
+/// The largest step here: a POST of `LINES` messages, or an answer with everything that a history keeps.
 const STEP: u64 = 700_000;
 
 /// How many lines one POST has.
@@ -31,17 +32,17 @@ const LINES: usize = 200;
 /// How many attackers of each kind there are.
 const EACH: usize = 50;
 
-/// How many read what is posted line by line, and how many do not read what is posted as a whole.
+/// How many read what is posted line by line, and how many do not read what is posted whole.
 const READERS: usize = 2000;
 const DEAF: usize = 500;
 
 const TURNS: usize = 100;
 
-/// What somebody sends, again and again; what it takes at a time.
+/// A peer: the bytes that it sends, again and again, and how much it takes at a time.
 #[derive(Default)]
 struct Socket {
     says: Vec<u8>,
-    /// How much of it was read; all of it, and no more comes, if it is quiet.
+    /// How many of its bytes were read. If it is quiet, all of them, and no more come.
     read: usize,
     is_quiet: bool,
     room: usize,
@@ -60,7 +61,7 @@ struct Sockets {
 impl Sockets {
     fn take(&mut self, slot: u32, slices: &[&[u8]]) -> io::Result<usize> {
         let socket = &mut self.all[slot as usize];
-        assert!(!socket.refused, "written to again without an edge");
+        assert!(!socket.refused, "written again without an edge");
         let offered = slices.iter().map(|slice| slice.len()).sum::<usize>();
         let taken = offered.min(socket.room);
         if socket.room != usize::MAX {
@@ -130,7 +131,7 @@ impl Siege {
         }
     }
 
-    /// A connection that has `room` bytes for what it is told, and says nothing.
+    /// Opens a connection that has `room` bytes for what it is told, and sends nothing.
     fn open(&mut self, room: usize) -> ConnectionId {
         let id = self.broker.open(([10, 0, 0, 1], 1).into(), false).expect("room");
         assert_eq!(slot_of(id), self.sockets.all.len());
@@ -145,7 +146,7 @@ impl Siege {
         self.broker.accept(handshake, &Accept::join(channel, Start::Now))
     }
 
-    /// From now on it says that, again and again.
+    /// From now on it sends these bytes, again and again.
     fn attack(&mut self, id: ConnectionId, says: Vec<u8>) {
         let socket = &mut self.sockets.all[slot_of(id)];
         (socket.says, socket.is_quiet, socket.read) = (says, false, 0);
@@ -158,7 +159,7 @@ impl Siege {
         self.schedule.ready(&self.broker, id, false);
     }
 
-    /// As the loop does it.
+    /// Runs one turn, like the loop.
     fn turn(&mut self) {
         let began = self.broker.spent();
         self.schedule.begin_turn();
@@ -190,7 +191,7 @@ impl Siege {
         self.broker.advance(self.now);
     }
 
-    /// As the relay does it.
+    /// Answers events, like the relay.
     fn handle_events(&mut self) -> String {
         let mut what = String::new();
         while let Some(event) = self.broker.next_event() {
@@ -242,7 +243,7 @@ fn a_quiet_pair_is_heard_whatever_others_do() {
         siege.join("/deaf", 1000);
     }
     siege.broker.flush(&mut siege.sockets);
-    // It has shown what it wants.
+    // The quiet one has sent before the attack begins.
     for _ in 0..6 {
         siege.says(one, wire::masked(&mut Random::new(1), 0x82, b"here I am"));
         siege.turn();
@@ -272,7 +273,7 @@ fn a_quiet_pair_is_heard_whatever_others_do() {
             late += 1;
             siege.turn();
         }
-        assert!(is_heard(&siege), "turn {turn}: what it said is not there in the next turn");
+        assert!(is_heard(&siege), "turn {turn}: its message has not arrived in the next turn");
         let before = siege.broker.spent() - began;
         assert!(before <= 4 * TIME + 2 * STEP, "turn {turn}: {before} were spent before it was heard");
     }

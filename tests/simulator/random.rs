@@ -1,4 +1,4 @@
-//! The one source of chance: everything that a seed does can be done again.
+//! The one source of chance: what a seed did can be repeated.
 
 /// A small generator (xorshift64*).
 pub struct Random(u64);

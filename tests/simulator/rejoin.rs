@@ -1,5 +1,5 @@
-//! A herd that comes back: ten thousand who want the last messages of one channel, some of them slow. Everybody gets exactly
-//! these and then the live ones, and what they share is encoded once, however many turns they come in.
+//! A herd that comes back: ten thousand connections that want the last messages of one channel, some of them slow. Each
+//! gets exactly these and then the live ones. What they share is encoded once, however many turns they come in.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::time::{Duration, Instant};
@@ -18,22 +18,22 @@ use crate::{ShowSeed, number, wire};
 
 const HERD: usize = 10_000;
 const LAST: u64 = 100;
-/// Of each message, in bytes: a hundred of them are 256 KiB.
+/// The size of each message, in bytes: a hundred of them are 256 KiB.
 const PAYLOAD: usize = 2_600;
-/// What a flush has time for, in bytes.
+/// How much one flush has time for, in bytes.
 const A_FLUSH: usize = 4 << 20;
-/// Header and number of a frame.
+/// The bytes of a frame's header and number.
 const START: usize = 12;
 
-/// What a peer has read, by the byte.
+/// A reader that follows what it gets byte by byte.
 #[derive(Clone)]
 struct Reader {
-    /// What it takes at once, and in how many of so many turns it takes anything.
+    /// How much it takes at once, and in how many of how many turns it takes anything.
     window: usize,
     patience: usize,
     room: usize,
     refused: bool,
-    /// The end of the head, until that is read.
+    /// The last four bytes of the head, until its end is read.
     head: Option<[u8; 4]>,
     start: Vec<u8>,
     /// Bytes of the payload that are still to come.
@@ -76,7 +76,7 @@ impl Reader {
 struct Readers {
     all: Vec<Reader>,
     refused: Vec<u32>,
-    /// In this flush.
+    /// Bytes taken in this flush.
     taken: usize,
 }
 
@@ -87,7 +87,7 @@ impl Io for Readers {
 
     fn write_vectored(&mut self, slot: u32, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let reader = &mut self.all[slot as usize];
-        assert!(!reader.refused, "written to again without an edge");
+        assert!(!reader.refused, "written again without an edge");
         let mut taken = 0;
         for slice in slices {
             let some = slice.len().min(reader.room);
@@ -124,7 +124,7 @@ struct Herd {
 impl Herd {
     fn new(seed: u64) -> Herd {
         let mut limits = Limits::default();
-        // Whoever is slow does not lose what it came for.
+        // A slow reader must not lose messages that it came for.
         (limits.history_messages, limits.history_bytes) = (2 * LAST as usize, 1 << 20);
         limits.max_connections = HERD;
         let now = Now { instant: Instant::now(), unix_ms: 0 };
@@ -202,12 +202,12 @@ fn ten_thousand_rejoin_at_once() {
         for _ in herd.ids.len()..HERD.min(herd.ids.len() + a_turn) {
             herd.join(&head);
         }
-        // Some while they come, and one when they are all here.
+        // Some are published while readers come, and one when all are here.
         if turns > 0 && herd.published < 2 * LAST - 1 && herd.random.one_in(5) || turns == 1000 {
             herd.publish();
         }
         herd.turn();
-        // Those who are there must not wait until all have what they came for.
+        // Readers that are live must not wait until all others have caught up.
         assert!(herd.readers.taken < A_FLUSH + 16 * 128 * 1024, "{} bytes in one flush", herd.readers.taken);
         turns += 1;
         assert!(turns < 20_000, "{} have all", herd.readers.all.iter().filter(|r| r.next > herd.published).count());
@@ -216,13 +216,14 @@ fn ten_thousand_rejoin_at_once() {
     let (encoded, published) = (herd.broker.counters().messages_encoded, herd.published);
     let held = herd.most_held;
     println!("{HERD} in {turns} turns, {a_turn} a turn: {published} messages, {encoded} encodings, {held} bytes held");
-    // Once for who is live, and once for who catches up, or twice if nobody took of it for a second.
+    // Once for live readers, and once for those that catch up, or twice if nobody took from that for a second.
     assert!(encoded <= 3 * published, "{encoded} encodings of {published} messages");
-    // As much for those as for these, and the head of each who has to wait for it, in a batch of its own.
+    // The same amount for each of the two groups, and for each reader that must wait for its head, a batch with that
+    // alone.
     assert!(held <= 2 * published as usize * (PAYLOAD + 4) + HERD * 640, "{held} bytes held");
     for _ in 0..3 {
         herd.now.instant += Duration::from_secs(1);
         herd.turn();
     }
-    assert_eq!(herd.broker.outbound_held(), 0, "what was encoded for them outlives them");
+    assert_eq!(herd.broker.outbound_held(), 0, "what was encoded for them is still there");
 }

@@ -1,5 +1,6 @@
-//! Those who are slow, under each policy that drops: whoever can be told gets or is told of every message exactly once, in
-//! order; whoever cannot, and has agreed, gets some of them in order; and what was said to one alone all arrives.
+//! Slow peers, under each policy that drops. A peer that can be told gets each message, or is told of its loss, exactly
+//! once and in order. A peer that cannot, and has agreed to losses, gets some of them in order. Everything sent to one
+//! peer alone arrives.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -25,17 +26,17 @@ use crate::wire;
 
 const CHANNELS: [&str; 3] = ["/a", "/b", "/c"];
 
-/// How a peer is told.
+/// The dialect of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Sse,
     Ndjson,
     Json,
-    /// One that has agreed to lose what it cannot be told of.
+    /// The dialect *raw*, with a peer that has agreed to losses that it cannot be told of.
     Raw,
 }
 
-/// What a peer is told, in whatever words.
+/// Something that a peer is told, in whatever words.
 #[derive(Debug, PartialEq, Eq)]
 enum Told {
     Message(String, u64),
@@ -43,7 +44,7 @@ enum Told {
     Direct(u64),
 }
 
-/// A peer: what it takes, what it was sent, and what it is owed.
+/// A peer: how it reads, what it was sent, and what it is owed.
 struct Peer {
     id: ConnectionId,
     kind: Kind,
@@ -54,12 +55,12 @@ struct Peer {
     sent: Vec<u8>,
     incoming: Incoming,
     inside: Vec<&'static str>,
-    /// By channel, the offsets of what has neither come nor been told to be lost.
+    /// By channel, the offsets of messages that have neither come nor been told as lost.
     owed: BTreeMap<String, VecDeque<u64>>,
     directs: VecDeque<u64>,
     /// How many messages did not come.
     missed: u64,
-    /// The channels of which it missed what it was owed last.
+    /// The channels in which it missed the last message that it was owed.
     ends_with_loss: BTreeMap<String, bool>,
 }
 
@@ -69,7 +70,7 @@ struct Peers(BTreeMap<usize, Peer>);
 impl Io for Peers {
     fn write(&mut self, slot: u32, bytes: &[u8]) -> io::Result<usize> {
         let peer = self.0.get_mut(&(slot as usize)).expect("a peer");
-        assert!(!peer.refused, "{}: written to again without an edge", peer.id);
+        assert!(!peer.refused, "{}: written again without an edge", peer.id);
         let taken = bytes.len().min(peer.room);
         peer.room -= taken;
         peer.refused = taken < bytes.len();
@@ -85,7 +86,7 @@ impl Io for Peers {
 }
 
 impl Peer {
-    /// Looks at what has arrived, as far as it is whole.
+    /// Reads the whole pieces that have arrived.
     fn read(&mut self) {
         let told: Vec<Told> = match self.kind {
             Kind::Json | Kind::Raw => {
@@ -105,7 +106,7 @@ impl Peer {
         if self.kind == Kind::Json { told_by_event(&text) } else { Some(told_by_payload(&text)) }
     }
 
-    /// The chunks that are whole, each of which is one block or line, without the response's head.
+    /// The whole chunks, without the response's head; each of them is one block or line.
     fn pieces(&mut self, separator: &str) -> Vec<String> {
         if self.sent.starts_with(b"H") {
             let Some(end) = self.sent.windows(4).position(|four| four == b"\r\n\r\n") else { return Vec::new() };
@@ -145,7 +146,7 @@ impl Peer {
     }
 }
 
-/// The text of a message is where it belongs: `/a 17 …`; of a send, `! 17 …`.
+/// The text of a message says where it belongs: `/a 17 …`; that of a send is `! 17 …`.
 fn told_by_payload(text: &str) -> Told {
     let mut words = text.split(' ');
     let (channel, number) = (words.next().expect("a channel"), words.next().expect("a number"));
@@ -203,11 +204,11 @@ struct World {
     peers: Peers,
     random: Random,
     now: Now,
-    /// By channel, who does not get each message.
+    /// By channel, the connection that does not get each message.
     logs: BTreeMap<&'static str, Vec<Option<ConnectionId>>>,
-    /// Whether history goes before those who catch up have taken it.
+    /// Whether messages leave the history before peers that catch up have taken them.
     forgets: bool,
-    /// Whether those who join may ask for history.
+    /// Whether peers that join may ask for history.
     joins_behind: bool,
     said: u64,
     ended: usize,
@@ -284,10 +285,10 @@ impl World {
         self.joined(id, channel, start);
     }
 
-    /// Behind which offset one begins who joins now.
+    /// The offset after which a peer begins that joins now.
     fn offset_of(&mut self, channel: &str, from: Start) -> u64 {
         match from {
-            // A channel that does not exist yet.
+            // The channel does not exist yet.
             _ if self.logs[channel].is_empty() => 0,
             Start::Now => self.logs[channel].len() as u64,
             _ => self.broker.read(channel, from).start,
@@ -368,7 +369,7 @@ impl World {
         self.peers.0.values_mut().for_each(Peer::read);
         while let Some(event) = self.broker.next_event() {
             let Event::Close(id, reason) = event else { panic!("{event:?}") };
-            assert!(!self.peers.0[&slot_of(id)].eager, "one who takes everything is closed: {reason:?}");
+            assert!(!self.peers.0[&slot_of(id)].eager, "closed, though it takes everything: {reason:?}");
             self.peers.0.remove(&slot_of(id));
             self.ended += 1;
             self.broker.broken(id);
@@ -405,7 +406,7 @@ impl World {
         self.turn();
     }
 
-    /// Everybody takes everything, and all is accounted for.
+    /// Lets everybody take everything, and checks that every message is accounted for.
     fn settle(&mut self) {
         while self.broker.has_work() || self.peers.0.values().any(|peer| peer.refused) {
             self.peers.0.values_mut().for_each(|peer| peer.room = usize::MAX);
@@ -417,17 +418,17 @@ impl World {
             && self.broker.limits().max_outbound >= 40_000;
         for peer in self.peers.0.values() {
             let id = peer.id;
-            assert!(peer.directs.is_empty(), "{id}: {:?} were said to it", peer.directs);
+            assert!(peer.directs.is_empty(), "{id}: {:?} did not arrive", peer.directs);
             let left: usize = peer.owed.values().map(VecDeque::len).sum();
             assert!(peer.kind == Kind::Raw || left == 0, "{id} ({:?}): not told of {:?}", peer.kind, peer.owed);
             let newest_is_there = left == 0 && !peer.ends_with_loss.values().any(|&lost| lost);
             assert!(newest_is_there || !newest_stays, "{id} ({:?}): without the newest: {:?}", peer.kind, peer.owed);
-            assert!(!peer.eager || peer.missed + left as u64 == 0, "{id}: one who takes everything loses nothing");
+            assert!(!peer.eager || peer.missed + left as u64 == 0, "{id}: lost messages, though it takes everything");
             missed += peer.missed + left as u64;
         }
         let counted = self.broker.counters().messages_lost;
         assert!(counted == missed || self.ended > 0, "{counted} lost, {missed} missed");
-        // What was encoded for those who caught up is kept for a second after the last of them, and for one more.
+        // What was encoded for peers that caught up is kept for a second after the last of them, and for one more.
         for _ in 0..2 {
             self.now.instant += Duration::from_secs(1);
             self.turn();
@@ -436,7 +437,7 @@ impl World {
     }
 }
 
-/// One whole life of a broker; returns how many messages were lost, and how many were closed all the same.
+/// Runs one whole life of a broker; returns how many messages were lost, and how many peers were closed all the same.
 fn run(seed: u64) -> (u64, usize) {
     let _shown = crate::ShowSeed(seed);
     let mut world = World::new(seed);

@@ -5,7 +5,7 @@ use slotcast::broker::event::ConnectionId;
 use super::{Behind, Entry, Life, Losses, Oracle, Said, Stream, View};
 
 impl Oracle {
-    /// A message has arrived that is nothing but its payload.
+    /// Takes a message that has arrived in the dialect *raw*: it is nothing but its payload.
     pub fn received(&mut self, id: ConnectionId, text: bool, payload: Vec<u8>) {
         let said = Said::Data(text, payload);
         if self.take_direct(id, &said).is_some() {
@@ -17,11 +17,11 @@ impl Oracle {
         let most = if view.losses == Losses::Silent { usize::MAX } else { 1 };
         let owes = |s: &Stream| owed(lives, s, id).take(most).find(|&at| lives[s.life].entries[at].data == data);
         let found = view.streams.iter().enumerate().find_map(|(index, stream)| Some((index, owes(stream)?)));
-        let Some((index, at)) = found else { panic!("{id}: nobody owes it {}", brief(&data)) };
+        let Some((index, at)) = found else { panic!("{id}: not owed: {}", brief(&data)) };
         self.take_published(id, index, at);
     }
 
-    /// Takes it if it is the next of what is told to it alone; returns when that was, in order.
+    /// Takes something if it is the next of those for this connection alone; returns when it was sent, in order.
     pub(super) fn take_direct(&mut self, id: ConnectionId, said: &Said) -> Option<u64> {
         let view = self.views.get_mut(&id).expect("open");
         let direct = view.directs.front().filter(|direct| direct.said == *said)?;
@@ -32,15 +32,15 @@ impl Oracle {
         Some(time)
     }
 
-    /// The message at that index has arrived for that stream.
+    /// Takes the message at this index for this stream.
     pub(super) fn take_published(&mut self, id: ConnectionId, index: usize, at: usize) {
         let view = self.views.get_mut(&id).expect("open");
         let stream = &mut view.streams[index];
         let entry = &self.lives[stream.life].entries[at];
         stream.next = at + 1;
-        assert!(at >= stream.doomed, "{id}: a publish behind what came after it");
+        assert!(at >= stream.doomed, "{id}: a publish after a later one");
         let first = view.directs.front().is_none_or(|direct| direct.time > stream.begins);
-        assert!(first, "{id}: a publish before it is told where it begins");
+        assert!(first, "{id}: a publish before the stream's beginning is told");
         if !stream.behind {
             let early = view.directs.front().is_some_and(|direct| direct.time < entry.time);
             assert!(!early, "{id}: a publish overtakes a send");
@@ -56,7 +56,7 @@ impl Oracle {
         self.views.get_mut(&id).expect("open").closed = true;
     }
 
-    /// A stream has ended from our side, behind all that was queued.
+    /// Takes the end of the stream from our side: everything that was queued must have arrived.
     pub fn received_end(&mut self, id: ConnectionId) {
         let Some(view) = self.views.get(&id).filter(|view| view.dialect.is_stream()) else { return };
         let (_, behind) = view.bye.expect("an end that the embedder knows of");
@@ -67,14 +67,14 @@ impl Oracle {
         self.views.get(&id).is_some_and(|view| view.closed)
     }
 
-    /// Whether nothing was unsent after a flush.
+    /// Notes whether nothing was unsent after a flush.
     pub fn caught_up(&mut self, id: ConnectionId, is: bool) {
         if let Some(view) = self.views.get_mut(&id) {
             view.caught_up = is;
         }
     }
 
-    /// All that it is owed has arrived.
+    /// Checks that everything owed has arrived.
     pub fn assert_complete(&self, id: ConnectionId, behind: Behind) {
         let Some(view) = self.views.get(&id).filter(|_| behind != Behind::Some) else { return };
         let next = view.directs.front().map(|direct| &direct.said);
@@ -94,7 +94,8 @@ impl Oracle {
     }
 }
 
-/// Something has come that what was published before comes before: whether that was overtaken, and was not dropped.
+/// Drops messages that should have come before what has just come. Returns whether one of them was overtaken, and not
+/// dropped.
 fn pass(lives: &[Life], view: &mut View, id: ConnectionId, is_before: impl Fn(&Entry) -> bool) -> bool {
     for stream in view.streams.iter_mut().filter(|stream| !stream.behind) {
         let first = |stream: &Stream| owed(lives, stream, id).find(|&at| at >= stream.doomed);

@@ -1,4 +1,4 @@
-//! Bytes on the wire as peers write them, without any of the code under test.
+//! Bytes on the wire as peers write them, made without any of the code under test.
 
 use crate::random::Random;
 
@@ -6,7 +6,7 @@ use crate::random::Random;
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// A frame as a peer sends it. `first` is its first byte as it is on the wire, so that it can be wrong.
+/// A frame of a peer. `first` is its first byte as it is on the wire, so that it can be wrong.
 pub fn masked(random: &mut Random, first: u8, payload: &[u8]) -> Vec<u8> {
     let key = if random.one_in(8) { [0; 4] } else { (random.next() as u32).to_le_bytes() };
     let mut frame = vec![first];

@@ -1,5 +1,5 @@
-//! What those are told whose dialect has words, said once in those of `v1.slotcast.json` and from there in the others;
-//! and the verdict on what arrives in them.
+//! What peers are told whose dialect has words: said once in those of `v1.slotcast.json`, and translated from there;
+//! and the verdict on what arrives in these dialects.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +11,7 @@ use super::verdict::{owed, peek};
 use super::{Life, Losses, Oracle, Said, Stream, Who, position};
 use crate::ask::Dialect;
 
-/// A message for one alone.
+/// A message for one connection alone.
 pub(super) fn direct(data: &(bool, Vec<u8>), from: &Who, unix_ms: u64) -> Value {
     let mut object = json!({ "type": "message", "time": unix_ms });
     if let Some(id) = &from.id {
@@ -36,7 +36,7 @@ pub(super) fn message(of: &Life, at: usize) -> Value {
     object
 }
 
-/// In the words of that dialect; None if it has none for it.
+/// Translates an object into this dialect; None if the dialect has no words for it.
 pub(super) fn in_dialect(dialect: Dialect, mut object: Value) -> Option<Value> {
     match dialect {
         Dialect::Json | Dialect::Ndjson => Some(object),
@@ -50,7 +50,7 @@ pub(super) fn in_dialect(dialect: Dialect, mut object: Value) -> Option<Value> {
                     let data = object["data"].as_str().expect("text").replace("\r\n", "\n").replace('\r', "\n");
                     Some(json!({ "event": "message", "id": id, "data": data }))
                 }
-                // A stream opens with its position; the rest is for those who can answer.
+                // A stream opens with its position; the rest is for peers that can answer.
                 ("welcome", _) => Some(json!({ "event": "opening", "id": id })),
                 ("ack" | "error", _) => None,
                 ("lost", _) => Some(json!({ "event": kind, "id": id, "data": object })),
@@ -66,20 +66,20 @@ pub(super) fn in_dialect(dialect: Dialect, mut object: Value) -> Option<Value> {
     }
 }
 
-/// What is lost: so many, or nobody knows.
+/// A loss: a number of messages, or unknown.
 pub(super) fn loss(count: Option<u64>) -> Value {
     json!({ "count": count, "reason": if count.is_some() { "expired" } else { "epoch" } })
 }
 
 impl Oracle {
-    /// The object that tells what is lost.
+    /// The object that tells a loss.
     pub fn lost(&self, channel: &str, position: &str, count: Option<u64>) -> Value {
         let mut lost = loss(count);
         (lost["type"], lost["channel"], lost["position"]) = ("lost".into(), channel.into(), position.into());
         lost
     }
 
-    /// Something has arrived in a dialect that has words.
+    /// Takes what has arrived in a dialect that has words.
     pub fn told(&mut self, id: ConnectionId, mut said: Value) {
         sort_members(&mut said);
         let said = Said::Words(said);
@@ -112,14 +112,14 @@ impl Oracle {
             of.epoch.is_some_and(|known| known.as_str() == epoch) && peek(&self.lives, stream, id).is_some()
         };
         let found = (0..view.streams.len()).find(owes);
-        let Some(found) = found else { panic!("{id}: nobody owes it {said}") };
+        let Some(found) = found else { panic!("{id}: not owed: {said}") };
         let (life, at) = peek(&self.lives, &view.streams[found], id).expect("found");
         let expected = in_dialect(view.dialect, message(&self.lives[life], at));
         assert_eq!(Some(said), expected.as_ref(), "{id}: another message than the next");
         self.take_published(id, found, at);
     }
 
-    /// What one is told to have missed while it was behind.
+    /// Checks what a stream is told to have missed while it was behind.
     fn told_lost(&mut self, id: ConnectionId, lost: &Value) {
         let view = self.views.get_mut(&id).expect("open");
         let (epoch, offset) = lost["position"].as_str().and_then(|text| text.split_once('.')).expect("a position");
@@ -130,7 +130,8 @@ impl Oracle {
         let mut streams: Vec<&mut Stream> =
             view.streams.iter_mut().filter(|stream| is_of(&lives[stream.life]) && stream.next < offset).collect();
         if view.losses == Losses::Told {
-            // They were dropped out of its queue, up to this one; those of a stay before may be told together with these.
+            // They were dropped from its queue, up to this one. Messages of an earlier stay may be told together with
+            // these.
             let mut dropped = 0;
             for index in 0..streams.len() {
                 let of_this: Vec<usize> = owed(lives, streams[index], id).take_while(|&at| at < offset).collect();
@@ -143,9 +144,9 @@ impl Oracle {
                 }
             }
         }
-        // They were not kept until it could take them, perhaps only such as it was not to get.
+        // They were not kept until it could take them; perhaps it would not have got any of them.
         let owes = streams.iter().position(|stream| peek(lives, stream, id).is_some());
-        let index = owes.or(streams.len().checked_sub(1)).unwrap_or_else(|| panic!("{id}: {lost}, but nothing is"));
+        let index = owes.or(streams.len().checked_sub(1)).unwrap_or_else(|| panic!("{id}: {lost}, but no stream"));
         let stream = &mut streams[index];
         let of = &lives[stream.life];
         assert!(lost["channel"] == *of.name && lost["reason"] == "slow", "{lost}");
@@ -153,7 +154,7 @@ impl Oracle {
         let first = offset.checked_sub(missed).expect("not more than there were");
         let skipped = (stream.next..first).all(|at| of.entries[at].except == Some(id));
         assert!(skipped && first >= stream.next, "{id}: {lost} at {}", stream.next);
-        assert!(offset <= of.tail, "{id}: {lost}, but all behind {} is kept", of.tail);
+        assert!(offset <= of.tail, "{id}: {lost}, but everything after {} is kept", of.tail);
         assert!(view.directs.front().is_none_or(|direct| direct.time > stream.begins), "{id}: {lost} too early");
         stream.next = offset;
     }

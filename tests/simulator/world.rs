@@ -1,4 +1,5 @@
-//! The world around a broker: peers, an embedder and time. Who is read when is the broker's own schedule, as in the real loop.
+//! The world around a broker: peers, an embedder and time. The broker's own schedule says which peer is read when, as
+//! in the real loop.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use crate::oracle::{Behind, Oracle};
 use crate::peer::{Ending, Kernel, Peer, Reader};
 use crate::random::Random;
 
-/// What a turn may read and write, in nominal nanoseconds.
+/// How long a turn may read and write, in nominal nanoseconds.
 const TIMES: [u64; 6] = [1, 3_000, 20_000, 100_000, u64::MAX / 2, u64::MAX / 2];
 
 pub struct World {
@@ -29,7 +30,7 @@ pub struct World {
     pub embedder: Embedder,
     /// What peers have asked for, by number.
     pub asks: Vec<Ask>,
-    /// What those have seen last who are gone: of which channel.
+    /// The last positions, with their channels, that peers saw which are gone.
     pub cut_off: Vec<(&'static str, Position)>,
     opened: u16,
     pub random: Random,
@@ -38,13 +39,13 @@ pub struct World {
     schedule: Schedule,
     pace: Pace,
     meter: Meter,
-    /// Nothing is done but what follows from what was done before.
+    /// Whether only what has been begun is finished.
     quiet: bool,
 }
 
 impl World {
     pub fn new(seed: u64, limits: Limits) -> World {
-        // Less than a daemon could be told: it is to be too little often.
+        // Less than a daemon may be given: it should often be too little.
         let roomy = limits.clone().max_inbound_total(usize::MAX);
         roomy.validate().expect("limits of the simulator");
         let mut random = Random::new(seed);
@@ -96,7 +97,7 @@ impl World {
         Some(peer)
     }
 
-    /// One turn, after the clock went on.
+    /// Runs one turn, after the clock went on.
     pub fn turn(&mut self, step: Duration) {
         self.now.instant += step;
         if step > Duration::from_secs(5) {
@@ -117,17 +118,17 @@ impl World {
         let events = self.note_events();
         self.oracle.sweep();
         events.into_iter().for_each(|event| self.answer(event));
-        // What is told of members although nobody comes or goes has begun: nobody is to leave until it is told.
+        // If members are still to be told although nobody comes or goes, nobody may leave until that is done.
         let acts = self.oracle.tells_members_later();
         self.after_step_with(!acts);
         for (id, answer) in self.oracle.answer_held() {
             self.embedder.count("long polls");
             self.embedder.expect(id, Answer::Poll(answer));
         }
-        // A loop that has a deadline pauses in its flush.
+        // A loop with a deadline pauses in its flush.
         let most = self.random.pick(&TIMES);
         let mut is_done = false;
-        // Who breaks in a flush has left, which is told in the next.
+        // A connection that breaks in a flush has left, which is told in the next.
         while !is_done || self.broker.is_telling() {
             self.kernel.give_time(most);
             let began = self.broker.spent();
@@ -155,7 +156,7 @@ impl World {
         }
     }
 
-    /// Reads for a while, as the loop does.
+    /// Reads for a while, like the loop.
     fn read_some(&mut self) {
         let time = self.random.pick(&TIMES);
         let (began, until) = (self.meter.own(self.broker.spent()), self.broker.spent() + time);
@@ -172,19 +173,19 @@ impl World {
         self.meter.read(self.meter.own(self.broker.spent()) - began, time);
     }
 
-    /// What the broker has done for others so far, and how many bytes it has received.
+    /// The broker's cost for everything else so far, and how many bytes it has received.
     fn measure(&self) -> (u64, u64) {
         (self.meter.own(self.broker.spent()), self.broker.counters().bytes_received)
     }
 
-    /// From now on only what was begun is finished, in large steps.
+    /// From now on only finishes what has been begun, in large steps.
     pub fn calm_down(&mut self) {
         self.quiet = true;
         self.pace = Pace::default();
         self.schedule.set_pace(self.pace);
     }
 
-    /// Whether another turn would do something without any help.
+    /// Whether another turn would do something even if nothing happens.
     pub fn has_work(&self) -> bool {
         self.schedule.has_ready() || self.broker.has_work()
     }
@@ -223,7 +224,7 @@ impl World {
             edges.push((peer.id, peer.take_edge(), readable, peer.ended.is_some()));
         }
         for (id, writable, readable, closed) in edges {
-            // Where one edge is told, the other state is told along.
+            // When one edge is reported, the other state is reported with it.
             let room = self.kernel.get(id).is_some_and(|peer| peer.room > 0 && !peer.refused);
             if writable || readable && room {
                 self.broker.writable(id);
@@ -246,7 +247,7 @@ impl World {
         for peer in gone {
             self.embedder.gone.push(peer.id);
             self.cut_off.extend(peer.seen);
-            // A peer that reads everything, behaves and does not leave is told why it is left.
+            // A peer that reads everything, behaves and does not leave must be told why it is closed.
             let roomy = self.broker.limits().max_inbound_total > 300_000 && !self.broker.is_draining();
             if peer.eager && peer.is_websocket && !peer.poisoned && peer.ending.is_none() && roomy {
                 self.embedder.owed_close.push((peer.id, oracle.is_closed(peer.id)));
@@ -273,7 +274,7 @@ impl World {
                     Item::Said(said) => self.oracle.told(peer.id, said),
                     Item::TryAgain | Item::Ping => {}
                     Item::Pong(payload) => {
-                        // One that had to wait overtakes those that are queued, also pongs.
+                        // A pong that had to wait overtakes those that are queued.
                         let found = peer.pings.iter().position(|ping| *ping == payload);
                         peer.pings.remove(found.expect("a pong without a ping"));
                     }
@@ -286,10 +287,10 @@ impl World {
         }
     }
 
-    /// Who has read everything knows who is there.
+    /// Checks that peers that have read everything know the members.
     fn look_at_what_is_known(&mut self) {
         for peer in self.kernel.peers.iter().flatten() {
-            // One who was closed by this very flush has nothing unsent either.
+            // A connection that this flush has closed has nothing unsent either.
             let joined = self.broker.channels_of(peer.id).count();
             let all = joined == self.oracle.memberships(peer.id) && self.broker.unsent(peer.id) == 0;
             if all {
@@ -299,7 +300,7 @@ impl World {
         }
     }
 
-    /// All has been read and written that can be: whoever is open has everything.
+    /// Checks the state when all has been read and written that can be: every open connection has everything.
     pub fn assert_quiet(&mut self) {
         let ids: Vec<ConnectionId> = self.kernel.all().map(|peer| peer.id).collect();
         for id in ids {
@@ -315,15 +316,15 @@ impl World {
             if !self.embedder.is_open(id) {
                 continue;
             }
-            assert_eq!(self.broker.unsent(id), 0, "{id}: unsent, but nobody is waited for");
+            assert_eq!(self.broker.unsent(id), 0, "{id}: unsent bytes, though nothing holds them up");
             self.oracle.assert_complete(id, Behind::All);
-            assert!(peer.arrived.is_empty() && peer.wire.is_empty(), "{id}: not read from");
+            assert!(peer.arrived.is_empty() && peer.wire.is_empty(), "{id}: its bytes were not read");
             assert!(peer.sent.is_empty(), "{id}: {} messages of it are missing", peer.sent.len());
             assert!(!peer.poisoned, "{id}: is open in spite of what it sent");
         }
     }
 
-    /// Everybody leaves; nothing may be left of them.
+    /// Lets everybody leave; nothing of them may be left.
     pub fn assert_nothing_is_left(&mut self) {
         for peer in self.kernel.peers.iter_mut().flatten() {
             if peer.ending.is_none() {
@@ -344,7 +345,7 @@ impl World {
         for age in [limits.history_age, limits.position_age] {
             self.turn(age + Duration::from_millis(1001));
         }
-        // What was encoded for those who caught up is kept for a second after the last of them, and for one more.
+        // What was encoded for peers that caught up is kept for a second after the last of them, and for one more.
         (0..2).for_each(|_| self.turn(Duration::from_millis(1001)));
         assert_eq!(self.broker.outbound_held(), 0, "outbound bytes are left");
         assert_eq!(self.broker.channel_count(), 0, "channels are left");

@@ -11,34 +11,34 @@ use super::process::Process;
 use super::target::Target;
 use crate::daemon::{Failure, settings, units};
 
-/// The word that calls this.
+/// The subcommand's name.
 pub const NAME: &str = "bench";
 
-/// The longest payload: what a frame's length can say is more than anybody has memory for.
+/// The longest payload. A frame could say a longer one, but nobody has that much memory.
 const LONGEST: usize = 1 << 30;
 
-/// Subscribers times publishers: each pair has a number that comes next, of four bytes.
+/// The most pairs, subscribers times publishers: for each pair the next number is kept, in four bytes.
 const MOST_PAIRS: usize = 1 << 28;
 
 /// Handshakes at once in mode connect, unless `--in-flight` says otherwise.
 const HANDSHAKES_AT_ONCE: usize = 16;
 
-/// What is to be done.
+/// A load, as the command line asks for it.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Where.
+    /// The server and its URL.
     pub target: Target,
-    /// What kind of load.
+    /// The kind of load.
     pub mode: Mode,
-    /// Connections.
+    /// How many connections there are.
     pub subscribers: usize,
     /// How many of them publish.
     pub publishers: usize,
     /// Bytes of payload.
     pub size: usize,
-    /// How fast.
+    /// How fast messages are sent.
     pub pace: Pace,
-    /// Until when.
+    /// When the run ends.
     pub end: End,
     /// How long the load runs before it is measured.
     pub warmup: Duration,
@@ -48,16 +48,16 @@ pub struct Plan {
     pub json: bool,
 }
 
-/// What kind of load.
+/// The kind of load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Every message goes to all.
     Broadcast,
-    /// Every message comes back to its sender, each of whom has a URL of its own.
+    /// Every message comes back to its sender only. Each sender has a URL of its own.
     Echo,
     /// Connections that do nothing.
     Idle,
-    /// Connections that end when they are open.
+    /// Connections that end as soon as they are open.
     Connect,
 }
 
@@ -71,21 +71,21 @@ impl Mode {
     }
 }
 
-/// How fast.
+/// How fast messages are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// A closed loop: so many under way, the next as soon as one has arrived everywhere.
+    /// A closed loop: this many messages are under way. The next is sent as soon as one has arrived everywhere.
     InFlight(usize),
-    /// So many a second, whatever becomes of them.
+    /// This many a second, whether they arrive or not.
     Rate(u64),
 }
 
-/// Until when.
+/// When the run ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// So long.
+    /// After this time.
     After(Duration),
-    /// Until so many were sent, and have arrived.
+    /// When this many have been sent and have arrived.
     Messages(u64),
 }
 
@@ -98,7 +98,7 @@ pub enum Request {
     Show(String),
 }
 
-/// Reads the arguments behind the word `bench`.
+/// Reads the arguments after the word `bench`.
 ///
 /// # Errors
 /// `Failure::Usage`, one line.

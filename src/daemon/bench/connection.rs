@@ -1,4 +1,4 @@
-//! One connection of the load: what it still has to send, and what of a frame it has got.
+//! One connection of the load: what it still has to send, and the part of a frame that it has got.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Write};
@@ -10,21 +10,21 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::frames::{Head, Scanner, Template};
 
-/// Frames whose tail is longer than this are sent from where they are, others are copied together.
+/// Frames with a tail longer than this are sent without a copy; shorter ones are copied together.
 const COPIED: usize = 2048;
 
-/// Bytes that are copied together, and slices that are sent, in one call at the most.
+/// The most bytes that are copied together, and the most slices that are sent, in one call.
 const MOST_COPIED: usize = 256 * 1024;
 const MOST_SLICES: usize = 64;
 
-/// Where a connection is.
+/// The state of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
     /// The request is to be sent once the kernel has connected.
     Connecting,
-    /// The response's head as far as it has come.
+    /// The handshake's response is read: its head as far as it has come.
     Shaking(Vec<u8>),
-    /// A WebSocket.
+    /// It is a WebSocket.
     Open,
     /// It has ended.
     Gone,
@@ -35,7 +35,7 @@ pub enum State {
 pub struct Connection {
     /// Its socket.
     pub stream: TcpStream,
-    /// Where it is.
+    /// Its state.
     pub state: State,
     /// What has come of the current frame.
     pub scanner: Scanner,
@@ -44,19 +44,21 @@ pub struct Connection {
 
 /// What is to be sent.
 ///
-/// Invariants: `done` is less than a frame's length, and 0 without a frame; `control_done` less than `control`'s.
+/// Invariants: `done` is less than a frame's length, and 0 without a frame; `control_done` is less than `control`'s
+/// length.
 #[derive(Debug, Default)]
 struct Outgoing {
     heads: VecDeque<Head>,
-    /// Bytes of the first frame that are sent.
+    /// How many bytes of the first frame are sent.
     done: usize,
-    /// Control frames, which go before the next frame.
+    /// Control frames, which are sent before the next frame.
     control: Vec<u8>,
     control_done: usize,
 }
 
 impl Connection {
-    /// Begins to connect. The socket leaves no trace when it is dropped: a load makes more of them than there are ports.
+    /// Begins to connect. The socket is reset when it is dropped, and keeps no port: a load makes more sockets than
+    /// there are ports.
     ///
     /// # Errors
     /// The system's.
@@ -91,7 +93,7 @@ impl Connection {
         self.outgoing.get_or_insert_default().control.extend_from_slice(frame);
     }
 
-    /// Frames that are not sent yet.
+    /// How many frames are not sent yet.
     pub fn queued(&self) -> usize {
         self.outgoing.as_ref().map_or(0, |outgoing| outgoing.heads.len())
     }
@@ -115,7 +117,7 @@ impl Connection {
 }
 
 impl Outgoing {
-    /// One call of the kernel; false if nothing is left, or it took less than there was.
+    /// Makes one call to the kernel; false if nothing is left, or it took less than there was.
     fn send(&mut self, stream: &mut impl Write, template: &Template, scratch: &mut Vec<u8>) -> io::Result<bool> {
         if !self.control.is_empty() && self.done == 0 {
             return self.send_control(stream);
@@ -123,7 +125,7 @@ impl Outgoing {
         if self.heads.is_empty() {
             return Ok(false);
         }
-        // A control frame waits for the frame that is cut, and for no other.
+        // A control frame waits only for the frame that is partly sent, not for the others.
         let most = if self.control.is_empty() { self.heads.len() } else { 1 };
         let (offered, taken) = if template.tail().len() <= COPIED {
             scratch.clear();
@@ -171,7 +173,7 @@ impl Outgoing {
     }
 }
 
-/// Whether a connect goes on without us.
+/// Whether a connect goes on in the background.
 fn is_under_way(error: &io::Error) -> bool {
     // EINPROGRESS has no name of its own in std.
     error.kind() == ErrorKind::WouldBlock || error.raw_os_error() == Some(IN_PROGRESS)
@@ -184,7 +186,7 @@ mod tests {
     use super::*;
     use crate::daemon::bench::frames::{FIELDS, Fields, control};
 
-    /// Takes at most so many bytes a call, and refuses every second.
+    /// Takes a limited number of bytes a call, and refuses every second call.
     struct Narrow {
         width: usize,
         refuses: bool,

@@ -10,25 +10,25 @@ use super::report::{Report, Snapshot};
 
 const SECOND: u64 = 1_000_000_000;
 
-/// A rate is kept in steps of this: the poll cannot wait more exactly.
+/// With a rate, messages are sent in steps of this time, in nanoseconds: the poll cannot wait more exactly.
 const STEP: u64 = 1_000_000;
 
-/// Without a delivery for so long, what is missing is lost. Longer than a busy server's worst turn.
+/// After this time without a delivery, missing messages count as lost. It is longer than a busy server's worst turn.
 const PATIENCE: u64 = 5 * SECOND;
 
-/// Frames that wait in the load for the kernel to take them: past it, a rate is too much, and the stamps tell.
+/// How many frames may wait in the load for the kernel. Past that the rate is too high, and the stamps show it.
 const MOST_QUEUED: usize = 64 * 1024;
 
-/// While more deliveries than this are under way, the load lets some of them come together before it reads. Reading each as
-/// it comes costs as much as the server pays to send it, and makes the server pay for waking the load up: a price that
-/// no subscriber on another machine would ever be the reason for.
+/// While more deliveries than this are under way, the load lets some of them come together before it reads. Reading
+/// each as it comes costs as much as the server pays to send it, and the server also pays for waking the load up: no
+/// subscriber on another machine would cause that cost.
 const MANY: u64 = 64;
 const GATHER: Duration = Duration::from_micros(50);
 
 /// The longest sleep, so that progress is shown.
 const NAP: Duration = Duration::from_millis(100);
 
-/// Where a run is.
+/// The phase of a run.
 enum Phase {
     WarmingUp {
         until: u64,
@@ -39,7 +39,7 @@ enum Phase {
 }
 
 impl Load<'_> {
-    /// Modes broadcast and echo.
+    /// Runs modes broadcast and echo.
     pub(super) fn exchange(&mut self) -> io::Result<Report> {
         let begun = self.now();
         self.tally.deliveries = 0;
@@ -62,7 +62,7 @@ impl Load<'_> {
                 }
                 Phase::Measuring(first) if self.is_over(&first, now) || gave_up => {
                     self.answers = false;
-                    // Until all have arrived, if it is messages that are counted, and not time.
+                    // If messages are counted, and not time, it waits until all have arrived.
                     let counted = matches!(self.plan.end, End::Messages(_)) && !gave_up;
                     Phase::Draining(first, (!counted).then(|| self.finish()))
                 }
@@ -81,7 +81,7 @@ impl Load<'_> {
             }
             self.show(now);
             if self.owed().saturating_sub(self.tally.deliveries) > MANY {
-                // Nobody unparks it. The poll's own timeout has no step this short.
+                // Nobody unparks it. The poll's own timeout cannot be this short.
                 std::thread::park_timeout(GATHER);
             }
             self.turn(self.nap())?;
@@ -97,7 +97,7 @@ impl Load<'_> {
         self.snapshot()
     }
 
-    /// Whether so much was measured as was asked for.
+    /// Whether as much was measured as was asked for.
     pub(super) fn is_over(&self, first: &Snapshot, now: u64) -> bool {
         match self.plan.end {
             End::After(time) => now - first.at >= time.as_nanos() as u64,
@@ -106,20 +106,20 @@ impl Load<'_> {
         }
     }
 
-    /// Whether nothing more is to be expected: all is lost that is missing.
+    /// Whether nothing more is to be expected: all that is missing is lost.
     fn must_stop(&self, now: u64, arrived: u64) -> bool {
         let closed_loop = matches!(self.plan.pace, Pace::InFlight(_));
         let stalled = now - arrived > PATIENCE && self.tally.deliveries < self.owed();
         stalled || (self.closed > 0 && (closed_loop || self.closed == self.plan.subscribers))
     }
 
-    /// Deliveries that all messages sent so far come to.
+    /// How many deliveries all messages sent so far should lead to.
     pub(super) fn owed(&self) -> u64 {
         let receivers = if self.plan.mode == Mode::Echo { 1 } else { self.plan.subscribers as u64 };
         self.tally.messages() * receivers
     }
 
-    /// Each connection sends its first messages; `feed` sends the next for each that comes back.
+    /// Sends the first messages of each connection; `feed` sends the next one for each that comes back.
     fn begin_echo(&mut self) {
         self.answers = true;
         let Pace::InFlight(most) = self.plan.pace else { return };
@@ -133,7 +133,7 @@ impl Load<'_> {
         }
     }
 
-    /// Sends what is due.
+    /// Sends the messages that are due.
     fn publish(&mut self, begun: u64, now: u64) {
         let sent = self.tally.messages();
         let due = match self.plan.pace {
@@ -147,7 +147,8 @@ impl Load<'_> {
         for number in sent..sent + due {
             let stamp = match self.plan.pace {
                 Pace::InFlight(_) => now,
-                // When it was due, so that a load that is late does not flatter the server.
+                // The stamp is the time when the message was due, so that a load that is late does not flatter the
+                // server.
                 Pace::Rate(rate) => begun + ((number + 1) * (SECOND / STEP)).div_ceil(rate) * STEP,
             };
             let publisher = (number % publishers) as usize;
@@ -159,7 +160,7 @@ impl Load<'_> {
         }
     }
 
-    /// Frames that the kernel has not taken.
+    /// How many frames the kernel has not taken.
     fn queued(&self) -> usize {
         self.connections.iter().take(self.plan.publishers).map(|connection| connection.queued()).sum()
     }

@@ -1,27 +1,28 @@
-//! The frames of the load, both ways: masked once and only stamped when they are sent; read from header to header.
+//! The frames of the load, both ways. Those to send are masked once, and get only a stamp when they are sent. Those
+//! that come are read from header to header.
 
-/// Bytes at the beginning of every payload that say whose it is: run, publisher, sequence (32 bits each), stamp (64).
+/// Bytes at the beginning of every payload that identify it: run, publisher, sequence (32 bits each), stamp (64).
 pub const FIELDS: usize = 20;
 
 /// A client's frame header is at most 2 bytes, 8 of length and 4 of masking key (RFC 6455 §5.2).
 const MAX_HEADER: usize = 14;
 
-/// The masking key of all frames. Not zero, so that the server has to unmask as it would have to in life.
+/// The masking key of all frames. It is not zero, so that the server has to unmask as in real use.
 const KEY: [u8; 4] = [0x9c, 0x31, 0x5a, 0xe7];
 
 /// The longest payload of a control frame (RFC 6455 §5.5).
 const MAX_CONTROL: usize = 125;
 
-/// What stands at the beginning of a payload.
+/// The fields at the beginning of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fields {
     /// Tells the messages of this run from others in the same channel.
     pub run: u32,
-    /// The connection that it was sent by.
+    /// The connection that sent it.
     pub publisher: u32,
-    /// How many that connection had sent before.
+    /// How many messages that connection had sent before.
     pub sequence: u32,
-    /// When it was sent, or was to be sent, in nanoseconds of the run.
+    /// When it was sent, or was due, in nanoseconds of the run.
     pub stamp: u64,
 }
 
@@ -47,7 +48,7 @@ impl Fields {
     }
 }
 
-/// What the frames of a run have in common: all of them but the fields.
+/// The part that all frames of a run share: everything except the fields.
 #[derive(Debug)]
 pub struct Template {
     header: [u8; MAX_HEADER],
@@ -70,7 +71,7 @@ impl Head {
 }
 
 impl Template {
-    /// Binary frames with `size` bytes of payload, at least `FIELDS`.
+    /// Makes binary frames with `size` bytes of payload, at least `FIELDS`.
     pub fn new(size: usize) -> Template {
         let mut header = vec![0x82];
         match size {
@@ -92,7 +93,7 @@ impl Template {
         Template { header: padded, header_length: header.len(), tail }
     }
 
-    /// The beginning of one frame.
+    /// Makes the beginning of one frame.
     pub fn head(&self, fields: Fields) -> Head {
         let mut bytes = [0; MAX_HEADER + FIELDS];
         let at = self.header_length;
@@ -104,7 +105,7 @@ impl Template {
         Head { bytes, length: (at + FIELDS) as u8 }
     }
 
-    /// What follows every head, masked.
+    /// The bytes after every head, masked.
     pub fn tail(&self) -> &[u8] {
         &self.tail
     }
@@ -115,7 +116,7 @@ impl Template {
     }
 }
 
-/// A masked Pong or Close.
+/// Makes a masked Pong or Close.
 pub fn control(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let payload = &payload[..payload.len().min(MAX_CONTROL)];
     let mut frame = vec![0x80 | opcode, 0x80 | payload.len() as u8];
@@ -131,10 +132,10 @@ fn mask(payload: &mut [u8], key: [u8; 4]) {
     }
 }
 
-/// What a server's frame is.
+/// What a frame of the server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
-    /// A message that may be one of ours, whole; with the length of its payload.
+    /// A whole message that may be one of ours, with the length of its payload.
     Message(Fields, u64),
     /// A message that is too short to be one of ours.
     Foreign,
@@ -149,28 +150,28 @@ pub enum Seen {
 /// Walks over what a server sends. Holds bytes only if a header, the fields or a control frame were cut in two.
 #[derive(Debug, Default)]
 pub struct Scanner {
-    /// Bytes of payload that are still to come.
+    /// How many bytes of payload are still to come.
     skip: u64,
-    /// Of which message, and how long its payload is in all.
+    /// The message that they belong to, and the length of its payload in all.
     current: Option<(Fields, u64)>,
-    /// The beginning of a frame that was cut before it said what it is.
+    /// The beginning of a frame, cut before it said what it is.
     kept: Vec<u8>,
 }
 
-/// A frame as far as it has to be looked at.
+/// The part of a frame that has to be looked at.
 struct Frame {
     seen: Seen,
-    /// Bytes that were looked at.
+    /// How many bytes were looked at.
     used: usize,
-    /// Bytes of payload behind them.
+    /// How many bytes of payload follow them.
     rest: u64,
 }
 
 impl Scanner {
-    /// Walks over `bytes` and tells `take` of every frame that is complete with them.
+    /// Walks over `bytes`, and calls `take` for every frame that they complete.
     ///
     /// # Errors
-    /// What no server may send, or what only an extension would allow.
+    /// If a frame is one that no server may send, or one that only an extension would allow.
     #[inline]
     pub fn scan(&mut self, mut bytes: &[u8], take: &mut impl FnMut(Seen)) -> Result<(), &'static str> {
         loop {
@@ -203,7 +204,7 @@ impl Scanner {
         }
     }
 
-    /// Adds to the kept bytes until they say what frame it is; what was added is taken off `bytes`.
+    /// Adds to the kept bytes until they say what the frame is; what was added is removed from `bytes`.
     #[cold]
     fn complete(&mut self, bytes: &mut &[u8]) -> Result<Option<Frame>, &'static str> {
         while let Some((&byte, rest)) = bytes.split_first() {
@@ -218,7 +219,7 @@ impl Scanner {
     }
 }
 
-/// The frame at the beginning of `bytes`; `None` if that cannot be told yet.
+/// The frame at the beginning of `bytes`; `None` if that cannot be known yet.
 #[inline]
 fn parse(bytes: &[u8]) -> Result<Option<Frame>, &'static str> {
     let [first, second, behind @ ..] = bytes else { return Ok(None) };
@@ -322,7 +323,7 @@ mod tests {
             }
             assert_eq!(Fields::decode(payload.first_chunk().unwrap()), FIELD);
             assert!(payload[FIELDS..].iter().enumerate().all(|(i, byte)| *byte == ((i + FIELDS) % 251) as u8));
-            // Without the mask it is what a server would send.
+            // Without the mask it is a frame that a server would send.
             let length = header - 4;
             frame[1] &= 0x7f;
             assert_eq!(frame[..length], served(0x82, &payload)[..length]);

@@ -14,13 +14,13 @@ use super::report::{Progress, Report, Snapshot};
 use super::tally::{Left, Tally, close};
 use crate::daemon::Failure;
 
-/// The buffer that everything is read into, in bytes: large, so that one call takes what is there.
+/// The buffer that everything is read into, in bytes: large, so that one call takes all that is there.
 const BUFFER: usize = 256 * 1024;
 
-/// Events that one call of the poll brings.
+/// How many events one call of the poll brings at most.
 const EVENTS: usize = 1024;
 
-/// How long the server may take to answer our Close frames with the end of the stream.
+/// How long the server may take to end the streams after our Close frames.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A load on a server.
@@ -41,11 +41,11 @@ pub(super) struct Load<'a> {
     pub(super) before: Option<Memory>,
     /// Connections that the server has ended, or that were broken.
     pub(super) closed: usize,
-    /// Why the first of them ended.
+    /// Why the first of these ended.
     pub(super) why: Option<String>,
-    /// Whether each message that comes back is the reason for the next: mode echo in a closed loop.
+    /// Whether each message that comes back causes the next one: mode echo in a closed loop.
     pub(super) answers: bool,
-    /// No more messages than this are sent.
+    /// The most messages that are sent.
     pub(super) most: u64,
     pub(super) progress: Progress,
 }
@@ -73,7 +73,7 @@ pub fn run(plan: &Plan) -> Result<Report, Failure> {
 
 impl<'a> Load<'a> {
     fn new(plan: &'a Plan) -> Result<Load<'a>, Failure> {
-        // What differs from run to run and is nobody's secret.
+        // A number that differs from run to run; it need not be secret.
         let run = std::process::id() ^ 0x51_07_ca_57;
         let in_flight = match plan.pace {
             Pace::InFlight(most) if plan.mode == Mode::Broadcast => Some(most),
@@ -106,7 +106,7 @@ impl<'a> Load<'a> {
         u64::try_from(self.clock.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Waits for at most so long, reads from whoever is readable and writes to whoever is writable.
+    /// Waits up to `timeout`, reads from the connections that are readable and writes to those that are writable.
     pub(super) fn turn(&mut self, timeout: Duration) -> io::Result<()> {
         let timeout = if self.again.is_empty() { timeout } else { Duration::ZERO };
         match self.poll.poll(&mut self.events, Some(timeout)) {
@@ -141,7 +141,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Reads once.
+    /// Reads from a connection once.
     fn read(&mut self, number: usize, read_closed: bool) {
         let Some(connection) = self.connections.get_mut(number) else { return };
         if matches!(connection.state, State::Connecting | State::Gone) {
@@ -150,7 +150,7 @@ impl<'a> Load<'a> {
         match connection.stream.read(&mut self.buffer) {
             Ok(0) => self.end(number, "the end of the stream"),
             Ok(count) => {
-                // A shorter read has emptied the socket, unless its end is still to be read.
+                // A shorter read has emptied the socket, unless the end of the stream is still to be read.
                 if count == self.buffer.len() || read_closed {
                     self.again.push(number);
                 }
@@ -167,7 +167,7 @@ impl<'a> Load<'a> {
         let Some(connection) = self.connections.get_mut(number) else { return };
         let mut bytes = &self.buffer[..count];
         if !connection.is_open() {
-            // Whatever stands behind the head is the first frames.
+            // The bytes after the head are the first frames.
             let Some(behind) = self.shake(number, count) else { return };
             bytes = &self.buffer[behind..count];
         }
@@ -195,7 +195,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// What was read, and whose it is.
+    /// The bytes that were read, and their connection.
     pub(super) fn received(&mut self, number: usize, count: usize) -> Option<(&mut Connection, &[u8])> {
         Some((self.connections.get_mut(number)?, &self.buffer[..count]))
     }
@@ -208,7 +208,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// A connection has ended, and not by our will.
+    /// Ends a connection that we did not want to end.
     pub(super) fn end(&mut self, number: usize, why: &str) {
         let Some(connection) = self.connections.get_mut(number) else { return };
         if connection.state != State::Gone {
@@ -228,7 +228,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Says Close to all, and waits for the server to end the streams; whoever is left is reset.
+    /// Sends Close to all, and waits for the server to end the streams. Connections that are left then are reset.
     fn begin_close(&mut self) -> io::Result<()> {
         let close = close();
         for number in 0..self.connections.len() {

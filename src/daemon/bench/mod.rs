@@ -1,11 +1,11 @@
-//! `slotcast bench URL`: a load generator for whatever gives every message of a URL to everybody there, the sender
-//! included, or back to the sender alone.
+//! `slotcast bench URL`: a load generator for any server that gives every message of a URL to everybody there, the
+//! sender included, or back to the sender alone.
 //!
-//! It has to cost less than the server it loads, or it measures itself. So it is one thread that reads into one large
-//! buffer, walks from frame header to frame header, looks at the first bytes of each payload and skips the rest; frames
-//! to be sent are masked once, before the run. Nothing is allocated for a message. Whether it holds is checked in every run: its own
-//! CPU time is part of the report, per delivery and as a share of a core, next to the server's, and a line warns if it
-//! is the larger one, or if the generator had no time left.
+//! The generator must cost less than the server it loads, or it measures itself. So it is one thread that reads into
+//! one large buffer, walks from frame header to frame header, looks at the first bytes of each payload and skips the
+//! rest; frames to be sent are masked once, before the run. Nothing is allocated for a message. Every run checks this:
+//! the generator's own CPU time is part of the report, per delivery and as a share of a core, next to the server's. A
+//! line warns if it is the larger one, or if the generator had no time left.
 //!
 //! Every subscriber checks what it gets: each payload names its publisher and its number, so lost, doubled and
 //! disordered messages are told apart, and any of them makes the exit code 1.
@@ -29,7 +29,7 @@ use super::{Failure, descriptors, show};
 
 pub use args::NAME;
 
-/// Runs `slotcast bench`. `arguments` are those behind the word.
+/// Runs `slotcast bench`. `arguments` are those after the word.
 ///
 /// # Errors
 /// `Failure::Usage` for the command line, `Failure::Runtime` if the load could not be put on the server. A run that

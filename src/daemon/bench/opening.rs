@@ -1,4 +1,4 @@
-//! Opening the connections of a load, and what only opens them: modes idle and connect.
+//! Opening the connections of a load, and the modes that do nothing else: idle and connect.
 
 use std::io::{self, ErrorKind, Write};
 use std::time::{Duration, Instant};
@@ -13,19 +13,19 @@ use super::report::Report;
 use super::target;
 use crate::daemon::Failure;
 
-/// Handshakes that are under way at once while the connections of a load are opened: below every server's backlog.
+/// How many handshakes are under way at once while a load's connections are opened: below every server's backlog.
 const AT_ONCE: usize = 64;
 
 /// How long the server may take for the next handshake.
 const HANDSHAKE: Duration = Duration::from_secs(20);
 
-/// How long the server may settle before its memory is looked at.
+/// How long the server may settle before its memory is measured.
 const SETTLE: Duration = Duration::from_millis(300);
 
 /// The longest head of a response.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// How often a progress line and the end of a wait are looked at.
+/// How often a wait checks whether it is over, and whether a progress line is due.
 const TICK: Duration = Duration::from_millis(100);
 
 impl Load<'_> {
@@ -70,7 +70,7 @@ impl Load<'_> {
         let target = &self.plan.target;
         let source = target.source(number, std::process::id() as usize);
         let dialled = Connection::dial(target.address, source).and_then(|mut connection| {
-            // For both edges, once and for all.
+            // Registered for both edges, once.
             let interest = Interest::READABLE | Interest::WRITABLE;
             self.poll.registry().register(&mut connection.stream, Token(token), interest)?;
             Ok(connection)
@@ -78,7 +78,7 @@ impl Load<'_> {
         dialled.map_err(|error| Failure::Runtime(format!("{}: connection {number}: {error}", target.url)))
     }
 
-    /// The kernel has connected, or it has not: sends the request.
+    /// Sends the request if the kernel has connected.
     pub(super) fn connected(&mut self, number: usize) {
         let own = (self.plan.mode == Mode::Echo).then_some(number);
         let request = self.plan.target.request(own);
@@ -90,7 +90,7 @@ impl Load<'_> {
                     return;
                 }
                 Ok(_) => io::Error::from(ErrorKind::WriteZero),
-                // An event that was meant for the socket that had this place before.
+                // This event was meant for the socket that had this place before.
                 Err(error) if matches!(error.kind(), ErrorKind::NotConnected | ErrorKind::WouldBlock) => return,
                 Err(error) => error,
             },
@@ -99,7 +99,7 @@ impl Load<'_> {
         self.end(number, &error.to_string());
     }
 
-    /// Takes what came of the response's head; once it is whole, returns where in the buffer the first frame begins.
+    /// Takes bytes of the response's head. Once it is whole, returns where in the buffer the first frame begins.
     pub(super) fn shake(&mut self, number: usize, count: usize) -> Option<usize> {
         let (connection, bytes) = self.received(number, count)?;
         let State::Shaking(head) = &mut connection.state else { return None };
@@ -118,7 +118,7 @@ impl Load<'_> {
         end.filter(|_| self.connections[number].is_open()).map(|end| end - had)
     }
 
-    /// Mode idle: holds the connections.
+    /// Mode idle: keeps the connections open.
     pub(super) fn idle(&mut self) -> io::Result<Report> {
         self.wait(SETTLE.max(self.plan.warmup))?;
         let first = self.snapshot();
@@ -144,7 +144,7 @@ impl Load<'_> {
         }
     }
 
-    /// Mode connect: opens connections and leaves as soon as they are open.
+    /// Mode connect: opens connections, and ends each as soon as it is open.
     ///
     /// # Errors
     /// `Failure::Runtime` if one is refused.
@@ -171,7 +171,7 @@ impl Load<'_> {
             for (place, begun) in begun.iter_mut().enumerate() {
                 if self.connections[place].is_open() {
                     self.tally.record_one(now - *begun);
-                    // Dropped, the one before is reset: it leaves no port in TIME_WAIT.
+                    // The one before is dropped, and so it is reset: it leaves no port in TIME_WAIT.
                     self.connections[place] = self.dial(number, place)?;
                     *begun = now;
                     number += 1;

@@ -1,4 +1,4 @@
-//! What a process has used so far, from /proc. Where there is none, nothing is known.
+//! What a process has used so far, from /proc. On systems without /proc nothing is known.
 
 use std::fs;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 /// The unit of times in /proc/PID/stat: 1/100 s on every Linux, whatever the kernel's own clock (proc(5)).
 const TICK: Duration = Duration::from_millis(10);
 
-/// A process that is looked at now and then.
+/// A process that is measured now and then.
 #[derive(Debug, Clone)]
 pub struct Process {
     folder: String,
@@ -17,23 +17,23 @@ pub struct Process {
 /// Memory in RAM, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Memory {
-    /// Now.
+    /// In RAM now.
     pub resident: u64,
     /// The most so far.
     pub peak: u64,
 }
 
 impl Process {
-    /// The process of that id.
+    /// The process with this id.
     ///
     /// # Errors
-    /// One line if nothing can be known of it.
+    /// One line if nothing can be known about it.
     pub fn of(id: u32) -> Result<Process, String> {
         Process::at(format!("/proc/{id}"))
             .ok_or_else(|| format!("of process {id} nothing can be known: no /proc/{id}/stat"))
     }
 
-    /// This one.
+    /// This process.
     pub fn own() -> Option<Process> {
         Process::at("/proc/self".to_owned())
     }
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_behind_any_name() {
+    fn fields_after_any_name() {
         assert_eq!(ticks("7 (a) b (c)) S 1 2 3 4 5 6 7 8 9 10 30 12 13"), Some(42));
         assert_eq!(ticks("7 (a) S 1 2"), None);
         let status = "Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\n";

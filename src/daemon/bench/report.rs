@@ -1,4 +1,4 @@
-//! What a run came to: as text, and as JSON.
+//! The result of a run: as text, and as JSON.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
@@ -10,35 +10,35 @@ use super::args::{Mode, Pace, Plan};
 use super::load::Load;
 use super::process::Memory;
 
-/// A progress line comes so often, in nanoseconds; without a terminal less often.
+/// How often a progress line comes on a terminal, in nanoseconds; elsewhere it comes less often.
 const TERMINAL: u64 = 1_000_000_000;
 const ELSEWHERE: u64 = 10_000_000_000;
 
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
 
-/// What has been counted at a moment.
+/// The counts at one moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Snapshot {
-    /// When, in nanoseconds of the load.
+    /// The moment, in nanoseconds of the load.
     pub at: u64,
     /// CPU time of the load.
     pub own: Option<Duration>,
     /// CPU time of the server.
     pub server: Option<Duration>,
-    /// Deliveries; in mode connect handshakes.
+    /// Deliveries; in mode connect, handshakes.
     pub deliveries: u64,
     /// Messages sent.
     pub messages: u64,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Report {
     plan: Plan,
     seconds: f64,
     deliveries: u64,
     messages: u64,
-    /// Nanoseconds by the names of `QUANTILES`, and the largest.
+    /// Nanoseconds, by the names of `QUANTILES`, and the largest.
     latency: Vec<(&'static str, u64)>,
     lost: u64,
     doubled: u64,
@@ -56,7 +56,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// What came between two moments, and the faults of the whole run.
+    /// Counts what came between two moments, and the faults of the whole run.
     pub(super) fn new(load: &Load<'_>, first: &Snapshot, last: &Snapshot, memory: Option<Memory>) -> Report {
         let used = |of: fn(&Snapshot) -> Option<Duration>| Some(of(last)?.saturating_sub(of(first)?).as_secs_f64());
         let histogram = load.tally.latency();
@@ -91,7 +91,7 @@ impl Report {
         self.lost + self.doubled + self.disordered + self.wrong == 0 && self.closed == 0
     }
 
-    /// For people.
+    /// The report as text, for people.
     pub fn text(&self) -> String {
         let plan = &self.plan;
         let (rate, unit) = (self.deliveries as f64 / self.seconds.max(1e-9), self.unit());
@@ -158,7 +158,7 @@ impl Report {
         }
     }
 
-    /// As one object on one line.
+    /// The report as one JSON object on one line.
     pub fn json(&self) -> String {
         let plan = &self.plan;
         let (in_flight, rate) = match plan.pace {
@@ -190,12 +190,12 @@ impl Report {
         format!("{value}\n")
     }
 
-    /// What is counted.
+    /// The name of what is counted.
     fn unit(&self) -> &'static str {
         if self.plan.mode == Mode::Connect { "handshake" } else { "delivery" }
     }
 
-    /// Microseconds for each of what was counted.
+    /// Microseconds for each thing that was counted.
     fn each(&self, used: f64) -> Option<f64> {
         (self.deliveries > 0).then(|| used * 1e6 / self.deliveries as f64)
     }
@@ -249,7 +249,7 @@ impl Progress {
         }
         self.next = now + step;
         self.shown = terminal;
-        // Nobody has to read it.
+        // Nobody has to read it, so an error does not matter.
         let _ = if terminal {
             write!(std::io::stderr(), "\r\x1b[K{:4.0} s  {}", now as f64 / 1e9, line())
         } else {
@@ -257,7 +257,7 @@ impl Progress {
         };
     }
 
-    /// All connections are open.
+    /// Notes that all connections are open.
     pub fn opened(&mut self, now: u64) {
         self.opened = now;
     }

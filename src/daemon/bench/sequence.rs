@@ -1,32 +1,33 @@
-//! What every subscriber is owed, and what it got: each message of each publisher once, in order.
+//! What every subscriber should get, and what it got: each message of each publisher once, in order.
 
 use std::collections::HashSet;
 
-/// Numbers that are remembered as skipped, to tell a message that comes late from one that comes twice.
+/// How many skipped numbers are remembered, to tell a message that comes late from one that comes twice.
 const MOST_SKIPPED: usize = 1 << 20;
 
-/// What became of one message.
+/// The verdict on one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The next one.
+    /// It is the next one.
     Good,
-    /// Others had come before that were to come after it.
+    /// It came too late: later ones had come before it.
     Disordered,
     /// It had come already.
     Doubled,
-    /// Nobody has sent such a message, or not to this one.
+    /// Nobody has sent this message, or not to this subscriber.
     Unsent,
 }
 
 /// The numbers expected next, by subscriber and publisher.
 ///
-/// Invariant: `expected` has one row a subscriber, and in it one place a publisher; in echo mode one, its own.
+/// Invariant: `expected` has one row for each subscriber, and in it one place for each publisher; in echo mode one
+/// place, its own.
 #[derive(Debug)]
 pub struct Account {
     expected: Vec<u32>,
     publishers: usize,
     echo: bool,
-    /// (place in `expected`, number) of what was skipped.
+    /// The skipped messages: (place in `expected`, number).
     skipped: HashSet<(usize, u32)>,
     /// Messages that came twice.
     pub doubled: u64,
@@ -37,7 +38,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// An account for so many. With `echo` each gets only what it publishes itself.
+    /// Makes an empty account. With `echo` each subscriber gets only what it publishes itself.
     pub fn new(subscribers: usize, publishers: usize, echo: bool) -> Account {
         let row = if echo { 1 } else { publishers };
         Account {

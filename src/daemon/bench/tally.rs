@@ -1,11 +1,11 @@
-//! What the subscribers got, counted while it is read: sequence, latency, and what is still under way.
+//! What the subscribers got, counted while it is read: sequence, latency, and messages still under way.
 
 use hdrhistogram::Histogram;
 
 use super::frames::{Fields, Seen, control};
 use super::sequence::{Account, Verdict};
 
-/// The latency histogram: nanoseconds up to a minute, to three digits; what is below a microsecond is one value.
+/// The latency histogram: nanoseconds up to a minute, to three digits. Values below a microsecond are one value.
 const LOWEST: u64 = 1_000;
 const HIGHEST: u64 = 60_000_000_000;
 
@@ -39,18 +39,18 @@ pub struct Tally {
     latency: Histogram<u64>,
     recording: bool,
     now: u64,
-    /// The stamp of the last messages, and how many of them were not recorded yet.
+    /// The stamp of the last messages, and how many of them are not recorded yet.
     stamp: u64,
     same: u64,
-    /// Messages that have arrived and were owed.
+    /// Messages that have arrived and should have.
     pub deliveries: u64,
     /// Messages that are not of this run.
     pub foreign: u64,
-    /// Messages of this run with another length than they were sent with.
+    /// Messages of this run whose length differs from the one they were sent with.
     pub cut: u64,
 }
 
-/// What one read leaves to be done.
+/// What is to be done after one read.
 #[derive(Debug, Default)]
 pub struct Left {
     /// Messages of this run that came.
@@ -62,7 +62,7 @@ pub struct Left {
 }
 
 impl Tally {
-    /// Counts for so many subscribers. `in_flight` bounds a closed loop in which every message goes to all.
+    /// Makes empty counts. `in_flight` bounds a closed loop in which every message goes to all.
     pub fn new(
         run: u32,
         size: usize,
@@ -94,7 +94,7 @@ impl Tally {
         }
     }
 
-    /// Enters a message that is sent now, and returns its fields.
+    /// Counts a message that is sent now, and returns its fields.
     pub fn send(&mut self, publisher: usize, stamp: u64) -> Fields {
         let sequence = self.sent[publisher];
         self.sent[publisher] += 1;
@@ -107,7 +107,7 @@ impl Tally {
         Fields { run: self.run, publisher: publisher as u32, sequence, stamp }
     }
 
-    /// Messages of a closed loop that somebody still misses, and those behind them.
+    /// How many messages of a closed loop are under way: the oldest that a subscriber still misses, and all after it.
     pub fn under_way(&mut self) -> u64 {
         let Some(window) = &mut self.window else { return 0 };
         let mask = window.remaining.len() - 1;
@@ -117,14 +117,14 @@ impl Tally {
         window.sent - window.base
     }
 
-    /// Takes note of the time of what is entered next, in nanoseconds of the run.
+    /// Sets the time of what is entered next, in nanoseconds of the run.
     #[inline]
     pub fn at(&mut self, now: u64) {
         self.record();
         self.now = now;
     }
 
-    /// Enters a frame that a subscriber got.
+    /// Counts a frame that a subscriber got.
     #[inline]
     pub fn enter(&mut self, subscriber: usize, seen: Seen, left: &mut Left) {
         match seen {
@@ -156,7 +156,7 @@ impl Tally {
         }
         self.deliveries += 1;
         if let Some(window) = &mut self.window {
-            // Messages are sent by one publisher after the other.
+            // The publishers take turns to send.
             let number = u64::from(fields.sequence) * self.publishers + u64::from(fields.publisher);
             let place = number as usize & (window.remaining.len() - 1);
             window.remaining[place] = window.remaining[place].saturating_sub(1);
@@ -176,14 +176,14 @@ impl Tally {
         self.same = 0;
     }
 
-    /// Enters a latency, in nanoseconds, that is not a message's.
+    /// Records a latency, in nanoseconds, that is not a message's.
     pub fn record_one(&mut self, nanoseconds: u64) {
         if self.recording {
             self.latency.saturating_record(nanoseconds);
         }
     }
 
-    /// Begins or ends to record latencies.
+    /// Starts or stops recording latencies.
     pub fn recording(&mut self, recording: bool) {
         self.record();
         self.recording = recording;
@@ -194,12 +194,12 @@ impl Tally {
         &self.latency
     }
 
-    /// What was wrong with the order.
+    /// The faults of the order.
     pub fn account(&self) -> &Account {
         &self.account
     }
 
-    /// Messages sent by all.
+    /// How many messages all have sent.
     pub fn messages(&self) -> u64 {
         self.messages
     }

@@ -1,21 +1,21 @@
-//! Where the load goes: a `ws://` URL, taken apart and resolved.
+//! The target of the load: a `ws://` URL, taken apart and resolved.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 
-/// The key of every handshake, and what the server has to answer to it (the example of RFC 6455 §1.3).
+/// The key of every handshake; `ACCEPT` is the answer that the server must give (the example of RFC 6455 §1.3).
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// Connections from one of 127.0.0.1, 127.0.0.2 and so on: an address has some 28,000 ports, and looking for a free one
-/// among few is slow.
+/// How many connections come from one of 127.0.0.1, 127.0.0.2 and so on: an address has some 28,000 ports, and finding
+/// a free one is slow when few are left.
 const PER_SOURCE: usize = 2_000;
 
 /// A server's address and what to ask it for.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// As written.
+    /// The URL as written.
     pub url: String,
-    /// Where it is.
+    /// The server's address.
     pub address: SocketAddr,
     host: String,
     path: String,
@@ -48,7 +48,7 @@ impl Target {
         Ok(Target { url: url.to_owned(), address, host: host.to_owned(), path, query: query.to_owned() })
     }
 
-    /// The opening handshake's request. `own` makes the path one that no other connection has.
+    /// The opening handshake's request. With `own` its path is one that no other connection has.
     pub fn request(&self, own: Option<usize>) -> String {
         let slash = if self.path.ends_with('/') { "" } else { "/" };
         let own = own.map_or(String::new(), |number| format!("{slash}{number}"));
@@ -59,8 +59,8 @@ impl Target {
         )
     }
 
-    /// From which address the connection of that number comes; `None` where the system is to choose. `offset` moves the
-    /// addresses from run to run, away from ports that the last one left behind.
+    /// The address that this connection comes from; `None` where the system is to choose. `offset` moves the addresses
+    /// from run to run, away from ports that the last run still occupies.
     pub fn source(&self, number: usize, offset: usize) -> Option<SocketAddr> {
         let IpAddr::V4(address) = self.address.ip() else { return None };
         if !address.is_loopback() {
@@ -72,7 +72,7 @@ impl Target {
     }
 }
 
-/// Whether a response's head accepts the handshake.
+/// Checks that a response's head accepts the handshake.
 ///
 /// # Errors
 /// What it says instead, in one line.

@@ -1,4 +1,4 @@
-//! What people who embed the broker have asked for, as they would write it.
+//! Things that embedders have asked for, in the way they would write them.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -21,14 +21,14 @@ fn bind(limits: Limits) -> Server {
     Server::bind(Config::listen_on("127.0.0.1:0").unwrap().limits(limits)).unwrap()
 }
 
-/// What is done in a thread beside the server's; the server ends when it is done.
+/// Runs `work` in a thread beside the server's; the server ends when it is done.
 fn beside<T: Send + 'static>(
     server: &Server,
     run: impl FnOnce(SocketAddr, &Handle) -> T + Send + 'static,
 ) -> JoinHandle<T> {
     let (address, handle) = (server.local_addrs()[0], server.handle());
     thread::spawn(move || {
-        /// Also if it panics.
+        /// Shuts the server down, also after a panic.
         struct End(Handle);
         impl Drop for End {
             fn drop(&mut self) {
@@ -46,7 +46,7 @@ fn connect(address: SocketAddr, path: &str) -> (WebSocket<TcpStream>, tungstenit
     tungstenite::client(format!("ws://{address}{path}"), stream).unwrap()
 }
 
-/// The body of what a program gets there.
+/// The body of the answer to a request there.
 fn get(address: SocketAddr, path: &str, more: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -71,7 +71,7 @@ fn text(socket: &mut WebSocket<TcpStream>) -> String {
     socket.read().unwrap().into_text().unwrap().to_string()
 }
 
-/// Slow work brings its results back by itself: what is to be answered travels with the answer.
+/// The results of slow work come back by themselves: the request to answer travels with them.
 #[test]
 fn a_worker_answers_what_waits() {
     enum Done {
@@ -132,14 +132,14 @@ fn a_source_can_be_taken_away() {
     assert_eq!(ours.read(&mut [0; 8]).unwrap(), 1);
     server.deregister(&mut SourceFd(&std::os::fd::AsRawFd::as_raw_fd(&ours))).unwrap();
     theirs.write_all(b"y").unwrap();
-    // Whatever comes next is what the thread has handed over: the byte was there before.
+    // The next event is the value from the thread: the byte was there before.
     server.handle().post(Instant::now()).unwrap();
     assert!(matches!(server.poll().unwrap(), Some(Event::User(value)) if value.is::<Instant>()));
     assert!(matches!(server.poll_now().unwrap(), Polled::Idle));
-    assert_eq!(ours.read(&mut [0; 8]).unwrap(), 1, "it was there all the time");
+    assert_eq!(ours.read(&mut [0; 8]).unwrap(), 1, "the byte was there before");
 }
 
-/// Every connection can be asked about, and those of a channel walked over, however many they are.
+/// Every connection can be asked about, and those of a channel can be walked over, however many there are.
 #[test]
 fn connections_can_be_walked_over() {
     const MEMBERS: usize = 5;

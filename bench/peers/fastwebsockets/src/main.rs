@@ -1,5 +1,5 @@
-//! fastwebsockets: a task a connection on one thread, the message shared by reference, and all that waits for a subscriber
-//! in one flush of a buffered writer. `peer-fastwebsockets PORT`; `/echo…` echoes.
+//! fastwebsockets: a task for each connection on one thread, the message shared by reference, and all that waits for a
+//! subscriber in one flush of a buffered writer. `peer-fastwebsockets PORT`; `/echo…` echoes.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,10 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast::{self, Sender};
 
-/// Messages that one subscriber may be behind.
+/// How many messages one subscriber may be behind.
 const BACKLOG: usize = 16 * 1024;
 
-/// What a connection's writer gathers, in bytes.
+/// How much a connection's writer gathers, in bytes.
 const GATHERED: usize = 16 * 1024;
 
 #[tokio::main(flavor = "current_thread")]
@@ -31,7 +31,7 @@ async fn main() -> std::io::Result<()> {
 async fn serve(mut stream: TcpStream, all: Sender<Bytes>) -> Result<(), WebSocketError> {
     let _ = stream.set_nodelay(true);
     let mut head = Vec::new();
-    // Nobody sends a frame before it has the answer.
+    // No client of the load sends a frame before it has the answer.
     while !head.ends_with(b"\r\n\r\n") {
         if stream.read_buf(&mut head).await? == 0 {
             return Ok(());
@@ -83,7 +83,7 @@ async fn serve(mut stream: TcpStream, all: Sender<Bytes>) -> Result<(), WebSocke
     tokio::select! { end = reading => end, end = writing => end }
 }
 
-/// Pongs and the answer to Close: the load sends no pings, and goes when it has said Close.
+/// Ignores pongs and the answer to Close: the load sends no pings, and leaves after its Close.
 async fn ignore(_: Frame<'_>) -> Result<(), WebSocketError> {
     Ok(())
 }

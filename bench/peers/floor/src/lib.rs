@@ -1,8 +1,8 @@
-//! The floor: what the kernel charges for a broadcast, with as little as possible around it. Raw epoll, one thread, frames
-//! unmasked where they were read, no limits, no checks, no channels: a yardstick, not a server.
+//! The floor: what the kernel charges for a broadcast, with as little as possible around it. Raw epoll, one thread,
+//! frames unmasked where they were read, no limits, no checks, no channels: a yardstick, not a server.
 //!
-//! `floor PORT`: whoever asks for `/echo…` gets back what it sends; all others get what any of them sends. One read of at
-//! most 64 KiB a connection and turn.
+//! `floor PORT`: a client that asks for `/echo…` gets back what it sends; all others get what any of them sends. Each
+//! turn reads up to 64 KiB of each connection, once.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,9 +18,9 @@ const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 #[derive(Default)]
 struct Connection {
     state: State,
-    /// A request or frame that has not come as a whole.
+    /// The part of a request or frame that has come, until it is whole.
     input: Vec<u8>,
-    /// What the kernel did not take.
+    /// Bytes that the kernel did not take.
     unsent: VecDeque<u8>,
     /// The place among the members.
     place: usize,
@@ -35,7 +35,7 @@ enum State {
     Echo,
 }
 
-/// One who gets what is broadcast.
+/// A connection that gets what is broadcast.
 #[derive(Clone, Copy)]
 struct Member {
     descriptor: i32,
@@ -171,7 +171,7 @@ impl Floor {
         }
         if connection.input.is_empty() && connection.state != State::Shaking {
             let taken = self.frames(descriptor, &mut buffer[..count]);
-            // A frame that closes leaves nobody to keep anything for.
+            // After a frame that closes, the connection is gone, and nothing is kept for it.
             self.connections[descriptor as usize].input.extend_from_slice(&buffer[taken..count]);
             return;
         }
@@ -222,7 +222,7 @@ impl Floor {
             }
             let key: [u8; 4] = bytes[start - 4..start].try_into().expect("four bytes");
             unmask(&mut bytes[start..end], key);
-            // The server's header is the peer's without the mask, and goes right before the payload.
+            // The server's header is the peer's without the mask, and ends right before the payload.
             bytes.copy_within(at..start - 4, at + 4);
             bytes[at + 5] &= 0x7f;
             let frame = &bytes[at + 4..end];
@@ -260,7 +260,7 @@ impl Floor {
         }
     }
 
-    /// The kernel takes more.
+    /// Writes what was unsent: the kernel takes more.
     fn write_on(&mut self, descriptor: i32) {
         let connection = &mut self.connections[descriptor as usize];
         while !connection.unsent.is_empty() {
@@ -276,13 +276,13 @@ impl Floor {
     }
 }
 
-/// Bytes that the kernel takes now. Whoever has gone is found out by the poll.
+/// Sends what the kernel takes now; returns how many bytes. The poll finds out that a connection has gone.
 fn send(descriptor: i32, bytes: &[u8]) -> usize {
     let sent = unsafe { libc::send(descriptor, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
     sent.max(0) as usize
 }
 
-/// The length of a masked header, and of the payload behind it.
+/// The length of a masked header, and of the payload after it.
 fn header(bytes: &[u8]) -> Option<(usize, usize)> {
     let second = *bytes.get(1)?;
     match second & 0x7f {

@@ -1,5 +1,5 @@
-//! tokio-tungstenite: a task a connection on one thread, the message shared by reference, and all that waits for a
-//! subscriber in one flush. `peer-tokio-tungstenite PORT`; `/echo…` echoes.
+//! tokio-tungstenite: a task for each connection on one thread, the message shared by reference, and all that waits for
+//! a subscriber in one flush. `peer-tokio-tungstenite PORT`; `/echo…` echoes.
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
-/// Messages that one subscriber may be behind.
+/// How many messages one subscriber may be behind.
 const BACKLOG: usize = 16 * 1024;
 
 #[tokio::main(flavor = "current_thread")]
@@ -25,7 +25,7 @@ async fn main() -> std::io::Result<()> {
 async fn serve(stream: TcpStream, all: Sender<Message>) {
     let _ = stream.set_nodelay(true);
     let mut echo = false;
-    // The callback's signature is the crate's, and so is the size of its error.
+    // The callback's signature is given by the crate, and so is the size of its error.
     #[allow(clippy::result_large_err)]
     let look = |request: &Request, response: Response| {
         echo = request.uri().path().starts_with("/echo");

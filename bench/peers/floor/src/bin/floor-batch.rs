@@ -1,4 +1,4 @@
-//! All that came in one turn in one `send` for every subscriber.
+//! Sends everything that came in one turn in one `send` to every subscriber.
 fn main() {
     floor::serve(true);
 }

@@ -1,4 +1,4 @@
-//! One `send` for every message to every subscriber.
+//! Sends every message to every subscriber in a `send` of its own.
 fn main() {
     floor::serve(false);
 }
