@@ -3,11 +3,12 @@
 #![forbid(unsafe_code)]
 
 mod daemon;
+mod load;
 
 use std::process::ExitCode;
 
 use daemon::settings::{self, Request};
-use daemon::{Failure, bench, descriptors, logging};
+use daemon::{Failure, descriptors, logging};
 
 fn main() -> ExitCode {
     let code = match run() {
@@ -23,8 +24,8 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode, Failure> {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == bench::NAME) {
-        return bench::run(arguments);
+    if arguments.next().is_some_and(|first| first == load::NAME) {
+        return load::run(arguments);
     }
     match settings::parse(std::env::args_os(), std::env::vars_os(), descriptors::raise())? {
         Request::Run(settings) => daemon::run(&settings)?,

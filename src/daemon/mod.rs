@@ -1,7 +1,6 @@
 //! The daemon around the broker: command line, environment, log, descriptors, signals.
 
 mod args;
-pub mod bench;
 pub mod descriptors;
 mod lines;
 pub mod logging;
@@ -11,7 +10,7 @@ mod serve;
 pub mod settings;
 #[cfg(test)]
 mod settings_tests;
-mod units;
+pub mod units;
 
 use std::process::ExitCode;
 use std::{fmt, io};

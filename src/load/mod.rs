@@ -14,10 +14,10 @@ mod args;
 mod connection;
 mod exchange;
 mod frames;
-mod load;
 mod opening;
 mod process;
 mod report;
+mod run;
 mod sequence;
 mod tally;
 mod target;
@@ -25,7 +25,7 @@ mod target;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use super::{Failure, descriptors, show};
+use crate::daemon::{Failure, descriptors, show};
 
 pub use args::NAME;
 
@@ -49,7 +49,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Fa
             plan.subscribers
         )));
     }
-    let report = load::run(&plan)?;
+    let report = run::run(&plan)?;
     show(&if plan.json { report.json() } else { report.text() });
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

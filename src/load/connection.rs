@@ -184,7 +184,7 @@ const IN_PROGRESS: i32 = if cfg!(target_os = "linux") { 115 } else { 36 };
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::bench::frames::{FIELDS, Fields, control};
+    use crate::load::frames::{FIELDS, Fields, control};
 
     /// Takes a limited number of bytes a call, and refuses every second call.
     struct Narrow {

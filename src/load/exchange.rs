@@ -4,9 +4,9 @@ use std::io;
 use std::time::Duration;
 
 use super::args::{End, Mode, Pace};
-use super::load::Load;
 use super::process::Process;
 use super::report::{Report, Snapshot};
+use super::run::Load;
 
 const SECOND: u64 = 1_000_000_000;
 

@@ -7,9 +7,9 @@ use mio::{Interest, Token};
 
 use super::args::{End, Mode, Pace};
 use super::connection::{Connection, State};
-use super::load::Load;
 use super::process::Process;
 use super::report::Report;
+use super::run::Load;
 use super::target;
 use crate::daemon::Failure;
 

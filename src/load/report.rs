@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::args::{Mode, Pace, Plan};
-use super::load::Load;
 use super::process::Memory;
+use super::run::Load;
 
 /// How often a progress line comes on a terminal, in nanoseconds; elsewhere it comes less often.
 const TERMINAL: u64 = 1_000_000_000;
