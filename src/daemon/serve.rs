@@ -92,7 +92,7 @@ fn exposure(listens: &[Listen], guarded: bool, admin_listens: &[Listen]) -> Vec<
     };
     let everybody = open(if guarded { &[] } else { listens });
     let everybody = everybody
-        .map(|open| format!("other machines can reach {open}: anybody who does may publish; see --publish-token"));
+        .map(|open| format!("other machines can reach {open}: anybody who does may listen and publish; see --publish-token-file"));
     let operators = open(admin_listens)
         .map(|open| format!("other machines can reach {open}: anybody who does may see all channels"));
     everybody.into_iter().chain(operators).collect()
@@ -141,7 +141,7 @@ mod tests {
         for (texts, start) in table {
             let all = listens(texts);
             for (said, end) in [
-                (exposure(&all, false, &[]), "publish; see --publish-token"),
+                (exposure(&all, false, &[]), "listen and publish; see --publish-token-file"),
                 (exposure(&all, true, &all), "see all channels"),
             ] {
                 assert_eq!(
