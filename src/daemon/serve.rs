@@ -91,8 +91,9 @@ fn exposure(listens: &[Listen], guarded: bool, admin_listens: &[Listen]) -> Vec<
         Some(open.join(" and ")).filter(|open| !open.is_empty())
     };
     let everybody = open(if guarded { &[] } else { listens });
-    let everybody = everybody
-        .map(|open| format!("other machines can reach {open}: anybody who does may listen and publish; see --publish-token-file"));
+    let everybody = everybody.map(|open| {
+        format!("other machines can reach {open}: anybody who does may listen and publish; see --publish-token-file")
+    });
     let operators = open(admin_listens)
         .map(|open| format!("other machines can reach {open}: anybody who does may see all channels"));
     everybody.into_iter().chain(operators).collect()
