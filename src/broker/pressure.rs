@@ -181,18 +181,20 @@ impl Broker {
     /// Reads again from a connection that has little left unsent.
     pub(super) fn resume_reading(&mut self, slot: u32) {
         let quarter = self.limits.max_outbound as u64 / 4;
-        let now = self.timers.now();
-        let id = self.slots.id(slot);
         let hot = self.slots.hot(slot);
         if hot.has(flag::PAUSED) && hot.outbound.pending() <= quarter {
             hot.clear(flag::PAUSED);
-            // Nothing of it was read meanwhile.
-            hot.heard = now;
-            self.slots.cold(slot).into_iter().for_each(|cold| cold.is_pinged = false);
-            self.timers.rearm(slot, &mut self.slots, &self.limits);
-            self.outlet.resume(id);
-            self.timers.extend_message_deadline(slot, &mut self.slots, &self.limits);
+            self.listen_again(slot);
         }
+    }
+
+    /// A connection is read from again. Nothing of it was read meanwhile, so its silence does not count.
+    pub(super) fn listen_again(&mut self, slot: u32) {
+        self.slots.hot(slot).heard = self.timers.now();
+        self.slots.cold(slot).into_iter().for_each(|cold| cold.is_pinged = false);
+        self.timers.rearm(slot, &mut self.slots, &self.limits);
+        self.outlet.resume(self.slots.id(slot));
+        self.timers.extend_message_deadline(slot, &mut self.slots, &self.limits);
     }
 
     /// Moves a peer's deadlines for what it has begun by the time that has passed since that tick: it is not its

@@ -16,15 +16,10 @@ impl Broker {
     /// stale or it is not open.
     pub fn resume_input(&mut self, id: ConnectionId) -> bool {
         let Some(slot) = self.slots.open(id) else { return false };
-        let now = self.timers.now();
         let hot = self.slots.hot(slot);
         if hot.has(flag::HELD) {
             hot.clear(flag::HELD);
-            hot.heard = now;
-            self.slots.cold(slot).into_iter().for_each(|cold| cold.is_pinged = false);
-            self.timers.rearm(slot, &mut self.slots, &self.limits);
-            self.outlet.resume(id);
-            self.timers.extend_message_deadline(slot, &mut self.slots, &self.limits);
+            self.listen_again(slot);
         }
         true
     }
