@@ -216,6 +216,7 @@ pub fn position(input: &[u8]) {
 }
 
 /// A whole connection with a broker: whatever comes, its invariants hold.
+#[allow(clippy::disallowed_methods, reason = "an instant has no other beginning")]
 pub fn connection(input: &[u8]) {
     let limits = limits();
     let mut now = Now { instant: Instant::now(), unix_ms: 1 };
