@@ -107,8 +107,8 @@
 //! | commands of a WebSocket | [`Protocol`], [`Command`], [`CommandError`], [`Answer`], [`Reference`] |
 //! | what can be asked | [`Counters`], [`ChannelState`], [`metrics_text`] |
 //!
-//! All that is public is in this list of names; everything else may change with any version. [`mio`] and [`bytes`] are shown
-//! again because they are in signatures.
+//! What is not listed on this page may change with any version. [`mio`] and [`bytes`] are shown again because they are in
+//! signatures.
 //!
 //! The feature `daemon`, on by default, is only for the `slotcast` command: command line, signals, logging. `inside` is for
 //! the tests of this package.

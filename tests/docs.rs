@@ -283,3 +283,11 @@ mod flags {
         assert_eq!(tables, expected);
     }
 }
+
+#[test]
+fn the_oldest_rust_is_the_same_in_the_readme_and_in_the_manifest() {
+    let manifest = fs::read_to_string("Cargo.toml").unwrap();
+    let oldest = manifest.lines().find_map(|line| line.strip_prefix("rust-version = \"")?.strip_suffix('"')).unwrap();
+    let readme = fs::read_to_string("README.md").unwrap();
+    assert!(readme.contains(&format!("Rust {oldest} or later")), "the README does not say Rust {oldest}");
+}

@@ -1,5 +1,5 @@
-//! Members that are behind the head of their channel. They take encoded log, a chunk at a time, and share it with
-//! all others that are behind.
+//! Members that have not reached the head of their channel. They take encoded log, a chunk at a time, and share it with
+//! all others that lag.
 
 use super::chunks::CHUNK;
 use super::slots::flag;

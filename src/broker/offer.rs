@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind, IoSlice};
 
 use super::ending::End;
+use super::event::Event;
 use super::reason::Cause;
 use super::slots::{Hot, flag};
 use super::{Broker, Io, cost, jobs};
@@ -107,8 +108,8 @@ impl Broker {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         hot.clear(flag::STALLED);
         if !cold.connection.is_draining() {
-            if cold.wants_drained {
-                self.is_drained(slot);
+            if std::mem::take(&mut cold.wants_drained) {
+                self.outlet.tell(Event::Drained(self.slots.id(slot)));
             }
             return;
         }

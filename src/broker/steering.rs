@@ -1,7 +1,7 @@
 //! What an embedder decides about one connection: whether it is read from, and whether it wants to know when all was sent.
 
 use super::Broker;
-use super::event::{ConnectionId, Event};
+use super::event::ConnectionId;
 use super::slots::flag;
 
 impl Broker {
@@ -32,15 +32,5 @@ impl Broker {
         }
         let cold = self.slots.open(id).and_then(|slot| self.slots.cold(slot));
         cold.map(|cold| cold.wants_drained = true).is_some()
-    }
-
-    /// All that a connection was to get was taken.
-    pub(super) fn is_drained(&mut self, slot: u32) {
-        let id = self.slots.id(slot);
-        if let Some(cold) = self.slots.cold(slot)
-            && std::mem::take(&mut cold.wants_drained)
-        {
-            self.outlet.tell(Event::Drained(id));
-        }
     }
 }

@@ -29,7 +29,7 @@ mod judge;
 
 const CHANNEL: &str = "/all";
 
-/// How many messages a follower may be behind: fewer than are kept.
+/// How many messages a follower may lag: fewer than are kept.
 const MOST_BEHIND: usize = 600;
 
 type Data = (bool, Vec<u8>);

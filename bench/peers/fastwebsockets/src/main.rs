@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast::{self, Sender};
 
-/// How many messages one subscriber may be behind.
+/// How many messages one subscriber may lag.
 const BACKLOG: usize = 16 * 1024;
 
 /// How much a connection's writer gathers, in bytes.

@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
-/// How many messages one subscriber may be behind.
+/// How many messages one subscriber may lag.
 const BACKLOG: usize = 16 * 1024;
 
 #[tokio::main(flavor = "current_thread")]
