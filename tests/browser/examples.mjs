@@ -16,7 +16,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { DEADLINE, finish, launch, runAll, until } from './harness.mjs'
+import { DEADLINE, GONE, finish, launch, runAll, until } from './harness.mjs'
 
 const WebSocket = createRequire(new URL('../clients/', import.meta.url))('ws')
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
@@ -25,8 +25,6 @@ const SCREENSHOTS = `${ROOT}.screenshots/`
 const RECONNECT_DEADLINE = 40_000
 const PHONE = { width: 390, height: 844 }
 const DESKTOP = { width: 1280, height: 800 }
-/** Errors that browsers log when a server is gone, which some tests cause. */
-const GONE = /WebSocket connection to .* failed|ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET/
 
 // ---------------------------------------------------------------- tests
 

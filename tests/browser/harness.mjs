@@ -13,10 +13,27 @@ export const BIN = process.env.SLOTCAST_BIN
 let passed = 0
 let failed = 0
 
-/** Polls a condition until it holds; after the deadline it fails, and names what it waited for. */
+/** What browsers log when a server, or the way to it, is gone: it depends on how far the answer has come. */
+export const GONE = new RegExp('WebSocket connection to .* failed|net::ERR_(CONNECTION_(REFUSED|RESET|CLOSED|ABORTED)|' +
+  'EMPTY_RESPONSE|INCOMPLETE_CHUNKED_ENCODING|CONTENT_LENGTH_MISMATCH|SOCKET_NOT_CONNECTED)')
+
+/** A page that was being left while it was looked at. */
+const LEFT = /Execution context was destroyed|Cannot find context with specified id/
+
+/**
+ * Polls a condition until it holds; after the deadline it fails, and names what it waited for. A page that is just being
+ * left for another is looked at again.
+ */
 export async function until(what, condition, deadline = DEADLINE) {
   const end = performance.now() + deadline
-  while (!(await condition())) {
+  const holds = async () => {
+    try {
+      return await condition()
+    } catch (error) {
+      if (!LEFT.test(error.message)) throw error
+    }
+  }
+  while (!(await holds())) {
     if (performance.now() > end) throw new Error(`waited ${deadline} ms for ${what}`)
     await new Promise(resolve => setTimeout(resolve, 20))
   }

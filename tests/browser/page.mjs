@@ -11,7 +11,7 @@ import { execFile, spawn } from 'node:child_process'
 import { mkdirSync, statSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { BIN, DEADLINE, elsewhere, finish, launch, runAll, startBroker, startWire, until } from './harness.mjs'
+import { BIN, DEADLINE, GONE, elsewhere, finish, launch, runAll, startBroker, startWire, until } from './harness.mjs'
 
 const RECONNECT_DEADLINE = 30_000
 const MAX_LINES = 1000
@@ -461,7 +461,7 @@ const tests = {
 
   async 'what was not confirmed returns to the box, even if it did arrive'(browser) {
     await withWire([], async (wire, broker) => {
-      const page = await open(browser, wire.url + '/unconfirmed', { forgive: /WebSocket connection|ERR_EMPTY_RESPONSE|ERR_CONNECTION/ })
+      const page = await open(browser, wire.url + '/unconfirmed', { forgive: GONE })
       await say(page, 'confirmed')
       await sees(page, 'confirmed')
       // The broker gets it, and its answer gets lost.
@@ -604,7 +604,7 @@ const tests = {
 
   async 'a connection that is cut in mid-stream leaves neither a gap nor a double'(browser) {
     await withWire(['--history-messages', '2000', '--history-bytes', '4MiB'], async (wire, broker) => {
-      const page = await open(browser, wire.url + '/stream?name=Ann', { forgive: /WebSocket connection|ERR_EMPTY_RESPONSE|ERR_CONNECTION/ })
+      const page = await open(browser, wire.url + '/stream?name=Ann', { forgive: GONE })
       const sent = []
       let cuts = 0
       const isBack = async () => (await texts(page, '.note')).filter(it => it === 'Connected again.').length >= cuts
@@ -630,7 +630,7 @@ const tests = {
 
   async 'what is gone is said in the stream, where it is missing'(browser) {
     await withWire(['--history-messages', '5'], async (wire, broker) => {
-      const page = await open(browser, wire.url + '/gone', { forgive: /WebSocket connection|ERR_EMPTY_RESPONSE|ERR_CONNECTION/ })
+      const page = await open(browser, wire.url + '/gone', { forgive: GONE })
       let next = 1
       for (const [missed, expected] of [[8, '3 messages are gone.'], [6, '1 message is gone.']]) {
         await post(broker.url, `${next++}`, '/gone')
@@ -654,7 +654,7 @@ const tests = {
     if (!BIN) return 'no SLOTCAST_BIN'
     let broker = await startBroker()
     try {
-      const options = { forgive: /WebSocket connection to .* failed|ERR_CONNECTION/ }
+      const options = { forgive: GONE }
       const [ann, bob] = [await open(browser, broker.url + '/chat', options), await open(browser, broker.url + '/chat', options)]
       await say(ann, 'before')
       for (const page of [ann, bob]) await sees(page, 'before')
