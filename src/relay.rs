@@ -33,7 +33,7 @@ use crate::broker::followers::StreamFormat;
 use crate::broker::reason::Cause;
 use crate::channel::log::{MemberId, Start};
 use crate::channel::name::{ChannelName, is_own_path};
-use crate::channel::protocol::command::CommandError;
+use crate::channel::protocol::command::{CommandError, Secret};
 use crate::channel::protocol::{JSON_DIALECT, Protocol, Reference};
 use crate::engine::Ticket;
 use crate::proto::close::CloseCode;
@@ -153,6 +153,16 @@ pub enum Intent {
         to: MemberId,
         /// The message.
         message: Message,
+    },
+    /// A connection shows another token, to go on with when its own expires.
+    #[non_exhaustive]
+    Renew {
+        /// The connection.
+        id: ConnectionId,
+        /// The command's name.
+        reference: Option<Reference>,
+        /// The new token.
+        token: Secret,
     },
     /// A connection's command is not carried out.
     #[non_exhaustive]
@@ -311,6 +321,7 @@ impl Relay {
             | Intent::Unsubscribe { id, reference, .. }
             | Intent::Members { id, reference, .. }
             | Intent::Send { id, reference, .. }
+            | Intent::Renew { id, reference, .. }
             | Intent::Reject { id, reference, .. } => {
                 let error = CommandError { code: refusal.code, message: refusal.detail };
                 // Like any command, it is answered after those that came before it.
@@ -375,6 +386,9 @@ impl Relay {
             Intent::Send { id, reference, to, message } => commands::send(server, id, reference, to, message),
             Intent::Expel(id) => {
                 server.expel(id, Cause::Unauthorized, "show the publish token as you connect, with ?token=TOKEN");
+            }
+            Intent::Renew { id, reference, .. } => {
+                commands::reject(server, id, reference, &CommandError::TOKEN_NOT_RENEWABLE);
             }
             Intent::Reject { id, reference, error } => commands::reject(server, id, reference, &error),
             Intent::Follow { exchange, .. } | Intent::Read { exchange, wait: Some(_), .. }

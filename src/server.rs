@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "here are the clock and the system calls")]
 
 mod accept;
+mod authority;
 mod engine;
 pub mod polling;
 mod sockets;

@@ -1,29 +1,21 @@
 //! What a connection may do. Pure: it gets a request and the token in it, and says what that allows. It does not know
 //! who is connected.
 
+pub mod claims;
+pub mod error;
+pub mod grants;
+mod json;
+pub mod jws;
+pub mod pattern;
+pub mod rule;
+pub mod time;
 pub mod token;
+
+pub use grants::Grants;
+pub use time::UnixTime;
 
 use crate::proto::http::{Refusal, Request, Status};
 use token::{PublishToken, Shown};
-
-/// What a connection was allowed when it was let in, besides what everybody may do. Only the code that authorizes can
-/// make one that allows anything. It is not a number, which an embedder could set by accident.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Grants {
-    publish: bool,
-}
-
-impl Grants {
-    /// Allows to publish, and to send to members.
-    fn publishing() -> Grants {
-        Grants { publish: true }
-    }
-
-    /// Whether it may publish, and send to members.
-    pub fn may_publish(self) -> bool {
-        self.publish
-    }
-}
 
 /// Which token a request has to show, and for what.
 #[derive(Debug, Clone, Default)]
@@ -62,7 +54,7 @@ impl Rules {
 
     /// Whether a connection with these grants may publish, and send to members. Where everybody may, so may a
     /// connection that was let in without asking these rules.
-    pub(crate) fn may_publish(&self, grants: Grants) -> bool {
+    pub(crate) fn may_publish(&self, grants: &Grants) -> bool {
         self.publish_token.is_none() || grants.may_publish()
     }
 }
@@ -92,8 +84,8 @@ mod tests {
             let (rules, request) = (rules(token), request(&format!("POST /{query} HTTP/1.1\r\nHost: a\r\n\r\n")));
             assert_eq!(rules.join(&request), *joins, "{token:?} {query}");
             assert_eq!(rules.publish(&request), if publishes { Ok(()) } else { Err(unauthorized()) });
-            assert!(rules.may_publish(Grants::publishing()));
-            assert_eq!(rules.may_publish(Grants::default()), token.is_none(), "{token:?}");
+            assert!(rules.may_publish(&Grants::publishing()));
+            assert_eq!(rules.may_publish(&Grants::default()), token.is_none(), "{token:?}");
         }
     }
 

@@ -107,7 +107,7 @@ impl Broker {
         let position = joined.position;
         if let Some(reference) = reference {
             let (channel, position) = (Some(channel), Some(position));
-            self.answer_slot(slot, &Answer::Ack { reference, channel, position, lost: joined.lost });
+            self.answer_slot(slot, &Answer::Ack { reference, channel, position, lost: joined.lost, expires: None });
         } else if let Some(lost) = joined.lost.filter(|_| encoding.tells_lost()) {
             self.tell_slot(slot, &Event::Lost { channel, lost, position });
         }
@@ -148,7 +148,8 @@ impl Broker {
         }
         let name = from.and_then(|id| self.name(id)).cloned();
         let from = from.map(|id| self.member_id(id));
-        let entry = Entry { unix_ms: self.timers.unix_ms(), message: message.clone(), from, name, except: None };
+        let entry =
+            Entry { unix_ms: self.timers.unix_ms(), message: message.clone(), from, name, user: None, except: None };
         self.tell_alone(id, &entry)
     }
 

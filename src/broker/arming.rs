@@ -70,11 +70,12 @@ fn deadline(hot: &Hot, cold: &Cold, limits: &Limits) -> Option<Tick> {
     } else {
         Some(hot.heard.after(limits.ping_interval))
     };
+    let grants = if cold.connection.is_subscribed() { cold.ends() } else { None };
     // After our Close nobody acts on this deadline. It must not be listed then: the timer would look for ever.
     let reads = cold.connection.is_open() && !hot.has(flag::PAUSED);
     let message = (reads && cold.is_unfinished).then_some(cold.message_due);
     let write = hot.has(flag::BLOCKED).then_some(hot.write_due);
-    [state, message, write].into_iter().flatten().reduce(Tick::earliest)
+    [state, message, write, grants].into_iter().flatten().reduce(Tick::earliest)
 }
 
 #[cfg(test)]

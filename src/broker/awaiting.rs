@@ -7,6 +7,7 @@ use super::event::ConnectionId;
 use super::joins::{Join, JoinDoor};
 use super::mirrors::Gate;
 use super::outcome::{JoinError, Outcome, Published};
+use super::publish::Sender;
 use super::reason::Cause;
 use super::slots::flag;
 use super::{Broker, cost};
@@ -52,8 +53,9 @@ impl Broker {
         if let Err(error) = BadName::check(channel) {
             return Published::BadName(error);
         }
-        let name = name.or_else(|| from.and_then(|id| self.name(id)).cloned());
-        let from = from.map(|id| self.secrets.sender(id));
+        let is_connection = from.is_some();
+        let telling = self.channels.telling_of(channel);
+        let Sender { from, name, user } = self.sender(telling, (from, asker), name);
         let due = self.timers.milliseconds() + millis(self.limits.answer_timeout);
         let (count, payload) = (messages.len(), messages.iter().map(Message::len).sum());
         let Some(seam) = self.outlet.seam_mut() else { unreachable!("only where there is an engine") };
@@ -63,12 +65,13 @@ impl Broker {
             return Published::Pending(ticket);
         }
         let channel: Arc<str> = channel.into();
-        let items = messages.into_iter().map(|message| Item { message, from, name: name.clone(), except });
+        let items =
+            messages.into_iter().map(|message| Item { message, from, name: name.clone(), user: user.clone(), except });
         seam.publishes.add(ticket, asker, channel.clone(), (count, payload), due);
         seam.asks.push(Ask::Publish { ticket, channel, entries: items.collect() });
         self.effort.spend(cost::TELL * count as u64);
         if let Some(id) = asker {
-            if from.is_none() {
+            if !is_connection {
                 self.journal.count().messages_received += count as u64;
             }
             self.hold_back_if_full(id);
@@ -98,7 +101,7 @@ impl Broker {
             return ticket;
         }
         seam.publishes.add(ticket, Some(sender), channels[0].clone(), (1, length), due);
-        let item = Item { message, from, name, except: None };
+        let item = Item { message, from, name, user: None, except: None };
         seam.asks.push(Ask::Send { ticket, to, channels, item });
         self.effort.spend(cost::TELL);
         self.hold_back_if_full(sender);

@@ -75,6 +75,7 @@ impl Broker {
 
     /// Acts on the deadlines that belong to no connection: once a turn.
     pub fn expire_others(&mut self) {
+        self.follow_wall_clock();
         self.go_on_draining();
         self.sweep_channels();
         self.expire_presence();
@@ -101,6 +102,9 @@ impl Broker {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         if hot.has(flag::BLOCKED) && now.is_past(hot.write_due) {
             return self.end(slot, Cause::WriteTimeout, End::Drop);
+        }
+        if cold.connection.is_subscribed() && cold.ends().is_some_and(|ends| now.is_past(ends)) {
+            return self.end_granted(slot, Cause::TokenExpired);
         }
         if cold.connection.is_connecting() {
             if now.is_past(cold.due) {

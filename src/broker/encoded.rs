@@ -114,7 +114,8 @@ mod tests {
         let (mut encoded, mut batches) = (Encoded::new(64), Batches::default());
         let key = store.hold_to_publish("/chat", 1, 1, 0, &limits).unwrap();
         for text in ["one", "two"] {
-            let entry = Entry { unix_ms: 0, message: Message::text(text), from: None, name: None, except: None };
+            let entry =
+                Entry { unix_ms: 0, message: Message::text(text), from: None, name: None, user: None, except: None };
             store.publish(key, entry, 0, &mut batches, encoded.encoder(), &limits);
         }
         let channel = store.get(key).unwrap();

@@ -13,8 +13,10 @@ use super::reason::{Cause, CloseReason};
 use super::slots::{Cold, flag};
 use super::timers::{Tick, ticks};
 use super::{Broker, JoinError, Joined, cost};
+use crate::access::UnixTime;
 use crate::channel::dialect;
 use crate::channel::name::BadName;
+use crate::channel::settings::PresenceLevel;
 use crate::delivery::batch::LARGE_FOR_FEW;
 use crate::proto::close::CloseCode;
 use crate::proto::deflate::Earlier;
@@ -61,8 +63,9 @@ impl Broker {
             (cold.protocol, cold.encoding) = (accept.protocol, accept.protocol.encoding());
             cold.window = window;
             cold.set_name(accept.name.clone());
-            (cold.grants, cold.is_deaf_to_itself) = (accept.grants, accept.is_deaf_to_itself);
+            cold.is_deaf_to_itself = accept.is_deaf_to_itself;
         }
+        self.set_grants(id, accept.grants.clone());
         if let Some((channel, from)) = accept.join.as_ref().filter(|_| self.outlet.has_engine()) {
             let door = JoinDoor::Accept(Box::new((handshake, accept.clone())));
             let Some(JoinDoor::Accept(back)) = self.admit(id, channel, *from, door) else { return id };
@@ -144,8 +147,10 @@ impl Broker {
     /// Tells a subscriber its first event, if its dialect has words for it: where it is, and what it has lost already.
     pub(super) fn welcome(&mut self, slot: u32, channel: &str, joined: Joined) {
         let (id, members) = (self.member_id(self.slots.id(slot)), self.members(channel));
-        let position = joined.position;
-        self.tell_slot(slot, &dialect::Event::Welcome { id, channel, position, members });
+        let is_told = self.channels.telling_of(channel).presence != PresenceLevel::None;
+        let (position, members) = (joined.position, Some(members).filter(|_| is_told));
+        let expires = self.slots.cold(slot).and_then(|cold| cold.grants().expires()).map(UnixTime::seconds);
+        self.tell_slot(slot, &dialect::Event::Welcome { id, channel, position, members, expires });
         if let Some(lost) = joined.lost {
             self.tell_slot(slot, &dialect::Event::Lost { channel, lost, position });
         }

@@ -17,6 +17,7 @@ mod effort;
 mod encoded;
 mod ending;
 pub mod event;
+mod expiry;
 mod extras;
 mod fan_out;
 mod flush;
@@ -214,8 +215,14 @@ impl Broker {
     }
 
     /// What a connection may do: nothing once it has gone.
-    pub fn grants(&self, id: ConnectionId) -> Grants {
-        self.slots.live(id).and_then(|slot| self.slots.get(slot)).map_or(Grants::default(), |(_, cold)| cold.grants)
+    pub fn grants(&self, id: ConnectionId) -> &Grants {
+        let cold = self.slots.live(id).and_then(|slot| self.slots.get(slot)).map(|(_, cold)| cold);
+        cold.map_or(&Grants::NOTHING, slots::Cold::grants)
+    }
+
+    /// Who a connection is, as its token proves.
+    pub(crate) fn user(&self, id: ConnectionId) -> Option<std::sync::Arc<str>> {
+        self.grants(id).user().map(Into::into)
     }
 
     /// Whether a connection gets back what is published for it.

@@ -7,6 +7,7 @@ use super::{Broker, cost};
 use crate::channel::dialect::{Event, MemberName};
 use crate::channel::members::Open;
 use crate::channel::presence::{Named, Notices};
+use crate::channel::settings::{PresenceLevel, Telling};
 use crate::engine::{Ask, Present, Roster};
 
 /// What a member takes in a notice beside its name, in bytes, about.
@@ -22,12 +23,13 @@ enum Who {
     Crowd,
 }
 
-fn named(present: Present) -> Named {
-    Named { id: present.member, name: present.name, was: None }
+fn named(present: Present, telling: Telling) -> Named {
+    let user = present.user.filter(|_| telling.user);
+    Named { id: present.member, name: present.name, user, was: None }
 }
 
 fn present(member: Named) -> Present {
-    Present { member: member.id, name: member.name }
+    Present { member: member.id, name: member.name, user: member.user }
 }
 
 impl Broker {
@@ -45,16 +47,31 @@ impl Broker {
     }
 
     /// The members of a channel, in no order, as they are told to others; None if there are more than
-    /// `max_presence`. Polls are not members.
+    /// `max_presence`, or the channel does not tell who they are. Polls are not members.
     pub fn members_named(&self, channel: &str) -> Option<Vec<Named>> {
+        let telling = self.channels.telling_of(channel);
+        if !telling.names() {
+            return None;
+        }
+        self.members_known(channel, telling)
+    }
+
+    /// The members of a channel as an operator may know them, whatever the channel tells others; None if there are
+    /// more than `max_presence`.
+    pub fn members_for_operators(&self, channel: &str) -> Option<Vec<Named>> {
+        self.members_known(channel, Telling { user: true, ..Telling::default() })
+    }
+
+    fn members_known(&self, channel: &str, telling: Telling) -> Option<Vec<Named>> {
         let is_crowd = self.outlet.seam().is_some_and(|seam| seam.rosters.is_crowd(channel));
         if is_crowd || self.members(channel) > self.limits.max_presence {
             return None;
         }
-        let elsewhere = self.outlet.seam().into_iter().flat_map(|seam| seam.rosters.members(channel)).map(named);
+        let elsewhere = self.outlet.seam().into_iter().flat_map(|seam| seam.rosters.members(channel));
+        let elsewhere = elsewhere.map(|present| named(present, telling));
         let channel = self.channels.find(channel).and_then(|key| self.channels.get(key));
         let members = channel.into_iter().flat_map(|channel| channel.slots_of_members());
-        Some(members.filter_map(|slot| self.named(slot)).chain(elsewhere).collect())
+        Some(members.filter_map(|slot| self.named(slot, telling)).chain(elsewhere).collect())
     }
 
     /// Notes that somebody came, to be told at the flush.
@@ -65,10 +82,11 @@ impl Broker {
 
     fn note_coming(&mut self, key: u32, who: Who) {
         let crowded = self.is_crowded_with_members(key);
-        if !self.channels[key as usize].tells_presence() {
+        let telling = self.channels.telling(key);
+        if !self.channels[key as usize].tells_presence() || telling.presence == PresenceLevel::None {
             return;
         }
-        let member = if crowded { None } else { self.named_of(who) };
+        let member = if crowded || !telling.names() { None } else { self.named_of(who, telling) };
         self.charge_notice(key, member.as_ref());
         let most = self.limits.max_presence;
         self.channels.change_presence(key, |presence| match member {
@@ -86,14 +104,15 @@ impl Broker {
 
     fn note_going(&mut self, key: u32, who: Who) {
         let crowded = self.is_crowded_with_members(key);
-        if !self.channels[key as usize].tells_presence() {
+        let telling = self.channels.telling(key);
+        if !self.channels[key as usize].tells_presence() || telling.presence == PresenceLevel::None {
             // Nobody is left who was told anything.
             return self.channels.forget_presence(key);
         }
         let grace = u64::try_from(self.limits.leave_grace.as_millis()).unwrap_or(u64::MAX);
         let is_held_back = grace > 0 && self.channels.may_hold_back();
         let due = is_held_back.then(|| self.timers.milliseconds().saturating_add(grace));
-        let member = if crowded { None } else { self.named_of(who) };
+        let member = if crowded || !telling.names() { None } else { self.named_of(who, telling) };
         self.charge_notice(key, member.as_ref());
         let most = self.limits.max_presence;
         self.channels.change_presence(key, |presence| match member {
@@ -105,7 +124,8 @@ impl Broker {
 
     /// Counts what the flush will make of a notice in the turn that causes it: a few bytes can ask for many.
     fn charge_notice(&mut self, key: u32, member: Option<&Named>) {
-        let name = member.and_then(|member| member.name.as_deref()).map_or(0, str::len);
+        let names = member.into_iter().flat_map(|member| [&member.name, &member.user]).flatten();
+        let name: usize = names.map(|name| name.len()).sum();
         let encodings = self.channels[key as usize].groups.iter().filter(|group| group.encoding.tells_presence());
         self.effort.make(encodings.count() * (NOTICE_COST + name));
     }
@@ -179,7 +199,8 @@ impl Broker {
         if self.outlet.seam().is_none_or(|seam| seam.mirrors.is_away()) {
             return;
         }
-        let (channel, named) = (self.channels[key as usize].name().clone(), self.named(slot));
+        let (channel, telling) = (self.channels[key as usize].name().clone(), self.channels.telling(key));
+        let named = self.named(slot, telling);
         let Some((seam, member)) = self.outlet.seam_mut().zip(named) else { return };
         seam.asks.push(Ask::Enter { channel, present: present(member) });
     }
@@ -199,8 +220,9 @@ impl Broker {
     /// Tells the engine who is here: it knows nothing of that any more.
     pub(super) fn tell_who_is_here(&mut self) {
         let mut here = Vec::new();
-        for (_, channel) in self.channels.iter().filter(|(_, channel)| channel.members() > 0) {
-            let members = channel.slots_of_members().filter_map(|slot| self.named(slot));
+        for (key, channel) in self.channels.iter().filter(|(_, channel)| channel.members() > 0) {
+            let telling = self.channels.telling(key);
+            let members = channel.slots_of_members().filter_map(|slot| self.named(slot, telling));
             here.push((channel.name().clone(), members.map(present).collect()));
         }
         let Some(seam) = self.outlet.seam_mut() else { return };
@@ -222,17 +244,18 @@ impl Broker {
         }
     }
 
-    fn named_of(&self, who: Who) -> Option<Named> {
+    fn named_of(&self, who: Who, telling: Telling) -> Option<Named> {
         match who {
-            Who::Here(slot) => self.named(slot),
-            Who::Elsewhere(present) => Some(named(present)),
+            Who::Here(slot) => self.named(slot, telling),
+            Who::Elsewhere(present) => Some(named(present, telling)),
             Who::Crowd => None,
         }
     }
 
-    fn named(&self, slot: u32) -> Option<Named> {
+    fn named(&self, slot: u32, telling: Telling) -> Option<Named> {
         let (_, cold) = self.slots.get(slot)?;
-        Some(Named { id: self.member_id(self.slots.id(slot)), name: cold.name().cloned(), was: None })
+        let user = if telling.user { cold.grants().user().map(Arc::from) } else { None };
+        Some(Named { id: self.member_id(self.slots.id(slot)), name: cold.name().cloned(), user, was: None })
     }
 }
 

@@ -9,12 +9,20 @@ use super::{Broker, Published, cost};
 use crate::channel::log::Start;
 use crate::channel::log::{Entry, MemberId};
 use crate::channel::position::Position;
-use crate::channel::settings::ChannelSettings;
+use crate::channel::settings::{ChannelRules, ChannelSettings, Telling};
 use crate::channel::store::NotHeld;
 #[cfg(feature = "inside")]
 use crate::channel::store::Reading;
 use crate::limits::LimitsError;
 use crate::proto::message::Message;
+
+/// What is told of who sent a message.
+#[derive(Debug, Default)]
+pub(super) struct Sender {
+    pub from: Option<MemberId>,
+    pub name: Option<Arc<str>>,
+    pub user: Option<Arc<str>>,
+}
 
 impl Broker {
     /// Publishes to all members of a channel, but for `except`. Polls are not members, and are not left out. A
@@ -79,10 +87,10 @@ impl Broker {
         let except = except.filter(|&id| self.is_member(id, key));
         self.make_room(key, message.len(), except);
         let unix_ms = self.timers.unix_ms();
-        let name = name.or_else(|| from.and_then(|id| self.name(id)).cloned());
-        let sender = from;
-        let from = from.map(|id| self.secrets.sender(id));
-        let is_owed = self.append(key, Entry { unix_ms, message, from, name, except: except.map(|id| id.0) }, except);
+        let (sender, telling) = (from, self.channels.telling(key));
+        let Sender { from, name, user } = self.sender(telling, (from, asker), name);
+        let entry = Entry { unix_ms, message, from, name, user, except: except.map(|id| id.0) };
+        let is_owed = self.append(key, entry, except);
         if self.flush.is_walking()
             && let Some(id) = sender
         {
@@ -96,6 +104,22 @@ impl Broker {
             self.release_if_idle(key);
         }
         Published::Done { position, receivers: members - usize::from(except.is_some()) }
+    }
+
+    /// What a message tells of its sender in a channel.
+    #[inline]
+    pub(super) fn sender(
+        &mut self,
+        telling: Telling,
+        (from, asker): (Option<ConnectionId>, Option<ConnectionId>),
+        name: Option<Arc<str>>,
+    ) -> Sender {
+        if !telling.names() {
+            return Sender::default();
+        }
+        let name = name.or_else(|| from.and_then(|id| self.name(id)).cloned());
+        let user = if telling.user { from.or(asker).and_then(|id| self.user(id)) } else { None };
+        Sender { from: from.map(|id| self.secrets.sender(id)), name, user }
     }
 
     /// Makes room for a message of that length in a channel that is held to be published to. `except` is a member
@@ -162,6 +186,14 @@ impl Broker {
     /// The same as those of `configure`.
     pub fn configure_prefix(&mut self, prefix: &str, settings: ChannelSettings) -> Result<(), LimitsError> {
         self.channels.configure_prefix(prefix, settings, &self.limits)
+    }
+
+    /// Sets what channels keep and tell that have no settings by name or prefix, at once also for those that exist.
+    ///
+    /// # Errors
+    /// The same as those of `configure`.
+    pub fn configure_by_rules(&mut self, rules: Option<ChannelRules>) -> Result<(), LimitsError> {
+        self.channels.set_rules(rules, self.timers.milliseconds(), &self.limits)
     }
 
     /// The position of a channel: `0.0` if it does not exist. To ask does not make it.

@@ -74,6 +74,16 @@ causes! {
     Answered = "answered",
     /// It did something that needs a token, and had shown none, or a wrong one.
     Unauthorized = "unauthorized",
+    /// It needs a token, and had shown none.
+    TokenMissing = "token_missing",
+    /// It had shown a token that is not accepted.
+    TokenInvalid = "token_invalid",
+    /// The token that it had shown has expired.
+    TokenExpired = "token_expired",
+    /// It may not do that, or be there, or not any longer.
+    Forbidden = "forbidden",
+    /// The tokens of its user were revoked.
+    Revoked = "revoked",
     /// There were more connections than `max_connections` already.
     TooManyConnections = "too_many_connections",
     /// There were as many connections of its address as `max_connections_per_ip` allows.
@@ -166,17 +176,27 @@ pub struct Counters {
     pub bytes_sent: u64,
     /// Connections that were accepted from the listener.
     pub connections: u64,
-    closed: [u64; Cause::ALL.len()],
+    closed: ByCause,
+}
+
+/// A number for each cause.
+#[derive(Debug, Clone)]
+struct ByCause([u64; Cause::ALL.len()]);
+
+impl Default for ByCause {
+    fn default() -> ByCause {
+        ByCause([0; Cause::ALL.len()])
+    }
 }
 
 impl Counters {
     /// How many connections ended for that cause.
     pub fn closed(&self, cause: Cause) -> u64 {
-        self.closed.get(cause as usize).copied().unwrap_or_default()
+        self.closed.0.get(cause as usize).copied().unwrap_or_default()
     }
 
     pub(crate) fn count_closed(&mut self, cause: Cause) {
-        if let Some(count) = self.closed.get_mut(cause as usize) {
+        if let Some(count) = self.closed.0.get_mut(cause as usize) {
             *count += 1;
         }
     }

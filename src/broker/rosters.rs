@@ -14,7 +14,8 @@ use crate::engine::{Ask, Asks, Present, Roster};
 struct Known {
     /// The last change that is in it; None until the whole roster was told.
     revision: Option<u64>,
-    members: BTreeMap<MemberId, Option<Arc<str>>>,
+    /// Each with its name and its user.
+    members: BTreeMap<MemberId, (Option<Arc<str>>, Option<Arc<str>>)>,
     /// How many there are, if they are too many to be named: then `members` is empty.
     crowd: Option<usize>,
     /// The whole roster was asked for.
@@ -58,7 +59,8 @@ impl Rosters {
         match roster {
             Roster::Whole(members) => {
                 let others = members.into_iter().filter(|present| !is_own(present.member));
-                let others: BTreeMap<_, _> = others.map(|present| (present.member, present.name)).collect();
+                let others: BTreeMap<_, _> =
+                    others.map(|present| (present.member, (present.name, present.user))).collect();
                 (known.revision, known.is_asked) = (Some(revision), false);
                 let before = std::mem::replace(&mut known.members, others);
                 if known.crowd.take().is_some() {
@@ -86,10 +88,10 @@ impl Rosters {
                 let mut news = News::default();
                 for member in left {
                     let gone = known.members.remove(&member);
-                    news.left.extend(gone.map(|name| Present { member, name }));
+                    news.left.extend(gone.map(|(name, user)| Present { member, name, user }));
                 }
                 for present in entered.into_iter().filter(|present| !is_own(present.member)) {
-                    if known.members.insert(present.member, present.name.clone()).is_none() {
+                    if known.members.insert(present.member, (present.name.clone(), present.user.clone())).is_none() {
                         news.entered.push(present);
                     }
                 }
@@ -137,8 +139,8 @@ impl Rosters {
     }
 }
 
-fn present((member, name): (&MemberId, &Option<Arc<str>>)) -> Present {
-    Present { member: *member, name: name.clone() }
+fn present((member, (name, user)): (&MemberId, &(Option<Arc<str>>, Option<Arc<str>>))) -> Present {
+    Present { member: *member, name: name.clone(), user: user.clone() }
 }
 
 #[cfg(test)]
@@ -146,7 +148,7 @@ mod tests {
     use super::*;
 
     fn one(id: u64) -> Present {
-        Present { member: MemberId::new(0, id), name: None }
+        Present { member: MemberId::new(0, id), name: None, user: None }
     }
 
     fn ids(all: &[Present]) -> Vec<u64> {

@@ -95,8 +95,8 @@ pub struct Cold {
     pub memberships: Memberships,
     /// What only a few connections have, and only for a while.
     pub extras: Option<Box<Extras>>,
-    /// What it calls itself. It is in a box because few have a name, and it would be twice as large.
-    name: Option<Box<Arc<str>>>,
+    /// What is known of who it is. It is in a box because it would be larger than a connection of which nothing is known.
+    who: Option<Box<Who>>,
     /// The peer's address: IPv4 as mapped.
     ip: [u8; 16],
     port: u16,
@@ -118,8 +118,6 @@ pub struct Cold {
     pub is_unfinished: bool,
     /// What it counts for in the inbound budget, in bytes.
     pub inbound: u32,
-    /// What it may do, as was decided when it was let in.
-    pub grants: Grants,
     /// It does not get back what is published for it.
     pub is_deaf_to_itself: bool,
     /// Set when it was kept after an answer: the cause of its end, if no other request follows.
@@ -152,13 +150,24 @@ pub struct Cold {
     pub cause: Option<Cause>,
 }
 
+/// What is known of who a connection is.
+#[derive(Debug, Default)]
+struct Who {
+    /// What it calls itself.
+    name: Option<Arc<str>>,
+    /// What it may do, as was decided when it was let in or showed another token.
+    grants: Grants,
+    /// When that ends, if it does.
+    ends: Tick,
+}
+
 impl Cold {
     fn new(peer: SocketAddr, now: Tick) -> Cold {
         Cold {
             connection: Connection::default(),
             memberships: Memberships::None,
             extras: None,
-            name: None,
+            who: None,
             ip: octets(peer.ip()),
             port: peer.port(),
             controls: 0,
@@ -170,7 +179,6 @@ impl Cold {
             is_pinged: false,
             is_unfinished: false,
             inbound: 0,
-            grants: Grants::default(),
             is_deaf_to_itself: false,
             kept: None,
             admitted: Admitted::default(),
@@ -207,12 +215,40 @@ impl Cold {
 
     /// What it calls itself: a claim, not a proof.
     pub fn name(&self) -> Option<&Arc<str>> {
-        self.name.as_deref()
+        self.who.as_ref()?.name.as_ref()
     }
 
     /// Sets what it calls itself.
     pub fn set_name(&mut self, name: Option<Arc<str>>) {
-        self.name = name.map(Box::new);
+        self.change_who(name.is_some(), |who| who.name = name);
+    }
+
+    /// What it may do.
+    pub fn grants(&self) -> &Grants {
+        self.who.as_ref().map_or(&Grants::NOTHING, |who| &who.grants)
+    }
+
+    /// Sets what it may do, and when that ends, if it does.
+    pub fn set_grants(&mut self, grants: Grants, ends: Tick) {
+        self.change_who(!grants.is_none(), |who| (who.grants, who.ends) = (grants, ends));
+    }
+
+    /// When what it may do ends.
+    pub fn ends(&self) -> Option<Tick> {
+        let who = self.who.as_ref()?;
+        who.grants.ends().map(|_| who.ends)
+    }
+
+    /// Changes what is known of who it is. Without `is_known`, that is only less than before.
+    fn change_who(&mut self, is_known: bool, change: impl FnOnce(&mut Who)) {
+        if !is_known && self.who.is_none() {
+            return;
+        }
+        let who = self.who.get_or_insert_default();
+        change(who);
+        if who.name.is_none() && who.grants.is_none() {
+            self.who = None;
+        }
     }
 
     /// The peer's address.
@@ -428,6 +464,11 @@ impl Slots {
     /// Whether that connection follows a channel by a stream of HTTP.
     pub fn is_streaming(&self, slot: u32) -> bool {
         self.get(slot).is_some_and(|(_, cold)| cold.connection.is_streaming())
+    }
+
+    /// Whether messages may pass to that connection.
+    pub fn is_subscribed(&self, slot: u32) -> bool {
+        self.get(slot).is_some_and(|(hot, cold)| cold.connection.is_subscribed() && !hot.has(flag::ENDED))
     }
 
     /// Whether the request of that connection waits for the next message.

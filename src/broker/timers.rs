@@ -22,6 +22,9 @@ const TICK: Duration = Duration::from_millis(16);
 /// embedder was asleep. Deadlines are moved by the gap, because nobody could have been heard meanwhile.
 const GAP: Duration = Duration::from_secs(5);
 
+/// By more than this, the wall clock was set, or went on while the machine was suspended.
+const STEP: Duration = Duration::from_secs(1);
+
 /// Up to this many entries more than a quarter too many are not worth a sweep.
 const FEW: usize = 64;
 
@@ -100,6 +103,8 @@ pub struct Timers {
     start: Instant,
     /// The sum of the gaps that are not counted.
     skipped: Duration,
+    /// The wall clock has gone on by more than deadlines have.
+    jumped: bool,
     last: Instant,
     unix_ms: u64,
     /// What `last` is in the broker's own units. It is asked for several times a message, and computed once a turn.
@@ -116,6 +121,7 @@ impl Timers {
             heap: BinaryHeap::with_capacity(room),
             start: now.instant,
             skipped: Duration::ZERO,
+            jumped: false,
             last: now.instant,
             unix_ms: now.unix_ms,
             tick: Tick::default(),
@@ -132,11 +138,19 @@ impl Timers {
             log::warn!("the clock went on by {} s unattended; deadlines are moved by as much", gap.as_secs());
             self.skipped += gap;
         }
+        let passed = now.instant.saturating_duration_since(self.last);
+        let on_the_wall = Duration::from_millis(now.unix_ms.saturating_sub(self.unix_ms));
+        self.jumped |= gap > GAP || on_the_wall > passed + STEP;
         self.last = self.last.max(now.instant);
         self.unix_ms = now.unix_ms;
         self.tick = Tick((self.awake().as_millis() / TICK.as_millis()) as u32);
         let passed = self.last.saturating_duration_since(self.start);
         self.milliseconds = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+    }
+
+    /// Whether the wall clock has gone on by much more than deadlines have, since this was last asked.
+    pub fn take_jump(&mut self) -> bool {
+        std::mem::take(&mut self.jumped)
     }
 
     /// The time of the last `advance`, in ticks.

@@ -22,6 +22,8 @@ pub struct Entry {
     pub from: Option<MemberId>,
     /// What the publisher calls itself.
     pub name: Option<Arc<str>>,
+    /// Who the publisher is, as its token proves; None if that is not known, or not told in this channel.
+    pub user: Option<Arc<str>>,
     /// A member who does not get it, if there is one.
     pub except: Option<MemberKey>,
 }
@@ -35,6 +37,7 @@ impl Entry {
             payload: Payload::Shared(&self.message),
             from: self.from,
             name: self.name.as_deref(),
+            user: self.user.as_deref(),
             except: self.except,
         }
     }
@@ -52,6 +55,8 @@ pub struct EntryRef<'a> {
     pub from: Option<MemberId>,
     /// What the publisher calls itself.
     pub name: Option<&'a str>,
+    /// Who the publisher is, as its token proves.
+    pub user: Option<&'a str>,
     /// A member who does not get it, if there is one.
     pub except: Option<MemberKey>,
 }
@@ -80,9 +85,9 @@ impl<'a> EntryRef<'a> {
         }
     }
 
-    /// What it counts for: the bytes of its payload and of the sender's name.
+    /// What it counts for: the bytes of its payload, of the sender's name and of the user.
     pub fn size(&self) -> usize {
-        self.payload_len() + self.name.map_or(0, str::len)
+        self.payload_len() + self.name.map_or(0, str::len) + self.user.map_or(0, str::len)
     }
 
     /// The pieces of the payload, if it has at least `least` bytes, and so can be sent by reference. `least` must
@@ -110,6 +115,7 @@ const TEXT: u8 = 1;
 const FROM: u8 = 1 << 1;
 const EXCEPT: u8 = 1 << 2;
 const NAME: u8 = 1 << 3;
+const USER: u8 = 1 << 4;
 
 /// An entry in a log, and since when it is there: in monotonic milliseconds, because `unix_ms` may step.
 ///
@@ -117,8 +123,8 @@ const NAME: u8 = 1 << 3;
 /// Otherwise one line of a body that was published by lines would keep all of the body.
 #[derive(Debug)]
 pub(super) enum Kept {
-    /// Flags, `at`, `unix_ms`, sender, the member who does not get it, length of the name, name, payload. Numbers
-    /// are in little endian. What the flags do not name is absent.
+    /// Flags, `at`, `unix_ms`, sender, the member who does not get it, length of the name, name, length of the user,
+    /// user, payload. Numbers are in little endian. What the flags do not name is absent.
     Small(Box<[u8]>),
     Large(Box<(u64, Entry)>),
 }
@@ -133,16 +139,20 @@ impl Kept {
         let flags = flag(TEXT, told.kind == Kind::Text)
             | flag(FROM, told.from.is_some())
             | flag(EXCEPT, told.except.is_some())
-            | flag(NAME, told.name.is_some());
-        let head = 1 + 8 + 8 + told.from.map_or(0, |_| 16) + told.except.map_or(0, |_| 8) + told.name.map_or(0, |_| 2);
+            | flag(NAME, told.name.is_some())
+            | flag(USER, told.user.is_some());
+        let head = 1 + 8 + 8 + told.from.map_or(0, |_| 16) + told.except.map_or(0, |_| 8);
+        let head = head + told.name.map_or(0, |_| 2) + told.user.map_or(0, |_| 2);
         let mut piece = Vec::with_capacity(head + told.size());
         piece.push(flags);
         piece.extend(at.to_le_bytes());
         piece.extend(told.unix_ms.to_le_bytes());
         piece.extend(told.from.iter().flat_map(|from| from.to_bytes()));
         piece.extend(told.except.iter().flat_map(|except| except.to_le_bytes()));
-        piece.extend(told.name.iter().flat_map(|name| (name.len() as u16).to_le_bytes()));
-        piece.extend_from_slice(told.name.unwrap_or_default().as_bytes());
+        for text in [told.name, told.user].into_iter().flatten() {
+            piece.extend((text.len() as u16).to_le_bytes());
+            piece.extend_from_slice(text.as_bytes());
+        }
         piece.extend_from_slice(&told.payload());
         Kept::Small(piece.into_boxed_slice())
     }
@@ -167,12 +177,10 @@ impl Kept {
         let has = |bit: u8| flags & bit != 0;
         let from = has(FROM).then(|| MemberId::from_bytes(rest.take()));
         let except = has(EXCEPT).then(|| u64::from_le_bytes(rest.take()));
-        let name = has(NAME).then(|| {
-            let length = u16::from_le_bytes(rest.take());
-            std::str::from_utf8(rest.bytes(usize::from(length))).unwrap_or_default()
-        });
+        let name = has(NAME).then(|| rest.text());
+        let user = has(USER).then(|| rest.text());
         let kind = if has(TEXT) { Kind::Text } else { Kind::Binary };
-        EntryRef { unix_ms, kind, payload: Payload::Copied(rest.0), from, name, except }
+        EntryRef { unix_ms, kind, payload: Payload::Copied(rest.0), from, name, user, except }
     }
 
     /// Bytes of heap memory, the payload of a large one included.
@@ -193,6 +201,12 @@ impl<'a> Reader<'a> {
         let Some((taken, rest)) = self.0.split_first_chunk() else { return [0; N] };
         self.0 = rest;
         *taken
+    }
+
+    /// A text after its length.
+    fn text(&mut self) -> &'a str {
+        let length = u16::from_le_bytes(self.take());
+        std::str::from_utf8(self.bytes(usize::from(length))).unwrap_or_default()
     }
 
     fn bytes(&mut self, count: usize) -> &'a [u8] {
@@ -220,18 +234,21 @@ mod tests {
                 Message::text(String::from_utf8_lossy(&payload))
             };
             let name = "Äöü".repeat(random.below(20));
+            let user = "42é".repeat(random.below(20));
             let entry = Entry {
                 unix_ms: random.next(),
                 message: message.clone(),
                 from: random.one_in(2).then(|| MemberId::new(random.next(), random.next())),
                 name: random.one_in(2).then(|| name.as_str().into()),
+                user: random.one_in(2).then(|| user.as_str().into()),
                 except: random.one_in(2).then(|| random.next()),
             };
             let at = random.next();
             let kept = Kept::new(entry.clone(), at);
             let (told, came) = (kept.view(), entry.view());
             assert_eq!((kept.at(), told.unix_ms, told.kind), (at, came.unix_ms, came.kind), "{random}");
-            assert_eq!((told.from, told.name, told.except), (came.from, came.name, came.except), "{random}");
+            assert_eq!((told.from, told.name, told.user), (came.from, came.name, came.user), "{random}");
+            assert_eq!(told.except, came.except, "{random}");
             assert_eq!((told.message(), told.size()), (message, came.size()), "{random}");
             let is_large = came.payload_len() >= LARGE_FOR_FEW;
             let large = |told: EntryRef<'_>| told.large(LARGE_FOR_FEW).is_some();
@@ -243,17 +260,33 @@ mod tests {
     fn the_ledger() {
         assert_eq!(size_of::<Kept>(), 16);
         // A message without a sender, and one with all that there may be.
-        let bare = Entry { unix_ms: 1, message: Message::binary(vec![0; 10]), from: None, name: None, except: None };
+        let bare = Entry {
+            unix_ms: 1,
+            message: Message::binary(vec![0; 10]),
+            from: None,
+            name: None,
+            user: None,
+            except: None,
+        };
         assert_eq!(Kept::new(bare.clone(), 1).footprint(), 17 + 10);
-        let full = Entry { from: Some(MemberId::new(1, 1)), name: Some("Ann".into()), except: Some(1), ..bare };
-        assert_eq!(Kept::new(full, 1).footprint(), 43 + 3 + 10);
+        let full = Entry {
+            from: Some(MemberId::new(1, 1)),
+            name: Some("Ann".into()),
+            user: Some("42".into()),
+            except: Some(1),
+            ..bare
+        };
+        assert_eq!(Kept::new(full, 1).footprint(), 45 + 3 + 2 + 10);
     }
 
     /// The log shares a message with others. When one of them wanted it in one piece, the log came to keep it twice.
     #[test]
     fn a_log_keeps_one_copy_of_what_others_want_in_one_piece() {
         let message = Message::arrived(Kind::Binary, &[&[7; 40_000][..]; 2]);
-        let kept = Kept::new(Entry { unix_ms: 1, message: message.clone(), from: None, name: None, except: None }, 1);
+        let kept = Kept::new(
+            Entry { unix_ms: 1, message: message.clone(), from: None, name: None, user: None, except: None },
+            1,
+        );
         assert_eq!((message.payload().len(), kept.view().message().payload().len()), (80_000, 80_000));
         assert_eq!(kept.view().large(LARGE_FOR_FEW).map(<[Bytes]>::len), Some(2));
     }
@@ -263,7 +296,7 @@ mod tests {
     fn a_part_does_not_keep_the_whole() {
         let body = Bytes::from(vec![b'x'; 1 << 20]);
         let message = Message::from_bytes(Kind::Text, body.slice(5..15)).unwrap();
-        let kept = Kept::new(Entry { unix_ms: 1, message, from: None, name: None, except: None }, 1);
+        let kept = Kept::new(Entry { unix_ms: 1, message, from: None, name: None, user: None, except: None }, 1);
         assert!(body.is_unique());
         assert_eq!(&*kept.view().payload(), b"xxxxxxxxxx");
     }

@@ -9,14 +9,14 @@ use super::sizes::tree;
 
 /// Leaves that are held back, in the order in which they are due.
 ///
-/// Invariants: `by_id` has the number of each leave in `leaves`, `by_name` that of each with a name, and neither
-/// has others; `names` is the sum of what their names take.
+/// Invariants: `by_id` and `by_name` have the number of each leave in `leaves`, and no others; `names` is the sum of
+/// what their names take.
 #[derive(Debug, Default)]
 pub(super) struct HeldBack {
     /// By a number that rises: when each is due, in monotonic milliseconds, and who left.
     leaves: BTreeMap<u64, (u64, Named)>,
     by_id: BTreeMap<MemberId, u64>,
-    by_name: BTreeSet<(Arc<str>, u64)>,
+    by_name: BTreeSet<(Alias, u64)>,
     next: u64,
     /// Bytes of their names.
     names: usize,
@@ -29,8 +29,7 @@ impl HeldBack {
 
     pub(super) fn memory(&self) -> usize {
         let count = self.len();
-        let lists =
-            tree::<u64, (u64, Named)>(count) + tree::<MemberId, u64>(count) + tree::<(Arc<str>, u64), ()>(count);
+        let lists = tree::<u64, (u64, Named)>(count) + tree::<MemberId, u64>(count) + tree::<(Alias, u64), ()>(count);
         lists + self.names
     }
 
@@ -46,17 +45,18 @@ impl HeldBack {
             self.by_id.insert(member.id, number);
         }
         self.names += name_cost(&member);
-        self.by_name.extend(member.name.clone().map(|name| (name, number)));
+        self.by_name.insert((alias(&member), number));
         self.leaves.insert(number, (due, member));
     }
 
-    /// Takes out the leave of a member who has come back: that of the same id, or else the oldest under the same name.
+    /// Takes out the leave of a member who has come back: that of the same id, or else the oldest under
+    /// the same name and of the same user.
     pub(super) fn take(&mut self, member: &Named) -> Option<Named> {
         let same = self.by_id.get(&member.id).copied();
         let named = || {
-            let name = member.name.clone()?;
-            let (other, number) = self.by_name.range((name.clone(), 0)..).next()?;
-            (*other == name).then_some(*number)
+            let alias = Some(alias(member)).filter(|alias| *alias != (None, None))?;
+            let (other, number) = self.by_name.range((alias.clone(), 0)..).next()?;
+            (*other == alias).then_some(*number)
         };
         let number = same.or_else(named)?;
         self.remove(number)
@@ -71,14 +71,20 @@ impl HeldBack {
         let (_, member) = self.leaves.remove(&number)?;
         self.by_id.remove(&member.id);
         self.names -= name_cost(&member);
-        if let Some(name) = &member.name {
-            self.by_name.remove(&(name.clone(), number));
-        }
+        self.by_name.remove(&(alias(&member), number));
         Some(member)
     }
 }
 
-/// Bytes of memory of a member's name, which outlives its connection.
+/// What a member is recognised by: its user and its name.
+type Alias = (Option<Arc<str>>, Option<Arc<str>>);
+
+fn alias(member: &Named) -> Alias {
+    (member.user.clone(), member.name.clone())
+}
+
+/// Bytes of memory of a member's name and user, which outlive its connection.
 fn name_cost(member: &Named) -> usize {
-    member.name.as_ref().map_or(0, |name| name.len() + 2 * size_of::<usize>())
+    let texts = [&member.name, &member.user].into_iter().flatten();
+    texts.map(|text| text.len() + 2 * size_of::<usize>()).sum()
 }

@@ -252,7 +252,7 @@ mod tests {
     use crate::proto::message::Message;
 
     fn entry(unix_ms: u64, text: &str) -> Entry {
-        Entry { unix_ms, message: Message::text(text), from: None, name: None, except: None }
+        Entry { unix_ms, message: Message::text(text), from: None, name: None, user: None, except: None }
     }
 
     fn log(published: u64, limits: &Limits) -> Log {
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn bytes_and_count_at_the_limit_and_one_past() {
-        let named = |name: &str| Entry { name: Some(name.into()), ..entry(0, "123") };
+        let named = |name: &str| Entry { name: Some(name.into()), user: None, ..entry(0, "123") };
         for (count, bytes, expected) in [(2, 10, 2), (1, 10, 1), (2, 9, 1), (2, 5, 1), (2, 4, 0), (0, 10, 0)] {
             let limits = Limits { history_messages: count, history_bytes: bytes, ..Limits::default() };
             let mut log = Log::new(Epoch::from_random(7));

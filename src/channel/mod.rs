@@ -33,7 +33,7 @@ use log::{Entry, Log};
 use members::{Group, Member, Moved, Open};
 use position::{MAX_OFFSET, Position};
 use presence::Presence;
-use settings::Retention;
+use settings::{Retention, RuleNumber};
 
 use crate::delivery::batch::{Batches, MAX_BATCH, Source};
 
@@ -49,6 +49,8 @@ pub struct Channel {
     pub touched: bool,
     /// Whether somebody joined, and so was told the position.
     known: bool,
+    /// Which of the settings by rule it has.
+    rule: RuleNumber,
     /// What `places` came to when the store counted it last.
     counted: u32,
     /// What is still to be told about its members; None if nothing is.
@@ -58,7 +60,7 @@ pub struct Channel {
 impl Channel {
     /// A channel without members. `known` says whether somebody was told a position of it that must stay valid.
     pub fn new(name: Arc<str>, log: Log, known: bool) -> Channel {
-        Channel { name, log, groups: Vec::new(), touched: false, known, counted: 0, presence: None }
+        Channel { name, log, groups: Vec::new(), touched: false, known, rule: 0, counted: 0, presence: None }
     }
 
     /// Its name, the leading slash included.

@@ -17,14 +17,21 @@ pub struct Named {
     pub id: MemberId,
     /// What it calls itself.
     pub name: Option<Arc<str>>,
+    /// Who it is, as its token proves; None if that is not known, or not told in this channel.
+    pub user: Option<Arc<str>>,
     /// The id that it had before it came back.
     pub was: Option<MemberId>,
 }
 
 impl Named {
+    /// Whether the two go by the same name, as the same user.
+    fn is_alike(&self, other: &Named) -> bool {
+        (&self.name, &self.user) == (&other.name, &other.user)
+    }
+
     /// The member in the form that dialects write.
     pub(crate) fn as_member(&self) -> MemberName<'_> {
-        MemberName { id: self.id, name: self.name.as_deref(), was: self.was }
+        MemberName { id: self.id, name: self.name.as_deref(), user: self.user.as_deref(), was: self.was }
     }
 }
 
@@ -70,7 +77,7 @@ pub struct Notices {
 const COUNT_INTERVAL: u64 = 1000;
 
 impl Presence {
-    /// Somebody came. If a leave under the same name is held back, that member has come back: first of all one of
+    /// Somebody came. If a leave under the same name, and of the same user, is held back, that member has come back: first of all one of
     /// the same id, which must not be told later to have left. The return is told all the same, because members
     /// who came meanwhile do not know this one. At most `most` are named.
     pub fn join(&mut self, mut member: Named, most: usize) {
@@ -92,7 +99,7 @@ impl Presence {
         if let Some(held) = self.held.take(&member) {
             member.was = Some(held.id);
             self.note_return(member);
-        } else if !self.listed && self.left.get(&member.id).is_some_and(|left| left.name == member.name) {
+        } else if !self.listed && self.left.get(&member.id).is_some_and(|left| left.is_alike(&member)) {
             // Nobody was told that it had gone.
             self.left.remove(&member.id);
         } else {
@@ -106,7 +113,7 @@ impl Presence {
     }
 
     /// Somebody went. If nobody was told that this member came, neither is told. With `due` the leave is held
-    /// back until then, if the member has a name to be recognised by. At most `most` leaves are named, including
+    /// back until then, if the member has a name to be recognised by, or is a known user. At most `most` leaves are named, including
     /// those that are held back.
     pub fn leave(&mut self, member: Named, due: Option<u64>, most: usize) {
         self.note_leave(member, due);
@@ -138,7 +145,7 @@ impl Presence {
             // The others know it by the id that it had before.
             member.id = returned.was.unwrap_or(member.id);
         }
-        match due.filter(|_| member.name.is_some()) {
+        match due.filter(|_| member.name.is_some() || member.user.is_some()) {
             Some(due) => self.held.insert(due, member),
             None => {
                 self.left.insert(member.id, member);

@@ -102,7 +102,7 @@ mod tests {
         let mut presences = [Presence::default(), Presence::default()];
         for (key, presence) in presences.iter_mut().enumerate() {
             for id in 0..3 {
-                let member = Named { id: MemberId::new(0, id), name: Some("Ann".into()), was: None };
+                let member = Named { id: MemberId::new(0, id), name: Some("Ann".into()), user: None, was: None };
                 reminders.change(presence, |presence| presence.leave(member, Some(500), 10));
             }
             let due = presence.due().map(|due| due + key as u64);

@@ -1,11 +1,14 @@
-//! What one channel keeps, where that differs from what all channels keep.
+//! What one channel keeps and tells, where that differs from what all channels do.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limits::{Limits, LimitsError};
 
-/// What a channel's history keeps. Where a field is None, [`Limits`] says it for all channels.
+/// What a channel's history keeps, and what it tells about its members. Where a field is None, [`Limits`] says it for
+/// all channels, and members are told by name.
 ///
 /// ```
 /// use slotcast::ChannelSettings;
@@ -24,6 +27,37 @@ pub struct ChannelSettings {
     /// How long, at most the `history_age` of [`Limits`]; 0 keeps none. Older messages are shown to nobody. They
     /// leave memory when the channel is next used, or at the `history_age` of [`Limits`].
     pub history_age: Option<Duration>,
+    /// How much members and messages tell about who they are.
+    pub presence: Option<PresenceLevel>,
+    /// Whether members and messages tell the user whom a token proves. Without it, they do not.
+    pub tell_user: Option<bool>,
+}
+
+/// How much a channel tells about its members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum PresenceLevel {
+    /// Who is there, who comes and goes, and who sent a message.
+    #[default]
+    Names,
+    /// Only how many are there.
+    Count,
+    /// Nothing.
+    None,
+}
+
+/// What a channel tells of those who are in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Telling {
+    pub presence: PresenceLevel,
+    pub user: bool,
+}
+
+impl Telling {
+    /// Whether members and senders are named.
+    pub fn names(self) -> bool {
+        self.presence == PresenceLevel::Names
+    }
 }
 
 impl ChannelSettings {
@@ -42,6 +76,18 @@ impl ChannelSettings {
     /// Keeps messages for at most `most`.
     pub fn history_age(mut self, most: Duration) -> Self {
         self.history_age = Some(most);
+        self
+    }
+
+    /// Tells that much about members.
+    pub fn presence(mut self, level: PresenceLevel) -> Self {
+        self.presence = Some(level);
+        self
+    }
+
+    /// Tells others the user whom a token proves, or not.
+    pub fn tell_user(mut self, tell: bool) -> Self {
+        self.tell_user = Some(tell);
         self
     }
 
@@ -71,6 +117,35 @@ impl Retention {
     }
 }
 
+/// Which of a list of settings a channel of that name has.
+pub type Classify = dyn Fn(&str) -> Option<usize> + Send + Sync;
+
+/// Settings of channels by a rule for their names, such as a pattern.
+#[derive(Clone)]
+pub struct ChannelRules {
+    classify: Arc<Classify>,
+    settings: Arc<[ChannelSettings]>,
+}
+
+impl ChannelRules {
+    /// A channel of a name for which `classify` returns `n` has the `n`th of these settings.
+    pub fn new(
+        settings: impl Into<Arc<[ChannelSettings]>>,
+        classify: impl Fn(&str) -> Option<usize> + Send + Sync + 'static,
+    ) -> ChannelRules {
+        ChannelRules { classify: Arc::new(classify), settings: settings.into() }
+    }
+}
+
+impl fmt::Debug for ChannelRules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelRules").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// Which rule a channel has: a place in the list of settings, from 1 on; 0 is none.
+pub(super) type RuleNumber = u16;
+
 /// How many channels and prefixes may have settings of their own: they outlive every channel, and nothing takes
 /// them away.
 const MAX_SETTINGS: usize = 64 * 1024;
@@ -84,6 +159,8 @@ pub(super) struct Settings {
     by_name: HashMap<Box<str>, ChannelSettings>,
     /// The longest first.
     by_prefix: Vec<(Box<str>, ChannelSettings)>,
+    /// For channels that have neither.
+    by_rule: Option<ChannelRules>,
 }
 
 impl Settings {
@@ -123,13 +200,36 @@ impl Settings {
         Ok(())
     }
 
-    /// What the channel of that name keeps. Looks the name up only if any settings were made.
-    pub(super) fn retention<'a>(&self, name: impl FnOnce() -> Option<&'a str>, limits: &Limits) -> Retention {
-        let all = Retention::of_all(limits);
-        if self.by_name.is_empty() && self.by_prefix.is_empty() {
-            return all;
+    /// Sets what channels keep and tell that have no settings by name or prefix. None takes that back.
+    ///
+    /// # Errors
+    /// If they would keep more, or longer, than the limits of all channels allow for, or there are more than 65,535.
+    pub(super) fn set_rules(&mut self, rules: Option<ChannelRules>, limits: &Limits) -> Result<(), LimitsError> {
+        if let Some(rules) = &rules {
+            rules.settings.iter().try_for_each(|settings| settings.validate(limits))?;
+            if rules.settings.len() > usize::from(RuleNumber::MAX) {
+                return Err(LimitsError::new("there are more than 65535 rules for channels"));
+            }
         }
-        let Some(own) = name().and_then(|name| self.of(name)) else { return all };
+        self.by_rule = rules;
+        Ok(())
+    }
+
+    /// The rule of the channel of that name.
+    pub(super) fn classify(&self, name: &str) -> RuleNumber {
+        let found = self.by_rule.as_ref().and_then(|rules| (rules.classify)(name));
+        found.and_then(|place| RuleNumber::try_from(place + 1).ok()).unwrap_or_default()
+    }
+
+    /// What the channel of that name and rule keeps. Looks the name up only if any settings were made by name.
+    #[inline]
+    pub(super) fn retention<'a>(
+        &self,
+        (name, rule): (impl FnOnce() -> Option<&'a str>, RuleNumber),
+        limits: &Limits,
+    ) -> Retention {
+        let all = Retention::of_all(limits);
+        let Some(own) = self.of((name, rule)) else { return all };
         Retention {
             messages: own.history_messages.unwrap_or(all.messages),
             bytes: own.history_bytes.unwrap_or(all.bytes),
@@ -137,7 +237,25 @@ impl Settings {
         }
     }
 
-    fn of(&self, name: &str) -> Option<&ChannelSettings> {
+    /// What a channel of that name and rule tells of those who are in it.
+    #[inline]
+    pub(super) fn telling<'a>(&self, of: (impl FnOnce() -> Option<&'a str>, RuleNumber)) -> Telling {
+        let own = self.of(of);
+        let told = |own: &ChannelSettings| Telling {
+            presence: own.presence.unwrap_or_default(),
+            user: own.tell_user.unwrap_or_default(),
+        };
+        own.map(told).unwrap_or_default()
+    }
+
+    #[inline]
+    fn of<'a>(&self, (name, rule): (impl FnOnce() -> Option<&'a str>, RuleNumber)) -> Option<&ChannelSettings> {
+        let is_by_name = !self.by_name.is_empty() || !self.by_prefix.is_empty();
+        let own = if is_by_name { name().and_then(|name| self.of_name(name)) } else { None };
+        own.or_else(|| self.by_rule.as_ref()?.settings.get(usize::from(rule).checked_sub(1)?))
+    }
+
+    fn of_name(&self, name: &str) -> Option<&ChannelSettings> {
         let by_prefix = || self.by_prefix.iter().find(|(prefix, _)| name.starts_with(&**prefix));
         self.by_name.get(name).or_else(|| Some(&by_prefix()?.1))
     }
@@ -148,7 +266,8 @@ mod tests {
     use super::*;
 
     fn messages(settings: &Settings, name: &str) -> usize {
-        settings.retention(|| Some(name), &Limits::default().history_messages(100)).messages
+        let rule = settings.classify(name);
+        settings.retention((|| Some(name), rule), &Limits::default().history_messages(100)).messages
     }
 
     #[test]
@@ -169,6 +288,27 @@ mod tests {
         settings.set_prefix("/rooms/quiet/", ChannelSettings::default(), &limits).unwrap();
         settings.set("/rooms/quiet/hall", ChannelSettings::default(), &limits).unwrap();
         assert_eq!(messages(&settings, "/rooms/quiet/hall"), 11, "taken back");
+    }
+
+    #[test]
+    fn a_rule_counts_where_neither_name_nor_prefix_has_settings() {
+        let (mut settings, limits) = (Settings::default(), Limits::default());
+        let keep = |count| ChannelSettings::default().history_messages(count);
+        let rules = ChannelRules::new([keep(1), keep(2).tell_user(true).presence(PresenceLevel::Count)], |name| {
+            ["/a", "/b"].iter().position(|start| name.starts_with(start))
+        });
+        settings.set_rules(Some(rules), &limits).unwrap();
+        settings.set_prefix("/b/x", keep(7), &limits).unwrap();
+        let found = ["/a", "/b", "/b/x", "/c"].map(|name| messages(&settings, name));
+        assert_eq!(found, [1, 2, 7, 100]);
+        let telling = settings.telling((|| Some("/b"), settings.classify("/b")));
+        assert_eq!(telling, Telling { presence: PresenceLevel::Count, user: true });
+        assert_eq!(settings.telling((|| Some("/c"), settings.classify("/c"))), Telling::default());
+        let too_old = [ChannelSettings::default().history_age(limits.history_age + Duration::from_secs(1))];
+        assert!(settings.set_rules(Some(ChannelRules::new(too_old, |_| None)), &limits).is_err());
+        assert_eq!(messages(&settings, "/a"), 1, "what is refused changes nothing");
+        settings.set_rules(None, &limits).unwrap();
+        assert_eq!(messages(&settings, "/a"), 100);
     }
 
     #[test]

@@ -30,7 +30,7 @@ use super::makers::{Makers, NOBODY};
 use super::name::BadName;
 use super::position::{Epoch, Position};
 use super::reminders::Reminders;
-use super::settings::{ChannelSettings, Retention, Settings};
+use super::settings::{ChannelRules, ChannelSettings, Retention, RuleNumber, Settings, Telling};
 use super::slot::{Index, Slot, State, second_of};
 use crate::delivery::batch::Batches;
 use crate::limits::{Limits, LimitsError};
@@ -398,6 +398,7 @@ impl Store {
         self.index.insert(key, &self.slots);
         self.beside += self.slots[key as usize].beside();
         self.enter_awake(key);
+        self.classify(key);
         key
     }
 
@@ -407,6 +408,7 @@ impl Store {
             self.leave_tombstones(key);
             self.change(key, Slot::wake_up);
             self.enter_awake(key);
+            self.classify(key);
         }
         self.leave_idle(key);
         self.expire(key, now, limits, usize::MAX);
@@ -424,7 +426,46 @@ impl Store {
     }
 
     fn retention(&self, key: u32, limits: &Limits) -> Retention {
-        self.settings.retention(|| self.slots.get(key as usize).map(Slot::name), limits)
+        self.settings.retention(self.to_look_up(key), limits)
+    }
+
+    /// What a channel tells of those who are in it.
+    pub(crate) fn telling(&self, key: u32) -> Telling {
+        self.settings.telling(self.to_look_up(key))
+    }
+
+    /// What a channel of that name tells of those who are in it, whether it exists or not.
+    pub(crate) fn telling_of(&self, name: &str) -> Telling {
+        self.settings.telling((|| Some(name), self.settings.classify(name)))
+    }
+
+    #[inline]
+    fn to_look_up<'a>(&'a self, key: u32) -> (impl FnOnce() -> Option<&'a str>, RuleNumber) {
+        let rule = self.get(key).map_or(0, |channel| channel.rule);
+        (move || self.slots.get(key as usize).map(Slot::name), rule)
+    }
+
+    /// Sets what channels keep and tell that have no settings by name or prefix, at once also for those that exist.
+    ///
+    /// # Errors
+    /// If they would keep more, or longer, than the limits of all channels allow for.
+    pub fn set_rules(&mut self, rules: Option<ChannelRules>, now: u64, limits: &Limits) -> Result<(), LimitsError> {
+        self.settings.set_rules(rules, limits)?;
+        let keys: Vec<u32> = self.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.classify(key);
+            let kept = self.retention(key, limits);
+            self.shorten(key, now, limits, |log| log.trim(now, kept));
+        }
+        Ok(())
+    }
+
+    /// Notes which rule a channel has that is awake.
+    fn classify(&mut self, key: u32) {
+        let rule = self.get(key).map(|channel| self.settings.classify(channel.name()));
+        if let Some((channel, rule)) = self.get_mut(key).zip(rule) {
+            channel.rule = rule;
+        }
     }
 
     /// Shortens a log, and keeps account of it. A channel that is idle and has no history any more falls asleep.

@@ -68,7 +68,7 @@ impl World {
         let key = self.store.hold_to_publish(name, self.maker, self.seed, self.now, &self.limits).map_err(too_many)?;
         let message = Message::binary(vec![0; size]);
         let sender = Some(sender.into()).filter(|_| !sender.is_empty());
-        let entry = Entry { unix_ms: 0, message, from: None, name: sender, except: None };
+        let entry = Entry { unix_ms: 0, message, from: None, name: sender, user: None, except: None };
         self.store.publish(key, entry, self.now, &mut self.batches, &mut Encoder::new(usize::MAX), &self.limits);
         let channel = &mut self.store[key as usize];
         let position = channel.log.position();

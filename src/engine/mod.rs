@@ -59,6 +59,8 @@ pub struct Item {
     pub from: Option<MemberId>,
     /// What the publisher calls itself.
     pub name: Option<Arc<str>>,
+    /// Who the publisher is, as its token proves.
+    pub user: Option<Arc<str>>,
     /// A member who does not get it, if there is one.
     pub except: Option<MemberId>,
 }
@@ -75,8 +77,8 @@ pub struct Stored {
 impl Stored {
     /// The entry for a log. `except` is the key, on this node, of the member who does not get it.
     pub(crate) fn into_entry(self, except: Option<u64>) -> Entry {
-        let Item { message, from, name, .. } = self.item;
-        Entry { unix_ms: self.unix_ms, message, from, name, except }
+        let Item { message, from, name, user, .. } = self.item;
+        Entry { unix_ms: self.unix_ms, message, from, name, user, except }
     }
 }
 
@@ -87,6 +89,8 @@ pub struct Present {
     pub member: MemberId,
     /// What it calls itself.
     pub name: Option<Arc<str>>,
+    /// Who it is, as its token proves.
+    pub user: Option<Arc<str>>,
 }
 
 /// Who is in a channel, at all nodes.

@@ -25,6 +25,7 @@ impl Relay {
             | Intent::Subscribe { .. }
             | Intent::Unsubscribe { .. }
             | Intent::Members { .. }
+            | Intent::Renew { .. }
             | Intent::Reject { .. }
             | Intent::Expel(_)
             | Intent::Refuse(..)

@@ -27,6 +27,7 @@ pub(super) fn intent(server: &Server, id: ConnectionId, read: Read) -> Intent {
         Ok((reference, Command::Unsubscribe { channel })) => Intent::Unsubscribe { id, reference, channel },
         Ok((reference, Command::Members { channel })) => Intent::Members { id, reference, channel },
         Ok((reference, Command::Send { to, message })) => Intent::Send { id, reference, to, message },
+        Ok((reference, Command::Token { token })) => Intent::Renew { id, reference, token },
     }
 }
 
@@ -156,6 +157,6 @@ fn ack(
     position: Option<Position>,
 ) {
     if let Some(reference) = &reference {
-        server.answer(id, &Answer::Ack { reference, channel, position, lost: None });
+        server.answer(id, &Answer::Ack { reference, channel, position, lost: None, expires: None });
     }
 }

@@ -43,6 +43,7 @@ impl Relay {
             | Intent::Join { .. }
             | Intent::Follow { .. }
             | Intent::Read { .. }
+            | Intent::Renew { .. }
             | Intent::Reject { .. }
             | Intent::Expel(_)
             | Intent::Refuse(..)

@@ -55,6 +55,7 @@ fn command_of(intent: &Intent) -> Option<(ConnectionId, bool)> {
         | Intent::Unsubscribe { id, .. }
         | Intent::Members { id, .. }
         | Intent::Send { id, .. }
+        | Intent::Renew { id, .. }
         | Intent::Reject { id, .. } => Some((*id, false)),
         Intent::Publish { door: Door::WebSocket(_) | Door::Http(_), .. }
         | Intent::Join { .. }

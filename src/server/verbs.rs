@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Server;
-use crate::access::Grants;
 use crate::broker::event::{Accept, ConnectionId, Exchange, Handshake};
 use crate::broker::followers::{History, StreamFormat};
 use crate::broker::reason::{Cause, Counters};
@@ -313,11 +312,6 @@ impl Server {
             BadName::check(channel)?;
         }
         Ok(members)
-    }
-
-    /// What a connection may do; nothing, once it has gone.
-    pub(crate) fn grants(&self, id: ConnectionId) -> Grants {
-        self.broker.grants(id)
     }
 
     /// Whether a connection gets back what is published for it.

@@ -86,7 +86,7 @@ impl World {
             _ => panic!("{id}: {message:?}"),
         };
         let position = Some(self.publish(id, &message, Some(id)));
-        let ack = Answer::Ack { reference: &reference, channel: Some(&channel), position, lost: None };
+        let ack = Answer::Ack { reference: &reference, channel: Some(&channel), position, lost: None, expires: None };
         assert!(self.broker.answer(id, &ack));
     }
 

@@ -180,7 +180,7 @@ impl World {
 
     fn ack(&mut self, id: ConnectionId, reference: &Reference, channel: Option<&str>, position: Option<Position>) {
         let (Some(own), Some(mut ack)) = (reference.read(), reference.answer("ack")) else { return };
-        assert!(self.broker.answer(id, &Answer::Ack { reference: own, channel, position, lost: None }));
+        assert!(self.broker.answer(id, &Answer::Ack { reference: own, channel, position, lost: None, expires: None }));
         if let Some(channel) = channel {
             ack["channel"] = channel.into();
         }

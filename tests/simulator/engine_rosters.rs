@@ -30,7 +30,7 @@ impl Engine {
         let roster = if all.len() > self.most_named {
             Roster::Crowd(all.values().filter(|member| member.node != node).count())
         } else {
-            let present = |(&member, of): (&MemberId, &Member)| Present { member, name: of.name.clone() };
+            let present = |(&member, of): (&MemberId, &Member)| Present { member, name: of.name.clone(), user: None };
             Roster::Whole(all.iter().map(present).collect())
         };
         self.wires[node].down.push_back(Told::Roster { channel: name.clone(), revision, roster });
@@ -43,7 +43,8 @@ impl Engine {
         change(&mut channel.roster);
         let left: Vec<MemberId> = before.iter().filter(|id| !channel.roster.contains_key(id)).copied().collect();
         let came = channel.roster.iter().filter(|(id, _)| !before.contains(id));
-        let entered: Vec<Present> = came.map(|(&member, of)| Present { member, name: of.name.clone() }).collect();
+        let entered: Vec<Present> =
+            came.map(|(&member, of)| Present { member, name: of.name.clone(), user: None }).collect();
         if left.is_empty() && entered.is_empty() {
             return;
         }

@@ -142,7 +142,8 @@ impl World {
                 );
                 let reference = reference.expect("a ref");
                 let channel = Some(&*channel);
-                let ack = protocol::Answer::Ack { reference: &reference, channel, position: None, lost: None };
+                let ack =
+                    protocol::Answer::Ack { reference: &reference, channel, position: None, lost: None, expires: None };
                 node.broker.answer(id, &ack);
                 return;
             }
@@ -222,11 +223,14 @@ impl World {
         let code = match outcome {
             Outcome::Published { position, .. } => {
                 let (channel, position) = (Some(&*channel), Some(position));
-                broker.answer(id, &protocol::Answer::Ack { reference, channel, position, lost: None });
+                broker.answer(id, &protocol::Answer::Ack { reference, channel, position, lost: None, expires: None });
                 return;
             }
             Outcome::Sent => {
-                broker.answer(id, &protocol::Answer::Ack { reference, channel: None, position: None, lost: None });
+                broker.answer(
+                    id,
+                    &protocol::Answer::Ack { reference, channel: None, position: None, lost: None, expires: None },
+                );
                 return;
             }
             Outcome::NotSent => "unknown_receiver",

@@ -46,7 +46,7 @@ fn standing(number: u64, head: u64, tail: u64, links: &[(u64, u64)]) -> Standing
 }
 
 fn page(number: u64, head: u64, tail: u64, offsets: std::ops::RangeInclusive<u64>) -> Page {
-    let item = Item { message: Message::text(""), from: None, name: None, except: None };
+    let item = Item { message: Message::text(""), from: None, name: None, user: None, except: None };
     let first = *offsets.start();
     Page {
         epoch: epoch(number),

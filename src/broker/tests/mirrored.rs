@@ -43,7 +43,7 @@ fn open(broker: &mut Broker, channel: &str) {
 }
 
 fn stored(text: &str, except: Option<MemberId>) -> Stored {
-    Stored { unix_ms: 1, item: Item { message: Message::text(text), from: None, name: None, except } }
+    Stored { unix_ms: 1, item: Item { message: Message::text(text), from: None, name: None, user: None, except } }
 }
 
 fn outcome(rig: &mut Rig) -> Option<Outcome> {
@@ -317,9 +317,9 @@ fn members_of_other_nodes_come_and_go() {
     );
     sent(&mut rig);
     let [ann, bob] = [1, 2].map(|id| MemberId::new(id, id));
-    let present = |member, name: &str| Present { member, name: Some(name.into()) };
+    let present = |member, name: &str| Present { member, name: Some(name.into()), user: None };
     let told = |revision, roster| Told::Roster { channel: "/a".into(), revision, roster };
-    let everybody = vec![Present { member: own, name: None }, present(ann, "Ann")];
+    let everybody = vec![Present { member: own, name: None, user: None }, present(ann, "Ann")];
     rig.broker.hear(told(3, Roster::Whole(everybody)));
     let said = sent(&mut rig);
     assert!(said.contains(r#""join""#) && said.contains("Ann") && !said.contains(&own.to_string()), "{said}");

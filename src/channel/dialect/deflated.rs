@@ -184,7 +184,7 @@ mod tests {
         let mut batches = Batches::default();
         for _ in 0..messages {
             let (key, message) = (batches.open(), Message::binary(vec![b'x'; length]));
-            let entry = Entry { unix_ms: 0, message, from: None, name: None, except: None };
+            let entry = Entry { unix_ms: 0, message, from: None, name: None, user: None, except: None };
             let event =
                 Event::Message { context: Context { channel: "/", position: Position::NONE }, entry: entry.view() };
             encoder.append((Encoding::Raw.deflated(Some(Window::Bits15)), 1), &event, entry.view(), &mut batches, key);

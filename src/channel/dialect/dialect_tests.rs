@@ -47,7 +47,14 @@ fn id(text: &str) -> MemberId {
 }
 
 fn entry(message: Message, from: Option<&str>, name: Option<&str>) -> Entry {
-    Entry { unix_ms: 1_767_225_600_123, message, from: from.map(id), name: name.map(Into::into), except: None }
+    Entry {
+        unix_ms: 1_767_225_600_123,
+        message,
+        from: from.map(id),
+        name: name.map(Into::into),
+        user: None,
+        except: None,
+    }
 }
 
 fn at<'a>(channel: &'a str, offset: u64, entry: &'a Entry) -> Event<'a> {
@@ -172,8 +179,8 @@ fn messages_in_every_encoding() {
 
 #[test]
 fn members_in_every_encoding() {
-    let ann = MemberName { id: id("x7qd2m"), name: Some("Ann"), was: None };
-    let nameless = MemberName { id: id("z"), name: None, was: None };
+    let ann = MemberName { id: id("x7qd2m"), name: Some("Ann"), user: None, was: None };
+    let nameless = MemberName { id: id("z"), name: None, user: None, was: None };
     golden(&[
         (
             Event::Joined { channel: "/chat", members: &[ann] },
@@ -225,10 +232,37 @@ fn losses_and_welcomes_in_every_encoding() {
             "",
         ),
         (
-            Event::Welcome { id: id("x7qd2m"), channel: "/chat", position: position(0), members: 12 },
+            Event::Welcome {
+                id: id("x7qd2m"),
+                channel: "/chat",
+                position: position(0),
+                members: Some(12),
+                expires: None,
+            },
             b"",
             r#"{"type":"welcome","id":"x7qd2m","channel":"/chat","position":"k3f9a2c1.0","members":12}"#,
             "",
+            "",
+        ),
+        (
+            Event::Welcome { id: id("z"), channel: "/chat", position: position(0), members: None, expires: Some(7) },
+            b"",
+            r#"{"type":"welcome","id":"z","channel":"/chat","position":"k3f9a2c1.0","expires":7}"#,
+            "",
+            "",
+        ),
+        (
+            Event::Expired { code: "token_expired" },
+            b"",
+            r#"{"type":"expired","code":"token_expired"}"#,
+            "event: expired\ndata: {\"type\":\"expired\",\"code\":\"token_expired\"}\n\n",
+            "",
+        ),
+        (
+            Event::Unsubscribed { channel: "/chat", code: "forbidden" },
+            b"",
+            r#"{"type":"unsubscribed","channel":"/chat","code":"forbidden"}"#,
+            "event: unsubscribed\ndata: {\"type\":\"unsubscribed\",\"channel\":\"/chat\",\"code\":\"forbidden\"}\n\n",
             "",
         ),
     ]);
@@ -295,7 +329,7 @@ fn normalized(text: &str) -> String {
 fn hostile_fields_stay_where_they_are() {
     for hostile in HOSTILE {
         let message = entry(Message::text(hostile), Some("x"), Some(hostile));
-        let members = [MemberName { id: id("x"), name: Some(hostile), was: None }];
+        let members = [MemberName { id: id("x"), name: Some(hostile), user: None, was: None }];
         let lost = Lost { count: None, reason: LostReason::Slow };
         let cases = [
             (at(hostile, 5, &message), "message", "k3f9a2c1.5"),

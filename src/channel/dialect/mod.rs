@@ -68,6 +68,8 @@ pub struct MemberName<'a> {
     pub id: MemberId,
     /// What it calls itself.
     pub name: Option<&'a str>,
+    /// Who it is, as its token proves.
+    pub user: Option<&'a str>,
     /// The id that it had before it came back.
     pub was: Option<MemberId>,
 }
@@ -125,8 +127,22 @@ pub enum Event<'a> {
         channel: &'a str,
         /// The position after which everything follows.
         position: Position,
-        /// How many members the channel has, this one included.
-        members: usize,
+        /// How many members the channel has, this one included; None if that is not told in this channel.
+        members: Option<usize>,
+        /// When what it may do expires, in Unix seconds; None if it does not.
+        expires: Option<u64>,
+    },
+    /// What the connection may do has expired: it ends after this.
+    Expired {
+        /// A stable name for why: `token_expired`, or `revoked`.
+        code: &'static str,
+    },
+    /// The connection is no longer a subscriber of a channel, and has not asked for that.
+    Unsubscribed {
+        /// Which channel.
+        channel: &'a str,
+        /// A stable name for why.
+        code: &'static str,
     },
     /// Who is in a channel. Without names it tells only the number of members, for a crowded channel.
     Members {

@@ -59,7 +59,7 @@ impl<'t> Object<'t> {
         self.key(key).extend_from_slice(json);
     }
 
-    fn number(&mut self, key: &str, number: u64) {
+    pub(in crate::channel) fn number(&mut self, key: &str, number: u64) {
         write_decimal(self.key(key), number);
     }
 
@@ -110,6 +110,9 @@ impl<'t> Object<'t> {
         if let Some(name) = member.name {
             self.text("name", name);
         }
+        if let Some(user) = member.user {
+            self.text("user", user);
+        }
         if let Some(was) = member.was {
             self.id("was", was);
         }
@@ -151,6 +154,9 @@ impl<'t> Object<'t> {
         }
         if let Some(name) = entry.name {
             self.text("name", name);
+        }
+        if let Some(user) = entry.user {
+            self.text("user", user);
         }
         match entry.kind {
             Kind::Text => write_json_string(self.key("data"), &entry.payload()),
@@ -207,12 +213,28 @@ pub(super) fn write_event(target: &mut Vec<u8>, event: &Event<'_>) {
             object.lost_fields(lost);
             object.close();
         }
-        Event::Welcome { id, channel, position, members } => {
+        Event::Welcome { id, channel, position, members, expires } => {
             let mut object = Object::typed(target, "welcome");
             object.id("id", id);
             object.text("channel", channel);
             object.position(position);
-            object.number("members", members as u64);
+            if let Some(members) = members {
+                object.number("members", members as u64);
+            }
+            if let Some(expires) = expires {
+                object.number("expires", expires);
+            }
+            object.close();
+        }
+        Event::Expired { code } => {
+            let mut object = Object::typed(target, "expired");
+            object.text("code", code);
+            object.close();
+        }
+        Event::Unsubscribed { channel, code } => {
+            let mut object = Object::typed(target, "unsubscribed");
+            object.text("channel", channel);
+            object.text("code", code);
             object.close();
         }
         Event::Members { channel, count, members } => {

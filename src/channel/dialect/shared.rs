@@ -239,7 +239,7 @@ mod tests {
             let name = if random.one_in(2) { Some("\"Zoë\"".into()) } else { None };
             let text: String = (0..length).map(|_| ['a', '\n', '\u{1}', '"'][random.below(4)]).collect();
             let message = if random.one_in(2) { Message::text(text) } else { Message::binary(text) };
-            let entry = Entry { unix_ms: 1, message, from: None, name, except: None };
+            let entry = Entry { unix_ms: 1, message, from: None, name, user: None, except: None };
             let context = Context { channel: "/\"", position: Position { offset: 7, ..Position::NONE } };
             check(&mut random, &Event::Message { context, entry: entry.view() });
             check(&mut random, &Event::Direct { entry: entry.view() });
@@ -250,7 +250,8 @@ mod tests {
     fn names_are_shared_however_many_they_are() {
         let mut random = Random::seeded();
         for count in [1, 2, 3000] {
-            let member = MemberName { id: MemberId::from_bytes([7; 16]), name: Some("\"Zoë\""), was: None };
+            let member =
+                MemberName { id: MemberId::from_bytes([7; 16]), name: Some("\"Zoë\""), user: None, was: None };
             let (channel, members) = ("/", &*vec![member; count]);
             check(&mut random, &Event::Joined { channel, members });
             check(&mut random, &Event::Left { channel, members });
@@ -261,8 +262,14 @@ mod tests {
     #[test]
     fn only_polls_copy_a_large_event() {
         let (mut shared, mut batches) = (Shared::default(), Batches::default());
-        let entry =
-            Entry { unix_ms: 1, message: Message::text("x".repeat(LARGE)), from: None, name: None, except: None };
+        let entry = Entry {
+            unix_ms: 1,
+            message: Message::text("x".repeat(LARGE)),
+            from: None,
+            name: None,
+            user: None,
+            except: None,
+        };
         let event = Event::Message { context: Context { channel: "/", position: Position::NONE }, entry: entry.view() };
         let keys = ALL.map(|encoding| {
             let key = batches.open();

@@ -35,6 +35,7 @@ pub(super) fn has_object(event: &Event<'_>) -> bool {
         Event::Message { entry, .. } | Event::Direct { entry } => entry.kind == Kind::Binary,
         Event::Joined { .. } | Event::Left { .. } | Event::Rejoined { .. } => true,
         Event::Lost { .. } | Event::Members { .. } => true,
+        Event::Expired { .. } | Event::Unsubscribed { .. } => true,
         Event::Welcome { .. } | Event::Heartbeat => false,
     }
 }
@@ -50,6 +51,8 @@ pub(super) fn encode_with(event: &Event<'_>, object: &[u8], target: &mut Vec<u8>
         Event::Rejoined { .. } => write_object(target, "rejoin", None, object),
         Event::Lost { position, .. } => write_object(target, "lost", Some(position), object),
         Event::Members { .. } => write_object(target, "members", None, object),
+        Event::Expired { .. } => write_object(target, "expired", None, object),
+        Event::Unsubscribed { .. } => write_object(target, "unsubscribed", None, object),
         Event::Heartbeat => target.extend_from_slice(b":\n\n"),
         Event::Welcome { .. } => {}
     }

@@ -53,7 +53,14 @@ mod tests {
     use crate::proto::message::Message;
 
     fn entry(offset: u64) -> Entry {
-        Entry { unix_ms: offset, message: Message::text(format!("{offset}")), from: None, name: None, except: None }
+        Entry {
+            unix_ms: offset,
+            message: Message::text(format!("{offset}")),
+            from: None,
+            name: None,
+            user: None,
+            except: None,
+        }
     }
 
     fn offsets(log: &Log) -> Vec<u64> {

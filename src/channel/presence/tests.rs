@@ -6,7 +6,7 @@ use super::*;
 
 fn named(id: u64, name: &str) -> Named {
     let name = (!name.is_empty()).then(|| Arc::from(name));
-    Named { id: MemberId::new(0, id), name, was: None }
+    Named { id: MemberId::new(0, id), name, user: None, was: None }
 }
 
 fn ids(members: &[Named]) -> Vec<u64> {

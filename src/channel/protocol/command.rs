@@ -1,6 +1,7 @@
 //! What clients of any protocol can want, and what they are told if they do not get it.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use super::Reference;
 use crate::channel::log::Start;
@@ -43,6 +44,32 @@ pub enum Command {
         /// What.
         message: Message,
     },
+    /// To go on with another token, before the one that was shown expires.
+    Token {
+        /// The new one.
+        token: Secret,
+    },
+}
+
+/// A text that must not be seen: `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Box<str>);
+
+impl Secret {
+    pub(super) fn new(text: &str) -> Secret {
+        Secret(text.into())
+    }
+
+    /// The text.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
 }
 
 /// Why a command is not carried out. Nothing in it comes from the peer but a character's number.
@@ -75,8 +102,8 @@ errors! {
     MALFORMED "malformed" "A command is one JSON object, like {\"type\":\"publish\",\"channel\":\"/chat\",\"data\":\"hi\"}."
     DUPLICATE_FIELD "duplicate_field" "A field of a command must be given once."
     BAD_REF "bad_ref" "A ref is a string of at most 64 bytes or an integer below 2^53."
-    MISSING_TYPE "missing_type" "A command needs a type: publish, subscribe, unsubscribe, members or send."
-    UNKNOWN_TYPE "unknown_type" "The types of commands are publish, subscribe, unsubscribe, members and send."
+    MISSING_TYPE "missing_type" "A command needs a type: publish, subscribe, unsubscribe, members, send or token."
+    UNKNOWN_TYPE "unknown_type" "The types of commands are publish, subscribe, unsubscribe, members, send and token."
     MISSING_CHANNEL "missing_channel" "This command needs a channel, like \"/chat\"."
     BAD_CHANNEL "bad_channel" "A channel is a string, like \"/chat\"."
     MISSING_DATA "missing_data" "This command needs data or data_base64."
@@ -93,6 +120,13 @@ errors! {
     TOO_MANY_SUBSCRIPTIONS "too_many_subscriptions" "Unsubscribe from another channel first; see max_channels_per_connection."
     ALREADY_SUBSCRIBED "already_subscribed" "You get this channel already; unsubscribe first to start elsewhere."
     NOT_SUBSCRIBED "not_subscribed" "You do not get this channel."
+    MISSING_TOKEN "missing_token" "This command needs token, a text."
+    TOKEN_MISSING "token_missing" "Show a token as you connect; see the broker's manual."
+    TOKEN_INVALID "token_invalid" "This token is not accepted here; get another one. The old one goes on."
+    TOKEN_EXPIRED "token_expired" "This token has expired; get another one. The old one goes on."
+    TOKEN_NOT_RENEWABLE "token_not_renewable" "Only a connection that has shown a token can show another one, of the same issuer and user."
+    FORBIDDEN "forbidden" "You may not do that here."
+    RATE_LIMITED "rate_limited" "You publish too fast; wait, and try again."
     UNAUTHORIZED "unauthorized" "Show the broker's publish token as you connect: ?token=TOKEN, or Authorization: Bearer TOKEN."
     SINGLE_CHANNEL "single_channel" "Here a connection stays in the channel of its URL; open another for another channel."
     UNKNOWN_RECEIVER "unknown_receiver" "Send only to one who is in a channel with you now."

@@ -44,6 +44,8 @@ pub enum Answer<'a> {
         position: Option<Position>,
         /// To a subscription: what was lost already.
         lost: Option<Lost>,
+        /// To a new token: when it expires, in Unix seconds.
+        expires: Option<u64>,
     },
     /// Who is in a channel.
     Members {

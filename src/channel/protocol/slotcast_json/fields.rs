@@ -28,10 +28,11 @@ pub(super) enum Key {
     Since,
     Last,
     To,
+    Token,
 }
 
 /// Every field with its name, in the order of the enum.
-const KEYS: [(&str, Key); 8] = [
+const KEYS: [(&str, Key); 9] = [
     ("type", Key::Type),
     ("ref", Key::Ref),
     ("channel", Key::Channel),
@@ -40,6 +41,7 @@ const KEYS: [(&str, Key); 8] = [
     ("since", Key::Since),
     ("last", Key::Last),
     ("to", Key::To),
+    ("token", Key::Token),
 ];
 
 /// The fields of a command; null counts as absent.
@@ -47,8 +49,8 @@ const KEYS: [(&str, Key); 8] = [
 pub(super) struct Fields<'a> {
     values: [Option<Value<'a>>; KEYS.len()],
     /// One bit a field that was given, null or not.
-    seen: u8,
-    twice: u8,
+    seen: u16,
+    twice: u16,
 }
 
 impl<'a> Fields<'a> {
@@ -67,7 +69,7 @@ impl<'a> Fields<'a> {
 
     /// Whether this field was given more than once.
     pub(super) fn is_twice(&self, key: Key) -> bool {
-        self.twice & 1 << key as u8 != 0
+        self.twice & 1 << key as u16 != 0
     }
 
     /// Whether any field was given more than once.
@@ -76,7 +78,7 @@ impl<'a> Fields<'a> {
     }
 
     fn put(&mut self, key: Key, value: Option<Value<'a>>) {
-        let bit = 1 << key as u8;
+        let bit = 1 << key as u16;
         self.twice |= self.seen & bit;
         self.seen |= bit;
         if let Some(place) = self.values.get_mut(key as usize) {

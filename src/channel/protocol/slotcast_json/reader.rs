@@ -12,7 +12,7 @@ use crate::channel::log::Start;
 use crate::channel::member_id::MemberId;
 use crate::channel::name::ChannelName;
 use crate::channel::protocol::Reference;
-use crate::channel::protocol::command::{Command, CommandError, Read};
+use crate::channel::protocol::command::{Command, CommandError, Read, Secret};
 use crate::proto::message::{Kind, Message};
 use crate::proto::text::write_json_string;
 
@@ -74,6 +74,7 @@ fn command(mut fields: Fields<'_>) -> Result<Command, CommandError> {
         "unsubscribe" => Command::Unsubscribe { channel: channel(fields)? },
         "members" => Command::Members { channel: channel(fields)? },
         "send" => Command::Send { to: receiver(fields)?, message: data(fields)? },
+        "token" => Command::Token { token: token(fields)? },
         _ => return Err(CommandError::UNKNOWN_TYPE),
     })
 }
@@ -134,6 +135,13 @@ fn start(fields: &mut Fields<'_>) -> Result<Start, CommandError> {
         (Some(_), None) => Err(CommandError::BAD_SINCE),
         (None, Some(Value::Number(count))) => u64::try_from(count).map(Start::Last).map_err(|_| CommandError::BAD_LAST),
         (None, Some(_)) => Err(CommandError::BAD_LAST),
+    }
+}
+
+fn token(fields: &mut Fields<'_>) -> Result<Secret, CommandError> {
+    match fields.take(Key::Token) {
+        Some(Value::Text(token)) => Ok(Secret::new(&token)),
+        _ => Err(CommandError::MISSING_TOKEN),
     }
 }
 

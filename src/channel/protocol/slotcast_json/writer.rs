@@ -15,7 +15,7 @@ pub(in crate::channel::protocol) fn write(answer: &Answer<'_>, target: &mut Vec<
 
 fn write_object(answer: &Answer<'_>, target: &mut Vec<u8>) {
     match *answer {
-        Answer::Ack { reference, channel, position, lost } => {
+        Answer::Ack { reference, channel, position, lost, expires } => {
             let mut object = begin(target, "ack", Some(reference));
             if let Some(channel) = channel {
                 object.text("channel", channel);
@@ -25,6 +25,9 @@ fn write_object(answer: &Answer<'_>, target: &mut Vec<u8>) {
             }
             if lost.is_some() {
                 object.lost(lost);
+            }
+            if let Some(expires) = expires {
+                object.number("expires", expires);
             }
             object.close();
         }

@@ -23,15 +23,18 @@ fn object(answer: &Answer<'_>) -> String {
 fn answers() {
     let (text, number, quoted) = (text_reference("a"), number_reference(-7), text_reference("r\"1"));
     let id = |text: &str| text.parse().unwrap();
-    let ann = MemberName { id: id("x7qd2m"), name: Some("Ann"), was: None };
-    let nameless = MemberName { id: id("z"), name: None, was: None };
+    let ann = MemberName { id: id("x7qd2m"), name: Some("Ann"), user: None, was: None };
+    let nameless = MemberName { id: id("z"), name: None, user: None, was: None };
     let lost = Some(Lost { count: Some(1), reason: LostReason::Expired });
     let position = Some("k3f9a2c1.4".parse().unwrap());
     let quotation = CommandError { code: "malformed", message: "\"".into() };
     for (answer, expected) in [
-        (Answer::Ack { reference: &text, channel: None, position: None, lost: None }, r#"{"type":"ack","ref":"a"}"#),
         (
-            Answer::Ack { reference: &number, channel: Some("/chat"), position, lost },
+            Answer::Ack { reference: &text, channel: None, position: None, lost: None, expires: None },
+            r#"{"type":"ack","ref":"a"}"#,
+        ),
+        (
+            Answer::Ack { reference: &number, channel: Some("/chat"), position, lost, expires: None },
             r#"{"type":"ack","ref":-7,"channel":"/chat","position":"k3f9a2c1.4","lost":{"count":1,"reason":"expired"}}"#,
         ),
         (
@@ -56,7 +59,7 @@ fn answers() {
 fn a_long_answer_has_the_header_of_its_length() {
     let (reference, id) = (number_reference(0), "x7qd2m".parse().unwrap());
     for count in [1, 2, 3000] {
-        let members = vec![MemberName { id, name: None, was: None }; count];
+        let members = vec![MemberName { id, name: None, user: None, was: None }; count];
         let answer = Answer::Members { reference: &reference, channel: "/", count, members: Some(&members) };
         let object: Value = serde_json::from_str(&object(&answer)).unwrap();
         assert_eq!((&object["count"], object["members"].as_array().unwrap().len()), (&json!(count), count));
@@ -70,7 +73,7 @@ fn hostile_fields_stay_where_they_are() {
     for hostile in HOSTILE {
         let reference = text_reference(hostile);
         let id = "x".parse().unwrap();
-        let members = [MemberName { id, name: Some(hostile), was: None }];
+        let members = [MemberName { id, name: Some(hostile), user: None, was: None }];
         let answer = Answer::Members { reference: &reference, channel: hostile, count: 1, members: Some(&members) };
         let member = json!({"id": "x", "name": hostile});
         let expected = json!({"type": "members", "ref": hostile, "channel": hostile, "count": 1, "members": [member]});
@@ -78,7 +81,8 @@ fn hostile_fields_stay_where_they_are() {
         let error = CommandError { code: hostile, message: hostile.into() };
         let answer = Answer::Error { reference: Some(&reference), error: &error };
         assert_eq!(parsed(&answer), json!({"type": "error", "ref": hostile, "code": hostile, "message": hostile}));
-        let answer = Answer::Ack { reference: &reference, channel: Some(hostile), position: None, lost: None };
+        let answer =
+            Answer::Ack { reference: &reference, channel: Some(hostile), position: None, lost: None, expires: None };
         assert_eq!(parsed(&answer), json!({"type": "ack", "ref": hostile, "channel": hostile}));
     }
 }

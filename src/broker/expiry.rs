@@ -1,0 +1,87 @@
+//! What connections may do, and the end of that: a token expires, is revoked, or the rules change.
+
+use log::Level;
+
+use super::Broker;
+use super::ending::{End, Owed};
+use super::event::ConnectionId;
+use super::reason::Cause;
+use super::timers::Tick;
+use crate::access::{Grants, UnixTime};
+use crate::channel::dialect::Event;
+use crate::proto::close::CloseCode;
+
+impl Broker {
+    /// Sets what a connection may do: when it shows a token, or another one. When that expires, the connection ends.
+    pub(crate) fn set_grants(&mut self, id: ConnectionId, grants: Grants) {
+        let ends = self.tick_of_end(&grants);
+        let Some(slot) = self.slots.live(id) else { return };
+        if let Some(cold) = self.slots.cold(slot) {
+            cold.set_grants(grants, ends);
+        }
+        self.timers.rearm(slot, &mut self.slots, &self.limits);
+    }
+
+    /// The time of this turn, by the wall clock.
+    pub(crate) fn unix_time(&self) -> UnixTime {
+        UnixTime::from_ms(self.timers.unix_ms())
+    }
+
+    /// Whether a connection is a stream of HTTP.
+    pub(crate) fn is_streaming(&self, id: ConnectionId) -> bool {
+        self.slots.live(id).is_some_and(|slot| self.slots.is_streaming(slot))
+    }
+
+    /// The tick at which grants end, as the wall clock goes now.
+    pub(super) fn tick_of_end(&self, grants: &Grants) -> Tick {
+        let left = grants.ends().map(|ends| ends.since(self.unix_time()));
+        left.map(|left| self.timers.now().after(left)).unwrap_or_default()
+    }
+
+    /// Ends those whose grants are over by the wall clock, and reckons anew for the others, if the two clocks disagree:
+    /// the machine was suspended, or its clock was set.
+    pub(super) fn follow_wall_clock(&mut self) {
+        if !self.timers.take_jump() {
+            return;
+        }
+        let armed = self.slots.iter().filter(|(_, _, cold)| cold.ends().is_some());
+        let slots: Vec<u32> = armed.map(|(slot, ..)| slot).collect();
+        for slot in slots {
+            let Some(cold) = self.slots.cold(slot) else { continue };
+            let grants = cold.grants().clone();
+            let (before, ends) = (cold.ends(), self.tick_of_end(&grants));
+            // A clock that was set back gives nobody more time.
+            let ends = before.map_or(ends, |before| before.earliest(ends));
+            if let Some(cold) = self.slots.cold(slot) {
+                cold.set_grants(grants, ends);
+            }
+            self.timers.rearm(slot, &mut self.slots, &self.limits);
+        }
+    }
+
+    /// Ends a connection that may no longer do what it does, with a word that says why: a Close frame with 1008, or the
+    /// event `expired`. Returns false if it has ended already.
+    pub(crate) fn end_unauthorized(&mut self, id: ConnectionId, cause: Cause) -> bool {
+        let Some(slot) = self.slots.live(id).filter(|&slot| self.slots.is_subscribed(slot)) else { return false };
+        self.end_granted(slot, cause);
+        true
+    }
+
+    pub(super) fn end_granted(&mut self, slot: u32, cause: Cause) {
+        let Some(cold) = self.slots.cold(slot) else { return };
+        let (peer, streams) = (cold.peer(), cold.connection.is_streaming());
+        self.journal.log_throttled(Level::Info, self.timers.milliseconds(), || format!("{peer} ended: {cause}"));
+        if streams {
+            self.settle(slot);
+            self.tell_slot(slot, &Event::Expired { code: cause.as_str() });
+            return self.end(slot, cause, End::Stream(Owed::Queued));
+        }
+        self.end(slot, cause, End::Close(Owed::Live, CloseCode::POLICY, cause.as_str()));
+    }
+
+    /// Takes a connection out of a channel that it may not be in any longer, and tells it so. What was published before
+    /// still arrives. Returns false if it is no member.
+    pub(crate) fn unsubscribe_by_force(&mut self, id: ConnectionId, channel: &str, code: &'static str) -> bool {
+        self.leave(id, channel) && self.tell(id, &Event::Unsubscribed { channel, code })
+    }
+}
