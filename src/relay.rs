@@ -19,13 +19,13 @@ mod waiting;
 
 use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use log::Level;
 
-use crate::access::Rules;
+use crate::access::Access;
 use crate::access::token::PublishToken;
 use crate::broker::Outcome;
 use crate::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
@@ -232,13 +232,13 @@ impl fmt::Debug for MoreMetrics {
 pub struct Relay {
     page: Option<Page>,
     more_metrics: Option<MoreMetrics>,
-    rules: Rules,
+    access: Arc<Mutex<Access>>,
     single_channel: bool,
 }
 
 impl Default for Relay {
     fn default() -> Self {
-        Relay { page: Some(Page::BuiltIn), more_metrics: None, rules: Rules::default(), single_channel: false }
+        Relay { page: Some(Page::BuiltIn), more_metrics: None, access: Arc::default(), single_channel: false }
     }
 }
 
@@ -262,7 +262,7 @@ impl Relay {
     /// Sets the token that anyone who publishes must show, whatever door they use. Default: none is needed.
     #[must_use]
     pub fn publish_token(mut self, token: Option<PublishToken>) -> Relay {
-        self.rules = Rules::publish_token(token);
+        self.access = Arc::new(Mutex::new(Access::publish_token(token)));
         self
     }
 
@@ -349,15 +349,19 @@ impl Relay {
     }
 
     fn perform_now(&self, server: &mut Server, intent: Intent) {
-        match self.authorize(server, intent) {
+        let grants = match self.authorize(server, &intent) {
+            Ok(grants) => grants,
+            Err(denied) => return self.deny(server, intent, denied),
+        };
+        match intent {
             Intent::Join { handshake, channel, from, echo, name, protocol, lossy } => {
+                let name = grants.name().map(Arc::from).or(name);
                 let accept = Accept::join(&channel, from).name(name).protocol(protocol);
                 let accept = if lossy { accept.lossy() } else { accept };
                 if protocol.subprotocol().is_none() {
                     warn_of_foreign_protocols(server, &handshake, &channel);
                 }
                 let accept = if echo { accept } else { accept.without_echo() };
-                let grants = self.rules.join(handshake.request()).unwrap_or_default();
                 let accept = accept.grants(grants);
                 server.accept(handshake, &accept);
             }
@@ -371,6 +375,7 @@ impl Relay {
                 );
             }
             Intent::Publish { door, channel, message, more, name, except } => {
+                let name = grants.name().map(Arc::from).or(name);
                 publish(server, door, &channel, (message, more), name, except);
             }
             Intent::Subscribe { id, reference, channel, from } => {
@@ -383,13 +388,11 @@ impl Relay {
             Intent::Members { id, reference, channel } => {
                 commands::members(server, id, reference, &channel);
             }
-            Intent::Send { id, reference, to, message } => commands::send(server, id, reference, to, message),
+            Intent::Send { id, reference, to, message } => self.send(server, id, reference, to, message),
             Intent::Expel(id) => {
                 server.expel(id, Cause::Unauthorized, "show the publish token as you connect, with ?token=TOKEN");
             }
-            Intent::Renew { id, reference, .. } => {
-                commands::reject(server, id, reference, &CommandError::TOKEN_NOT_RENEWABLE);
-            }
+            Intent::Renew { id, reference, token } => self.renew(server, id, reference, &token),
             Intent::Reject { id, reference, error } => commands::reject(server, id, reference, &error),
             Intent::Follow { exchange, .. } | Intent::Read { exchange, wait: Some(_), .. }
                 if http::unmet_without_tag(exchange.request()).is_some() =>
@@ -398,6 +401,7 @@ impl Relay {
                 server.respond(exchange, unmet.unwrap_or_else(Response::precondition_failed));
             }
             Intent::Follow { exchange, format, channel, from, name } => {
+                let name = grants.name().map(Arc::from).or(name);
                 server.set_name(exchange.id(), name);
                 server.stream(exchange, format, &channel, from);
             }

@@ -58,7 +58,8 @@ fn visible(claims: &Object, name: &'static str, most: usize) -> Result<Option<St
 }
 
 fn cut(mut name: String) -> String {
-    name.truncate(name.floor_char_boundary(MAX_NAME));
+    let end = (0..=MAX_NAME).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
+    name.truncate(if name.len() > MAX_NAME { end } else { name.len() });
     name
 }
 

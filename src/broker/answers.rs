@@ -1,11 +1,16 @@
 //! What one connection alone is told, in its own words: answers to its commands, and messages that others send to it.
 
+use std::sync::Arc;
+
 use super::event::ConnectionId;
 use super::joins::JoinDoor;
+use super::publish::Sender;
 use super::slots::flag;
 use super::{Broker, JoinError, Joined, cost};
+use crate::channel::Channel;
 use crate::channel::dialect::{Event, MemberName};
 use crate::channel::log::{Entry, MemberId, Start};
+use crate::channel::members::Membership;
 use crate::channel::presence::Named;
 use crate::channel::protocol::{Answer, Protocol, Reference};
 use crate::proto::message::Message;
@@ -153,6 +158,28 @@ impl Broker {
         self.tell_alone(id, &entry)
     }
 
+    /// Sends to one connection alone, on behalf of another. The message tells of that what its channel tells.
+    pub(crate) fn send_in(&mut self, channel: &str, id: ConnectionId, message: &Message, from: ConnectionId) -> bool {
+        if message.len() > self.limits.max_message {
+            return false;
+        }
+        let telling = self.channels.telling_of(channel);
+        let Sender { name, user, .. } = self.sender(telling, (Some(from), None), None);
+        let from = Some(self.member_id(from)).filter(|_| telling.names());
+        let message = message.clone();
+        let entry = Entry { unix_ms: self.timers.unix_ms(), message, from, name, user, except: None };
+        self.tell_alone(id, &entry)
+    }
+
+    /// The channels that two connections are both members of.
+    pub(crate) fn shared_channels(&self, one: ConnectionId, other: ConnectionId) -> impl Iterator<Item = &Arc<str>> {
+        let others = self.memberships_of(other);
+        let of_one = self.memberships_of(one).iter().filter(move |membership| {
+            others.iter().any(|other| other.channel == membership.channel)
+        });
+        of_one.filter_map(|membership| self.channels.get(membership.channel)).map(Channel::name)
+    }
+
     /// Tells one connection a message that belongs to no channel.
     pub(super) fn tell_alone(&mut self, id: ConnectionId, entry: &Entry) -> bool {
         let told = self.tell(id, &Event::Direct { entry: entry.view() });
@@ -170,11 +197,12 @@ impl Broker {
 
     /// Whether two connections are members of at least one channel together.
     pub fn share_a_channel(&self, one: ConnectionId, other: ConnectionId) -> bool {
-        let memberships = |id| {
-            let cold = self.slots.live(id).and_then(|slot| self.slots.get(slot)).map(|(_, cold)| cold);
-            cold.map(|cold| cold.memberships.as_slice()).unwrap_or_default()
-        };
-        memberships(one).iter().any(|ours| memberships(other).iter().any(|theirs| theirs.channel == ours.channel))
+        self.shared_channels(one, other).next().is_some()
+    }
+
+    fn memberships_of(&self, id: ConnectionId) -> &[Membership] {
+        let cold = self.slots.live(id).and_then(|slot| self.slots.get(slot)).map(|(_, cold)| cold);
+        cold.map(|cold| cold.memberships.as_slice()).unwrap_or_default()
     }
 
     /// The slot of a connection that is told things: an open WebSocket or a stream.

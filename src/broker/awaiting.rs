@@ -79,15 +79,20 @@ impl Broker {
         Published::Pending(ticket)
     }
 
-    /// Sends, by the engine, to a connection that is not at this node, if that is in one of the sender's channels.
+    /// Sends, by the engine, to a connection that is not at this node, if that is in one of these channels of the sender.
     /// An outcome with the ticket tells whether it was sent.
     ///
     /// # Panics
     /// If there is no engine.
-    pub fn send_by_engine(&mut self, to: MemberId, message: Message, sender: ConnectionId) -> Ticket {
-        let channels: Vec<Arc<str>> = self.channels_of(sender).cloned().collect();
-        let name = self.name(sender).cloned();
-        let from = Some(self.secrets.sender(sender));
+    pub fn send_by_engine(
+        &mut self,
+        to: MemberId,
+        message: Message,
+        sender: ConnectionId,
+        channels: Vec<Arc<str>>,
+    ) -> Ticket {
+        let telling = channels.first().map(|channel| self.channels.telling_of(channel)).unwrap_or_default();
+        let Sender { from, name, user } = self.sender(telling, (Some(sender), None), None);
         let due = self.timers.milliseconds() + millis(self.limits.answer_timeout);
         let Some(seam) = self.outlet.seam_mut() else { unreachable!("only where there is an engine") };
         let (ticket, length) = (seam.asks.ticket(), message.len());
@@ -101,7 +106,7 @@ impl Broker {
             return ticket;
         }
         seam.publishes.add(ticket, Some(sender), channels[0].clone(), (1, length), due);
-        let item = Item { message, from, name, user: None, except: None };
+        let item = Item { message, from, name, user, except: None };
         seam.asks.push(Ask::Send { ticket, to, channels, item });
         self.effort.spend(cost::TELL);
         self.hold_back_if_full(sender);

@@ -7,9 +7,13 @@ use super::ending::{End, Owed};
 use super::event::ConnectionId;
 use super::reason::Cause;
 use super::timers::Tick;
-use crate::access::{Grants, UnixTime};
+use crate::access::rule::Right;
+use crate::access::{Asked, Grants};
+use crate::access::time::UnixTime;
 use crate::channel::dialect::Event;
+use crate::channel::settings::Telling;
 use crate::proto::close::CloseCode;
+use crate::proto::http::Request;
 
 impl Broker {
     /// Sets what a connection may do: when it shows a token, or another one. When that expires, the connection ends.
@@ -25,6 +29,24 @@ impl Broker {
     /// The time of this turn, by the wall clock.
     pub(crate) fn unix_time(&self) -> UnixTime {
         UnixTime::from_ms(self.timers.unix_ms())
+    }
+
+    /// What a request of a connection wants, and what is known about where it comes from.
+    pub(crate) fn asked<'a>(&'a self, id: ConnectionId, request: &'a Request, right: Right, channel: &'a str) -> Asked<'a> {
+        let cold = self.slots.live(id).and_then(|slot| self.slots.get(slot)).map(|(_, cold)| cold);
+        self.trust.asked(request, cold.is_some_and(|cold| cold.admitted.is_proxied), right, channel)
+    }
+
+    /// Counts a command of a connection as if it were a control frame: too many in a second end it.
+    pub(crate) fn count_command(&mut self, id: ConnectionId) {
+        if let Some(slot) = self.slots.open(id) {
+            self.count_control(slot);
+        }
+    }
+
+    /// How much a channel tells of who is in it.
+    pub(crate) fn telling_of(&self, channel: &str) -> Telling {
+        self.channels.telling_of(channel)
     }
 
     /// Whether a connection is a stream of HTTP.

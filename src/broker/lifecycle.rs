@@ -13,7 +13,7 @@ use super::reason::{Cause, CloseReason};
 use super::slots::{Cold, flag};
 use super::timers::{Tick, ticks};
 use super::{Broker, JoinError, Joined, cost};
-use crate::access::UnixTime;
+use crate::access::time::UnixTime;
 use crate::channel::dialect;
 use crate::channel::name::BadName;
 use crate::channel::settings::PresenceLevel;

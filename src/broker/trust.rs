@@ -2,6 +2,8 @@
 
 use core::net::{IpAddr, SocketAddr};
 
+use crate::access::Asked;
+use crate::access::rule::Right;
 use crate::proto::forwarded::TrustedProxies;
 use crate::proto::http::Request;
 use crate::proto::origin::{OriginRefusal, OriginRules};
@@ -41,6 +43,12 @@ impl Trust {
     /// Why not.
     pub(super) fn check(&self, request: &Request, loopback: bool, proxied: bool) -> Result<(), OriginRefusal> {
         self.origins.check(request, loopback, self.proxies.scheme(request).filter(|_| proxied))
+    }
+
+    /// What a request wants, and what is known about where it comes from.
+    pub(super) fn asked<'a>(&'a self, request: &'a Request, proxied: bool, right: Right, channel: &'a str) -> Asked<'a> {
+        let scheme = self.proxies.scheme(request).filter(|_| proxied);
+        Asked { right, channel, origins: &self.origins, scheme }
     }
 
     /// The origin whose page is told that it may read the answer.

@@ -1,31 +1,67 @@
-//! Turns intents that are not allowed into refusals, whatever door they came through. One match names all intents, so
-//! that a new one is not allowed by oversight. `access` decides what is allowed.
+//! The one place that authorizes: every intent, whatever door it came through. One match names all intents, so that a
+//! new one is not allowed by oversight. `access` decides what is allowed.
+
+use std::sync::{MutexGuard, PoisonError};
 
 use log::Level;
 
-use super::{Door, Intent, Relay};
-use crate::channel::protocol::command::CommandError;
-use crate::proto::http::Response;
+use super::{Door, Intent, Relay, commands};
+use crate::access::grants::Grants;
+use crate::access::rule::Right;
+use crate::access::{Access, Denied};
+use crate::broker::event::{ConnectionId, Exchange};
+use crate::broker::reason::Cause;
+use crate::channel::log::MemberId;
+use crate::channel::name::ChannelName;
+use crate::channel::protocol::Reference;
+use crate::channel::protocol::command::{CommandError, Secret};
+use crate::proto::http::{Request, Response};
+use crate::proto::message::Message;
 use crate::proto::text::escape_for_log;
 use crate::server::Server;
 
 impl Relay {
-    /// Turns an intent that the rules do not allow into its refusal.
-    pub(super) fn authorize(&self, server: &mut Server, intent: Intent) -> Intent {
-        let rules = &self.rules;
-        let (may, refusal) = match &intent {
-            Intent::Join { handshake, .. } => (true, rules.join(handshake.request()).err()),
-            Intent::Publish { door: Door::Http(exchange), .. } => (true, rules.publish(exchange.request()).err()),
-            Intent::Publish { door: Door::WebSocket(id) | Door::Command(id, _), .. } | Intent::Send { id, .. } => {
-                (rules.may_publish(server.grants(*id)), None)
+    /// The rules, and the tokens that were verified.
+    pub(super) fn access(&self) -> MutexGuard<'_, Access> {
+        // Nothing is left half done in it where something panics.
+        self.access.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an intent may be carried out. What a request shows is noted at its connection: that is what it may do
+    /// from then on.
+    ///
+    /// # Errors
+    /// Why not, for [`deny`](Self::deny).
+    pub(super) fn authorize(&self, server: &mut Server, intent: &Intent) -> Result<Grants, Denied> {
+        match intent {
+            Intent::Join { handshake, channel, .. } => {
+                self.admit(server, handshake.id(), handshake.request(), Right::Subscribe, channel)
             }
-            // Everybody may listen and leave. The others are answers, or say what has happened.
-            Intent::Follow { .. }
-            | Intent::Read { .. }
-            | Intent::Subscribe { .. }
-            | Intent::Unsubscribe { .. }
-            | Intent::Members { .. }
-            | Intent::Renew { .. }
+            Intent::Follow { exchange, channel, .. } | Intent::Read { exchange, channel, .. } => {
+                self.admit_exchange(server, exchange, Right::Subscribe, channel)
+            }
+            Intent::Publish { door: Door::Http(exchange), channel, message, more, .. } => {
+                let grants = self.admit_exchange(server, exchange, Right::Publish, channel)?;
+                self.measure(channel, [message].into_iter().chain(more).map(|message| message.len()).max())?;
+                Ok(grants)
+            }
+            Intent::Publish { door: Door::WebSocket(id) | Door::Command(id, _), channel, message, .. } => {
+                self.judge(server, *id, Right::Publish, channel)?;
+                self.measure(channel, Some(message.len()))?;
+                Ok(Grants::NOTHING)
+            }
+            Intent::Subscribe { id, channel, .. } => self.judge(server, *id, Right::Subscribe, channel),
+            Intent::Members { id, channel, .. } => self.judge(server, *id, Right::Presence, channel),
+            // Whether it may depends on the channels that the two share.
+            Intent::Send { id, .. } if !self.access().has_rules() => {
+                let may = self.access().may_publish(server.grants(*id));
+                if may { Ok(Grants::NOTHING) } else { Err(Denied::publish_token()) }
+            }
+            Intent::Send { .. } => Ok(Grants::NOTHING),
+            // Judged as it is carried out, by what the token says.
+            Intent::Renew { .. } => Ok(Grants::NOTHING),
+            // Everybody may leave. The others are answers, or say what has happened.
+            Intent::Unsubscribe { .. }
             | Intent::Reject { .. }
             | Intent::Expel(_)
             | Intent::Refuse(..)
@@ -35,25 +71,166 @@ impl Relay {
             | Intent::Drained(_)
             | Intent::Io(_)
             | Intent::User(_)
-            | Intent::Nothing => (true, None),
-        };
-        if may && refusal.is_none() {
-            return intent;
-        }
-        match (intent, refusal) {
-            (Intent::Join { handshake, .. }, Some(refusal)) => Intent::Refuse(handshake, refusal),
-            (Intent::Publish { door: Door::Http(exchange), .. }, Some(refusal)) => {
-                server.log_throttled(Level::Warn, || {
-                    let path = escape_for_log(exchange.path().as_bytes());
-                    format!("refused {} {path} from {}: {refusal}", exchange.request().method(), exchange.peer())
-                });
-                Intent::Answer(exchange, Response::problem(&refusal))
-            }
-            (Intent::Publish { door: Door::WebSocket(id), .. }, _) => Intent::Expel(id),
-            (Intent::Publish { door: Door::Command(id, reference), .. } | Intent::Send { id, reference, .. }, _) => {
-                Intent::Reject { id, reference, error: CommandError::UNAUTHORIZED }
-            }
-            _ => Intent::Nothing,
+            | Intent::Nothing => Ok(Grants::NOTHING),
         }
     }
+
+    /// Tells, in the words of the door, why an intent is not carried out.
+    pub(super) fn deny(&self, server: &mut Server, intent: Intent, denied: Denied) {
+        match intent {
+            Intent::Join { handshake, .. } => {
+                server.log_throttled(Level::Warn, || {
+                    let path = escape_for_log(handshake.path().as_bytes());
+                    format!("refused ws {path} from {}: {denied}", handshake.peer())
+                });
+                server.refuse(handshake, denied.refusal);
+            }
+            Intent::Publish { door: Door::Http(exchange), .. }
+            | Intent::Follow { exchange, .. }
+            | Intent::Read { exchange, .. } => {
+                server.log_throttled(Level::Warn, || {
+                    let path = escape_for_log(exchange.path().as_bytes());
+                    format!("refused {} {path} from {}: {denied}", exchange.request().method(), exchange.peer())
+                });
+                server.respond(exchange, Response::problem(&denied.refusal));
+            }
+            Intent::Publish { door: Door::WebSocket(id), .. } => {
+                let what = match denied.refusal.code {
+                    "unauthorized" => "show the publish token as you connect, with ?token=TOKEN",
+                    "message_too_big" => "the message is longer than it may be in this channel",
+                    _ => "you may not publish here",
+                };
+                server.expel(id, Cause::of_refusal(denied.refusal.code), what);
+            }
+            Intent::Publish { door: Door::Command(id, reference), .. }
+            | Intent::Subscribe { id, reference, .. }
+            | Intent::Members { id, reference, .. }
+            | Intent::Send { id, reference, .. } => {
+                commands::reject(server, id, reference, &error_of(&denied));
+            }
+            // Nothing else is ever denied.
+            intent => self.veto(server, intent, denied.refusal),
+        }
+    }
+
+    /// Whether a GET of a channel would be refused, and why.
+    pub(super) fn refusal_of(&self, server: &Server, exchange: &Exchange, channel: &str) -> Option<Denied> {
+        let asked = server.asked(exchange.id(), exchange.request(), Right::Subscribe, channel);
+        self.access().admit(exchange.request(), &asked, server.unix_time()).err()
+    }
+
+    /// Whether a WebSocket with this address would be refused, and why.
+    pub(super) fn refusal_to_join(&self, server: &Server, exchange: &Exchange, channel: &str) -> Option<Denied> {
+        if self.access().has_rules() {
+            return self.refusal_of(server, exchange, channel);
+        }
+        self.access().join(exchange.request()).err().map(Denied::from)
+    }
+
+    /// Sends to one member, where the rules of a channel that the two share allow it.
+    pub(super) fn send(
+        &self,
+        server: &mut Server,
+        id: ConnectionId,
+        reference: Option<Reference>,
+        to: MemberId,
+        message: Message,
+    ) {
+        let may = |server: &Server, channel: &str| self.judge(server, id, Right::Send, channel).is_ok();
+        commands::send(server, (id, reference), to, message, may);
+    }
+
+    /// Goes on with another token. Channels that it does not allow end.
+    pub(super) fn renew(&self, server: &mut Server, id: ConnectionId, reference: Option<Reference>, token: &Secret) {
+        server.count_command(id);
+        let now = server.unix_time();
+        let renewed = self.access().renew(server.grants(id), token.reveal(), now);
+        match renewed {
+            Ok(grants) => {
+                let expires = grants.expires().map(|expires| expires.seconds());
+                server.set_grants(id, grants);
+                commands::renewed(server, id, reference, expires);
+                self.leave_forbidden(server, id);
+            }
+            Err(denied) => {
+                let error = match error_of(&denied) {
+                    CommandError { code: "forbidden", .. } => CommandError::TOKEN_NOT_RENEWABLE,
+                    error => error,
+                };
+                commands::reject(server, id, reference, &error);
+            }
+        }
+    }
+
+    /// Takes connections out of channels in which they may not be any longer: after a change of rules, or of who is
+    /// revoked. Returns how many memberships ended.
+    pub(super) fn enforce(&self, server: &mut Server) -> usize {
+        let ids: Vec<ConnectionId> = server.open_connections().collect();
+        ids.into_iter().map(|id| self.leave_forbidden(server, id)).sum()
+    }
+
+    fn leave_forbidden(&self, server: &mut Server, id: ConnectionId) -> usize {
+        let now = server.unix_time();
+        let is_ended = |denied: &Denied| denied.why.is_some();
+        let forbidden: Vec<_> = {
+            let (access, grants) = (self.access(), server.grants(id));
+            let judged = server.channels_of(id).map(|channel| {
+                (channel.clone(), access.judge(grants, Right::Subscribe, channel, now).err())
+            });
+            judged.filter_map(|(channel, denied)| Some((channel, denied?))).collect()
+        };
+        let count = forbidden.len();
+        for (channel, denied) in forbidden {
+            let is_home = super::single::home(server, id).is_none_or(|home| *home == channel);
+            let tells = server.protocol(id).is_some_and(|protocol| protocol.subprotocol().is_some());
+            if is_ended(&denied) || is_home || !tells || server.is_streaming(id) {
+                server.end_unauthorized(id, Cause::of_refusal(denied.refusal.code));
+                break;
+            }
+            self.keep_home(server, id);
+            server.unsubscribe_by_force(id, &channel, "forbidden");
+        }
+        count
+    }
+
+    fn admit_exchange(
+        &self,
+        server: &mut Server,
+        exchange: &Exchange,
+        right: Right,
+        channel: &str,
+    ) -> Result<Grants, Denied> {
+        let grants = self.admit(server, exchange.id(), exchange.request(), right, channel)?;
+        server.set_grants(exchange.id(), grants.clone());
+        Ok(grants)
+    }
+
+    fn admit(
+        &self,
+        server: &Server,
+        id: ConnectionId,
+        request: &Request,
+        right: Right,
+        channel: &str,
+    ) -> Result<Grants, Denied> {
+        let asked = server.asked(id, request, right, channel);
+        self.access().admit(request, &asked, server.unix_time())
+    }
+
+    fn judge(&self, server: &Server, id: ConnectionId, right: Right, channel: &str) -> Result<Grants, Denied> {
+        self.access().judge(server.grants(id), right, channel, server.unix_time()).map(|()| Grants::NOTHING)
+    }
+
+    /// Whether a message may be as long as that in a channel.
+    fn measure(&self, channel: &ChannelName, length: Option<usize>) -> Result<(), Denied> {
+        let access = self.access();
+        let most = access.rule_of(channel).and_then(|rule| rule.settings.max_message);
+        if most.zip(length).is_none_or(|(most, length)| length <= most) { Ok(()) } else { Err(Denied::too_big()) }
+    }
+}
+
+/// The error of a command that is not allowed.
+fn error_of(denied: &Denied) -> CommandError {
+    let known = CommandError::ALL.iter().find(|error| error.code == denied.refusal.code);
+    known.cloned().unwrap_or(CommandError::FORBIDDEN)
 }

@@ -114,26 +114,37 @@ pub(super) fn members(server: &mut Server, id: ConnectionId, reference: Option<R
     }
 }
 
-/// Sends to one connection alone, which may be at another node. A connection that shares no channel with the sender is
-/// treated like one that does not exist: nothing is said about it.
+/// A connection has shown another token.
+pub(super) fn renewed(server: &mut Server, id: ConnectionId, reference: Option<Reference>, expires: Option<u64>) {
+    if let Some(reference) = &reference {
+        server.answer(id, &Answer::Ack { reference, channel: None, position: None, lost: None, expires });
+    }
+}
+
+/// Sends to one connection alone, which may be at another node. A connection that shares no channel with the sender, in
+/// which the sender `may` do that, is treated like one that does not exist: nothing is said about it.
 pub(super) fn send(
     server: &mut Server,
-    id: ConnectionId,
-    reference: Option<Reference>,
+    (id, reference): (ConnectionId, Option<Reference>),
     to: MemberId,
     message: Message,
+    may: impl Fn(&Server, &str) -> bool,
 ) {
     if message.len() > server.limits().max_message {
         return reject(server, id, reference, &CommandError::MESSAGE_TOO_BIG);
     }
     let Some(receiver) = server.connection_of(to) else {
         if server.has_engine() {
-            let ticket = server.send_by_engine(to, message, id);
+            let channels = server.channels_of(id).filter(|channel| may(server, channel)).cloned().collect();
+            let ticket = server.send_by_engine(to, message, id, channels);
             return waiting::park_command(server, (id, reference), None, ticket, false);
         }
         return reject(server, id, reference, &CommandError::UNKNOWN_RECEIVER);
     };
-    if server.share_a_channel(id, receiver) && server.send_from(receiver, message, Some(id)) {
+    let shared = server.shared_channels(id, receiver).find(|channel| may(server, channel)).cloned();
+    if let Some(shared) = shared
+        && server.send_in(&shared, receiver, message, id)
+    {
         ack(server, id, reference, None, None);
     } else {
         reject(server, id, reference, &CommandError::UNKNOWN_RECEIVER);

@@ -111,7 +111,7 @@ fn channel_intent(relay: &Relay, server: &Server, exchange: Exchange) -> Intent 
         Err(error) => return Intent::Answer(exchange, Response::problem(&error.into())),
     };
     if is_get(request) && request.header_str("accept") == Some("application/problem+json") {
-        let response = joins(relay, request);
+        let response = joins(relay, server, &exchange, &channel);
         return Intent::Answer(exchange, response);
     }
     let read = match request.method() {
@@ -120,6 +120,11 @@ fn channel_intent(relay: &Relay, server: &Server, exchange: Exchange) -> Intent 
         _ => Err(Refusal::method_not_allowed(METHODS)),
     };
     match read {
+        // The head of a stream says no more than the stream would.
+        Ok(Get::Head(response)) => {
+            let denied = relay.refusal_of(server, &exchange, &channel);
+            Intent::Answer(exchange, denied.map_or(response, |denied| Response::problem(&denied.refusal)))
+        }
         Ok(Get::Answer(response)) => Intent::Answer(exchange, response),
         Ok(Get::Follow(format, from, name)) => Intent::Follow { exchange, format, channel, from, name },
         Ok(Get::Read(from, wait)) => Intent::Read { exchange, channel, from, wait },
@@ -129,6 +134,7 @@ fn channel_intent(relay: &Relay, server: &Server, exchange: Exchange) -> Intent 
 
 enum Get {
     Answer(Response),
+    Head(Response),
     Follow(StreamFormat, Start, Option<Arc<str>>),
     Read(Start, Option<std::time::Duration>),
 }
@@ -137,7 +143,7 @@ fn get(request: &Request, page: Option<&Page>) -> Result<Get, Refusal> {
     let follow = |format: StreamFormat| {
         let from = from(request)?.unwrap_or(Start::Now);
         if request.method() == "HEAD" {
-            return Ok(Get::Answer(stream_head(format, request)));
+            return Ok(Get::Head(stream_head(format, request)));
         }
         Ok(Get::Follow(format, from, sender_name(request)?))
     };
@@ -176,8 +182,9 @@ pub(super) fn joining(request: &Request) -> Result<Joining, Refusal> {
 
 /// Says whether a WebSocket with this address would be refused, and why. Pages ask for it, since browsers hide this
 /// from them.
-fn joins(relay: &Relay, request: &Request) -> Response {
-    let refusal = joining(request).err().or_else(|| relay.rules.join(request).err());
+fn joins(relay: &Relay, server: &Server, exchange: &Exchange, channel: &str) -> Response {
+    let refused = || relay.refusal_to_join(server, exchange, channel).map(|denied| denied.refusal);
+    let refusal = joining(exchange.request()).err().or_else(refused);
     let response = match refusal {
         Some(refusal) => Response::problem(&refusal),
         None => Response::new(Status::OK).with_body("text/plain; charset=utf-8", "ok\n"),

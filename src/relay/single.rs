@@ -13,7 +13,7 @@ use crate::server::Server;
 impl Relay {
     /// Turns a command for anything outside its connection's channel into a refusal.
     pub(super) fn confine(&self, server: &Server, intent: Intent) -> Intent {
-        if !self.single_channel {
+        if !self.confines(server, &intent) {
             return intent;
         }
         let error = match &intent {
@@ -65,9 +65,26 @@ impl Relay {
         }
     }
 
+    /// Whether the connection that an intent comes from has to stay in the channel of its URL.
+    fn confines(&self, server: &Server, intent: &Intent) -> bool {
+        if self.single_channel {
+            return true;
+        }
+        let (Intent::Publish { door: Door::Command(id, _), .. }
+        | Intent::Subscribe { id, .. }
+        | Intent::Unsubscribe { id, .. }
+        | Intent::Members { id, .. }
+        | Intent::Send { id, .. }) = intent
+        else {
+            return false;
+        };
+        let by_rule = |home: &Arc<str>| self.access().rule_of(home).and_then(|rule| rule.single_channel);
+        server.grants(*id).is_signed_url() || home(server, *id).and_then(by_rule).unwrap_or_default()
+    }
+
     /// Remembers the channel of a connection that may be about to leave it: it may come back to this one only.
     pub(super) fn keep_home(&self, server: &mut Server, id: ConnectionId) {
-        if self.single_channel
+        if (self.single_channel || self.access().has_rules())
             && let Some(home) = home(server, id).cloned()
         {
             server.set_home(id, home);
@@ -76,7 +93,7 @@ impl Relay {
 }
 
 /// The channel that a connection was let into with its URL: the first one it is in, until it leaves that one.
-fn home(server: &Server, id: ConnectionId) -> Option<&Arc<str>> {
+pub(super) fn home(server: &Server, id: ConnectionId) -> Option<&Arc<str>> {
     server.home(id).or_else(|| server.channels_of(id).next())
 }
 

@@ -1,11 +1,17 @@
 //! What the relay needs to authorize: what connections may do, and the end of that.
 
+use std::sync::Arc;
+
 use super::Server;
-use crate::access::{Grants, UnixTime};
+use crate::access::rule::Right;
+use crate::access::{Asked, Grants};
+use crate::access::time::UnixTime;
 use crate::broker::event::ConnectionId;
 use crate::broker::reason::Cause;
-use crate::channel::settings::ChannelRules;
+use crate::channel::settings::{ChannelRules, Telling};
 use crate::limits::LimitsError;
+use crate::proto::http::Request;
+use crate::proto::message::Message;
 
 impl Server {
     /// What a connection may do; nothing, once it has gone.
@@ -21,6 +27,31 @@ impl Server {
     /// The time of this turn, by the wall clock.
     pub(crate) fn unix_time(&self) -> UnixTime {
         self.broker.unix_time()
+    }
+
+    /// What a request of a connection wants, and what is known about where it comes from.
+    pub(crate) fn asked<'a>(&'a self, id: ConnectionId, request: &'a Request, right: Right, channel: &'a str) -> Asked<'a> {
+        self.broker.asked(id, request, right, channel)
+    }
+
+    /// Counts a command of a connection as if it were a control frame: too many in a second end it.
+    pub(crate) fn count_command(&mut self, id: ConnectionId) {
+        self.broker.count_command(id);
+    }
+
+    /// How much a channel tells of who is in it.
+    pub(crate) fn telling_of(&self, channel: &str) -> Telling {
+        self.broker.telling_of(channel)
+    }
+
+    /// The channels that two connections are both members of.
+    pub(crate) fn shared_channels(&self, one: ConnectionId, other: ConnectionId) -> impl Iterator<Item = &Arc<str>> {
+        self.broker.shared_channels(one, other)
+    }
+
+    /// Sends to one connection alone, on behalf of another. The message tells of that what its channel tells.
+    pub(crate) fn send_in(&mut self, channel: &str, id: ConnectionId, message: Message, from: ConnectionId) -> bool {
+        self.broker.send_in(channel, id, &message, from)
     }
 
     /// Ends a WebSocket or a stream that may no longer do what it does. Returns false if it has ended already.

@@ -52,8 +52,8 @@ impl Server {
         self.broker.publish_by_engine(channel, messages, who, name, except)
     }
 
-    pub(crate) fn send_by_engine(&mut self, to: MemberId, message: Message, sender: ConnectionId) -> Ticket {
-        self.broker.send_by_engine(to, message, sender)
+    pub(crate) fn send_by_engine(&mut self, to: MemberId, message: Message, sender: ConnectionId, channels: Vec<Arc<str>>) -> Ticket {
+        self.broker.send_by_engine(to, message, sender, channels)
     }
 
     pub(crate) fn hold_back(&mut self, id: ConnectionId, is_held_back: bool) {
