@@ -7,6 +7,7 @@
 mod authorize;
 mod commands;
 mod foreign;
+mod govern;
 mod http;
 pub mod line;
 mod listing;
@@ -26,6 +27,7 @@ use bytes::Bytes;
 use log::Level;
 
 use crate::access::Access;
+use crate::access::shown::carries_token;
 use crate::access::token::PublishToken;
 use crate::broker::Outcome;
 use crate::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
@@ -34,7 +36,8 @@ use crate::broker::reason::Cause;
 use crate::channel::log::{MemberId, Start};
 use crate::channel::name::{ChannelName, is_own_path};
 use crate::channel::protocol::command::{CommandError, Secret};
-use crate::channel::protocol::{JSON_DIALECT, Protocol, Reference};
+use crate::channel::protocol::{JSON_DIALECT, Protocol, RAW_DIALECT, Reference};
+use crate::channel::settings::PresenceLevel;
 use crate::engine::Ticket;
 use crate::proto::close::CloseCode;
 use crate::proto::http::{METHODS, Refusal, Response, Status};
@@ -358,7 +361,10 @@ impl Relay {
                 let name = grants.name().map(Arc::from).or(name);
                 let accept = Accept::join(&channel, from).name(name).protocol(protocol);
                 let accept = if lossy { accept.lossy() } else { accept };
-                if protocol.subprotocol().is_none() {
+                let speaks_raw =
+                    protocol == Protocol::Raw && handshake.protocols().any(|offered| offered == RAW_DIALECT);
+                let accept = if speaks_raw { accept.subprotocol(RAW_DIALECT) } else { accept };
+                if protocol.subprotocol().is_none() && !speaks_raw {
                     warn_of_foreign_protocols(server, &handshake, &channel);
                 }
                 let accept = if echo { accept } else { accept.without_echo() };
@@ -470,10 +476,15 @@ fn publish(
         Door::WebSocket(_) => {}
         Door::Command(id, reference) => commands::told(server, id, reference, channel, published),
         Door::Http(exchange) => {
-            let response = http::told(&exchange, channel, first, published, count);
+            let response = http::told(&exchange, channel, first, published, (count, tells_count(server, channel)));
             server.respond(exchange, response);
         }
     }
+}
+
+/// Whether it is told how many are in a channel.
+fn tells_count(server: &Server, channel: &str) -> bool {
+    server.telling_of(channel).presence != PresenceLevel::None
 }
 
 fn is_no_channel(path: &str) -> bool {
@@ -504,9 +515,10 @@ fn read_handshake(handshake: Handshake) -> Intent {
 
 /// Browsers fail a connection if the answer chose none of their subprotocols, and hide why. So the log says it.
 fn warn_of_foreign_protocols(server: &mut Server, handshake: &Handshake, channel: &ChannelName) {
-    if handshake.protocols().next().is_some() {
+    let offered = || handshake.protocols().filter(|offered| !carries_token(offered));
+    if offered().next().is_some() {
         server.log_throttled(Level::Warn, || {
-            let offered: Vec<&str> = handshake.protocols().collect();
+            let offered: Vec<&str> = offered().collect();
             let offered = escape_for_log(offered.join(",").as_bytes());
             let channel = escape_for_log(channel.as_bytes());
             format!(

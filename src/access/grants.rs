@@ -200,8 +200,8 @@ impl Grants {
 
     /// The same, of the channel's rule.
     pub fn allows_by(&self, right: Right, channel: &str, rule: &Rule) -> bool {
-        let is_elsewhere = self.is_signed_url()
-            && self.proven().is_none_or(|held| held.text.get(held.start()..) != Some(channel));
+        let is_elsewhere =
+            self.is_signed_url() && self.proven().is_none_or(|held| held.text.get(held.start()..) != Some(channel));
         let is_signed = !self.is_signed_url() || self.claims(right, channel);
         match rule.who(right) {
             Who::Nobody => false,
@@ -225,9 +225,9 @@ impl Grants {
     pub(super) fn held(&self) -> usize {
         const COUNTS: usize = 2 * size_of::<usize>();
         const AROUND: usize = 16;
-        self.0.as_ref().map_or(0, |held| {
-            COUNTS + size_of::<Held>() + held.text.len() + size_of_val(&*held.patterns) + 3 * AROUND
-        })
+        self.0
+            .as_ref()
+            .map_or(0, |held| COUNTS + size_of::<Held>() + held.text.len() + size_of_val(&*held.patterns) + 3 * AROUND)
     }
 
     fn is(&self, kind: Kind) -> bool {
@@ -374,7 +374,9 @@ mod tests {
             ("/m/{user}", &[Right::Presence]),
         ];
         let grants = token(Some(("", "7")), Some("Ann"), &patterns);
-        for (channel, may) in [("/s", Right::Subscribe), ("/p/a", Right::Publish), ("/d", Right::Send), ("/m/7", Right::Presence)] {
+        for (channel, may) in
+            [("/s", Right::Subscribe), ("/p/a", Right::Publish), ("/d", Right::Send), ("/m/7", Right::Presence)]
+        {
             for right in Right::ALL {
                 assert_eq!(grants.claims(right, channel), right == may, "{right:?} {channel}");
                 assert_eq!(grants.allows(right, channel, &Rules::granted()), right == may, "{right:?} {channel}");

@@ -327,7 +327,8 @@ impl Key {
             }
             #[cfg(feature = "rs256-es256")]
             Material::Es256(point) => {
-                let key = ring::signature::UnparsedPublicKey::new(&ring::signature::ECDSA_P256_SHA256_FIXED, &point[..]);
+                let key =
+                    ring::signature::UnparsedPublicKey::new(&ring::signature::ECDSA_P256_SHA256_FIXED, &point[..]);
                 key.verify(signed, signature).is_ok()
             }
         }
@@ -347,7 +348,10 @@ fn check_text(id: &str, name: &str, text: &str, may_be_empty: bool) -> Result<()
     if is_good {
         return Ok(());
     }
-    Err(KeyError::new(id, &format!("has an {name} that is empty, longer than 255 bytes, or not visible: write another")))
+    Err(KeyError::new(
+        id,
+        &format!("has an {name} that is empty, longer than 255 bytes, or not visible: write another"),
+    ))
 }
 
 impl fmt::Debug for Key {

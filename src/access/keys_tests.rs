@@ -145,7 +145,10 @@ fn the_algorithm_is_the_keys() {
         assert!(said.starts_with("the key k1 is "), "{said}");
     }
     for algorithm in Algorithm::ALL {
-        assert_eq!(algorithm.is_built(), !matches!(algorithm, Algorithm::Rs256 | Algorithm::Es256) || cfg!(feature = "rs256-es256"));
+        assert_eq!(
+            algorithm.is_built(),
+            !matches!(algorithm, Algorithm::Rs256 | Algorithm::Es256) || cfg!(feature = "rs256-es256")
+        );
     }
     let key = ed25519();
     assert!(key.has_algorithm("EdDSA") && key.has_algorithm("Ed25519"));
@@ -210,7 +213,8 @@ fn sets_of_keys() {
         with(r#""kid":"4","key_ops":["sign"]"#),
         r#"{"kty":"EC","crv":"P-521","kid":"5"}"#.to_owned(),
         r#"{"kty":"new","kid":"6"}"#.to_owned(),
-    ].join(","))
+    ]
+    .join(","))
     .unwrap();
     assert_eq!(keys.iter().map(Key::id).collect::<Vec<_>>(), ["1", ""]);
     assert!(keys.iter().all(|key| key.origin.issuer.as_deref() == Some("https://id") && key.audience.is_some()));
@@ -256,7 +260,8 @@ fn which_keys_are_tried() {
         issuer.map_or(Ok(key.clone()), |issuer| key.issuer(issuer)).unwrap()
     };
     let url = of("u", None, 9).usage(Usage::Url).unwrap();
-    let keys = Keys::new(vec![of("a", Some("i"), 1), of("a", Some("j"), 2), of("b", None, 3), of("", Some("i"), 4), url]);
+    let keys =
+        Keys::new(vec![of("a", Some("i"), 1), of("a", Some("j"), 2), of("b", None, 3), of("", Some("i"), 4), url]);
     let keys = keys.unwrap();
     for (kid, issuer, expected) in [
         (Some("a"), Some("i"), vec![("a", Some("i"))]),
@@ -270,8 +275,7 @@ fn which_keys_are_tried() {
         (None, Some("x"), vec![("b", None)]),
         (None, None, vec![("b", None)]),
     ] {
-        let found: Vec<_> =
-            keys.candidates(kid, issuer).map(|key| (key.id(), key.origin.issuer.as_deref())).collect();
+        let found: Vec<_> = keys.candidates(kid, issuer).map(|key| (key.id(), key.origin.issuer.as_deref())).collect();
         assert_eq!(found, expected, "{kid:?} {issuer:?}");
     }
     assert!(keys.has("a") && keys.has("b") && !keys.has("u") && !keys.has("") && !keys.has("A"));

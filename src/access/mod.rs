@@ -113,6 +113,12 @@ impl Denied {
         unauthorized().into()
     }
 
+    /// A channel has as many members as a rule allows.
+    pub(crate) fn full() -> Denied {
+        let detail = "This channel has as many members as it may have; try again later.";
+        Refusal::new(Status::SERVICE_UNAVAILABLE, "channel_full", detail).into()
+    }
+
     /// A message is longer than a rule allows.
     pub(crate) fn too_big() -> Denied {
         let detail = "Send a message that is no longer than it may be in this channel.";

@@ -249,7 +249,8 @@ mod tests {
     fn what_is_a_pattern() {
         use PatternError::*;
         let longest = format!("/{}/**", "a".repeat(MAX_NAME - 4));
-        for good in ["/", "/**", "/*", "/a", "/a/*/b", "/{user}", "/a/{user}/{user}/**", "/a b", "/ä", "/a/-", "/a/$b"] {
+        for good in ["/", "/**", "/*", "/a", "/a/*/b", "/{user}", "/a/{user}/{user}/**", "/a b", "/ä", "/a/-", "/a/$b"]
+        {
             assert_eq!(pattern(good).as_str(), good);
         }
         assert_eq!(pattern(&longest).to_string(), longest);

@@ -101,7 +101,11 @@ impl PublicKey {
 
     fn from_point(point: [u8; 65]) -> Result<PublicKey, &'static str> {
         // A compressed point has another length.
-        if point.first() == Some(&4) { Ok(PublicKey::P256(Box::new(point))) } else { Err("is a P-256 key in no known form") }
+        if point.first() == Some(&4) {
+            Ok(PublicKey::P256(Box::new(point)))
+        } else {
+            Err("is a P-256 key in no known form")
+        }
     }
 
     fn from_rsa(modulus: &[u8], exponent: &[u8]) -> Result<PublicKey, &'static str> {

@@ -174,9 +174,10 @@ impl Broker {
     /// The channels that two connections are both members of.
     pub(crate) fn shared_channels(&self, one: ConnectionId, other: ConnectionId) -> impl Iterator<Item = &Arc<str>> {
         let others = self.memberships_of(other);
-        let of_one = self.memberships_of(one).iter().filter(move |membership| {
-            others.iter().any(|other| other.channel == membership.channel)
-        });
+        let of_one = self
+            .memberships_of(one)
+            .iter()
+            .filter(move |membership| others.iter().any(|other| other.channel == membership.channel));
         of_one.filter_map(|membership| self.channels.get(membership.channel)).map(Channel::name)
     }
 

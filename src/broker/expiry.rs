@@ -8,8 +8,8 @@ use super::event::ConnectionId;
 use super::reason::Cause;
 use super::timers::Tick;
 use crate::access::rule::Right;
-use crate::access::{Asked, Grants};
 use crate::access::time::UnixTime;
+use crate::access::{Asked, Grants};
 use crate::channel::dialect::Event;
 use crate::channel::settings::Telling;
 use crate::proto::close::CloseCode;
@@ -32,7 +32,13 @@ impl Broker {
     }
 
     /// What a request of a connection wants, and what is known about where it comes from.
-    pub(crate) fn asked<'a>(&'a self, id: ConnectionId, request: &'a Request, right: Right, channel: &'a str) -> Asked<'a> {
+    pub(crate) fn asked<'a>(
+        &'a self,
+        id: ConnectionId,
+        request: &'a Request,
+        right: Right,
+        channel: &'a str,
+    ) -> Asked<'a> {
         let cold = self.slots.live(id).and_then(|slot| self.slots.get(slot)).map(|(_, cold)| cold);
         self.trust.asked(request, cold.is_some_and(|cold| cold.admitted.is_proxied), right, channel)
     }

@@ -46,7 +46,13 @@ impl Trust {
     }
 
     /// What a request wants, and what is known about where it comes from.
-    pub(super) fn asked<'a>(&'a self, request: &'a Request, proxied: bool, right: Right, channel: &'a str) -> Asked<'a> {
+    pub(super) fn asked<'a>(
+        &'a self,
+        request: &'a Request,
+        proxied: bool,
+        right: Right,
+        channel: &'a str,
+    ) -> Asked<'a> {
         let scheme = self.proxies.scheme(request).filter(|_| proxied);
         Asked { right, channel, origins: &self.origins, scheme }
     }

@@ -35,11 +35,16 @@ impl Relay {
     pub(super) fn authorize(&self, server: &mut Server, intent: &Intent) -> Result<Grants, Denied> {
         match intent {
             Intent::Join { handshake, channel, .. } => {
-                self.admit(server, handshake.id(), handshake.request(), Right::Subscribe, channel)
+                let grants = self.admit(server, handshake.id(), handshake.request(), Right::Subscribe, channel)?;
+                self.count(server, channel)?;
+                Ok(grants)
             }
-            Intent::Follow { exchange, channel, .. } | Intent::Read { exchange, channel, .. } => {
-                self.admit_exchange(server, exchange, Right::Subscribe, channel)
+            Intent::Follow { exchange, channel, .. } => {
+                let grants = self.admit_exchange(server, exchange, Right::Subscribe, channel)?;
+                self.count(server, channel)?;
+                Ok(grants)
             }
+            Intent::Read { exchange, channel, .. } => self.admit_exchange(server, exchange, Right::Subscribe, channel),
             Intent::Publish { door: Door::Http(exchange), channel, message, more, .. } => {
                 let grants = self.admit_exchange(server, exchange, Right::Publish, channel)?;
                 self.measure(channel, [message].into_iter().chain(more).map(|message| message.len()).max())?;
@@ -50,7 +55,11 @@ impl Relay {
                 self.measure(channel, Some(message.len()))?;
                 Ok(Grants::NOTHING)
             }
-            Intent::Subscribe { id, channel, .. } => self.judge(server, *id, Right::Subscribe, channel),
+            Intent::Subscribe { id, channel, .. } => {
+                let grants = self.judge(server, *id, Right::Subscribe, channel)?;
+                self.count(server, channel)?;
+                Ok(grants)
+            }
             Intent::Members { id, channel, .. } => self.judge(server, *id, Right::Presence, channel),
             // Whether it may depends on the channels that the two share.
             Intent::Send { id, .. } if !self.access().has_rules() => {
@@ -174,9 +183,9 @@ impl Relay {
         let is_ended = |denied: &Denied| denied.why.is_some();
         let forbidden: Vec<_> = {
             let (access, grants) = (self.access(), server.grants(id));
-            let judged = server.channels_of(id).map(|channel| {
-                (channel.clone(), access.judge(grants, Right::Subscribe, channel, now).err())
-            });
+            let judged = server
+                .channels_of(id)
+                .map(|channel| (channel.clone(), access.judge(grants, Right::Subscribe, channel, now).err()));
             judged.filter_map(|(channel, denied)| Some((channel, denied?))).collect()
         };
         let count = forbidden.len();
@@ -219,6 +228,13 @@ impl Relay {
 
     fn judge(&self, server: &Server, id: ConnectionId, right: Right, channel: &str) -> Result<Grants, Denied> {
         self.access().judge(server.grants(id), right, channel, server.unix_time()).map(|()| Grants::NOTHING)
+    }
+
+    /// Whether one more may be a member of a channel.
+    fn count(&self, server: &Server, channel: &ChannelName) -> Result<(), Denied> {
+        let most = self.access().rule_of(channel).and_then(|rule| rule.settings.max_members);
+        let is_full = most.is_some_and(|most| server.members(channel).is_ok_and(|members| members >= most));
+        if is_full { Err(Denied::full()) } else { Ok(()) }
     }
 
     /// Whether a message may be as long as that in a channel.

@@ -316,13 +316,14 @@ fn bad_channel(error: BadName) -> Refusal {
     Refusal::bad_request("bad_channel", error.mend())
 }
 
-/// The answer to a publish: of one message, or of the lines of an NDJSON body.
+/// The answer to a publish: of one message, or of the lines of an NDJSON body. `tells` says whether it tells how many
+/// get it.
 pub(super) fn told(
     exchange: &Exchange,
     channel: &ChannelName,
     first: Published,
     last: Published,
-    count: usize,
+    (count, tells): (usize, bool),
 ) -> Response {
     let (Published::Done { position: first, .. }, Published::Done { position, receivers }) = (first, last) else {
         return not_published(first);
@@ -335,7 +336,10 @@ pub(super) fn told(
     } else {
         body.push_str(&format!(",\"position\":\"{position}\""));
     }
-    body.push_str(&format!(",\"receivers\":{receivers}}}\n"));
+    if tells {
+        body.push_str(&format!(",\"receivers\":{receivers}"));
+    }
+    body.push_str("}\n");
     Response::new(Status::OK).with_body("application/json", body).with_header("Slotcast-Position", position.to_string())
 }
 

@@ -44,9 +44,9 @@ pub(super) fn channel(server: &Server, path: &str) -> Result<Response, Refusal> 
     let mut json = String::from("{");
     push_state(&mut json, &state);
     json.push_str(",\"who\":");
-    match server.members_named(&name) {
-        Err(_) | Ok(None) => json.push_str("null"),
-        Ok(Some(mut members)) => {
+    match server.members_for_operators(&name) {
+        None => json.push_str("null"),
+        Some(mut members) => {
             members.sort_by(|one, two| {
                 (one.name.is_none(), &one.name, one.id).cmp(&(two.name.is_none(), &two.name, two.id))
             });
@@ -56,6 +56,10 @@ pub(super) fn channel(server: &Server, path: &str) -> Result<Response, Refusal> 
                 if let Some(name) = &member.name {
                     json.push_str(",\"name\":");
                     push_json_string(&mut json, name);
+                }
+                if let Some(user) = &member.user {
+                    json.push_str(",\"user\":");
+                    push_json_string(&mut json, user);
                 }
                 json.push('}');
             }

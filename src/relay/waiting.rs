@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::commands;
 use super::http;
 use super::line::{Line, Next};
-use super::{Door, Intent, Relay};
+use super::{Door, Intent, Relay, tells_count};
 use crate::broker::event::{ConnectionId, Exchange};
 use crate::broker::{Outcome, Published};
 use crate::channel::name::ChannelName;
@@ -96,7 +96,8 @@ impl Relay {
         match waiting(server).doors.remove(&ticket) {
             None => {}
             Some(Waits::Http(exchange, channel, count)) => {
-                let response = response(&exchange, &channel, outcome, count);
+                let tells = tells_count(server, &channel);
+                let response = response(&exchange, &channel, outcome, (count, tells));
                 server.respond(exchange, response);
             }
             // This connection sends messages and nothing else, so it cannot be told.
@@ -166,7 +167,8 @@ pub(super) fn publish(
         }
         (published, Door::Command(id, reference)) => commands::told(server, id, reference, channel, published),
         (published, Door::Http(exchange)) => {
-            let response = http::told(&exchange, channel, published, published, count);
+            let tells = tells_count(server, channel);
+            let response = http::told(&exchange, channel, published, published, (count, tells));
             server.respond(exchange, response);
         }
     }
@@ -199,10 +201,10 @@ pub(super) fn park_command(
 }
 
 /// The answer to a publish by HTTP.
-fn response(exchange: &Exchange, channel: &ChannelName, outcome: Outcome, count: usize) -> Response {
+fn response(exchange: &Exchange, channel: &ChannelName, outcome: Outcome, count: (usize, bool)) -> Response {
     match outcome {
         Outcome::Published { position, receivers } => {
-            let first = Position { offset: position.offset.saturating_sub(count as u64 - 1), ..position };
+            let first = Position { offset: position.offset.saturating_sub(count.0 as u64 - 1), ..position };
             let told = |position| Published::Done { position, receivers };
             http::told(exchange, channel, told(first), told(position), count)
         }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::Server;
 use crate::access::rule::Right;
-use crate::access::{Asked, Grants};
 use crate::access::time::UnixTime;
+use crate::access::{Asked, Grants};
 use crate::broker::event::ConnectionId;
 use crate::broker::reason::Cause;
+use crate::channel::presence::Named;
 use crate::channel::settings::{ChannelRules, Telling};
 use crate::limits::LimitsError;
 use crate::proto::http::Request;
@@ -30,13 +31,24 @@ impl Server {
     }
 
     /// What a request of a connection wants, and what is known about where it comes from.
-    pub(crate) fn asked<'a>(&'a self, id: ConnectionId, request: &'a Request, right: Right, channel: &'a str) -> Asked<'a> {
+    pub(crate) fn asked<'a>(
+        &'a self,
+        id: ConnectionId,
+        request: &'a Request,
+        right: Right,
+        channel: &'a str,
+    ) -> Asked<'a> {
         self.broker.asked(id, request, right, channel)
     }
 
     /// Counts a command of a connection as if it were a control frame: too many in a second end it.
     pub(crate) fn count_command(&mut self, id: ConnectionId) {
         self.broker.count_command(id);
+    }
+
+    /// The members of a channel as an operator may know them; None if there are more than `max_presence`.
+    pub(crate) fn members_for_operators(&self, channel: &str) -> Option<Vec<Named>> {
+        self.broker.members_for_operators(channel)
     }
 
     /// How much a channel tells of who is in it.

@@ -52,7 +52,13 @@ impl Server {
         self.broker.publish_by_engine(channel, messages, who, name, except)
     }
 
-    pub(crate) fn send_by_engine(&mut self, to: MemberId, message: Message, sender: ConnectionId, channels: Vec<Arc<str>>) -> Ticket {
+    pub(crate) fn send_by_engine(
+        &mut self,
+        to: MemberId,
+        message: Message,
+        sender: ConnectionId,
+        channels: Vec<Arc<str>>,
+    ) -> Ticket {
         self.broker.send_by_engine(to, message, sender, channels)
     }
 

@@ -126,6 +126,7 @@ errors! {
     TOKEN_EXPIRED "token_expired" "This token has expired; get another one. The old one goes on."
     TOKEN_NOT_RENEWABLE "token_not_renewable" "Only a connection that has shown a token can show another one, of the same issuer and user."
     FORBIDDEN "forbidden" "You may not do that here."
+    CHANNEL_FULL "channel_full" "This channel has as many members as it may have; try again later."
     RATE_LIMITED "rate_limited" "You publish too fast; wait, and try again."
     UNAUTHORIZED "unauthorized" "Show the broker's publish token as you connect: ?token=TOKEN, or Authorization: Bearer TOKEN."
     SINGLE_CHANNEL "single_channel" "Here a connection stays in the channel of its URL; open another for another channel."

@@ -18,6 +18,9 @@ use command::{CommandError, Read};
 /// The subprotocol that stands for [`Protocol::SlotcastJson`].
 pub const JSON_DIALECT: &str = "v1.slotcast.json";
 
+/// A subprotocol for [`Protocol::Raw`], for browsers: they want one of theirs back when they offer any.
+pub const RAW_DIALECT: &str = "v1.slotcast.raw";
+
 /// What a WebSocket speaks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -73,6 +76,9 @@ impl Protocol {
 
     /// The protocol that a subprotocol stands for; None if it is none of ours.
     pub fn of(subprotocol: &str) -> Option<Protocol> {
+        if subprotocol == RAW_DIALECT {
+            return Some(Protocol::Raw);
+        }
         Protocol::ALL.into_iter().find(|protocol| protocol.subprotocol() == Some(subprotocol))
     }
 
