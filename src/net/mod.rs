@@ -4,4 +4,6 @@
 
 pub mod address;
 pub mod listener;
+#[cfg(feature = "testing")]
+pub mod memory;
 pub mod transport;
