@@ -6,6 +6,7 @@ use std::sync::{MutexGuard, PoisonError};
 use log::Level;
 
 use super::{Door, Intent, Relay, commands};
+use crate::access::error::{Reason, TokenError};
 use crate::access::grants::Grants;
 use crate::access::rule::Right;
 use crate::access::{Access, Denied};
@@ -193,7 +194,9 @@ impl Relay {
             let is_home = super::single::home(server, id).is_none_or(|home| *home == channel);
             let tells = server.protocol(id).is_some_and(|protocol| protocol.subprotocol().is_some());
             if is_ended(&denied) || is_home || !tells || server.is_streaming(id) {
-                server.end_unauthorized(id, Cause::of_refusal(denied.refusal.code));
+                let is_revoked = denied.why == Some(TokenError::Invalid(Reason::Revoked));
+                let cause = if is_revoked { Cause::Revoked } else { Cause::of_refusal(denied.refusal.code) };
+                server.end_unauthorized(id, cause);
                 break;
             }
             self.keep_home(server, id);
