@@ -4,6 +4,6 @@
 
 pub mod address;
 pub mod listener;
-#[cfg(feature = "testing")]
+#[cfg(any(feature = "testing", test))]
 pub mod memory;
 pub mod transport;

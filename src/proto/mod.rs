@@ -13,7 +13,7 @@ pub mod mask;
 pub mod message;
 pub mod network;
 pub mod origin;
-#[cfg(feature = "testing")]
+#[cfg(any(feature = "testing", test))]
 pub mod peer;
 mod pieces;
 pub mod replace;

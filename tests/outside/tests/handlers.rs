@@ -346,6 +346,22 @@ fn a_producer_waits_for_a_client_that_is_stalled() {
 }
 
 #[test]
+fn messages_larger_than_a_buffer_pass_whole() {
+    let (mut server, relay) = (testing::server(Config::default()).unwrap(), Relay::default());
+    let (mut one, mut other) = (Client::connect(&mut server), Client::connect(&mut server));
+    one.join("/a");
+    other.join("/a");
+    testing::run(&mut server, |server, event| relay.handle(server, event));
+    let texts: Vec<String> = (0..3).map(|i| i.to_string().repeat(300_000 + i)).collect();
+    texts.iter().for_each(|text| one.send(text.as_str()));
+    testing::run(&mut server, |server, event| relay.handle(server, event));
+    for client in [&mut one, &mut other] {
+        assert!(texts.iter().all(|text| client.receive_text() == *text), "each in its order");
+        assert_eq!(client.receive(), None);
+    }
+}
+
+#[test]
 fn limits_count_as_they_do_for_sockets() {
     let limits = Limits::default().max_connections_per_ip(1).max_message(1024);
     let admin = SocketAddr::from(([127, 0, 0, 1], 9));
