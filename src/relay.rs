@@ -25,7 +25,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use log::Level;
 
-use crate::access::Rules;
+use crate::access::Access;
 use crate::access::token::PublishToken;
 use crate::broker::Outcome;
 use crate::broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
@@ -222,13 +222,13 @@ impl fmt::Debug for MoreMetrics {
 pub struct Relay {
     page: Option<Page>,
     more_metrics: Option<MoreMetrics>,
-    rules: Rules,
+    access: Access,
     single_channel: bool,
 }
 
 impl Default for Relay {
     fn default() -> Self {
-        Relay { page: Some(Page::BuiltIn), more_metrics: None, rules: Rules::default(), single_channel: false }
+        Relay { page: Some(Page::BuiltIn), more_metrics: None, access: Access::default(), single_channel: false }
     }
 }
 
@@ -252,7 +252,7 @@ impl Relay {
     /// Sets the token that anyone who publishes must show, whatever door they use. Default: none is needed.
     #[must_use]
     pub fn publish_token(mut self, token: Option<PublishToken>) -> Relay {
-        self.rules = Rules::publish_token(token);
+        self.access = Access::publish_token(token);
         self
     }
 
@@ -346,7 +346,7 @@ impl Relay {
                     warn_of_foreign_protocols(server, &handshake, &channel);
                 }
                 let accept = if echo { accept } else { accept.without_echo() };
-                let grants = self.rules.join(handshake.request()).unwrap_or_default();
+                let grants = self.access.join(handshake.request()).unwrap_or_default();
                 let accept = accept.grants(grants);
                 server.accept(handshake, &accept);
             }

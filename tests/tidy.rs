@@ -13,10 +13,10 @@ use std::process::Command;
 /// `main.rs` are the binary; a new module under `src/` gets its floor here first.
 const FLOORS: [(&str, u8); 17] = [
     ("limits", 0),
-    ("access", 0),
     ("proto", 0),
     ("delivery", 0),
     ("channel", 1),
+    ("access", 1),
     ("engine", 1),
     ("broker", 1),
     ("net", 2),
@@ -34,10 +34,14 @@ const FLOORS: [(&str, u8); 17] = [
 const DOOR: u8 = 5;
 
 /// The first must not name the second, although the second is not above it.
-const SEPARATE: [(&str, &str); 8] = [
+const SEPARATE: [(&str, &str); 12] = [
     ("proto", "delivery"),
     ("channel", "broker"),
     ("channel", "engine"),
+    ("channel", "access"),
+    ("engine", "access"),
+    ("access", "engine"),
+    ("access", "broker"),
     ("engine", "broker"),
     ("net", "proto"),
     ("net", "delivery"),
@@ -50,7 +54,7 @@ const BANNED: [&str; 5] = ["topic", "session", "manager", "util", "helper"];
 
 /// Crates, or the beginnings of their names, that the default features must not need.
 const NO_RUNTIME: [&str; 5] = ["tokio", "async-std", "futures", "hyper", "openssl"];
-const MOST_CRATES: usize = 28;
+const MOST_CRATES: usize = 31;
 
 #[test]
 fn imports_go_down() {

@@ -1,106 +1,338 @@
 //! What a connection may do. Pure: it gets a request and the token in it, and says what that allows. It does not know
-//! who is connected.
+//! who is connected, and reads no clock and no file.
+//!
+//! [`shown()`](shown::shown) finds the token, [`Verifier`] verifies it, [`Grants`] is what is left of it, and [`Rules`] say
+//! what it is good for. [`Access`] ties them.
 
+pub mod claims;
+pub mod error;
+pub mod grants;
+mod json;
+pub mod jws;
+pub mod keys;
+pub mod pattern;
+mod public_key;
+pub mod revoked;
+pub mod rule;
+pub mod shown;
+pub mod signed;
+pub mod time;
 pub mod token;
+pub mod verifier;
+
+pub use grants::Grants;
+
+use std::fmt;
 
 use crate::proto::http::{Refusal, Request, Status};
-use token::{PublishToken, Shown};
+use crate::proto::origin::OriginRules;
+use error::{Reason, TokenError};
+use keys::KeyError;
+use revoked::{RevokeError, Revoked};
+use rule::{Right, Rule, Rules, Who};
+use shown::{Place, shown};
+use signed::{SignedUrl, is_signed};
+use time::UnixTime;
+use token::PublishToken;
+use verifier::Verifier;
 
-/// What a connection was allowed when it was let in, besides what everybody may do. Only the code that authorizes can
-/// make one that allows anything. It is not a number, which an embedder could set by accident.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Grants {
-    publish: bool,
-}
-
-impl Grants {
-    /// Allows to publish, and to send to members.
-    fn publishing() -> Grants {
-        Grants { publish: true }
-    }
-
-    /// Whether it may publish, and send to members.
-    pub fn may_publish(self) -> bool {
-        self.publish
-    }
-}
-
-/// Which token a request has to show, and for what.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Rules {
+/// Who may do what: by a publish token, or by rules and the tokens that keys verify, or anyone anything.
+#[derive(Debug, Clone)]
+pub struct Access {
     publish_token: Option<PublishToken>,
+    /// What a connection gets that may publish without rules: one for all.
+    publishing: Grants,
+    policy: Option<Box<Policy>>,
 }
 
-impl Rules {
+#[derive(Debug, Clone)]
+struct Policy {
+    rules: Rules,
+    verifier: Verifier,
+    cookie: Option<Box<str>>,
+    revoked: Revoked,
+}
+
+/// What a request wants, and what is known about where it comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// What it wants to do.
+    pub right: Right,
+    /// In which channel: its decoded name.
+    pub channel: &'a str,
+    /// Whose pages' cookies count.
+    pub origins: &'a OriginRules,
+    /// `https` or `http`, if a trusted proxy has told.
+    pub scheme: Option<&'a str>,
+}
+
+/// Why somebody may not do what they want.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Denied {
+    /// What the peer is told: not more than the code says.
+    pub refusal: Refusal,
+    /// What is wrong with the token, for the log of the operator.
+    pub why: Option<TokenError>,
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Refusal {
+        denied.refusal
+    }
+}
+
+impl From<Refusal> for Denied {
+    fn from(refusal: Refusal) -> Denied {
+        Denied { refusal, why: None }
+    }
+}
+
+impl From<TokenError> for Denied {
+    fn from(error: TokenError) -> Denied {
+        let detail = match error {
+            TokenError::Invalid(_) => "The token is not valid here; get another.",
+            TokenError::Expired => "The token has expired; get another.",
+        };
+        Denied { refusal: unauthenticated(error.code(), detail), why: Some(error) }
+    }
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.why {
+            Some(why) => write!(f, "{}: {why}", self.refusal.code),
+            None => f.write_str(self.refusal.code),
+        }
+    }
+}
+
+impl std::error::Error for Denied {}
+
+impl Default for Access {
+    fn default() -> Access {
+        Access::publish_token(None)
+    }
+}
+
+impl Access {
     /// Only those who have shown this token may publish; `None` lets everybody publish.
-    pub(crate) fn publish_token(token: Option<PublishToken>) -> Rules {
-        Rules { publish_token: token }
+    pub fn publish_token(token: Option<PublishToken>) -> Access {
+        Access { publish_token: token, publishing: Grants::publishing(), policy: None }
     }
 
-    /// What a connection that begins with this request may do.
+    /// Rules decide, and what the verifier says of tokens. Without rules, claims alone decide.
+    ///
+    /// # Errors
+    /// If a rule names a user, and two issuers could mean the same one.
+    pub fn by_rules(rules: Option<Rules>, verifier: Verifier) -> Result<Access, KeyError> {
+        let rules = rules.unwrap_or_else(Rules::granted);
+        verifier.keys().check_users(&rules)?;
+        let policy = Policy { rules, verifier, cookie: None, revoked: Revoked::default() };
+        Ok(Access { policy: Some(Box::new(policy)), ..Access::default() })
+    }
+
+    /// The cookie that may carry a token. Does nothing where there are no rules.
+    #[must_use]
+    pub fn cookie(mut self, name: Option<&str>) -> Access {
+        if let Some(policy) = &mut self.policy {
+            policy.cookie = name.map(Box::from);
+        }
+        self
+    }
+
+    /// Takes over who was revoked: at a reload, or from where that was written down.
+    #[must_use]
+    pub fn with_revoked(mut self, revoked: Revoked) -> Access {
+        if let Some(policy) = &mut self.policy {
+            policy.revoked = revoked;
+        }
+        self
+    }
+
+    /// Whether there are rules, or keys. If not, [`join`](Self::join), [`publish`](Self::publish) and
+    /// [`may_publish`](Self::may_publish) are all that is asked.
+    pub fn has_rules(&self) -> bool {
+        self.policy.is_some()
+    }
+
+    /// The rule of a channel.
+    pub fn rule_of(&self, channel: &str) -> Option<&Rule> {
+        self.policy.as_ref()?.rules.of(channel)
+    }
+
+    /// The rules, if there are any.
+    pub fn rules(&self) -> Option<&Rules> {
+        self.policy.as_ref().map(|policy| &policy.rules)
+    }
+
+    /// The verifier, if there are rules or keys.
+    pub fn verifier(&self) -> Option<&Verifier> {
+        self.policy.as_ref().map(|policy| &policy.verifier)
+    }
+
+    /// Who was revoked, if there are rules or keys.
+    pub fn revoked(&self) -> Option<&Revoked> {
+        self.policy.as_ref().map(|policy| &policy.revoked)
+    }
+
+    /// What a connection that begins with this request may do, if it may do what it asks for. Without rules, a
+    /// WebSocket is asked for the publish token as in [`join`](Self::join), and a publish as in
+    /// [`publish`](Self::publish).
+    ///
+    /// A token that is shown and bad is a refusal, even where anyone may; only a bad cookie counts as none there.
+    ///
+    /// # Errors
+    /// 400 `bad_signed_url` and `bad_subprotocol`; 401 `token_missing`, `token_invalid` and `token_expired`; 403
+    /// `forbidden`; without rules 401 `unauthorized`.
+    pub fn admit(&mut self, request: &Request, asked: &Asked<'_>, now: UnixTime) -> Result<Grants, Denied> {
+        let Some(policy) = &mut self.policy else { return self.admit_without_rules(request, asked.right) };
+        let grants = policy.grants_of(request, asked, now)?;
+        policy.judge(&grants, asked.right, asked.channel)?;
+        Ok(grants)
+    }
+
+    /// Whether a connection with these grants may do something now.
+    ///
+    /// # Errors
+    /// As [`admit`](Self::admit), with the codes of 401 and 403.
+    pub fn judge(&self, grants: &Grants, right: Right, channel: &str, now: UnixTime) -> Result<(), Denied> {
+        let Some(policy) = &self.policy else {
+            let may = matches!(right, Right::Subscribe | Right::Presence) || self.may_publish(grants);
+            return if may { Ok(()) } else { Err(unauthorized().into()) };
+        };
+        policy.check_still_good(grants, now)?;
+        policy.judge(grants, right, channel)
+    }
+
+    /// What a connection may do that shows another token in place of the one that it has shown.
+    ///
+    /// # Errors
+    /// 401, if the token is bad; 403 `forbidden`, if the connection has shown no token, or one of another issuer or
+    /// user. What it holds is as good as before.
+    pub fn renew(&mut self, held: &Grants, token: &str, now: UnixTime) -> Result<Grants, Denied> {
+        let Some(policy) = self.policy.as_mut().filter(|_| held.is_token()) else { return Err(forbidden().into()) };
+        let grants = policy.verifier.verify(token, now)?;
+        policy.check_still_good(&grants, now)?;
+        if grants.is_of_same_user(held) { Ok(grants) } else { Err(forbidden().into()) }
+    }
+
+    /// Refuses, from now on, the tokens of a user that were issued before that.
+    ///
+    /// # Errors
+    /// Any [`RevokeError`].
+    pub fn revoke(&mut self, user: &str, before: UnixTime, now: UnixTime) -> Result<(), RevokeError> {
+        let Some(policy) = &mut self.policy else { return Ok(()) };
+        policy.revoked.revoke(user, before, policy.verifier.ages(), now)
+    }
+
+    /// What a connection that begins with this request may do, where there are no rules.
     ///
     /// # Errors
     /// 401 `unauthorized` if it shows a wrong token: otherwise it would find out only when it publishes.
-    pub(crate) fn join(&self, request: &Request) -> Result<Grants, Refusal> {
+    pub fn join(&self, request: &Request) -> Result<Grants, Refusal> {
         match self.publish_token.as_ref().map(|token| token.shown_in(request)) {
-            None | Some(Shown::Ours) => Ok(Grants::publishing()),
-            Some(Shown::Nothing) => Ok(Grants::default()),
-            Some(Shown::Another) => Err(unauthorized()),
+            None | Some(token::Shown::Ours) => Ok(self.publishing.clone()),
+            Some(token::Shown::Nothing) => Ok(Grants::default()),
+            Some(token::Shown::Another) => Err(unauthorized()),
         }
     }
 
-    /// Whether this request may publish.
+    /// Whether this request may publish, where there are no rules.
     ///
     /// # Errors
     /// 401 `unauthorized`.
-    pub(crate) fn publish(&self, request: &Request) -> Result<(), Refusal> {
+    pub fn publish(&self, request: &Request) -> Result<(), Refusal> {
         match &self.publish_token {
-            Some(token) if token.shown_in(request) != Shown::Ours => Err(unauthorized()),
+            Some(token) if token.shown_in(request) != token::Shown::Ours => Err(unauthorized()),
             _ => Ok(()),
         }
     }
 
-    /// Whether a connection with these grants may publish, and send to members. Where everybody may, so may a
-    /// connection that was let in without asking these rules.
-    pub(crate) fn may_publish(&self, grants: Grants) -> bool {
+    /// Whether a connection with these grants may publish, and send to members, where there are no rules. Where
+    /// everybody may, so may a connection that was let in without asking.
+    pub fn may_publish(&self, grants: &Grants) -> bool {
         self.publish_token.is_none() || grants.may_publish()
     }
+
+    fn admit_without_rules(&self, request: &Request, right: Right) -> Result<Grants, Denied> {
+        match right {
+            Right::Publish | Right::Send => {
+                self.publish(request)?;
+                Ok(self.publishing.clone())
+            }
+            Right::Subscribe if request.header("sec-websocket-key").is_some() => Ok(self.join(request)?),
+            Right::Subscribe | Right::Presence => Ok(Grants::default()),
+        }
+    }
+}
+
+impl Policy {
+    /// What the request shows, verified.
+    fn grants_of(&mut self, request: &Request, asked: &Asked<'_>, now: UnixTime) -> Result<Grants, Denied> {
+        let cookie = self.cookie.as_deref().filter(|_| asked.origins.trusts_cookies(request, asked.scheme));
+        let shown = shown(request, cookie)?;
+        if is_signed(request.query())? {
+            if shown.is_some_and(|shown| shown.place != Place::Cookie) {
+                let detail = "A signed URL is its own proof: show no token beside it.";
+                return Err(Refusal::bad_request("bad_signed_url", detail).into());
+            }
+            let url = SignedUrl::read(request.query(), asked.channel)?;
+            let grants = url.verify(asked.channel, self.verifier.keys(), self.verifier.ages(), now)?;
+            self.check_still_good(&grants, now)?;
+            return Ok(grants);
+        }
+        let Some(shown) = shown else { return Ok(Grants::default()) };
+        let verified = self.verifier.verify(&shown.token, now).map_err(Denied::from);
+        let verified = verified.and_then(|grants| {
+            self.check_still_good(&grants, now)?;
+            Ok(grants)
+        });
+        match verified {
+            // Browsers send it by themselves, and its user may not even know that it is there.
+            Err(_) if shown.place == Place::Cookie && self.is_for_anyone(asked) => Ok(Grants::default()),
+            verified => verified,
+        }
+    }
+
+    fn is_for_anyone(&self, asked: &Asked<'_>) -> bool {
+        self.rules.who(asked.right, asked.channel) == Who::Anyone
+    }
+
+    fn check_still_good(&self, grants: &Grants, now: UnixTime) -> Result<(), TokenError> {
+        if grants.ends().is_some_and(|ends| ends <= now) {
+            return Err(TokenError::Expired);
+        }
+        if self.revoked.refuses(grants, now) { Err(Reason::Revoked.into()) } else { Ok(()) }
+    }
+
+    fn judge(&self, grants: &Grants, right: Right, channel: &str) -> Result<(), Denied> {
+        if grants.allows(right, channel, &self.rules) {
+            return Ok(());
+        }
+        let no_token_helps = self.rules.who(right, channel) == Who::Nobody;
+        Err(if grants.is_none() && !no_token_helps { missing() } else { forbidden() }.into())
+    }
+}
+
+/// RFC 6750 §3; what is wrong is for the log only.
+fn unauthenticated(code: &'static str, detail: &'static str) -> Refusal {
+    Refusal::new(Status::UNAUTHORIZED, code, detail).with_header("WWW-Authenticate", "Bearer")
+}
+
+fn missing() -> Refusal {
+    unauthenticated("token_missing", "Show a token: Authorization: Bearer TOKEN, or ?token=TOKEN.")
+}
+
+fn forbidden() -> Refusal {
+    Refusal::new(Status::FORBIDDEN, "forbidden", "What was shown does not allow this.")
 }
 
 /// The same answer for no token and for a wrong one, so that a peer learns nothing from it.
 fn unauthorized() -> Refusal {
-    let detail = "Show the broker's publish token: Authorization: Bearer TOKEN, or ?token=TOKEN.";
-    Refusal::new(Status::UNAUTHORIZED, "unauthorized", detail).with_header("WWW-Authenticate", "Bearer")
+    unauthenticated("unauthorized", "Show the broker's publish token: Authorization: Bearer TOKEN, or ?token=TOKEN.")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::proto::http::tests::request;
-
-    #[test]
-    fn what_the_rules_allow() {
-        let rules = |token: Option<&str>| Rules::publish_token(token.map(|token| PublishToken::new(token).unwrap()));
-        let (publishes, listens) = (Ok(Grants::publishing()), Ok(Grants::default()));
-        for (token, query, joins, publishes) in [
-            (None, "", &publishes, true),
-            (None, "?token=any", &publishes, true),
-            (Some("secret"), "", &listens, false),
-            (Some("secret"), "?token=secret", &publishes, true),
-            (Some("secret"), "?token=other", &Err(unauthorized()), false),
-        ] {
-            let (rules, request) = (rules(token), request(&format!("POST /{query} HTTP/1.1\r\nHost: a\r\n\r\n")));
-            assert_eq!(rules.join(&request), *joins, "{token:?} {query}");
-            assert_eq!(rules.publish(&request), if publishes { Ok(()) } else { Err(unauthorized()) });
-            assert!(rules.may_publish(Grants::publishing()));
-            assert_eq!(rules.may_publish(Grants::default()), token.is_none(), "{token:?}");
-        }
-    }
-
-    #[test]
-    fn the_refusal_says_how_to_mend_it() {
-        let refusal = unauthorized();
-        assert_eq!((refusal.status, refusal.code), (Status(401), "unauthorized"));
-        assert_eq!(refusal.headers(), [("WWW-Authenticate", "Bearer".into())]);
-    }
-}
+#[path = "access_tests.rs"]
+mod tests;

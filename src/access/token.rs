@@ -71,7 +71,7 @@ impl fmt::Debug for PublishToken {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::Rules;
+    use crate::access::Access;
     use crate::limits::Limits;
 
     #[test]
@@ -83,7 +83,7 @@ mod tests {
             let said = PublishToken::new(bad).unwrap_err();
             assert!(said.contains("1 to 1024") && (bad.len() < 2 || !said.contains(bad)), "{said}");
         }
-        let shown = format!("{:?}", Rules::publish_token(PublishToken::new("hush").ok()));
+        let shown = format!("{:?}", Access::publish_token(PublishToken::new("hush").ok()));
         assert!(shown.contains("PublishToken(…)") && !shown.contains("hush"), "{shown}");
     }
 

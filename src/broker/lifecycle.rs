@@ -61,7 +61,7 @@ impl Broker {
             (cold.protocol, cold.encoding) = (accept.protocol, accept.protocol.encoding());
             cold.window = window;
             cold.set_name(accept.name.clone());
-            (cold.grants, cold.is_deaf_to_itself) = (accept.grants, accept.is_deaf_to_itself);
+            (cold.grants, cold.is_deaf_to_itself) = (accept.grants.clone(), accept.is_deaf_to_itself);
         }
         if let Some((channel, from)) = accept.join.as_ref().filter(|_| self.outlet.has_engine()) {
             let door = JoinDoor::Accept(Box::new((handshake, accept.clone())));

@@ -215,7 +215,10 @@ impl Broker {
 
     /// What a connection may do: nothing once it has gone.
     pub fn grants(&self, id: ConnectionId) -> Grants {
-        self.slots.live(id).and_then(|slot| self.slots.get(slot)).map_or(Grants::default(), |(_, cold)| cold.grants)
+        self.slots
+            .live(id)
+            .and_then(|slot| self.slots.get(slot))
+            .map_or(Grants::default(), |(_, cold)| cold.grants.clone())
     }
 
     /// Whether a connection gets back what is published for it.

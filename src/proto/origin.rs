@@ -135,6 +135,28 @@ impl OriginRules {
         Some(origin.serialize()).filter(|origin| !same || self.origins.contains(origin))
     }
 
+    /// Whether a cookie of the request proves that its user wants it: browsers send cookies with the requests of any
+    /// page. The page must be of the request's own origin, or of one that is listed. `null` and `file:` do not count,
+    /// even if they are listed, nor does another port of this machine. `scheme` is what the peer spoke, if a trusted
+    /// proxy has told.
+    ///
+    /// A GET of the same origin has no `Origin`; then `Sec-Fetch-Site` must say so.
+    pub fn trusts_cookies(&self, request: &Request, scheme: Option<&str>) -> bool {
+        let mut fields = request.headers("origin");
+        let Some(sent) = fields.next() else {
+            let mut sites = request.headers("sec-fetch-site");
+            let is_same = sites.next() == Some(b"same-origin") && sites.next().is_none();
+            return is_same && matches!(request.method(), "GET" | "HEAD");
+        };
+        let Some(origin) = Origin::parse(sent).filter(|_| fields.next().is_none()) else { return false };
+        let is_spoken = scheme.is_none_or(|scheme| scheme.eq_ignore_ascii_case(origin.scheme));
+        let is_own = is_spoken
+            && self.is_own_scheme(origin.scheme, scheme)
+            && request.authority().is_some_and(|target| origin.is_at(target));
+        let is_listed = !origin.scheme.eq_ignore_ascii_case("file") && self.origins.contains(&origin.serialize());
+        is_own || is_listed
+    }
+
     fn check_site(&self, request: &Request) -> Result<(), OriginRefusal> {
         if !is_from_another_origin(request)
             || is_link(request)

@@ -66,6 +66,11 @@ pub fn percent_encode_path(path: &str) -> String {
     percent_encode(path, b"-._~!$&'()*+,;=:@/")
 }
 
+/// Encodes the value of a query parameter, so that every reader decodes it to the same.
+pub(crate) fn percent_encode_value(value: &str) -> String {
+    percent_encode(value, b"-._~,")
+}
+
 fn percent_encode(text: &str, keep: &[u8]) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {

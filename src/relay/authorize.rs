@@ -12,12 +12,12 @@ use crate::server::Server;
 impl Relay {
     /// Turns an intent that the rules do not allow into its refusal.
     pub(super) fn authorize(&self, server: &mut Server, intent: Intent) -> Intent {
-        let rules = &self.rules;
+        let access = &self.access;
         let (may, refusal) = match &intent {
-            Intent::Join { handshake, .. } => (true, rules.join(handshake.request()).err()),
-            Intent::Publish { door: Door::Http(exchange), .. } => (true, rules.publish(exchange.request()).err()),
+            Intent::Join { handshake, .. } => (true, access.join(handshake.request()).err()),
+            Intent::Publish { door: Door::Http(exchange), .. } => (true, access.publish(exchange.request()).err()),
             Intent::Publish { door: Door::WebSocket(id) | Door::Command(id, _), .. } | Intent::Send { id, .. } => {
-                (rules.may_publish(server.grants(*id)), None)
+                (access.may_publish(&server.grants(*id)), None)
             }
             // Everybody may listen and leave. The others are answers, or say what has happened.
             Intent::Follow { .. }

@@ -177,7 +177,7 @@ pub(super) fn joining(request: &Request) -> Result<Joining, Refusal> {
 /// Says whether a WebSocket with this address would be refused, and why. Pages ask for it, since browsers hide this
 /// from them.
 fn joins(relay: &Relay, request: &Request) -> Response {
-    let refusal = joining(request).err().or_else(|| relay.rules.join(request).err());
+    let refusal = joining(request).err().or_else(|| relay.access.join(request).err());
     let response = match refusal {
         Some(refusal) => Response::problem(&refusal),
         None => Response::new(Status::OK).with_body("text/plain; charset=utf-8", "ok\n"),
