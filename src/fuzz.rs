@@ -6,6 +6,13 @@
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
+use crate::access::jws::sign_for_tests;
+use crate::access::keys::{Key, Keys, Usage};
+use crate::access::pattern::{Pattern, fits_naively};
+use crate::access::rule::{Right, Rules};
+use crate::access::signed::{SignedUrl, is_signed};
+use crate::access::time::UnixTime;
+use crate::access::verifier::{Ages, Verifier};
 use crate::broker::event::{Accept, ConnectionId, Event};
 use crate::broker::timers::Now;
 use crate::broker::{Broker, Io};
@@ -28,7 +35,7 @@ use crate::proto::origin::OriginRules;
 pub type Body = fn(&[u8]);
 
 /// All of them, by name.
-pub const BODIES: [(&str, Body); 8] = [
+pub const BODIES: [(&str, Body); 11] = [
     ("frames", frames),
     ("head", head),
     ("body", body),
@@ -36,6 +43,9 @@ pub const BODIES: [(&str, Body); 8] = [
     ("deflate", deflate),
     ("negotiate", negotiate),
     ("position", position),
+    ("token", token),
+    ("pattern", pattern),
+    ("signed", signed),
     ("connection", connection),
 ];
 
@@ -212,6 +222,67 @@ pub fn position(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     if let Ok(position) = text.parse::<Position>() {
         assert_eq!(position.to_string(), text, "it is not shown as it was told");
+    }
+}
+
+/// A token: as it came, or as the claims of one that was signed. It is judged the same when it comes again, and nothing of
+/// it is told.
+pub fn token(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input.get(1..).unwrap_or_default()) else { return };
+    let key = Key::hs256("k", &[7; 32]).expect("it is long enough");
+    let token = if setting(input, 0x10) { sign_for_tests(&key, r#"{"alg":"HS256"}"#, text) } else { text.to_owned() };
+    let mut verifier = Verifier::new(Keys::new(vec![key]).expect("one key"), Ages::default()).remember(1);
+    let now = UnixTime::from_seconds(1_000_000);
+    let first = verifier.verify(&token, now);
+    assert_eq!(first, verifier.verify(&token, now), "it is judged one way and the other");
+    match first {
+        Ok(grants) => {
+            assert!(setting(input, 0x10), "nobody has signed it");
+            assert!(
+                grants.ends().is_some_and(|ends| now < ends && ends <= now.after(Duration::from_secs(86_460 + 60)))
+            );
+            let may = Right::ALL.map(|right| grants.allows(right, "/a/b", &Rules::granted()));
+            assert_eq!(may, Right::ALL.map(|right| grants.claims(right, "/a/b")));
+        }
+        Err(error) => {
+            let said = format!("{error} {error:?}");
+            let payload = token.split('.').nth(1).unwrap_or_default().as_bytes();
+            let repeats = |part: &[u8]| said.as_bytes().windows(24).any(|other| other == part);
+            assert!(!payload.windows(24).any(repeats), "{said}");
+        }
+    }
+}
+
+/// A pattern, a name and a user, a line each: it fits as a matcher does that tries everything, and covers what it fits.
+pub fn pattern(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let mut lines = text.split('\n');
+    let (Some(written), Some(name)) = (lines.next(), lines.next()) else { return };
+    let user = lines.next();
+    let (Ok(pattern), Ok(name)) = (Pattern::parse(written), ChannelName::new(name)) else { return };
+    assert_eq!(pattern.fits(&name, user), fits_naively(written, &name, user), "{written} {name} {user:?}");
+    assert!(!pattern.fits(&name, user) || pattern.fits_shape(&name), "{written} {name} {user:?}");
+    assert!(pattern.covers(&pattern) && Pattern::everything().covers(&pattern));
+    if let Ok(exact) = Pattern::parse(&name) {
+        let is_literal = !name.contains("{user}");
+        assert!(!is_literal || pattern.covers(&exact) == pattern.fits_shape(&name), "{written} {name}");
+    }
+}
+
+/// The query of a signed URL: nobody has signed it. What is signed is accepted, whatever else stands in the query.
+pub fn signed(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input.get(1..).unwrap_or_default()) else { return };
+    let key = Key::hs256("k1", &[7; 32]).and_then(|key| key.usage(Usage::Url)).expect("a key for URLs");
+    let (issued, now) = (UnixTime::from_seconds(999_999), UnixTime::from_seconds(1_000_000));
+    let query = crate::access::signed::sign(&key, "/a", crate::access::signed::Can::Both, issued, now, "7");
+    let whole = if setting(input, 0x10) { format!("{}&{text}", query.expect("it signs")) } else { text.to_owned() };
+    let head = format!("GET /a?{whole} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let Ok(request) = Request::parse(head.as_bytes(), &Limits::default()) else { return };
+    let keys = Keys::new(vec![key]).expect("one key");
+    let _ = is_signed(request.query());
+    if let Ok(url) = SignedUrl::read(request.query(), "/a") {
+        let verified = url.verify("/a", &keys, &Ages::default(), now);
+        assert_eq!(verified.is_ok(), setting(input, 0x10), "{verified:?}");
     }
 }
 

@@ -39,6 +39,18 @@ fn examples(name: &str) -> Vec<&'static [u8]> {
             b"\"abc.5\", W/\"x\", *",
             b"http://localhost:8080",
         ],
+        "token" => vec![
+            b"\x00eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjEwMDAxMDB9.AA",
+            br#"0{"exp":1000100,"iat":999000.5,"sub":"7","aud":["slotcast"],"slotcast":{"send":["/a/*"]}}"#,
+            b"\x10{\"exp\":1000100,\"nbf\":1,\"iss\":\"x\",\"name\":\"Ann\",\"slotcast\":{\"subscribe\":[\"/{user}/**\",\"/**\"]}}",
+            b"\x10{\"exp\":1000001}",
+        ],
+        "pattern" => vec![b"/a/*/**\n/a/b/c\n", b"/users/{user}/**\n/users/7\n7", b"/**\n/\n", b"/*/b\n/{user}/b\n{user}"],
+        "signed" => vec![
+            b"\x00can=sub,pub&exp=1000000&iat=999999&key=k1&user=7&sig=2AHOJoMyldNBbeQrbanh_8MTti_WH1K3zTINYkra0TU",
+            b"\x10since=all&x=%20",
+            b"\x10%63an=sub",
+        ],
         "position" => vec![b"0.0", b"k3jh2k1a.17", b"zzzzzzzz.9007199254740991"],
         _ => vec![
             b"\x23\x81\x9b\0\0\0\0{\"type\":\"members\",\"ref\":1}\x89\x80\0\0\0\0",

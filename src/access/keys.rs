@@ -404,7 +404,7 @@ impl Keys {
                 let (one, two) = (&*key.user_prefix, &*other.user_prefix);
                 key.origin.issuer != other.origin.issuer && (one.starts_with(two) || two.starts_with(one))
             };
-            if tokens.iter().take(at).any(|other| clashes(other)) {
+            if tokens.iter().take(at).any(clashes) {
                 let what = "needs a user-prefix, since a rule names a user and there are several issuers: give each \
                             issuer one, none of which begins like another";
                 return Err(KeyError::new(key.id(), what));
@@ -450,4 +450,4 @@ impl Keys {
 
 #[cfg(test)]
 #[path = "keys_tests.rs"]
-mod tests;
+pub(crate) mod tests;

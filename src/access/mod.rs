@@ -76,12 +76,6 @@ pub struct Denied {
     pub why: Option<TokenError>,
 }
 
-impl From<Denied> for Refusal {
-    fn from(denied: Denied) -> Refusal {
-        denied.refusal
-    }
-}
-
 impl From<Refusal> for Denied {
     fn from(refusal: Refusal) -> Denied {
         Denied { refusal, why: None }

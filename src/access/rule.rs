@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn what_is_refused() {
         let sends = Rule { send: Some(Who::User), ..rule("/a", Who::Anyone, Who::Anyone) };
-        let anyone = |matches| rule(matches, Who::Anyone, Who::Anyone);
+        let anyone = |matches: &str| rule(matches, Who::Anyone, Who::Anyone);
         for (rules, named, mend) in [
             (vec![anyone("/**"), anyone("/a")], "/a", "move it up"),
             (vec![anyone("/a"), anyone("/a")], "/a", "move it up"),

@@ -11,12 +11,12 @@ impl UnixTime {
     pub const LAST_SECOND: u64 = 253_402_300_799;
 
     /// From milliseconds since 1970.
-    pub fn from_ms(ms: u64) -> UnixTime {
+    pub const fn from_ms(ms: u64) -> UnixTime {
         UnixTime(ms)
     }
 
     /// From seconds since 1970.
-    pub fn from_seconds(seconds: u64) -> UnixTime {
+    pub const fn from_seconds(seconds: u64) -> UnixTime {
         UnixTime(seconds.saturating_mul(1000))
     }
 
