@@ -40,7 +40,7 @@ lint: ## format, clippy and documentation, warnings are errors
 
 api: ## the crate's public interface against tests/api.txt (needs a nightly Rust; UPDATE=1 writes it)
 	[ -x .tools/bin/cargo-public-api ] || cargo install --quiet --locked --root .tools cargo-public-api
-	PATH="$$PWD/.tools/bin:$$PATH" cargo +nightly public-api --no-default-features -sss > .tools/api.txt
+	PATH="$$PWD/.tools/bin:$$PATH" cargo +nightly public-api --no-default-features --features testing -sss > .tools/api.txt
 	$(if $(UPDATE),cp .tools/api.txt tests/api.txt,diff -u tests/api.txt .tools/api.txt)
 
 deny: ## licences, bans and sources of all dependencies, by cargo-deny (installed into .tools first: some minutes)

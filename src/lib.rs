@@ -110,8 +110,9 @@
 //! What is not listed on this page may change with any version. [`mio`] and [`bytes`] are shown again because they are in
 //! signatures.
 //!
-//! The feature `daemon`, on by default, is only for the `slotcast` command: command line, signals, logging. `inside` is for
-//! the tests of this package.
+//! The feature `daemon`, on by default, is only for the `slotcast` command: command line, signals, logging. `testing` adds
+//! the module `testing`, for tests of what you build on this crate: it has a server whose connections are in memory, and
+//! whose clock the test moves. `inside` is for the tests of this package.
 
 #![forbid(unsafe_code)]
 #![warn(unnameable_types)]
@@ -144,6 +145,8 @@ mod proto;
 mod relay;
 #[cfg(not(feature = "inside"))]
 mod server;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 // What is inside, for the tests and benches of this package. See the feature in Cargo.toml.
 #[cfg(feature = "inside")]

@@ -7,8 +7,11 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "here are the clock and the system calls")]
 
 mod accept;
+mod clock;
 mod engine;
 pub mod polling;
+#[cfg(feature = "testing")]
+pub(crate) mod simulated;
 mod sockets;
 mod state;
 mod turn;
@@ -35,8 +38,9 @@ use crate::proto::close::CloseCode;
 use crate::proto::forwarded::TrustedProxies;
 use crate::proto::origin::OriginRules;
 
+use clock::Clock;
 use sockets::Sockets;
-use turn::{TurnClock, clock};
+use turn::TurnClock;
 use turns::Turns;
 use values::Values;
 
@@ -88,6 +92,9 @@ pub struct Server {
     /// How long this turn has taken.
     turn: TurnClock,
     turns: Turns,
+    /// The connections in memory, if there are no others.
+    #[cfg(feature = "testing")]
+    simulated: Option<simulated::Simulated>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +122,7 @@ impl Server {
     /// error, such as for an address that is taken, with that address in it.
     pub fn bind(config: Config) -> io::Result<Server> {
         let listeners = config.listen.iter().map(|address| listen(*address)).collect::<io::Result<_>>()?;
-        Server::over(config, listeners)
+        Server::over(config, listeners, listen)
     }
 
     /// Makes a server of sockets that listen already, instead of `Config::listen`: those that a supervisor has opened,
@@ -125,10 +132,10 @@ impl Server {
     /// Those of `bind`.
     pub fn with_listeners(config: Config, listeners: Vec<std::net::TcpListener>) -> io::Result<Server> {
         let listeners = listeners.into_iter().map(Listener::from_std).collect::<io::Result<_>>()?;
-        Server::over(config, listeners)
+        Server::over(config, listeners, listen)
     }
 
-    fn over(config: Config, open: Vec<Listener>) -> io::Result<Server> {
+    fn over(config: Config, open: Vec<Listener>, listen: fn(SocketAddr) -> io::Result<Listener>) -> io::Result<Server> {
         let invalid = |error: String| io::Error::new(ErrorKind::InvalidInput, error);
         config.limits.validate()?;
         let rules = OriginRules::new(&config.origins, &config.hosts).map_err(invalid)?;
@@ -148,7 +155,8 @@ impl Server {
             && config.origins.is_empty()
             && config.hosts.is_empty()
             && config.trusted_proxies.is_empty();
-        let (now, room) = (clock(), config.limits.room());
+        let clock = Clock::default();
+        let (now, room) = (clock.read(), config.limits.room());
         let mut broker = Broker::new(config.limits, rules, secret()?, now);
         broker.set_compression(config.compression);
         broker.trust(proxies);
@@ -176,8 +184,10 @@ impl Server {
             rested: false,
             saw_all: true,
             is_idle: false,
-            turn: TurnClock::new(now.instant),
+            turn: TurnClock::new(clock, now.instant),
             turns: Turns::default(),
+            #[cfg(feature = "testing")]
+            simulated: None,
         })
     }
 

@@ -76,6 +76,8 @@ suite_rust() {
     # A crate of its own, which reaches only what is public; the examples are built in it too.
     CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}/outside rust_tests \
         cargo test --no-fail-fast --manifest-path tests/outside/Cargo.toml
+    # The examples in the documentation of the module that the feature adds; the crate above tests what it does.
+    rust_tests cargo test --no-fail-fast --doc --no-default-features --features testing testing
 }
 
 rust_tests() {
@@ -146,11 +148,14 @@ suite_lint() {
     # What others build: without what only the tests reach.
     lint_step cargo clippy --lib --bins -- -D warnings
     lint_step cargo clippy --lib --no-default-features -- -D warnings
+    lint_step cargo clippy --lib --no-default-features --features testing -- -D warnings
+    lint_step cargo clippy --all-targets --all-features -- -D warnings
     lint_step env RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps
+    lint_step env RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --no-default-features --features testing
     local oldest
     oldest=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
     if rustup run "$oldest" rustc --version >/dev/null 2>&1 || rustup toolchain install "$oldest" --profile minimal >/dev/null 2>&1; then
-        lint_step env CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target}/oldest" rustup run "$oldest" cargo check --bins --lib
+        lint_step env CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target}/oldest" rustup run "$oldest" cargo check --bins --lib --features testing
     else
         echo "  not checked: whether Rust $oldest builds it, which rustup could not install"
     fi

@@ -1,5 +1,7 @@
-//! Listening sockets.
+//! Listening sockets. For tests of embedders, a listener may also be a queue in memory.
 
+#[cfg(feature = "testing")]
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,16 +12,26 @@ use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 use socket2::{Domain, Protocol, Socket, Type};
 
+#[cfg(feature = "testing")]
+use super::memory::Near;
 use super::transport::Transport;
 
 /// Most connections that the kernel holds until they are accepted. Many peers that come back at the same moment fit.
 const BACKLOG: i32 = 1024;
 
-/// A listening TCP socket.
+/// A listening socket.
 #[derive(Debug)]
 pub struct Listener {
-    inner: TcpListener,
+    inner: Inner,
     address: SocketAddr,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Tcp(TcpListener),
+    /// Pipes that were not accepted yet.
+    #[cfg(feature = "testing")]
+    Memory(VecDeque<(Near, SocketAddr)>),
 }
 
 impl Listener {
@@ -50,7 +62,21 @@ impl Listener {
         socket.set_tcp_nodelay(true)?;
         let listener: std::net::TcpListener = socket.into();
         let address = listener.local_addr()?;
-        Ok(Listener { inner: TcpListener::from_std(listener), address })
+        Ok(Listener { inner: Inner::Tcp(TcpListener::from_std(listener)), address })
+    }
+
+    /// A queue in memory that stands for this address.
+    #[cfg(feature = "testing")]
+    pub fn in_memory(address: SocketAddr) -> Listener {
+        Listener { inner: Inner::Memory(VecDeque::new()), address }
+    }
+
+    /// Adds a connection that is to be accepted. Without effect for a socket: it has its own.
+    #[cfg(feature = "testing")]
+    pub fn push(&mut self, near: Near, peer: SocketAddr) {
+        if let Inner::Memory(queue) = &mut self.inner {
+            queue.push_back((near, peer));
+        }
     }
 
     /// Sets how long a peer of an accepted connection may acknowledge nothing of what was sent; past it the
@@ -62,10 +88,15 @@ impl Listener {
     /// The system's.
     pub fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
         // Accepted sockets inherit it, which saves a call for each.
-        #[cfg(target_os = "linux")]
-        SockRef::from(&self.inner).set_tcp_user_timeout(Some(timeout))?;
-        let _ = timeout;
-        Ok(())
+        match &self.inner {
+            #[cfg(target_os = "linux")]
+            Inner::Tcp(inner) => SockRef::from(inner).set_tcp_user_timeout(Some(timeout)),
+            #[cfg(any(feature = "testing", not(target_os = "linux")))]
+            _ => {
+                let _ = timeout;
+                Ok(())
+            }
+        }
     }
 
     /// Where it listens.
@@ -82,8 +113,15 @@ impl Listener {
     ///
     /// # Errors
     /// `WouldBlock` if there is none; the others are those of accept(2).
-    pub fn accept(&self) -> io::Result<(Transport, SocketAddr)> {
-        let (stream, peer) = self.inner.accept()?;
+    pub fn accept(&mut self) -> io::Result<(Transport, SocketAddr)> {
+        let (stream, peer) = match &mut self.inner {
+            Inner::Tcp(inner) => inner.accept()?,
+            #[cfg(feature = "testing")]
+            Inner::Memory(queue) => {
+                let (near, peer) = queue.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
+                return Ok((Transport::Memory(near), peer));
+            }
+        };
         if cfg!(not(target_os = "linux")) {
             stream.set_nodelay(true)?;
         }
@@ -95,7 +133,11 @@ impl Listener {
     /// # Errors
     /// The poll's.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.register(&mut self.inner, token, Interest::READABLE)
+        match &mut self.inner {
+            Inner::Tcp(inner) => registry.register(inner, token, Interest::READABLE),
+            #[cfg(feature = "testing")]
+            Inner::Memory(_) => Ok(()),
+        }
     }
 }
 
@@ -105,12 +147,14 @@ mod tests {
 
     #[test]
     fn accepted_sockets_have_the_timeout_of_the_listener() {
-        let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let mut listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         listener.set_write_timeout(Duration::from_millis(1234)).unwrap();
         let _peer = std::net::TcpStream::connect(listener.address()).unwrap();
-        let Transport::Plain(stream) = loop {
+        let stream = loop {
             match listener.accept() {
-                Ok((transport, _)) => break transport,
+                Ok((Transport::Plain(stream), _)) => break stream,
+                #[cfg(feature = "testing")]
+                Ok((Transport::Memory(_), _)) => unreachable!("it is a socket"),
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
             }
         };

@@ -4,4 +4,6 @@
 
 pub mod address;
 pub mod listener;
+#[cfg(any(feature = "testing", test))]
+pub mod memory;
 pub mod transport;

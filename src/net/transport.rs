@@ -1,18 +1,49 @@
 //! A connected socket: it can be read from, written to and ended. Today it is plain TCP; there is room for other
-//! kinds.
+//! kinds. For tests of embedders it may also be a pipe in memory.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::Shutdown;
 
-use mio::event::Source;
+use mio::event::{Event, Source};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+
+#[cfg(feature = "testing")]
+use super::memory::Near;
 
 /// A connected socket.
 #[derive(Debug)]
 pub enum Transport {
     /// TCP without anything around it.
     Plain(TcpStream),
+    /// A pipe in memory.
+    #[cfg(feature = "testing")]
+    Memory(Near),
+}
+
+/// What has changed on a connected socket.
+#[derive(Debug, Clone, Copy)]
+pub struct Edge {
+    /// It may be read from.
+    pub readable: bool,
+    /// It may be written to.
+    pub writable: bool,
+    /// The peer has ended its side.
+    pub read_closed: bool,
+    /// It is broken.
+    pub error: bool,
+}
+
+impl From<&Event> for Edge {
+    #[inline]
+    fn from(event: &Event) -> Edge {
+        Edge {
+            readable: event.is_readable(),
+            writable: event.is_writable(),
+            read_closed: event.is_read_closed(),
+            error: event.is_error(),
+        }
+    }
 }
 
 impl Transport {
@@ -21,9 +52,13 @@ impl Transport {
     /// # Errors
     /// `WouldBlock` if there is nothing now; any other means that the connection is broken. `Interrupted` is retried.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Transport::Plain(stream) = self;
         loop {
-            match stream.read(buffer) {
+            let result = match self {
+                Transport::Plain(stream) => stream.read(buffer),
+                #[cfg(feature = "testing")]
+                Transport::Memory(pipe) => pipe.read(buffer),
+            };
+            match result {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 result => return result,
             }
@@ -36,8 +71,11 @@ impl Transport {
     /// `WouldBlock`, or any other if the connection is broken.
     #[inline]
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Transport::Plain(stream) = self;
-        stream.write(bytes)
+        match self {
+            Transport::Plain(stream) => stream.write(bytes),
+            #[cfg(feature = "testing")]
+            Transport::Memory(pipe) => pipe.write(bytes),
+        }
     }
 
     /// Writes slices that follow each other, once; returns how many bytes were taken.
@@ -45,15 +83,23 @@ impl Transport {
     /// # Errors
     /// `WouldBlock`, or any other if the connection is broken.
     pub fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let Transport::Plain(stream) = self;
-        stream.write_vectored(slices)
+        match self {
+            Transport::Plain(stream) => stream.write_vectored(slices),
+            #[cfg(feature = "testing")]
+            Transport::Memory(pipe) => pipe.write_vectored(slices),
+        }
     }
 
     /// Ends our side of the stream. A peer that has gone already is no error.
     pub fn shutdown(&mut self) {
-        let Transport::Plain(stream) = self;
-        if let Err(error) = stream.shutdown(Shutdown::Write) {
-            log::trace!("shutdown: {error}");
+        match self {
+            Transport::Plain(stream) => {
+                if let Err(error) = stream.shutdown(Shutdown::Write) {
+                    log::trace!("shutdown: {error}");
+                }
+            }
+            #[cfg(feature = "testing")]
+            Transport::Memory(pipe) => pipe.shutdown(),
         }
     }
 
@@ -62,7 +108,13 @@ impl Transport {
     /// # Errors
     /// The poll's.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        let Transport::Plain(stream) = self;
-        stream.register(registry, token, Interest::READABLE | Interest::WRITABLE)
+        match self {
+            Transport::Plain(stream) => stream.register(registry, token, Interest::READABLE | Interest::WRITABLE),
+            #[cfg(feature = "testing")]
+            Transport::Memory(pipe) => {
+                pipe.register(token);
+                Ok(())
+            }
+        }
     }
 }

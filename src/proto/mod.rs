@@ -13,6 +13,8 @@ pub mod mask;
 pub mod message;
 pub mod network;
 pub mod origin;
+#[cfg(any(feature = "testing", test))]
+pub mod peer;
 mod pieces;
 pub mod replace;
 pub mod target;

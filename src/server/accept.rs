@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::Token;
 
@@ -72,12 +72,12 @@ impl Server {
     fn cannot_accept(&mut self, listener: usize, error: &io::Error) {
         log::warn!("cannot accept: {error}; trying again in {} ms; see ulimit -n", ACCEPT_PAUSE.as_millis());
         if self.reserve.take().is_some()
-            && let Some(Ok((mut transport, _))) = self.listeners.get(listener).map(|l| l.listener.accept())
+            && let Some(Ok((mut transport, _))) = self.listeners.get_mut(listener).map(|l| l.listener.accept())
         {
             refuse_unseen(&mut transport, &self.broker.turn_away());
         }
         self.reserve = File::open("/dev/null").ok();
-        self.accept_again = Some(Instant::now() + ACCEPT_PAUSE);
+        self.accept_again = Some(self.turn.clock.instant() + ACCEPT_PAUSE);
     }
 }
 

@@ -55,7 +55,7 @@ impl Server {
     /// # Errors
     /// Those of `poll`.
     pub fn poll_now(&mut self) -> io::Result<Polled> {
-        self.advance(Some(Instant::now()))
+        self.advance(Some(self.turn.clock.instant()))
     }
 
     /// How long another loop may wait before it calls `poll_now`; zero while anything is ready, None if only the
@@ -63,7 +63,7 @@ impl Server {
     pub fn poll_timeout(&self) -> Option<Duration> {
         // Unless the last call found nothing, something may be left that the outer poll is not told of again.
         let waits = self.is_idle && !self.broker.has_events() && self.posted.is_empty() && self.io_ready.is_empty();
-        if waits { self.timeout(Instant::now()) } else { Some(Duration::ZERO) }
+        if waits { self.timeout(self.turn.clock.instant()) } else { Some(Duration::ZERO) }
     }
 
     fn advance(&mut self, deadline: Option<Instant>) -> io::Result<Polled> {
@@ -97,7 +97,7 @@ impl Server {
                     let is_done = self.flush(deadline.is_some());
                     self.reap();
                     self.phase = Phase::Sleep;
-                    if !is_done && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    if !is_done && deadline.is_some_and(|deadline| self.turn.clock.instant() >= deadline) {
                         return Ok(Polled::Idle);
                     }
                 }

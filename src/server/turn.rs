@@ -1,14 +1,15 @@
 //! One turn: read every ready connection once, act on deadlines, write to every dirty connection once, reap, sleep.
 
 use std::io::{self, ErrorKind};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use mio::{Events, Token};
 
+use super::clock::Clock;
 use super::{EVENTS, OWN, SOURCES, Server, WAKER};
 use crate::broker::event::ConnectionId;
-use crate::broker::timers::Now;
 use crate::handle::Command;
+use crate::net::transport::Edge;
 use crate::proto::text::escape_for_log;
 
 /// How long a turn reads, and then how long it writes, if there is that much to do: nobody waits longer than both and
@@ -28,6 +29,8 @@ const STEP: usize = 64;
 /// The clock of a turn: it tells when the turn has used up its time.
 #[derive(Debug)]
 pub(super) struct TurnClock {
+    /// What it looks at.
+    pub(super) clock: Clock,
     /// When this turn began; None before the first turn.
     pub(super) woke: Option<Instant>,
     /// The time of the last look at the clock.
@@ -37,8 +40,8 @@ pub(super) struct TurnClock {
 }
 
 impl TurnClock {
-    pub(super) fn new(now: Instant) -> TurnClock {
-        TurnClock { woke: None, now, looked: 0 }
+    pub(super) fn new(clock: Clock, now: Instant) -> TurnClock {
+        TurnClock { clock, woke: None, now, looked: 0 }
     }
 
     fn begin(&mut self, now: Instant, spent: u64) {
@@ -48,15 +51,10 @@ impl TurnClock {
     /// Whether the turn has taken that long. It looks at the clock only when something was done since.
     fn has_taken(&mut self, time: Duration, spent: u64) -> bool {
         if spent.saturating_sub(self.looked) >= LOOK {
-            (self.now, self.looked) = (Instant::now(), spent);
+            (self.now, self.looked) = (self.clock.instant(), spent);
         }
         self.woke.is_some_and(|woke| self.now.saturating_duration_since(woke) >= time)
     }
-}
-
-pub(super) fn clock() -> Now {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now { instant: Instant::now(), unix_ms: u64::try_from(unix.as_millis()).unwrap_or_default() }
 }
 
 impl Server {
@@ -72,18 +70,15 @@ impl Server {
         for id in self.broker.take_resumed() {
             self.schedule.ready(&self.broker, id, false);
         }
-        let asleep = Instant::now();
+        let asleep = self.turn.clock.instant();
         if let Some(woke) = self.turn.woke {
             self.turns.record(asleep.saturating_duration_since(woke));
         }
         let left = deadline.map(|deadline| deadline.saturating_duration_since(asleep));
         let timeout = self.timeout(asleep).into_iter().chain(left).min();
-        match self.poll.poll(&mut self.events, timeout) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
-            result => result?,
-        }
+        self.wait(timeout, left)?;
         self.rested = self.events.is_empty() && !self.is_busy();
-        let now = clock();
+        let now = self.turn.clock.read();
         self.turns.begin();
         self.turn.begin(now.instant, self.broker.spent());
         self.broker.advance(now);
@@ -93,8 +88,22 @@ impl Server {
         Ok(())
     }
 
+    #[cfg(not(feature = "testing"))]
+    fn wait(&mut self, timeout: Option<Duration>, _: Option<Duration>) -> io::Result<()> {
+        self.wait_for_system(timeout)
+    }
+
+    /// Asks the system what has happened; waits for it, but no longer than that.
+    pub(super) fn wait_for_system(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
+            result => result?,
+        }
+        Ok(())
+    }
+
     /// Whether there is something to do although nothing happens.
-    fn is_busy(&self) -> bool {
+    pub(super) fn is_busy(&self) -> bool {
         let accepting = self.accept_again.is_none() && self.listeners.iter().any(|listening| listening.ready);
         self.schedule.has_ready() || self.woken || !self.commands.is_empty() || self.broker.has_work() || accepting
     }
@@ -114,18 +123,7 @@ impl Server {
             seen += 1;
             match event.token() {
                 WAKER => self.woken = true,
-                Token(token) if token & OWN != OWN => {
-                    let id = ConnectionId(token as u64);
-                    if event.is_writable() {
-                        self.broker.writable(id);
-                    }
-                    if event.is_read_closed() {
-                        self.broker.hung_up(id);
-                    }
-                    if event.is_readable() || event.is_read_closed() || event.is_error() {
-                        self.schedule.ready(&self.broker, id, event.is_read_closed() || event.is_error());
-                    }
-                }
+                Token(token) if token & OWN != OWN => self.changed(ConnectionId(token as u64), event.into()),
                 Token(token) if token & SOURCES == SOURCES => self.io_ready.push_back(token & 0xffff_ffff),
                 Token(token) => {
                     if let Some(listening) = self.listeners.get_mut(token & 0xffff_ffff) {
@@ -139,6 +137,20 @@ impl Server {
         self.run_commands();
         self.accept_waiting();
         self.schedule.begin_turn();
+    }
+
+    /// Takes note of what has changed on a connection's socket.
+    #[inline]
+    pub(super) fn changed(&mut self, id: ConnectionId, edge: Edge) {
+        if edge.writable {
+            self.broker.writable(id);
+        }
+        if edge.read_closed {
+            self.broker.hung_up(id);
+        }
+        if edge.readable || edge.read_closed || edge.error {
+            self.schedule.ready(&self.broker, id, edge.read_closed || edge.error);
+        }
     }
 
     /// One step of reading; false if this turn has nothing more to read, or no time left.
@@ -170,7 +182,7 @@ impl Server {
         } else {
             self.turn.woke.map_or(self.turn.now, |woke| woke + READ_TIME).max(self.turn.now) + WRITE_TIME
         };
-        self.sockets.until = Some(until);
+        self.sockets.until = self.turn.clock.is_real().then_some(until);
         self.broker.flush_some(&mut self.sockets)
     }
 
