@@ -105,6 +105,7 @@
 //! | other threads | [`Handle`] |
 //! | what the `slotcast` command does | [`Relay`], [`Intent`], [`Door`], [`PublishToken`] |
 //! | commands of a WebSocket | [`Protocol`], [`Command`], [`CommandError`], [`Answer`], [`Reference`] |
+//! | what is wrong with a setting | [`LimitsError`], [`OriginError`], [`TrustedProxyError`], [`AddressError`], [`TokenError`] |
 //! | what can be asked | [`Counters`], [`ChannelState`], [`metrics_text`] |
 //!
 //! What is not listed on this page may change with any version. [`mio`] and [`bytes`] are shown again because they are in
@@ -186,7 +187,7 @@ pub mod relay;
 #[doc(hidden)]
 pub mod server;
 
-pub use access::token::PublishToken;
+pub use access::token::{PublishToken, TokenError};
 pub use broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 pub use broker::followers::{History, StreamFormat};
 pub use broker::listing::ChannelState;
@@ -207,10 +208,13 @@ pub use config::Config;
 pub use engine::{EngineError, Ticket};
 pub use handle::{Handle, HandleError};
 pub use limits::{Limits, LimitsError, SlowConsumer};
+pub use net::address::AddressError;
 pub use proto::close::CloseCode;
 pub use proto::deflate::CompressionStats;
+pub use proto::forwarded::TrustedProxyError;
 pub use proto::http::{Refusal, Request, Response, Status};
 pub use proto::message::{Kind, Message};
+pub use proto::origin::OriginError;
 pub use proto::target::{DecodeError, Query};
 pub use relay::metrics::metrics_text;
 pub use relay::{Door, Intent, Relay};
