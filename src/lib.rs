@@ -100,7 +100,7 @@
 //! | --- | --- |
 //! | the loop | [`Server`], [`Config`], [`Limits`], [`Event`], [`Polled`] |
 //! | answering | [`Handshake`], [`Accept`], [`Exchange`], [`Request`], [`Response`], [`Refusal`] |
-//! | channels | [`ChannelName`], [`Start`], [`Message`], [`Position`], [`Published`], [`Lost`], [`ChannelSettings`] |
+//! | channels | [`ChannelName`], [`Start`], [`Message`], [`Position`], [`Published`], [`Sent`], [`Lost`], [`ChannelSettings`] |
 //! | connections | [`ConnectionId`], [`MemberId`], [`CloseReason`], [`Cause`] |
 //! | other threads | [`Handle`] |
 //! | what the `slotcast` command does | [`Relay`], [`Intent`], [`Door`], [`PublishToken`] |
@@ -192,7 +192,7 @@ pub use broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 pub use broker::followers::{History, StreamFormat};
 pub use broker::listing::ChannelState;
 pub use broker::reason::{Cause, CloseReason, Counters};
-pub use broker::{JoinError, Joined, Outcome, Published};
+pub use broker::{DrainNotice, JoinError, Joined, Outcome, Published, Sent};
 pub use channel::dialect::MemberName;
 pub use channel::log::{Lost, LostReason, Start};
 pub use channel::member_id::{MemberId, ParseMemberIdError};
