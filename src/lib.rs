@@ -118,6 +118,9 @@
 #![warn(unnameable_types)]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
+// Each module is declared twice, private and public: what is inside is public only for the tests and benches of this
+// package, see the feature in Cargo.toml. A macro could declare both, but rustfmt does not look into one, and would pass
+// over every file. A module that is missing in one list fails to compile in that configuration, and the lints build both.
 #[cfg(not(feature = "inside"))]
 mod access;
 #[cfg(not(feature = "inside"))]
@@ -146,7 +149,6 @@ mod relay;
 #[cfg(not(feature = "inside"))]
 mod server;
 
-// What is inside, for the tests and benches of this package. See the feature in Cargo.toml.
 #[cfg(feature = "inside")]
 #[doc(hidden)]
 pub mod access;

@@ -174,7 +174,7 @@ fn follow(limits: &mut Limits, given: &Given) {
 }
 
 fn check(values: &Values, given: &Given, descriptors: usize) -> Result<(), String> {
-    values.limits.validate().map_err(|error| by_flags(&error.to_string()))?;
+    values.limits.validate().map_err(|error| by_flags(&error.to_string()).into_owned())?;
     let (asked, room) = (values.limits.max_connections, descriptors::room(descriptors));
     if given.contains_key("max-connections") && asked > room {
         return Err(format!(

@@ -481,8 +481,7 @@ impl World {
             return;
         }
         assert!(
-            self.broker.send(id, &Message::text("stale")) == Sent::Gone
-                && !self.broker.close(id, CloseCode::NORMAL, "")
+            !self.broker.send(id, &Message::text("stale")).is_ok() && !self.broker.close(id, CloseCode::NORMAL, "")
         );
         assert!(!self.broker.expel(id, Cause::Unauthorized, "not here"));
         assert!(!self.broker.leave(id, "/") && self.broker.channels_of(id).next().is_none());
