@@ -1,6 +1,6 @@
 # Every target is one line; what it does stands in the script that it names.
 .DEFAULT_GOAL := help
-.PHONY: help run test rust-test planted websocat-test autobahn browser-test examples-test clients-test proxies-test lint api deny doc bench bench-check steps micro figures silence seeds fuzz clean
+.PHONY: help run test rust-test planted websocat-test autobahn browser-test examples-test clients-test proxies-test lint page api deny doc bench bench-check steps micro figures silence seeds fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ planted: ## bugs put in on purpose, which the tests must notice (an hour; SHARD=
 
 lint: ## format, clippy and documentation, warnings are errors
 	bash tests/run.sh lint
+
+page: ## the served page and module, from those that are for reading (then mend the policy's hashes: cargo test --lib page)
+	WRITE_SERVED=1 cargo test --quiet --test page
 
 api: ## the crate's public interface against tests/api.txt (needs a nightly Rust; UPDATE=1 writes it)
 	[ -x .tools/bin/cargo-public-api ] || cargo install --quiet --locked --root .tools cargo-public-api

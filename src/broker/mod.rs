@@ -86,7 +86,7 @@ use slots::Slots;
 use timers::{Now, Tick, Timers};
 use trust::Trust;
 
-pub use outcome::{JoinError, Joined, Outcome, Published};
+pub use outcome::{DrainNotice, JoinError, Joined, Outcome, Published, Sent};
 
 /// How the broker writes: the loop's sockets, or the simulator's peers.
 pub trait Io {

@@ -1,10 +1,11 @@
 //! Which connection is read next, and how much. It is pure, so that a test drives the very schedule that the loop does.
 //!
-//! There are four queues. First come connections that have shown that they want very little, then those that want
-//! little. Then come newcomers and others. Last come those that had too much to say for one visit, those that have
-//! more after they were read in this turn, and those whose input is discarded. No queue starves. How much a
-//! connection wants is judged by the cost of its visits, with the calls that the embedder made for it: see `cost`.
-//! So one that sends a small message now and then is read within a turn, whatever thousands of others ask for.
+//! There are four queues. In `FIRST` are connections whose visits have lately cost very little, and in `QUICK` those
+//! whose visits have cost little. In `NEW` are newcomers, and connections that want more but had not too much to say
+//! for one visit. In `LATE` are those that had, those that have more after they were read in this turn, and those
+//! whose input is discarded. `NEW` and `LATE` wait when much is to be written, but no queue starves. What a visit has
+//! cost includes the calls that the embedder made for it: see `cost`. So a connection that sends a small message now
+//! and then is read within a turn, whatever thousands of others ask for.
 
 use std::io;
 
@@ -41,7 +42,7 @@ const UNKNOWN: u8 = u8::MAX;
 /// be copied.
 const LESS: usize = 8 * 1024;
 
-/// The queues.
+/// The queues, in this order. See the module.
 const FIRST: usize = 0;
 const QUICK: usize = 1;
 const NEW: usize = 2;

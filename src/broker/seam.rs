@@ -26,7 +26,7 @@ use crate::limits::Limits;
 
 /// What a broker with an engine has beside one without.
 #[derive(Debug)]
-pub(super) struct Seam {
+pub(super) struct EngineSide {
     pub(super) mirrors: Mirrors,
     pub(super) joins: Joins,
     pub(super) publishes: Publishes,
@@ -37,10 +37,10 @@ pub(super) struct Seam {
     pub(super) held_back: HashSet<ConnectionId>,
 }
 
-impl Seam {
+impl EngineSide {
     /// A seam to an engine of which nothing is known, and for which nothing waits.
-    pub(super) fn new(limits: &Limits) -> Seam {
-        Seam {
+    pub(super) fn new(limits: &Limits) -> EngineSide {
+        EngineSide {
             mirrors: Mirrors::default(),
             joins: Joins::default(),
             publishes: Publishes::new(limits.max_inbound_total),
@@ -61,7 +61,7 @@ impl Seam {
 impl Broker {
     /// From now on an engine assigns positions. To be called before anything is published or joined.
     pub fn set_engine(&mut self) {
-        self.outlet.set_engine(Seam::new(&self.limits));
+        self.outlet.set_engine(EngineSide::new(&self.limits));
     }
 
     /// Whether an engine assigns positions.

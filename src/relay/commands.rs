@@ -132,7 +132,7 @@ pub(super) fn send(
         }
         return reject(server, id, reference, &CommandError::UNKNOWN_RECEIVER);
     };
-    if server.share_a_channel(id, receiver) && server.send_from(receiver, message, Some(id)) {
+    if server.share_a_channel(id, receiver) && server.send_from(receiver, message, Some(id)).is_ok() {
         ack(server, id, reference, None, None);
     } else {
         reject(server, id, reference, &CommandError::UNKNOWN_RECEIVER);

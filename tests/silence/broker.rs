@@ -56,7 +56,7 @@ fn main() -> io::Result<()> {
     for argument in std::env::args().skip(1) {
         let (name, value) = argument.split_once('=').ok_or_else(|| io::Error::other("NAME=VALUE"))?;
         if name == "publish-token" {
-            token = Some(PublishToken::new(value).map_err(io::Error::other)?);
+            token = Some(PublishToken::new(value)?);
         } else {
             set(&mut config.limits, name, value.parse().map_err(io::Error::other)?)?;
         }
