@@ -1,6 +1,6 @@
 # Every target is one line; what it does stands in the script that it names.
 .DEFAULT_GOAL := help
-.PHONY: help run test rust-test planted websocat-test autobahn browser-test examples-test clients-test proxies-test docs-test lint api deny doc bench bench-check steps micro figures silence seeds fuzz clean
+.PHONY: help run test rust-test planted websocat-test autobahn browser-test examples-test clients-test proxies-test docs-test screenshot lint api deny doc bench bench-check steps micro figures silence seeds fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ docs-test: ## the commands and programs of the documents, as they stand there
 
 planted: ## bugs put in on purpose, which the tests must notice (an hour; SHARD=2/5: the second fifth)
 	bash tests/planted/run.sh
+
+screenshot: ## the picture of the README, docs/chat.webp (needs what make browser-test installs)
+	cargo build --release --quiet && SLOTCAST_BIN="$${CARGO_TARGET_DIR:-target}/release/slotcast" node tests/browser/screenshot.mjs
 
 lint: ## format, clippy and documentation, warnings are errors
 	bash tests/run.sh lint

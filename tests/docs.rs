@@ -75,6 +75,12 @@ fn what_is_read_first_is_short() {
     }
 }
 
+#[test]
+fn the_picture_is_small() {
+    let length = fs::metadata(root().join("docs/chat.webp")).unwrap().len();
+    assert!(length <= 60 << 10, "docs/chat.webp has {length} bytes");
+}
+
 /// The lines of a page that are too long.
 fn long_lines(text: &str) -> Vec<&str> {
     let lines = text.lines().filter(|line| !line.trim_start().starts_with('|'));

@@ -167,7 +167,7 @@ async function hasTests(command) {
 
 async function listsTargets(command, place) {
   const { stdout } = await shell(command, { ...place, folder: ROOT }).ended()
-  for (const target of ['test', 'bench', 'docs-test']) assert.match(stdout, new RegExp(`^ +${target} `, 'm'))
+  for (const target of ['test', 'bench', 'screenshot']) assert.match(stdout, new RegExp(`^ +${target} `, 'm'))
 }
 
 async function hasTarget(command, place) {
