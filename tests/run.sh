@@ -6,7 +6,7 @@
 # Without arguments: all of them (lint and planted only with CI=true). What cannot be installed is skipped, loudly;
 # with CI=true a skipped suite counts as failed. Tools go to .tools/, which git ignores.
 #
-# Environment: CI            true: skipped is failed, and the lints run too
+# Environment: CI            true: skipped is failed, and lint and planted run too
 #              WEBSOCAT      a websocat to use instead of the pinned one
 #              CHROMIUM      a browser to use instead of the one found
 #              SLOTCAST_BIN  a broker to test instead of the one built here
@@ -14,6 +14,7 @@
 #
 # The last line is "N passed, N failed". Exit status: 0 if nothing failed.
 set -euo pipefail
+[[ ${1:-} != -h && ${1:-} != --help ]] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit; }
 
 websocat_version=1.14.1
 # Of compression the short ones, unless it is all that is asked for: the long ones take minutes.

@@ -97,7 +97,7 @@ impl Network {
         };
         // It is either a network or an address. Where trust depends on it, we do not guess which was meant.
         if network.masked(network.address) != network.address {
-            return Err("must have no bits behind its prefix");
+            return Err("must have no bits after its prefix");
         }
         Ok(network)
     }
@@ -176,9 +176,9 @@ mod tests {
             ("10.0.0/8", "must be a network or an address"),
             ("::/129", "must be a network or an address"),
             ("[::1]", "must be a network or an address"),
-            ("10.0.0.1/8", "must have no bits behind its prefix"),
-            ("2001:db8::1/64", "must have no bits behind its prefix"),
-            ("::ffff:10.0.0.1/104", "must have no bits behind its prefix"),
+            ("10.0.0.1/8", "must have no bits after its prefix"),
+            ("2001:db8::1/64", "must have no bits after its prefix"),
+            ("::ffff:10.0.0.1/104", "must have no bits after its prefix"),
             ("::ffff:0.0.0.0/95", "must be a network of IPv4 or of IPv6"),
         ] {
             let said = TrustedProxies::new(&["::1".to_owned(), text.to_owned()]).unwrap_err();
