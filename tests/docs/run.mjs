@@ -14,7 +14,7 @@ import { BIN, DEADLINE, finish, launch, runAll, until } from '../browser/harness
 import { BLOCKS, idle as idlePrograms, isAUnit } from './blocks.mjs'
 import { context, endAll, shell, startBroker } from './children.mjs'
 import { idle as idleCommands, runEach } from './commands.mjs'
-import { commands, documents, flags, isCommand, page, parsed, spans } from './documents.mjs'
+import { commands, documents, flags, isCommand, page, parsed, ROOT, spans } from './documents.mjs'
 
 const WEBSOCAT = process.env.WEBSOCAT || 'websocat'
 
@@ -35,6 +35,7 @@ function tests(home) {
   }
   all['README.md: windows that show what a shell publishes'] = showsInWindows
   all['docs/operations.md: what may be added to the unit'] = addsToTheUnit
+  all['every script tells with -h how it is used'] = tellsItsUsage
   all['every row of this suite is used'] = () => {
     if (process.env.ONLY) return 'only some ran'
     assert.deepEqual([...idleCommands(), ...idlePrograms()], [], 'no document needs these any more')
@@ -125,6 +126,20 @@ async function addsToTheUnit(_, home) {
   await shell(`${variables.join(' ')} slotcast --check`, place).ended()
   return isAUnit(blocks.find(block => block.language === 'ini'), place, undefined, lines.join('\n') + '\n')
 }
+
+/** Scripts that are run by hand: a sentence, the usage, and what the environment may say. */
+async function tellsItsUsage(_, home) {
+  const place = { home, folder: ROOT }
+  for (const script of SCRIPTS) {
+    const { stdout } = await shell(`bash ${script} -h`, place).ended()
+    assert.match(stdout, /^[A-Z][^]*\.\n/, script)
+    assert.ok(stdout.includes(script.split('/').pop()), `${script}:\n${stdout}`)
+    assert.ok(!stdout.includes('set -'), stdout)
+  }
+}
+
+const SCRIPTS = ['tests/run.sh', 'tests/planted/run.sh', 'tests/silence/run.sh', 'tests/figures/run.sh', 'tests/websocat/run.sh',
+  'tests/ghosts.sh', 'tests/autobahn/run-autobahn.sh', 'bench/run.sh', 'bench/peers/install.sh', 'fuzz/run.sh']
 
 // ---------------------------------------------------------------- all of it
 
