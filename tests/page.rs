@@ -22,8 +22,8 @@ fn page(source: &str) -> String {
     for (open, close, minify) in
         [("<style>\n", "</style>", style as fn(&str) -> String), ("<script type=\"module\">\n", "</script>", script)]
     {
-        let (before, behind) = rest.split_once(open).expect(open);
-        let (inner, after) = behind.split_once(close).expect(close);
+        let (before, opened) = rest.split_once(open).expect(open);
+        let (inner, after) = opened.split_once(close).expect(close);
         minified.extend(before.lines().map(str::trim));
         minified.push_str(&format!("{}{}{close}", open.trim_end(), minify(inner)));
         rest = after;
@@ -51,7 +51,7 @@ fn script(source: &str) -> String {
     minified
 }
 
-/// Appends a line without the spaces that stand beside punctuation, outside of strings.
+/// Appends a line without the spaces next to punctuation, outside of strings.
 fn push_line(minified: &mut String, line: &str) {
     let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
     let (mut quote, mut characters) = (None, line.chars().peekable());

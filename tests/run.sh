@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Runs the tests, and first installs whatever they need.
 #
-#   tests/run.sh [SUITE...]     rust lint planted bench-check websocat autobahn browser examples clients proxies
+#   tests/run.sh [SUITE...]     rust lint planted bench-check autobahn browser examples clients proxies websocat docs
 #
 # Without arguments: all of them (lint and planted only with CI=true). What cannot be installed is skipped, loudly;
 # with CI=true a skipped suite counts as failed. Tools go to .tools/, which git ignores.
 #
-# Environment: CI            true: skipped is failed, and the lints run too
+# Environment: CI            true: skipped is failed, and lint and planted run too
 #              WEBSOCAT      a websocat to use instead of the pinned one
 #              CHROMIUM      a browser to use instead of the one found
 #              SLOTCAST_BIN  a broker to test instead of the one built here
@@ -15,6 +15,7 @@
 # The last line is "N passed, N failed", and above it each failure is told once more, in a few lines: of a long output
 # often only the end is kept. Exit status: 0 if nothing failed.
 set -euo pipefail
+[[ ${1:-} != -h && ${1:-} != --help ]] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit; }
 
 websocat_version=1.14.1
 # Of compression the short ones, unless it is all that is asked for: the long ones take minutes.
@@ -32,6 +33,7 @@ PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin:/usr/sbin
 # shellcheck source=tests/broker.sh
 source tests/broker.sh
 
+known='rust lint planted bench-check autobahn browser examples clients proxies websocat docs'
 rows=() skips=()
 total_passed=0 total_failed=0 total_skipped=0
 failures=$scratch/failures
@@ -42,11 +44,11 @@ main() {
     if ((${#suites[@]} == 0)); then
         suites=(rust)
         ! $ci || suites+=(lint planted)
-        suites+=(bench-check autobahn browser examples clients proxies websocat) # the last one is being installed meanwhile
+        suites+=(bench-check autobahn browser examples clients proxies websocat docs) # websocat is being installed meanwhile
     fi
     command -v cargo >/dev/null || usage 'cargo is missing; install Rust from https://rustup.rs'
     for suite in "${suites[@]}"; do
-        [[ $suite =~ ^(rust|lint|planted|bench-check|autobahn|browser|examples|clients|proxies|websocat)$ ]] || usage "no suite '$suite'; there are: rust lint planted bench-check autobahn browser examples clients proxies websocat"
+        [[ " $known " == *" $suite "* ]] || usage "there is no suite '$suite'; there are: $known"
     done
     ((${#suites[@]} < 6)) || echo 'All of it takes about 12 minutes on two quiet cores, 40 on busy ones, and longer the first time.'
     mkdir -p "$tools"
@@ -54,7 +56,7 @@ main() {
     for suite in "${suites[@]}"; do
         if [[ ! $suite =~ ^(rust|lint|planted|bench-check|examples)$ && -z $built ]]; then
             build_release && built=yes || built=no
-            [[ $built == no || " ${suites[*]} " != *' websocat '* ]] || start_websocat_install
+            [[ $built == no || ! " ${suites[*]} " =~ ' '(websocat|docs)' ' ]] || start_websocat_install
         fi
         echo "== $suite"
         if [[ $built == no && ! $suite =~ ^(bench-check|examples)$ ]]; then
@@ -355,6 +357,18 @@ suite_proxies() {
         "$tools/clients-venv/bin/python" tests/proxies/proxies.py "$SLOTCAST_BIN" "${found[@]}"
 }
 
+# The commands and programs of the documents, as they stand there.
+suite_docs() {
+    local began=$SECONDS
+    if ! websocat_ready; then
+        skip docs "could not install websocat $websocat_version"
+    elif ! have_or_install curl curl || ! have_or_install systemd-analyze systemd || ! page_ready; then
+        skip docs 'no curl, systemd-analyze, node, npm or chromium, or npm ci failed'
+    else
+        run_counted docs "$began" 600 indented node tests/docs/run.mjs
+    fi
+}
+
 # ------------------------------------------------------------------ set-up
 
 build_release() {
@@ -463,6 +477,8 @@ node_modules_ready() {
     local here=$1
     [[ -f $here/package-lock.json ]] || return 0
     [[ $here/node_modules/.package-lock.json -nt $here/package-lock.json ]] && return
+    # npm would empty the folder that a link leads to.
+    [[ ! -L $here/node_modules ]] || rm "$here/node_modules"
     echo '  npm ci'
     PUPPETEER_SKIP_DOWNLOAD=1 PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 \
         run_logged "$scratch/npm.log" 300 quiet npm ci --prefix "$here" --no-audit --no-fund && return

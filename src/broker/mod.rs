@@ -234,12 +234,12 @@ impl Broker {
         self.channels.tombstones()
     }
 
-    /// What the histories of all channels hold, as `history_total` counts it.
+    /// What the histories of all channels hold: what `history_total` limits.
     pub fn history_held(&self) -> usize {
         self.channels.history_held()
     }
 
-    /// Memory of all channels beside their histories, in bytes: what is known of them, their names, and who is in them.
+    /// Memory of all channels without their histories, in bytes: what is known of them, names, and who is in them.
     pub fn channels_held(&self) -> usize {
         self.channels.memory() + self.slots.membership_lists()
     }

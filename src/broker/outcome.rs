@@ -20,8 +20,8 @@ pub enum Published {
     },
     /// It is longer than `max_message`: nobody gets it.
     TooBig,
-    /// Nothing was published to the channel before, there are as many channels as `max_channels` allows, and none of
-    /// them makes way: nobody gets it.
+    /// Nothing was published to the channel before, there are already `max_channels` channels, and none of them makes
+    /// way: nobody gets it.
     TooManyChannels,
     /// No channel has such a name: nobody gets it, now or later.
     BadName(BadName),
@@ -49,7 +49,7 @@ pub enum Outcome {
     NotSent,
     /// Nobody knows whether it is stored, or sent.
     Unknown,
-    /// The connection has joined; what it is to be told of that was told already.
+    /// The connection has joined, and was told so already.
     Joined(Joined),
     /// The connection has not joined.
     NotJoined(JoinError),
@@ -135,9 +135,9 @@ impl DrainNotice {
 pub enum JoinError {
     /// The connection is not open, or no longer.
     Gone,
-    /// The channel does not exist, and there are as many channels with only listeners as `max_listened` allows.
+    /// The channel does not exist, and there are already `max_listened` channels with only listeners.
     TooManyChannels,
-    /// The connection is in as many channels as `max_channels_per_connection` allows.
+    /// The connection is already in `max_channels_per_connection` channels.
     TooManyMemberships,
     /// The connection is a member already.
     AlreadyMember,

@@ -24,7 +24,7 @@ use crate::channel::store::NotHeld;
 use crate::engine::{Ask, Asks, EngineError, Page, Stored, Ticket, Told};
 use crate::limits::Limits;
 
-/// What a broker with an engine has beside one without.
+/// What only a broker with an engine has.
 #[derive(Debug)]
 pub(super) struct EngineSide {
     pub(super) mirrors: Mirrors,
@@ -51,7 +51,7 @@ impl EngineSide {
         }
     }
 
-    /// Whether a channel is to be read without a mirror: the engine can be reached, there is no mirror of it here,
+    /// Whether a channel can be read without a mirror: the engine can be reached, there is no mirror of it here,
     /// and not too many such reads wait.
     pub(super) fn may_read_plainly(&self, channel: &str, most: usize) -> bool {
         !self.mirrors.is_away() && !self.mirrors.has(channel) && self.plain_reads.len() < most
@@ -235,7 +235,8 @@ impl Broker {
         Ok(kept)
     }
 
-    /// From where a log is to be read to get what comes after `from`, and whether more is lost than the log says.
+    /// The position in this node's log from which to read what comes after `from`, and whether more is lost than the
+    /// log says.
     pub(super) fn translate(&self, channel: &str, from: Start) -> (Start, bool) {
         self.outlet.seam().map_or((from, false), |seam| seam.mirrors.resolve(channel, from))
     }

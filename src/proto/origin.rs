@@ -19,7 +19,7 @@ const MAX_HOST: usize = 260;
 pub struct OriginRules {
     /// As browsers serialize them: lower case, no default port (RFC 6454 §6.2); or `null`.
     origins: Vec<String>,
-    /// Host names and addresses, as `Host` displays them.
+    /// Host names and addresses, in the form in which `Host` is displayed.
     hosts: Vec<String>,
     /// Paths that pages of any site may load.
     for_other_sites: Vec<String>,

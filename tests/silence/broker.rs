@@ -74,7 +74,7 @@ fn main() -> io::Result<()> {
     while let Some(event) = server.poll()? {
         peak.note(&server);
         match event {
-            Event::Io(COMMANDS) => obey(&mut server, &peak)?,
+            Event::Io(COMMANDS) => run_commands(&mut server, &peak)?,
             event => relay.handle(&mut server, event),
         }
     }
@@ -106,7 +106,7 @@ fn say(text: std::fmt::Arguments) -> io::Result<()> {
     out.flush()
 }
 
-fn obey(server: &mut Server, peak: &Peak) -> io::Result<()> {
+fn run_commands(server: &mut Server, peak: &Peak) -> io::Result<()> {
     let mut buffer = [0; 256];
     // The edge said that there is input.
     let count = rustix::io::read(rustix::stdio::stdin(), &mut buffer)?;
