@@ -1,6 +1,6 @@
 # Every target is one line; what it does stands in the script that it names.
 .DEFAULT_GOAL := help
-.PHONY: help run test rust-test planted websocat-test autobahn browser-test examples-test clients-test proxies-test lint api deny doc bench bench-check steps micro figures silence seeds fuzz clean
+.PHONY: help run test rust-test planted websocat-test autobahn browser-test examples-test clients-test proxies-test docs-test screenshot lint page api deny doc bench bench-check steps micro figures silence seeds fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -8,7 +8,7 @@ help: ## list the targets
 run: ## build and run the broker on http://localhost:8080
 	cargo run --release
 
-test: ## everything: Rust tests, real websocat, real Autobahn, real browser, Python and Node clients, real proxies (sets itself up)
+test: ## everything: Rust tests, real websocat, real Autobahn, real browser, Python and Node clients, real proxies, and what the documents say to run (sets itself up)
 	bash tests/run.sh
 
 rust-test: ## unit, integration and documentation tests
@@ -32,11 +32,20 @@ clients-test: ## Python's and Node's clients, of other protocols too, against th
 proxies-test: ## nginx, Caddy and HAProxy before the real broker, with the configurations of the documentation
 	bash tests/run.sh proxies
 
+docs-test: ## the commands and programs of the documents, as they stand there
+	bash tests/run.sh docs
+
 planted: ## bugs put in on purpose, which the tests must notice (an hour; SHARD=2/5: the second fifth)
 	bash tests/planted/run.sh
 
+screenshot: ## the picture of the README, docs/chat.webp (needs what make browser-test installs)
+	cargo build --release --quiet && SLOTCAST_BIN="$${CARGO_TARGET_DIR:-target}/release/slotcast" node tests/browser/screenshot.mjs
+
 lint: ## format, clippy and documentation, warnings are errors
 	bash tests/run.sh lint
+
+page: ## the served page and module, from those that are for reading (then mend the policy's hashes: cargo test --lib page)
+	WRITE_SERVED=1 cargo test --quiet --test page
 
 api: ## the crate's public interface against tests/api.txt (needs a nightly Rust; UPDATE=1 writes it)
 	[ -x .tools/bin/cargo-public-api ] || cargo install --quiet --locked --root .tools cargo-public-api

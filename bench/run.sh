@@ -1,9 +1,16 @@
 #!/usr/bin/env bash
-# `make bench`: builds slotcast, the floor and the peers, and compares them; compare.py says what the environment may say.
+# Builds slotcast, the floor and the peers, and compares them, into bench/RESULTS.md.
 #
-# Environment: QUICK=1         the floor and slotcast only, four loads, short
-#              SLOTCAST_BIN    a slotcast to measure instead of the one built here
+#   bench/run.sh                `make bench` calls it
+#
+# Needs Linux (/proc), taskset and Python 3.
+# Environment: QUICK          1: the floor and slotcast only, four loads, short; bench/RESULTS.md stays as it is
+#              SLOTCAST_BIN   a slotcast to measure instead of the one built here
+#              REPEATS, LOADS, SERVERS   see bench/compare.py
+#
+# Exit status: 0 if all of it ran.
 set -euo pipefail
+[[ ${1:-} != -h && ${1:-} != --help ]] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit; }
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 

@@ -93,7 +93,7 @@ impl Handler for Speaker {
 }
 
 fn main() -> std::process::ExitCode {
-    common::start("callbacks [ADDRESS]", "Callbacks for those who come from ws-rs or tornado.", 8082, run)
+    common::start("callbacks [ADDRESS]", "Callbacks, for those who know ws-rs or tornado.", 8082, run)
 }
 
 fn run(config: Config, _: &[String]) -> std::io::Result<()> {

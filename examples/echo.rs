@@ -4,7 +4,7 @@ mod common;
 use slotcast::{Accept, Config, Event, Server};
 
 fn main() -> std::process::ExitCode {
-    common::start("echo [ADDRESS]", "It says back what it hears.", 8081, run)
+    common::start("echo [ADDRESS]", "The smallest program: it sends back what it gets.", 8081, run)
 }
 
 fn run(config: Config, _: &[String]) -> std::io::Result<()> {

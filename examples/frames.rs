@@ -15,7 +15,7 @@ const OPCODES: [&str; 11] =
     ["continuation", "text", "binary", "data 3", "data 4", "data 5", "data 6", "data 7", "Close", "Ping", "Pong"];
 
 fn main() -> std::process::ExitCode {
-    common::start("frames [ADDRESS [UPSTREAM]]", "Shows a WebSocket byte by byte as it passes.", 8089, run)
+    common::start("frames [ADDRESS [UPSTREAM]]", "A WebSocket byte by byte, as it passes.", 8089, run)
 }
 
 fn run(config: Config, arguments: &[String]) -> std::io::Result<()> {

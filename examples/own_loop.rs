@@ -19,7 +19,12 @@ const DATAGRAMS: Token = Token(1);
 const AT_ONCE: usize = 256;
 
 fn main() -> std::process::ExitCode {
-    common::start("own_loop [ADDRESS]", "In a loop of its own: each datagram becomes a message in /udp.", 8087, run)
+    common::start(
+        "own_loop [ADDRESS]",
+        "A server in another program's loop: each datagram becomes a message in /udp.",
+        8087,
+        run,
+    )
 }
 
 fn run(config: Config, _: &[String]) -> std::io::Result<()> {

@@ -32,18 +32,18 @@ fn run(mut config: Config, arguments: &[String]) -> std::io::Result<()> {
     let relay = Relay::default().own_page(include_str!("vote.html"));
     while let Some(event) = server.poll()? {
         match event {
-            Event::Http(exchange) if exchange.path() == "/-/weigh" => {
-                let bytes = weigh(exchange.request()).to_string();
+            Event::Http(exchange) if exchange.path() == "/-/head-size" => {
+                let bytes = head_size(exchange.request()).to_string();
                 server.respond(exchange, Response::new(Status::OK).with_body("text/plain", bytes));
             }
             event => {
                 let mut intent = relay.read(&server, event);
                 let came = if let Intent::Join { handshake, .. } = &intent {
-                    Some((handshake.id(), weigh(handshake.request())))
+                    Some((handshake.id(), head_size(handshake.request())))
                 } else {
                     None
                 };
-                match ballot.judge(&mut intent) {
+                match ballot.check(&mut intent) {
                     Ok(()) => relay.perform(&mut server, intent),
                     Err(refusal) => relay.veto(&mut server, intent, refusal),
                 }
@@ -67,8 +67,8 @@ impl Ballot {
         Ballot(names.into_iter().map(|name| (name, 0)).collect())
     }
 
-    /// Counts a vote, and puts the result in its place.
-    fn judge(&mut self, intent: &mut Intent) -> Result<(), Refusal> {
+    /// Refuses what is no vote here. Counts a vote, and puts the result in its place.
+    fn check(&mut self, intent: &mut Intent) -> Result<(), Refusal> {
         match intent {
             Intent::Publish { channel, .. } | Intent::Join { channel, .. } | Intent::Subscribe { channel, .. }
                 if **channel != *CHANNEL =>
@@ -101,7 +101,7 @@ impl Ballot {
 }
 
 /// How many bytes a request had, without its body.
-fn weigh(request: &Request) -> usize {
+fn head_size(request: &Request) -> usize {
     let line = request.method().len() + request.target().len() + "  HTTP/1.1\r\n\r\n".len();
     line + request.fields().map(|(name, value)| name.len() + value.len() + ": \r\n".len()).sum::<usize>()
 }

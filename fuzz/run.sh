@@ -4,10 +4,11 @@
 #   fuzz/run.sh [TARGET...]      all targets, or those
 #
 # Needs a nightly toolchain (rustup toolchain install nightly) and a C++ compiler; cargo-fuzz is installed into .tools.
-# Environment: SECONDS_EACH  how long each runs (default 60)
+# Environment: SECONDS_EACH  how long each runs (60)
 #
 # Exit status: 0 if nothing was found. What was found is in fuzz/artifacts, and a line says how to run it again.
 set -euo pipefail
+[[ ${1:-} != -h && ${1:-} != --help ]] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit; }
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if ! rustup run nightly rustc --version >/dev/null 2>&1; then

@@ -1,6 +1,6 @@
 //! What a server is started with.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::SocketAddr;
 
 use crate::limits::Limits;
@@ -62,10 +62,10 @@ impl Config {
     /// `HOST:PORT`. Port 0 takes any free port: [`Server::local_addrs`](crate::Server::local_addrs) says which.
     ///
     /// # Errors
-    /// `InvalidInput` if this is no such address, or a host that has none: one line that says how to mend it.
+    /// `InvalidInput` if this is no such address, or a host that has none. It contains an
+    /// [`AddressError`](crate::AddressError), and displays as one line that says what to write.
     pub fn listen_on(address: &str) -> io::Result<Config> {
-        let listen = address::resolve(address, Ipv6::probe());
-        let listen = listen.map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?.addrs;
+        let listen = address::resolve(address, Ipv6::probe())?.addrs;
         Ok(Config { listen, ..Config::default() })
     }
 
@@ -121,7 +121,10 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+
     use super::*;
+    use crate::net::address::AddressError;
 
     #[test]
     fn each_step_of_the_builder_sets_its_field() {
@@ -147,7 +150,9 @@ mod tests {
         }
         assert_eq!(address("8081").unwrap().as_deref(), Some("127.0.0.1:8081"));
         for text in ["", "http://localhost:8080", "localhost", ":65536"] {
-            assert_eq!(address(text).unwrap_err().kind(), ErrorKind::InvalidInput, "{text}");
+            let error = address(text).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text}");
+            assert!(error.get_ref().is_some_and(|why| why.is::<AddressError>()), "{text}");
         }
     }
 }

@@ -101,7 +101,7 @@ impl Handle {
     }
 
     /// Sends to one connection alone as soon as the loop comes to it, like `Server::send`. If the connection has gone
-    /// by then, or the message is longer than `max_message`, the message is dropped.
+    /// by then, or the message is longer than `max_message`, the message is dropped; of the latter the log says so.
     ///
     /// # Errors
     /// See `HandleError`; the message was not taken.

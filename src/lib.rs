@@ -100,11 +100,12 @@
 //! | --- | --- |
 //! | the loop | [`Server`], [`Config`], [`Limits`], [`Event`], [`Polled`] |
 //! | answering | [`Handshake`], [`Accept`], [`Exchange`], [`Request`], [`Response`], [`Refusal`] |
-//! | channels | [`ChannelName`], [`Start`], [`Message`], [`Position`], [`Published`], [`Lost`], [`ChannelSettings`] |
+//! | channels | [`ChannelName`], [`Start`], [`Message`], [`Position`], [`Published`], [`Sent`], [`Lost`], [`ChannelSettings`] |
 //! | connections | [`ConnectionId`], [`MemberId`], [`CloseReason`], [`Cause`] |
 //! | other threads | [`Handle`] |
 //! | what the `slotcast` command does | [`Relay`], [`Intent`], [`Door`], [`PublishToken`] |
 //! | commands of a WebSocket | [`Protocol`], [`Command`], [`CommandError`], [`Answer`], [`Reference`] |
+//! | what is wrong with a setting | [`LimitsError`], [`OriginError`], [`TrustedProxyError`], [`AddressError`], [`PublishTokenError`] |
 //! | what can be asked | [`Counters`], [`ChannelState`], [`metrics_text`] |
 //!
 //! What is not listed on this page may change with any version. [`mio`] and [`bytes`] are shown again because they are in
@@ -118,9 +119,10 @@
 #![warn(unnameable_types)]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
-#[cfg(not(feature = "inside"))]
-#[allow(dead_code, reason = "the relay asks for the publish token only, until a configuration can say more")]
-mod access;
+// Each module is declared twice, private and public: what is inside is public only for the tests and benches of this
+// package, see the feature in Cargo.toml. A macro could declare both, but rustfmt does not look into one, and would pass
+// over every file. A module that is missing in one list fails to compile in that configuration, and the lints build both.
+pub mod access;
 #[cfg(not(feature = "inside"))]
 mod broker;
 #[cfg(not(feature = "inside"))]
@@ -149,7 +151,6 @@ mod server;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-// What is inside, for the tests and benches of this package. See the feature in Cargo.toml.
 #[cfg(feature = "inside")]
 #[doc(hidden)]
 pub mod broker;
@@ -187,12 +188,12 @@ pub mod relay;
 #[doc(hidden)]
 pub mod server;
 
-pub use access::token::PublishToken;
+pub use access::token::{PublishToken, PublishTokenError};
 pub use broker::event::{Accept, ConnectionId, Event, Exchange, Handshake};
 pub use broker::followers::{History, StreamFormat};
 pub use broker::listing::ChannelState;
 pub use broker::reason::{Cause, CloseReason, Counters};
-pub use broker::{JoinError, Joined, Outcome, Published};
+pub use broker::{DrainNotice, JoinError, Joined, Outcome, Published, Sent};
 pub use channel::dialect::MemberName;
 pub use channel::log::{Lost, LostReason, Start};
 pub use channel::member_id::{MemberId, ParseMemberIdError};
@@ -208,10 +209,13 @@ pub use config::Config;
 pub use engine::{EngineError, Ticket};
 pub use handle::{Handle, HandleError};
 pub use limits::{Limits, LimitsError, SlowConsumer};
+pub use net::address::AddressError;
 pub use proto::close::CloseCode;
 pub use proto::deflate::CompressionStats;
+pub use proto::forwarded::TrustedProxyError;
 pub use proto::http::{Refusal, Request, Response, Status};
 pub use proto::message::{Kind, Message};
+pub use proto::origin::OriginError;
 pub use proto::target::{DecodeError, Query};
 pub use relay::metrics::metrics_text;
 pub use relay::{Door, Intent, Relay};

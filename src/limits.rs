@@ -82,8 +82,9 @@ pub struct Limits {
     pub max_outbound: usize,
     /// What happens to a subscriber that reads more slowly than messages arrive for it. Default: it is closed.
     pub slow_consumer: SlowConsumer,
-    /// Most unsent bytes of all connections together; a batch that many share counts once. Past it connections are
-    /// closed, first the one that holds the oldest. Default 256 MiB.
+    /// Most unsent bytes of all connections together, judged after each flush; a batch that many share counts once. The
+    /// memory of the queues counts as well, but may always be 1 MiB. Past it connections are closed with 1013, first
+    /// the one that holds the oldest, until about a sixteenth is free. Default 256 MiB.
     pub max_outbound_total: usize,
     /// Most memory for what has arrived, of all connections together, in bytes: unfinished heads, bodies and
     /// messages, and requests that wait for their answer, held polls included. Past it connections are ended: first
@@ -122,8 +123,9 @@ pub struct Limits {
     /// How long a channel's history keeps a message; 0 switches history off. Default 10 min.
     pub history_age: Duration,
     /// Most bytes that the histories of all channels hold together: payloads and names, 64 more for each entry, and
-    /// 256 more for each channel that has entries. Past it the messages of the coldest channel go first. At least
-    /// `history_bytes`. Default 64 MiB.
+    /// 256 more for each channel that has entries. Past it messages go, the oldest of a channel first: those of a
+    /// channel that the publisher's own address made, if that has its share of all, otherwise those of a channel to
+    /// which nothing was published for long. At least `history_bytes`. Default 64 MiB.
     pub history_total: usize,
     /// How long a channel without members and history still knows its position; 0 forgets it at once. Default 24 h.
     pub position_age: Duration,

@@ -4,7 +4,8 @@
 //! peer wrote is ever put into HTML here, and the policy can name the script and the style by hash.
 //!
 //! `page.html` and `slotcast.js` are for reading. The served files are the same without comments, indentation and
-//! needless spaces, so that they are small; a test below makes them, and fails if they are not up to date.
+//! needless spaces, so that they are small. `make page` makes them, and `tests/page.rs` fails if they are not up to
+//! date.
 
 use std::io::Write as _;
 use std::sync::LazyLock;
@@ -17,9 +18,6 @@ use flate2::write::GzEncoder;
 use sha1::{Digest as _, Sha1};
 
 use crate::proto::http::{Request, Response, Status, etag_of, is_unmodified};
-
-#[cfg(test)]
-mod minify;
 
 /// What the page is.
 const MEDIA_TYPE: &str = "text/html; charset=utf-8";

@@ -188,7 +188,7 @@ pub enum Intent {
     Outcome(Ticket, Outcome),
     /// A connection has left.
     Leave(ConnectionId),
-    /// A connection was sent all that it was to get, as the embedder asked to be told: the relay has nothing to do with it.
+    /// All that waited for a connection was sent, and the embedder asked to be told: the relay does nothing.
     Drained(ConnectionId),
     /// A source of the embedder is ready: the relay has nothing to do with it.
     Io(usize),

@@ -23,7 +23,7 @@ mod verbs;
 use std::any::Any;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -119,8 +119,20 @@ impl Server {
     /// Starts listening. The server is then ready to be polled.
     ///
     /// # Errors
-    /// `InvalidInput` for limits that contradict each other, and for an invalid origin or proxy; otherwise the system's
-    /// error, such as for an address that is taken, with that address in it.
+    /// `InvalidInput` for limits that contradict each other, and for an invalid origin, host or proxy. It then contains a
+    /// [`LimitsError`](crate::LimitsError), an [`OriginError`](crate::OriginError) or a
+    /// [`TrustedProxyError`](crate::TrustedProxyError):
+    ///
+    /// ```
+    /// use slotcast::{Config, OriginError, Server};
+    ///
+    /// let error = Server::bind(Config::listen_on("127.0.0.1:0")?.origin("*")).unwrap_err();
+    /// let why = error.get_ref().and_then(|why| why.downcast_ref());
+    /// assert_eq!(why, Some(&OriginError::Wildcard));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// Otherwise the system's error, such as for an address that is taken, with that address in it.
     pub fn bind(config: Config) -> io::Result<Server> {
         let listeners = config.listen.iter().map(|address| listen(*address)).collect::<io::Result<_>>()?;
         Server::over(config, listeners, listen)
@@ -137,11 +149,10 @@ impl Server {
     }
 
     fn over(config: Config, open: Vec<Listener>, listen: fn(SocketAddr) -> io::Result<Listener>) -> io::Result<Server> {
-        let invalid = |error: String| io::Error::new(ErrorKind::InvalidInput, error);
         config.limits.validate()?;
-        let rules = OriginRules::new(&config.origins, &config.hosts).map_err(invalid)?;
+        let rules = OriginRules::new(&config.origins, &config.hosts)?;
         let rules = rules.for_other_sites(config.for_other_sites.clone());
-        let proxies = TrustedProxies::new(&config.trusted_proxies).map_err(invalid)?;
+        let proxies = TrustedProxies::new(&config.trusted_proxies)?;
         let poll = Poll::new()?;
         let handle = Handle::new(Waker::new(poll.registry(), WAKER)?);
         let mut listeners = Vec::new();

@@ -6,6 +6,7 @@
 # The broker is here, its followers in a second network; then their address vanishes. The broker is to notice, long before the
 # system gives the connections up, which takes it a quarter of an hour. Exit status: 0 if it has.
 set -euo pipefail
+[[ ${1:-} != -h && ${1:-} != --help ]] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit; }
 
 base=http://10.98.76.1:8080
 children=()

@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
 # Runs the tests, and first installs whatever they need.
 #
-#   tests/run.sh [SUITE...]     rust lint planted bench-check websocat autobahn browser examples clients proxies
+#   tests/run.sh [SUITE...]     rust lint planted bench-check autobahn browser examples clients proxies websocat docs
 #
 # Without arguments: all of them (lint and planted only with CI=true). What cannot be installed is skipped, loudly;
 # with CI=true a skipped suite counts as failed. Tools go to .tools/, which git ignores.
 #
-# Environment: CI            true: skipped is failed, and the lints run too
+# Environment: CI            true: skipped is failed, and lint and planted run too
 #              WEBSOCAT      a websocat to use instead of the pinned one
 #              CHROMIUM      a browser to use instead of the one found
 #              SLOTCAST_BIN  a broker to test instead of the one built here
 #              AUTOBAHN      all: also the long cases of compression
 #
-# The last line is "N passed, N failed". Exit status: 0 if nothing failed.
+# The last line is "N passed, N failed", and above it each failure is told once more, in a few lines: of a long output
+# often only the end is kept. Exit status: 0 if nothing failed.
 set -euo pipefail
+[[ ${1:-} != -h && ${1:-} != --help ]] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit; }
 
 websocat_version=1.14.1
 # Of compression the short ones, unless it is all that is asked for: the long ones take minutes.
@@ -31,19 +33,22 @@ PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin:/usr/sbin
 # shellcheck source=tests/broker.sh
 source tests/broker.sh
 
+known='rust lint planted bench-check autobahn browser examples clients proxies websocat docs'
 rows=() skips=()
 total_passed=0 total_failed=0 total_skipped=0
+failures=$scratch/failures
+: >"$failures"
 
 main() {
     local suite suites=("$@")
     if ((${#suites[@]} == 0)); then
         suites=(rust)
         ! $ci || suites+=(lint planted)
-        suites+=(bench-check autobahn browser examples clients proxies websocat) # the last one is being installed meanwhile
+        suites+=(bench-check autobahn browser examples clients proxies websocat docs) # websocat is being installed meanwhile
     fi
     command -v cargo >/dev/null || usage 'cargo is missing; install Rust from https://rustup.rs'
     for suite in "${suites[@]}"; do
-        [[ $suite =~ ^(rust|lint|planted|bench-check|autobahn|browser|examples|clients|proxies|websocat)$ ]] || usage "no suite '$suite'; there are: rust lint planted bench-check autobahn browser examples clients proxies websocat"
+        [[ " $known " == *" $suite "* ]] || usage "there is no suite '$suite'; there are: $known"
     done
     ((${#suites[@]} < 6)) || echo 'All of it takes about 12 minutes on two quiet cores, 40 on busy ones, and longer the first time.'
     mkdir -p "$tools"
@@ -51,7 +56,7 @@ main() {
     for suite in "${suites[@]}"; do
         if [[ ! $suite =~ ^(rust|lint|planted|bench-check|examples)$ && -z $built ]]; then
             build_release && built=yes || built=no
-            [[ $built == no || " ${suites[*]} " != *' websocat '* ]] || start_websocat_install
+            [[ $built == no || ! " ${suites[*]} " =~ ' '(websocat|docs)' ' ]] || start_websocat_install
         fi
         echo "== $suite"
         if [[ $built == no && ! $suite =~ ^(bench-check|examples)$ ]]; then
@@ -84,6 +89,7 @@ rust_tests() {
     local log=$scratch/cargo-test.log status=0 counted=$scratch/cargo-test.rows
     run_logged "$log" 1800 rust_progress "$@" || status=$?
     count_rust "$log" >"$counted"
+    rust_failures "$log" >>"$failures"
     local name passed failed skipped seconds any_failed=0
     while IFS=$'\t' read -r name passed failed skipped seconds; do
         row "$name" "$passed" "$failed" "$skipped" "$seconds"
@@ -91,10 +97,14 @@ rust_tests() {
     done <"$counted"
     if ((status == 124)); then
         echo "FAILED rust: not finished after 30 minutes"
+        last_lines 'rust: not finished after 30 minutes' "$log" >>"$failures"
     fi
     if ((status != 0)); then
         grep -v '\.\.\. ok$' "$log" | sed 's/^/    /'
-        ((any_failed > 0)) || row 'rust build' 0 1 0 0
+        if ((any_failed == 0)); then
+            first_error 'rust build' "$log" >>"$failures"
+            row 'rust build' 0 1 0 0
+        fi
     fi
 }
 
@@ -169,6 +179,7 @@ lint_step() {
     else
         failed=$((failed + 1))
         sed 's/^/    /' "$scratch/lint.log"
+        first_error "lint: $*" "$scratch/lint.log" >>"$failures"
     fi
 }
 
@@ -267,6 +278,7 @@ suite_examples() {
         skip examples 'no node, npm or chromium, or npm ci failed'
     elif ! run_logged "$scratch/examples-build.log" 900 rust_progress cargo build --examples; then
         sed 's/^/    /' "$scratch/examples-build.log"
+        first_error 'examples (not built)' "$scratch/examples-build.log" >>"$failures"
         row 'examples (not built)' 0 1 0 $((SECONDS - began))
     else
         export EXAMPLES=${CARGO_TARGET_DIR:-$root/target}/debug/examples
@@ -345,6 +357,18 @@ suite_proxies() {
         "$tools/clients-venv/bin/python" tests/proxies/proxies.py "$SLOTCAST_BIN" "${found[@]}"
 }
 
+# The commands and programs of the documents, as they stand there.
+suite_docs() {
+    local began=$SECONDS
+    if ! websocat_ready; then
+        skip docs "could not install websocat $websocat_version"
+    elif ! have_or_install curl curl || ! have_or_install systemd-analyze systemd || ! page_ready; then
+        skip docs 'no curl, systemd-analyze, node, npm or chromium, or npm ci failed'
+    else
+        run_counted docs "$began" 600 indented node tests/docs/run.mjs
+    fi
+}
+
 # ------------------------------------------------------------------ set-up
 
 build_release() {
@@ -353,6 +377,7 @@ build_release() {
     echo '== release binary'
     run_logged "$scratch/release.log" 1200 rust_progress cargo build --release && return
     sed 's/^/    /' "$scratch/release.log"
+    first_error 'release binary' "$scratch/release.log" >>"$failures"
     return 1
 }
 
@@ -452,6 +477,8 @@ node_modules_ready() {
     local here=$1
     [[ -f $here/package-lock.json ]] || return 0
     [[ $here/node_modules/.package-lock.json -nt $here/package-lock.json ]] && return
+    # npm would empty the folder that a link leads to.
+    [[ ! -L $here/node_modules ]] || rm "$here/node_modules"
     echo '  npm ci'
     PUPPETEER_SKIP_DOWNLOAD=1 PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 \
         run_logged "$scratch/npm.log" 300 quiet npm ci --prefix "$here" --no-audit --no-fund && return
@@ -506,11 +533,15 @@ run_counted() {
     if [[ $(grep -E '^[0-9]+ passed, [0-9]+ failed' "$log" | tail -n 1) =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed(,\ ([0-9]+)\ skipped)? ]]; then
         passed=${BASH_REMATCH[1]} failed=${BASH_REMATCH[2]} skipped=${BASH_REMATCH[4]:-0}
     fi
+    suite_failures "$suite" "$log" >>"$failures"
     ((status != 124)) || echo "FAILED $suite: not finished after $limit s"
     # a suite that breaks, or that says nothing, has failed, whatever it counted
     if ((status != 0 || passed == 0)) && ((failed == 0)); then
         echo "FAILED $suite: exit status $status"
         failed=1
+    fi
+    if ((failed > 0)) && ! is_told "$suite"; then
+        last_lines "$suite: exit status $status" "$log" >>"$failures"
     fi
     row "$suite" "$passed" "$failed" "$skipped" $((SECONDS - began))
 }
@@ -518,22 +549,93 @@ run_counted() {
 row() {
     rows+=("$(printf '%-40s %8s %8s %8s %9s' "$@")")
     total_passed=$((total_passed + $2)) total_failed=$((total_failed + $3)) total_skipped=$((total_skipped + $4))
+    (($3 == 0)) || is_told "$1" || echo "FAILED $1" >>"$failures"
 }
 
 skip() {
     skips+=("SKIPPED $1: $2")
     echo "${skips[-1]}"
     if $ci; then
+        echo "FAILED $1 (skipped): $2" >>"$failures"
         row "$1 (skipped)" 0 1 0 0
     else
         row "$1 (skipped)" 0 0 1 0
     fi
 }
 
+# ------------------------------------------------------------------ failures, once more at the end
+
+# Each failure is a line "FAILED SUITE: TEST" and up to 11 indented ones. They are read from the logs.
+is_told() { awk -v suite="FAILED $1" '$0 == suite || index($0, suite ":") == 1 { told = 1 } END { exit !told }' "$failures"; }
+
+# cargo's output: each test that failed, without the backtrace, and each binary that died.
+rust_failures() {
+    awk '
+        function tell(line) { if (lines < 11) { print "    " substr(line, 1, 300); lines++ } }
+        function end() { is_one = is_trace = 0 }
+        # A binary that began and printed no result.
+        function died() { if (suite != "" && !results) { print "FAILED " suite ": it died"; for (i = 1; i <= kept; i++) print last[i] } }
+        function begin(what) { end(); died(); suite = what; results = kept = 0 }
+        /^ +Running / {
+            what = $2 == "unittests" ? "unit " $3 : $2
+            sub(/\.rs$/, "", what); sub(/^tests\//, "", what)
+            begin("rust " what)
+            next
+        }
+        /^ +Doc-tests / { begin("rust doc"); next }
+        /^test result: / { results++; end(); next }
+        /^---- .* ----$/ { end(); sub(/^---- /, ""); sub(/ stdout ----$/, ""); print "FAILED " suite ": " $0; is_one = 1; lines = 0; next }
+        /^failures:$/ { end() }
+        is_one && /^stack backtrace:/ { is_trace = 1 }
+        is_one && is_trace && /^[^ ]/ && !/^stack backtrace:/ { is_trace = 0 }
+        is_one && NF && !is_trace && !/^note: / { tell($0) }
+        !is_one && NF && !/ \.\.\. ok$/ {
+            if (kept == 11) for (i = 1; i < kept; i++) last[i] = last[i + 1]; else kept++
+            last[kept] = "    " substr($0, 1, 300)
+        }
+        END { died() }
+    ' "$1"
+}
+
+# The output of every other suite: lines that begin with FAIL or FAILED, or that say so of a figure or of a case of
+# Autobahn, with what follows each until the next test.
+suite_failures() {
+    awk -v suite="$1" '
+        /^[0-9]+ passed, [0-9]+ failed/ || /^(ok|skip|passed|SKIPPED)[ :]/ { is_one = 0; next }
+        /^FAIL(ED)?[: ]/ || / FAILED: / || / behavior=[A-Z -]+ close=/ {
+            is_one = 1; lines = 0
+            line = $0
+            sub(/^FAIL(ED)?[: ]+/, "", line); sub(/^ +/, "", line)
+            print "FAILED " suite ": " substr(line, 1, 300)
+            next
+        }
+        is_one && NF && lines < 11 { print "    " substr($0, 1, 300); lines++ }
+    ' "$2"
+}
+
+# first_error WHAT LOG: what a compiler, a lint or rustfmt complains about first.
+first_error() {
+    echo "FAILED $1"
+    awk '/^(error|warning|Diff in)/ { found = 1 } found && NF && lines < 11 { print "    " substr($0, 1, 300); lines++ }' "$2"
+}
+
+# last_lines WHAT LOG: where the log ends, if it does not say what has failed.
+last_lines() {
+    echo "FAILED $1"
+    awk 'NF { print "    " substr($0, 1, 300) }' "$2" | tail -n 11
+}
+
+# The first of them, so that the end of the output stays short.
+report_failures() {
+    [[ -s $failures ]] || return 0
+    awk '/^FAILED / { if (++told > 25) next } told <= 25 { print } END { if (told > 25) print "... and " told - 25 " more" }' "$failures"
+}
+
 report() {
     echo
     printf '%-40s %8s %8s %8s %9s\n' suite passed failed skipped seconds
     printf '%s\n' "${rows[@]}" '' "${skips[@]}"
+    report_failures
     if ((total_skipped > 0)); then
         echo "$total_passed passed, $total_failed failed, $total_skipped skipped"
     else

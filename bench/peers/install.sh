@@ -6,6 +6,7 @@
 #
 # Everything has a pinned version (lock files, pins), but nginx with nchan, which is the distribution's.
 set -euo pipefail
+[[ ${1:-} != -h && ${1:-} != --help ]] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit; }
 cd "$(dirname "${BASH_SOURCE[0]}")"
 peers=$PWD root=$PWD/../..
 tools=$root/.tools/peers

@@ -16,9 +16,10 @@ pub fn start(
 ) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|it| it == "--help" || it == "-h") {
-        println!("{about}\n\n  cargo run --example {usage}\n");
-        println!("ADDRESS is 9000, :9000 (all interfaces) or HOST:PORT; without it PORT in the environment counts,");
-        println!("and without that too it is localhost:{port}.");
+        println!("{about}\n\nUsage: cargo run --example {usage}\n");
+        println!("ADDRESS is 9000, :9000 (all interfaces) or HOST:PORT [localhost:{port}].");
+        println!("PORT in the environment counts where there is no ADDRESS.\n");
+        println!("Exit codes: 1 failed while running, 2 wrong usage.");
         return ExitCode::SUCCESS;
     }
     let name = usage.split(' ').next().unwrap_or_default();

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hint::black_box;
+use std::io;
 use std::sync::Arc;
 
 use crate::proto::http::Request;
@@ -12,6 +13,34 @@ pub const MAX_TOKEN: usize = 1024;
 /// A secret that peers show. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PublishToken(Arc<[u8]>);
+
+/// Why a text is not a [`PublishToken`]. It does not repeat the text, which may be most of a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PublishTokenError {
+    /// It is empty, or longer than 1,024 bytes. It has this many.
+    Length(usize),
+    /// A character is no visible one of ASCII.
+    Character,
+}
+
+impl fmt::Display for PublishTokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PublishTokenError::Length(length) => write!(f, "a token has 1 to {MAX_TOKEN} characters, not {length}"),
+            PublishTokenError::Character => f.write_str("a token has only visible ASCII characters: leave out all others"),
+        }
+    }
+}
+
+impl std::error::Error for PublishTokenError {}
+
+/// `InvalidInput`, for a `main` that returns `io::Result`.
+impl From<PublishTokenError> for io::Error {
+    fn from(error: PublishTokenError) -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidInput, error)
+    }
+}
 
 /// Whether a request shows a token.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,10 +54,13 @@ impl PublishToken {
     /// A token of 1 to 1,024 visible ASCII characters, which can stand in a header as they are.
     ///
     /// # Errors
-    /// One sentence, which does not repeat the token.
-    pub fn new(token: &str) -> Result<PublishToken, &'static str> {
-        if !(1..=MAX_TOKEN).contains(&token.len()) || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("a token has 1 to 1024 characters, visible ASCII without spaces");
+    /// If it is something else. The error does not repeat the token.
+    pub fn new(token: &str) -> Result<PublishToken, PublishTokenError> {
+        if !(1..=MAX_TOKEN).contains(&token.len()) {
+            return Err(PublishTokenError::Length(token.len()));
+        }
+        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(PublishTokenError::Character);
         }
         Ok(PublishToken(token.as_bytes().into()))
     }
@@ -79,10 +111,21 @@ mod tests {
         for good in ["x", "c2VjcmV0LQ==", "~!-", &"x".repeat(MAX_TOKEN)] {
             assert!(PublishToken::new(good).is_ok(), "{good}");
         }
-        for bad in ["", " ", "a b", "a\n", "\ta", "gr\u{fc}n", "a\0", &"x".repeat(MAX_TOKEN + 1)] {
-            let said = PublishToken::new(bad).unwrap_err();
-            assert!(said.contains("1 to 1024") && (bad.len() < 2 || !said.contains(bad)), "{said}");
+        for (bad, error) in [
+            ("", PublishTokenError::Length(0)),
+            (" ", PublishTokenError::Character),
+            ("a b", PublishTokenError::Character),
+            ("a\n", PublishTokenError::Character),
+            ("\ta", PublishTokenError::Character),
+            ("gr\u{fc}n", PublishTokenError::Character),
+            ("a\0", PublishTokenError::Character),
+            (&"x".repeat(MAX_TOKEN + 1), PublishTokenError::Length(1025)),
+        ] {
+            assert_eq!(PublishToken::new(bad), Err(error), "{bad:?}");
+            let said = error.to_string();
+            assert!(bad.len() < 2 || !said.contains(bad), "{said}");
         }
+        assert_eq!(PublishTokenError::Length(1025).to_string(), "a token has 1 to 1024 characters, not 1025");
         let shown = format!("{:?}", Access::publish_token(PublishToken::new("hush").ok()));
         assert!(shown.contains("PublishToken(…)") && !shown.contains("hush"), "{shown}");
     }

@@ -99,7 +99,7 @@ impl Crowd {
 /// Invariant: `networks` counts the connections with the flag `COUNTED`.
 #[derive(Debug, Default)]
 pub(super) struct Admission {
-    /// Connections by network, as `network_of` has them; empty unless that is limited.
+    /// Connections by network (`network_of`); empty unless that is limited.
     networks: HashMap<IpAddr, u32>,
     /// Connections past `max_connections`, and those that came during a shutdown.
     extra: Few,
@@ -147,7 +147,7 @@ impl Few {
         ranked.sort_unstable();
         let held = holders.iter().filter(|&&slot| !has_ended(slots, slot)).count();
         let wanted = (held + FREED_AT_ONCE).saturating_sub(most);
-        // A newcomer stays for now, and nobody goes in its place: its turn comes as soon as it was read from.
+        // A newcomer stays for now, and nobody leaves instead of it. It can leave once it was read from.
         let leavers = ranked.into_iter().take(wanted).filter(|&(.., at)| at < holders.len() - fresh);
         leavers.filter_map(|(.., at)| holders.get(at).copied()).collect()
     }

@@ -54,8 +54,8 @@ impl Broker {
     }
 
     /// If others wait for a place, ends connections that have one of the few places and ask for nothing. Called once
-    /// a turn, after all that were ready were read from. Those that have just come stay, and so do those of which
-    /// `is_unread` says that something may have arrived.
+    /// a turn, after every ready connection was read from. A connection that has just come stays, and so does one for
+    /// which `is_unread` is true: something may have arrived from it.
     pub fn make_places(&mut self, mut is_unread: impl FnMut(u32) -> bool) {
         let now = self.timers.now();
         for slot in self.admission.take_leavers(&self.slots, now) {

@@ -6,7 +6,7 @@ use super::event::ConnectionId;
 use super::joins::JoinDoor;
 use super::publish::Sender;
 use super::slots::flag;
-use super::{Broker, JoinError, Joined, cost};
+use super::{Broker, JoinError, Joined, Sent, cost};
 use crate::channel::Channel;
 use crate::channel::dialect::{Event, MemberName};
 use crate::channel::log::{Entry, MemberId, Start};
@@ -140,22 +140,25 @@ impl Broker {
     }
 
     /// Sends to one connection alone, after all that was published to it before. Only what a connection that catches
-    /// up has not taken from the log yet comes later. Returns false if the id is stale, the connection is not open,
-    /// or the message is longer than `max_message`.
-    pub fn send(&mut self, id: ConnectionId, message: &Message) -> bool {
+    /// up has not taken from the log yet comes later.
+    pub fn send(&mut self, id: ConnectionId, message: &Message) -> Sent {
         self.send_from(id, message, None)
     }
 
     /// Sends to one connection alone, on behalf of another connection. Otherwise it does what `send` does.
-    pub fn send_from(&mut self, id: ConnectionId, message: &Message, from: Option<ConnectionId>) -> bool {
+    pub fn send_from(&mut self, id: ConnectionId, message: &Message, from: Option<ConnectionId>) -> Sent {
+        if self.subscribed_slot(id).is_none() {
+            return if self.is_live(id) { Sent::NotOpen } else { Sent::Gone };
+        }
         if message.len() > self.limits.max_message {
-            return false;
+            return Sent::TooBig;
         }
         let name = from.and_then(|id| self.name(id)).cloned();
         let from = from.map(|id| self.member_id(id));
         let entry =
             Entry { unix_ms: self.timers.unix_ms(), message: message.clone(), from, name, user: None, except: None };
-        self.tell_alone(id, &entry)
+        self.tell_alone(id, &entry);
+        Sent::Done
     }
 
     /// Sends to one connection alone, on behalf of another. The message tells of that what its channel tells.
@@ -182,10 +185,9 @@ impl Broker {
     }
 
     /// Tells one connection a message that belongs to no channel.
-    pub(super) fn tell_alone(&mut self, id: ConnectionId, entry: &Entry) -> bool {
+    pub(super) fn tell_alone(&mut self, id: ConnectionId, entry: &Entry) {
         let told = self.tell(id, &Event::Direct { entry: entry.view() });
         self.journal.count().messages_sent += u64::from(told);
-        told
     }
 
     /// The connection with that public id, if it is open.

@@ -133,8 +133,8 @@ impl Broker {
         }
     }
 
-    /// Returns the door if the connection may go in by it now, or is to be told that it may not, or has gone.
-    /// Otherwise it waits, and None is returned.
+    /// Returns the door if the question is settled: the connection may go in now, is refused, or has gone. Otherwise
+    /// the connection waits, and None is returned.
     pub(super) fn admit(&mut self, id: ConnectionId, channel: &str, from: Start, door: JoinDoor) -> Option<JoinDoor> {
         if self.slots.live(id).is_none() {
             return Some(door);

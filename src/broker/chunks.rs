@@ -48,7 +48,7 @@ struct Run {
 
 /// All chunks. Each holds a reference to its batch.
 ///
-/// Invariants: `bytes` is the sum of their lengths; `places` is the memory that the runs take beside their batches.
+/// Invariants: `bytes` is the sum of their lengths; `places` is the memory that the runs take apart from their batches.
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
     runs: HashMap<(u32, Encoding), Run>,
@@ -79,18 +79,18 @@ impl Chunks {
             run.chunks.pop_front();
         }
         run.epoch = epoch;
-        let behind = run.chunks.partition_point(|chunk| chunk.first <= cursor);
-        let until = run.chunks.get(behind).map_or(head, |next| next.first);
+        let after = run.chunks.partition_point(|chunk| chunk.first <= cursor);
+        let until = run.chunks.get(after).map_or(head, |next| next.first);
         let has_room = |chunk: &Chunk| batches.get(chunk.batch).len() < CHUNK;
         let covers = |chunk: &Chunk| cursor < chunk.last || cursor == chunk.last && has_room(chunk);
-        let index = match behind.checked_sub(1).filter(|&index| run.chunks.get(index).is_some_and(covers)) {
+        let index = match after.checked_sub(1).filter(|&index| run.chunks.get(index).is_some_and(covers)) {
             Some(index) => index,
             None => {
                 // A request for history gets what is kept of it, under any policy.
                 let (batch, excepts) = (batches.open_kept(channel.source(cursor)), Vec::new());
                 let new = Chunk { batch, first: cursor, last: cursor, excepts, used: true, age: 0 };
-                run.chunks.insert(behind, new);
-                behind
+                run.chunks.insert(after, new);
+                after
             }
         };
         let chunk = &mut run.chunks[index];
@@ -137,7 +137,7 @@ impl Chunks {
         self.bytes
     }
 
-    /// Bytes of memory that they take beside their batches.
+    /// Bytes of memory that they take apart from their batches.
     pub(super) fn memory(&self) -> usize {
         self.runs.capacity() * size_of::<((u32, Encoding), Run)>() + self.places
     }
@@ -173,7 +173,7 @@ impl Chunks {
 }
 
 impl Run {
-    /// Bytes of memory that it takes on the heap beside its batches.
+    /// Bytes of memory that it takes on the heap apart from its batches.
     fn places(&self) -> usize {
         let excepts = self.chunks.iter().map(|chunk| chunk.excepts.capacity() * size_of::<(usize, u64)>());
         self.chunks.capacity() * size_of::<Chunk>() + excepts.sum::<usize>()

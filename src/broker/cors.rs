@@ -4,7 +4,7 @@
 
 use crate::proto::http::Response;
 
-/// What a page of another origin may read besides what it always may.
+/// The header fields that a page of another origin may read in addition to those that every page may.
 const EXPOSED_HEADERS: &str = "Slotcast-Position, Slotcast-Lost, ETag, Retry-After";
 
 impl Response {

@@ -79,7 +79,7 @@ impl Encoded {
         self.reads.clear(batches);
     }
 
-    /// Bytes of memory that is kept beside the batches.
+    /// Bytes of memory that is kept apart from the batches.
     pub(super) fn memory(&self) -> usize {
         self.chunks.memory()
     }

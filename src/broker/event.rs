@@ -66,8 +66,8 @@ pub enum Event {
     Close(ConnectionId, CloseReason),
     /// What became of something that this ticket was given for. Only where there is an engine.
     Outcome(Ticket, Outcome),
-    /// All that a connection was to get was sent, as [`Server::tell_when_drained`](crate::Server::tell_when_drained) asked to be
-    /// told. Once for each time of asking, unless the connection ends before.
+    /// All that waited for a connection was sent. It comes once for each call of
+    /// [`Server::tell_when_drained`](crate::Server::tell_when_drained), unless the connection ends before.
     Drained(ConnectionId),
     /// A source that was registered under this key is ready.
     Io(usize),
@@ -224,8 +224,9 @@ impl Accept {
         Accept { join: Some((channel.into(), from)), ..Accept::default() }
     }
 
-    /// Lets the broker drop what the connection does not take in time, as `Limits::slow_consumer` says, although it
-    /// cannot be told. Without this, a connection that gets nothing but messages is closed with 1013 instead.
+    /// Lets the broker drop what the connection does not take in time, although it cannot be told.
+    /// `Limits::slow_consumer` says what is dropped. Without this, a connection that gets nothing but messages is
+    /// closed with 1013 instead.
     #[must_use]
     pub fn lossy(mut self) -> Accept {
         self.lossy = true;

@@ -8,8 +8,8 @@ use super::inflations::Compressed;
 use crate::channel::position::Position;
 use crate::proto::deflate::Earlier;
 
-/// What a request takes beside itself while it waits: its place among the events, or, if it is held, in the extras.
-/// The larger of both counts from the beginning, so that no connection has to go because a request is held.
+/// What a request takes, apart from its own bytes, while it waits: its place among the events, or, if it is held, in
+/// the extras. The larger of both counts from the beginning, so that no connection has to go because a request is held.
 pub const PLACE: usize =
     if size_of::<Event>() > size_of::<Extras>() { size_of::<Event>() } else { size_of::<Extras>() };
 

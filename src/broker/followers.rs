@@ -325,7 +325,7 @@ impl Broker {
         }
     }
 
-    /// Answers a held request whose time is over: with nothing, and the position after which it waits.
+    /// Answers a held request whose time is over: no messages, and the position to continue from.
     pub(super) fn answer_held(&mut self, slot: u32) {
         let Some(membership) = self.slots.cold(slot).and_then(|cold| cold.memberships.as_slice().first().copied())
         else {

@@ -83,7 +83,7 @@ impl Broker {
         self.effort.waiting() > self.limits.max_outbound / 4
     }
 
-    /// Whether input has led to twice as much output as `wants_flush` asks for. Then nobody is read from, even if it
+    /// Whether input has led to twice the output at which `wants_flush` is true. Then nobody is read from, even if it
     /// wants little.
     pub fn needs_flush(&self) -> bool {
         self.effort.waiting() > self.limits.max_outbound / 2

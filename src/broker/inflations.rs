@@ -76,7 +76,8 @@ impl Inflations {
         &mut self.inflater
     }
 
-    /// Notes that one more peer has sent a large message. Returns whether it is the first, whose message is under way.
+    /// Notes that one more peer has sent a large message. Returns true if no other waits: then its message is
+    /// under way.
     pub(super) fn queue(&mut self, id: ConnectionId) -> bool {
         self.waiting.push_back(id);
         self.waiting.len() == 1

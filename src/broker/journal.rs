@@ -62,14 +62,14 @@ impl Journal {
         }
     }
 
-    /// When the number of lines that were left out is to be told, in monotonic milliseconds.
+    /// When a line has to say how many lines were left out, in monotonic milliseconds.
     pub(super) fn due(&self) -> Option<u64> {
         [&self.warnings, &self.news].into_iter().filter_map(Window::due).min()
     }
 }
 
 impl Window {
-    /// Whether one more line is told at that time, in monotonic milliseconds. `close` is to be called before.
+    /// Whether one more line is written at that time, in monotonic milliseconds. Call `close` before.
     fn admit(&mut self, now: u64) -> bool {
         if self.told == 0 {
             self.since = now;
@@ -92,7 +92,7 @@ impl Window {
         Some(left_out).filter(|&left_out| left_out > 0)
     }
 
-    /// When a number is to be told.
+    /// When a number has to be told.
     fn due(&self) -> Option<u64> {
         (self.left_out > 0).then_some(self.since + SECOND)
     }

@@ -323,7 +323,7 @@ impl Broker {
         self.failed(id, &ErrorKind::ConnectionReset.into());
     }
 
-    /// Ends a connection whose socket is broken, as that error says.
+    /// Ends a connection whose socket is broken; the error tells why.
     pub fn failed(&mut self, id: ConnectionId, error: &io::Error) {
         if let Some(slot) = self.slots.live(id) {
             self.end(slot, Cause::of_socket(error), End::Drop);

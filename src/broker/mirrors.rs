@@ -44,10 +44,10 @@ pub(super) struct Reach {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gate {
     Open,
-    /// It is to be tried again when the mirror has changed. One who names a position that this node does not know is
-    /// let in only when the engine has answered the question with that number.
+    /// Try again when the mirror has changed. If this node does not know the position, the number is that of the
+    /// question that the engine has to answer first.
     Wait(Option<u64>),
-    /// The channel is absent: `open` is to be called.
+    /// The channel is absent: call `open`.
     Absent,
 }
 
@@ -158,7 +158,7 @@ impl Mirrors {
         Gate::Wait(barrier)
     }
 
-    /// From which position of its own a log is to be followed to get what comes after `from`, and whether more is
+    /// The position in this node's log from which to follow it, to get what comes after `from`; and whether more is
     /// lost than the log says. A position of an older epoch counts as far as a link leads.
     pub(super) fn resolve(&self, name: &str, from: Start) -> (Start, bool) {
         let Start::Position(position) = from else { return (from, false) };
@@ -221,8 +221,7 @@ impl Mirrors {
         false
     }
 
-    /// Takes note that the engine tells that many entries, the first of which has that offset. Returns what to do
-    /// with them.
+    /// Notes that the engine has sent `count` entries, from the offset `first` on. Returns what to do with them.
     pub(super) fn entries(&mut self, name: &str, epoch: Epoch, first: u64, count: usize, asks: &mut Asks) -> Take {
         let is_away = self.is_away;
         let Some(mirror) = self.by_name.get_mut(name) else { return Take::Nothing };
@@ -395,13 +394,13 @@ impl Mirrors {
         }
     }
 
-    /// When something is to be done, even if nothing happens.
+    /// When `wake` has something to do, if nothing happens before.
     pub(super) fn due(&self) -> Option<u64> {
         self.wakes.first().map(|(at, _)| *at)
     }
 
     /// Looks at a channel whose time has come: asks again for what the engine did not do. Returns the channel, and
-    /// true if it has lingered for long enough: then it is to be closed, or said to be `emptied` again.
+    /// true if it has lingered for long enough: then close it, or call `emptied` again.
     pub(super) fn wake(&mut self, now: u64, asks: &mut Asks) -> Option<(Arc<str>, bool)> {
         let (_, name) = self.wakes.first().filter(|(at, _)| *at <= now)?.clone();
         let is_away = self.is_away;

@@ -87,7 +87,7 @@ use slots::Slots;
 use timers::{Now, Tick, Timers};
 use trust::Trust;
 
-pub use outcome::{JoinError, Joined, Outcome, Published};
+pub use outcome::{DrainNotice, JoinError, Joined, Outcome, Published, Sent};
 
 /// How the broker writes: the loop's sockets, or the simulator's peers.
 pub trait Io {
@@ -241,12 +241,12 @@ impl Broker {
         self.channels.tombstones()
     }
 
-    /// What the histories of all channels hold, as `history_total` counts it.
+    /// What the histories of all channels hold: what `history_total` limits.
     pub fn history_held(&self) -> usize {
         self.channels.history_held()
     }
 
-    /// Memory of all channels beside their histories, in bytes: what is known of them, their names, and who is in them.
+    /// Memory of all channels without their histories, in bytes: what is known of them, names, and who is in them.
     pub fn channels_held(&self) -> usize {
         self.channels.memory() + self.slots.membership_lists()
     }

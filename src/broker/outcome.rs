@@ -20,8 +20,8 @@ pub enum Published {
     },
     /// It is longer than `max_message`: nobody gets it.
     TooBig,
-    /// Nothing was published to the channel before, there are as many channels as `max_channels` allows, and none of
-    /// them makes way: nobody gets it.
+    /// Nothing was published to the channel before, there are already `max_channels` channels, and none of them makes
+    /// way: nobody gets it.
     TooManyChannels,
     /// No channel has such a name: nobody gets it, now or later.
     BadName(BadName),
@@ -49,7 +49,7 @@ pub enum Outcome {
     NotSent,
     /// Nobody knows whether it is stored, or sent.
     Unknown,
-    /// The connection has joined; what it is to be told of that was told already.
+    /// The connection has joined, and was told so already.
     Joined(Joined),
     /// The connection has not joined.
     NotJoined(JoinError),
@@ -75,15 +75,69 @@ impl Published {
     }
 }
 
+/// What became of a message for one connection alone.
+///
+/// It is no `Result`: most who send need not know. A connection that has gone is told by its Close event as well, so a
+/// plain `server.send(id, "x");` is right wherever that is enough. What happens later is no part of it: a connection
+/// that is too slow is closed when the queue is written, and its Close event says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Sent {
+    /// It is in the connection's queue.
+    Done,
+    /// It is longer than `max_message`: nobody gets it.
+    TooBig,
+    /// The connection has ended: its id is stale, or will be as soon as its Close event is told.
+    Gone,
+    /// The connection is there, but is neither an open WebSocket nor a stream. It is closing, or it is a request of HTTP.
+    NotOpen,
+}
+
+impl Sent {
+    /// Whether it is on its way.
+    pub fn is_ok(self) -> bool {
+        self == Sent::Done
+    }
+
+    /// Why the connection does not get it; None if it is on its way.
+    pub fn refused(self) -> Option<&'static str> {
+        match self {
+            Sent::Done => None,
+            Sent::TooBig => Some("it is longer than max_message"),
+            Sent::Gone => Some("the connection has ended"),
+            Sent::NotOpen => Some("the connection is not open"),
+        }
+    }
+}
+
+/// Whether [`Event::Drained`](super::event::Event::Drained) follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DrainNotice {
+    /// The event follows, unless the connection ends before.
+    Coming,
+    /// There is nothing to wait for: the kernel has taken all that the connection is to get. No event follows.
+    NothingUnsent,
+    /// The connection is no open WebSocket, or no longer. No event follows.
+    NotOpen,
+}
+
+impl DrainNotice {
+    /// Whether the event follows.
+    pub fn is_coming(self) -> bool {
+        self == DrainNotice::Coming
+    }
+}
+
 /// Why somebody could not join a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JoinError {
     /// The connection is not open, or no longer.
     Gone,
-    /// The channel does not exist, and there are as many channels with only listeners as `max_listened` allows.
+    /// The channel does not exist, and there are already `max_listened` channels with only listeners.
     TooManyChannels,
-    /// The connection is in as many channels as `max_channels_per_connection` allows.
+    /// The connection is already in `max_channels_per_connection` channels.
     TooManyMemberships,
     /// The connection is a member already.
     AlreadyMember,

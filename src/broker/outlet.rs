@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use super::event::{ConnectionId, Dropped, Event, Unanswered};
-use super::seam::Seam;
+use super::seam::EngineSide;
 use crate::proto::http::Status;
 
 /// What was not taken out yet, in order.
@@ -15,7 +15,7 @@ pub(super) struct Outlet {
     dropped: Dropped,
     /// What waits for the engine or is to be asked of it. None if there is no engine: then this broker itself
     /// assigns all positions.
-    seam: Option<Box<Seam>>,
+    seam: Option<Box<EngineSide>>,
 }
 
 impl Outlet {
@@ -45,7 +45,7 @@ impl Outlet {
     }
 
     /// From now on there is an engine.
-    pub(super) fn set_engine(&mut self, seam: Seam) {
+    pub(super) fn set_engine(&mut self, seam: EngineSide) {
         self.seam.get_or_insert_with(|| Box::new(seam));
     }
 
@@ -56,12 +56,12 @@ impl Outlet {
     }
 
     /// The seam to the engine, if there is one.
-    pub(super) fn seam(&self) -> Option<&Seam> {
+    pub(super) fn seam(&self) -> Option<&EngineSide> {
         self.seam.as_deref()
     }
 
     /// The seam, to be changed.
-    pub(super) fn seam_mut(&mut self) -> Option<&mut Seam> {
+    pub(super) fn seam_mut(&mut self) -> Option<&mut EngineSide> {
         self.seam.as_deref_mut()
     }
 

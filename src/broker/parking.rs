@@ -1,6 +1,6 @@
 //! A peer waits if it publishes to a channel whose last batch has not arrived at all its members yet; the others go
-//! on. Otherwise a peer that publishes faster than the members read would fill the budgets: no member is judged
-//! before its bytes were offered.
+//! on. Otherwise a peer that publishes faster than the members read would fill the budgets: no limit of a member is
+//! enforced before its bytes were offered.
 
 use std::time::Duration;
 

@@ -10,7 +10,7 @@ use crate::channel::presence::{Named, Notices};
 use crate::channel::settings::{PresenceLevel, Telling};
 use crate::engine::{Ask, Present, Roster};
 
-/// What a member takes in a notice beside its name, in bytes, about.
+/// About how many bytes a member takes in a notice, without its name.
 const NOTICE_COST: usize = 40;
 
 /// Who comes or goes.
@@ -130,7 +130,7 @@ impl Broker {
         self.effort.make(encodings.count() * (NOTICE_COST + name));
     }
 
-    /// Appends what is to be told of a channel's members to the open batches of those who are told. It comes after
+    /// Appends the notices about a channel's members to the open batches of those who get them. Notices come after
     /// the messages, so that a message's place in a batch still follows from its offset.
     pub(super) fn append_notices(&mut self, key: u32) {
         let (now, most) = (self.timers.milliseconds(), self.limits.max_presence);
@@ -159,8 +159,8 @@ impl Broker {
         self.effort.spend(named * cost::NAME + self.encoded.encoder().take_cost());
     }
 
-    /// Whether somebody came or went since the last notices, so that it is to be told now. What is to be told later
-    /// is noted.
+    /// Whether somebody came or went since the last notices, and a notice is due now. One that is due later is
+    /// noted.
     pub(super) fn has_news_of_members(&mut self, key: u32) -> bool {
         self.channels.has_notices(key, self.timers.milliseconds())
     }

@@ -31,9 +31,9 @@ const HYSTERESIS: usize = 16;
 const MOST_SHED: usize = 256;
 
 impl Broker {
-    /// Judges connections that have much unsent. This is done after the flush: never at publish, and never before
-    /// their bytes were offered. What all have together is judged when all were offered, so that a peer that reads
-    /// is not closed because of those that do not.
+    /// Closes connections that have too much unsent, or drops some of it. Call it after the flush: never at publish,
+    /// and never before their bytes were offered to the kernel. The total of all is looked at only when the bytes of all
+    /// were offered, so that a peer that reads is not closed because of those that do not.
     pub(super) fn enforce_outbound_limits(&mut self, all_were_offered: bool) {
         let over = self.flush.take_over();
         for &slot in &over {
@@ -112,7 +112,8 @@ impl Broker {
         });
     }
 
-    /// Drops as many of the oldest messages of each run as `choose` says, and tells the connection if it can be told.
+    /// Drops the oldest messages of each run, up to the number that `choose` returns, and tells the connection if it
+    /// can be told.
     fn drop_messages(&mut self, slot: u32, choose: impl FnMut(&Source, &Batch, ops::Range<usize>) -> usize) {
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         let tell = |source: &Source, count, bytes: &mut Vec<u8>| {
@@ -147,14 +148,14 @@ impl Broker {
         self.batches.held() > most || self.outbound_held() > most.max(LEAST_MEMORY)
     }
 
-    /// Notes that a blocked connection is to be judged, if it has more unsent than is tolerated.
+    /// Notes a blocked connection for the next `enforce_outbound_limits`, if it has more unsent than is tolerated.
     pub(super) fn note_backlog(&mut self, slot: u32) {
         if self.slots.hot(slot).outbound.pending() > self.tolerated() {
             self.flush.note_over(slot);
         }
     }
 
-    /// Bytes that a blocked connection may have unsent without being judged.
+    /// Bytes that a blocked connection may have unsent before it is noted.
     pub(super) fn tolerated(&self) -> u64 {
         match self.limits.slow_consumer {
             SlowConsumer::Latest => 0,

@@ -19,7 +19,7 @@ const PART: usize = 4;
 const MAX_OF_ONE: usize = 64;
 const PART_OF_ONE: usize = 16;
 
-/// What a message counts for beside its payload, in bytes.
+/// What a message counts for in addition to its payload, in bytes.
 const MESSAGE_COST: usize = 128;
 
 /// A publish that waits.
@@ -50,7 +50,7 @@ impl Load {
 
 /// All publishes that wait.
 ///
-/// Invariants: `all` and `loads` are what the sums over `waiting` say; `full` names those whose load is full; the
+/// Invariants: `all` and `loads` are sums over `waiting`; `full` names those whose load is full; the
 /// first in `due` still waits.
 #[derive(Debug)]
 pub(super) struct Publishes {

@@ -86,9 +86,9 @@ causes! {
     Revoked = "revoked",
     /// There were more connections than `max_connections` already.
     TooManyConnections = "too_many_connections",
-    /// There were as many connections of its address as `max_connections_per_ip` allows.
+    /// There were already `max_connections_per_ip` connections of its address.
     TooManyConnectionsPerIp = "too_many_connections_per_ip",
-    /// There are as many channels as `max_channels` allows, or `max_listened`.
+    /// There are already `max_channels` channels, or `max_listened` that are only listened to.
     TooManyChannels = "too_many_channels",
     /// Messages were lost on the way from the engine, and it could not be told so.
     EngineLost = "engine_lost",

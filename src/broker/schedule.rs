@@ -1,10 +1,11 @@
-//! Which connection is read next, and how much. It is pure, so that a test drives the very schedule that the loop does.
+//! Which connection is read next, and how much. It is pure: a test drives the same schedule as the loop.
 //!
-//! There are four queues. First come connections that have shown that they want very little, then those that want
-//! little. Then come newcomers and others. Last come those that had too much to say for one visit, those that have
-//! more after they were read in this turn, and those whose input is discarded. No queue starves. How much a
-//! connection wants is judged by the cost of its visits, with the calls that the embedder made for it: see `cost`.
-//! So one that sends a small message now and then is read within a turn, whatever thousands of others ask for.
+//! There are four queues. In `FIRST` are connections whose visits have lately cost very little, and in `QUICK` those
+//! whose visits have cost little. In `NEW` are newcomers, and connections that want more but had not too much to say
+//! for one visit. In `LATE` are those that had, those that have more after they were read in this turn, and those
+//! whose input is discarded. `NEW` and `LATE` wait when much is to be written, but no queue starves. What a visit has
+//! cost includes the calls that the embedder made for it: see `cost`. So a connection that sends a small message now
+//! and then is read within a turn, whatever thousands of others ask for.
 
 use std::io;
 
@@ -23,8 +24,8 @@ pub const MAX_VISIT: u64 = 50_000;
 /// writes.
 pub const READ_AGAIN: usize = 256 * 1024;
 
-/// What a frame or a request counts for in that, besides its bytes. So a connection that sends a great many small
-/// messages is read no more often in a turn than one that sends a few large ones.
+/// What a frame or a request counts for in `READ_AGAIN`, in addition to its bytes. So a connection that sends a great
+/// many small messages is read no more often in a turn than one that sends a few large ones.
 const FRAME: usize = 64;
 
 /// A connection wants very little if its visits have lately cost no more than this, in microseconds: it says a few
@@ -41,7 +42,7 @@ const UNKNOWN: u8 = u8::MAX;
 /// be copied.
 const LESS: usize = 8 * 1024;
 
-/// The queues.
+/// The queues, in this order. See the module.
 const FIRST: usize = 0;
 const QUICK: usize = 1;
 const NEW: usize = 2;
@@ -199,7 +200,7 @@ impl Schedule {
     }
 
     /// Does one step of reading; returns false if this turn has nothing more to read. An event may wait afterwards.
-    /// It is to be handled before the next step, so that what the embedder does for it counts for its connection.
+    /// Handle it before the next step, so that what the embedder does for it counts for its connection.
     pub fn step(&mut self, broker: &mut Broker, inlet: &mut impl Inlet) -> bool {
         if self.reading.is_some() {
             self.feed(broker);

@@ -24,9 +24,9 @@ use crate::channel::store::NotHeld;
 use crate::engine::{Ask, Asks, EngineError, Page, Stored, Ticket, Told};
 use crate::limits::Limits;
 
-/// What a broker with an engine has beside one without.
+/// What only a broker with an engine has.
 #[derive(Debug)]
-pub(super) struct Seam {
+pub(super) struct EngineSide {
     pub(super) mirrors: Mirrors,
     pub(super) joins: Joins,
     pub(super) publishes: Publishes,
@@ -37,10 +37,10 @@ pub(super) struct Seam {
     pub(super) held_back: HashSet<ConnectionId>,
 }
 
-impl Seam {
+impl EngineSide {
     /// A seam to an engine of which nothing is known, and for which nothing waits.
-    pub(super) fn new(limits: &Limits) -> Seam {
-        Seam {
+    pub(super) fn new(limits: &Limits) -> EngineSide {
+        EngineSide {
             mirrors: Mirrors::default(),
             joins: Joins::default(),
             publishes: Publishes::new(limits.max_inbound_total),
@@ -51,7 +51,7 @@ impl Seam {
         }
     }
 
-    /// Whether a channel is to be read without a mirror: the engine can be reached, there is no mirror of it here,
+    /// Whether a channel can be read without a mirror: the engine can be reached, there is no mirror of it here,
     /// and not too many such reads wait.
     pub(super) fn may_read_plainly(&self, channel: &str, most: usize) -> bool {
         !self.mirrors.is_away() && !self.mirrors.has(channel) && self.plain_reads.len() < most
@@ -61,7 +61,7 @@ impl Seam {
 impl Broker {
     /// From now on an engine assigns positions. To be called before anything is published or joined.
     pub fn set_engine(&mut self) {
-        self.outlet.set_engine(Seam::new(&self.limits));
+        self.outlet.set_engine(EngineSide::new(&self.limits));
     }
 
     /// Whether an engine assigns positions.
@@ -235,7 +235,8 @@ impl Broker {
         Ok(kept)
     }
 
-    /// From where a log is to be read to get what comes after `from`, and whether more is lost than the log says.
+    /// The position in this node's log from which to read what comes after `from`, and whether more is lost than the
+    /// log says.
     pub(super) fn translate(&self, channel: &str, from: Start) -> (Start, bool) {
         self.outlet.seam().map_or((from, false), |seam| seam.mirrors.resolve(channel, from))
     }

@@ -133,7 +133,7 @@ impl Secrets {
         1 + self.draw() % 10
     }
 
-    /// A number for each network, as `network_of` has them. From outside nobody can look for another network with
+    /// A number for each network of `network_of`. From outside nobody can look for another network with
     /// the same.
     pub(super) fn maker(&self, network: IpAddr) -> u32 {
         let hash = match network {
@@ -149,7 +149,7 @@ impl Secrets {
         MemberId::new(high, low)
     }
 
-    /// The public id of a connection that publishes. It is kept at hand, since to make one takes long beside an echo.
+    /// The public id of a connection that publishes. It is kept, since making one takes long compared with an echo.
     pub(super) fn sender(&mut self, id: ConnectionId) -> MemberId {
         let place = id.slot() as usize % AT_HAND;
         match self.at_hand.get(place) {

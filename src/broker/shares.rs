@@ -29,7 +29,7 @@ struct Network {
 pub(super) struct Shares(BinaryHeap<Network>);
 
 impl Shares {
-    /// The shares of connections that hold something. Networks are as `network_of` has them.
+    /// The shares of connections that hold something. Networks are those of `network_of`.
     pub(super) fn new(holdings: impl Iterator<Item = (IpAddr, Holding)>) -> Shares {
         let mut networks: HashMap<IpAddr, Network> = HashMap::new();
         for (network, holding) in holdings.filter(|(_, holding)| holding.bytes > 0) {

@@ -2,6 +2,7 @@
 
 use super::Broker;
 use super::event::ConnectionId;
+use super::outcome::DrainNotice;
 use super::slots::flag;
 
 impl Broker {
@@ -24,13 +25,16 @@ impl Broker {
         true
     }
 
-    /// Tells the embedder once when the kernel has taken all that a connection is to get. Returns false if there is nothing to wait
-    /// for: nothing is unsent, or the id is stale.
-    pub fn tell_when_drained(&mut self, id: ConnectionId) -> bool {
-        if self.unsent(id) == 0 {
-            return false;
+    /// Tells the embedder once when the kernel has taken all that a connection is to get.
+    pub fn tell_when_drained(&mut self, id: ConnectionId) -> DrainNotice {
+        let is_drained = self.unsent(id) == 0;
+        match self.slots.open(id).and_then(|slot| self.slots.cold(slot)) {
+            None => DrainNotice::NotOpen,
+            Some(_) if is_drained => DrainNotice::NothingUnsent,
+            Some(cold) => {
+                cold.wants_drained = true;
+                DrainNotice::Coming
+            }
         }
-        let cold = self.slots.open(id).and_then(|slot| self.slots.cold(slot));
-        cold.map(|cold| cold.wants_drained = true).is_some()
     }
 }

@@ -13,9 +13,9 @@ pub use super::member_id::MemberId;
 use super::position::{Epoch, MAX_OFFSET, OwnEpoch, Position};
 use super::settings::Retention;
 
-/// What an entry counts for in the history's total beside its payload and name, in bytes.
+/// What an entry counts for in the history's total in addition to its payload and name, in bytes.
 pub const ENTRY_COST: usize = 64;
-/// What a channel that has history counts for beside its entries, in bytes.
+/// What a channel that has history counts for in addition to its entries, in bytes.
 pub const HISTORY_COST: usize = 256;
 
 /// The part of `HISTORY_COST` that stands for the channel, which its history keeps awake; the rest is for `FEW` places.

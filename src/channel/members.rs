@@ -6,8 +6,8 @@ use crate::delivery::batch::BatchKey;
 /// One subscriber of a channel.
 #[derive(Debug, Clone, Copy)]
 pub struct Member {
-    /// The offset up to which everything was queued to the member, or is not owed. That of a live member lags behind:
-    /// everything older than the group's open batch was queued to it.
+    /// Every message up to this offset was queued to the member, or is not for it. For a live member it is not kept
+    /// up to date: everything older than the group's open batch was queued.
     pub cursor: u64,
     /// The connection's slot.
     pub slot: u32,

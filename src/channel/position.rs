@@ -79,8 +79,8 @@ impl From<OwnEpoch> for Epoch {
             *place = own;
         }
         // All bytes after the text are zero.
-        let behind = u64::from_le_bytes(own).leading_zeros() / 8;
-        Epoch { text, len: (MIN_EPOCH - behind as usize) as u8 }
+        let zeros = u64::from_le_bytes(own).leading_zeros() / 8;
+        Epoch { text, len: (MIN_EPOCH - zeros as usize) as u8 }
     }
 }
 

@@ -39,8 +39,8 @@ use places::OWN;
 
 pub use sweep::SWEEP_BUDGET;
 
-/// There are as many channels as `max_channels` allows, or `max_listened` for a channel that is only listened to,
-/// and none of them makes way.
+/// There are already `max_channels` channels, or `max_listened` if the new one is only listened to, and none of them
+/// makes way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyChannels;
 
@@ -84,7 +84,7 @@ pub struct Store {
     makers: Makers,
     heard: usize,
     held: usize,
-    /// Bytes of names and of subscribers. Invariant: the sum over all slots, as `Slot::beside` has it.
+    /// Bytes of names and of subscribers. Invariant: the sum of `Slot::beside` over all slots.
     beside: usize,
     settings: Settings,
     reminders: Reminders,
@@ -197,7 +197,7 @@ impl Store {
         self.heard
     }
 
-    /// What all histories cost, as `history_total` counts it.
+    /// What all histories cost: what `history_total` limits.
     pub fn history_held(&self) -> usize {
         self.held
     }
@@ -256,8 +256,8 @@ impl Store {
         Ok(key)
     }
 
-    /// Readies a channel that the publisher is in, and whose key is known, for a publish, as `hold_to_publish`
-    /// does. `maker` is called only if nothing was published to it before.
+    /// Readies a channel for a publish, like `hold_to_publish`. Its key is known, and the publisher is in it.
+    /// `maker` is called only if nothing was published to it before.
     ///
     /// # Errors
     /// If the channel would be one too many, and none makes way.

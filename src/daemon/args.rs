@@ -182,7 +182,7 @@ impl Flag {
             Time(field) => *field(values) = units::parse_time(last)?,
             Policy(field) => *field(values) = last.parse().map_err(|error: LimitsError| error.to_string())?,
             Text(_, field) => *field(values) = Some(last.to_owned()),
-            Token(field) => *field(values) = Some(PublishToken::new(last)?),
+            Token(field) => *field(values) = Some(PublishToken::new(last).map_err(|error| error.to_string())?),
             List(_, field) => *field(values) = texts,
             Switch(field) => *field(values) = units::parse_switch(last)?,
         }

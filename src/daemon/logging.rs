@@ -1,6 +1,7 @@
 //! The log: compact lines to standard error; see `lines`.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::panic;
 
@@ -73,7 +74,8 @@ pub fn start(filter: Option<&str>) -> io::Result<()> {
             write!(line, "{}: ", record.target())?;
         }
         if is_ours {
-            writeln!(line, "{}", by_flags(&record.args().to_string()))
+            let said = record.args().as_str().map_or_else(|| Cow::Owned(record.args().to_string()), Cow::Borrowed);
+            writeln!(line, "{}", by_flags(&said))
         } else {
             writeln!(line, "{}", record.args())
         }

@@ -1,22 +1,22 @@
 //! Rewrites the library's messages in the words of the command line. The library knows no flags: it names a setting by
 //! its field.
 
+use std::borrow::Cow;
+
 use super::args::FLAGS;
 
 /// A line of the library, with each setting named by its flag: `max_message` becomes `--max-message`. Text in quotes
-/// came from a peer, and is left alone.
-pub fn by_flags(line: &str) -> String {
-    let mut named = String::with_capacity(line.len() + 32);
-    let mut rest = line;
-    while let Some(quote) = rest.find('"') {
-        let (before, quoted) = rest.split_at(quote);
-        let (quoted, after) = quoted.split_at(quoted_length(quoted));
-        name(before, &mut named);
-        named.push_str(quoted);
-        rest = after;
+/// came from a peer, and is left alone. A line that names no setting is returned as it is.
+pub fn by_flags(line: &str) -> Cow<'_, str> {
+    let mut renamed = Renamed { line, text: String::new(), copied: 0 };
+    let mut start = 0;
+    while let Some(quote) = line.get(start..).and_then(|rest| rest.find('"')) {
+        let quote = start + quote;
+        renamed.name(start, quote);
+        start = quote + quoted_length(line.get(quote..).unwrap_or_default());
     }
-    name(rest, &mut named);
-    named
+    renamed.name(start, line.len());
+    renamed.finish()
 }
 
 /// The length of a text in quotes, with the quotes.
@@ -32,20 +32,44 @@ fn quoted_length(text: &str) -> usize {
     text.len()
 }
 
-fn name(text: &str, named: &mut String) {
-    for (i, part) in text.split("; add ").enumerate() {
-        named.push_str(match i {
-            0 => "",
-            _ if part.starts_with("origin ") || part.starts_with("host ") => "; start with --",
-            _ => "; add ",
-        });
-        for word in part.split_inclusive(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '/'))) {
-            let end = word.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '/'))).unwrap_or(word.len());
-            match word.get(..end).and_then(flag_of) {
-                Some(flag) => named.extend(["--", flag, word.get(end..).unwrap_or_default()]),
-                None => named.push_str(word),
+/// A line of which a part is replaced. It is copied only from the first replacement on.
+struct Renamed<'a> {
+    line: &'a str,
+    /// The new text of the first `copied` bytes of the line.
+    text: String,
+    copied: usize,
+}
+
+impl<'a> Renamed<'a> {
+    /// Renames settings in a part of the line without quotes.
+    fn name(&mut self, start: usize, end: usize) {
+        let is_separator = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '/'));
+        let part = self.line.get(start..end).unwrap_or_default();
+        let mut at = 0;
+        for word in part.split_inclusive(is_separator) {
+            let name = word.trim_end_matches(is_separator);
+            let (before, after) = part.split_at(at);
+            if let Some(flag) = flag_of(name) {
+                self.replace(start + at, name.len(), &["--", flag]);
+            } else if before.ends_with("; ") && ["add origin ", "add host "].iter().any(|add| after.starts_with(add)) {
+                self.replace(start + at, "add ".len(), &["start with --"]);
             }
+            at += word.len();
         }
+    }
+
+    fn replace(&mut self, at: usize, length: usize, with: &[&str]) {
+        self.text.push_str(self.line.get(self.copied..at).unwrap_or_default());
+        self.text.extend(with.iter().copied());
+        self.copied = at + length;
+    }
+
+    fn finish(mut self) -> Cow<'a, str> {
+        if self.copied == 0 {
+            return Cow::Borrowed(self.line);
+        }
+        self.text.push_str(self.line.get(self.copied..).unwrap_or_default());
+        Cow::Owned(self.text)
     }
 }
 
@@ -57,6 +81,8 @@ fn flag_of(field: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::by_flags;
 
     #[test]
@@ -80,7 +106,9 @@ mod tests {
             ("no end \"max_message", "no end \"max_message"),
             ("", ""),
         ] {
-            assert_eq!(by_flags(said), shown);
+            let named = by_flags(said);
+            assert_eq!(named, shown);
+            assert_eq!(matches!(named, Cow::Borrowed(_)), said == shown, "copied only if it differs: {said}");
         }
     }
 }

@@ -174,7 +174,7 @@ fn follow(limits: &mut Limits, given: &Given) {
 }
 
 fn check(values: &Values, given: &Given, descriptors: usize) -> Result<(), String> {
-    values.limits.validate().map_err(|error| by_flags(&error.to_string()))?;
+    values.limits.validate().map_err(|error| by_flags(&error.to_string()).into_owned())?;
     let (asked, room) = (values.limits.max_connections, descriptors::room(descriptors));
     if given.contains_key("max-connections") && asked > room {
         return Err(format!(
@@ -191,10 +191,9 @@ fn check(values: &Values, given: &Given, descriptors: usize) -> Result<(), Strin
     if values.hosts.iter().any(|host| host.trim().is_empty()) {
         return Err("--host must not be empty".to_owned());
     }
-    // The library names settings by field; here they are flags.
-    let flag = |error: String| format!("--{error}");
-    TrustedProxies::new(&values.trusted_proxies).map_err(flag)?;
-    OriginRules::new(&values.origins, &values.hosts).map(|_| ()).map_err(flag)
+    // The library knows no flags: its lines begin with `proxy`, `origin` and `host`.
+    TrustedProxies::new(&values.trusted_proxies).map_err(|error| format!("--trusted-{error}"))?;
+    OriginRules::new(&values.origins, &values.hosts).map(|_| ()).map_err(|error| format!("--{error}"))
 }
 
 /// The addresses to listen on, for everybody and for operators.
@@ -242,7 +241,7 @@ fn read_token(path: &str) -> Result<PublishToken, String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
     file.take(MAX_TOKEN as u64 + 3).read_to_string(&mut text).map_err(|error| error.to_string())?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
-    Ok(PublishToken::new(line.strip_suffix('\r').unwrap_or(line))?)
+    PublishToken::new(line.strip_suffix('\r').unwrap_or(line)).map_err(|error| error.to_string())
 }
 
 fn log_filter(values: &Values, given: &Given, environment: &Environment) -> Result<Option<String>, String> {

@@ -175,7 +175,7 @@ fn contradictions_and_bad_values_are_refused() {
         ("--listen 9000 --admin-listen :9000", "--admin-listen :9000 and --listen localhost:9000 have an address in"),
         ("--listen nowhere", "--listen: \"nowhere\" is not an address"),
         ("--origin=", "--origin must not be empty"),
-        ("--trusted-proxy 10.0.0.1/8", "--trusted-proxy 10.0.0.1/8 must have no bits behind its prefix, such as 10.0"),
+        ("--trusted-proxy 10.0.0.1/8", "--trusted-proxy 10.0.0.1/8 must have no bits after its prefix, such as 10.0"),
         ("--trusted-proxy proxy", "--trusted-proxy proxy must be a network or an address"),
         ("--trusted-proxy=", "--trusted-proxy  must be a network or an address"),
         ("--host=", "--host must not be empty"),

@@ -1,4 +1,5 @@
-//! Batches: encoded bytes, parts of which many connections may owe their peers, with plain reference counts.
+//! Batches: encoded bytes. Many connections may share one, each with a range of its own to send. They are counted
+//! by plain reference counts.
 
 mod figures;
 
@@ -132,8 +133,8 @@ impl Batch {
     pub fn messages_within(&self, start: u32, end: u32) -> Option<(&Source, ops::Range<usize>)> {
         let Content::Messages(source, count) = &self.content else { return None };
         let first = if start == 0 { 0 } else { self.ends.partition_point(|&end| end < start) + 1 };
-        let behind = self.ends.partition_point(|&place| place <= end).min(*count as usize);
-        (first < behind).then_some((source, first..behind))
+        let after = self.ends.partition_point(|&place| place <= end).min(*count as usize);
+        (first < after).then_some((source, first..after))
     }
 
     /// Where its messages come from, if they are of a channel's log and are not to be dropped.
@@ -147,8 +148,8 @@ impl Batch {
     /// The entry that tells a loss, if it lies whole between two positions: of what, how many, and where it ends.
     pub fn loss_within(&self, start: u32, end: u32) -> Option<(&Source, u64, u32)> {
         let Content::Loss(source, count) = &self.content else { return None };
-        let behind = self.start_of(1);
-        (start == 0 && behind <= end).then_some((source, *count, behind))
+        let after = self.start_of(1);
+        (start == 0 && after <= end).then_some((source, *count, after))
     }
 
     /// How many hold it.
@@ -317,8 +318,8 @@ impl Batches {
         batch.unwrap_or(&EMPTY)
     }
 
-    /// Appends the next message of the channel's log that the batch was opened for, as `append` does. Nothing
-    /// else may have been appended before.
+    /// Appends the next message of the channel's log that the batch was opened for, like `append`. Nothing else
+    /// may have been appended before.
     pub fn append_logged(&mut self, key: BatchKey, payload: &[Bytes], encode: impl FnOnce(&mut Vec<u8>)) {
         self.append(key, payload, encode);
         if let Some(Batch { content: Content::Messages(_, count), ends, .. }) = self.slab.get_mut(key as usize) {
@@ -358,10 +359,10 @@ impl Batches {
         }
         let Some((from, to)) = self.slab.get2_mut(from as usize, to as usize) else { return };
         let mut at = start;
-        let first = from.ends.partition_point(|&behind| behind <= start);
-        for &behind in from.ends.iter().skip(first).take_while(|&&behind| behind <= end) {
-            while at < behind {
-                let slice = from.slice(at, behind);
+        let first = from.ends.partition_point(|&after| after <= start);
+        for &after in from.ends.iter().skip(first).take_while(|&&after| after <= end) {
+            while at < after {
+                let slice = from.slice(at, after);
                 to.bytes.extend_from_slice(slice);
                 at += slice.len() as u32;
                 to.len += slice.len() as u32;

@@ -186,7 +186,7 @@ impl Outbound {
         self.drop_front(sent as u64, batches);
     }
 
-    /// Drops all that is unsent, but for the rest of a message of which a part was sent.
+    /// Drops all that is unsent. The rest of a half-sent message stays.
     pub fn truncate(&mut self, batches: &mut Batches) {
         let Some(end) = self.cut_message(batches) else { return self.clear(batches) };
         batches.requeue(self.memory(), 0);
@@ -208,7 +208,7 @@ impl Outbound {
         *self = Outbound::default();
     }
 
-    /// The end of the message of which a part was sent; None if the next byte begins one.
+    /// The end of the half-sent message; None if the next byte begins a message.
     fn cut_message(&self, batches: &Batches) -> Option<u32> {
         if self.is_empty() { None } else { batches.get(self.head.batch).end_of_cut_message(self.head.start) }
     }

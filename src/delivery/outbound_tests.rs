@@ -285,9 +285,9 @@ impl Peer {
         let (mut rest, mut whole) = (&self.received[..], 0);
         while let [high, low, length_and_tag @ ..] = rest {
             let length = usize::from(*high) * 256 + usize::from(*low);
-            let (body, behind) = length_and_tag.split_at(length);
+            let (body, after) = length_and_tag.split_at(length);
             assert!(body.iter().all(|byte| *byte == body[0]), "torn, {random}");
-            (rest, whole) = (behind, whole + 1);
+            (rest, whole) = (after, whole + 1);
         }
         assert_eq!((rest.len(), whole), (0, self.whole), "{random}");
     }

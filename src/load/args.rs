@@ -161,16 +161,19 @@ fn plan(matches: &ArgMatches) -> Result<Plan, String> {
     Ok(Plan { target, mode, subscribers, publishers, size, pace, end, warmup, server, json })
 }
 
-const ABOUT: &str = "Loads a WebSocket server and measures it.
+const ABOUT: &str = "A load for a WebSocket server, and what it measures.
 
   slotcast bench ws://localhost:8080/load --subscribers 1000 --size 512
   slotcast bench ws://localhost:8080/load --mode echo --in-flight 4 --json";
 
 const AFTER: &str = "\
-Defaults are in brackets. The server has to send every message of the URL, as it is, to all who are
-there, the sender included; in mode echo each connection has a URL of its own below the one given.
+URL is ws://HOST[:PORT]/PATH. The server has to send every message of the URL, as it is, to all who
+are there, the sender included. In mode echo each connection has a URL of its own below the one given.
 
-Exit codes: 0 all well, 1 something was lost, doubled, disordered or closed, or the load could not
+Defaults are in brackets. Sizes: 65536, 64k, 16MiB, 1GiB (units of 1024).
+Times: 30 (seconds), 500ms, 1.5s, 10min, 1h.
+
+Exit codes: 0 all well, 1 something was lost, doubled, out of order or closed, or the load could not
 be put on, 2 wrong usage.";
 
 fn command() -> Command {
@@ -187,7 +190,7 @@ fn command() -> Command {
         .override_usage("slotcast bench URL [OPTIONS]")
         .max_term_width(100)
         .disable_help_flag(true)
-        .arg(Arg::new("url").value_name("URL").help("Where: ws://HOST[:PORT]/PATH"))
+        .arg(Arg::new("url").value_name("URL").hide(true))
         .arg(with("mode", "MODE", "broadcast", "broadcast, echo, idle or connect [broadcast]"))
         .arg(with("subscribers", "N", "100", "Connections [100]"))
         .arg(with("publishers", "N", "1", "How many of them publish, one after the other [1]"))

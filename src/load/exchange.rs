@@ -106,7 +106,7 @@ impl Load<'_> {
         }
     }
 
-    /// Whether nothing more is to be expected: all that is missing is lost.
+    /// Whether nothing more can be expected: what is missing is lost.
     fn must_stop(&self, now: u64, arrived: u64) -> bool {
         let closed_loop = matches!(self.plan.pace, Pace::InFlight(_));
         let stalled = now - arrived > PATIENCE && self.tally.deliveries < self.owed();

@@ -222,18 +222,18 @@ impl Scanner {
 /// The frame at the beginning of `bytes`; `None` if that cannot be known yet.
 #[inline]
 fn parse(bytes: &[u8]) -> Result<Option<Frame>, &'static str> {
-    let [first, second, behind @ ..] = bytes else { return Ok(None) };
+    let [first, second, after @ ..] = bytes else { return Ok(None) };
     let (length, payload) = match second {
         0x80.. => return Err("a masked frame"),
-        126 => match behind.split_first_chunk::<2>() {
+        126 => match after.split_first_chunk::<2>() {
             Some((length, payload)) => (u64::from(u16::from_be_bytes(*length)), payload),
             None => return Ok(None),
         },
-        127 => match behind.split_first_chunk::<8>() {
+        127 => match after.split_first_chunk::<8>() {
             Some((length, payload)) => (u64::from_be_bytes(*length), payload),
             None => return Ok(None),
         },
-        short => (u64::from(*short), behind),
+        short => (u64::from(*short), after),
     };
     let header = bytes.len() - payload.len();
     match first {

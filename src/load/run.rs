@@ -168,8 +168,8 @@ impl<'a> Load<'a> {
         let mut bytes = &self.buffer[..count];
         if !connection.is_open() {
             // The bytes after the head are the first frames.
-            let Some(behind) = self.shake(number, count) else { return };
-            bytes = &self.buffer[behind..count];
+            let Some(after) = self.shake(number, count) else { return };
+            bytes = &self.buffer[after..count];
         }
         let Some(connection) = self.connections.get_mut(number) else { return };
         self.tally.at(now);

@@ -33,8 +33,8 @@ impl Target {
             return Err(wrong("does not begin with ws://, and nothing else can be loaded"));
         };
         let rest = rest.split('#').next().unwrap_or_default();
-        let (host, behind) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        let (path, query) = behind.split_at(behind.find('?').unwrap_or(behind.len()));
+        let (host, after) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let (path, query) = after.split_at(after.find('?').unwrap_or(after.len()));
         if url.contains(|c: char| c.is_whitespace() || c.is_control()) || host.contains('@') || host.is_empty() {
             return Err(wrong("is not a URL"));
         }

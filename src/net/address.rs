@@ -1,6 +1,7 @@
 //! Where to listen: turns what a person writes into socket addresses.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
 /// One `--listen`: how it is shown, and the addresses that it stands for.
@@ -25,6 +26,54 @@ impl Listen {
         let host = self.text.rsplit_once(':').map_or("", |(host, _)| host);
         let everywhere = self.addrs.iter().any(|addr| addr.ip().is_unspecified());
         format!("http://{}:{port}", if everywhere || host.is_empty() { "localhost" } else { host })
+    }
+}
+
+/// Why a text is no address to listen on. It displays as one line, which quotes the text and says what to write.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum AddressError {
+    /// There is no port in it.
+    NoPort(String),
+    /// This is not the number of a port.
+    Port(String),
+    /// It has a scheme or a path.
+    Url(String),
+    /// It is an address of IPv6 without brackets or without a port.
+    Unbracketed(String),
+    /// It is the path of a unix socket; there is no listener for those.
+    Unix(String),
+    /// The system finds no address of this host.
+    Unresolved(String, io::Error),
+}
+
+impl fmt::Display for AddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AddressError::NoPort(text) => {
+                write!(f, "{text:?} is not an address; write 8080, :8080 (all interfaces) or HOST:PORT")
+            }
+            AddressError::Port(text) => write!(f, "{text:?} is not a port; write a number from 0 to 65535"),
+            AddressError::Url(text) => {
+                write!(f, "{text:?} is not an address; write HOST:PORT, without a scheme or a path")
+            }
+            AddressError::Unbracketed(text) => {
+                write!(f, "{text:?} is not an address; write IPv6 in brackets with a port, as in [::1]:8080")
+            }
+            AddressError::Unix(text) => write!(f, "{text:?}: unix sockets are not supported yet; write HOST:PORT"),
+            AddressError::Unresolved(host, error) => {
+                write!(f, "cannot resolve {host:?}: {error}; write a name that this machine knows, or an address")
+            }
+        }
+    }
+}
+
+impl std::error::Error for AddressError {}
+
+/// `InvalidInput`, for a `main` that returns `io::Result`.
+impl From<AddressError> for io::Error {
+    fn from(error: AddressError) -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidInput, error)
     }
 }
 
@@ -54,8 +103,8 @@ impl Ipv6 {
 /// Resolves `8080` and `localhost:8080` (loopback, both families), `:8080` (all interfaces) and `HOST:PORT`.
 ///
 /// # Errors
-/// One line that quotes the text and says how to mend it.
-pub fn resolve(text: &str, ipv6: Ipv6) -> Result<Listen, String> {
+/// If the text is no such address, or names a host that has none.
+pub fn resolve(text: &str, ipv6: Ipv6) -> Result<Listen, AddressError> {
     let text = text.trim();
     let listen = |text: String, addrs| Ok(Listen { text, addrs });
     if let Ok(addr) = text.parse::<SocketAddr>() {
@@ -75,12 +124,12 @@ pub fn resolve(text: &str, ipv6: Ipv6) -> Result<Listen, String> {
         }
         return listen(format!("localhost:{port}"), addrs);
     }
-    let mut addrs: Vec<_> =
-        (host, port).to_socket_addrs().map_err(|error| format!("cannot resolve {host:?}: {error}"))?.collect();
+    let unresolved = |error| AddressError::Unresolved(host.to_owned(), error);
+    let mut addrs: Vec<_> = (host, port).to_socket_addrs().map_err(unresolved)?.collect();
     addrs.sort();
     addrs.dedup();
     if addrs.is_empty() {
-        return Err(format!("cannot resolve {host:?}: it has no address"));
+        return Err(unresolved(io::Error::new(io::ErrorKind::NotFound, "it has no address")));
     }
     listen(text.to_owned(), addrs)
 }
@@ -123,36 +172,35 @@ fn covers(wide: &SocketAddr, addr: &SocketAddr) -> bool {
 }
 
 /// Splits an address into host (empty: all interfaces) and port.
-fn split(text: &str) -> Result<(&str, u16), String> {
+fn split(text: &str) -> Result<(&str, u16), AddressError> {
+    let wrong = |what: fn(String) -> AddressError| Err(what(text.to_owned()));
     if text.starts_with("unix:") {
-        return Err(format!("{text:?}: unix sockets are not supported yet; write HOST:PORT"));
+        return wrong(AddressError::Unix);
     }
     if text.contains("://") || text.contains('/') {
-        return Err(format!("{text:?} is not an address; write HOST:PORT, without a scheme or a path"));
+        return wrong(AddressError::Url);
     }
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(("localhost", port(text)?));
     }
     if text.parse::<Ipv6Addr>().is_ok() || (text.matches(':').count() > 1 && !text.starts_with('[')) {
-        return Err(format!("{text:?} is not an address; write IPv6 in brackets with a port, as in [::1]:8080"));
+        return wrong(AddressError::Unbracketed);
     }
     match text.rsplit_once(':') {
-        Some((host, _)) if host.contains(['[', ']', ':']) => {
-            Err(format!("{text:?} is not an address; write IPv6 in brackets with a port, as in [::1]:8080"))
-        }
+        Some((host, _)) if host.contains(['[', ']', ':']) => wrong(AddressError::Unbracketed),
         Some((host, digits)) => Ok((host, port(digits)?)),
-        None => Err(format!("{text:?} is not an address; write 8080, :8080 (all interfaces) or HOST:PORT")),
+        None => wrong(AddressError::NoPort),
     }
 }
 
 /// Reads a port number.
 ///
 /// # Errors
-/// One line that quotes the text.
-pub fn port(digits: &str) -> Result<u16, String> {
+/// [`AddressError::Port`] if it is none.
+pub fn port(digits: &str) -> Result<u16, AddressError> {
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     let number = if is_number { digits.parse().ok() } else { None };
-    number.ok_or_else(|| format!("{digits:?} is not a port; write a number from 0 to 65535"))
+    number.ok_or_else(|| AddressError::Port(digits.to_owned()))
 }
 
 #[cfg(test)]
@@ -181,7 +229,7 @@ mod tests {
         ];
         for (text, ipv6, shown, addrs) in table {
             let addrs = addrs.iter().map(|addr| addr.parse().unwrap()).collect();
-            assert_eq!(resolve(text, ipv6), Ok(Listen { text: shown.to_owned(), addrs }), "{text}");
+            assert_eq!(resolve(text, ipv6).unwrap(), Listen { text: shown.to_owned(), addrs }, "{text}");
         }
     }
 
@@ -208,7 +256,7 @@ mod tests {
             ("unix:socket", "not supported yet"),
         ];
         for (text, part) in table {
-            let said = resolve(text, BOTH).unwrap_err();
+            let said = resolve(text, BOTH).unwrap_err().to_string();
             assert!(said.contains(part) && said.lines().count() == 1, "{text}: {said}");
         }
     }

@@ -1,6 +1,6 @@
 // Follows a channel of slotcast, and comes back. How to use it: docs/page.md.
 //
-// Served at /-/slotcast.js is slotcast.min.js, which a test in squeeze.rs makes of this: the same statements without
+// Served at /-/slotcast.js is slotcast.min.js, which a test in minify.rs makes of this: the same statements without
 // comments and spaces, at most 2.5 KiB. So names are short, and nothing is here that can be left out. It needs a global
 // WebSocket and nothing of a page: it runs in workers and in Node, too.
 

@@ -235,13 +235,13 @@ impl Unfinished {
         while !rest.is_empty() {
             let target = self.payload.room(rest.len(), ahead);
             let start = target.len();
-            let (part, behind) = rest.split_at(rest.len().min(target.capacity() - start));
+            let (part, after) = rest.split_at(rest.len().min(target.capacity() - start));
             mask::extend_unmasked(target, part, key, phase);
             // A compressed text is checked once it is inflated.
             if self.kind == Kind::Text && !self.compressed {
                 self.text.push(target.get(start..).unwrap_or_default()).map_err(|_| invalid_text())?;
             }
-            (rest, phase) = (behind, phase.wrapping_add(part.len()));
+            (rest, phase) = (after, phase.wrapping_add(part.len()));
         }
         Ok(())
     }

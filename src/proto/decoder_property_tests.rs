@@ -105,9 +105,9 @@ fn random_message(random: &mut Random, frames: &mut Vec<Vec<u8>>, deflates: bool
     let mut opcode = if text { 1 } else { 2 } | if deflates && random.one_in(2) { 0x40 } else { 0 };
     let mut rest = &payload[..];
     for _ in 0..random.below(5) {
-        let (fragment, behind) = rest.split_at(random.below(rest.len() + 1));
+        let (fragment, after) = rest.split_at(random.below(rest.len() + 1));
         frames.push(client_frame(opcode, random.key(), fragment));
-        (rest, opcode) = (behind, 0);
+        (rest, opcode) = (after, 0);
         while random.one_in(3) {
             let first = [0x88, 0x89, 0x89, 0x8a][random.below(4)];
             let length = if random.one_in(10) { 125 } else { random.below(10) };
@@ -153,11 +153,11 @@ fn run_with(
 ) -> (Vec<Step>, Option<u16>) {
     let (mut steps, mut rest) = (Vec::new(), bytes);
     while !rest.is_empty() {
-        let (part, behind) = rest.split_at(chunk().clamp(1, rest.len()));
+        let (part, after) = rest.split_at(chunk().clamp(1, rest.len()));
         if let Err(failure) = feed(&mut decoder, part, limits, &mut steps) {
             return (steps, Some(failure.code.0));
         }
-        rest = behind;
+        rest = after;
     }
     (steps, None)
 }
@@ -231,9 +231,9 @@ fn a_message_of_16_mib_in_a_few_fragments() {
     let payload: Vec<u8> = block.iter().copied().cycle().take(MIB_16).collect();
     let (mut bytes, mut rest, mut fragments) = (Vec::new(), &payload[..], 1);
     while rest.len() > 1_000_000 {
-        let (fragment, behind) = rest.split_at(random.below(1_000_000));
+        let (fragment, after) = rest.split_at(random.below(1_000_000));
         bytes.extend(client_frame(if fragments == 1 { 2 } else { 0 }, random.key(), fragment));
-        (rest, fragments) = (behind, fragments + 1);
+        (rest, fragments) = (after, fragments + 1);
     }
     bytes.extend(client_frame(0x80, random.key(), rest));
     let (mut steps, failure) = run(&bytes, &limits(MIB_16, fragments), || 65_536);
@@ -251,8 +251,8 @@ fn a_message_in_65_536_fragments() {
         let (mut bytes, mut rest, mut pings) = (Vec::new(), &payload[..], Vec::new());
         for i in 0..FRAGMENTS {
             let length = if i == FRAGMENTS - 1 { rest.len() } else { random.below(7).min(rest.len()) };
-            let (fragment, behind) = rest.split_at(length);
-            rest = behind;
+            let (fragment, after) = rest.split_at(length);
+            rest = after;
             let fin = if i == FRAGMENTS - 1 { 0x80 } else { 0 };
             bytes.extend(client_frame(if i > 0 { fin } else { 2 - u8::from(text) }, random.key(), fragment));
             if controls && fin == 0 && random.one_in(3) {

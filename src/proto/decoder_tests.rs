@@ -78,7 +78,7 @@ struct Row {
 
 impl Row {
     #[track_caller]
-    fn run(&self, chunks: &[&[u8]], behind: &[Step]) -> Result<(), Failure> {
+    fn run(&self, chunks: &[&[u8]], more: &[Step]) -> Result<(), Failure> {
         let (mut decoder, mut steps, mut fed) = (Decoder::new(self.deflates), Vec::new(), 0);
         let sizes = || (self.name.as_str(), chunks.iter().map(|chunk| chunk.len()).take(6).collect::<Vec<_>>());
         for chunk in chunks {
@@ -94,7 +94,7 @@ impl Row {
             fed += chunk.len();
         }
         assert!(matches!(self.end, Rest | InMessage), "{:?} did not fail", sizes());
-        assert!(steps.iter().eq(self.steps.iter().chain(behind)), "{:?}: {steps:?}", sizes());
+        assert!(steps.iter().eq(self.steps.iter().chain(more)), "{:?}: {steps:?}", sizes());
         assert_eq!(decoder.is_unfinished(), self.end == InMessage, "{:?}", sizes());
         Ok(())
     }
@@ -104,7 +104,7 @@ impl Row {
         let bytes = &self.bytes[..];
         // The sentence that goes with the close code does not depend on the cuts either.
         let said = self.run(&[bytes], &[]);
-        let same = |chunks: &[&[u8]], behind: &[Step]| assert_eq!(self.run(chunks, behind), said, "{}", self.name);
+        let same = |chunks: &[&[u8]], more: &[Step]| assert_eq!(self.run(chunks, more), said, "{}", self.name);
         same(&bytes.chunks(1).collect::<Vec<_>>(), &[]);
         if let Fails(_, after) = self.end {
             // The byte that it fails at is enough, and the one before is not.
@@ -113,14 +113,14 @@ impl Row {
             assert_eq!(said, Ok(()), "{}", self.name);
         }
         let longer = [bytes, PING].concat();
-        let behind = [Step::Ping(b"!".to_vec())];
-        same(&[&longer], &behind);
-        same(&longer.chunks(1).collect::<Vec<_>>(), &behind);
+        let more = [Step::Ping(b"!".to_vec())];
+        same(&[&longer], &more);
+        same(&longer.chunks(1).collect::<Vec<_>>(), &more);
         for first in cuts(longer.len()) {
-            same(&[&longer[..first], &longer[first..]], &behind);
+            same(&[&longer[..first], &longer[first..]], &more);
             if longer.len() <= 48 {
                 for second in first..=longer.len() {
-                    same(&[&longer[..first], &longer[first..second], &longer[second..]], &behind);
+                    same(&[&longer[..first], &longer[first..second], &longer[second..]], &more);
                 }
             }
         }

@@ -115,7 +115,7 @@ pub struct Piece {
     pub made: usize,
 }
 
-/// How many bytes a message that is being inflated takes besides its own, about.
+/// About how many bytes a message takes while it is inflated, in addition to its own.
 const STATE: usize = 40 * 1024;
 
 /// The end of what a peer has sent, which its next message may refer to (RFC 7692 §7.1.1.2): at most 32 KiB.
@@ -186,7 +186,7 @@ impl Inflating {
     ///
     /// # Errors
     /// 1009 if it is longer than `limit`, 1007 if it is no DEFLATE stream or ends in the middle of one, 1008 if it is
-    /// made of more streams than any peer needs. The connection is to be failed then.
+    /// made of more streams than any peer needs. Fail the connection then.
     pub fn go_on(&mut self, limit: usize, earlier: Option<&Earlier>, piece: Piece) -> Result<bool, Failure> {
         if self.payload.is_empty() {
             return Ok(true);

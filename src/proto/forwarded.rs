@@ -1,6 +1,8 @@
 //! Which client a proxy asks for: `X-Forwarded-For`, believed only from proxies that are trusted.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::fmt;
+use std::io;
 
 use super::http::Request;
 use super::text::escape;
@@ -17,17 +19,46 @@ struct Network {
     prefix: u32,
 }
 
+/// A value of `Config::trusted_proxies` that is neither a network nor an address. It displays as one line, which begins
+/// with `proxy`, shows the value and says what it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TrustedProxyError {
+    /// This is no address, with or without the length of a prefix after a slash.
+    NoNetwork(String),
+    /// This is a network of IPv6 that contains all of IPv4, and more (RFC 4291 §2.5.5.2).
+    BothFamilies(String),
+    /// This address has bits after its prefix: it may be meant as a network, or as an address.
+    BitsAfterPrefix(String),
+}
+
+impl fmt::Display for TrustedProxyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (value, what) = match self {
+            TrustedProxyError::NoNetwork(value) => (value, "be a network or an address"),
+            TrustedProxyError::BothFamilies(value) => (value, "be a network of IPv4 or of IPv6"),
+            TrustedProxyError::BitsAfterPrefix(value) => (value, "have no bits after its prefix"),
+        };
+        write!(f, "proxy {} must {what}, such as 10.0.0.0/8 or ::1", escape(value.as_bytes()))
+    }
+}
+
+impl std::error::Error for TrustedProxyError {}
+
+/// `InvalidInput`, for a `main` that returns `io::Result`.
+impl From<TrustedProxyError> for io::Error {
+    fn from(error: TrustedProxyError) -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidInput, error)
+    }
+}
+
 impl TrustedProxies {
     /// The networks of proxies that are believed: `10.0.0.0/8`, `fd00::/8`, or one address.
     ///
     /// # Errors
-    /// One line that names the setting, `trusted-proxy`, the value and what it should be.
-    pub fn new(values: &[String]) -> Result<TrustedProxies, String> {
-        let parse = |value: &String| {
-            Network::parse(value.trim())
-                .map_err(|what| format!("trusted-proxy {} {what}, such as 10.0.0.0/8 or ::1", escape(value.as_bytes())))
-        };
-        values.iter().map(parse).collect::<Result<_, _>>().map(TrustedProxies)
+    /// For the first value that is neither a network nor an address.
+    pub fn new(values: &[String]) -> Result<TrustedProxies, TrustedProxyError> {
+        values.iter().map(|value| Network::parse(value)).collect::<Result<_, _>>().map(TrustedProxies)
     }
 
     /// Whether this address is that of a proxy that is believed.
@@ -78,26 +109,28 @@ fn parse_hop(hop: &[u8]) -> Option<SocketAddr> {
 }
 
 impl Network {
-    fn parse(text: &str) -> Result<Network, &'static str> {
-        const WHAT: &str = "must be a network or an address";
+    fn parse(value: &str) -> Result<Network, TrustedProxyError> {
+        let text = value.trim();
+        let no_network = || TrustedProxyError::NoNetwork(value.to_owned());
+        let both_families = || TrustedProxyError::BothFamilies(value.to_owned());
         let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
-        let given: IpAddr = address.parse().map_err(|_| WHAT)?;
+        let given: IpAddr = address.parse().map_err(|_| no_network())?;
         let most = if given.is_ipv4() { 32 } else { 128 };
         let prefix: u32 = match prefix {
             None => most,
             // `parse` alone would accept a plus sign.
-            Some(digits) if !digits.bytes().all(|byte| byte.is_ascii_digit()) => return Err(WHAT),
-            Some(digits) => digits.parse().ok().filter(|&prefix| prefix <= most).ok_or(WHAT)?,
+            Some(digits) if !digits.bytes().all(|byte| byte.is_ascii_digit()) => return Err(no_network()),
+            Some(digits) => digits.parse().ok().filter(|&prefix| prefix <= most).ok_or_else(no_network)?,
         };
         let network = match given.to_canonical() {
             address @ IpAddr::V4(_) if given.is_ipv6() => {
-                Network { address, prefix: prefix.checked_sub(96).ok_or("must be a network of IPv4 or of IPv6")? }
+                Network { address, prefix: prefix.checked_sub(96).ok_or_else(both_families)? }
             }
             address => Network { address, prefix },
         };
         // It is either a network or an address. Where trust depends on it, we do not guess which was meant.
         if network.masked(network.address) != network.address {
-            return Err("must have no bits behind its prefix");
+            return Err(TrustedProxyError::BitsAfterPrefix(value.to_owned()));
         }
         Ok(network)
     }
@@ -176,13 +209,13 @@ mod tests {
             ("10.0.0/8", "must be a network or an address"),
             ("::/129", "must be a network or an address"),
             ("[::1]", "must be a network or an address"),
-            ("10.0.0.1/8", "must have no bits behind its prefix"),
-            ("2001:db8::1/64", "must have no bits behind its prefix"),
-            ("::ffff:10.0.0.1/104", "must have no bits behind its prefix"),
+            ("10.0.0.1/8", "must have no bits after its prefix"),
+            ("2001:db8::1/64", "must have no bits after its prefix"),
+            ("::ffff:10.0.0.1/104", "must have no bits after its prefix"),
             ("::ffff:0.0.0.0/95", "must be a network of IPv4 or of IPv6"),
         ] {
-            let said = TrustedProxies::new(&["::1".to_owned(), text.to_owned()]).unwrap_err();
-            assert_eq!(said, format!("trusted-proxy {text} {what}, such as 10.0.0.0/8 or ::1"));
+            let said = TrustedProxies::new(&["::1".to_owned(), text.to_owned()]).unwrap_err().to_string();
+            assert_eq!(said, format!("proxy {text} {what}, such as 10.0.0.0/8 or ::1"));
         }
     }
 

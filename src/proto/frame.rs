@@ -171,17 +171,17 @@ impl Start {
     }
 
     fn split(self, bytes: &[u8]) -> Option<(u64, [u8; 4])> {
-        let behind = bytes.get(2..)?;
+        let after = bytes.get(2..)?;
         Some(match self.short {
             126 => {
-                let (length, rest) = behind.split_first_chunk::<2>()?;
+                let (length, rest) = after.split_first_chunk::<2>()?;
                 (u64::from(u16::from_be_bytes(*length)), *rest.first_chunk()?)
             }
             127 => {
-                let (length, rest) = behind.split_first_chunk::<8>()?;
+                let (length, rest) = after.split_first_chunk::<8>()?;
                 (u64::from_be_bytes(*length), *rest.first_chunk()?)
             }
-            short => (u64::from(short), *behind.first_chunk()?),
+            short => (u64::from(short), *after.first_chunk()?),
         })
     }
 }

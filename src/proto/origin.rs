@@ -5,6 +5,9 @@
 //! they keep foreign pages out (cross-site WebSocket hijacking, CSRF) and names that a foreign DNS server has pointed
 //! at us (DNS rebinding).
 
+use std::fmt;
+use std::io;
+
 use super::http::{Authority, Refusal, Request, Status, default_port};
 use super::text::{escape, escape_for_log};
 
@@ -16,7 +19,7 @@ const MAX_HOST: usize = 260;
 pub struct OriginRules {
     /// As browsers serialize them: lower case, no default port (RFC 6454 §6.2); or `null`.
     origins: Vec<String>,
-    /// Host names and addresses, as `Host` displays them.
+    /// Host names and addresses, in the form in which `Host` is displayed.
     hosts: Vec<String>,
     /// Paths that pages of any site may load.
     for_other_sites: Vec<String>,
@@ -33,30 +36,64 @@ pub struct OriginRefusal {
     pub mend: String,
 }
 
+/// A value of `Config::origins` or `Config::hosts` that is none. It displays as one line, which begins with `origin` or
+/// `host`, shows the value and says what it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OriginError {
+    /// `*` stands for every origin, and every page of the web could come in by it.
+    Wildcard,
+    /// This is neither an origin nor `null`.
+    Origin(String),
+    /// This is neither the name of a host nor an address.
+    Host(String),
+}
+
+impl fmt::Display for OriginError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OriginError::Wildcard => {
+                f.write_str("origin * is not possible: list each origin, such as https://example.com")
+            }
+            OriginError::Origin(value) => write!(
+                f,
+                "origin {} must be scheme://host or scheme://host:port, without a path, or null, or such as file:// and \
+                 app://.",
+                escape(value.as_bytes())
+            ),
+            OriginError::Host(value) => {
+                let shown = escape(value.as_bytes());
+                write!(f, "host {shown} must be a host name or an address, without scheme and port")
+            }
+        }
+    }
+}
+
+impl std::error::Error for OriginError {}
+
+/// `InvalidInput`, for a `main` that returns `io::Result`.
+impl From<OriginError> for io::Error {
+    fn from(error: OriginError) -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidInput, error)
+    }
+}
+
 impl OriginRules {
     /// Rules that allow these origins and hosts in addition. An origin is `scheme://host[:port]`, such as
     /// `https://example.com`, `file://` and `app://.`, or `null`. A host is a name or an address. The host of each
     /// origin is an allowed host too.
     ///
     /// # Errors
-    /// One line that names the setting, `origin` or `host`, the value and what it should be.
-    pub fn new(origins: &[String], hosts: &[String]) -> Result<OriginRules, String> {
+    /// For the first value that is neither an origin nor `null`, or no host.
+    pub fn new(origins: &[String], hosts: &[String]) -> Result<OriginRules, OriginError> {
         let mut rules = OriginRules::default();
         for value in origins {
-            let shown = escape(value.as_bytes());
             if value == "null" {
                 rules.origins.push(value.clone());
                 continue;
             }
             let Some(origin) = Origin::parse(value.as_bytes()) else {
-                return Err(match value.as_str() {
-                    "*" => "origin * is not possible: list each origin, such as https://example.com".to_owned(),
-                    _ => {
-                        format!(
-                            "origin {shown} must be scheme://host or scheme://host:port, without a path, or null, or such as file:// and app://."
-                        )
-                    }
-                });
+                return Err(if value == "*" { OriginError::Wildcard } else { OriginError::Origin(value.clone()) });
             };
             rules.origins.push(origin.serialize());
             rules.hosts.extend(origin.authority.map(|authority| authority.host.to_string()));
@@ -66,10 +103,7 @@ impl OriginRules {
                 Some(authority) if !value.ends_with(':') && authority.port.is_none() => {
                     rules.hosts.push(authority.host.to_string());
                 }
-                _ => {
-                    let shown = escape(value.as_bytes());
-                    return Err(format!("host {shown} must be a host name or an address, without scheme and port"));
-                }
+                _ => return Err(OriginError::Host(value.clone())),
             }
         }
         Ok(rules)

@@ -3,7 +3,7 @@
 use super::*;
 use crate::proto::http::tests::request;
 
-fn rules(origins: &[&str], hosts: &[&str]) -> Result<OriginRules, String> {
+fn rules(origins: &[&str], hosts: &[&str]) -> Result<OriginRules, OriginError> {
     let owned = |values: &[&str]| values.iter().map(|value| value.to_string()).collect::<Vec<_>>();
     OriginRules::new(&owned(origins), &owned(hosts))
 }
@@ -243,11 +243,17 @@ fn settings_are_checked() {
     for origin in
         ["*", "", "example.com", "http://example.com/", "http://", "http://a:70000", "http://*.a", "http://a b"]
     {
-        let said = rules(&[origin], &[]).unwrap_err();
+        let error = rules(&[origin], &[]).unwrap_err();
+        let is_wildcard = origin == "*";
+        let of_it = OriginError::Origin(origin.to_owned());
+        assert_eq!(error, if is_wildcard { OriginError::Wildcard } else { of_it });
+        let said = error.to_string();
         assert!(said.starts_with(&format!("origin {origin} ")) && !said.contains('\n'), "{said}");
     }
     for host in ["", "*", "http://a", "a:80", "a:", "a/b", "::1", "a\nb"] {
-        let said = rules(&[], &[host]).unwrap_err();
+        let error = rules(&[], &[host]).unwrap_err();
+        assert_eq!(error, OriginError::Host(host.to_owned()));
+        let said = error.to_string();
         assert!(said.starts_with("host ") && !said.contains('\n'), "{said}");
     }
     assert!(

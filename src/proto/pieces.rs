@@ -108,10 +108,10 @@ mod tests {
                 let mut rest = arrived.as_slice();
                 while !rest.is_empty() {
                     let target = pieces.room(rest.len(), ahead);
-                    let (part, behind) = rest.split_at(rest.len().min(target.capacity() - target.len()));
+                    let (part, after) = rest.split_at(rest.len().min(target.capacity() - target.len()));
                     assert!(!part.is_empty(), "no room, {random}");
                     target.extend_from_slice(part);
-                    rest = behind;
+                    rest = after;
                 }
                 all.extend_from_slice(&arrived);
                 let list = pieces.full.capacity() * size_of::<Vec<u8>>();

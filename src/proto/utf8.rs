@@ -23,8 +23,8 @@ impl Validator {
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), Invalid> {
         let mut rest = chunk;
         while self.len > 0 {
-            let Some((&byte, behind)) = rest.split_first() else { return Ok(()) };
-            rest = behind;
+            let Some((&byte, after)) = rest.split_first() else { return Ok(()) };
+            rest = after;
             self.complete(byte)?;
         }
         match compat::from_utf8(rest) {
@@ -142,9 +142,9 @@ mod tests {
             let mut rest = &text[..];
             let mut said = Ok(());
             while !rest.is_empty() && said.is_ok() {
-                let (chunk, behind) = rest.split_at(random.below(rest.len()) + 1);
+                let (chunk, after) = rest.split_at(random.below(rest.len()) + 1);
                 said = validator.push(chunk);
-                rest = behind;
+                rest = after;
             }
             assert_eq!(said.is_err(), bad.is_some(), "{random}");
         }

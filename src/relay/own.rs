@@ -160,9 +160,10 @@ fn is_hint(name: &str) -> bool {
     begins("sec-fetch-") || begins("sec-ch-")
 }
 
-/// Does not say why: it contains only what every reader of the manual knows.
+/// The same for paths that exist and for those that do not. It contains only what every reader of the manual knows.
 fn not_here() -> Response {
-    let detail = "What goes on here is told on the listener for operators; without one, to programs on this machine that ask directly, \
-                  by HTTP/1.1 and without fields that a proxy might add.";
+    let detail = "Here everybody may ask for /-/health, /-/ready and /-/slotcast.js. Anything else is answered on the listener for \
+                  operators; without one, to programs on this machine that ask directly, by HTTP/1.1 and without fields \
+                  that a proxy might add.";
     Response::problem(&Refusal::new(Status::NOT_FOUND, "not_found", detail))
 }

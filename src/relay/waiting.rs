@@ -224,7 +224,7 @@ fn not_published(why: EngineError) -> Refusal {
 /// The present engine publishes without looking at what is there, so it cannot check preconditions.
 pub(super) fn unconditional() -> Response {
     let detail = "Where the broker has an engine, publish without If-Match and If-None-Match.";
-    Response::problem(&Refusal::new(Status(501), "not_with_engine", detail))
+    Response::problem(&Refusal::new(Status::NOT_IMPLEMENTED, "not_with_engine", detail))
 }
 
 /// The same error as a command's.

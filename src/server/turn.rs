@@ -7,6 +7,7 @@ use mio::{Events, Token};
 
 use super::clock::Clock;
 use super::{EVENTS, OWN, SOURCES, Server, WAKER};
+use crate::broker::Sent;
 use crate::broker::event::ConnectionId;
 use crate::handle::Command;
 use crate::net::transport::Edge;
@@ -206,7 +207,13 @@ impl Server {
                     }
                 }
                 Command::Send { id, message } => {
-                    self.broker.send(id, &message);
+                    // A connection that has gone is told by its Close event. Of this nobody else is told.
+                    if let too_big @ Sent::TooBig = self.broker.send(id, &message) {
+                        self.broker.log_throttled(log::Level::Warn, || {
+                            let why = too_big.refused().unwrap_or_default();
+                            format!("not sent to {id}, as a handle asked: {why}")
+                        });
+                    }
                 }
                 Command::Post { value } => self.posted.push_back(value),
                 Command::Close { id, code, reason } => {

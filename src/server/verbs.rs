@@ -8,7 +8,7 @@ use super::Server;
 use crate::broker::event::{Accept, ConnectionId, Exchange, Handshake};
 use crate::broker::followers::{History, StreamFormat};
 use crate::broker::reason::{Cause, Counters};
-use crate::broker::{JoinError, Joined, Published};
+use crate::broker::{DrainNotice, JoinError, Joined, Published, Sent};
 use crate::channel::log::{MemberId, Start};
 use crate::channel::name::BadName;
 use crate::channel::position::Position;
@@ -156,7 +156,7 @@ impl Server {
     }
 
     /// Sends to one connection alone, on behalf of another connection. Otherwise it does what `send` does.
-    pub fn send_from(&mut self, id: ConnectionId, message: impl Into<Message>, from: Option<ConnectionId>) -> bool {
+    pub fn send_from(&mut self, id: ConnectionId, message: impl Into<Message>, from: Option<ConnectionId>) -> Sent {
         self.broker.send_from(id, &message.into(), from)
     }
 
@@ -201,9 +201,9 @@ impl Server {
         Ok(self.broker.members_named(channel))
     }
 
-    /// Sends to one connection alone, after all that was published to it before. Returns false if the id is stale, the
-    /// connection is not open, or the message is longer than `max_message`.
-    pub fn send(&mut self, id: ConnectionId, message: impl Into<Message>) -> bool {
+    /// Sends to one connection alone, after all that was published to it before. What it returns may be ignored: a
+    /// connection that has gone is told by its Close event as well.
+    pub fn send(&mut self, id: ConnectionId, message: impl Into<Message>) -> Sent {
         self.broker.send(id, &message.into())
     }
 
@@ -297,8 +297,8 @@ impl Server {
     }
 
     /// Asks for [`Event::Drained`](crate::Event::Drained), once, when the kernel has taken all that a connection is to get.
-    /// Returns false if there is nothing to wait for: nothing is [`unsent`](Self::unsent), or the connection is not open.
-    pub fn tell_when_drained(&mut self, id: ConnectionId) -> bool {
+    /// The answer says whether it follows: there is nothing to wait for if nothing is [`unsent`](Self::unsent).
+    pub fn tell_when_drained(&mut self, id: ConnectionId) -> DrainNotice {
         self.broker.tell_when_drained(id)
     }
 

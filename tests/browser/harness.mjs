@@ -183,7 +183,7 @@ async function run(name, body, browser, ...rest) {
 export async function finish(main) {
   await main().catch(error => {
     failed++
-    console.log(error.stack)
+    console.log(`FAIL  what is beside the tests\n${error.stack}`)
   })
   console.log(`${passed} passed, ${failed} failed`)
   process.exitCode = failed || !passed ? 1 : 0

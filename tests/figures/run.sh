@@ -3,12 +3,14 @@
 # that comes back, held polls, publishing by POST beside nginx with nchan, what peers can make it hold beside its budgets,
 # when readers of a stream have a message, compression, size, start, memory at rest and per connection.
 #
-#   tests/figures/run.sh [CONNECTIONS]        default 10000, twice one after the other
+#   tests/figures/run.sh [CONNECTIONS]     how many connections (10000), twice one after the other
 #
-# Needs Linux (/proc), Python 3 and cargo. SLOTCAST_BIN names a broker to measure instead of the one built here.
+# Needs Linux (/proc), Python 3 and cargo.
+# Environment: SLOTCAST_BIN  a broker to measure instead of the one built here
 # The system calls are counted where strace is there and may attach; where not, a line says so.
 # Each part ends in a line "N passed, N failed". Exit status: 0 if no limit is exceeded.
 set -euo pipefail
+[[ ${1:-} != -h && ${1:-} != --help ]] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit; }
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 if [[ -z ${SLOTCAST_BIN:-} ]]; then

@@ -2,12 +2,13 @@
 # Plants each bug of tests/planted/ into a copy of the tree and requires that the test it names fails.
 #
 #   tests/planted/run.sh [NAME...]     all patches, or those whose names begin so
-#   SHARD=2/5 tests/planted/run.sh     the second fifth of them
 #
-# Environment: SLOTCAST_SEEDS  how many seeds the simulator may need to find each (default 3000)
+# Environment: SHARD           2/5: the second fifth of them
+#              SLOTCAST_SEEDS  how many seeds the simulator may need to find each (3000)
 #
 # The last line is "N passed, N failed". Exit status: 0 if nothing failed.
 set -euo pipefail
+[[ ${1:-} != -h && ${1:-} != --help ]] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit; }
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 root=$PWD

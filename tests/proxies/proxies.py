@@ -375,9 +375,9 @@ def main():
     for name, case in cases(binary, wanted or ["nginx", "caddy", "haproxy"]):
         try:
             case()
-        except Exception:
+        except Exception as error:
+            print(f"FAILED {name}: {error!r}", flush=True)
             traceback.print_exc()
-            print(f"FAILED {name}", flush=True)
             failed += 1
         else:
             print(f"ok     {name}", flush=True)

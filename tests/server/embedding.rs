@@ -4,9 +4,9 @@ use std::io::ErrorKind;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use slotcast::broker::JoinError;
 use slotcast::broker::event::{Accept, ConnectionId, Event};
 use slotcast::broker::reason::Cause;
+use slotcast::broker::{JoinError, Sent};
 use slotcast::channel::log::Start;
 use slotcast::channel::protocol;
 use slotcast::channel::protocol::command::CommandError;
@@ -212,7 +212,7 @@ fn try_every_verb(server: &mut Server, stale: ConnectionId, id: ConnectionId) {
     assert_ne!(stale, id);
     // Both ids must be of the same place, or this test shows nothing.
     assert_eq!(stale.to_string().split('.').next(), id.to_string().split('.').next());
-    assert!(!server.send(stale, "x"));
+    assert_eq!(server.send(stale, "x"), Sent::Gone);
     assert!(!server.close(stale, CloseCode::NORMAL, ""));
     assert_eq!(server.join(stale, "/other", Start::Now), Err(JoinError::Gone));
     assert!(!server.leave(stale, "/chat"));
@@ -221,7 +221,7 @@ fn try_every_verb(server: &mut Server, stale: ConnectionId, id: ConnectionId) {
     let error = &CommandError::MALFORMED;
     assert!(!server.answer(stale, &protocol::Answer::Error { reference: None, error }));
     assert_eq!(server.tell_members(stale, "/chat", None), Ok(false));
-    assert!(!server.send_from(stale, "x", Some(id)) && !server.share_a_channel(stale, id));
+    assert!(server.send_from(stale, "x", Some(id)) == Sent::Gone && !server.share_a_channel(stale, id));
     server.set_name(stale, Some("nobody".into()));
     assert_eq!((server.name(stale), server.name(id), server.protocol(stale)), (None, None, None));
     assert!(!server.set_value(stale, 7) && server.value::<i32>(stale).is_none() && server.value::<i32>(id).is_none());
@@ -268,12 +268,12 @@ fn messages_for_one_alone_and_memberships_of_many() {
                 server.join(id, "/b", Start::Now).unwrap();
                 assert_eq!(server.join(id, "/a", Start::Now), Err(JoinError::AlreadyMember));
                 server.publish("/a", "to /a");
-                assert!(server.send(id, "to you"));
+                assert!(server.send(id, "to you").is_ok());
                 server.publish("/b", "to /b");
                 assert!(server.leave(id, "/b"));
                 server.publish("/b", "to nobody");
                 server.publish("/a", "to /a again");
-                assert!(server.send(id, "again to you"));
+                assert!(server.send(id, "again to you").is_ok());
             }
             Event::Close(..) => server.shutdown(DEADLINE),
             _ => {}

@@ -231,6 +231,8 @@ fn answered_after_the_peer_has_gone_it_still_ends_once() {
         Some(Event::Close(closed, _)) => assert_eq!(closed, id),
         other => panic!("{other:?}"),
     }
-    assert!(!server.send(id, "x") && !server.leave(id, "/chat") && server.join(id, "/chat", Start::Now).is_err());
+    assert!(
+        !server.send(id, "x").is_ok() && !server.leave(id, "/chat") && server.join(id, "/chat", Start::Now).is_err()
+    );
     assert!(!server.close(id, slotcast::CloseCode::NORMAL, "") && server.members("/chat") == Ok(0));
 }

@@ -56,7 +56,7 @@ fn main() -> io::Result<()> {
     for argument in std::env::args().skip(1) {
         let (name, value) = argument.split_once('=').ok_or_else(|| io::Error::other("NAME=VALUE"))?;
         if name == "publish-token" {
-            token = Some(PublishToken::new(value).map_err(io::Error::other)?);
+            token = Some(PublishToken::new(value)?);
         } else {
             set(&mut config.limits, name, value.parse().map_err(io::Error::other)?)?;
         }
@@ -74,7 +74,7 @@ fn main() -> io::Result<()> {
     while let Some(event) = server.poll()? {
         peak.note(&server);
         match event {
-            Event::Io(COMMANDS) => obey(&mut server, &peak)?,
+            Event::Io(COMMANDS) => run_commands(&mut server, &peak)?,
             event => relay.handle(&mut server, event),
         }
     }
@@ -106,7 +106,7 @@ fn say(text: std::fmt::Arguments) -> io::Result<()> {
     out.flush()
 }
 
-fn obey(server: &mut Server, peak: &Peak) -> io::Result<()> {
+fn run_commands(server: &mut Server, peak: &Peak) -> io::Result<()> {
     let mut buffer = [0; 256];
     // The edge said that there is input.
     let count = rustix::io::read(rustix::stdio::stdin(), &mut buffer)?;

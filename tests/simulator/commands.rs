@@ -137,7 +137,7 @@ impl World {
                 });
                 match shared {
                     Some(receiver) => {
-                        assert!(self.broker.send_from(receiver, &message, Some(id)));
+                        assert!(self.broker.send_from(receiver, &message, Some(id)).is_ok());
                         let from = self.oracle.who(id);
                         self.oracle.sent(receiver, data_of(message), &from);
                         self.ack(id, reference, None, None);

@@ -177,7 +177,7 @@ fn a_peer_paused_when_its_timer_fired_is_looked_at_again() {
     crowd.now.instant += crowd.broker.limits().ping_interval + Duration::from_millis(100);
     crowd.broker.advance(crowd.now);
     for _ in 0..5 {
-        assert!(crowd.broker.send(id, &Message::binary(vec![7; 1 << 20])));
+        assert!(crowd.broker.send(id, &Message::binary(vec![7; 1 << 20])).is_ok());
     }
     assert!(!crowd.broker.wants_input(id), "more than half of its limit is unsent");
     crowd.broker.expire();
@@ -206,7 +206,7 @@ fn the_next_owner_of_a_slot_stands_among_the_dirty_once() {
     crowd.sinks.all.iter_mut().for_each(|sink| sink.room = 10);
     assert!(crowd.broker.join(late, "/crowd", Start::All).is_ok());
     for _ in 0..2 {
-        assert!(crowd.broker.send(other, &Message::binary(vec![7; 10_000])));
+        assert!(crowd.broker.send(other, &Message::binary(vec![7; 10_000])).is_ok());
     }
     crowd.broker.flush(&mut crowd.sinks);
     crowd.broker.assert_flushed();
@@ -229,7 +229,7 @@ fn no_close_frame_instead_of_the_101() {
     let Some(Event::Handshake(handshake)) = crowd.broker.next_event() else { panic!("no handshake") };
     assert_eq!(crowd.broker.accept(handshake, &Accept::plain()), id);
     for _ in 0..9 {
-        assert!(crowd.broker.send(id, &Message::binary(vec![7; 1 << 20])));
+        assert!(crowd.broker.send(id, &Message::binary(vec![7; 1 << 20])).is_ok());
     }
     crowd.broker.flush(&mut crowd.sinks);
     let mut gone = Vec::new();

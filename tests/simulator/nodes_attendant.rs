@@ -158,7 +158,7 @@ impl World {
                 match (receiver, shared) {
                     (Some(_), None) => (String::new(), Err(Outcome::NotSent), false),
                     (_, Some(receiver)) => {
-                        let outcome = if node.broker.send_from(receiver, &message, Some(id)) {
+                        let outcome = if node.broker.send_from(receiver, &message, Some(id)).is_ok() {
                             Outcome::Sent
                         } else {
                             Outcome::NotSent

@@ -351,7 +351,7 @@ impl World {
         let text = self.text(format!("! {} ", self.said));
         let peer = self.peers.0.get_mut(&slot).expect("a peer");
         peer.directs.push_back(self.said);
-        assert!(self.broker.send(peer.id, &Message::text(text)));
+        assert!(self.broker.send(peer.id, &Message::text(text)).is_ok());
     }
 
     fn turn(&mut self) {

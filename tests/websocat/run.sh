@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
 # The real websocat against the real broker.
 #
-#   SLOTCAST_BIN=target/release/slotcast WEBSOCAT=.tools/bin/websocat tests/websocat/run.sh [BROKER-FLAG...]
+#   tests/websocat/run.sh [BROKER-FLAG...]
+#
+# Environment: SLOTCAST_BIN  the broker (target/release/slotcast)
+#              WEBSOCAT      the websocat (.tools/bin/websocat)
 #
 # The last line is "N passed, N failed". Exit status: 0 if nothing failed.
 set -euo pipefail
+[[ ${1:-} != -h && ${1:-} != --help ]] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit; }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)

@@ -21,8 +21,8 @@ fn requests_follow_each_other() {
     let all = [GET, POST, "\r\n", CHUNKED, GET, LAST, GET].concat();
     let told = ["/a ", "/b hello", "/c hello", "/a ", "/d "];
     let answers = [(200, false), (200, false), (200, false), (200, false), (200, true)];
-    let behind = all.len() - GET.len();
-    let pieces = (0..=behind).map(|cut| vec![cut, all.len()]).chain([(1..=all.len()).collect()]);
+    let after = all.len() - GET.len();
+    let pieces = (0..=after).map(|cut| vec![cut, all.len()]).chain([(1..=all.len()).collect()]);
     for ends in pieces {
         let mut rig = Rig::new(Limits::default());
         let (mut seen, mut answered, mut at) = (Vec::new(), Vec::new(), 0);

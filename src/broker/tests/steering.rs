@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::rig::Rig;
 use crate::broker::event::{Accept, ConnectionId, Event};
 use crate::broker::reason::Cause;
+use crate::broker::{DrainNotice, Sent};
 use crate::limits::Limits;
 use crate::proto::close::CloseCode;
 
@@ -61,6 +62,26 @@ fn a_connection_that_is_held_is_not_read_and_owes_no_time() {
     assert!(!rig.broker.pause_input(id), "it is being closed");
 }
 
+#[test]
+fn a_message_for_one_is_refused_with_a_reason() {
+    let (mut rig, id) = open();
+    let longest = "x".repeat(Limits::default().max_message);
+    let too_long = format!("{longest}x");
+    assert_eq!(rig.broker.send(id, &longest.into()), Sent::Done);
+    assert_eq!(rig.broker.send(id, &too_long.as_str().into()), Sent::TooBig);
+    flush(&mut rig);
+    assert!(rig.broker.close(id, CloseCode::NORMAL, ""));
+    assert_eq!(rig.broker.send(id, &"x".into()), Sent::NotOpen);
+    assert_eq!(rig.broker.send(id, &too_long.into()), Sent::NotOpen, "a shorter one would not be sent either");
+    flush(&mut rig);
+    rig.broker.eof(id);
+    flush(&mut rig);
+    assert_eq!(rig.broker.send(id, &"x".into()), Sent::Gone, "also before its Close event is told");
+    assert_eq!(rig.ended(), Some(Cause::Application));
+    assert_eq!(rig.broker.send(id, &"x".into()), Sent::Gone);
+    assert_eq!(rig.broker.counters().messages_sent, 1);
+}
+
 /// The answer to its Close would never be read, and the end never come.
 #[test]
 fn a_connection_that_is_held_can_be_closed() {
@@ -80,26 +101,26 @@ fn a_connection_that_is_held_can_be_closed() {
 #[test]
 fn what_is_drained_is_told_once() {
     let (mut rig, id) = open();
-    assert!(!rig.broker.tell_when_drained(id), "nothing is unsent");
+    assert_eq!(rig.broker.tell_when_drained(id), DrainNotice::NothingUnsent);
     rig.wire.blocked = true;
-    assert!(rig.broker.send(id, &"x".into()));
-    assert!(rig.broker.unsent(id) > 0 && rig.broker.tell_when_drained(id) && rig.broker.tell_when_drained(id));
+    assert!(rig.broker.send(id, &"x".into()).is_ok());
+    assert!(rig.broker.unsent(id) > 0 && (0..2).all(|_| rig.broker.tell_when_drained(id).is_coming()));
     flush(&mut rig);
     assert!(rig.broker.next_event().is_none(), "nothing was taken");
     rig.wire.blocked = false;
     rig.broker.writable(id);
     flush(&mut rig);
     assert!(matches!(rig.broker.next_event(), Some(Event::Drained(drained)) if drained == id));
-    assert!(rig.broker.send(id, &"y".into()));
+    assert!(rig.broker.send(id, &"y".into()).is_ok());
     flush(&mut rig);
     assert!(rig.broker.next_event().is_none(), "nobody has asked again");
     // One that ends is told of by its end alone.
     rig.wire.blocked = true;
-    assert!(rig.broker.send(id, &"z".into()) && rig.broker.tell_when_drained(id));
+    assert!(rig.broker.send(id, &"z".into()).is_ok() && rig.broker.tell_when_drained(id).is_coming());
     rig.broker.close(id, CloseCode::NORMAL, "");
     rig.wire.blocked = false;
     flush(&mut rig);
     assert!(matches!(rig.broker.next_event(), Some(Event::Close(..))));
     assert!(rig.broker.next_event().is_none());
-    assert!(!rig.broker.tell_when_drained(id));
+    assert_eq!(rig.broker.tell_when_drained(id), DrainNotice::NotOpen);
 }

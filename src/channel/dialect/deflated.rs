@@ -17,7 +17,7 @@ pub const MAX_COMPRESSED: usize = 32 * 1024;
 /// as it is.
 const MAX_TURN: usize = 48 * 1024;
 
-/// The fixed cost of compressing a message, beside that of its bytes: as much as that many bytes cost.
+/// The fixed cost of compressing a message, in bytes: compressing that number of bytes costs the same.
 const MESSAGE: usize = 400;
 
 /// The cost of compressing a byte, in nominal nanoseconds.

@@ -10,7 +10,7 @@ use crate::channel::position::Position;
 use crate::proto::message::Kind;
 use crate::proto::text::{write_decimal, write_json_string};
 
-/// About how many bytes a message's object has beside the channel, the name and the data.
+/// About how many bytes a message's object has in addition to the channel, the name and the data.
 const AROUND: usize = 144;
 
 /// A JSON object that is being written: a comma comes before each field but the first. Keys are the program's own.
@@ -268,7 +268,7 @@ pub(super) fn write_message(target: &mut Vec<u8>, context: Context<'_>, entry: E
     item
 }
 
-/// Writes who came or went. `members` is always there; the fields of a single member are written beside it too.
+/// Writes who came or went. `members` is always there; the fields of a single member are written as well.
 fn write_presence(target: &mut Vec<u8>, kind: &str, channel: &str, members: &[MemberName<'_>]) {
     let mut object = Object::typed(target, kind);
     object.text("channel", channel);

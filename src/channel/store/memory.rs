@@ -1,4 +1,4 @@
-//! What channels take beside their histories.
+//! What channels take without their histories.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::channel::sizes;
 use crate::channel::slot::{Awake, Slot};
 
 impl Store {
-    /// Bytes of memory of all channels beside their histories: what is known of them, their names, who is in
+    /// Bytes of memory of all channels without their histories: what is known of them, their names, who is in
     /// them, and who made them. What counts with a channel's history is not counted again.
     pub fn memory(&self) -> usize {
         let without_history = self.len() - self.tombstones() - self.recent.len();

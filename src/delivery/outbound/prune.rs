@@ -50,9 +50,9 @@ impl Outbound {
                 pruned.keep(Place::Alone(Range { start: end, ..range }));
             } else if let Some((source, messages)) = batch.messages_within(range.start, range.end) {
                 let gone = choose(source, batch, messages.clone()).min(messages.len());
-                let [first, kept, behind] =
+                let [first, kept, after] =
                     [messages.start, messages.start + gone, messages.end].map(|index| batch.start_of(index));
-                // A message of which a part was sent stands before the first.
+                // A half-sent message stands before the first.
                 pruned.keep(Place::Kept(Range { end: first, ..range }));
                 if gone > 0 {
                     let last = Source { offset: source.offset + (messages.start + gone) as u64, ..source.clone() };
@@ -62,8 +62,8 @@ impl Outbound {
                 if gone < messages.len() {
                     pruned.untold.remove(&source.life());
                 }
-                pruned.keep(Place::Messages(Range { start: kept, end: behind, ..range }, messages.start + gone));
-                pruned.keep(Place::Alone(Range { start: behind, ..range }));
+                pruned.keep(Place::Messages(Range { start: kept, end: after, ..range }, messages.start + gone));
+                pruned.keep(Place::Alone(Range { start: after, ..range }));
             } else if let Some(source) = batch.kept_source() {
                 pruned.untold.remove(&source.life());
                 pruned.keep(Place::Kept(range));

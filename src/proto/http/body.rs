@@ -53,7 +53,7 @@ enum State {
 }
 
 impl BodyReader {
-    /// A reader for a body that is delimited as `framing` says. An empty body is complete at once.
+    /// A reader for a body whose end `framing` tells. An empty body is complete at once.
     ///
     /// # Errors
     /// 413 `message_too_big` for a length beyond `max_message`, before anything of it is read.
@@ -117,9 +117,9 @@ impl BodyReader {
         let mut rest = data;
         while !rest.is_empty() {
             let target = self.bytes.room(rest.len(), ahead);
-            let (part, behind) = rest.split_at(rest.len().min(target.capacity() - target.len()));
+            let (part, after) = rest.split_at(rest.len().min(target.capacity() - target.len()));
             target.extend_from_slice(part);
-            rest = behind;
+            rest = after;
         }
         if self.left == 0 {
             self.state = if self.state == State::Whole { State::Complete } else { State::DataCr };
@@ -222,10 +222,10 @@ fn too_big() -> Refusal {
 fn bad_chunk() -> Refusal {
     Refusal::bad_request(
         "bad_chunk",
-        "A chunk is not its size in hexadecimal digits, CRLF, so many bytes, CRLF; send it so, or send Content-Length.",
+        "A chunk is not its size in hexadecimal digits, CRLF, that many bytes, CRLF; send it so, or send Content-Length.",
     )
 }
 
 fn bad_trailer() -> Refusal {
-    Refusal::bad_request("bad_trailer", "Behind the last chunk send NAME: VALUE lines or none, and then an empty line.")
+    Refusal::bad_request("bad_trailer", "After the last chunk send NAME: VALUE lines or none, and then an empty line.")
 }

@@ -76,19 +76,19 @@ pub fn is_unmodified(request: &Request, etag: &str) -> bool {
 fn lists(list: &[u8], ours: &[u8], strong: bool) -> bool {
     let mut rest = list;
     loop {
-        while let [b' ' | b'\t' | b',', behind @ ..] = rest {
-            rest = behind;
+        while let [b' ' | b'\t' | b',', after @ ..] = rest {
+            rest = after;
         }
         let is_weak = rest.starts_with(b"W/");
         let tag = rest.strip_prefix(b"W/").unwrap_or(rest);
         // A tag knows no escapes: it ends at the next quotation mark.
         let Some(inner) = tag.strip_prefix(b"\"") else { return false };
         let Some(length) = inner.iter().position(|&byte| byte == b'"') else { return false };
-        let Some((tag, behind)) = tag.split_at_checked(length + 2) else { return false };
+        let Some((tag, after)) = tag.split_at_checked(length + 2) else { return false };
         if tag == ours && !(strong && is_weak) {
             return true;
         }
-        rest = behind;
+        rest = after;
     }
 }
 

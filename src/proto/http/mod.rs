@@ -40,7 +40,7 @@ pub use request::Request;
 pub use response::Response;
 pub use scan::HeadScan;
 
-/// The methods that a server like this one answers, as `Allow` names them.
+/// The methods that a server like this one answers: the value of `Allow`.
 pub const METHODS: &str = "GET, HEAD, POST, PUT, OPTIONS";
 
 /// Most bytes of a request head, whatever `max_head` says: positions inside a [`Request`] are 16 bits wide.

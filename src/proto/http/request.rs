@@ -164,7 +164,7 @@ impl Request {
 
     /// The target in origin form: path and query, still percent-encoded; `*` for `OPTIONS *`.
     ///
-    /// It may hold UTF-8 that should have been percent-encoded, as `curl localhost:8080/größe` sends it.
+    /// It may hold UTF-8 that should have been percent-encoded: `curl localhost:8080/größe` sends that.
     pub fn target(&self) -> &str {
         self.text(self.target)
     }

@@ -64,8 +64,8 @@ impl Response {
         }
     }
 
-    /// An error as `application/problem+json` (RFC 9457): `title`, `status`, `detail`, `code`, and the refusal's
-    /// headers.
+    /// An error of the type `application/problem+json` (RFC 9457): `title`, `status`, `detail`, `code`, and the headers
+    /// of the refusal.
     pub fn problem(refusal: &Refusal) -> Response {
         let mut json = String::from("{\"title\":");
         push_json_string(&mut json, refusal.status.reason());

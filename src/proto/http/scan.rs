@@ -232,7 +232,7 @@ fn bad_field_name(byte: u8) -> Refusal {
     match byte {
         b' ' | b'\t' => Refusal::bad_request(
             "bad_field_name",
-            "A header field has whitespace before its colon; put the colon right behind the name.",
+            "A header field has whitespace before its colon; put the colon right after the name.",
         ),
         b'\r' => Refusal::bad_request("bad_field", "A header line has no colon; send NAME: VALUE."),
         b'\n' => bad_line_ending(),

@@ -1,11 +1,16 @@
-//! Takes comments, indentation and needless spaces out of the page and the module. Names and the lines of a script stay
-//! as they are, so that what is served can still be read.
+//! Makes the served page and module from those that are for reading, and fails if they are not up to date. To write
+//! them: `make page`.
+//!
+//! It takes out comments, indentation and needless spaces. Names and the lines of a script stay as they are, so that
+//! what is served can still be read.
 //!
 //! It knows only what these two files need. In scripts: a comment has a line of its own; no template literal within a
 //! template literal or over several lines; no space and no quotation mark in a regular expression; no line begins with
 //! `(`, `[` or an operator, since a line end stands for a semicolon.
 
 use std::{env, fs};
+
+use slotcast::page::{HTML, MODULE};
 
 /// A line end means nothing after one of these, nor before its counterpart.
 const OPENING: [char; 4] = ['{', '(', '[', ','];
@@ -17,8 +22,8 @@ fn page(source: &str) -> String {
     for (open, close, minify) in
         [("<style>\n", "</style>", style as fn(&str) -> String), ("<script type=\"module\">\n", "</script>", script)]
     {
-        let (before, behind) = rest.split_once(open).expect(open);
-        let (inner, after) = behind.split_once(close).expect(close);
+        let (before, opened) = rest.split_once(open).expect(open);
+        let (inner, after) = opened.split_once(close).expect(close);
         minified.extend(before.lines().map(str::trim));
         minified.push_str(&format!("{}{}{close}", open.trim_end(), minify(inner)));
         rest = after;
@@ -46,7 +51,7 @@ fn script(source: &str) -> String {
     minified
 }
 
-/// Appends a line without the spaces that stand beside punctuation, outside of strings.
+/// Appends a line without the spaces next to punctuation, outside of strings.
 fn push_line(minified: &mut String, line: &str) {
     let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
     let (mut quote, mut characters) = (None, line.chars().peekable());
@@ -72,18 +77,17 @@ fn push_line(minified: &mut String, line: &str) {
     assert_eq!(quote, None, "a string that does not end on its line: {line}");
 }
 
-/// To bring the served files up to date: `WRITE_SERVED=1 cargo test --lib page`.
 #[test]
 fn what_is_served_is_what_can_be_read() {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/src/page/");
     for (served, minified, name) in [
-        (super::HTML, page(include_str!("page.html")), "page.min.html"),
-        (super::MODULE, script(include_str!("slotcast.js")) + "\n", "slotcast.min.js"),
+        (HTML, page(include_str!("../src/page/page.html")), "page.min.html"),
+        (MODULE, script(include_str!("../src/page/slotcast.js")) + "\n", "slotcast.min.js"),
     ] {
         if env::var_os("WRITE_SERVED").is_some() {
             fs::write(format!("{directory}{name}"), minified).unwrap();
         } else {
-            assert!(served == minified, "{name} is out of date; run WRITE_SERVED=1 cargo test --lib page");
+            assert!(served == minified, "{name} is out of date; run make page");
         }
     }
 }
