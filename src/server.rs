@@ -9,6 +9,7 @@
 mod accept;
 mod engine;
 pub mod polling;
+pub mod reconfigure;
 mod sockets;
 mod state;
 mod turn;
@@ -35,6 +36,7 @@ use crate::proto::close::CloseCode;
 use crate::proto::forwarded::TrustedProxies;
 use crate::proto::origin::OriginRules;
 
+use reconfigure::is_private;
 use sockets::Sockets;
 use turn::{TurnClock, clock};
 use turns::Turns;
@@ -63,6 +65,8 @@ pub struct Server {
     listeners: Vec<Listening>,
     /// How many are for operators.
     admin_listeners: usize,
+    /// What it was started with.
+    config: Config,
     private: bool,
     handle: Handle,
     woken: bool,
@@ -129,11 +133,7 @@ impl Server {
     }
 
     fn over(config: Config, open: Vec<Listener>) -> io::Result<Server> {
-        let invalid = |error: String| io::Error::new(ErrorKind::InvalidInput, error);
-        config.limits.validate()?;
-        let rules = OriginRules::new(&config.origins, &config.hosts).map_err(invalid)?;
-        let rules = rules.for_other_sites(config.for_other_sites.clone());
-        let proxies = TrustedProxies::new(&config.trusted_proxies).map_err(invalid)?;
+        let Trusted { rules, proxies } = Trusted::new(&config)?;
         let poll = Poll::new()?;
         let handle = Handle::new(Waker::new(poll.registry(), WAKER)?);
         let mut listeners = Vec::new();
@@ -144,12 +144,9 @@ impl Server {
             listener.register(poll.registry(), Token(LISTENERS | listeners.len()))?;
             listeners.push(Listening { listener, ready: false, admin, waiting: None });
         }
-        let private = listeners.iter().all(|listening| listening.listener.is_loopback())
-            && config.origins.is_empty()
-            && config.hosts.is_empty()
-            && config.trusted_proxies.is_empty();
+        let private = is_private(&listeners, &config);
         let (now, room) = (clock(), config.limits.room());
-        let mut broker = Broker::new(config.limits, rules, secret()?, now);
+        let mut broker = Broker::new(config.limits.clone(), rules, secret()?, now);
         broker.set_compression(config.compression);
         broker.trust(proxies);
         let mut schedule = Schedule::new(Pace::default());
@@ -161,6 +158,7 @@ impl Server {
             sockets: Sockets::with_room(room),
             listeners,
             admin_listeners: config.admin_listen.len(),
+            config,
             private,
             handle,
             woken: false,
@@ -228,6 +226,24 @@ impl Server {
 
     fn shutdown_with(&mut self, code: CloseCode, timeout: Duration) {
         self.broker.shutdown(code, timeout);
+    }
+}
+
+/// Who is believed, by a configuration that is valid.
+struct Trusted {
+    rules: OriginRules,
+    proxies: TrustedProxies,
+}
+
+impl Trusted {
+    /// Checks a whole configuration.
+    fn new(config: &Config) -> io::Result<Trusted> {
+        let invalid = |error: String| io::Error::new(ErrorKind::InvalidInput, error);
+        config.limits.validate()?;
+        let rules = OriginRules::new(&config.origins, &config.hosts).map_err(invalid)?;
+        let rules = rules.for_other_sites(config.for_other_sites.clone());
+        let proxies = TrustedProxies::new(&config.trusted_proxies).map_err(invalid)?;
+        Ok(Trusted { rules, proxies })
     }
 }
 

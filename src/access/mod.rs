@@ -4,37 +4,31 @@
 pub mod token;
 
 use crate::proto::http::{Refusal, Request, Status};
-use token::{PublishToken, Shown};
+use token::{Mark, PublishToken, Shown};
 
 /// What a connection was allowed when it was let in, besides what everybody may do. Only the code that authorizes can
 /// make one that allows anything. It is not a number, which an embedder could set by accident.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Grants {
-    publish: bool,
-}
-
-impl Grants {
-    /// Allows to publish, and to send to members.
-    fn publishing() -> Grants {
-        Grants { publish: true }
-    }
-
-    /// Whether it may publish, and send to members.
-    pub fn may_publish(self) -> bool {
-        self.publish
-    }
+    /// The publish token that it has shown.
+    token: Option<Mark>,
 }
 
 /// Which token a request has to show, and for what.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rules {
-    publish_token: Option<PublishToken>,
+    /// Any of them counts; where there is none, everybody may publish.
+    publish_tokens: Vec<PublishToken>,
 }
 
 impl Rules {
-    /// Only those who have shown this token may publish; `None` lets everybody publish.
-    pub(crate) fn publish_token(token: Option<PublishToken>) -> Rules {
-        Rules { publish_token: token }
+    /// Only those who have shown one of these tokens may publish; where there is none, everybody may.
+    pub(crate) fn publish_tokens(tokens: impl IntoIterator<Item = PublishToken>) -> Rules {
+        Rules { publish_tokens: tokens.into_iter().collect() }
+    }
+
+    fn shown(&self, request: &Request) -> Option<Shown> {
+        (!self.publish_tokens.is_empty()).then(|| PublishToken::shown_in(&self.publish_tokens, request))
     }
 
     /// What a connection that begins with this request may do.
@@ -42,9 +36,9 @@ impl Rules {
     /// # Errors
     /// 401 `unauthorized` if it shows a wrong token: otherwise it would find out only when it publishes.
     pub(crate) fn join(&self, request: &Request) -> Result<Grants, Refusal> {
-        match self.publish_token.as_ref().map(|token| token.shown_in(request)) {
-            None | Some(Shown::Ours) => Ok(Grants::publishing()),
-            Some(Shown::Nothing) => Ok(Grants::default()),
+        match self.shown(request) {
+            Some(Shown::Ours(mark)) => Ok(Grants { token: Some(mark) }),
+            None | Some(Shown::Nothing) => Ok(Grants::default()),
             Some(Shown::Another) => Err(unauthorized()),
         }
     }
@@ -54,16 +48,17 @@ impl Rules {
     /// # Errors
     /// 401 `unauthorized`.
     pub(crate) fn publish(&self, request: &Request) -> Result<(), Refusal> {
-        match &self.publish_token {
-            Some(token) if token.shown_in(request) != Shown::Ours => Err(unauthorized()),
-            _ => Ok(()),
+        match self.shown(request) {
+            None | Some(Shown::Ours(_)) => Ok(()),
+            Some(Shown::Nothing | Shown::Another) => Err(unauthorized()),
         }
     }
 
     /// Whether a connection with these grants may publish, and send to members. Where everybody may, so may a
-    /// connection that was let in without asking these rules.
+    /// connection that was let in without asking these rules. A token that is taken back counts no longer.
     pub(crate) fn may_publish(&self, grants: Grants) -> bool {
-        self.publish_token.is_none() || grants.may_publish()
+        let counts = |mark| self.publish_tokens.iter().any(|token| token.mark() == mark);
+        self.publish_tokens.is_empty() || grants.token.is_some_and(counts)
     }
 }
 
@@ -80,20 +75,30 @@ mod tests {
 
     #[test]
     fn what_the_rules_allow() {
-        let rules = |token: Option<&str>| Rules::publish_token(token.map(|token| PublishToken::new(token).unwrap()));
-        let (publishes, listens) = (Ok(Grants::publishing()), Ok(Grants::default()));
-        for (token, query, joins, publishes) in [
-            (None, "", &publishes, true),
-            (None, "?token=any", &publishes, true),
-            (Some("secret"), "", &listens, false),
-            (Some("secret"), "?token=secret", &publishes, true),
-            (Some("secret"), "?token=other", &Err(unauthorized()), false),
+        let token = |text: &&str| PublishToken::new(text).unwrap();
+        let rules = |texts: &[&str]| Rules::publish_tokens(texts.iter().map(token));
+        let showing = |text| Ok(Grants { token: Some(token(&text).mark()) });
+        let nothing = || Ok(Grants::default());
+        let request = |query: &str| request(&format!("POST /{query} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        for (tokens, query, joins, publishes) in [
+            (&[][..], "", nothing(), true),
+            (&[], "?token=any", nothing(), true),
+            (&["secret"], "", nothing(), false),
+            (&["secret"], "?token=secret", showing("secret"), true),
+            (&["secret"], "?token=other", Err(unauthorized()), false),
+            (&["next", "secret"], "?token=secret", showing("secret"), true),
+            (&["next", "secret"], "?token=next", showing("next"), true),
+            (&["next", "secret"], "?token=nextsecret", Err(unauthorized()), false),
         ] {
-            let (rules, request) = (rules(token), request(&format!("POST /{query} HTTP/1.1\r\nHost: a\r\n\r\n")));
-            assert_eq!(rules.join(&request), *joins, "{token:?} {query}");
+            let (rules, request) = (rules(tokens), request(query));
+            assert_eq!(rules.join(&request), joins, "{tokens:?} {query}");
             assert_eq!(rules.publish(&request), if publishes { Ok(()) } else { Err(unauthorized()) });
-            assert!(rules.may_publish(Grants::publishing()));
-            assert_eq!(rules.may_publish(Grants::default()), token.is_none(), "{token:?}");
+            assert_eq!(joins.is_ok_and(|grants| rules.may_publish(grants)), publishes, "{tokens:?} {query}");
+        }
+        // What a connection has shown counts for as long as the rules have that token.
+        let grants = rules(&["old"]).join(&request("?token=old")).unwrap();
+        for (tokens, may) in [(&["old", "new"][..], true), (&["new"], false), (&[], true)] {
+            assert_eq!(rules(tokens).may_publish(grants), may, "{tokens:?}");
         }
     }
 
