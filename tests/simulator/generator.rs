@@ -137,8 +137,7 @@ fn limits(random: &mut Random) -> Limits {
 fn other_limits(world: &World, random: &mut Random) -> Limits {
     let new = limits(random);
     let mut limits = world.broker.limits().clone();
-    // A peer may have begun a message that was short enough.
-    limits.max_message = limits.max_message.max(new.max_message);
+    // `max_message` and `max_fragments` stay: peers have sent what is too much, or is not, by the present ones.
     limits.max_outbound = limits.max_message * random.pick(&[8, 8, 20]);
     limits.max_outbound_total = limits.max_outbound * random.pick(&[1, 2, 100]);
     limits.max_inbound_total = new.max_inbound_total;
@@ -150,7 +149,6 @@ fn other_limits(world: &World, random: &mut Random) -> Limits {
     limits.max_channels_per_connection = new.max_channels_per_connection;
     limits.max_connections_per_ip = new.max_connections_per_ip;
     limits.max_control_rate = limits.max_control_rate.max(new.max_control_rate);
-    limits.max_fragments = limits.max_fragments.max(new.max_fragments);
     limits.message_timeout = new.message_timeout;
     limits.ping_interval = new.ping_interval;
     limits.pong_timeout = new.pong_timeout;
@@ -158,7 +156,7 @@ fn other_limits(world: &World, random: &mut Random) -> Limits {
     limits.keep_alive_timeout = new.keep_alive_timeout;
     limits.compress_min = new.compress_min;
     limits.client_takeover = new.client_takeover;
-    limits.answer_timeout = new.answer_timeout;
+    // `answer_timeout` stays, because the time of requests that wait already stays.
     limits
 }
 
