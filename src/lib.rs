@@ -221,6 +221,7 @@ pub use relay::metrics::metrics_text;
 pub use relay::{Door, Intent, Relay};
 pub use server::Server;
 pub use server::polling::Polled;
+pub use server::reconfigure::Reconfigured;
 pub use server::turns::Turns;
 
 // In the signatures of this crate.

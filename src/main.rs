@@ -28,7 +28,7 @@ fn run() -> Result<ExitCode, Failure> {
         return load::run(arguments);
     }
     match settings::parse(std::env::args_os(), std::env::vars_os(), descriptors::raise())? {
-        Request::Run(settings) => daemon::run(&settings)?,
+        Request::Run(settings, sources) => daemon::run(*settings, &sources)?,
         Request::Show(text) => daemon::show(&text),
     }
     Ok(ExitCode::SUCCESS)

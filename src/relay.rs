@@ -264,8 +264,16 @@ impl Relay {
 
     /// Sets the token that anyone who publishes must show, whatever door they use. Default: none is needed.
     #[must_use]
-    pub fn publish_token(mut self, token: Option<PublishToken>) -> Relay {
-        self.access = Arc::new(Mutex::new(Access::publish_token(token)));
+    pub fn publish_token(self, token: Option<PublishToken>) -> Relay {
+        self.publish_tokens(token)
+    }
+
+    /// Sets the tokens of which anyone who publishes must show one, whatever door they use. Several make it possible to
+    /// change a token without a gap. A connection that has shown a token may publish for as long as the relay that
+    /// handles its events has that token.
+    #[must_use]
+    pub fn publish_tokens(mut self, tokens: impl IntoIterator<Item = PublishToken>) -> Relay {
+        self.access = Arc::new(Mutex::new(Access::publish_tokens(tokens)));
         self
     }
 

@@ -11,6 +11,7 @@ mod authority;
 mod clock;
 mod engine;
 pub mod polling;
+pub mod reconfigure;
 #[cfg(feature = "testing")]
 pub(crate) mod simulated;
 mod sockets;
@@ -40,6 +41,7 @@ use crate::proto::forwarded::TrustedProxies;
 use crate::proto::origin::OriginRules;
 
 use clock::Clock;
+use reconfigure::is_private;
 use sockets::Sockets;
 use turn::TurnClock;
 use turns::Turns;
@@ -68,6 +70,8 @@ pub struct Server {
     listeners: Vec<Listening>,
     /// How many are for operators.
     admin_listeners: usize,
+    /// What it was started with.
+    config: Config,
     private: bool,
     handle: Handle,
     woken: bool,
@@ -149,10 +153,7 @@ impl Server {
     }
 
     fn over(config: Config, open: Vec<Listener>, listen: fn(SocketAddr) -> io::Result<Listener>) -> io::Result<Server> {
-        config.limits.validate()?;
-        let rules = OriginRules::new(&config.origins, &config.hosts)?;
-        let rules = rules.for_other_sites(config.for_other_sites.clone());
-        let proxies = TrustedProxies::new(&config.trusted_proxies)?;
+        let Trusted { rules, proxies } = Trusted::new(&config)?;
         let poll = Poll::new()?;
         let handle = Handle::new(Waker::new(poll.registry(), WAKER)?);
         let mut listeners = Vec::new();
@@ -163,13 +164,10 @@ impl Server {
             listener.register(poll.registry(), Token(LISTENERS | listeners.len()))?;
             listeners.push(Listening { listener, ready: false, admin, waiting: None });
         }
-        let private = listeners.iter().all(|listening| listening.listener.is_loopback())
-            && config.origins.is_empty()
-            && config.hosts.is_empty()
-            && config.trusted_proxies.is_empty();
+        let private = is_private(&listeners, &config);
         let clock = Clock::default();
         let (now, room) = (clock.read(), config.limits.room());
-        let mut broker = Broker::new(config.limits, rules, secret()?, now);
+        let mut broker = Broker::new(config.limits.clone(), rules, secret()?, now);
         broker.set_compression(config.compression);
         broker.trust(proxies);
         let mut schedule = Schedule::new(Pace::default());
@@ -181,6 +179,7 @@ impl Server {
             sockets: Sockets::with_room(room),
             listeners,
             admin_listeners: config.admin_listen.len(),
+            config,
             private,
             handle,
             woken: false,
@@ -250,6 +249,23 @@ impl Server {
 
     fn shutdown_with(&mut self, code: CloseCode, timeout: Duration) {
         self.broker.shutdown(code, timeout);
+    }
+}
+
+/// Who is believed, by a configuration that is valid.
+struct Trusted {
+    rules: OriginRules,
+    proxies: TrustedProxies,
+}
+
+impl Trusted {
+    /// Checks a whole configuration.
+    fn new(config: &Config) -> io::Result<Trusted> {
+        config.limits.validate()?;
+        let rules = OriginRules::new(&config.origins, &config.hosts)?;
+        let rules = rules.for_other_sites(config.for_other_sites.clone());
+        let proxies = TrustedProxies::new(&config.trusted_proxies)?;
+        Ok(Trusted { rules, proxies })
     }
 }
 

@@ -186,17 +186,33 @@ mod flags {
         value: String,
         default: Option<String>,
         text: String,
+        /// When a change in the configuration file holds.
+        reload: &'static str,
     }
+
+    /// What the help says of flags whose changes do not hold at once, and what the page says.
+    const RELOADS: [(&str, &str); 3] =
+        [("for new connections:", "new connections"), ("after a restart:", "restart"), ("not in the file:", "")];
 
     /// Every flag that has a default or sets something: all except `-h` and `-V`.
     fn flags() -> Vec<Flag> {
         let output = Command::new(env!("CARGO_BIN_EXE_slotcast")).arg("--help").env_clear().output().unwrap();
         let help = String::from_utf8(output.stdout).unwrap();
         let (mut heading, mut flags) = (String::new(), Vec::new());
+        let lines = |start| {
+            help.lines().find_map(move |line| line.trim().strip_prefix(start)).unwrap_or_else(|| panic!("{start}"))
+        };
+        let reload = |name: &str| {
+            let later = RELOADS.iter().find(|(start, _)| lines(*start).split_whitespace().any(|flag| flag == name));
+            later.map_or("at once", |(_, reload)| reload)
+        };
         for line in help.lines() {
             match line.strip_suffix(':') {
                 Some(title) if !line.starts_with(' ') => heading = title.to_owned(),
-                _ if line.trim_start().starts_with("--") => flags.push(flag(&heading, line.trim())),
+                _ if line.trim_start().starts_with("--") => {
+                    let flag = flag(&heading, line.trim());
+                    flags.push(Flag { reload: reload(&flag.name), ..flag });
+                }
                 _ => {}
             }
         }
@@ -213,7 +229,8 @@ mod flags {
             None => (text, None),
         };
         let value = value.trim_matches(['<', '>']).to_owned();
-        Flag { heading: heading.to_owned(), name: name.to_owned(), value, default, text: text.trim().to_owned() }
+        let (heading, name, text) = (heading.to_owned(), name.to_owned(), text.trim().to_owned());
+        Flag { heading, name, value, default, text, reload: "at once" }
     }
 
     /// A table for each heading of the help.
@@ -222,11 +239,14 @@ mod flags {
         for flag in flags {
             if flag.heading != heading {
                 heading = &flag.heading;
-                page.push_str(&format!("\n### {heading}\n\n| flag | default | |\n| --- | --- | --- |\n"));
+                page.push_str(&format!(
+                    "\n### {heading}\n\n| flag | default | reload | |\n| --- | --- | --- | --- |\n"
+                ));
             }
             let shown = format!("{} {}", flag.name, flag.value);
             let default = flag.default.as_deref().unwrap_or_default();
-            page.push_str(&format!("| `{}` | {default} | {} |\n", shown.trim(), with_code(&flag.text)));
+            let (shown, reload) = (shown.trim(), flag.reload);
+            page.push_str(&format!("| `{shown}` | {default} | {reload} | {} |\n", with_code(&flag.text)));
         }
         page + "\n"
     }
@@ -282,10 +302,10 @@ mod flags {
     fn bites_flags_of_the_help_that_are_not_as_in_the_table() {
         let line = "--max-outbound <SIZE>   Unsent; at least 8 x --max-message, see --help. [8MiB]";
         let tables = tables(&[flag("Limits", line), flag("Running", "--check   Check the configuration, and exit")]);
-        let expected = "\n### Limits\n\n| flag | default | |\n| --- | --- | --- |\n\
-                        | `--max-outbound SIZE` | `8MiB` | Unsent; at least 8 x `--max-message`, see `--help`. |\n\
-                        \n### Running\n\n| flag | default | |\n| --- | --- | --- |\n\
-                        | `--check` |  | Check the configuration, and exit |\n\n";
+        let expected = "\n### Limits\n\n| flag | default | reload | |\n| --- | --- | --- | --- |\n\
+                        | `--max-outbound SIZE` | `8MiB` | at once | Unsent; at least 8 x `--max-message`, see `--help`. |\n\
+                        \n### Running\n\n| flag | default | reload | |\n| --- | --- | --- | --- |\n\
+                        | `--check` |  | at once | Check the configuration, and exit |\n\n";
         assert_eq!(tables, expected);
     }
 }

@@ -51,7 +51,7 @@ use std::time::Instant;
 use slotcast::broker::reason::Cause;
 
 /// Things that happen in so large a number of lives. If one of them does not, it is not tested.
-const HAPPENS: [&str; 9] = [
+const HAPPENS: [&str; 10] = [
     "acts in a flush",
     "compressed by peers",
     "compressed by peers, going on",
@@ -60,6 +60,7 @@ const HAPPENS: [&str; 9] = [
     "long polls",
     "long polls for nothing",
     "not modified",
+    "other limits",
     "plain polls",
 ];
 

@@ -9,13 +9,17 @@ use crate::proto::http::tests::request;
 
 const NOW: UnixTime = UnixTime::from_seconds(1_000_000);
 
+fn publishing(token: &str) -> Grants {
+    Grants::publishing(PublishToken::new(token).unwrap().mark())
+}
+
 #[test]
 fn what_the_publish_token_allows() {
-    let access = |token: Option<&str>| Access::publish_token(token.map(|token| PublishToken::new(token).unwrap()));
-    let (publishes, listens) = (Ok(Grants::publishing()), Ok(Grants::default()));
+    let access = |token: Option<&str>| Access::publish_tokens(token.map(|token| PublishToken::new(token).unwrap()));
+    let (publishes, listens) = (Ok(publishing("secret")), Ok(Grants::default()));
     for (token, query, joins, publishes) in [
-        (None, "", &publishes, true),
-        (None, "?token=any", &publishes, true),
+        (None, "", &listens, true),
+        (None, "?token=any", &listens, true),
         (Some("secret"), "", &listens, false),
         (Some("secret"), "?token=secret", &publishes, true),
         (Some("secret"), "?token=other", &Err(unauthorized()), false),
@@ -23,8 +27,16 @@ fn what_the_publish_token_allows() {
         let (access, request) = (access(token), request(&format!("POST /{query} HTTP/1.1\r\nHost: a\r\n\r\n")));
         assert_eq!(access.join(&request), *joins, "{token:?} {query}");
         assert_eq!(access.publish(&request), if publishes { Ok(()) } else { Err(unauthorized()) });
-        assert!(access.may_publish(&Grants::publishing()));
+        assert!(access.may_publish(&publishing("secret")));
         assert_eq!(access.may_publish(&Grants::default()), token.is_none(), "{token:?}");
+    }
+    // Any of several counts, and one that is taken back no longer.
+    let several =
+        |tokens: &[&str]| Access::publish_tokens(tokens.iter().map(|token| PublishToken::new(token).unwrap()));
+    let request = request("GET /?token=old HTTP/1.1\r\nHost: a\r\n\r\n");
+    let grants = several(&["new", "old"]).join(&request).unwrap();
+    for (tokens, may) in [(&["old", "new"][..], true), (&["new"], false), (&[], true)] {
+        assert_eq!(several(tokens).may_publish(&grants), may, "{tokens:?}");
     }
 }
 
@@ -49,7 +61,7 @@ fn admitted_without_rules() {
         (Some("s"), handshake, "", Right::Subscribe, true),
         (Some("s"), handshake, "?token=x", Right::Subscribe, false),
     ] {
-        let mut access = Access::publish_token(token.map(|token| PublishToken::new(token).unwrap()));
+        let mut access = Access::publish_tokens(token.map(|token| PublishToken::new(token).unwrap()));
         let request = request(&format!("GET /a{query} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
         let asked = Asked { right, channel: "/a", origins: &OriginRules::default(), scheme: None };
         let admitted = access.admit(&request, &asked, NOW);
@@ -57,11 +69,11 @@ fn admitted_without_rules() {
         assert!(admitted.is_ok() || admitted.unwrap_err().refusal == unauthorized());
         assert!(!access.has_rules() && access.rule_of("/a").is_none());
     }
-    let access = Access::publish_token(PublishToken::new("s").ok());
+    let access = Access::publish_tokens(PublishToken::new("s").ok());
     for right in Right::ALL {
         let listens = matches!(right, Right::Subscribe | Right::Presence);
         assert_eq!(access.judge(&Grants::default(), right, "/a", NOW).is_ok(), listens);
-        assert!(access.judge(&Grants::publishing(), right, "/a", NOW).is_ok());
+        assert!(access.judge(&publishing("secret"), right, "/a", NOW).is_ok());
     }
 }
 
@@ -292,7 +304,7 @@ fn renewed() {
     assert_eq!(code(&held, &token("")), "forbidden");
     assert_eq!(code(&held, "a.b.c"), "token_invalid");
     assert_eq!(code(&Grants::default(), &newer), "forbidden");
-    assert_eq!(code(&Grants::publishing(), &newer), "forbidden");
+    assert_eq!(code(&publishing("secret"), &newer), "forbidden");
     let now = UnixTime::from_seconds(1_000_500);
     assert_eq!(access.renew(&held, &ann(), now).unwrap_err().refusal.code, "token_expired");
 }

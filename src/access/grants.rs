@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::pattern::Pattern;
 use super::rule::{Presence, Right, Rule, Rules, Who};
 use super::time::UnixTime;
+use super::token::Mark;
 
 /// What a connection was allowed when it was let in, besides what everybody may do. Only the code that authorizes can
 /// make one that allows anything. It is not a number, which an embedder could set by accident.
@@ -33,6 +34,8 @@ enum Kind {
 #[derive(PartialEq, Eq)]
 struct Held {
     kind: Kind,
+    /// Which publish token was shown.
+    mark: Option<Mark>,
     /// Of a signed URL: the bits of the rights that it gives in its channel.
     rights: u8,
     /// The lengths of user and name, with which `text` begins; 0 if there is none.
@@ -71,9 +74,10 @@ impl Grants {
     pub const NOTHING: Grants = Grants(None);
 
     /// Allows to publish, and to send to members: the publish token was shown.
-    pub(super) fn publishing() -> Grants {
+    pub(super) fn publishing(mark: Mark) -> Grants {
         Grants(Some(Arc::new(Held {
             kind: Kind::PublishToken,
+            mark: Some(mark),
             rights: 0,
             user: 0,
             name: 0,
@@ -116,9 +120,9 @@ impl Grants {
         Grants(Some(Arc::new(Held { user, text: text.into(), ..proof.held(Kind::SignedUrl, rights) })))
     }
 
-    /// Whether the publish token was shown.
-    pub fn may_publish(&self) -> bool {
-        self.is(Kind::PublishToken)
+    /// The publish token that was shown.
+    pub(super) fn mark(&self) -> Option<Mark> {
+        self.0.as_ref()?.mark
     }
 
     /// Whether nothing was shown.
@@ -260,6 +264,7 @@ impl Proof<'_> {
     fn held(self, kind: Kind, rights: u8) -> Held {
         Held {
             kind,
+            mark: None,
             rights,
             user: 0,
             name: 0,
@@ -290,6 +295,11 @@ impl fmt::Debug for Grants {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::token::PublishToken;
+
+    fn publishing() -> Grants {
+        Grants::publishing(PublishToken::new("s").unwrap().mark())
+    }
 
     fn proof<'a>(user: Option<(&'a str, &'a str)>) -> Proof<'a> {
         let origin = Arc::new(Origin { key: "k1".into(), issuer: Some("https://id".into()) });
@@ -321,7 +331,7 @@ mod tests {
         assert_eq!(token(None, Some("Ann"), &[]).name(), Some("Ann"));
         let signed = Grants::of_signed_url(proof(Some(("", "7"))), "/a", Right::Publish.bit());
         assert_eq!((signed.user(), signed.name(), signed.is_signed_url()), (Some("7"), None, true));
-        for none in [Grants::default(), Grants::publishing()] {
+        for none in [Grants::default(), publishing()] {
             assert_eq!((none.user(), none.name(), none.key(), none.issuer()), (None, None, None, None));
             assert_eq!((none.expires(), none.ends(), none.issued()), (None, None, None));
         }
@@ -341,7 +351,7 @@ mod tests {
     #[test]
     fn what_each_may() {
         let none = Grants::default();
-        let other = Grants::publishing();
+        let other = publishing();
         let claims = token(Some(("", "7")), None, &[("/u/7", &Right::ALL)]);
         let user = token(Some(("", "7")), None, &[]);
         let stranger = token(Some(("", "8")), None, &[]);
@@ -411,7 +421,7 @@ mod tests {
         let signed = Grants::of_signed_url(proof(Some(("", "7"))), "/a", 1);
         let origin = Arc::new(Origin { key: "k1".into(), issuer: None });
         let foreign = Grants::of_token(Proof { origin, ..proof(Some(("", "7"))) }, None, &[]);
-        let others = [token(Some(("", "8")), None, &[]), token(None, None, &[]), signed, foreign, Grants::publishing()];
+        let others = [token(Some(("", "8")), None, &[]), token(None, None, &[]), signed, foreign, publishing()];
         for other in others.into_iter().chain([Grants::default()]) {
             assert!(!one.is_of_same_user(&other) && !other.is_of_same_user(&one), "{other:?}");
         }

@@ -33,15 +33,16 @@ use rule::{Right, Rule, Rules, Who};
 use shown::{Place, shown};
 use signed::{SignedUrl, is_signed};
 use time::UnixTime;
-use token::PublishToken;
+use token::{Mark, PublishToken};
 use verifier::Verifier;
 
 /// Who may do what: by a publish token, or by rules and the tokens that keys verify, or anyone anything.
 #[derive(Debug, Clone)]
 pub struct Access {
-    publish_token: Option<PublishToken>,
-    /// What a connection gets that may publish without rules: one for all.
-    publishing: Grants,
+    /// Any of them counts; where there is none, everybody may publish.
+    publish_tokens: Vec<PublishToken>,
+    /// What a connection gets that shows one of them, in the same order.
+    publishing: Vec<Grants>,
     policy: Option<Box<Policy>>,
 }
 
@@ -124,14 +125,16 @@ impl std::error::Error for Denied {}
 
 impl Default for Access {
     fn default() -> Access {
-        Access::publish_token(None)
+        Access::publish_tokens(None)
     }
 }
 
 impl Access {
-    /// Only those who have shown this token may publish; `None` lets everybody publish.
-    pub fn publish_token(token: Option<PublishToken>) -> Access {
-        Access { publish_token: token, publishing: Grants::publishing(), policy: None }
+    /// Only those who have shown one of these tokens may publish; where there is none, everybody may.
+    pub fn publish_tokens(tokens: impl IntoIterator<Item = PublishToken>) -> Access {
+        let publish_tokens: Vec<PublishToken> = tokens.into_iter().collect();
+        let publishing = publish_tokens.iter().map(|token| Grants::publishing(token.mark())).collect();
+        Access { publish_tokens, publishing, policy: None }
     }
 
     /// Rules decide, and what the verifier says of tokens. Without rules, claims alone decide.
@@ -244,9 +247,9 @@ impl Access {
     /// # Errors
     /// 401 `unauthorized` if it shows a wrong token: otherwise it would find out only when it publishes.
     pub fn join(&self, request: &Request) -> Result<Grants, Refusal> {
-        match self.publish_token.as_ref().map(|token| token.shown_in(request)) {
-            None | Some(token::Shown::Ours) => Ok(self.publishing.clone()),
-            Some(token::Shown::Nothing) => Ok(Grants::default()),
+        match self.shown(request) {
+            Some(token::Shown::Ours(mark)) => Ok(self.publishing(mark)),
+            None | Some(token::Shown::Nothing) => Ok(Grants::default()),
             Some(token::Shown::Another) => Err(unauthorized()),
         }
     }
@@ -256,23 +259,32 @@ impl Access {
     /// # Errors
     /// 401 `unauthorized`.
     pub fn publish(&self, request: &Request) -> Result<(), Refusal> {
-        match &self.publish_token {
-            Some(token) if token.shown_in(request) != token::Shown::Ours => Err(unauthorized()),
-            _ => Ok(()),
+        match self.shown(request) {
+            None | Some(token::Shown::Ours(_)) => Ok(()),
+            Some(token::Shown::Nothing | token::Shown::Another) => Err(unauthorized()),
         }
     }
 
     /// Whether a connection with these grants may publish, and send to members, where there are no rules. Where
-    /// everybody may, so may a connection that was let in without asking.
+    /// everybody may, so may a connection that was let in without asking. A token that is taken back counts no longer.
     pub fn may_publish(&self, grants: &Grants) -> bool {
-        self.publish_token.is_none() || grants.may_publish()
+        let counts = |mark| self.publishing.iter().any(|known| known.mark() == Some(mark));
+        self.publish_tokens.is_empty() || grants.mark().is_some_and(counts)
+    }
+
+    fn shown(&self, request: &Request) -> Option<token::Shown> {
+        (!self.publish_tokens.is_empty()).then(|| PublishToken::shown_in(&self.publish_tokens, request))
+    }
+
+    fn publishing(&self, mark: Mark) -> Grants {
+        self.publishing.iter().find(|grants| grants.mark() == Some(mark)).cloned().unwrap_or_default()
     }
 
     fn admit_without_rules(&self, request: &Request, right: Right) -> Result<Grants, Denied> {
         match right {
             Right::Publish | Right::Send => {
                 self.publish(request)?;
-                Ok(self.publishing.clone())
+                self.join(request).map_err(Denied::from)
             }
             Right::Subscribe if request.header("sec-websocket-key").is_some() => Ok(self.join(request)?),
             Right::Subscribe | Right::Presence => Ok(Grants::default()),

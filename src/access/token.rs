@@ -1,8 +1,10 @@
 //! The publish token: anyone who publishes needs it, over any protocol; those who only listen do not.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::hint::black_box;
 use std::io;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::proto::http::Request;
@@ -28,7 +30,9 @@ impl fmt::Display for PublishTokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PublishTokenError::Length(length) => write!(f, "a token has 1 to {MAX_TOKEN} characters, not {length}"),
-            PublishTokenError::Character => f.write_str("a token has only visible ASCII characters: leave out all others"),
+            PublishTokenError::Character => {
+                f.write_str("a token has only visible ASCII characters: leave out all others")
+            }
         }
     }
 }
@@ -42,12 +46,17 @@ impl From<PublishTokenError> for io::Error {
     }
 }
 
+/// Names a token without containing it: tokens that are equal have equal marks. A connection keeps the mark of the token
+/// that it has shown, so that it may publish no longer once that token is taken back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Mark(NonZeroU32);
+
 /// Whether a request shows a token.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Shown {
     Nothing,
     Another,
-    Ours,
+    Ours(Mark),
 }
 
 impl PublishToken {
@@ -65,6 +74,13 @@ impl PublishToken {
         Ok(PublishToken(token.as_bytes().into()))
     }
 
+    /// What stands for this token where the token itself must not be kept.
+    pub(super) fn mark(&self) -> Mark {
+        let mut hasher = DefaultHasher::new();
+        self.0.hash(&mut hasher);
+        Mark(NonZeroU32::new(hasher.finish() as u32).unwrap_or(NonZeroU32::MIN))
+    }
+
     /// Compares in a time that depends only on the length of what is given, and not on the secret.
     fn is(&self, given: &[u8]) -> bool {
         let mut difference = self.0.len() ^ given.len();
@@ -74,9 +90,9 @@ impl PublishToken {
         black_box(difference) == 0
     }
 
-    /// Whether the request shows this token: in `Authorization: Bearer TOKEN` (RFC 6750 §2.1) or in `?token=TOKEN`;
+    /// Whether the request shows one of these tokens: in `Authorization: Bearer TOKEN` (RFC 6750 §2.1) or in `?token=TOKEN`;
     /// either is enough. Another scheme of `Authorization` is ignored: a proxy in front of us uses it.
-    pub(super) fn shown_in(&self, request: &Request) -> Shown {
+    pub(super) fn shown_in(tokens: &[PublishToken], request: &Request) -> Shown {
         let bearers = request.headers("authorization").filter_map(|value| {
             let (scheme, token) = value.split_at_checked(7)?;
             scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
@@ -85,12 +101,23 @@ impl PublishToken {
             Ok(token) => token,
             Err(_) => Some("".into()),
         };
-        let tokens = bearers.chain(query.as_deref().map(str::as_bytes));
-        tokens.fold(Shown::Nothing, |shown, token| match shown {
-            Shown::Ours => Shown::Ours,
-            _ if self.is(token) => Shown::Ours,
+        let shown = bearers.chain(query.as_deref().map(str::as_bytes));
+        shown.fold(Shown::Nothing, |earlier, given| match (earlier, one_of(tokens, given)) {
+            (Shown::Ours(mark), _) | (_, Some(mark)) => Shown::Ours(mark),
             _ => Shown::Another,
         })
+    }
+}
+
+/// Compares with each token, whichever it is, so that the time does not tell which one it was.
+fn one_of(tokens: &[PublishToken], given: &[u8]) -> Option<Mark> {
+    tokens.iter().fold(None, |found, token| if token.is(given) { Some(token.mark()) } else { found })
+}
+
+/// It comes from a secret, so it is not shown.
+impl fmt::Debug for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Mark(…)")
     }
 }
 
@@ -126,7 +153,7 @@ mod tests {
             assert!(bad.len() < 2 || !said.contains(bad), "{said}");
         }
         assert_eq!(PublishTokenError::Length(1025).to_string(), "a token has 1 to 1024 characters, not 1025");
-        let shown = format!("{:?}", Access::publish_token(PublishToken::new("hush").ok()));
+        let shown = format!("{:?}", Access::publish_tokens(PublishToken::new("hush").ok()));
         assert!(shown.contains("PublishToken(…)") && !shown.contains("hush"), "{shown}");
     }
 
@@ -148,33 +175,38 @@ mod tests {
 
     #[test]
     fn where_it_may_be_shown() {
-        use Shown::{Another, Nothing, Ours};
-        let token = PublishToken::new("a+b").unwrap();
+        use Shown::{Another, Nothing};
+        let tokens = ["old", "a+b"].map(|token| PublishToken::new(token).unwrap());
+        let (ours, old) = (|| Shown::Ours(tokens[1].mark()), || Shown::Ours(tokens[0].mark()));
+        assert_ne!(ours(), old());
         for (target, fields, expected) in [
             ("/", "", Nothing),
             ("/?tokens=a%2Bb", "", Nothing),
-            ("/?token=a%2Bb", "", Ours),
-            ("/?x&token=a%2Bb&token=x", "", Ours),
+            ("/?token=a%2Bb", "", ours()),
+            ("/?x&token=a%2Bb&token=x", "", ours()),
             ("/?token=x&token=a%2Bb", "", Another),
             ("/?token=a+b", "", Another),
             ("/?token=", "", Another),
             ("/?token", "", Another),
             ("/?token=%zz", "", Another),
-            ("/", "Authorization: Bearer a+b\r\n", Ours),
-            ("/", "authorization: bEARER   a+b \r\n", Ours),
+            ("/", "Authorization: Bearer a+b\r\n", ours()),
+            ("/", "authorization: bEARER   a+b \r\n", ours()),
             ("/", "Authorization: Bearer A+b\r\n", Another),
             ("/", "Authorization: Bearer\r\n", Nothing),
             ("/", "Authorization: Bearera+b\r\n", Nothing),
             ("/", "Authorization: a+b\r\n", Nothing),
             ("/", "Authorization: Basic a+b\r\n", Nothing),
-            ("/?token=a%2Bb", "Authorization: Basic eDp5\r\n", Ours),
-            ("/?token=a%2Bb", "Authorization: Bearer other\r\n", Ours),
-            ("/?token=x", "Authorization: Bearer a+b\r\n", Ours),
+            ("/?token=a%2Bb", "Authorization: Basic eDp5\r\n", ours()),
+            ("/?token=a%2Bb", "Authorization: Bearer other\r\n", ours()),
+            ("/?token=x", "Authorization: Bearer a+b\r\n", ours()),
             ("/?token=x", "Authorization: Bearer y\r\n", Another),
+            ("/?token=old", "", old()),
+            ("/", "Authorization: Bearer old\r\n", old()),
+            ("/?token=ol", "", Another),
         ] {
             let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
             let request = Request::parse(head.as_bytes(), &Limits::default()).unwrap();
-            assert_eq!(token.shown_in(&request), expected, "{target} {fields}");
+            assert_eq!(PublishToken::shown_in(&tokens, &request), expected, "{target} {fields}");
         }
     }
 }

@@ -274,6 +274,18 @@ impl Admission {
         *self.networks.entry(network_of(cold.peer().ip())).or_default() += 1;
     }
 
+    /// Counts the connections that are not counted yet, where that is limited now and was not before. A connection that
+    /// comes from a proxy is counted if its client is known: `is_proxy` says that it is not.
+    pub(super) fn count_all(&mut self, slots: &mut Slots, limits: &Limits, is_proxy: impl Fn(IpAddr) -> bool) {
+        let uncounted = slots.iter().filter(|(_, hot, cold)| {
+            let ip = cold.peer().ip();
+            let is_unknown = cold.admitted.is_proxied && (ip.is_unspecified() || is_proxy(ip));
+            !hot.has(flag::ENDED) && !cold.is_admin() && !cold.admitted.is_counted && !is_unknown
+        });
+        let uncounted: Vec<u32> = uncounted.map(|(slot, ..)| slot).collect();
+        uncounted.into_iter().for_each(|slot| self.count(slot, slots, limits));
+    }
+
     /// Counts a connection for its network no longer.
     pub(super) fn uncount(&mut self, slot: u32, slots: &mut Slots) {
         let Some(cold) = slots.cold(slot).filter(|cold| cold.admitted.is_counted) else { return };

@@ -163,7 +163,7 @@ impl Broker {
 
     /// Sends to one connection alone, on behalf of another. The message tells of that what its channel tells.
     pub(crate) fn send_in(&mut self, channel: &str, id: ConnectionId, message: &Message, from: ConnectionId) -> bool {
-        if message.len() > self.limits.max_message {
+        if self.subscribed_slot(id).is_none() || message.len() > self.limits.max_message {
             return false;
         }
         let telling = self.channels.telling_of(channel);
@@ -171,7 +171,8 @@ impl Broker {
         let from = Some(self.member_id(from)).filter(|_| telling.names());
         let message = message.clone();
         let entry = Entry { unix_ms: self.timers.unix_ms(), message, from, name, user, except: None };
-        self.tell_alone(id, &entry)
+        self.tell_alone(id, &entry);
+        true
     }
 
     /// The channels that two connections are both members of.

@@ -47,6 +47,7 @@ mod publish;
 mod publishes;
 mod reads;
 pub mod reason;
+mod reconfigure;
 mod refusals;
 mod rosters;
 pub mod schedule;

@@ -225,7 +225,7 @@ impl Broker {
     /// Closes connections because all together hold too much of what arrived. The network that holds most goes
     /// first, with its largest, until the rest fits and a part of the budget is free: all connections are looked at,
     /// which must not be necessary again at once.
-    fn shed_inbound(&mut self) {
+    pub(super) fn shed_inbound(&mut self) {
         let most = self.limits.max_inbound_total;
         let enough = most - most / HYSTERESIS;
         let shares = Shares::new(

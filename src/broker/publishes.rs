@@ -77,6 +77,13 @@ impl Publishes {
         }
     }
 
+    /// From now on they may have a part of an inbound budget of that many bytes. What waits already goes on.
+    pub(super) fn set_budget(&mut self, budget: usize) {
+        self.most = MAX_WAITING_BYTES.min(budget / PART);
+        let most = self.most;
+        self.full = self.loads.iter().filter(|(_, load)| load.is_full(most)).map(|(id, _)| *id).collect();
+    }
+
     /// Whether there is room for that many more messages, with that many bytes of payload.
     pub(super) fn has_room(&self, messages: usize, payload: usize) -> bool {
         let bytes = self.all.bytes + payload + messages * MESSAGE_COST;

@@ -21,6 +21,11 @@ impl Trust {
         Trust { origins, proxies: TrustedProxies::default() }
     }
 
+    /// From now on pages of these origins are believed.
+    pub(super) fn set_origins(&mut self, origins: OriginRules) {
+        self.origins = origins;
+    }
+
     /// From now on these proxies are believed.
     pub(super) fn set_proxies(&mut self, proxies: TrustedProxies) {
         self.proxies = proxies;

@@ -145,7 +145,8 @@ impl Log {
 
     /// Drops the oldest entries as long as there are too many, or too many bytes, or they are too old.
     pub(super) fn trim(&mut self, now: u64, kept: Retention) {
-        while self.entries.len() > kept.messages || self.bytes > kept.bytes {
+        let messages = if kept.age.is_zero() { 0 } else { kept.messages };
+        while self.entries.len() > messages || self.bytes > kept.bytes {
             self.pop_oldest();
         }
         self.expire(now, kept.age, usize::MAX);

@@ -95,6 +95,11 @@ impl Presence {
         self.count_past(most);
     }
 
+    /// From now on at most `most` are named.
+    pub fn bound(&mut self, most: usize) {
+        self.count_past(most);
+    }
+
     fn note_join(&mut self, mut member: Named) {
         if let Some(held) = self.held.take(&member) {
             member.was = Some(held.id);

@@ -232,8 +232,9 @@ impl Settings {
         let Some(own) = self.of((name, rule)) else { return all };
         Retention {
             messages: own.history_messages.unwrap_or(all.messages),
-            bytes: own.history_bytes.unwrap_or(all.bytes),
-            age: own.history_age.unwrap_or(all.age),
+            // The limits of all channels may have fallen since the settings were made.
+            bytes: own.history_bytes.unwrap_or(all.bytes).min(limits.history_total),
+            age: own.history_age.unwrap_or(all.age).min(all.age),
         }
     }
 

@@ -5,9 +5,10 @@
 //! that a follower who comes back after a quiet hour is not told of a loss that never was. One whose position
 //! nobody was told, since it was only polled, leaves nothing.
 //!
-//! Times are monotonic milliseconds, and never go back. Here only `assert_invariants` walks over all channels:
+//! Times are monotonic milliseconds, and never go back. Only `follow` and `assert_invariants` walk over all channels:
 //! the channel that has to go stands at the cold end of a list.
 
+mod follow;
 #[cfg(feature = "inside")]
 mod invariants;
 mod memory;
@@ -90,6 +91,8 @@ pub struct Store {
     reminders: Reminders,
     /// When `sweep_in_time` looks next, at the earliest, in monotonic milliseconds.
     sweep_at: u64,
+    /// How many channels there were when the limits changed last: see `follow`.
+    followed: (usize, usize),
 }
 
 /// What a reader that does not join finds.
@@ -138,6 +141,7 @@ impl Default for Store {
             settings: Settings::default(),
             reminders: Reminders::default(),
             sweep_at: 0,
+            followed: (0, 0),
         }
     }
 }

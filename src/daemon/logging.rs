@@ -4,9 +4,10 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::panic;
+use std::sync::{PoisonError, RwLock};
 
 use env_logger::{Target, WriteStyle};
-use log::LevelFilter;
+use log::{LevelFilter, Log, Metadata, Record};
 
 use super::lines::{LINES, Lines};
 use super::naming::by_flags;
@@ -62,6 +63,38 @@ pub fn start(filter: Option<&str>) -> io::Result<()> {
         say(&if is_wanted { format!("{panic}\n{backtrace}") } else { panic.to_string() });
         finish();
     }));
+    set_filter(filter);
+    // This fails only if this process has a logger already, and then there is one.
+    let _ = log::set_logger(&CURRENT);
+    Ok(())
+}
+
+/// The log with the filter that holds now. A reader of this lock holds it while one line is made, and it is written only
+/// at the start and at a reload.
+struct Current(RwLock<Option<env_logger::Logger>>);
+
+static CURRENT: Current = Current(RwLock::new(None));
+
+impl Log for Current {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.read(|logger| logger.enabled(metadata)).unwrap_or_default()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        self.read(|logger| logger.log(record));
+    }
+
+    fn flush(&self) {}
+}
+
+impl Current {
+    fn read<T>(&self, look: impl FnOnce(&env_logger::Logger) -> T) -> Option<T> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(look)
+    }
+}
+
+/// From now on logs `info`, with this filter on top of it, which `check` must have accepted.
+pub fn set_filter(filter: Option<&str>) {
     let mut builder = env_logger::Builder::new();
     builder.target(Target::Pipe(Box::new(&LINES))).write_style(style());
     builder.filter_level(LevelFilter::Info).parse_filters(filter.unwrap_or_default()).format(|line, record| {
@@ -80,9 +113,9 @@ pub fn start(filter: Option<&str>) -> io::Result<()> {
             writeln!(line, "{}", record.args())
         }
     });
-    // This fails only if this process has a logger already, and then there is one.
-    let _ = builder.try_init();
-    Ok(())
+    let logger = builder.build();
+    log::set_max_level(logger.filter());
+    *CURRENT.0.write().unwrap_or_else(PoisonError::into_inner) = Some(logger);
 }
 
 /// Writes a line that is not part of the log, above all why the process ends. It does not wait for the reader.

@@ -2,10 +2,13 @@
 
 mod args;
 pub mod descriptors;
+mod file;
 mod lines;
 pub mod logging;
 mod naming;
 mod process;
+mod reload;
+mod rules;
 mod serve;
 pub mod settings;
 #[cfg(test)]
@@ -16,7 +19,7 @@ use std::process::ExitCode;
 use std::{fmt, io};
 
 use log::{info, warn};
-use settings::Settings;
+use settings::{Settings, Sources};
 
 /// Why the process ends early: one line, and an exit code.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,11 +53,12 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Runs the broker until a signal has drained it, or only reports that the settings are good.
+/// Runs the broker until a signal has drained it, or only reports that the settings are good. The sources are read again
+/// at SIGHUP.
 ///
 /// # Errors
 /// `Failure::Runtime`, one line.
-pub fn run(settings: &Settings) -> Result<(), Failure> {
+pub fn run(settings: Settings, sources: &Sources) -> Result<(), Failure> {
     logging::start(settings.log.as_deref())?;
     if !settings.check {
         info!("slotcast {}", env!("CARGO_PKG_VERSION"));
@@ -66,7 +70,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
         show("the configuration is good\n");
         return Ok(());
     }
-    serve::serve(settings)
+    serve::serve(settings, sources)
 }
 
 /// Prints to standard output. A reader that closes its end early (`| head`) has seen enough, so that is no error.

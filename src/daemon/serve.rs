@@ -10,40 +10,46 @@ use signal_hook_mio::v1_0::Signals;
 use slotcast::internal::Listen;
 use slotcast::{Config, Event, Relay, Server};
 
-use super::settings::Settings;
+use super::reload::{Reloads, reload};
+use super::settings::{Settings, Sources};
 use super::{Failure, logging, process};
 
 /// The token under which signals wake the loop.
 const SIGNALS: usize = 1;
 
-/// Listens and serves until a signal has drained every connection. A second signal ends the process at once.
+/// Listens and serves until a signal has drained every connection. A second signal ends the process at once. Where there
+/// are files to read again, SIGHUP does that; otherwise it is the signal of a terminal that is closed, an end like any
+/// other.
 ///
 /// # Errors
 /// `Failure::Runtime`: an address cannot be listened on, or the loop itself fails.
-pub fn serve(settings: &Settings) -> Result<(), Failure> {
-    // First of all, before anything listens: a signal from here on is a shutdown, not a sudden death. A terminal that
-    // is closed sends SIGHUP, which means an end like any other.
+pub fn serve(mut settings: Settings, sources: &Sources) -> Result<(), Failure> {
+    // First of all, before anything listens: a signal from here on is a shutdown, not a sudden death.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
-    let mut config = Config::default();
-    config.limits = settings.limits.clone();
-    config.listen = settings.listen.iter().flat_map(|listen| listen.addrs.clone()).collect();
-    config.admin_listen = settings.admin_listen.iter().flat_map(|listen| listen.addrs.clone()).collect();
-    config.origins = settings.origins.clone();
-    config.hosts = settings.hosts.clone();
-    config.compression = settings.compression;
-    config.trusted_proxies = settings.trusted_proxies.clone();
-    let mut server =
-        Server::bind(config).map_err(|error| cannot_listen(&settings.listen, &settings.admin_listen, &error))?;
+    let mut server = Server::bind(config(&settings))
+        .map_err(|error| cannot_listen(&settings.listen, &settings.admin_listen, &error))?;
     server.register(&mut signals, SIGNALS)?;
-    announce(settings, &server);
-
-    let relay = Relay::default().page(settings.page).publish_token(settings.publish_token.clone());
-    let relay = relay.single_channel(settings.single_channel).more_metrics(|_, text| process::write_metrics(text));
+    announce(&settings, &server);
+    let reloads = Reloads::default();
+    let mut relay = relay(&settings, &reloads);
     let mut is_stopping = false;
     while let Some(event) = server.poll()? {
         match event {
             Event::Io(SIGNALS) => {
                 for signal in signals.pending() {
+                    if signal == SIGHUP && !settings.files.is_empty() {
+                        if is_stopping {
+                            info!("not reloaded, because of the shutdown");
+                            continue;
+                        }
+                        let taken = reload(&mut server, &settings, sources);
+                        reloads.count(taken.is_some());
+                        if let Some(taken) = taken {
+                            settings = taken;
+                            relay = self::relay(&settings, &reloads);
+                        }
+                        continue;
+                    }
                     if is_stopping {
                         logging::finish();
                         std::process::exit(128 + signal);
@@ -60,6 +66,29 @@ pub fn serve(settings: &Settings) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The server's configuration.
+pub fn config(settings: &Settings) -> Config {
+    let mut config = Config::default();
+    config.limits = settings.limits.clone();
+    config.listen = settings.listen.iter().flat_map(|listen| listen.addrs.clone()).collect();
+    config.admin_listen = settings.admin_listen.iter().flat_map(|listen| listen.addrs.clone()).collect();
+    config.origins = settings.origins.clone();
+    config.hosts = settings.hosts.clone();
+    config.compression = settings.compression;
+    config.trusted_proxies = settings.trusted_proxies.clone();
+    config
+}
+
+/// What is done with events.
+fn relay(settings: &Settings, reloads: &Reloads) -> Relay {
+    let reloads = reloads.clone();
+    let relay = Relay::default().page(settings.page).publish_tokens(settings.publish_tokens.clone());
+    relay.single_channel(settings.single_channel).more_metrics(move |_, text| {
+        reloads.write_metrics(text);
+        process::write_metrics(text);
+    })
+}
+
 /// Logs where the broker can be reached, and who can reach it.
 fn announce(settings: &Settings, server: &Server) {
     let hint = if settings.page { " (open /chat in a browser)" } else { "" };
@@ -69,10 +98,14 @@ fn announce(settings: &Settings, server: &Server) {
     for url in urls(&settings.admin_listen, &server.admin_addrs()) {
         info!("listening for operators on {url}/-/channels and {url}/-/metrics");
     }
-    let guarded = settings.publish_token.is_some();
-    for warning in exposure(&settings.listen, guarded, &settings.admin_listen) {
+    for warning in exposures(settings) {
         warn!("{warning}");
     }
+}
+
+/// The warnings about who can reach what.
+pub fn exposures(settings: &Settings) -> Vec<String> {
+    exposure(&settings.listen, !settings.publish_tokens.is_empty(), &settings.admin_listen)
 }
 
 /// A URL for each listener; `bound` is in the order of the addresses asked for.

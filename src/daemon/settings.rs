@@ -1,7 +1,9 @@
-//! Settings: flags override the environment, which overrides defaults; checked as a whole.
+//! Settings: flags override the environment, which overrides the configuration file, which overrides defaults; checked as
+//! a whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::time::Duration;
@@ -12,9 +14,10 @@ use clap::parser::ValueSource;
 use slotcast::internal::{self, Ipv6, Listen, MAX_TOKEN, OriginRules, TrustedProxies};
 use slotcast::{Limits, PublishToken};
 
-use super::args::{FLAGS, Flag, Kind, PREFIX, Values};
+use super::args::{FLAGS, Flag, Kind, PREFIX, Reload, Values, split};
+use super::file::{self, open_to_others};
 use super::naming::by_flags;
-use super::{Failure, args, descriptors, logging};
+use super::{Failure, args, descriptors, logging, rules};
 
 /// All settings of the daemon, resolved and found consistent.
 #[derive(Debug, Clone)]
@@ -31,8 +34,8 @@ pub struct Settings {
     pub hosts: Vec<String>,
     /// Proxies that are believed, as written.
     pub trusted_proxies: Vec<String>,
-    /// The token that anyone who publishes must show.
-    pub publish_token: Option<PublishToken>,
+    /// The tokens of which anyone who publishes must show one.
+    pub publish_tokens: Vec<PublishToken>,
     /// Whether a WebSocket stays in the channel of its URL.
     pub single_channel: bool,
     /// Whether a browser gets the page that joins a channel.
@@ -47,19 +50,61 @@ pub struct Settings {
     pub warnings: Vec<String>,
     /// Only check, do not run.
     pub check: bool,
+    /// The files that a reload reads again: the configuration file first, if there is one, then those with tokens.
+    pub files: Vec<String>,
+    /// The values of all flags, after limits have followed others.
+    pub values: Values,
+}
+
+impl Settings {
+    /// The flags whose values differ from `earlier` ones, in the order of the table.
+    pub fn changes(&self, earlier: &Settings) -> Vec<&'static Flag> {
+        let (mut one, mut other) = (self.values.clone(), earlier.values.clone());
+        FLAGS.iter().filter(|flag| !flag.is_same(&mut one, &mut other)).collect()
+    }
+
+    /// Takes over from settings that a process runs with what can change only with a restart.
+    pub fn stay_with(&mut self, running: &Settings) {
+        let mut before = running.values.clone();
+        for flag in FLAGS.iter().filter(|flag| flag.reload == Reload::Restart) {
+            flag.copy(&mut before, &mut self.values);
+        }
+        self.listen = running.listen.clone();
+        self.admin_listen = running.admin_listen.clone();
+        self.limits = self.values.limits.clone();
+    }
 }
 
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Request {
-    /// Run the broker (or check its settings).
-    Run(Box<Settings>),
+    /// Run the broker (or check its settings), and read the sources again when asked to.
+    Run(Box<Settings>, Box<Sources>),
     /// Print a text: help or version.
     Show(String),
 }
 
-/// The flags that were set, each with what set it: `--listen`, `SLOTCAST_LISTEN`.
-type Given = BTreeMap<&'static str, String>;
+/// What may set a flag: each wins over those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    File,
+    Environment,
+    CommandLine,
+}
+
+/// The flags that were set, each with what set it: `--listen`, `SLOTCAST_LISTEN`, `slotcast.toml:1:1: listen`.
+type Given = BTreeMap<&'static str, (Rank, String)>;
+
+/// Where settings come from. Command line and environment stay what they were at the start; files are read each time.
+pub struct Sources {
+    matches: ArgMatches,
+    environment: Environment,
+    descriptors: usize,
+}
+
+/// The most tokens in a file, and its longest length, in bytes. All of them are compared with what a peer shows.
+const MOST_TOKENS: usize = 16;
+const LONGEST_TOKENS: u64 = (MOST_TOKENS * (MAX_TOKEN + 2)) as u64;
 
 /// Longest `--shutdown-timeout`; more than anyone means, and no deadline overflows.
 const LONGEST_SHUTDOWN: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -74,8 +119,7 @@ pub fn parse(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     descriptors: usize,
 ) -> Result<Request, Failure> {
-    let mut values = Values::defaults(descriptors);
-    let matches = match args::command(values.clone()).try_get_matches_from(arguments) {
+    let matches = match args::command(Values::defaults(descriptors)).try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return Ok(Request::Show(error.render().to_string()));
@@ -83,50 +127,122 @@ pub fn parse(
         Err(error) => return Err(Failure::Usage(one_line(&error, "slotcast takes flags only", "slotcast --help"))),
     };
     let environment = Environment::read(environment).map_err(Failure::Usage)?;
-    let settings = settle(&mut values, &matches, &environment, descriptors).map_err(Failure::Usage)?;
-    Ok(Request::Run(Box::new(settings)))
+    let sources = Sources { matches, environment, descriptors };
+    let settings = sources.settle(None).map_err(Failure::Usage)?;
+    Ok(Request::Run(Box::new(settings), Box::new(sources)))
 }
 
-fn settle(
-    values: &mut Values,
-    matches: &ArgMatches,
-    environment: &Environment,
-    descriptors: usize,
-) -> Result<Settings, String> {
-    let mut given = Given::new();
-    for flag in FLAGS {
-        let variable = flag.variable();
-        let (source, texts) = match (from_command_line(flag, matches), environment.get(&variable)) {
-            (Some(texts), _) => (format!("--{}", flag.name), texts),
-            (None, Some(text)) => (variable, from_variable(flag, text)),
-            (None, None) => continue,
+/// They contain tokens, so they are not shown.
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sources(…)")
+    }
+}
+
+impl Sources {
+    /// Reads all sources for a process that runs with these settings already. What needs a restart stays as it is.
+    ///
+    /// # Errors
+    /// One line.
+    pub fn read_again(&self, running: &Settings) -> Result<Settings, String> {
+        self.settle(Some(running))
+    }
+
+    fn settle(&self, running: Option<&Settings>) -> Result<Settings, String> {
+        let Sources { matches, environment, descriptors } = self;
+        let (mut values, mut given) = (Values::defaults(*descriptors), Given::new());
+        let named = FLAGS.iter().find(|flag| flag.name == "config").and_then(|flag| {
+            from_command_line(flag, matches).or_else(|| Some(vec![environment.get(&flag.variable())?.to_owned()]))
+        });
+        let file = named.and_then(|mut names| names.pop()).map(|name| file::File::read(&name)).transpose()?;
+        if let Some(file) = &file {
+            take_file(file, &mut values, &mut given)?;
+        }
+        for flag in FLAGS {
+            let variable = flag.variable();
+            let (rank, source, texts) = match (from_command_line(flag, matches), environment.get(&variable)) {
+                (Some(texts), _) => (Rank::CommandLine, format!("--{}", flag.name), texts),
+                (None, Some(text)) => (Rank::Environment, variable, from_variable(flag, text)),
+                (None, None) => continue,
+            };
+            flag.set(&mut values, texts).map_err(|error| format!("{source}: {error}"))?;
+            given.insert(flag.name, (rank, source));
+        }
+        if let Some(port) = environment.get("PORT").filter(|_| !given.contains_key("listen")) {
+            let port = internal::port(port.trim()).map_err(|error| format!("PORT: {error}"))?;
+            values.listen = vec![format!("localhost:{port}")];
+        }
+        follow(&mut values.limits, &given);
+        check(&values, &given, *descriptors)?;
+        // Names are not looked up again where nothing has changed: everybody would wait for that.
+        let is_same = |running: &&Settings| {
+            (&running.values.listen, &running.values.admin_listen) == (&values.listen, &values.admin_listen)
         };
-        flag.set(values, texts).map_err(|error| format!("{source}: {error}"))?;
-        given.insert(flag.name, source);
+        let (listen, admin_listen) = match running.filter(is_same) {
+            Some(running) => (running.listen.clone(), running.admin_listen.clone()),
+            None => listens(&values, &given)?,
+        };
+        let (publish_tokens, token_files) = publish_tokens(&values, &given)?;
+        let mut warnings = environment.warnings();
+        warnings.extend(exposed_files(file.as_ref(), &token_files));
+        let files = file.iter().map(file::File::shown).chain(token_files).collect();
+        Ok(Settings {
+            listen,
+            admin_listen,
+            limits: values.limits.clone(),
+            origins: values.origins.clone(),
+            hosts: values.hosts.clone(),
+            trusted_proxies: values.trusted_proxies.clone(),
+            publish_tokens,
+            single_channel: values.single_channel,
+            page: !values.no_page,
+            compression: !values.no_compression,
+            shutdown_timeout: values.shutdown_timeout,
+            log: log_filter(&values, &given, environment)?,
+            warnings,
+            check: values.check,
+            files,
+            values,
+        })
     }
-    if let Some(port) = environment.get("PORT").filter(|_| !given.contains_key("listen")) {
-        let port = internal::port(port.trim()).map_err(|error| format!("PORT: {error}"))?;
-        values.listen = vec![format!("localhost:{port}")];
+}
+
+/// Takes the settings of a file.
+fn take_file(file: &file::File, values: &mut Values, given: &mut Given) -> Result<(), String> {
+    let is_in_file = |flag: &&Flag| flag.reload != Reload::NotInFile;
+    for entry in &file.flags {
+        let Some(flag) = FLAGS.iter().find(|flag| flag.name == entry.key) else {
+            let known = FLAGS.iter().filter(is_in_file).map(|flag| flag.name);
+            return Err(file.no_such_key(entry, known.chain(["channel", "key"])));
+        };
+        if !is_in_file(&flag) {
+            return Err(file.error(entry.at, &format!("{0} is no setting of a file; write --{0}", flag.name)));
+        }
+        flag.set_from(values, file, &entry.value)?;
+        given.insert(flag.name, (Rank::File, file.error(entry.at, flag.name)));
     }
-    follow(&mut values.limits, &given);
-    check(values, &given, descriptors)?;
-    let (listen, admin_listen) = listens(values, &given)?;
-    Ok(Settings {
-        listen,
-        admin_listen,
-        limits: values.limits.clone(),
-        origins: values.origins.clone(),
-        hosts: values.hosts.clone(),
-        trusted_proxies: values.trusted_proxies.clone(),
-        publish_token: publish_token(values, &given)?,
-        single_channel: values.single_channel,
-        page: !values.no_page,
-        compression: !values.no_compression,
-        shutdown_timeout: values.shutdown_timeout,
-        log: log_filter(values, &given, environment)?,
-        warnings: environment.warnings(),
-        check: values.check,
-    })
+    rules::read(file)
+}
+
+/// A warning for each file that others may write to, or that has a secret and that others may read.
+fn exposed_files(file: Option<&file::File>, token_files: &[String]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some(file) = file {
+        let name = file.shown();
+        if file.is_writable {
+            warnings.push(format!("{name}: every user of this machine may write to it; chmod o-w"));
+        }
+        let has_secret = file.flags.iter().any(|entry| entry.key == "publish-token");
+        if has_secret && file.is_readable {
+            warnings.push(format!("{name}: it has a token, and every user of this machine may read it; chmod o-r"));
+        }
+    }
+    for name in token_files {
+        if std::fs::metadata(name).is_ok_and(|metadata| open_to_others(&metadata).0) {
+            warnings.push(format!("{name:?}: every user of this machine may write to it; chmod o-w"));
+        }
+    }
+    warnings
 }
 
 fn from_command_line(flag: &Flag, matches: &ArgMatches) -> Option<Vec<String>> {
@@ -141,7 +257,7 @@ fn from_command_line(flag: &Flag, matches: &ArgMatches) -> Option<Vec<String>> {
 
 fn from_variable(flag: &Flag, text: &str) -> Vec<String> {
     match flag.kind {
-        Kind::List(..) => text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect(),
+        Kind::List(..) | Kind::Files(_) => split(text).map(str::to_owned).collect(),
         _ => vec![text.to_owned()],
     }
 }
@@ -201,7 +317,7 @@ fn listens(values: &Values, given: &Given) -> Result<(Vec<Listen>, Vec<Listen>),
     let ipv6 = Ipv6::probe();
     let resolve = |name: &'static str, texts: &[String]| {
         let listens = texts.iter().map(|text| internal::resolve(text, ipv6)).collect::<Result<Vec<_>, _>>();
-        let source = given.get(name).cloned().unwrap_or_else(|| format!("--{name}"));
+        let source = given.get(name).map_or_else(|| format!("--{name}"), |(_, source)| source.clone());
         match listens {
             Ok(listens) if listens.is_empty() && given.contains_key(name) => {
                 Err(format!("{source}: it names no address"))
@@ -219,34 +335,47 @@ fn listens(values: &Values, given: &Given) -> Result<(Vec<Listen>, Vec<Listen>),
     Ok((everybody, operators))
 }
 
-/// The token itself, or the file that contains it: the command line wins over the environment.
-fn publish_token(values: &Values, given: &Given) -> Result<Option<PublishToken>, String> {
-    let (itself, file) = (given.get("publish-token"), given.get("publish-token-file"));
-    let is_flag = |source: Option<&String>| source.is_some_and(|source| source.starts_with("--"));
-    match (itself, file, &values.publish_token_file) {
-        (Some(itself), Some(file), _) if is_flag(Some(itself)) == is_flag(Some(file)) => {
-            Err(format!("{itself} and {file} are both given; choose one"))
+/// The tokens themselves, or those in files, whichever wins; and the files that were read.
+fn publish_tokens(values: &Values, given: &Given) -> Result<(Vec<PublishToken>, Vec<String>), String> {
+    let (itself, files) = (given.get("publish-token"), given.get("publish-token-file"));
+    let source = match (itself, files) {
+        (Some((one, itself)), Some((other, files))) if one == other => {
+            return Err(format!("{itself} and {files} are both given; choose one"));
         }
-        (itself, Some(source), Some(path)) if !is_flag(itself) => {
-            let token = read_token(path).map_err(|error| format!("{source}: {path:?}: {error}"))?;
-            Ok(Some(token))
-        }
-        _ => Ok(values.publish_token.clone()),
+        (itself, Some((rank, source))) if itself.is_none_or(|(other, _)| other < rank) => source,
+        (Some((_, source)), _) if values.publish_tokens.is_empty() => return Err(format!("{source}: it has no token")),
+        _ => return Ok((values.publish_tokens.clone(), Vec::new())),
+    };
+    let mut tokens = Vec::new();
+    for path in &values.publish_token_files {
+        tokens.extend(read_tokens(path).map_err(|error| format!("{source}: {path:?}: {error}"))?);
     }
+    // Without a token everybody could publish.
+    if tokens.is_empty() {
+        return Err(format!("{source}: it names no file"));
+    }
+    Ok((tokens, values.publish_token_files.clone()))
 }
 
-/// The text of a file, without a line end after it.
-fn read_token(path: &str) -> Result<PublishToken, String> {
+/// The lines of a file, each a token. The last may end with the file.
+fn read_tokens(path: &str) -> Result<Vec<PublishToken>, String> {
     let mut text = String::new();
     let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(MAX_TOKEN as u64 + 3).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    let line = text.strip_suffix('\n').unwrap_or(&text);
-    PublishToken::new(line.strip_suffix('\r').unwrap_or(line)).map_err(|error| error.to_string())
+    file.take(LONGEST_TOKENS + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > LONGEST_TOKENS {
+        return Err(format!("a token has 1 to {MAX_TOKEN} characters, and a file at most {MOST_TOKENS}"));
+    }
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+    if lines.clone().count() > MOST_TOKENS {
+        return Err(format!("a file has at most {MOST_TOKENS} tokens"));
+    }
+    Ok(lines.map(PublishToken::new).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?)
 }
 
 fn log_filter(values: &Values, given: &Given, environment: &Environment) -> Result<Option<String>, String> {
     let (name, filter, source) = match (given.get("log"), &values.log, environment.get("RUST_LOG")) {
-        (Some(name), Some(filter), _) => (name.as_str(), filter.as_str(), logging::Source::Ours),
+        (Some((_, name)), Some(filter), _) => (name.as_str(), filter.as_str(), logging::Source::Ours),
         (_, _, Some(filter)) => ("RUST_LOG", filter, logging::Source::Shared),
         _ => return Ok(None),
     };

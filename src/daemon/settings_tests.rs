@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use super::Failure;
-use super::settings::{Request, Settings, parse};
+use super::args::{FLAGS, Flag, Kind, Reload};
+use super::settings::{Request, Settings, Sources, parse};
 
 const DESCRIPTORS: usize = 4096;
 
@@ -17,7 +18,7 @@ fn request(arguments: &str, environment: &[(&str, &str)]) -> Result<Request, Fai
 #[track_caller]
 fn settings(arguments: &str, environment: &[(&str, &str)]) -> Settings {
     match request(arguments, environment) {
-        Ok(Request::Run(settings)) => *settings,
+        Ok(Request::Run(settings, _)) => *settings,
         other => panic!("{arguments} {environment:?}: {other:?}"),
     }
 }
@@ -182,6 +183,7 @@ fn contradictions_and_bad_values_are_refused() {
         ("8080", "unexpected argument '8080' found; slotcast takes flags only; see slotcast --help"),
         ("--max-mesage 1", "unexpected argument '--max-mesage' found; a similar argument exists: '--max-message'"),
         ("--max-message", "a value is required for '--max-message <SIZE>'"),
+        ("--config nowhere/at-all.toml", "nowhere/at-all.toml: "),
         ("--check=1", "unexpected value '1' for '--check' found"),
     ];
     for (arguments, start) in table {
@@ -197,13 +199,13 @@ fn contradictions_and_bad_values_are_refused() {
 }
 
 /// A file with this text, deleted after the test.
-struct TokenFile(std::path::PathBuf);
+struct TextFile(std::path::PathBuf);
 
-impl TokenFile {
-    fn new(name: &str, text: &[u8]) -> TokenFile {
+impl TextFile {
+    fn new(name: &str, text: impl AsRef<[u8]>) -> TextFile {
         let path = std::env::temp_dir().join(format!("slotcast-{}-{name}", std::process::id()));
         std::fs::write(&path, text).unwrap();
-        TokenFile(path)
+        TextFile(path)
     }
 
     fn path(&self) -> &str {
@@ -211,7 +213,7 @@ impl TokenFile {
     }
 }
 
-impl Drop for TokenFile {
+impl Drop for TextFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
@@ -219,15 +221,17 @@ impl Drop for TokenFile {
 
 #[test]
 fn the_token_has_four_sources() {
-    let file = TokenFile::new("sources", b"from-file\n");
+    let file = TextFile::new("sources", b"from-file\n");
     let flag = format!("--publish-token-file {}", file.path());
-    let token = |text| Some(slotcast::PublishToken::new(text).unwrap());
+    let token = |text: &str| text.split(' ').map(|text| slotcast::PublishToken::new(text).unwrap()).collect::<Vec<_>>();
     let variable = ("SLOTCAST_PUBLISH_TOKEN", "from-env");
     let file_variable = ("SLOTCAST_PUBLISH_TOKEN_FILE", file.path());
     for (arguments, env, expected) in [
-        ("", vec![], None),
+        ("", vec![], Vec::new()),
         ("--publish-token from-flag", vec![], token("from-flag")),
         ("--publish-token=-x", vec![], token("-x")),
+        ("--publish-token one --publish-token two", vec![], token("one two")),
+        ("", vec![("SLOTCAST_PUBLISH_TOKEN", "one,two")], token("one,two")),
         ("--publish-token --x", vec![], token("--x")),
         (&flag, vec![], token("from-file")),
         ("", vec![variable], token("from-env")),
@@ -238,7 +242,7 @@ fn the_token_has_four_sources() {
         (&flag, vec![("SLOTCAST_PUBLISH_TOKEN_FILE", "nowhere")], token("from-file")),
     ] {
         let settings = settings(arguments, &env);
-        assert!(settings.publish_token == expected, "{arguments} {env:?}");
+        assert!(settings.publish_tokens == expected, "{arguments} {env:?}");
         let shown = format!("{settings:?}");
         assert!(!shown.contains("from-flag") && !shown.contains("from-env"), "{shown}");
     }
@@ -255,17 +259,21 @@ fn tokens_that_are_none_are_refused_and_not_repeated() {
         (b"good\r\n", true),
         (b"s3cret\n\n", false),
         (b" s3cret", false),
-        (b"s3cret\nmore", false),
+        (b"s3cret\nmore", true),
+        (b"s3cret\r\nmore\r\n", true),
+        (b"s3cret\n\nmore", false),
+        (&[b'x', b'\n'].repeat(16), true),
+        (&[b'x', b'\n'].repeat(17), false),
         (b"", false),
         (b"\n", false),
         (b"s3cret\xff", false),
         (&[b'x'; 1024], true),
         (&[b'x'; 1_000_000], false),
     ] {
-        let file = TokenFile::new("none", text);
+        let file = TextFile::new("none", text);
         let arguments = format!("--publish-token-file {}", file.path());
         if good {
-            assert!(settings(&arguments, &[]).publish_token.is_some());
+            assert!(!settings(&arguments, &[]).publish_tokens.is_empty());
         } else {
             let said = refusal(&arguments, &[]);
             assert!(said.starts_with("--publish-token-file: ") && said.contains(file.path()), "{said}");
@@ -286,6 +294,229 @@ fn tokens_that_are_none_are_refused_and_not_repeated() {
         let said = refusal(arguments, &env);
         assert!(!said.contains("s3cr"), "{said}");
     }
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let file =
+        TextFile::new("order", "max-message = 1000\nmax-head = '2k'\nmax-target = 512\nlisten = 7000\nlog = 'warn'");
+    let arguments = format!("--max-message 3000 --config {}", file.path());
+    let env = [("SLOTCAST_MAX_MESSAGE", "2000"), ("SLOTCAST_MAX_HEAD", "3k"), ("PORT", "5000"), ("RUST_LOG", "debug")];
+    let limits = settings(&arguments, &env).limits;
+    assert_eq!((limits.max_message, limits.max_head, limits.max_target), (3000, 3072, 512));
+    let by_variable = settings("", &[("SLOTCAST_CONFIG", file.path()), ("PORT", "5000"), ("RUST_LOG", "debug")]);
+    assert_eq!((by_variable.limits.max_message, by_variable.limits.max_head), (1000, 2048));
+    assert_eq!((listen_texts(&by_variable), by_variable.log.as_deref()), (vec!["localhost:7000"], Some("warn")));
+    assert!(settings("", &[]).files.is_empty() && by_variable.files == [file.path()]);
+    let other = TextFile::new("other", "max-message = 5000");
+    let both = settings(&format!("--config {}", other.path()), &[("SLOTCAST_CONFIG", file.path())]);
+    assert_eq!((both.limits.max_message, both.limits.max_head), (5000, 8192), "one file alone counts");
+}
+
+#[test]
+fn the_file_has_the_same_kinds_of_values() {
+    for (text, read) in [
+        ("max-message = 2048", settings("--max-message 2k", &[])),
+        ("max-message = 0x800", settings("--max-message 2k", &[])),
+        ("max-message = '2KiB'", settings("--max-message 2k", &[])),
+        ("max-channels = 7", settings("--max-channels 7", &[])),
+        ("max-channels = '7'", settings("--max-channels 7", &[])),
+        ("ping-interval = 30", settings("--ping-interval 30", &[])),
+        ("ping-interval = 1.5", settings("--ping-interval 1.5", &[])),
+        ("ping-interval = '500ms'", settings("--ping-interval 500ms", &[])),
+        ("slow-consumer = 'latest'", settings("--slow-consumer latest", &[])),
+        ("no-page = true\nsingle-channel = false", settings("--no-page", &[])),
+        ("origin = ['https://a.example', 'null']", settings("--origin https://a.example --origin null", &[])),
+        ("origin = 'https://a.example, null'", settings("--origin https://a.example --origin null", &[])),
+        ("listen = [9001, '127.0.0.1:9002']", settings("--listen 9001 --listen 127.0.0.1:9002", &[])),
+        ("publish-token = ['a,b', 'c']", settings("--publish-token a,b --publish-token c", &[])),
+        ("publish-token = 'a,b'", settings("--publish-token a,b", &[])),
+    ] {
+        let file = TextFile::new("kinds", text);
+        let from_file = settings(&format!("--config {}", file.path()), &[]);
+        let differ: Vec<_> = from_file.changes(&read).iter().map(|flag| flag.name).collect();
+        assert_eq!(differ, ["config"], "{text}");
+        assert_eq!(listen_texts(&from_file), listen_texts(&read), "{text}");
+    }
+}
+
+/// A text that the flag takes and that is not its default, and how a file has it.
+fn another(flag: &Flag) -> (String, String) {
+    let text = match (&flag.kind, flag.name) {
+        (Kind::Size(_), _) => "70000",
+        (Kind::Count(_) | Kind::Count32(_), _) => "77",
+        (Kind::Time(_), _) => "77s",
+        (Kind::Policy(_), _) => "latest",
+        (Kind::Switch(_), _) => "true",
+        (_, "origin") => "https://example.com",
+        (_, "listen" | "admin-listen") => "127.0.0.1:9999",
+        (_, "trusted-proxy") => "10.0.0.0/8",
+        (_, "log") => "warn",
+        (_, "publish-token-file") => "/dev/null",
+        _ => "word",
+    };
+    let value = match flag.kind {
+        Kind::Switch(_) => text.to_owned(),
+        Kind::List(..) | Kind::Files(_) | Kind::Tokens(_) => format!("[{text:?}]"),
+        _ => format!("{text:?}"),
+    };
+    (text.to_owned(), value)
+}
+
+#[test]
+fn every_flag_is_a_key_of_the_file() {
+    for flag in FLAGS {
+        let (text, value) = another(flag);
+        let file = TextFile::new(flag.name, format!("# a comment\n{} = {value}\n", flag.name));
+        let arguments = format!("--config {}", file.path());
+        if flag.reload == Reload::NotInFile {
+            let line = format!("{}:2:1: {1} is no setting of a file; write --{1}", file.path(), flag.name);
+            assert_eq!(refusal(&arguments, &[]), line);
+            continue;
+        }
+        let by_flag = match flag.kind {
+            Kind::Switch(_) => format!("--{}", flag.name),
+            _ => format!("--{} {text}", flag.name),
+        };
+        match (request(&arguments, &[]), request(&by_flag, &[])) {
+            (Ok(Request::Run(one, _)), Ok(Request::Run(other, _))) => {
+                let differ: Vec<_> = one.changes(&other).iter().map(|flag| flag.name).collect();
+                assert_eq!(differ, ["config"], "{}", flag.name);
+                let set: Vec<_> = other.changes(&settings("", &[])).iter().map(|flag| flag.name).collect();
+                assert!(set.contains(&flag.name), "{}: {set:?}", flag.name);
+            }
+            // Some contradict the default of another limit, or name an empty file: then both say the same.
+            (Err(Failure::Usage(one)), Err(Failure::Usage(other))) => {
+                let key = format!("{}:2:1: {}", file.path(), flag.name);
+                assert_eq!(one.replace(&key, &format!("--{}", flag.name)), other);
+            }
+            other => panic!("{}: {other:?}", flag.name),
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_in_a_file_is_told_with_its_place() {
+    for (text, place, said) in [
+        ("max-mesage = 1", "1:1", "there is no key \"max-mesage\"; did you mean \"max-message\"?"),
+        ("\n\nmax_message = 1", "3:1", "there is no key \"max_message\"; did you mean \"max-message\"?"),
+        ("[[chanel]]\nmatch = '/**'", "1:3", "there is no key \"chanel\"; did you mean \"channel\"?"),
+        ("qqq = 1", "1:1", "there is no key \"qqq\"; see slotcast --help"),
+        ("[qqq]\nmax-message = 1", "1:2", "there is no key \"qqq\"; settings stand at the top of the file, outside of"),
+        ("max-message = true", "1:15", "max-message wants a size, such as 65536 or \"16MiB\", not a boolean"),
+        ("max-message = '10x'", "1:15", "max-message: \"10x\" is not a size"),
+        ("max-message = -1", "1:15", "max-message: \"-1\" is not a size"),
+        ("max-channels = 1.5", "1:16", "max-channels: \"1.5\" is not a whole number"),
+        ("no-page = 1", "1:11", "no-page wants true or false, not a number"),
+        ("log = ['info']", "1:7", "log wants a string, not an array"),
+        ("log = 'loud'", "1:1", "log: \"loud\" is not a log filter"),
+        ("origin = ['null',\n true]", "2:2", "origin wants an array of strings, not a boolean"),
+        ("listen = []", "1:1", "listen: it names no address"),
+        ("listen = 'nowhere'", "1:1", "listen: \"nowhere\" is not an address"),
+        ("publish-token = []", "1:1", "publish-token: it has no token"),
+        ("publish-token-file = []", "1:1", "publish-token-file: it names no file"),
+        ("publish-token = 5", "1:17", "publish-token wants an array of strings, not a number"),
+        ("ping-interval = 1979-05-27", "1:17", "ping-interval wants a time, such as 30 or \"500ms\", not a date"),
+        ("[[key]]\nid = 'a'", "1:1", "[[key]] is for a later version"),
+    ] {
+        let file = TextFile::new("wrong", text);
+        let line = refusal(&format!("--config {}", file.path()), &[]);
+        let start = format!("{}:{place}: {said}", file.path());
+        assert!(line.starts_with(&start), "{text}: {line}");
+    }
+    for text in [
+        "publish-token = 's3cr\u{e9}t'",
+        "publish-tokn = 's3cret'",
+        "publish-token = 's3cret",
+        "publish-token = {a='s3cret'}",
+    ] {
+        let file = TextFile::new("secret", text);
+        let line = refusal(&format!("--config {}", file.path()), &[]);
+        assert!(!line.contains("s3cr"), "{line}");
+    }
+    // What flags and file say together is judged together.
+    let file = TextFile::new("together", "max-outbound = '1MiB'");
+    let line = refusal(&format!("--max-message 1m --config {}", file.path()), &[]);
+    assert!(line.starts_with("--max-outbound is 1 MiB, but must be at least 8 x --max-message"), "{line}");
+}
+
+#[test]
+fn the_source_that_wins_says_where_the_tokens_are() {
+    let tokens = TextFile::new("won", "one\ntwo\n");
+    let inside = TextFile::new("inside", "publish-token = 'three'");
+    let name = std::path::Path::new(tokens.path()).file_name().unwrap().to_str().unwrap();
+    let beside = TextFile::new("beside", format!("publish-token-file = [{name:?}]"));
+    for (arguments, env, expected, files) in [
+        (format!("--config {}", inside.path()), vec![], vec!["three"], 1),
+        (format!("--config {}", beside.path()), vec![], vec!["one", "two"], 2),
+        (format!("--config {} --publish-token x", beside.path()), vec![], vec!["x"], 1),
+        (
+            format!("--config {}", inside.path()),
+            vec![("SLOTCAST_PUBLISH_TOKEN_FILE", tokens.path())],
+            vec!["one", "two"],
+            2,
+        ),
+        (format!("--config {}", beside.path()), vec![("SLOTCAST_PUBLISH_TOKEN", "x")], vec!["x"], 1),
+    ] {
+        let settings = settings(&arguments, &env);
+        let expected: Vec<_> = expected.iter().map(|text| slotcast::PublishToken::new(text).unwrap()).collect();
+        assert!(settings.publish_tokens == expected && settings.files.len() == files, "{arguments} {env:?}");
+    }
+    let both = TextFile::new("both", format!("publish-token = 'x'\npublish-token-file = {name:?}"));
+    let line = refusal(&format!("--config {}", both.path()), &[]);
+    let path = both.path();
+    assert_eq!(
+        line,
+        format!("{path}:1:1: publish-token and {path}:2:1: publish-token-file are both given; choose one")
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn files_that_are_open_to_others_warn() {
+    use std::os::unix::fs::PermissionsExt;
+    let tokens = TextFile::new("open-tokens", "one");
+    let plain = TextFile::new("open-plain", "max-head = '8k'");
+    let secret = TextFile::new("open-secret", "publish-token = 'x'");
+    let with_file = TextFile::new("open-file", format!("publish-token-file = {:?}", tokens.path()));
+    for (file, of, mode, said) in [
+        (&plain, &plain, 0o644, None),
+        (&plain, &plain, 0o646, Some("may write to it")),
+        (&secret, &secret, 0o640, None),
+        (&secret, &secret, 0o644, Some("it has a token, and every user of this machine may read it")),
+        (&with_file, &tokens, 0o644, None),
+        (&with_file, &tokens, 0o602, Some("may write to it")),
+    ] {
+        std::fs::set_permissions(of.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        let warnings = settings(&format!("--config {}", file.path()), &[]).warnings;
+        assert_eq!(warnings.len(), usize::from(said.is_some()), "{mode:o}: {warnings:?}");
+        assert!(warnings.iter().all(|line| line.contains(of.path()) && line.contains(said.unwrap())), "{warnings:?}");
+    }
+}
+
+#[test]
+fn sources_are_read_again_and_some_settings_stay() {
+    let file = TextFile::new("again", "max-message = 1000\nlisten = '127.0.0.1:9001'");
+    let arguments = format!("slotcast --log warn --config {}", file.path());
+    let Ok(Request::Run(first, sources)) = parse(arguments.split(' ').map(OsString::from), [], DESCRIPTORS) else {
+        panic!("it is good")
+    };
+    let again = |sources: &Sources, text: &str| {
+        std::fs::write(file.path(), text).unwrap();
+        sources.read_again(&first)
+    };
+    let text = "max-message = 2000\nlisten = '127.0.0.1:9002'\nmax-connections = 7\nlog = 'debug'";
+    let mut next = again(&sources, text).unwrap();
+    let changed: Vec<_> = next.changes(&first).iter().map(|flag| (flag.name, flag.reload)).collect();
+    assert_eq!(
+        changed,
+        [("listen", Reload::Restart), ("max-message", Reload::AtOnce), ("max-connections", Reload::Restart)]
+    );
+    next.stay_with(&first);
+    assert_eq!((next.limits.max_message, next.limits.max_connections), (2000, 3968));
+    assert_eq!((listen_texts(&next), next.log.as_deref()), (vec!["127.0.0.1:9001"], Some("warn")));
+    assert!(again(&sources, "max-message = 'x'").unwrap_err().contains(":1:15: max-message: \"x\" is not a size"));
+    assert!(format!("{sources:?}").len() < 20, "it has tokens");
 }
 
 #[test]

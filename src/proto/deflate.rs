@@ -220,7 +220,7 @@ impl Inflating {
             let input = payload.get(*taken..until).unwrap_or_default();
             if message.len() == message.capacity() {
                 // One byte past the limit tells a message that is too long from one that fills the limit.
-                let room = (limit + 1 - message.len()).min(most - message.len());
+                let room = (limit + 1).saturating_sub(message.len()).max(1).min(most - message.len());
                 let wanted = message.len().max(STEP).min(input.len().saturating_mul(4).max(STEP));
                 message.reserve_exact(wanted.min(room));
             }

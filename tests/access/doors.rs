@@ -59,9 +59,7 @@ const DOORS: &[Door] = &[
     },
     Door {
         name: "sse head",
-        ask: |rig, token| {
-            http(rig, TestRequest::new("HEAD", "/room").header("Accept", "text/event-stream"), token)
-        },
+        ask: |rig, token| http(rig, TestRequest::new("HEAD", "/room").header("Accept", "text/event-stream"), token),
     },
     Door {
         name: "ndjson",
@@ -91,18 +89,14 @@ const DOORS: &[Door] = &[
         name: "publish",
         ask: |rig, token| command(rig, token, r#"{"type":"publish","channel":"/room","data":"x","ref":1}"#),
     },
-    Door {
-        name: "members",
-        ask: |rig, token| command(rig, token, r#"{"type":"members","channel":"/room","ref":1}"#),
-    },
+    Door { name: "members", ask: |rig, token| command(rig, token, r#"{"type":"members","channel":"/room","ref":1}"#) },
 ];
 
 /// The tokens of the table: a name, the token, and what it is answered with.
 fn tokens(rig: &Rig) -> Vec<(&'static str, String, (u16, &'static str))> {
     let now = rig.now;
-    let all = |head: &str, claims: String, secret: &str| {
-        sign(head, &format!(r#"{{{claims},"slotcast":{ALL}}}"#), secret)
-    };
+    let all =
+        |head: &str, claims: String, secret: &str| sign(head, &format!(r#"{{{claims},"slotcast":{ALL}}}"#), secret);
     let hs256 = r#"{"alg":"HS256"}"#;
     let good = format!(r#""sub":"1","iat":{now},"exp":{}"#, now + 60);
     let mut none = all(r#"{"alg":"none"}"#, good.clone(), SECRET);
@@ -129,7 +123,8 @@ fn tokens(rig: &Rig) -> Vec<(&'static str, String, (u16, &'static str))> {
 
 #[test]
 fn every_door_with_every_token() {
-    let mut rig = Rig::new(vec![rule("/lobby", Who::Authenticated, Who::Nobody), rule("/**", Who::Granted, Who::Granted)]);
+    let mut rig =
+        Rig::new(vec![rule("/lobby", Who::Authenticated, Who::Nobody), rule("/**", Who::Granted, Who::Granted)]);
     for (kind, token, (status, expected)) in tokens(&rig) {
         for door in DOORS {
             let (got, code) = (door.ask)(&mut rig, &token);
@@ -150,7 +145,8 @@ fn every_door_with_every_token() {
 
 #[test]
 fn every_right_is_one_of_its_own() {
-    let mut rig = Rig::new(vec![rule("/lobby", Who::Authenticated, Who::Nobody), rule("/**", Who::Granted, Who::Granted)]);
+    let mut rig =
+        Rig::new(vec![rule("/lobby", Who::Authenticated, Who::Nobody), rule("/**", Who::Granted, Who::Granted)]);
     for right in ["subscribe", "publish", "presence", "send"] {
         let token = rig.token("1", 60, &format!(r#"{{"{right}":["/room"]}}"#));
         for door in DOORS {
@@ -205,9 +201,11 @@ fn to_one_member() {
     let mut rig = Rig::new(vec![quiet, rule("/**", Who::Granted, Who::Granted)]);
     let both = rig.token("1", 60, r#"{"subscribe":["/**"],"send":["/**"]}"#);
     let mute = rig.token("2", 60, r#"{"subscribe":["/**"]}"#);
-    for (channel, token, expected) in
-        [("/loud", &both, None), ("/loud", &mute, Some("unknown_receiver")), ("/quiet", &both, Some("unknown_receiver"))]
-    {
+    for (channel, token, expected) in [
+        ("/loud", &both, None),
+        ("/loud", &mute, Some("unknown_receiver")),
+        ("/quiet", &both, Some("unknown_receiver")),
+    ] {
         let (mut ann, mut bob) = (rig.speak(channel, &both), rig.speak(channel, token));
         let ann_id = said(&mut ann)[0]["id"].as_str().unwrap().to_owned();
         let answer = rig.command(&mut bob, &format!(r#"{{"type":"send","to":"{ann_id}","data":"x","ref":1}}"#));

@@ -192,7 +192,8 @@ fn who_somebody_is_is_told_where_the_rule_says_so() {
             "/counted" => assert!(joined.iter().all(|said| said["type"] == "members" && said["count"].is_number())),
             _ => assert_eq!(joined.len(), 0),
         }
-        let answer = rig.command(&mut second, &format!(r#"{{"type":"publish","channel":"{channel}","data":"x","ref":1}}"#));
+        let answer =
+            rig.command(&mut second, &format!(r#"{{"type":"publish","channel":"{channel}","data":"x","ref":1}}"#));
         assert_eq!(answer["type"], "ack");
         let message = said(&mut first).into_iter().find(|said| said["type"] == "message").unwrap();
         assert_eq!((message["user"].as_str(), message.get("from").is_some()), (user, from), "{channel}: {message}");

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use serde_json::Value;
+use slotcast::access::Grants;
 use slotcast::broker::event::{ConnectionId, Event, Exchange, Handshake};
 use slotcast::broker::reason::{Cause, CloseReason};
 use slotcast::broker::{JoinError, Published, Sent};
@@ -493,7 +494,7 @@ impl World {
             self.broker.writable(id);
             self.broker.eof(id);
             self.broker.broken(id);
-            assert!(!self.broker.grants(id).may_publish() && !self.broker.hears_itself(id));
+            assert!(*self.broker.grants(id) == Grants::default() && !self.broker.hears_itself(id));
         }
     }
 }

@@ -34,6 +34,8 @@ pub fn run(seed: u64) -> (Counters, BTreeMap<&'static str, u64>) {
     let mut world = World::new(seed, limits(&mut random));
     let turns = 40 + random.below(200);
     let crowd = 1 + random.below(9);
+    // In many lives nothing changes.
+    let often = random.pick(&[usize::MAX, 100, 20]);
     // For three turns more peers come than there are places, and send nothing.
     let silence = random.one_in(100).then(|| random.below(turns));
     for turn in 0..turns {
@@ -56,6 +58,10 @@ pub fn run(seed: u64) -> (Counters, BTreeMap<&'static str, u64>) {
             if random.one_in(3) {
                 peer.drain();
             }
+        }
+        if random.one_in(often) {
+            let next = other_limits(&world, &mut random);
+            world.reconfigure(next);
         }
         if turn + 10 == turns && random.one_in(4) {
             world.broker.shutdown(CloseCode::GOING_AWAY, Duration::from_millis(300));
@@ -124,6 +130,33 @@ fn limits(random: &mut Random) -> Limits {
     limits.compress_min = random.pick(&[0, 1, 30, 256, 256]);
     limits.client_takeover = random.pick(&[0, 1, 100]);
     limits.answer_timeout = Duration::from_secs(random.pick(&[1, 30]) as u64);
+    limits
+}
+
+/// Limits that may take the place of those of the world: of the new ones, those whose effect the oracle can foretell.
+fn other_limits(world: &World, random: &mut Random) -> Limits {
+    let new = limits(random);
+    let mut limits = world.broker.limits().clone();
+    // `max_message` and `max_fragments` stay: peers have sent what is too much, or is not, by the present ones.
+    limits.max_outbound = limits.max_message * random.pick(&[8, 8, 20]);
+    limits.max_outbound_total = limits.max_outbound * random.pick(&[1, 2, 100]);
+    limits.max_inbound_total = new.max_inbound_total;
+    limits.history_messages = new.history_messages;
+    limits.history_bytes = new.history_bytes;
+    limits.history_age = new.history_age;
+    limits.history_total = new.history_total;
+    limits.position_age = new.position_age;
+    limits.max_channels_per_connection = new.max_channels_per_connection;
+    limits.max_connections_per_ip = new.max_connections_per_ip;
+    limits.max_control_rate = limits.max_control_rate.max(new.max_control_rate);
+    limits.message_timeout = new.message_timeout;
+    limits.ping_interval = new.ping_interval;
+    limits.pong_timeout = new.pong_timeout;
+    limits.close_timeout = new.close_timeout;
+    limits.keep_alive_timeout = new.keep_alive_timeout;
+    limits.compress_min = new.compress_min;
+    limits.client_takeover = new.client_takeover;
+    // `answer_timeout` stays, because the time of requests that wait already stays.
     limits
 }
 

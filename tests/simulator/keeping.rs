@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use slotcast::channel::log::Start;
 use slotcast::channel::position::{Epoch, Position};
+use slotcast::limits::Limits;
 
 use super::{Entry, Life, Oracle};
 
@@ -177,8 +178,24 @@ impl Oracle {
         self.lives.len() - 1
     }
 
+    /// Follows other limits. What is kept of each channel is judged first, then the total.
+    pub fn reconfigured(&mut self, limits: Limits) {
+        self.limits = limits;
+        let mut lives: Vec<usize> = self.current.values().copied().collect();
+        lives.sort_unstable();
+        for life in lives {
+            self.trim(life);
+        }
+        self.keep_total(None);
+    }
+
     /// Drops what the limits do not keep, first of a channel that was published to, then of the coldest.
     pub(super) fn keep(&mut self, life: usize) {
+        self.trim(life);
+        self.keep_total(self.lives[life].maker);
+    }
+
+    fn trim(&mut self, life: usize) {
         let limits = &self.limits;
         let of = &mut self.lives[life];
         let bytes = |from: usize| of.entries[from..].iter().map(Entry::size).sum::<usize>();
@@ -188,8 +205,11 @@ impl Oracle {
         let tail = (of.tail..=of.entries.len()).find(kept).expect("an empty history always fits");
         of.tail = if never { of.entries.len() } else { tail };
         self.expire(life);
+    }
+
+    fn keep_total(&mut self, maker: Option<Maker>) {
         while self.kept().2 > self.limits.history_total {
-            let loses = self.loses(self.lives[life].maker);
+            let loses = self.loses(maker);
             while self.kept().2 > self.limits.history_total && self.lives[loses].cost() > 0 {
                 self.lives[loses].tail += 1;
             }
@@ -207,7 +227,7 @@ impl Oracle {
         let held =
             |maker| with_history.iter().filter(|life| life.maker == maker).map(|life| life.cost()).sum::<usize>();
         let most = makers.iter().map(|&maker| held(maker)).max();
-        let is_own = held(maker) >= self.limits.history_total / makers.len().max(1);
+        let is_own = maker.is_some() && held(maker) >= self.limits.history_total / makers.len().max(1);
         let may = |life: &Life| if is_own { life.maker == maker } else { Some(held(life.maker)) == most };
         let lives = self.current.values().filter(|&&life| self.lives[life].cost() > 0 && may(&self.lives[life]));
         let last = |life: &Life| life.entries.last().map(|last| last.time);

@@ -178,6 +178,14 @@ impl World {
         (self.meter.own(self.broker.spent()), self.broker.counters().bytes_received)
     }
 
+    /// Sets other limits, between two turns.
+    pub fn reconfigure(&mut self, limits: Limits) {
+        self.broker.set_limits(limits.clone());
+        self.oracle.reconfigured(limits);
+        self.embedder.count("other limits");
+        self.after_step_with(false);
+    }
+
     /// From now on only finishes what has been begun, in large steps.
     pub fn calm_down(&mut self) {
         self.quiet = true;

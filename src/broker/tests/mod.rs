@@ -12,6 +12,7 @@ mod mirrored;
 mod parked;
 mod places;
 mod proxies;
+mod reconfigure;
 pub(in crate::broker) mod rig;
 mod schedule;
 mod slow;

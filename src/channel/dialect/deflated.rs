@@ -53,6 +53,11 @@ impl Encoder {
         Encoder { deflater, shared, is_shared: false, least, compressed: 0, counted: 0, copied: 0 }
     }
 
+    /// From now on compresses what has at least `least` bytes.
+    pub fn set_least(&mut self, least: usize) {
+        self.least = least;
+    }
+
     /// A turn begins: it may compress as much as any other.
     pub fn begin_turn(&mut self) {
         self.compressed = 0;

@@ -12,6 +12,13 @@ impl Store {
         self.put_presence(key, Some(presence));
     }
 
+    /// From now on at most `most` members of the channel are named, also in what is to be told already.
+    pub fn bound_presence(&mut self, key: u32, most: usize) {
+        if self.get(key).is_some_and(|channel| channel.presence.is_some()) {
+            self.change_presence(key, |presence| presence.bound(most));
+        }
+    }
+
     /// Takes what is to be told now of a channel that has that many `members`. At most `most` are named. None if
     /// nothing is to be told, now or later.
     pub fn take_notices(&mut self, key: u32, members: usize, now: u64, most: usize) -> Option<Notices> {
