@@ -73,7 +73,7 @@ fn admitted_without_rules() {
     for right in Right::ALL {
         let listens = matches!(right, Right::Subscribe | Right::Presence);
         assert_eq!(access.judge(&Grants::default(), right, "/a", NOW).is_ok(), listens);
-        assert!(access.judge(&publishing("secret"), right, "/a", NOW).is_ok());
+        assert!(access.judge(&publishing("s"), right, "/a", NOW).is_ok());
     }
 }
 
