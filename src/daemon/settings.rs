@@ -406,7 +406,7 @@ fn read_tokens(path: &str) -> Result<Vec<PublishToken>, String> {
     if lines.clone().count() > MOST_TOKENS {
         return Err(format!("a file has at most {MOST_TOKENS} tokens"));
     }
-    Ok(lines.map(PublishToken::new).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?)
+    lines.map(PublishToken::new).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())
 }
 
 fn log_filter(values: &Values, given: &Given, environment: &Environment) -> Result<Option<String>, String> {
