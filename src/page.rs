@@ -31,8 +31,8 @@ pub const HTML: &str = include_str!("page/page.min.html");
 /// below prints the right hashes after a change.
 pub const CONTENT_SECURITY_POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'self' 'sha256-cl+iZiqax/508IEf82LQArKaBi7UBZK26Lg5WE5n0zg='; ",
-    "style-src 'sha256-DbQ3cTkuuvN3KWJoHRtxKnL7flE0l4WyQ2cYzUhs5Mg='; ",
+    "script-src 'self' 'sha256-1hxsuiet7AXAjAfu+yY5tfWnNVuaVl46clf3fqbwOYE='; ",
+    "style-src 'sha256-qQMqQxLFDgHDZwziAXRW95Nypo8Mm9cCG6nwT9pBM4o='; ",
     "connect-src 'self' ws: wss:; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 );
 

@@ -9,6 +9,7 @@
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { BIN, DEADLINE, elsewhere, finish, launch, runAll, startBroker, startWire, until } from './harness.mjs'
+import { mint, now, withTokens } from './tokens.mjs'
 
 const RECONNECT_DEADLINE = 60_000
 const SEED = Number(process.env.SEED ?? Date.now() % 1e9)
@@ -752,6 +753,102 @@ const inBrowser = {
     })
   },
 
+  async 'one connection lives on by renewed tokens, and nothing is lost or doubled meanwhile'(browser) {
+    const LIFE = 5
+    await withTokens(async broker => {
+      const backend = { authorization: 'Bearer ' + mint() }
+      const minted = []
+      let renews = true
+      const sockets = []
+      const page = await open(browser, broker.url, 'localhost', async page => {
+        page.on('websocket', socket => {
+          const one = { url: socket.url(), sent: [], got: [] }
+          sockets.push(one)
+          socket.on('framesent', ({ payload }) => one.sent.push(JSON.parse(payload)))
+          socket.on('framereceived', ({ payload }) => one.got.push(JSON.parse(payload)))
+        })
+        await page.exposeFunction('askToken', async () => {
+          if (!renews) throw new Error('not any more')
+          minted.push(now() + LIFE)
+          return mint(LIFE)
+        })
+      })
+      await follow(page, broker.url + '/tokens', { token: 'ask' })
+      const published = []
+      let goes = true
+      const publishing = (async () => {
+        for (let next = performance.now(); goes; next += 50) {
+          published.push(String(published.length))
+          await post(broker.url, published.at(-1), '/tokens', backend)
+          await new Promise(resolve => setTimeout(resolve, next + 50 - performance.now()))
+        }
+      })()
+      try {
+        // Three renewals, each of which the broker has confirmed, and the token of the beginning is long over.
+        const [first] = sockets
+        const renewals = () => first.sent.filter(it => it.type === 'token')
+          .map(({ ref }) => first.got.find(it => it.type === 'ack' && it.ref === ref)?.expires)
+        await until('three renewals', () => renewals().filter(Boolean).length >= 3, 30_000)
+        await until('the end of the first token', () => now() > minted[0], 30_000)
+        const seen = (await heard(page)).length
+        await until('more messages', async () => (await heard(page)).length >= seen + 20)
+        const expiries = [first.got[0].expires, ...renewals()]
+        assert.deepEqual(expiries.slice(0, 4), minted.slice(0, 4), 'each answer tells when the new one expires')
+        assert.equal(sockets.length, 1, 'on one connection')
+        assert.deepEqual((await page.evaluate(() => told.map(it => it.type))).filter(it => /down|lost|expired/.test(it)), [])
+        // No more of it: the connection ends with the last token, and says why. Then there is no other one.
+        renews = false
+        await until('the end', () => page.evaluate(() => told.some(it => it.type === 'expired')), 30_000)
+        const ends = await page.evaluate(() => told.filter(it => it.type === 'down' || it.type === 'expired'))
+        assert.deepEqual([ends[0].type, ends[0].code, ends[0].reason], ['down', 1008, 'token_expired'])
+        assert.ok(now() >= minted.at(-1), 'not before')
+        const expired = ends.find(it => it.type === 'expired')
+        assert.equal(expired.code, 401)
+        assert.match(expired.reason, /^token_expired: /)
+        // With a token again it goes on where it was.
+        renews = true
+        await until('another connection', async () => {
+          await page.evaluate(() => chat.retry())
+          return page.evaluate(() => told.filter(it => it.type === 'welcome').length === 2)
+        }, RECONNECT_DEADLINE)
+      } finally {
+        goes = false
+        await publishing
+      }
+      await heardAll(page, published)
+      assert.ok(published.length > 200, `${published.length} messages`)
+      for (const { url } of sockets) assert.match(url, /\/tokens(\?lastEventID=[\w.]+)?$/)
+      await page.evaluate(() => chat.close())
+    })
+  },
+
+  async 'a string is shown as long as it is good'(browser) {
+    await withTokens(async broker => {
+      const page = await open(browser, broker.url, 'localhost')
+      await follow(page, broker.url + '/string', { token: mint(2) })
+      await until('the end', () => page.evaluate(() => told.some(it => it.type === 'expired')))
+      const ends = await page.evaluate(() => told.filter(it => it.type === 'down' || it.type === 'expired').map(it => [it.type, it.code, it.reason, it.wait]))
+      assert.deepEqual(ends, ['down', 'expired'].map(type => [type, 1008, 'token_expired', undefined]))
+      // It is over: nothing wakes it.
+      await page.evaluate(() => chat.retry())
+      assert.equal(await page.evaluate(() => told.at(-1).type), 'expired')
+      // The reason of a refusal comes by HTTP, also to a page of another origin.
+      for (const [token, code, reason] of [
+        ['bogus', 401, /^token_invalid: /], [mint(-1), 401, /^token_expired: /],
+        [mint(60, { slotcast: { subscribe: ['/other'] } }), 403, /^forbidden: /], [undefined, 401, /^token_missing: /],
+      ]) {
+        await page.evaluate(([url, token]) => {
+          window.ended = undefined
+          join(url, { token, onclose: (why, wait) => { if (!wait) window.ended = [why.code, why.reason] } })
+        }, [broker.url + '/string', token])
+        await until(reason, () => page.evaluate(() => window.ended))
+        const ended = await page.evaluate(() => window.ended)
+        assert.equal(ended[0], code)
+        assert.match(ended[1], reason)
+      }
+    })
+  },
+
   async 'a half-open connection is noticed, and nothing is missed'(browser) {
     await withWire(browser, [], async (wire, broker) => {
       const page = await open(browser, wire.url, 'localhost', page => page.clock.install())
@@ -821,10 +918,12 @@ async function follow(page, url, options = {}) {
     window.told = []
     const handlers = Object.fromEntries(['welcome', 'message', 'lost', 'join', 'leave', 'rejoin', 'members', 'error']
       .map(type => ['on' + type, event => told.push(event)]))
+    if (options.token === 'ask') options.token = () => window.askToken()
     window.chat = join(url, {
       ...options, ...handlers,
-      onclose(_, wait) {
-        told.push({ type: 'down', wait })
+      onexpired: ({ code, reason }) => told.push({ type: 'expired', code, reason }),
+      onclose({ code, reason }, wait) {
+        told.push({ type: 'down', wait, code, reason })
         if (wait && options.impatient) setTimeout(() => chat.retry(), 50)
       },
     })
@@ -841,8 +940,8 @@ async function heardAll(page, expected) {
   assert.deepEqual((await heard(page)).map(it => it.data), expected)
 }
 
-async function post(base, text, channel) {
-  const answer = await fetch(base + channel, { method: 'POST', body: text })
+async function post(base, text, channel, headers = {}) {
+  const answer = await fetch(base + channel, { method: 'POST', body: text, headers })
   assert.equal(answer.status, 200)
 }
 
