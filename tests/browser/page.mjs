@@ -606,7 +606,7 @@ const tests = {
       await publish('before')
       await sees(page, 'before')
       await refusedBy(page, 'token_expired')
-      assert.match((await texts(page, '.bad')).at(-1), /token_expired/)
+      await until('a line in the stream', async () => /token_expired/.test((await texts(page, '.bad')).at(-1)))
       await publish('meanwhile')
       await page.getByLabel('Token').fill(mint())
       await page.getByLabel('Token').press('Enter')
