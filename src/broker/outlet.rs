@@ -31,7 +31,7 @@ impl Outlet {
     pub(super) fn next_event(&mut self) -> Option<Event> {
         let event = self.events.pop_front();
         // Memory for a crowd that leaves in one turn is not kept.
-        if event.is_none() && self.events.capacity() > MOST_KEPT {
+        if self.events.is_empty() && self.events.capacity() > MOST_KEPT {
             self.events.shrink_to(MOST_KEPT);
         }
         event
