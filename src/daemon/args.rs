@@ -328,8 +328,7 @@ impl Flag {
         let arg = Arg::new(self.name).long(self.name).help(help).help_heading(self.heading);
         match self.kind {
             Size(_) => arg.value_name("SIZE"),
-            Count(_) | Count32(_) => arg.value_name("N"),
-            Often(_) => arg.value_name("RATE"),
+            Count(_) | Count32(_) | Often(_) => arg.value_name("N"),
             Time(_) => arg.value_name("TIME"),
             Policy(_) => arg.value_name("POLICY"),
             Text(name, _) => arg.value_name(name),
