@@ -3,5 +3,6 @@
 mod access {
     mod doors;
     mod life;
+    mod rates;
     pub mod rig;
 }
