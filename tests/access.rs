@@ -4,4 +4,5 @@ mod access {
     mod doors;
     mod life;
     pub mod rig;
+    mod vectors;
 }
