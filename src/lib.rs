@@ -104,6 +104,7 @@
 //! | connections | [`ConnectionId`], [`MemberId`], [`CloseReason`], [`Cause`] |
 //! | other threads | [`Handle`] |
 //! | what the `slotcast` command does | [`Relay`], [`Intent`], [`Door`], [`PublishToken`] |
+//! | who may do what | [`access`], [`Secret`] |
 //! | commands of a WebSocket | [`Protocol`], [`Command`], [`CommandError`], [`Answer`], [`Reference`] |
 //! | what is wrong with a setting | [`LimitsError`], [`OriginError`], [`TrustedProxyError`], [`AddressError`], [`PublishTokenError`] |
 //! | what can be asked | [`Counters`], [`ChannelState`], [`metrics_text`] |
@@ -202,9 +203,9 @@ pub use channel::name::{BadName, ChannelName, NameError};
 pub use channel::position::Epoch;
 pub use channel::position::{ParsePositionError, Position};
 pub use channel::presence::Named;
-pub use channel::protocol::command::{Command, CommandError};
+pub use channel::protocol::command::{Command, CommandError, Secret};
 pub use channel::protocol::{Answer, Protocol, Reference};
-pub use channel::settings::ChannelSettings;
+pub use channel::settings::{ChannelSettings, PresenceLevel};
 pub use config::Config;
 pub use engine::{EngineError, Ticket};
 pub use handle::{Handle, HandleError};

@@ -9,13 +9,15 @@ use std::sync::Arc;
 use crate::channel::member_id::MemberId;
 use crate::engine::{Ask, Asks, Present, Roster};
 
+/// What a member calls itself, and the user that it is.
+type Alias = (Option<Arc<str>>, Option<Arc<str>>);
+
 /// What is known of one channel.
 #[derive(Debug, Default)]
 struct Known {
     /// The last change that is in it; None until the whole roster was told.
     revision: Option<u64>,
-    /// Each with its name and its user.
-    members: BTreeMap<MemberId, (Option<Arc<str>>, Option<Arc<str>>)>,
+    members: BTreeMap<MemberId, Alias>,
     /// How many there are, if they are too many to be named: then `members` is empty.
     crowd: Option<usize>,
     /// The whole roster was asked for.
@@ -139,7 +141,7 @@ impl Rosters {
     }
 }
 
-fn present((member, (name, user)): (&MemberId, &(Option<Arc<str>>, Option<Arc<str>>))) -> Present {
+fn present((member, (name, user)): (&MemberId, &Alias)) -> Present {
     Present { member: *member, name: name.clone(), user: user.clone() }
 }
 

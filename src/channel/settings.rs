@@ -137,6 +137,13 @@ impl ChannelRules {
     }
 }
 
+impl ChannelRules {
+    /// Whether they fit the limits of all channels.
+    pub(crate) fn validate(&self, limits: &Limits) -> Result<(), LimitsError> {
+        self.settings.iter().try_for_each(|settings| settings.validate(limits))
+    }
+}
+
 impl fmt::Debug for ChannelRules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ChannelRules").field("settings", &self.settings).finish_non_exhaustive()
@@ -206,7 +213,7 @@ impl Settings {
     /// If they would keep more, or longer, than the limits of all channels allow for, or there are more than 65,535.
     pub(super) fn set_rules(&mut self, rules: Option<ChannelRules>, limits: &Limits) -> Result<(), LimitsError> {
         if let Some(rules) = &rules {
-            rules.settings.iter().try_for_each(|settings| settings.validate(limits))?;
+            rules.validate(limits)?;
             if rules.settings.len() > usize::from(RuleNumber::MAX) {
                 return Err(LimitsError::new("there are more than 65535 rules for channels"));
             }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, Command};
+use slotcast::access::verifier::Ages;
 use slotcast::{Limits, LimitsError, PublishToken, SlowConsumer};
 
 use super::file::{Content, File, Place, Value};
@@ -30,6 +31,14 @@ pub struct Values {
     pub publish_tokens: Vec<PublishToken>,
     /// `--publish-token-file`.
     pub publish_token_files: Vec<String>,
+    /// `--token-key-file`.
+    pub token_key_files: Vec<String>,
+    /// `--token-leeway`.
+    pub token_leeway: Duration,
+    /// `--max-token-age`.
+    pub max_token_age: Duration,
+    /// `--token-cookie`.
+    pub token_cookie: Option<String>,
     /// `--single-channel`.
     pub single_channel: bool,
     /// All the flags that bound something.
@@ -59,6 +68,10 @@ impl Values {
             trusted_proxies: Vec::new(),
             publish_tokens: Vec::new(),
             publish_token_files: Vec::new(),
+            token_key_files: Vec::new(),
+            token_leeway: Ages::default().leeway,
+            max_token_age: Ages::default().max_token_age,
+            token_cookie: None,
             single_channel: false,
             limits,
             shutdown_timeout: Duration::from_secs(10),
@@ -143,6 +156,10 @@ pub const FLAGS: &[Flag] = &[
     flag(SAFETY, "host", AtOnce, List("HOST", |v| &mut v.hosts), "Answer to this Host on loopback listeners; repeatable"),
     flag(SAFETY, "publish-token", AtOnce, Tokens(|v| &mut v.publish_tokens), "Who publishes must show it; better in a file; repeatable"),
     flag(SAFETY, "publish-token-file", AtOnce, Files(|v| &mut v.publish_token_files), "The same, from a file, one token a line; repeatable"),
+    flag(SAFETY, "token-key-file", AtOnce, Files(|v| &mut v.token_key_files), "Verify tokens (JWT, HS256) with the key in it; repeatable"),
+    flag(SAFETY, "token-leeway", AtOnce, Time(|v| &mut v.token_leeway), "How much the clocks of token issuers may be off"),
+    flag(SAFETY, "token-cookie", AtOnce, Text("NAME", |v| &mut v.token_cookie), "A cookie that may carry the token"),
+    flag(SAFETY, "max-token-age", AtOnce, Time(|v| &mut v.max_token_age), "Longest time from the issue of a token to its end"),
     flag(SAFETY, "single-channel", AtOnce, Switch(|v| &mut v.single_channel), "A WebSocket and its commands stay in the channel of its URL"),
     flag(SAFETY, "trusted-proxy", NewConnections, List("CIDR", |v| &mut v.trusted_proxies), "Believe the X-Forwarded-For of proxies there; repeatable"),
     flag(LIMITS, "max-message", AtOnce, Size(|v| &mut v.limits.max_message), "Longest message; the next three rise with it"),

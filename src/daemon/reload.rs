@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use log::{error, info, warn};
-use slotcast::Server;
+use slotcast::{Relay, Server};
 
 use super::args::{Flag, Reload};
 use super::settings::{Settings, Sources};
@@ -38,16 +38,20 @@ impl Reloads {
 
 /// Reads all sources again and lets the server follow. Returns what holds now: what needs a restart is as it was. A
 /// source that is wrong changes nothing: None, and one line in the log says why.
-pub fn reload(server: &mut Server, running: &Settings, sources: &Sources) -> Option<Settings> {
-    let taken = take(server, running, sources);
+pub fn reload(server: &mut Server, relay: &Relay, running: &Settings, sources: &Sources) -> Option<Settings> {
+    let taken = take(server, relay, running, sources);
     taken.inspect_err(|why| error!("not reloaded, the configuration stays as it was: {why}")).ok()
 }
 
-fn take(server: &mut Server, running: &Settings, sources: &Sources) -> Result<Settings, String> {
+fn take(server: &mut Server, relay: &Relay, running: &Settings, sources: &Sources) -> Result<Settings, String> {
     let mut settings = sources.read_again(running)?;
     let changes = settings.changes(running);
     settings.stay_with(running);
     server.reconfigure(serve::config(&settings)).map_err(|error| error.to_string())?;
+    let ended = relay.govern(server, settings.access.clone()).map_err(|error| error.to_string())?;
+    if ended > 0 {
+        info!("{ended} memberships ended, which the rules do not allow any longer");
+    }
     // Lines of a level that is wanted no longer are not wanted any more, those about this reload included.
     logging::set_filter(settings.log.as_deref());
     let (later, mut now): (Vec<_>, Vec<_>) = changes.into_iter().partition(|flag| flag.reload == Reload::Restart);

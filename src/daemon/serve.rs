@@ -10,6 +10,7 @@ use signal_hook_mio::v1_0::Signals;
 use slotcast::internal::Listen;
 use slotcast::{Config, Event, Relay, Server};
 
+use super::naming::by_flags;
 use super::reload::{Reloads, reload};
 use super::settings::{Settings, Sources};
 use super::{Failure, logging, process};
@@ -32,6 +33,9 @@ pub fn serve(mut settings: Settings, sources: &Sources) -> Result<(), Failure> {
     announce(&settings, &server);
     let reloads = Reloads::default();
     let mut relay = relay(&settings, &reloads);
+    relay
+        .govern(&mut server, settings.access.clone())
+        .map_err(|error| Failure::Usage(by_flags(&error.to_string()).into_owned()))?;
     let mut is_stopping = false;
     while let Some(event) = server.poll()? {
         match event {
@@ -42,11 +46,11 @@ pub fn serve(mut settings: Settings, sources: &Sources) -> Result<(), Failure> {
                             info!("not reloaded, because of the shutdown");
                             continue;
                         }
-                        let taken = reload(&mut server, &settings, sources);
+                        let taken = reload(&mut server, &relay, &settings, sources);
                         reloads.count(taken.is_some());
                         if let Some(taken) = taken {
                             settings = taken;
-                            relay = self::relay(&settings, &reloads);
+                            relay = self::relay(&settings, &reloads).sharing(&relay);
                         }
                         continue;
                     }
@@ -82,7 +86,7 @@ pub fn config(settings: &Settings) -> Config {
 /// What is done with events.
 fn relay(settings: &Settings, reloads: &Reloads) -> Relay {
     let reloads = reloads.clone();
-    let relay = Relay::default().page(settings.page).publish_tokens(settings.publish_tokens.clone());
+    let relay = Relay::default().page(settings.page);
     relay.single_channel(settings.single_channel).more_metrics(move |_, text| {
         reloads.write_metrics(text);
         process::write_metrics(text);
@@ -105,7 +109,8 @@ fn announce(settings: &Settings, server: &Server) {
 
 /// The warnings about who can reach what.
 pub fn exposures(settings: &Settings) -> Vec<String> {
-    exposure(&settings.listen, !settings.publish_tokens.is_empty(), &settings.admin_listen)
+    let guarded = !settings.publish_tokens.is_empty() || settings.access.has_rules();
+    exposure(&settings.listen, guarded, &settings.admin_listen)
 }
 
 /// A URL for each listener; `bound` is in the order of the addresses asked for.

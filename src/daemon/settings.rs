@@ -11,13 +11,15 @@ use std::time::Duration;
 use clap::ArgMatches;
 use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
+use slotcast::access::Access;
 use slotcast::internal::{self, Ipv6, Listen, MAX_TOKEN, OriginRules, TrustedProxies};
-use slotcast::{Limits, PublishToken};
+use slotcast::{Limits, PublishToken, Relay};
 
 use super::args::{FLAGS, Flag, Kind, PREFIX, Reload, Values, split};
 use super::file::{self, open_to_others};
 use super::naming::by_flags;
-use super::{Failure, args, descriptors, logging, rules};
+use super::rules::Said;
+use super::{Failure, args, descriptors, logging};
 
 /// All settings of the daemon, resolved and found consistent.
 #[derive(Debug, Clone)]
@@ -36,6 +38,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<String>,
     /// The tokens of which anyone who publishes must show one.
     pub publish_tokens: Vec<PublishToken>,
+    /// Who may do what.
+    pub access: Access,
     /// Whether a WebSocket stays in the channel of its URL.
     pub single_channel: bool,
     /// Whether a browser gets the page that joins a channel.
@@ -155,9 +159,10 @@ impl Sources {
             from_command_line(flag, matches).or_else(|| Some(vec![environment.get(&flag.variable())?.to_owned()]))
         });
         let file = named.and_then(|mut names| names.pop()).map(|name| file::File::read(&name)).transpose()?;
-        if let Some(file) = &file {
-            take_file(file, &mut values, &mut given)?;
-        }
+        let said = match &file {
+            Some(file) => take_file(file, &mut values, &mut given)?,
+            None => Said::default(),
+        };
         for flag in FLAGS {
             let variable = flag.variable();
             let (rank, source, texts) = match (from_command_line(flag, matches), environment.get(&variable)) {
@@ -183,6 +188,9 @@ impl Sources {
             None => listens(&values, &given)?,
         };
         let (publish_tokens, token_files) = publish_tokens(&values, &given)?;
+        let (access, key_files) = access(said, &values, &given, &publish_tokens)?;
+        Relay::check_rules(&access, &values.limits).map_err(|error| by_flags(&error.to_string()).into_owned())?;
+        let token_files: Vec<String> = token_files.into_iter().chain(key_files).collect();
         let mut warnings = environment.warnings();
         warnings.extend(exposed_files(file.as_ref(), &token_files));
         let files = file.iter().map(file::File::shown).chain(token_files).collect();
@@ -194,6 +202,7 @@ impl Sources {
             hosts: values.hosts.clone(),
             trusted_proxies: values.trusted_proxies.clone(),
             publish_tokens,
+            access,
             single_channel: values.single_channel,
             page: !values.no_page,
             compression: !values.no_compression,
@@ -208,7 +217,7 @@ impl Sources {
 }
 
 /// Takes the settings of a file.
-fn take_file(file: &file::File, values: &mut Values, given: &mut Given) -> Result<(), String> {
+fn take_file(file: &file::File, values: &mut Values, given: &mut Given) -> Result<Said, String> {
     let is_in_file = |flag: &&Flag| flag.reload != Reload::NotInFile;
     for entry in &file.flags {
         let Some(flag) = FLAGS.iter().find(|flag| flag.name == entry.key) else {
@@ -221,7 +230,34 @@ fn take_file(file: &file::File, values: &mut Values, given: &mut Given) -> Resul
         flag.set_from(values, file, &entry.value)?;
         given.insert(flag.name, (Rank::File, file.error(entry.at, flag.name)));
     }
-    rules::read(file)
+    Said::read(file)
+}
+
+/// Who may do what, and the files that keys were read from.
+fn access(
+    mut said: Said,
+    values: &Values,
+    given: &Given,
+    publish_tokens: &[PublishToken],
+) -> Result<(Access, Vec<String>), String> {
+    if let Some((_, source)) = given.get("token-key-file") {
+        if values.token_key_files.is_empty() {
+            return Err(format!("{source}: it names no file"));
+        }
+        said.read_key_files(source, &values.token_key_files)?;
+    }
+    if !said.is_something() {
+        if let Some((_, source)) = given.get("token-cookie") {
+            return Err(format!("{source}: there is no key for tokens; see --token-key-file"));
+        }
+        return Ok((Access::publish_tokens(publish_tokens.to_vec()), Vec::new()));
+    }
+    if !publish_tokens.is_empty() {
+        let what = "a publish token and rules, or keys for tokens, cannot both decide who publishes";
+        return Err(format!("{what}; a rule with publish = \"granted\" and a token of your own do it"));
+    }
+    let key_files = said.key_files.clone();
+    Ok((said.access(values)?, key_files))
 }
 
 /// A warning for each file that others may write to, or that has a secret and that others may read.
@@ -370,7 +406,7 @@ fn read_tokens(path: &str) -> Result<Vec<PublishToken>, String> {
     if lines.clone().count() > MOST_TOKENS {
         return Err(format!("a file has at most {MOST_TOKENS} tokens"));
     }
-    Ok(lines.map(PublishToken::new).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?)
+    lines.map(PublishToken::new).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())
 }
 
 fn log_filter(values: &Values, given: &Given, environment: &Environment) -> Result<Option<String>, String> {

@@ -388,6 +388,9 @@ fn every_flag_is_a_key_of_the_file() {
             // Some contradict the default of another limit, or name an empty file: then both say the same.
             (Err(Failure::Usage(one)), Err(Failure::Usage(other))) => {
                 let key = format!("{}:2:1: {}", file.path(), flag.name);
+                // The name of a file is relative to the folder.
+                let beside = std::path::Path::new(file.path()).with_file_name(&text);
+                let one = one.replace(&format!("{beside:?}"), &format!("{text:?}"));
                 assert_eq!(one.replace(&key, &format!("--{}", flag.name)), other);
             }
             other => panic!("{}: {other:?}", flag.name),
@@ -417,13 +420,49 @@ fn what_is_wrong_in_a_file_is_told_with_its_place() {
         ("publish-token-file = []", "1:1", "publish-token-file: it names no file"),
         ("publish-token = 5", "1:17", "publish-token wants an array of strings, not a number"),
         ("ping-interval = 1979-05-27", "1:17", "ping-interval wants a time, such as 30 or \"500ms\", not a date"),
-        ("[[key]]\nid = 'a'", "1:1", "[[key]] is for a later version"),
+        ("[[key]]\nid = 'a'", "1:1", "a key needs either file or jwks"),
+        ("[[key]]\nfile = 'a'", "1:1", "a key in a file needs alg, as in alg = \"HS256\""),
+        ("[[key]]\nalg = 'none'\nfile = 'a'", "2:7", "alg is one of HS256, EdDSA, RS256, ES256"),
+        ("[[key]]\njwks = 'a'", "1:1", "a key set needs issuer and audience"),
+        ("[[key]]\nalg = 'HS256'\nfile = 'nosuch'", "1:1", "\""),
+        ("[[key]]\nisuer = 'a'", "2:1", "there is no key \"isuer\"; did you mean \"issuer\"?"),
+        ("[[channel]]\nsubscribe = 'anyone'", "1:1", "a rule needs match, as in match = \"/rooms/*\""),
+        ("[[channel]]\nmatch = '/a'", "1:1", "a rule needs subscribe, as in subscribe = \"granted\""),
+        ("[[channel]]\nmatch = 'a'\n", "2:9", ""),
+        ("[[channel]]\nmatch = 5\n", "2:9", "match is a string, and not a number"),
+        (
+            "[[channel]]\nmatch = '/a'\nsubscribe = 'all'",
+            "3:13",
+            "subscribe is one of anyone, authenticated, granted, ",
+        ),
+        ("[[channel]]\nmach = '/a'\n", "2:1", "there is no key \"mach\"; did you mean \"match\"?"),
+        (
+            "[[channel]]\nmatch='/**'\nsubscribe='anyone'\npublish='anyone'\n[[channel]]\nmatch='/a'\n\
+          subscribe='anyone'\npublish='anyone'",
+            "1:1",
+            "the rule for /a can never be reached",
+        ),
+        ("[[channel]]\nmatch='/a'\nsubscribe='user'\npublish='anyone'", "1:1", "the rule for /a "),
+        ("[[channel]]\nmatch='/a'\nsubscribe='anyone'\npublish='anyone'\nhistory-age='x'", "5:13", "history-age: "),
+        (
+            "[[channel]]\nmatch='/a'\nsubscribe='anyone'\npublish='anyone'\ntell-user=1",
+            "5:11",
+            "tell-user is true or false",
+        ),
     ] {
         let file = TextFile::new("wrong", text);
         let line = refusal(&format!("--config {}", file.path()), &[]);
         let start = format!("{}:{place}: {said}", file.path());
         assert!(line.starts_with(&start), "{text}: {line}");
     }
+    let file =
+        TextFile::new("both", "publish-token = 'x'\n[[channel]]\nmatch='/a'\nsubscribe='anyone'\npublish='anyone'");
+    let line = refusal(&format!("--config {}", file.path()), &[]);
+    assert!(line.starts_with("a publish token and rules, or keys for tokens, cannot both"), "{line}");
+    let keep = "[[channel]]\nmatch='/a'\nsubscribe='anyone'\npublish='anyone'\nhistory-age='9h'";
+    let keep = TextFile::new("keep", keep);
+    let line = refusal(&format!("--config {}", keep.path()), &[]);
+    assert!(line.contains("history_age must be at most") || line.contains("--history-age"), "{line}");
     for text in [
         "publish-token = 's3cr\u{e9}t'",
         "publish-tokn = 's3cret'",

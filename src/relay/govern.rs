@@ -6,7 +6,7 @@ use crate::access::revoked::RevokeError;
 use crate::access::rule::{Presence, Rule, Rules};
 use crate::access::time::UnixTime;
 use crate::channel::settings::{ChannelRules, ChannelSettings, PresenceLevel};
-use crate::limits::LimitsError;
+use crate::limits::{Limits, LimitsError};
 use crate::server::Server;
 
 impl Relay {
@@ -26,6 +26,22 @@ impl Relay {
         };
         drop(current);
         Ok(self.enforce(server))
+    }
+
+    /// Whether rules fit the limits of all channels, which [`govern`](Self::govern) checks, too.
+    ///
+    /// # Errors
+    /// If a rule wants to keep more, or keep it longer.
+    pub fn check_rules(access: &Access, limits: &Limits) -> Result<(), LimitsError> {
+        access.rules().and_then(channel_rules).map_or(Ok(()), |rules| rules.validate(limits))
+    }
+
+    /// Has the rules of another relay, now and whenever they change, with the tokens that it has verified and those that
+    /// it has revoked.
+    #[must_use]
+    pub fn sharing(mut self, other: &Relay) -> Relay {
+        self.access = other.access.clone();
+        self
     }
 
     /// Refuses, from now on, the tokens of a user that were issued before that, and ends what they have opened. Returns

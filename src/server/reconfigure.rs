@@ -74,7 +74,7 @@ mod tests {
         for (bad, said) in [
             (next.clone().limits(Limits::default().max_message(1)), "max_message must be at least"),
             (next.clone().origin("nowhere"), "origin nowhere"),
-            (next.clone().trusted_proxy("nobody"), "trusted-proxy nobody"),
+            (next.clone().trusted_proxy("nobody"), "proxy nobody"),
         ] {
             let error = server.reconfigure(bad).unwrap_err();
             assert!(error.kind() == io::ErrorKind::InvalidInput && error.to_string().starts_with(said), "{error}");

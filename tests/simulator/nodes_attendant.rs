@@ -165,7 +165,10 @@ impl World {
                         };
                         (String::new(), Err(outcome), false)
                     }
-                    _ => (String::new(), Ok(node.broker.send_by_engine(to, message, id)), false),
+                    _ => {
+                        let channels = node.broker.channels_of(id).cloned().collect();
+                        (String::new(), Ok(node.broker.send_by_engine(to, message, id, channels)), false)
+                    }
                 }
             }
             other => panic!("{other:?}"),
