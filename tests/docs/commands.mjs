@@ -14,6 +14,8 @@ const COMMANDS = [
   [/^slotcast (token|sign)$/, 'not a whole command'],
   [/^slotcast token --|^slotcast sign \S+ --/, prints],
   [/^slotcast --config slotcast\.toml$/, servesAsConfigured],
+  [/^slotcast --config \/etc\//, 'no file of this machine'],
+  [/^slotcast --check --config slotcast\.toml$/, checks],
   [/^curl .*\$\(slotcast token /, asksWithToken],
   [/^openssl rand |^chmod /, ends],
   [/^slotcast (bench )?(--help|--version|--check)$/, ends],
@@ -86,6 +88,15 @@ async function prints(command, place) {
   const { stdout } = await shell(command, place).ended()
   const form = command.includes(' sign ') ? /^https?:\S+&sig=[\w-]{43}\n$/ : /^eyJ[\w-]+\.[\w-]+\.[\w-]{43}\n$/
   assert.match(stdout, form)
+}
+
+/** The file that the page shows is good. */
+async function checks(command, place) {
+  const file = page(place.name).blocks.find(block => block.language === 'toml')
+  await writeFile(join(place.folder, 'slotcast.toml'), file.text)
+  await writeFile(join(place.folder, 'token'), 'secret')
+  const { stdout } = await shell(command, place).ended()
+  assert.equal(stdout, 'the configuration is good\n')
 }
 
 /** The file that the page has shown before. */
