@@ -192,20 +192,24 @@ const SIGN: &str = "Prints a signed URL, for clients that can carry nothing but 
   slotcast sign https://example.com/rooms/7 --key-file url.key --can sub --for 1h";
 
 const AFTER_TOKEN: &str = "\
-The token is signed with HS256. The file is one of the broker: of --token-key-file, or of a [[key]] of
-its configuration. It has at least 32 bytes, as openssl rand -base64 48 writes them; a line end at its
-end does not count. PATTERN is as in a rule: /rooms/7, /rooms/*, /rooms/**, /users/{user}/**.
+The token is signed with HS256. The file is one of the broker: of --token-key-file, or of a [[key]]
+of its configuration. It has at least 32 bytes, as openssl rand -base64 48 writes them; a line end
+at its end does not count. PATTERN is as in a rule: /rooms/7, /rooms/*, /rooms/**, /users/{user}/**.
 
 Defaults are in brackets. Times: 30 (seconds), 10min, 1h.
-Anyone who has the token can do what it grants until it expires. Exit codes: 0 printed, 2 wrong usage.";
+Anyone who has the token can do what it grants until it expires.
+
+Exit codes: 0 printed, 2 wrong usage.";
 
 const AFTER_SIGN: &str = "\
-URL is http://, https://, ws:// or wss://, or only a path: that is the channel. Its query stays. The
-file is that of a [[key]] of the broker's configuration with use = \"url\". It has at least 32 bytes, as
-openssl rand -base64 48 writes them; a line end at its end does not count.
+URL is http://, https://, ws:// or wss://, or only a path: that is the channel. Its query stays.
+The file is that of a [[key]] of the broker's configuration with use = \"url\". It has at least 32
+bytes, as openssl rand -base64 48 writes them; a line end at its end does not count.
 
 Defaults are in brackets. Times: 30 (seconds), 10min, 1h.
-Anyone who has the URL can use it again until it expires. Exit codes: 0 printed, 2 wrong usage.";
+Anyone who has the URL can use it again until it expires.
+
+Exit codes: 0 printed, 2 wrong usage.";
 
 fn flag(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).help(help)
