@@ -5,4 +5,5 @@ mod access {
     mod life;
     mod rates;
     pub mod rig;
+    mod vectors;
 }

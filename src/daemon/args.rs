@@ -368,6 +368,8 @@ const ABOUT: &str = "A lightweight WebSocket broker: a channel is a URL.
   slotcast                                                  broker on ws://localhost:8080
   websocat ws://localhost:8080/chat                         join a channel
   slotcast --listen :80 --origin https://example.com        serve the pages of a site
+  slotcast token --key-file token.key --sub 42              print a token (token --help)
+  slotcast sign URL --key-file url.key                      print a signed URL (sign --help)
   slotcast bench ws://localhost:8080/load                   put a load on a server (bench --help)";
 
 const AFTER: &str = "\

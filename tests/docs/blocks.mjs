@@ -7,14 +7,19 @@ import { BIN, DEADLINE, elsewhere, until } from '../browser/harness.mjs'
 import { ask, context, FOREIGN, freePort, here, post, replaced, shell, sockets, startBroker } from './children.mjs'
 import { runEach } from './commands.mjs'
 import { commands, documents, page, ROOT, shape } from './documents.mjs'
+import { isConfigured, isSigned, isVector, servesTokens } from './rights.mjs'
 
 /** By language. */
 export const BLOCKS = {
-  sh: (block, place) => runEach(commands(block.text), place),
+  sh: (block, place) => isRecipe(block) ? isSigned(block, place) : runEach(commands(block.text), place),
   html: fromElsewhere,
-  js: inAPage,
+  js: (block, place, browser) => block.text.includes("'node:")
+    ? (isRecipe(block) ? isSigned : servesTokens)(block, place) : inAPage(block, place, browser),
+  python: (block, place) => (isRecipe(block) ? isSigned : servesTokens)(block, place),
+  php: isSigned,
+  go: isSigned,
   json: isAnswered,
-  toml: dependsOn,
+  toml: (block, place) => /^\[\[(channel|key)\]\]$/m.test(block.text) ? isConfigured(block, place) : dependsOn(block, place),
   rust: servesAsProgram,
   ini: isAUnit,
   text: isLogged,
@@ -22,6 +27,9 @@ export const BLOCKS = {
   caddy: inProxies,
   haproxy: inProxies,
 }
+
+/** A program that signs a token and a URL. */
+const isRecipe = ({ text }) => text.includes('slotcast-url-v1')
 
 /** What Rust programs of the documents answer: words that tell a program, and what shows that it runs. */
 const PROGRAMS = [
@@ -88,6 +96,7 @@ async function inAPage(block, place, browser) {
 
 /** JSON that is shown: each object has the fields of a real one, in their order; commands are answered. */
 async function isAnswered(block, place, browser) {
+  if (block.text.includes('"exp":')) return void JSON.parse(block.text) // claims, which tests/access verifies
   const examples = block.text.split(/\n(?=\S)/).map(object => JSON.parse(object))
   const real = await told(examples, place, browser)
   for (const example of examples) {
@@ -170,6 +179,7 @@ function isLike(example, real) {
 
 /** A dependency as the document has it, in a crate with the page's programs. */
 async function dependsOn(block, place) {
+  if (block.text.startsWith('# /etc/slotcast/')) return 'a command of the page checks it'
   // It was put beside the dependencies that come before it: programs that need it were built with it.
   if (block.text.startsWith('[dev-dependencies]')) return assert.ok(place.crate?.manifest.includes(block.text), 'not built with it')
   assert.match(block.text, /^\[dependencies\]\nslotcast = /, `nothing here runs\n${block.text}`)
@@ -234,6 +244,7 @@ export async function isAUnit(block, place, _, added = '') {
 /** A line of the log that is shown is in the log. */
 async function isLogged(block, place) {
   if (/─/.test(block.text)) return 'a drawing'
+  if (block.text.startsWith('eyJ')) return isVector(block, place)
   assert.ok(block.text.startsWith('refused ws /chat '), `nothing here runs\n${block.text}`)
   const upgrade = { 'Connection': 'Upgrade', 'Upgrade': 'websocket', 'Sec-WebSocket-Version': 13 }
   const headers = { ...upgrade, 'Sec-WebSocket-Key': 'AAAAAAAAAAAAAAAAAAAAAA==', 'Origin': FOREIGN }
