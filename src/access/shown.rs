@@ -75,7 +75,8 @@ fn by_bearer(request: &Request) -> Option<Cow<'_, str>> {
     found.map(text)
 }
 
-fn by_subprotocol(request: &Request) -> Result<Option<&str>, Refusal> {
+/// The token in a subprotocol.
+pub(super) fn by_subprotocol(request: &Request) -> Result<Option<&str>, Refusal> {
     if request.header("sec-websocket-key").is_none() {
         return Ok(None);
     }

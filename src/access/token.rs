@@ -7,6 +7,7 @@ use std::io;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use super::shown::by_subprotocol;
 use crate::proto::http::Request;
 
 /// The longest token, in bytes: it has to fit into a request's target.
@@ -90,8 +91,8 @@ impl PublishToken {
         black_box(difference) == 0
     }
 
-    /// Whether the request shows one of these tokens: in `Authorization: Bearer TOKEN` (RFC 6750 §2.1) or in `?token=TOKEN`;
-    /// either is enough. Another scheme of `Authorization` is ignored: a proxy in front of us uses it.
+    /// Whether the request shows one of these tokens: in `Authorization: Bearer TOKEN` (RFC 6750 §2.1), in the subprotocol
+    /// `slotcast.token.TOKEN`, or in `?token=TOKEN`; any is enough. Another scheme of `Authorization` is ignored: a proxy in front of us uses it.
     pub(super) fn shown_in(tokens: &[PublishToken], request: &Request) -> Shown {
         let bearers = request.headers("authorization").filter_map(|value| {
             let (scheme, token) = value.split_at_checked(7)?;
@@ -101,7 +102,8 @@ impl PublishToken {
             Ok(token) => token,
             Err(_) => Some("".into()),
         };
-        let shown = bearers.chain(query.as_deref().map(str::as_bytes));
+        let carried = by_subprotocol(request).unwrap_or(Some(""));
+        let shown = bearers.chain(carried.map(str::as_bytes)).chain(query.as_deref().map(str::as_bytes));
         shown.fold(Shown::Nothing, |earlier, given| match (earlier, one_of(tokens, given)) {
             (Shown::Ours(mark), _) | (_, Some(mark)) => Shown::Ours(mark),
             _ => Shown::Another,
@@ -203,6 +205,11 @@ mod tests {
             ("/?token=old", "", old()),
             ("/", "Authorization: Bearer old\r\n", old()),
             ("/?token=ol", "", Another),
+            ("/", "Sec-WebSocket-Key: x\r\nSec-WebSocket-Protocol: v1.slotcast.json, slotcast.token.a+b\r\n", ours()),
+            ("/", "Sec-WebSocket-Key: x\r\nSec-WebSocket-Protocol: v1.slotcast.json, slotcast.token.a\r\n", Another),
+            ("/", "Sec-WebSocket-Key: x\r\nSec-WebSocket-Protocol: slotcast.token.a+b\r\n", Another),
+            ("/", "Sec-WebSocket-Protocol: v1.slotcast.json, slotcast.token.a+b\r\n", Nothing),
+            ("/?token=old", "Sec-WebSocket-Key: x\r\nSec-WebSocket-Protocol: chat\r\n", old()),
         ] {
             let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
             let request = Request::parse(head.as_bytes(), &Limits::default()).unwrap();

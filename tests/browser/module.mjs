@@ -9,6 +9,7 @@
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { BIN, DEADLINE, elsewhere, finish, launch, runAll, startBroker, startWire, until } from './harness.mjs'
+import { mint, now, withTokens } from './tokens.mjs'
 
 const RECONNECT_DEADLINE = 60_000
 const SEED = Number(process.env.SEED ?? Date.now() % 1e9)
@@ -32,7 +33,7 @@ const alone = {
       const world = new World()
       world.join(url, options)
       world.run(0)
-      assert.deepEqual([world.socket.url, world.socket.protocol], [expected, 'v1.slotcast.json'])
+      assert.deepEqual([world.socket.url, world.socket.protocols], [expected, ['v1.slotcast.json']])
     }
     assert.throws(() => new World().join('http://'), TypeError)
   },
@@ -299,6 +300,219 @@ const alone = {
     }
   },
 
+  async 'a token goes into the subprotocol, and into no address'() {
+    for (const token of ['a.b.c', () => 'a.b.c', async () => 'a.b.c']) {
+      const world = new World()
+      const chat = world.join('/chat?last=1', { token })
+      world.run(0)
+      await world.settle()
+      assert.deepEqual(world.socket.protocols, ['v1.slotcast.json', 'slotcast.token.a.b.c'])
+      assert.equal(world.socket.url, 'ws://page.example:81/chat?last=1')
+      world.socket.fail()
+      await world.settle()
+      assert.deepEqual(world.asked, [{ url: 'http://page.example:81/chat?last=1', accept: 'application/problem+json', authorization: 'Bearer a.b.c' }])
+      chat.close()
+    }
+    for (const token of [undefined, '', () => undefined, async () => null]) {
+      const world = new World()
+      const chat = world.join('/chat', { token })
+      world.run(0)
+      await world.settle()
+      assert.deepEqual(world.socket.protocols, ['v1.slotcast.json'])
+      world.socket.fail()
+      await world.settle()
+      assert.deepEqual(Object.keys(world.asked[0]), ['url', 'accept'])
+      chat.close()
+    }
+  },
+
+  async 'a function is asked before every attempt, and one at a time'() {
+    const world = new World()
+    let asked = 0, give
+    const chat = world.join('/chat', { token: () => new Promise((yes, no) => { give = { yes, no }; asked++ }) })
+    world.run(0)
+    await world.settle()
+    assert.equal(world.sockets.length, 0, 'not before there is a token')
+    chat.retry()
+    world.dispatch('online')
+    assert.equal(asked, 1)
+    give.yes('one')
+    await world.settle()
+    assert.deepEqual(world.socket.protocols[1], 'slotcast.token.one')
+    world.welcome()
+    world.socket.shut(1006, '')
+    world.run(1000)
+    assert.equal(asked, 2)
+    // What it throws is told, and counts as an attempt that failed.
+    give.no(new Error('offline'))
+    await world.settle()
+    const [name, cause, wait] = world.told.at(-1)
+    assert.deepEqual([name, cause.message, wait > 0], ['onclose', 'offline', true])
+    assert.ok(!world.told.some(([name]) => name === 'onexpired'))
+    // One that does not answer is waited for as long as a broker.
+    world.run(wait)
+    assert.equal(asked, 3)
+    const late = give
+    world.run(20_000)
+    assert.equal(world.told.at(-1)[0], 'onclose')
+    late.yes('late')
+    await world.settle()
+    assert.equal(world.sockets.length, 1)
+    chat.close()
+    world.run(1e6)
+    assert.equal(asked, 3)
+  },
+
+  async 'a token is renewed on the open connection, before it expires'() {
+    for (const [life, expected] of [[5, 2500], [100, 50_000], [3600, 3_540_000], [1, 1000], [1e8, 1e9], [-10, 60_000]]) {
+      const world = new World()
+      let count = 0
+      const chat = world.join('/chat', { token: async () => `t${++count}` })
+      world.run(0)
+      await world.settle()
+      world.welcome('me', 'e.0', { expires: world.seconds + life })
+      for (let round = 2; round <= 4; round++) {
+        // Something is heard now and then, or the connection would be asked for a sign of life.
+        for (let waited = 0; waited < expected - 1; waited += 20_000) {
+          world.message(1, { data: 'x' })
+          world.run(Math.min(20_000, expected - 1 - waited))
+          if (expected > 1e7 && waited === 0) break
+        }
+        if (expected > 1e7) break
+        await world.settle()
+        assert.equal(count, round - 1, `${life} s: not yet`)
+        world.run(1)
+        await world.settle()
+        const sent = world.socket.sent.filter(it => it.type === 'token').at(-1)
+        assert.deepEqual([sent.token, sent.type], [`t${round}`, 'token'], `${life} s`)
+        world.socket.tell({ type: 'ack', ref: sent.ref, expires: world.seconds + life })
+        await world.settle()
+      }
+      assert.equal(world.sockets.length, 1)
+      chat.close()
+      const before = count
+      world.run(1e7)
+      assert.equal(count, before, 'closed is closed')
+    }
+    // A string has no other.
+    const world = new World()
+    const chat = world.join('/chat', { token: 'a' })
+    world.welcome('me', 'e.0', { expires: world.seconds + 5 })
+    world.run(4999)
+    assert.deepEqual(world.socket.sent, [])
+    chat.close()
+  },
+
+  async 'a renewal that fails is tried again, until the token has expired'() {
+    const world = new World()
+    const answers = [async () => 'first', async () => { throw new Error('offline') }, () => { throw new Error('at once') }, async () => '', async () => 'refused', async () => 'good']
+    let count = 0
+    const chat = world.join('/chat', { token: () => answers[count++]() })
+    world.run(0)
+    await world.settle()
+    const expires = world.seconds + 80
+    world.welcome('me', 'e.0', { expires })
+    const refuse = async code => {
+      const { ref } = world.socket.sent.at(-1)
+      world.socket.tell({ type: 'error', ref, code, message: 'No.' })
+      await world.settle()
+    }
+    for (const wait of [20_000, 20_000, 20_000, 10_000, 5000]) {
+      world.message(1, { data: 'x' })
+      world.run(wait)
+      await world.settle()
+      // What is no token is refused like any other.
+      if (count === 4) await refuse('malformed')
+      if (count === 5) await refuse('token_invalid')
+      world.message(1, { data: 'x' })
+      await world.settle()
+    }
+    assert.equal(count, 5, 'after half of what is left, each time')
+    world.run(2500)
+    await world.settle()
+    assert.equal(count, 6)
+    const { ref, token } = world.socket.sent.at(-1)
+    assert.equal(token, 'good')
+    world.socket.tell({ type: 'ack', ref, expires: expires + 80 })
+    await world.settle()
+    assert.deepEqual(world.told.filter(([name]) => /onexpired|onclose/.test(name)), [])
+    // A renewal that the end of the connection overtakes leaves nothing waiting.
+    world.message(1, { data: 'x' })
+    chat.close()
+    await world.settle()
+    world.run(1e7)
+    assert.equal(count, 6)
+  },
+
+  async 'it stops where no other token helps'() {
+    const functions = { token: async () => 'fresh' }
+    for (const [options, reason, stops, expired] of [
+      [{ token: 'a' }, 'token_expired', true, true],
+      [{ token: 'a' }, 'forbidden', true, false],
+      [{ token: 'a' }, 'revoked', true, false],
+      [functions, 'token_expired', false, false],
+      [functions, 'forbidden', true, false],
+      [functions, 'revoked', true, false],
+      [{}, 'token_expired', false, false],
+      [{}, 'forbidden', true, false],
+      [functions, 'not_allowed', false, false],
+      [functions, 'forbidden_fruit', false, false],
+    ]) {
+      const world = new World()
+      const chat = world.join('/chat', options)
+      world.run(0)
+      await world.settle()
+      world.welcome()
+      world.socket.shut(1008, reason)
+      await world.settle()
+      const what = `${typeof options.token} ${reason}`
+      const [, cause, wait] = world.told.find(([name]) => name === 'onclose')
+      assert.deepEqual([cause.code, cause.reason, wait === undefined], [1008, reason, stops], what)
+      assert.equal(world.told.filter(([name]) => name === 'onexpired').length, Number(expired), what)
+      world.run(1000)
+      world.dispatch('online')
+      await world.settle()
+      assert.equal(world.sockets.length, stops ? 1 : 2, what)
+      if (stops) assert.equal(world.listening(), 0)
+      chat.close()
+    }
+  },
+
+  async 'what the broker answers to the question why'() {
+    const functions = () => ({ token: async () => 'fresh' })
+    for (const [options, status, code, stops, expired] of [
+      [{ token: 'a' }, 401, 'token_expired', true, true],
+      [{ token: 'a' }, 401, 'token_invalid', true, true],
+      [{}, 401, 'token_missing', true, true],
+      [{ token: 'a' }, 403, 'forbidden', true, false],
+      [functions(), 401, 'token_expired', false, true],
+      [functions(), 401, 'token_invalid', false, true],
+      [functions(), 403, 'forbidden', true, false],
+      [functions(), 401, 'unauthorized', true, false],
+      [functions(), 429, 'too_many_connections', false, false],
+      [functions(), 503, 'channel_full', false, false],
+      [functions(), 200, '', false, false],
+    ]) {
+      const world = new World()
+      const chat = world.join('/chat', options)
+      world.answer = [status, code]
+      world.run(0)
+      await world.settle()
+      world.socket.fail()
+      await world.settle()
+      const what = `${typeof options.token} ${status} ${code}`
+      const last = world.told.filter(([name]) => name === 'onclose').at(-1)
+      assert.equal(last[2] === undefined, stops, what)
+      if (stops || expired) assert.deepEqual(last[1], { code: status, reason: code + ': Because.' }, what)
+      const why = world.told.filter(([name]) => name === 'onexpired').map(([, cause]) => cause)
+      assert.deepEqual(why, expired ? [{ code: status, reason: code + ': Because.' }] : [], what)
+      world.run(last[2] ?? 60_000)
+      await world.settle()
+      assert.equal(world.sockets.length, stops ? 1 : 2, what)
+      chat.close()
+    }
+  },
+
   async 'a handler that throws gets no message twice'() {
     const world = new World()
     const seen = []
@@ -316,6 +530,8 @@ const alone = {
 class World {
   sockets = []
   told = []
+  asked = []
+  answer
   #now = 1e12
   #timers = new Map
   #listeners = []
@@ -353,6 +569,18 @@ class World {
     this.#now = end
   }
 
+  /** Lets what is promised come true. */
+  async settle() {
+    const restore = this.#enter()
+    for (let i = 0; i < 50; i++) await null
+    restore()
+  }
+
+  /** What the world shows as its time, in Unix seconds. */
+  get seconds() {
+    return this.#now / 1000
+  }
+
   dispatch(type) {
     for (const it of this.#live()) if (it.type === type) this.#within(() => it.act({ type }))
   }
@@ -361,9 +589,9 @@ class World {
     return this.#live().length
   }
 
-  welcome(id = 'me', position = 'e.0') {
+  welcome(id = 'me', position = 'e.0', more = {}) {
     this.run(0)
-    this.socket.tell({ type: 'welcome', id, channel: '/chat', position, members: 1 })
+    this.socket.tell({ type: 'welcome', id, channel: '/chat', position, members: 1, ...more })
   }
 
   message(offset, fields) {
@@ -382,6 +610,16 @@ class World {
   }
 
   #within(act) {
+    const restore = this.#enter()
+    try {
+      return act()
+    } finally {
+      restore()
+    }
+  }
+
+  /** Puts this world in the place of the real one, until what it returns is called. */
+  #enter() {
     const world = this
     const fakes = {
       location: new URL('http://page.example:81/at/page?x=1#there'),
@@ -392,13 +630,18 @@ class World {
         return key
       },
       clearTimeout(key) { world.#timers.delete(key) },
-      // The module asks why a WebSocket has failed. Here there is no answer; page.mjs tests what it does with one.
-      fetch: async () => { throw new TypeError('Failed to fetch') },
+      // The module asks why a WebSocket has failed. Without `answer`, there is none.
+      async fetch(url, { headers }) {
+        world.asked.push({ url, ...headers })
+        if (!world.answer) throw new TypeError('Failed to fetch')
+        const [status, code] = world.answer
+        return { status, ok: status === 200, json: async () => ({ code, detail: 'Because.' }) }
+      },
       WebSocket: class {
         sent = []
         closed = false
-        constructor(url, protocol) {
-          Object.assign(this, { url: String(url), protocol })
+        constructor(url, protocols) {
+          Object.assign(this, { url: String(url), protocols })
           world.sockets.push(this)
         }
         send(text) { this.sent.push(JSON.parse(text)) }
@@ -416,9 +659,7 @@ class World {
     for (const [name, value] of Object.entries(fakes)) Object.defineProperty(globalThis, name, { value, configurable: true })
     Date.now = () => this.#now
     Math.random = () => this.#random
-    try {
-      return act()
-    } finally {
+    return () => {
       Object.assign(Date, { now })
       Object.assign(Math, { random })
       for (const [name, was] of kept) was ? Object.defineProperty(globalThis, name, was) : delete globalThis[name]
@@ -512,6 +753,102 @@ const inBrowser = {
     })
   },
 
+  async 'one connection lives on by renewed tokens, and nothing is lost or doubled meanwhile'(browser) {
+    const LIFE = 5
+    await withTokens(async broker => {
+      const backend = { authorization: 'Bearer ' + mint() }
+      const minted = []
+      let renews = true
+      const sockets = []
+      const page = await open(browser, broker.url, 'localhost', async page => {
+        page.on('websocket', socket => {
+          const one = { url: socket.url(), sent: [], got: [] }
+          sockets.push(one)
+          socket.on('framesent', ({ payload }) => one.sent.push(JSON.parse(payload)))
+          socket.on('framereceived', ({ payload }) => one.got.push(JSON.parse(payload)))
+        })
+        await page.exposeFunction('askToken', async () => {
+          if (!renews) throw new Error('not any more')
+          minted.push(now() + LIFE)
+          return mint(LIFE)
+        })
+      })
+      await follow(page, broker.url + '/tokens', { token: 'ask' })
+      const published = []
+      let goes = true
+      const publishing = (async () => {
+        for (let next = performance.now(); goes; next += 50) {
+          published.push(String(published.length))
+          await post(broker.url, published.at(-1), '/tokens', backend)
+          await new Promise(resolve => setTimeout(resolve, next + 50 - performance.now()))
+        }
+      })()
+      try {
+        // Three renewals, each of which the broker has confirmed, and the token of the beginning is long over.
+        const [first] = sockets
+        const renewals = () => first.sent.filter(it => it.type === 'token')
+          .map(({ ref }) => first.got.find(it => it.type === 'ack' && it.ref === ref)?.expires)
+        await until('three renewals', () => renewals().filter(Boolean).length >= 3, 30_000)
+        await until('the end of the first token', () => now() > minted[0], 30_000)
+        const seen = (await heard(page)).length
+        await until('more messages', async () => (await heard(page)).length >= seen + 20)
+        const expiries = [first.got[0].expires, ...renewals()]
+        assert.deepEqual(expiries.slice(0, 4), minted.slice(0, 4), 'each answer tells when the new one expires')
+        assert.equal(sockets.length, 1, 'on one connection')
+        assert.deepEqual((await page.evaluate(() => told.map(it => it.type))).filter(it => /down|lost|expired/.test(it)), [])
+        // No more of it: the connection ends with the last token, and says why. Then there is no other one.
+        renews = false
+        await until('the end', () => page.evaluate(() => told.some(it => it.type === 'expired')), 30_000)
+        const ends = await page.evaluate(() => told.filter(it => it.type === 'down' || it.type === 'expired'))
+        assert.deepEqual([ends[0].type, ends[0].code, ends[0].reason], ['down', 1008, 'token_expired'])
+        assert.ok(now() >= minted.at(-1), 'not before')
+        const expired = ends.find(it => it.type === 'expired')
+        assert.equal(expired.code, 401)
+        assert.match(expired.reason, /^token_expired: /)
+        // With a token again it goes on where it was.
+        renews = true
+        await until('another connection', async () => {
+          await page.evaluate(() => chat.retry())
+          return page.evaluate(() => told.filter(it => it.type === 'welcome').length === 2)
+        }, RECONNECT_DEADLINE)
+      } finally {
+        goes = false
+        await publishing
+      }
+      await heardAll(page, published)
+      assert.ok(published.length > 200, `${published.length} messages`)
+      for (const { url } of sockets) assert.match(url, /\/tokens(\?lastEventID=[\w.]+)?$/)
+      await page.evaluate(() => chat.close())
+    })
+  },
+
+  async 'a string is shown as long as it is good'(browser) {
+    await withTokens(async broker => {
+      const page = await open(browser, broker.url, 'localhost')
+      await follow(page, broker.url + '/string', { token: mint(2) })
+      await until('the end', () => page.evaluate(() => told.some(it => it.type === 'expired')))
+      const ends = await page.evaluate(() => told.filter(it => it.type === 'down' || it.type === 'expired').map(it => [it.type, it.code, it.reason, it.wait]))
+      assert.deepEqual(ends, ['down', 'expired'].map(type => [type, 1008, 'token_expired', undefined]))
+      // It is over: nothing wakes it.
+      await page.evaluate(() => chat.retry())
+      assert.equal(await page.evaluate(() => told.at(-1).type), 'expired')
+      // The reason of a refusal comes by HTTP, also to a page of another origin.
+      for (const [token, code, reason] of [
+        ['bogus', 401, /^token_invalid: /], [mint(-1), 401, /^token_expired: /],
+        [mint(60, { slotcast: { subscribe: ['/other'] } }), 403, /^forbidden: /], [undefined, 401, /^token_missing: /],
+      ]) {
+        await page.evaluate(([url, token]) => {
+          window.ended = undefined
+          join(url, { token, onclose: (why, wait) => { if (!wait) window.ended = [why.code, why.reason] } })
+        }, [broker.url + '/string', token])
+        await until(reason, () => page.evaluate(() => window.ended))
+        const ended = await page.evaluate(() => window.ended)
+        assert.equal(ended[0], code)
+        assert.match(ended[1], reason)
+      }
+    })
+  },
+
   async 'a half-open connection is noticed, and nothing is missed'(browser) {
     await withWire(browser, [], async (wire, broker) => {
       const page = await open(browser, wire.url, 'localhost', page => page.clock.install())
@@ -581,10 +918,12 @@ async function follow(page, url, options = {}) {
     window.told = []
     const handlers = Object.fromEntries(['welcome', 'message', 'lost', 'join', 'leave', 'rejoin', 'members', 'error']
       .map(type => ['on' + type, event => told.push(event)]))
+    if (options.token === 'ask') options.token = () => window.askToken()
     window.chat = join(url, {
       ...options, ...handlers,
-      onclose(_, wait) {
-        told.push({ type: 'down', wait })
+      onexpired: ({ code, reason }) => told.push({ type: 'expired', code, reason }),
+      onclose({ code, reason }, wait) {
+        told.push({ type: 'down', wait, code, reason })
         if (wait && options.impatient) setTimeout(() => chat.retry(), 50)
       },
     })
@@ -601,8 +940,8 @@ async function heardAll(page, expected) {
   assert.deepEqual((await heard(page)).map(it => it.data), expected)
 }
 
-async function post(base, text, channel) {
-  const answer = await fetch(base + channel, { method: 'POST', body: text })
+async function post(base, text, channel, headers = {}) {
+  const answer = await fetch(base + channel, { method: 'POST', body: text, headers })
   assert.equal(answer.status, 200)
 }
 

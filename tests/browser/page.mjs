@@ -12,6 +12,7 @@ import { mkdirSync, statSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { BIN, DEADLINE, GONE, elsewhere, finish, launch, runAll, startBroker, startWire, until } from './harness.mjs'
+import { mint, signUrl, withTokens } from './tokens.mjs'
 
 const RECONNECT_DEADLINE = 30_000
 const MAX_LINES = 1000
@@ -520,6 +521,126 @@ const tests = {
       const page = await open(browser, broker.url + '/refused?token=right')
       await say(page, 'let in')
       await sees(page, 'let in')
+      assert.equal(new URL(page.url()).search, '')
+    })
+  },
+
+  async 'where a token is missing or bad, one can be given, and it stays in memory'(browser) {
+    await withTokens(async broker => {
+      const good = mint()
+      const page = await open(browser, broker.url + '/private', { wait: false, forgive: REFUSED })
+      const field = page.getByLabel('Token')
+      await refusedBy(page, 'token_missing')
+      assert.equal(await field.getAttribute('type'), 'password')
+      assert.ok(await field.evaluate(it => it === document.activeElement), 'it can be typed at once')
+      for (const [token, reason] of [
+        ['bogus', 'token_invalid'], [mint(-1), 'token_expired'], ['what no subprotocol may be: "ä"', 'token_invalid'],
+        [mint(3600, { slotcast: { subscribe: ['/other'] } }), 'forbidden'],
+      ]) {
+        await field.fill(token)
+        await field.press('Enter')
+        assert.equal(await field.inputValue(), '')
+        // One that is given before the other is answered counts.
+        if (token === 'bogus') continue
+        await refusedBy(page, reason)
+      }
+      await field.fill(` ${good}\n`)
+      await page.getByRole('button', { name: 'Try now' }).click()
+      await status(page, 'Connected')
+      assert.ok(!(await field.isVisible()))
+      await say(page, 'let in')
+      await sees(page, 'let in')
+      await call(page, 'Ann')
+      await say(page, 'still in')
+      await sees(page, 'still in')
+      assert.ok(page.sockets.every(url => !holds(url, good)))
+      assert.ok(!holds(await everythingOf(page), good))
+      await page.reload()
+      await refusedBy(page, 'token_missing')
+    })
+  },
+
+  async 'the token of the address is used, and nothing that can be seen or copied has it'(browser) {
+    await withTokens(async broker => {
+      const good = mint()
+      for (const [query, left] of [
+        [`?token=${good}`, ''], [`?name=Ann&token=${good}&last=7`, '?name=Ann&last=7'], [`?last=7&%74oken=${good}#here`, '?last=7#here'],
+        [`?token=${good}&token=${good}&user=ann&user=bob&sig&can=a&exp&iat=1&key&x=a+b%20c`, '?x=a+b%20c'],
+      ]) {
+        const page = await open(browser, broker.url + '/private' + query, { forgive: REFUSED })
+        assert.equal(page.url(), broker.url + '/private' + left)
+        assert.equal(await page.evaluate(() => history.length), 2, 'in place of what was there')
+        assert.deepEqual(page.sockets.filter(url => /token|sig/.test(url)), [])
+        await say(page, 'hello')
+        await sees(page, 'hello')
+        assert.ok(!holds(await everythingOf(page), good))
+        for (const part of ['sig', 'can=', 'exp', 'iat', 'key=', 'user=']) {
+          const commands = await page.locator('#join pre').allTextContents()
+          assert.deepEqual(commands.filter(it => it.includes(part)), [], part)
+        }
+      }
+    })
+  },
+
+  async 'a signed address lets in, and nothing that can be copied has the signature'(browser) {
+    await withTokens(async broker => {
+      const signed = signUrl('/signed/é')
+      const page = await open(browser, `${broker.url}/signed/%C3%A9?last=3&${signed}&name=Ann`, { forgive: REFUSED })
+      assert.equal(page.url(), `${broker.url}/signed/%C3%A9?last=3&name=Ann`)
+      await say(page, 'let in')
+      await sees(page, 'let in')
+      assert.ok(!holds(await everythingOf(page), signed.get('sig')))
+      await page.reload()
+      await refusedBy(page, 'token_missing')
+      // One that is not good any more says so.
+      const late = await open(browser, `${broker.url}/signed/%C3%A9?${signUrl('/signed/é', -1)}`, { wait: false, forgive: REFUSED })
+      await refusedBy(late, 'token_expired')
+    }, { signs: true })
+  },
+
+  async 'when its token expires it says so, and goes on with another where it was'(browser) {
+    await withTokens(async broker => {
+      const page = await open(browser, `${broker.url}/expires?token=${mint(3)}`, { forgive: REFUSED })
+      const backend = { authorization: 'Bearer ' + mint() }
+      const publish = async body => assert.equal((await fetch(broker.url + '/expires', { method: 'POST', body, headers: backend })).status, 200)
+      await publish('before')
+      await sees(page, 'before')
+      await refusedBy(page, 'token_expired')
+      assert.match((await texts(page, '.bad')).at(-1), /token_expired/)
+      await publish('meanwhile')
+      await page.getByLabel('Token').fill(mint())
+      await page.getByLabel('Token').press('Enter')
+      await status(page, 'Connected')
+      await publish('after')
+      await sees(page, 'after')
+      assert.deepEqual(await texts(page), ['before', 'meanwhile', 'after'])
+    })
+  },
+
+  async 'the field for the token has its place on a phone, in both schemes and in forced colours'(browser) {
+    await withTokens(async broker => {
+      for (const [width, scheme, forcedColors] of [[320, 'light'], [390, 'dark'], [390, 'light', 'active'], [1280, 'light'], [1280, 'dark', 'active']]) {
+        const page = await open(browser, broker.url + '/private/' + 'x'.repeat(40), { width, height: 700, scheme, wait: false, forgive: REFUSED,
+          before: page => page.emulateMedia({ forcedColors: forcedColors ?? 'none' }) })
+        await refusedBy(page, 'token_missing')
+        const field = page.getByLabel('Token')
+        const box = await field.boundingBox(), button = await page.getByRole('button', { name: 'Try now' }).boundingBox()
+        for (const it of [box, button]) assert.ok(it.x >= 0 && it.x + it.width <= width && it.height >= 40, JSON.stringify({ width, it }))
+        assert.ok(box.width >= 120, `${width}: ${box.width}`)
+        assert.ok(box.x + box.width <= button.x && box.y === button.y, 'side by side')
+        const look = await field.evaluate(it => {
+          const { borderTopWidth, borderTopStyle, borderTopColor, backgroundColor, color } = getComputedStyle(it)
+          return { borderTopWidth, borderTopStyle, borderTopColor, backgroundColor, color }
+        })
+        assert.equal(look.borderTopWidth, '1px')
+        assert.notEqual(look.color, look.backgroundColor)
+        if (forcedColors) {
+          assert.notEqual(look.borderTopColor, look.backgroundColor)
+          assert.equal(await page.locator('#now').evaluate(it => getComputedStyle(it).borderTopWidth), '1px')
+        }
+        assert.ok(await field.evaluate(it => getComputedStyle(it).outlineStyle !== 'none'), 'its focus is shown')
+        await shoot(page, `page-token-${width}-${scheme}${forcedColors ? '-forced' : ''}`)
+      }
     })
   },
 
@@ -788,6 +909,25 @@ async function post(base, text, target) {
   const answer = await fetch(base + target, { method: 'POST', body: text })
   assert.equal(answer.status, 200)
 }
+
+/** What browsers log of a WebSocket that is refused. */
+const REFUSED = /WebSocket connection|Failed to load resource/
+
+/** Waits until the page says that it was refused with this code, and has a field for another token. */
+async function refusedBy(page, code) {
+  await until(code, async () => (await page.locator('#why').textContent()).startsWith(`Refused: ${code}`))
+  assert.equal(await page.locator('#status').textContent(), 'Disconnected')
+  assert.ok(await page.getByLabel('Token').isVisible())
+}
+
+/** Whether a text has 8 bytes in a row of a secret. */
+const holds = (text, secret) => Array.from({ length: secret.length - 7 }, (_, i) => secret.slice(i, i + 8)).some(part => text.includes(part))
+
+/** All that a page shows, keeps and could hand on. */
+const everythingOf = async page => await page.content() + page.url() + JSON.stringify(await page.evaluate(() => [
+  { ...localStorage }, { ...sessionStorage }, document.cookie, history.state, document.title,
+  [...document.querySelectorAll('input, textarea')].map(it => it.value),
+]))
 
 const kept = async url => (await (await fetch(url)).json()).messages
 
