@@ -38,7 +38,7 @@ pub struct Config {
     pub compression: bool,
     /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed: networks such as `10.0.0.0/8`, or
     /// addresses. `peer` and the log then name the client that the proxy asks for, and that client counts for
-    /// `max_connections_per_ip`.
+    /// the limits per address.
     pub trusted_proxies: Vec<String>,
 }
 

@@ -209,7 +209,7 @@ pub use channel::settings::{ChannelSettings, PresenceLevel};
 pub use config::Config;
 pub use engine::{EngineError, Ticket};
 pub use handle::{Handle, HandleError};
-pub use limits::{Limits, LimitsError, SlowConsumer};
+pub use limits::{Limits, LimitsError, Rate, SlowConsumer};
 pub use net::address::AddressError;
 pub use proto::close::CloseCode;
 pub use proto::deflate::CompressionStats;

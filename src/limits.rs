@@ -1,9 +1,13 @@
 //! Every limit that a peer can run into, in one struct that is read at use and copied nowhere.
 
+mod rate;
+
 use std::fmt;
 use std::io;
 use std::str::FromStr;
 use std::time::Duration;
+
+pub use rate::Rate;
 
 /// What happens to a subscriber that reads more slowly than messages arrive for it. Under every policy a message that
 /// was begun is finished, and what was said to one connection alone is never dropped. A connection with more than
@@ -116,6 +120,13 @@ pub struct Limits {
     /// Most connections at once from one IPv4 address, or from one /64 of IPv6; past it 503. 0 switches it off.
     /// Default 0.
     pub max_connections_per_ip: usize,
+    /// How often connections may come from one IPv4 address, or from one /64 of IPv6, after a burst of one second's
+    /// worth, at least one; past it 429. Behind a proxy each request counts. A rate of 0 switches it off. Default 0.
+    pub max_connection_rate_per_ip: Rate,
+    /// How often one may publish through a [`Relay`](crate::Relay), after a burst of one second's worth, at least one:
+    /// each WebSocket, and by HTTP each user of a token, else each IPv4 address or /64 of IPv6. Past it 429, the error
+    /// `rate_limited`, or, after another burst, 1008 for a raw WebSocket. A rate of 0 switches it off. Default 0.
+    pub max_publish_rate: Rate,
     /// Most messages that a channel's history keeps; 0 switches history off. Default 100.
     pub history_messages: usize,
     /// Most payload bytes that a channel's history keeps, the names of the senders included. Default 256 KiB.
@@ -188,6 +199,8 @@ builder! {
     close_timeout: Duration,
     max_connections: usize,
     max_connections_per_ip: usize,
+    max_connection_rate_per_ip: Rate,
+    max_publish_rate: Rate,
     history_messages: usize,
     history_bytes: usize,
     history_age: Duration,
@@ -228,6 +241,8 @@ impl Default for Limits {
             close_timeout: Duration::from_secs(5),
             max_connections: 10_000,
             max_connections_per_ip: 0,
+            max_connection_rate_per_ip: Rate::UNLIMITED,
+            max_publish_rate: Rate::UNLIMITED,
             history_messages: 100,
             history_bytes: 256 * KIB,
             history_age: Duration::from_secs(10 * 60),

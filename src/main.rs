@@ -8,7 +8,7 @@ mod load;
 use std::process::ExitCode;
 
 use daemon::settings::{self, Request};
-use daemon::{Failure, descriptors, logging};
+use daemon::{Failure, descriptors, issue, logging};
 
 fn main() -> ExitCode {
     let code = match run() {
@@ -24,8 +24,13 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode, Failure> {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == load::NAME) {
-        return load::run(arguments);
+    if let Some(first) = arguments.next() {
+        if first == load::NAME {
+            return load::run(arguments);
+        }
+        if let Some(kind) = issue::Kind::named(&first) {
+            return issue::run(kind, arguments);
+        }
     }
     match settings::parse(std::env::args_os(), std::env::vars_os(), descriptors::raise())? {
         Request::Run(settings, sources) => daemon::run(*settings, &sources)?,

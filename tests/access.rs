@@ -3,5 +3,7 @@
 mod access {
     mod doors;
     mod life;
+    mod rates;
     pub mod rig;
+    mod vectors;
 }

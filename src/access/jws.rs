@@ -7,6 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::error::Reason;
 use super::json::Object;
+use super::keys::Key;
 
 /// The longest token, in bytes: what fits into a request's head at most.
 pub const MAX_JWT: usize = 8 * 1024;
@@ -74,15 +75,20 @@ impl fmt::Debug for Jws<'_> {
     }
 }
 
-/// A token with this header and payload, signed with HS256, for tests and fuzzing: whatever the header says.
+/// A token with this header and payload, signed with HS256; `None` if the key is not for that.
+pub(super) fn sign(key: &Key, header: &str, payload: &str) -> Option<String> {
+    let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
+    let signature = key.sign(signed.as_bytes())?;
+    Some(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
+}
+
+/// The same for tests and fuzzing, whatever the header says.
 ///
 /// # Panics
 /// If the key is not for HS256.
 #[cfg(any(test, feature = "inside"))]
-pub fn sign_for_tests(key: &super::keys::Key, header: &str, payload: &str) -> String {
-    let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
-    let signature = key.sign(signed.as_bytes()).expect("a key for HS256");
-    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+pub fn sign_for_tests(key: &Key, header: &str, payload: &str) -> String {
+    sign(key, header, payload).expect("a key for HS256")
 }
 
 #[cfg(test)]

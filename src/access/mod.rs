@@ -7,6 +7,7 @@
 pub mod claims;
 pub mod error;
 pub mod grants;
+pub mod issue;
 mod json;
 pub mod jws;
 pub mod keys;
@@ -118,6 +119,19 @@ impl Denied {
     pub(crate) fn too_big() -> Denied {
         let detail = "Send a message that is no longer than it may be in this channel.";
         Refusal::new(Status(413), "message_too_big", detail).into()
+    }
+
+    /// One publishes too fast, and may go on after that number of seconds.
+    pub(crate) fn too_fast(seconds: u64) -> Denied {
+        let detail = "You publish too fast; wait, and try again.";
+        let refusal = Refusal::new(Status::TOO_MANY_REQUESTS, "rate_limited", detail);
+        refusal.with_header("Retry-After", seconds.to_string()).into()
+    }
+
+    /// A request publishes more messages than may ever be published at once.
+    pub(crate) fn too_many(most: u64) -> Denied {
+        let detail = format!("Send at most {most} messages in one request; more are faster than one may publish here.");
+        Refusal::new(Status::TOO_MANY_REQUESTS, "rate_limited", detail).into()
     }
 }
 

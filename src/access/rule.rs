@@ -117,7 +117,7 @@ pub struct RuleSettings {
     pub slow_consumer: Option<SlowConsumer>,
     /// Longest message, in bytes.
     pub max_message: Option<usize>,
-    /// Messages a second that one may publish.
+    /// Messages a second that one may publish, in place of `Limits::max_publish_rate`; 0 is no limit.
     pub publish_rate: Option<u32>,
     /// Most members.
     pub max_members: Option<usize>,

@@ -27,8 +27,9 @@ use super::keys::{Key, Keys};
 use super::rule::Right;
 use super::time::UnixTime;
 use super::verifier::Ages;
+use crate::channel::name::{ChannelName, NameError};
 use crate::proto::http::Refusal;
-use crate::proto::target::{Query, percent_encode_value};
+use crate::proto::target::{Parameters, Query, percent_encode_value};
 use crate::proto::text::is_hidden;
 
 /// The first line of what is signed: no other kind of text can be taken for it.
@@ -57,7 +58,8 @@ pub enum Can {
 }
 
 impl Can {
-    fn parse(text: &str) -> Option<Can> {
+    /// Reads `sub`, `pub`, `sub,pub` or `pub,sub`; anything else is `None`.
+    pub fn parse(text: &str) -> Option<Can> {
         match text {
             "sub" => Some(Can::Subscribe),
             "pub" => Some(Can::Publish),
@@ -191,6 +193,60 @@ pub fn sign(key: &Key, channel: &str, can: Can, issued: UnixTime, expires: UnixT
     }
     Some(query + SIG + "=" + &signature)
 }
+
+/// Signs the target of a URL: its path, still encoded, and its query, if there is one. Parameters that are there stay.
+///
+/// # Errors
+/// If the path is no channel, or a parameter is there that is one of a signed URL or cannot stand beside them; or as
+/// [`sign`].
+pub fn sign_target(
+    key: &Key,
+    target: &str,
+    can: Can,
+    issued: UnixTime,
+    expires: UnixTime,
+    user: &str,
+) -> Result<String, SignError> {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let channel = ChannelName::from_path(path).map_err(SignError::Name)?;
+    let parameters = Parameters::scan(query).map_err(|_| SignError::Query)?;
+    for parameter in Query::new(query, &parameters).iter() {
+        let (name, _) = parameter.map_err(|_| SignError::Query)?;
+        let named = SIGNED.iter().chain(&[SIG]).chain(&NEVER_BESIDE).find(|known| **known == name);
+        if let Some(named) = named {
+            return Err(SignError::Parameter(named));
+        }
+    }
+    let signed = sign(key, &channel, can, issued, expires, user).ok_or(SignError::User)?;
+    let between = if query.is_empty() { "" } else { "&" };
+    Ok(format!("{path}?{query}{between}{signed}"))
+}
+
+/// Why a URL is not signed. It repeats nothing of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SignError {
+    /// The path is no channel's name.
+    Name(NameError),
+    /// The query has more parameters than a request may have, or one that is not percent-encoded.
+    Query,
+    /// The query has this parameter already, or must not have it.
+    Parameter(&'static str),
+    /// The user is no visible text of up to 255 bytes, or the key does not sign.
+    User,
+}
+
+impl fmt::Display for SignError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SignError::Name(error) => write!(f, "its path is no channel: {error}"),
+            SignError::Query => f.write_str("its query cannot be read: percent-encode its at most 64 parameters"),
+            SignError::Parameter(name) => write!(f, "its query has {name} already: leave that out"),
+            SignError::User => f.write_str("a user is visible text of at most 255 bytes"),
+        }
+    }
+}
+
+impl std::error::Error for SignError {}
 
 /// What is signed.
 fn text(first: [&str; 2], values: [&str; SIGNED.len()]) -> String {

@@ -93,6 +93,27 @@ fn what_is_signed_here_is_what_others_sign() {
 }
 
 #[test]
+fn a_target_is_signed() {
+    let (issued, expires) = (UnixTime::from_seconds(1_767_225_600), UnixTime::from_seconds(1_767_229_200));
+    let sign = |target: &str, user: &str| sign_target(&key("k1"), target, Can::Both, issued, expires, user);
+    assert_eq!(sign("/rooms/7", "42").unwrap(), format!("/rooms/7?{GOOD}&sig={SIG}"));
+    assert_eq!(sign("/%72ooms/7?last=9&x", "42").unwrap(), format!("/%72ooms/7?last=9&x&{GOOD}&sig={SIG}"));
+    for (target, error) in [
+        ("rooms", SignError::Name(NameError::NoLeadingSlash)),
+        ("/a%2Fb", SignError::Name(NameError::EncodedSlash)),
+        ("/-/health", SignError::Name(NameError::ReservedDash)),
+        ("/a?x=%zz", SignError::Query),
+        ("/a?%63an=pub", SignError::Parameter("can")),
+        ("/a?sig", SignError::Parameter("sig")),
+        ("/a?token=x", SignError::Parameter("token")),
+        ("/a?also=/b", SignError::Parameter("also")),
+    ] {
+        assert_eq!(sign(target, ""), Err(error), "{target}");
+    }
+    assert_eq!(sign("/a", "a\nb"), Err(SignError::User));
+}
+
+#[test]
 fn what_does_not_matter() {
     let reversed = GOOD.split('&').rev().collect::<Vec<_>>().join("&");
     for query in [

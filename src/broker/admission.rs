@@ -51,11 +51,20 @@ pub struct Admitted {
     pub is_last: bool,
     /// Its address is counted.
     pub is_counted: bool,
+    /// How many seconds it has to wait, because its network connects too often; 0 if it does not.
+    pub wait: u8,
 }
 
 impl Default for Admitted {
     fn default() -> Admitted {
-        Admitted { place: Place::Regular, is_local: false, is_proxied: false, is_last: false, is_counted: false }
+        Admitted {
+            place: Place::Regular,
+            is_local: false,
+            is_proxied: false,
+            is_last: false,
+            is_counted: false,
+            wait: 0,
+        }
     }
 }
 
@@ -66,22 +75,36 @@ pub(crate) enum Crowd {
     All,
     /// Of those from one address, or one /64 of IPv6.
     Address,
+    /// Of those that come from one address, or one /64 of IPv6, in a short time: the next may come in that number of
+    /// seconds.
+    Rate(u8),
 }
 
 impl Crowd {
-    /// A 503 that says to try again after that number of seconds.
+    /// A 503 that says to try again after that number of seconds, or a 429 that says when there is a place.
     pub(crate) fn refusal(self, seconds: u64) -> Refusal {
-        let (cause, detail) = match self {
-            Crowd::All => {
-                (Cause::TooManyConnections, "The broker has as many connections as it may have; try again later.")
-            }
+        let (status, cause, seconds, detail) = match self {
+            Crowd::All => (
+                Status::SERVICE_UNAVAILABLE,
+                Cause::TooManyConnections,
+                seconds,
+                "The broker has as many connections as it may have; try again later.",
+            ),
             Crowd::Address => (
+                Status::SERVICE_UNAVAILABLE,
                 Cause::TooManyConnectionsPerIp,
+                seconds,
                 "Your address, or its /64 of IPv6, has as many connections as one may have; close some of them, or try again \
                  later.",
             ),
+            Crowd::Rate(seconds) => (
+                Status::TOO_MANY_REQUESTS,
+                Cause::RateLimited,
+                seconds.into(),
+                "Your address, or its /64 of IPv6, connects too often; wait, and try again.",
+            ),
         };
-        Refusal::new(Status(503), cause.as_str(), detail).with_header("Retry-After", seconds.to_string())
+        Refusal::new(status, cause.as_str(), detail).with_header("Retry-After", seconds.to_string())
     }
 
     /// The name of that limit.
@@ -89,6 +112,7 @@ impl Crowd {
         match self {
             Crowd::All => "max_connections",
             Crowd::Address => "max_connections_per_ip",
+            Crowd::Rate(_) => "max_connection_rate_per_ip",
         }
     }
 }

@@ -25,6 +25,7 @@ impl Broker {
             self.slots.cold(id.slot()).into_iter().for_each(|cold| cold.admitted.is_proxied = true);
         } else {
             self.admission.count(id.slot(), &mut self.slots, &self.limits);
+            self.pace_newcomer(id.slot());
         }
         Some(id)
     }
@@ -80,9 +81,15 @@ impl Broker {
         if !inside && self.counted_connections() > self.limits.max_connections {
             return Some(Crowd::All);
         }
-        let is_limited = self.limits.max_connections_per_ip > 0;
-        let is_judged = is_limited && cold.admitted.is_counted && (!inside || cold.admitted.is_proxied);
-        (is_judged && self.admission.is_past_limit(cold.peer().ip(), &self.limits)).then_some(Crowd::Address)
+        if inside && !cold.admitted.is_proxied {
+            return None;
+        }
+        let is_limited = self.limits.max_connections_per_ip > 0 && cold.admitted.is_counted;
+        if is_limited && self.admission.is_past_limit(cold.peer().ip(), &self.limits) {
+            return Some(Crowd::Address);
+        }
+        let is_paced = !self.limits.max_connection_rate_per_ip.is_unlimited();
+        (is_paced && cold.admitted.wait > 0).then_some(Crowd::Rate(cold.admitted.wait))
     }
 
     /// Notes for which client a trusted proxy asks: many clients share its connections, one after the other. A
@@ -94,10 +101,12 @@ impl Broker {
         self.admission.uncount(slot, &mut self.slots);
         let client = self.trust.client(request);
         let Some(cold) = self.slots.cold(slot) else { return };
+        cold.admitted.wait = 0;
         match client {
             Some(client) => {
                 cold.set_peer(client);
                 self.admission.count(slot, &mut self.slots, &self.limits);
+                self.pace_newcomer(slot);
             }
             // On its first request this is still the proxy's own address.
             None if cold.kept.is_some() => cold.set_peer(UNKNOWN),

@@ -174,7 +174,7 @@ impl Broker {
             Ok(asks) => asks,
             Err(Refused { refusal, why }) => {
                 self.log_refused(slot, &request, &why);
-                let response = if refusal.status == Status(503) && is_event_source(&request) {
+                let response = if is_for_now(refusal.status) && is_event_source(&request) {
                     self.try_again_later(&request)
                 } else {
                     let response = Response::problem(&refusal).for_reader(&request).closing();
@@ -316,6 +316,11 @@ impl Broker {
         self.fail(slot, cause, &Failure { code: CloseCode::POLICY, what });
         true
     }
+}
+
+/// Whether a refusal with this status holds only for a while.
+fn is_for_now(status: Status) -> bool {
+    matches!(status, Status::SERVICE_UNAVAILABLE | Status::TOO_MANY_REQUESTS)
 }
 
 fn is_event_source(request: &Request) -> bool {

@@ -38,6 +38,7 @@ mod mirrors;
 mod offer;
 mod outcome;
 mod outlet;
+mod pacing;
 mod parked;
 mod parking;
 mod plain_reads;
@@ -45,6 +46,7 @@ mod presence;
 mod pressure;
 mod publish;
 mod publishes;
+pub mod rates;
 mod reads;
 pub mod reason;
 mod reconfigure;
@@ -82,6 +84,7 @@ use flush::Flush;
 use inflations::Inflations;
 use journal::Journal;
 use outlet::Outlet;
+use rates::Rates;
 use reason::Counters;
 use secret::Secrets;
 use slots::Slots;
@@ -129,6 +132,7 @@ pub struct Broker {
     inflations: Inflations,
     effort: Effort,
     admission: Admission,
+    rates: Rates,
     secrets: Secrets,
     journal: Journal,
 }
@@ -150,6 +154,7 @@ impl Broker {
             flush: Flush::new(delivery::LOOK),
             effort: Effort::default(),
             admission: Admission::default(),
+            rates: Rates::default(),
             secrets: Secrets::new(secret),
             journal: Journal::default(),
         }

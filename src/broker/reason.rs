@@ -88,6 +88,9 @@ causes! {
     TooManyConnections = "too_many_connections",
     /// There were already `max_connections_per_ip` connections of its address.
     TooManyConnectionsPerIp = "too_many_connections_per_ip",
+    /// It published faster than `max_publish_rate` or its rule allows, or its address connected more often than
+    /// `max_connection_rate_per_ip`.
+    RateLimited = "rate_limited",
     /// There are already `max_channels` channels, or `max_listened` that are only listened to.
     TooManyChannels = "too_many_channels",
     /// Messages were lost on the way from the engine, and it could not be told so.

@@ -8,6 +8,7 @@ use slab::Slab;
 use super::admission::{Admitted, Place};
 use super::event::ConnectionId;
 use super::extras::Extras;
+use super::rates::{Bucket, Paces};
 use super::reason::Cause;
 use super::timers::Tick;
 use crate::access::Grants;
@@ -15,6 +16,7 @@ use crate::channel::dialect::Encoding;
 use crate::channel::members::{Membership, Memberships};
 use crate::channel::protocol::Protocol;
 use crate::delivery::outbound::Outbound;
+use crate::limits::Rate;
 use crate::proto::connection::Connection;
 use crate::proto::extension::Window;
 
@@ -150,7 +152,7 @@ pub struct Cold {
     pub cause: Option<Cause>,
 }
 
-/// What is known of who a connection is.
+/// What is known of who a connection is, and how fast it has published, where that is limited.
 #[derive(Debug, Default)]
 struct Who {
     /// What it calls itself.
@@ -159,6 +161,8 @@ struct Who {
     grants: Grants,
     /// When that ends, if it does.
     ends: Tick,
+    /// What it may still publish.
+    paces: Paces,
 }
 
 impl Cold {
@@ -239,6 +243,11 @@ impl Cold {
         who.grants.ends().map(|_| who.ends)
     }
 
+    /// The bucket from which it takes what it publishes at a rate.
+    pub fn bucket(&mut self, rate: Rate, now: u64) -> &mut Bucket {
+        self.who.get_or_insert_default().paces.bucket(rate, now)
+    }
+
     /// Changes what is known of who it is. Without `is_known`, that is only less than before.
     fn change_who(&mut self, is_known: bool, change: impl FnOnce(&mut Who)) {
         if !is_known && self.who.is_none() {
@@ -246,7 +255,7 @@ impl Cold {
         }
         let who = self.who.get_or_insert_default();
         change(who);
-        if who.name.is_none() && who.grants.is_none() {
+        if who.name.is_none() && who.grants.is_none() && who.paces.is_empty() {
             self.who = None;
         }
     }

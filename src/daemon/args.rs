@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, Command};
 use slotcast::access::verifier::Ages;
-use slotcast::{Limits, LimitsError, PublishToken, SlowConsumer};
+use slotcast::{Limits, LimitsError, PublishToken, Rate, SlowConsumer};
 
 use super::file::{Content, File, Place, Value};
 use super::{descriptors, units};
@@ -90,6 +90,8 @@ pub enum Kind {
     Count(fn(&mut Values) -> &mut usize),
     /// A number of things that is kept in 32 bits.
     Count32(fn(&mut Values) -> &mut u32),
+    /// A number a second or a minute.
+    Often(fn(&mut Values) -> &mut Rate),
     /// A timeout or an interval.
     Time(fn(&mut Values) -> &mut Duration),
     /// One of the policies.
@@ -142,7 +144,7 @@ const fn flag(heading: &'static str, name: &'static str, reload: Reload, kind: K
     Flag { name, heading, help, reload, kind }
 }
 
-use Kind::{Count, Count32, Files, List, Policy, Size, Switch, Text, Time, Tokens};
+use Kind::{Count, Count32, Files, List, Often, Policy, Size, Switch, Text, Time, Tokens};
 use Reload::{AtOnce, NewConnections, NotInFile, Restart};
 
 /// Every flag, except `--help` and `--version`, in the order of the help.
@@ -169,6 +171,8 @@ pub const FLAGS: &[Flag] = &[
     flag(LIMITS, "slow-consumer", AtOnce, Policy(|v| &mut v.limits.slow_consumer), "Past --max-outbound: close, drop-oldest or latest"),
     flag(LIMITS, "max-connections", Restart, Count(|v| &mut v.limits.max_connections), "From the descriptor limit (ulimit -Hn)"),
     flag(LIMITS, "max-connections-per-ip", AtOnce, Count(|v| &mut v.limits.max_connections_per_ip), "From one IPv4 address or IPv6 /64; 0 is no limit"),
+    flag(LIMITS, "max-connection-rate-per-ip", AtOnce, Often(|v| &mut v.limits.max_connection_rate_per_ip), "New ones from there; 0 is no limit"),
+    flag(LIMITS, "max-publish-rate", AtOnce, Often(|v| &mut v.limits.max_publish_rate), "Messages from one peer or user; 0 is no limit"),
     flag(LIMITS, "max-channels", AtOnce, Count(|v| &mut v.limits.max_channels), "Channels at once that something was published to"),
     flag(LIMITS, "max-listened", AtOnce, Count(|v| &mut v.limits.max_listened), "Channels at once in which there are only listeners"),
     flag(LIMITS, "max-channels-per-connection", AtOnce, Count(|v| &mut v.limits.max_channels_per_connection), "Channels that one connection may join"),
@@ -220,6 +224,7 @@ impl Flag {
             Size(field) => *field(values) = units::parse_size(last)?,
             Count(field) => *field(values) = units::parse_count(last)?,
             Count32(field) => *field(values) = units::parse_count(last)?,
+            Often(field) => *field(values) = units::parse_rate(last)?,
             Time(field) => *field(values) = units::parse_time(last)?,
             Policy(field) => *field(values) = last.parse().map_err(|error: LimitsError| error.to_string())?,
             Text(_, field) => *field(values) = Some(last.to_owned()),
@@ -242,6 +247,7 @@ impl Flag {
             Size(field) => Some(units::show_size(*field(values))),
             Count(field) => Some(field(values).to_string()),
             Count32(field) => Some(field(values).to_string()),
+            Often(field) => Some(field(values).to_string()),
             Time(field) => Some(units::show_time(*field(values))),
             Policy(field) => Some(field(values).to_string()),
             Text(_, field) => field(values).clone(),
@@ -282,7 +288,7 @@ impl Flag {
             (List(..) | Files(_) | Tokens(_), Content::List(values)) => values.iter().map(each).collect(),
             (List(..) | Tokens(_), _) => each(value).map(|text| vec![text]),
             (Switch(_), Content::Switch(switch)) => Ok(vec![switch.to_string()]),
-            (Size(_) | Count(_) | Count32(_) | Time(_), Content::Text(text) | Content::Number(text))
+            (Size(_) | Count(_) | Count32(_) | Often(_) | Time(_), Content::Text(text) | Content::Number(text))
             | (Policy(_) | Text(..), Content::Text(text)) => Ok(vec![text.clone()]),
             _ => Err(other(value)),
         }
@@ -293,6 +299,7 @@ impl Flag {
         match self.kind {
             Size(_) => "a size, such as 65536 or \"16MiB\"",
             Count(_) | Count32(_) => "a whole number",
+            Often(_) => "a rate, such as 100 or \"90/min\"",
             Time(_) => "a time, such as 30 or \"500ms\"",
             Policy(_) | Text(..) => "a string",
             List(..) | Files(_) | Tokens(_) => "an array of strings",
@@ -305,6 +312,7 @@ impl Flag {
         match self.kind {
             Size(field) | Count(field) => field(one) == field(other),
             Count32(field) => field(one) == field(other),
+            Often(field) => field(one) == field(other),
             Time(field) => field(one) == field(other),
             Policy(field) => field(one) == field(other),
             Text(_, field) => field(one) == field(other),
@@ -319,6 +327,7 @@ impl Flag {
         match self.kind {
             Size(field) | Count(field) => *field(to) = *field(from),
             Count32(field) => *field(to) = *field(from),
+            Often(field) => *field(to) = *field(from),
             Time(field) => *field(to) = *field(from),
             Policy(field) => *field(to) = *field(from),
             Text(_, field) => *field(to) = field(from).clone(),
@@ -336,7 +345,7 @@ impl Flag {
         let arg = Arg::new(self.name).long(self.name).help(help).help_heading(self.heading);
         match self.kind {
             Size(_) => arg.value_name("SIZE"),
-            Count(_) | Count32(_) => arg.value_name("N"),
+            Count(_) | Count32(_) | Often(_) => arg.value_name("N"),
             Time(_) => arg.value_name("TIME"),
             Policy(_) => arg.value_name("POLICY"),
             Text(name, _) => arg.value_name(name),
@@ -359,11 +368,13 @@ const ABOUT: &str = "A lightweight WebSocket broker: a channel is a URL.
   slotcast                                                  broker on ws://localhost:8080
   websocat ws://localhost:8080/chat                         join a channel
   slotcast --listen :80 --origin https://example.com        serve the pages of a site
+  slotcast token --key-file token.key --sub 42              print a token (token --help)
+  slotcast sign URL --key-file url.key                      print a signed URL (sign --help)
   slotcast bench ws://localhost:8080/load                   put a load on a server (bench --help)";
 
 const AFTER: &str = "\
 Defaults are in brackets. Sizes: 65536, 64k, 16MiB, 1GiB (units of 1024).
-Times: 30 (seconds), 500ms, 1.5s, 10min, 1h.
+Times: 30 (seconds), 500ms, 1.5s, 10min, 1h. Rates: 100 (a second), 100/s, 90/min.
 
 Every flag is an environment variable too: --max-message is SLOTCAST_MAX_MESSAGE, and a flag
 wins over it; lists are split on commas. PORT changes the port of the default address only.

@@ -3,6 +3,7 @@
 mod args;
 pub mod descriptors;
 mod file;
+pub mod issue;
 mod lines;
 pub mod logging;
 mod naming;

@@ -321,6 +321,8 @@ fn the_file_has_the_same_kinds_of_values() {
         ("max-message = '2KiB'", settings("--max-message 2k", &[])),
         ("max-channels = 7", settings("--max-channels 7", &[])),
         ("max-channels = '7'", settings("--max-channels 7", &[])),
+        ("max-publish-rate = 7", settings("--max-publish-rate 7/s", &[])),
+        ("max-publish-rate = '90/min'", settings("--max-publish-rate 90/min", &[])),
         ("ping-interval = 30", settings("--ping-interval 30", &[])),
         ("ping-interval = 1.5", settings("--ping-interval 1.5", &[])),
         ("ping-interval = '500ms'", settings("--ping-interval 500ms", &[])),
@@ -345,6 +347,7 @@ fn another(flag: &Flag) -> (String, String) {
     let text = match (&flag.kind, flag.name) {
         (Kind::Size(_), _) => "70000",
         (Kind::Count(_) | Kind::Count32(_), _) => "77",
+        (Kind::Often(_), _) => "77/min",
         (Kind::Time(_), _) => "77s",
         (Kind::Policy(_), _) => "latest",
         (Kind::Switch(_), _) => "true",

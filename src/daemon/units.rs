@@ -1,6 +1,8 @@
-//! Sizes, times, counts and switches as people write them, and back.
+//! Sizes, times, rates, counts and switches as people write them, and back.
 
 use std::time::Duration;
+
+use slotcast::Rate;
 
 /// Units of a size, with their bytes; a size is shown in the first that divides it.
 const SIZE_UNITS: [(&str, u64); 6] =
@@ -31,6 +33,24 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
     let nanoseconds = parse(text, &TIME_UNITS, 1_000_000_000)
         .ok_or_else(|| format!("{text:?} is not a time; write seconds or a unit, as in 30, 500ms, 1.5s, 10min, 1h"))?;
     u64::try_from(nanoseconds).map(Duration::from_nanos).map_err(|_| format!("{text:?} is longer than centuries"))
+}
+
+/// Reads a rate: a bare whole number a second, or one with a unit (`100/s`, `90/min`, `90/m`).
+///
+/// # Errors
+/// One line that quotes the text and shows what is accepted.
+pub fn parse_rate(text: &str) -> Result<Rate, String> {
+    let (number, unit) = text.split_once('/').map_or((text, "s"), |(number, unit)| (number, unit.trim()));
+    let per_minute = match unit {
+        "s" => 60,
+        "m" | "min" => 1,
+        _ => 0,
+    };
+    if per_minute == 0 || !is_digits(number.trim()) {
+        return Err(format!("{text:?} is not a rate; write a number a second or a minute, as in 100, 100/s, 90/min"));
+    }
+    let count = parse_count::<u32>(number)?.checked_mul(per_minute);
+    count.map(Rate::per_minute).ok_or_else(|| format!("{text:?} is too large a number"))
 }
 
 /// Reads a whole number.
@@ -186,6 +206,29 @@ mod tests {
             assert!(said.contains("is not a time; write"), "{text}: {said}");
         }
         assert!(parse_time("9999999999999h").unwrap_err().contains("centuries"));
+    }
+
+    #[test]
+    fn rates() {
+        for (text, rate, shown) in [
+            ("0", Rate::UNLIMITED, "0/s"),
+            ("0/min", Rate::UNLIMITED, "0/s"),
+            ("100", Rate::per_second(100), "100/s"),
+            ("100/s", Rate::per_second(100), "100/s"),
+            (" 6000 / min ", Rate::per_second(100), "100/s"),
+            ("90/m", Rate::per_minute(90), "90/min"),
+            ("71582788/s", Rate::per_second(71_582_788), "71582788/s"),
+        ] {
+            assert_eq!(parse_rate(text), Ok(rate), "{text}");
+            assert_eq!((rate.to_string().as_str(), parse_rate(shown)), (shown, Ok(rate)));
+        }
+        for text in ["", "/s", "s", "-1/s", "1.5/s", "1/h", "1/", "1/s/s", "100 s", "1/S", "many"] {
+            let said = parse_rate(text).unwrap_err();
+            assert!(said.contains("is not a rate; write") && said.lines().count() == 1, "{text}: {said}");
+        }
+        for text in ["71582789/s", "4294967296/min"] {
+            assert!(parse_rate(text).unwrap_err().contains("too large"), "{text}");
+        }
     }
 
     #[test]

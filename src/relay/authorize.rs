@@ -8,18 +8,23 @@ use log::Level;
 use super::{Door, Intent, Relay, commands};
 use crate::access::error::{Reason, TokenError};
 use crate::access::grants::Grants;
-use crate::access::rule::Right;
+use crate::access::rule::{Right, RuleSettings};
 use crate::access::{Access, Denied};
 use crate::broker::event::{ConnectionId, Exchange};
+use crate::broker::rates::TooFast;
 use crate::broker::reason::Cause;
 use crate::channel::log::MemberId;
 use crate::channel::name::ChannelName;
 use crate::channel::protocol::Reference;
 use crate::channel::protocol::command::{CommandError, Secret};
+use crate::limits::Rate;
 use crate::proto::http::{Request, Response};
 use crate::proto::message::Message;
 use crate::proto::text::escape_for_log;
 use crate::server::Server;
+
+/// How many seconds' worth a raw WebSocket may send at once. It cannot be told to wait, so it has a grace of one burst.
+const BURSTS_UNTOLD: u64 = 2;
 
 impl Relay {
     /// The rules, and the tokens that were verified.
@@ -48,12 +53,22 @@ impl Relay {
             Intent::Read { exchange, channel, .. } => self.admit_exchange(server, exchange, Right::Subscribe, channel),
             Intent::Publish { door: Door::Http(exchange), channel, message, more, .. } => {
                 let grants = self.admit_exchange(server, exchange, Right::Publish, channel)?;
-                self.measure(channel, [message].into_iter().chain(more).map(|message| message.len()).max())?;
+                let settings = self.settings_of(channel);
+                measure(&settings, [message].into_iter().chain(more).map(|message| message.len()).max())?;
+                if let Some(rate) = rate_of(server, &settings) {
+                    let count = 1 + more.len() as u64;
+                    server.pace_request(exchange.id(), grants.user(), rate, count).map_err(too_fast)?;
+                }
                 Ok(grants)
             }
-            Intent::Publish { door: Door::WebSocket(id) | Door::Command(id, _), channel, message, .. } => {
+            Intent::Publish { door: door @ (Door::WebSocket(id) | Door::Command(id, _)), channel, message, .. } => {
                 self.judge(server, *id, Right::Publish, channel)?;
-                self.measure(channel, Some(message.len()))?;
+                let settings = self.settings_of(channel);
+                measure(&settings, Some(message.len()))?;
+                if let Some(rate) = rate_of(server, &settings) {
+                    let bursts = if matches!(door, Door::WebSocket(_)) { BURSTS_UNTOLD } else { 1 };
+                    server.pace(*id, rate, bursts).map_err(too_fast)?;
+                }
                 Ok(Grants::NOTHING)
             }
             Intent::Subscribe { id, channel, .. } => {
@@ -62,12 +77,16 @@ impl Relay {
                 Ok(grants)
             }
             Intent::Members { id, channel, .. } => self.judge(server, *id, Right::Presence, channel),
-            // Whether it may depends on the channels that the two share.
-            Intent::Send { id, .. } if !self.access().has_rules() => {
-                let may = self.access().may_publish(server.grants(*id));
-                if may { Ok(Grants::NOTHING) } else { Err(Denied::publish_token()) }
+            Intent::Send { id, .. } => {
+                // With rules, whether it may depends on the channels that the two share.
+                if !self.access().has_rules() && !self.access().may_publish(server.grants(*id)) {
+                    return Err(Denied::publish_token());
+                }
+                if let Some(rate) = rate_of(server, &RuleSettings::default()) {
+                    server.pace(*id, rate, 1).map_err(too_fast)?;
+                }
+                Ok(Grants::NOTHING)
             }
-            Intent::Send { .. } => Ok(Grants::NOTHING),
             // Judged as it is carried out, by what the token says.
             Intent::Renew { .. } => Ok(Grants::NOTHING),
             // Everybody may leave. The others are answers, or say what has happened.
@@ -108,6 +127,7 @@ impl Relay {
                 let what = match denied.refusal.code {
                     "unauthorized" => "show the publish token as you connect, with ?token=TOKEN",
                     "message_too_big" => "the message is longer than it may be in this channel",
+                    "rate_limited" => "you publish faster than you may in this channel",
                     _ => "you may not publish here",
                 };
                 server.expel(id, Cause::of_refusal(denied.refusal.code), what);
@@ -240,11 +260,28 @@ impl Relay {
         if is_full { Err(Denied::full()) } else { Ok(()) }
     }
 
-    /// Whether a message may be as long as that in a channel.
-    fn measure(&self, channel: &ChannelName, length: Option<usize>) -> Result<(), Denied> {
-        let access = self.access();
-        let most = access.rule_of(channel).and_then(|rule| rule.settings.max_message);
-        if most.zip(length).is_none_or(|(most, length)| length <= most) { Ok(()) } else { Err(Denied::too_big()) }
+    /// What the rule of a channel changes there.
+    fn settings_of(&self, channel: &ChannelName) -> RuleSettings {
+        self.access().rule_of(channel).map(|rule| rule.settings).unwrap_or_default()
+    }
+}
+
+/// Whether a message may be as long as that in a channel.
+fn measure(settings: &RuleSettings, length: Option<usize>) -> Result<(), Denied> {
+    let allowed = settings.max_message.zip(length).is_none_or(|(most, length)| length <= most);
+    if allowed { Ok(()) } else { Err(Denied::too_big()) }
+}
+
+/// How fast one may publish in a channel; None if that is not limited.
+fn rate_of(server: &Server, settings: &RuleSettings) -> Option<Rate> {
+    let rate = settings.publish_rate.map_or(server.limits().max_publish_rate, Rate::per_second);
+    (!rate.is_unlimited()).then_some(rate)
+}
+
+fn too_fast(why: TooFast) -> Denied {
+    match why {
+        TooFast::Wait(seconds) => Denied::too_fast(seconds),
+        TooFast::TooMany(most) => Denied::too_many(most),
     }
 }
 

@@ -7,10 +7,11 @@ use crate::access::rule::Right;
 use crate::access::time::UnixTime;
 use crate::access::{Asked, Grants};
 use crate::broker::event::ConnectionId;
+use crate::broker::rates::TooFast;
 use crate::broker::reason::Cause;
 use crate::channel::presence::Named;
 use crate::channel::settings::{ChannelRules, Telling};
-use crate::limits::LimitsError;
+use crate::limits::{LimitsError, Rate};
 use crate::proto::http::Request;
 use crate::proto::message::Message;
 
@@ -39,6 +40,22 @@ impl Server {
         channel: &'a str,
     ) -> Asked<'a> {
         self.broker.asked(id, request, right, channel)
+    }
+
+    /// Whether a WebSocket may publish one message more, at a rate that is limited: `bursts` seconds' worth at once.
+    pub(crate) fn pace(&mut self, id: ConnectionId, rate: Rate, bursts: u64) -> Result<(), TooFast> {
+        self.broker.pace(id, rate, bursts)
+    }
+
+    /// Whether a request may publish that number of messages, at a rate that is limited.
+    pub(crate) fn pace_request(
+        &mut self,
+        id: ConnectionId,
+        user: Option<&str>,
+        rate: Rate,
+        count: u64,
+    ) -> Result<(), TooFast> {
+        self.broker.pace_request(id, user, rate, count)
     }
 
     /// Counts a command of a connection as if it were a control frame: too many in a second end it.

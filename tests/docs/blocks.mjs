@@ -7,14 +7,19 @@ import { BIN, DEADLINE, elsewhere, until } from '../browser/harness.mjs'
 import { ask, context, FOREIGN, freePort, here, post, replaced, shell, sockets, startBroker } from './children.mjs'
 import { runEach } from './commands.mjs'
 import { commands, documents, page, ROOT, shape } from './documents.mjs'
+import { isConfigured, isSigned, isVector, servesTokens } from './rights.mjs'
 
 /** By language. */
 export const BLOCKS = {
-  sh: (block, place) => runEach(commands(block.text), place),
+  sh: (block, place) => isRecipe(block) ? isSigned(block, place) : runEach(commands(block.text), place),
   html: fromElsewhere,
-  js: inAPage,
+  js: (block, place, browser) => block.text.includes("'node:")
+    ? (isRecipe(block) ? isSigned : servesTokens)(block, place) : inAPage(block, place, browser),
+  python: (block, place) => (isRecipe(block) ? isSigned : servesTokens)(block, place),
+  php: isSigned,
+  go: isSigned,
   json: isAnswered,
-  toml: dependsOn,
+  toml: (block, place) => /^\[\[(channel|key)\]\]$/m.test(block.text) ? isConfigured(block, place) : dependsOn(block, place),
   rust: servesAsProgram,
   ini: isAUnit,
   text: isLogged,
@@ -22,6 +27,9 @@ export const BLOCKS = {
   caddy: inProxies,
   haproxy: inProxies,
 }
+
+/** A program that signs a token and a URL. */
+const isRecipe = ({ text }) => text.includes('slotcast-url-v1')
 
 /** What Rust programs of the documents answer: words that tell a program, and what shows that it runs. */
 const PROGRAMS = [
@@ -88,6 +96,7 @@ async function inAPage(block, place, browser) {
 
 /** JSON that is shown: each object has the fields of a real one, in their order; commands are answered. */
 async function isAnswered(block, place, browser) {
+  if (block.text.includes('"exp":')) return void JSON.parse(block.text) // claims, which tests/access verifies
   const examples = block.text.split(/\n(?=\S)/).map(object => JSON.parse(object))
   const real = await told(examples, place, browser)
   for (const example of examples) {
@@ -170,6 +179,9 @@ function isLike(example, real) {
 
 /** A dependency as the document has it, in a crate with the page's programs. */
 async function dependsOn(block, place) {
+  if (block.text.startsWith('# /etc/slotcast/')) return 'a command of the page checks it'
+  // It was put beside the dependencies that come before it: programs that need it were built with it.
+  if (block.text.startsWith('[dev-dependencies]')) return assert.ok(place.crate?.manifest.includes(block.text), 'not built with it')
   assert.match(block.text, /^\[dependencies\]\nslotcast = /, `nothing here runs\n${block.text}`)
   place.crate = await crate(block.text, place)
 }
@@ -178,30 +190,37 @@ async function crate(manifest, place) {
   const folder = join(place.folder, 'crate')
   const programs = page(place.name).blocks.filter(block => block.language === 'rust')
   await mkdir(join(folder, 'src/bin'), { recursive: true })
+  await mkdir(join(folder, 'examples'), { recursive: true })
+  const others = page(place.name).blocks.filter(({ text }) => text.startsWith('[dev-dependencies]')).map(({ text }) => text)
+  manifest = [manifest, ...others].join('\n')
   const name = `of-${place.name.replace(/\W+/g, '-').toLowerCase()}`
   await writeFile(join(folder, 'Cargo.toml'), `[package]\nname = "${name}"\nedition = "2024"\n\n[workspace]\n\n` +
-    replaced(manifest, 'path = "../slotcast"', `path = ${JSON.stringify(ROOT)}`))
+    manifest.replaceAll('path = "../slotcast"', `path = ${JSON.stringify(ROOT)}`))
   await copyFile(join(ROOT, 'tests/outside/Cargo.lock'), join(folder, 'Cargo.lock'))
   const ports = {}
   for (const { line, text } of programs) {
     ports[line] = await freePort()
-    await writeFile(join(folder, `src/bin/at_${line}.rs`),
+    await writeFile(join(folder, `${isTest(text) ? 'examples' : 'src/bin'}/at_${line}.rs`),
       text.replace(/listen_on\("\d+"\)/, `listen_on("127.0.0.1:${ports[line]}")`))
   }
   // Where tests/outside is built, with the same features: what it has built is not built again.
   const target = join(resolve(ROOT, process.env.CARGO_TARGET_DIR || 'target'), 'outside')
-  await shell(`cargo build --quiet --target-dir '${target}'`, { ...place, folder }).ended(600_000)
-  return { ports, program: line => join(target, `debug/at_${line}`) }
+  await shell(`cargo build --quiet --bins --examples --target-dir '${target}'`, { ...place, folder }).ended(600_000)
+  return { ports, manifest, program: (line, text) => join(target, `debug/${isTest(text) ? 'examples/' : ''}at_${line}`) }
 }
+
+/** Whether a program is a test: it needs what only tests depend on, and ends by itself. */
+const isTest = text => text.includes('slotcast::testing')
 
 /** A program of a document answers as it should. It is built with the dependency that its page has. */
 async function servesAsProgram(block, place, browser) {
+  if (isTest(block.text)) return shell(`'${place.crate.program(block.line, block.text)}'`, place).ended()
   const row = PROGRAMS.find(([words]) => block.text.includes(words))
   assert.ok(row, 'nothing here knows what this program answers')
   used.add(row[0])
   assert.ok(place.crate, 'the page has no [dependencies] before its programs, or they were not built')
   const base = `http://localhost:${place.crate.ports[block.line]}`
-  const program = shell(`exec '${place.crate.program(block.line)}'`, place)
+  const program = shell(`exec '${place.crate.program(block.line, block.text)}'`, place)
   try {
     await until('the program to answer', () => fetch(base + '/').then(() => true, () => !program.running()))
     assert.ok(program.running(), program.told)
@@ -225,6 +244,7 @@ export async function isAUnit(block, place, _, added = '') {
 /** A line of the log that is shown is in the log. */
 async function isLogged(block, place) {
   if (/─/.test(block.text)) return 'a drawing'
+  if (block.text.startsWith('eyJ')) return isVector(block, place)
   assert.ok(block.text.startsWith('refused ws /chat '), `nothing here runs\n${block.text}`)
   const upgrade = { 'Connection': 'Upgrade', 'Upgrade': 'websocket', 'Sec-WebSocket-Version': 13 }
   const headers = { ...upgrade, 'Sec-WebSocket-Key': 'AAAAAAAAAAAAAAAAAAAAAA==', 'Origin': FOREIGN }

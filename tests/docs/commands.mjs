@@ -11,6 +11,13 @@ import { exists, page, ROOT, shape, spans } from './documents.mjs'
 const COMMANDS = [
   [/^slotcast bench( URL)?$|^curl -d$/, 'not a whole command'],
   [/^slotcast bench ws:/, putsALoad],
+  [/^slotcast (token|sign)$/, 'not a whole command'],
+  [/^slotcast token --|^slotcast sign \S+ --/, prints],
+  [/^slotcast --config slotcast\.toml$/, servesAsConfigured],
+  [/^slotcast --config \/etc\//, 'no file of this machine'],
+  [/^slotcast --check --config slotcast\.toml$/, checks],
+  [/^curl .*\$\(slotcast token /, asksWithToken],
+  [/^openssl rand |^chmod /, ends],
   [/^slotcast (bench )?(--help|--version|--check)$/, ends],
   [/^slotcast( --|$)/, serves],
   [/^curl -N |^websocat /, follows],
@@ -71,6 +78,42 @@ async function serves(command, place) {
     }
     if (broker.admin) assert.equal((await ask(broker.admin, '/-/metrics')).status, 200)
     assert.equal((await ask(broker.port, '/-/metrics')).status, origin || broker.admin ? 404 : 200)
+  } finally {
+    await broker.stop()
+  }
+}
+
+/** A token, or a signed URL. */
+async function prints(command, place) {
+  const { stdout } = await shell(command, place).ended()
+  const form = command.includes(' sign ') ? /^https?:\S+&sig=[\w-]{43}\n$/ : /^eyJ[\w-]+\.[\w-]+\.[\w-]{43}\n$/
+  assert.match(stdout, form)
+}
+
+/** The file that the page shows is good. */
+async function checks(command, place) {
+  const file = page(place.name).blocks.find(block => block.language === 'toml')
+  await writeFile(join(place.folder, 'slotcast.toml'), file.text)
+  await writeFile(join(place.folder, 'token'), 'secret')
+  const { stdout } = await shell(command, place).ended()
+  assert.equal(stdout, 'the configuration is good\n')
+}
+
+/** The file that the page has shown before. */
+async function servesAsConfigured(command, place) {
+  const broker = await startBroker(command, place.home, place.folder)
+  try {
+    assert.equal((await fetch(broker.base + '/users/42/inbox')).status, 401)
+  } finally {
+    await broker.stop()
+  }
+}
+
+async function asksWithToken(command, place) {
+  const broker = await startBroker('slotcast --config slotcast.toml', place.home, place.folder)
+  try {
+    const { stdout } = await shell(command, { ...place, broker }).ended()
+    assert.equal(JSON.parse(stdout).channel, '/users/42/inbox')
   } finally {
     await broker.stop()
   }
