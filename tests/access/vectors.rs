@@ -116,9 +116,7 @@ const LIBRARIES: &[Vector] = &[
     (
         "jose",
         Algorithm::EdDsa,
-        concat!(
-            r#"{"crv":"Ed25519","x":"6tcVyjduhEVetnRBRithQGv12-wFTcbr9sFfxCdJp5Y","kty":"OKP"}"#,
-        ),
+        r#"{"crv":"Ed25519","x":"6tcVyjduhEVetnRBRithQGv12-wFTcbr9sFfxCdJp5Y","kty":"OKP"}"#,
         concat!(
             "eyJhbGciOiJFZERTQSJ9.eyJleHAiOjE3NjcyMjkyMDAsImlhdCI6MTc2NzIyNTYwMCwic2xvdGNhc3QiOnsicHVibGlzaCI",
             "6WyIvcm9vbXMvNyJdLCJzdWJzY3JpYmUiOlsiL3Jvb21zLzcvKioiXX0sInN1YiI6IjQyIn0.76K-_QmcABz6lmHApaYKqRw",
