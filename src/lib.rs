@@ -217,6 +217,8 @@ pub use proto::forwarded::TrustedProxyError;
 pub use proto::http::{Refusal, Request, Response, Status};
 pub use proto::message::{Kind, Message};
 pub use proto::origin::OriginError;
+#[doc(hidden)]
+pub use proto::origin::{OriginRefusal, OriginRules};
 pub use proto::target::{DecodeError, Query};
 pub use relay::metrics::metrics_text;
 pub use relay::{Door, Intent, Relay};

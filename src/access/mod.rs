@@ -180,6 +180,12 @@ impl Access {
         self
     }
 
+    /// Whether anyone may do anything: there are no rules, and no publish tokens.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.policy.is_none() && self.publish_tokens.is_empty()
+    }
+
     /// Whether there are rules, or keys. If not, [`join`](Self::join), [`publish`](Self::publish) and
     /// [`may_publish`](Self::may_publish) are all that is asked.
     pub fn has_rules(&self) -> bool {

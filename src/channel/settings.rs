@@ -222,6 +222,12 @@ impl Settings {
         Ok(())
     }
 
+    /// Whether nothing is set: all channels keep and tell the same.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_rule.is_none() && self.by_name.is_empty() && self.by_prefix.is_empty()
+    }
+
     /// The rule of the channel of that name.
     pub(super) fn classify(&self, name: &str) -> RuleNumber {
         let found = self.by_rule.as_ref().and_then(|rules| (rules.classify)(name));

@@ -430,11 +430,17 @@ impl Store {
     }
 
     fn retention(&self, key: u32, limits: &Limits) -> Retention {
+        if self.settings.is_empty() {
+            return Retention::of_all(limits);
+        }
         self.settings.retention(self.to_look_up(key), limits)
     }
 
     /// What a channel tells of those who are in it.
     pub(crate) fn telling(&self, key: u32) -> Telling {
+        if self.settings.is_empty() {
+            return Telling::default();
+        }
         self.settings.telling(self.to_look_up(key))
     }
 

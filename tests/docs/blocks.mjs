@@ -96,7 +96,7 @@ async function inAPage(block, place, browser) {
 
 /** JSON that is shown: each object has the fields of a real one, in their order; commands are answered. */
 async function isAnswered(block, place, browser) {
-  if (block.text.includes('"exp":')) return void JSON.parse(block.text) // claims, which tests/access verifies
+  if (block.text.includes('"exp":')) return void JSON.parse(block.text) // claims, which tests/outside verifies
   const examples = block.text.split(/\n(?=\S)/).map(object => JSON.parse(object))
   const real = await told(examples, place, browser)
   for (const example of examples) {

@@ -104,7 +104,7 @@ const RECIPES = {
 /** The two lines that the page shows. */
 const shown = ({ text }) => text.replaceAll('\n ', '') + '\n'
 
-/** The two lines that recipes print. tests/access verifies them. */
+/** The two lines that recipes print. tests/outside verifies them. */
 export async function isVector(block) {
   assert.match(shown(block), /^eyJ\S+\nhttps:\S+\n$/)
   assert.ok(shown(block).includes(`&iat=${TIME}&`), 'the URL is of another time than the recipes are run at')

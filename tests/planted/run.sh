@@ -53,7 +53,11 @@ plant() {
     local test status=0 begun=$SECONDS log=$scratch/log target
     test=$(head -n 1 "$2")
     # The library's own tests have no name.
-    [[ $test == lib ]] && target=(--lib) || target=(--test "$test")
+    case $test in
+        lib) target=(--lib) ;;
+        outside/*) target=(--manifest-path tests/outside/Cargo.toml --test "${test#outside/}") ;;
+        *) target=(--test "$test") ;;
+    esac
     # A reversed patch leaves files that look older than what was built from them.
     (cd "$scratch/tree" && git apply "$2") || { verdict FAILED "$1" 'does not apply'; return; }
     (

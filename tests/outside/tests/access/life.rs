@@ -139,7 +139,8 @@ fn rules_that_change_hold_at_once_for_those_who_are_there() {
         said(&mut both),
         [serde_json::json!({ "type": "unsubscribed", "channel": "/private/a", "code": "forbidden" })]
     );
-    assert!(text_of(&mut stream).contains("event: expired\n"));
+    // It has ended, so it is a whole response.
+    assert!(stream.reply().unwrap().text().contains("event: expired\n"));
     let reply = rig.ask(TestRequest::post("/public/a", "still here")).unwrap();
     assert_eq!(reply.status(), 200);
     assert_eq!(kept.receive_text(), "still here");

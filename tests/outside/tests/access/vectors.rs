@@ -16,7 +16,7 @@ use slotcast::testing::TestRequest;
 
 use super::rig::{Rig, code, rule};
 
-const PAGE: &str = include_str!("../../docs/security.md");
+const PAGE: &str = include_str!("../../../../docs/security.md");
 
 const SECRET: &[u8] = b"a secret of at least thirty-two bytes\n";
 
