@@ -107,7 +107,7 @@ impl Broker {
     }
 
     /// What a message tells of its sender in a channel.
-    #[inline]
+    #[inline(always)]
     pub(super) fn sender(
         &mut self,
         telling: Telling,
