@@ -82,7 +82,7 @@ impl Verifier {
         Verifier { keys, ages, remembered, verifications: 0 }
     }
 
-    /// Remembers at most so many tokens; 0 remembers none.
+    /// Remembers at most that many tokens; 0 remembers none.
     #[must_use]
     pub fn remember(mut self, most: usize) -> Verifier {
         self.remembered = Remembered { most, ..Remembered::default() };

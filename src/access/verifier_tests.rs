@@ -169,7 +169,7 @@ fn public_keys_are_no_secrets() {
     for token in [RS256_TOKEN, ES256_TOKEN] {
         assert!(verifier.verify(token, at(1_300_819_000)).is_ok());
     }
-    // A key confusion: whoever knows the public key signs with it as a secret. Key::hs256 refuses such secrets, so
+    // A key confusion: anyone who knows the public key signs with it as a secret. Key::hs256 refuses such secrets, so
     // the text is given as it cannot be given to a key.
     for public in [RS256_PEM, RS256_PEM.trim_end(), RS256_JWK, &RS256_PEM[28..]] {
         let text = public.replacen("-----BEGIN", "-----begin", 1).replacen('{', "[", 1);
