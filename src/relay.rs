@@ -14,13 +14,14 @@ mod listing;
 pub mod metrics;
 mod own;
 mod preflight;
+mod rights;
 mod single;
 pub mod start;
 mod waiting;
 
 use std::any::Any;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,6 +48,7 @@ use crate::server::Server;
 
 use http::Joining;
 use preflight::unmet_preflight;
+use rights::Rights;
 
 /// What somebody wants, whatever door it came through.
 #[derive(Debug)]
@@ -235,13 +237,13 @@ impl fmt::Debug for MoreMetrics {
 pub struct Relay {
     page: Option<Page>,
     more_metrics: Option<MoreMetrics>,
-    access: Arc<Mutex<Access>>,
+    rights: Arc<Rights>,
     single_channel: bool,
 }
 
 impl Default for Relay {
     fn default() -> Self {
-        Relay { page: Some(Page::BuiltIn), more_metrics: None, access: Arc::default(), single_channel: false }
+        Relay { page: Some(Page::BuiltIn), more_metrics: None, rights: Arc::default(), single_channel: false }
     }
 }
 
@@ -273,7 +275,7 @@ impl Relay {
     /// handles its events has that token.
     #[must_use]
     pub fn publish_tokens(mut self, tokens: impl IntoIterator<Item = PublishToken>) -> Relay {
-        self.access = Arc::new(Mutex::new(Access::publish_tokens(tokens)));
+        self.rights = Arc::new(Rights::new(Access::publish_tokens(tokens)));
         self
     }
 

@@ -7,9 +7,6 @@ use super::event::{ConnectionId, Dropped, Event, Unanswered};
 use super::seam::EngineSide;
 use crate::proto::http::Status;
 
-/// For how many events there is room however few there are.
-const MOST_KEPT: usize = 1024;
-
 /// What was not taken out yet, in order.
 #[derive(Debug, Default)]
 pub(super) struct Outlet {
@@ -29,12 +26,7 @@ impl Outlet {
 
     /// The oldest event.
     pub(super) fn next_event(&mut self) -> Option<Event> {
-        let event = self.events.pop_front();
-        // Memory for a crowd that leaves in one turn is not kept.
-        if self.events.is_empty() && self.events.capacity() > MOST_KEPT {
-            self.events.shrink_to(MOST_KEPT);
-        }
-        event
+        self.events.pop_front()
     }
 
     /// Whether an event waits.

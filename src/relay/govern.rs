@@ -18,13 +18,7 @@ impl Relay {
     /// changed.
     pub fn govern(&self, server: &mut Server, access: Access) -> Result<usize, LimitsError> {
         server.configure_by_rules(access.rules().and_then(channel_rules))?;
-        let mut current = self.access();
-        let revoked = current.revoked().cloned();
-        *current = match revoked {
-            Some(revoked) => access.with_revoked(revoked),
-            None => access,
-        };
-        drop(current);
+        self.rights.set(access);
         Ok(self.enforce(server))
     }
 
@@ -40,7 +34,7 @@ impl Relay {
     /// it has revoked.
     #[must_use]
     pub fn sharing(mut self, other: &Relay) -> Relay {
-        self.access = other.access.clone();
+        self.rights = other.rights.clone();
         self
     }
 

@@ -1,0 +1,49 @@
+//! Who may do what, as all clones of a relay share it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::access::Access;
+
+/// Who may do what. Invariant: `is_open` says what the access says.
+#[derive(Debug)]
+pub(super) struct Rights {
+    /// Anyone may do anything. It is asked for each message, and a lock would cost more.
+    is_open: AtomicBool,
+    access: Mutex<Access>,
+}
+
+impl Rights {
+    pub(super) fn new(access: Access) -> Rights {
+        Rights { is_open: AtomicBool::new(access.is_open()), access: Mutex::new(access) }
+    }
+
+    /// Whether anyone may do anything.
+    #[inline]
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Relaxed)
+    }
+
+    /// The rules, and the tokens that were verified.
+    pub(super) fn access(&self) -> MutexGuard<'_, Access> {
+        // Nothing is left half done in it where something panics.
+        self.access.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets who may do what from now on. Who was revoked stays so.
+    pub(super) fn set(&self, access: Access) {
+        let mut current = self.access();
+        let access = match current.revoked().cloned() {
+            Some(revoked) => access.with_revoked(revoked),
+            None => access,
+        };
+        self.is_open.store(access.is_open(), Ordering::Relaxed);
+        *current = access;
+    }
+}
+
+impl Default for Rights {
+    fn default() -> Rights {
+        Rights::new(Access::default())
+    }
+}
