@@ -150,9 +150,11 @@ fn any_life_of_a_broker() {
     assert_all_happened(&tally, if count >= 1000 { &HAPPENS } else { &[] });
     assert!(lost > 0 || count < 1000, "nobody lost a message");
     // No peer here sends a body too slowly: broker::tests::late and tests/server/late.rs test that. There is no engine
-    // here either: nodes.rs has one. Rates are in tests/outside/tests/access/rates.rs.
-    let elsewhere = [Cause::BodyTimeout, Cause::EngineLost, Cause::EngineRefused, Cause::RateLimited];
-    let happens = |cause: &Cause| !elsewhere.contains(cause);
+    // here either: nodes.rs has one. Rates, and what one may do, are in tests/outside/tests/access/.
+    let by_engine = [Cause::BodyTimeout, Cause::EngineLost, Cause::EngineRefused];
+    let by_rules = [Cause::TokenMissing, Cause::TokenInvalid, Cause::TokenExpired, Cause::Forbidden, Cause::Revoked];
+    let happens =
+        |cause: &Cause| *cause != Cause::RateLimited && !by_engine.contains(cause) && !by_rules.contains(cause);
     let never: Vec<_> = ended.iter().filter(|(ended, cause)| *ended == 0 && count >= 1000 && happens(cause)).collect();
     assert!(never.is_empty(), "no connection ended for {never:?}");
 }

@@ -76,6 +76,7 @@ async function fromElsewhere(block, place, browser) {
 
 /** A script in a page. `show` is the page's own. */
 async function inAPage(block, place, browser) {
+  if (block.text.includes('/my-backend/')) return 'a part of a page with a backend: tests/browser/module.mjs renews tokens'
   const isModule = block.text.includes('import ')
   const base = `http://localhost:${place.broker.port}`
   const script = here(block.text, place)
