@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 /// The most fields that `Broker` may have.
-const MAX_FIELDS: usize = 15;
+const MAX_FIELDS: usize = 14;
 
 /// Folders with parts and policies, in `src/`.
 const FOLDERS: [&str; 5] = ["", "broker", "channel", "channel/store", "delivery"];
@@ -220,7 +220,7 @@ fn the_drawing_shows_the_parts_and_what_they_borrow() {
     let more = house.with("Broker", "    one_more: Effort,\n", "");
     let fields = [more.fields.clone(), vec![("one_more".to_owned(), "Effort".to_owned())]].concat();
     let faults = House { fields, ..more }.check_drawing();
-    assert_eq!(faults[..2], ["16 fields", "the table of parts and the fields of `Broker` differ"]);
+    assert_eq!(faults[..2], ["15 fields", "the table of parts and the fields of `Broker` differ"]);
 }
 
 #[test]

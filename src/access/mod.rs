@@ -228,17 +228,17 @@ impl Access {
         Ok(grants)
     }
 
-    /// Whether a connection with these grants may do something now.
+    /// Whether a connection with these grants may do something now; and the rule that says so, if there are rules.
     ///
     /// # Errors
     /// As [`admit`](Self::admit), with the codes of 401 and 403.
-    pub fn judge(&self, grants: &Grants, right: Right, channel: &str, now: UnixTime) -> Result<(), Denied> {
+    pub fn judge(&self, grants: &Grants, right: Right, channel: &str, now: UnixTime) -> Result<Option<&Rule>, Denied> {
         let Some(policy) = &self.policy else {
             let may = matches!(right, Right::Subscribe | Right::Presence) || self.may_publish(grants);
-            return if may { Ok(()) } else { Err(unauthorized().into()) };
+            return if may { Ok(None) } else { Err(unauthorized().into()) };
         };
         policy.check_still_good(grants, now)?;
-        policy.judge(grants, right, channel)
+        policy.judge(grants, right, channel).map(Some)
     }
 
     /// What a connection may do that shows another token in place of the one that it has shown.
@@ -351,11 +351,12 @@ impl Policy {
         if self.revoked.refuses(grants, now) { Err(Reason::Revoked.into()) } else { Ok(()) }
     }
 
-    fn judge(&self, grants: &Grants, right: Right, channel: &str) -> Result<(), Denied> {
-        if grants.allows(right, channel, &self.rules) {
-            return Ok(());
+    fn judge(&self, grants: &Grants, right: Right, channel: &str) -> Result<&Rule, Denied> {
+        let rule = self.rules.of(channel);
+        if let Some(rule) = rule.filter(|rule| grants.allows_by(right, channel, rule)) {
+            return Ok(rule);
         }
-        let no_token_helps = self.rules.who(right, channel) == Who::Nobody;
+        let no_token_helps = rule.is_none_or(|rule| rule.who(right) == Who::Nobody);
         Err(if grants.is_none() && !no_token_helps { missing() } else { forbidden() }.into())
     }
 }

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::draining::Draining;
+use super::rates::Rates;
 use super::reason::Cause;
 use super::slots::{Slots, flag};
 use super::timers::Tick;
@@ -117,7 +118,7 @@ impl Crowd {
     }
 }
 
-/// Who is let in, and who goes to make room; and the shutdown, in which everybody is sent away. It owns the flag
+/// Who is let in, how fast, and who goes to make room; and the shutdown, in which everybody is sent away. It owns the flag
 /// `COUNTED` and `Cold::place`.
 ///
 /// Invariant: `networks` counts the connections with the flag `COUNTED`.
@@ -129,6 +130,8 @@ pub(super) struct Admission {
     extra: Few,
     /// Connections by listeners for operators.
     admins: Few,
+    /// How fast networks have connected, and they and users published.
+    rates: Rates,
     draining: Option<Draining>,
 }
 
@@ -203,6 +206,11 @@ fn has_ended(slots: &Slots, slot: u32) -> bool {
 }
 
 impl Admission {
+    /// How fast networks have connected, and they and users published.
+    pub(super) fn rates(&mut self) -> &mut Rates {
+        &mut self.rates
+    }
+
     /// The place for a connection that comes while that many are connected, perhaps during a shutdown; None if there
     /// is none.
     pub(super) fn place_for_one(&self, connections: usize, limits: &Limits) -> Option<Place> {

@@ -18,8 +18,11 @@ use crate::proto::http::Request;
 impl Broker {
     /// Sets what a connection may do: when it shows a token, or another one. When that expires, the connection ends.
     pub(crate) fn set_grants(&mut self, id: ConnectionId, grants: Grants) {
-        let ends = self.tick_of_end(&grants);
         let Some(slot) = self.slots.live(id) else { return };
+        if grants.is_none() && self.slots.get(slot).is_some_and(|(_, cold)| cold.grants().is_none()) {
+            return;
+        }
+        let ends = self.tick_of_end(&grants);
         if let Some(cold) = self.slots.cold(slot) {
             cold.set_grants(grants, ends);
         }
@@ -75,8 +78,12 @@ impl Broker {
         let armed = self.slots.iter().filter(|(_, _, cold)| cold.ends().is_some());
         let slots: Vec<u32> = armed.map(|(slot, ..)| slot).collect();
         for slot in slots {
-            let Some(cold) = self.slots.cold(slot) else { continue };
+            let Some((_, cold)) = self.slots.get(slot) else { continue };
             let grants = cold.grants().clone();
+            if grants.ends().is_some_and(|ends| ends <= self.unix_time()) && self.slots.is_subscribed(slot) {
+                self.end_granted(slot, Cause::TokenExpired);
+                continue;
+            }
             let (before, ends) = (cold.ends(), self.tick_of_end(&grants));
             // A clock that was set back gives nobody more time.
             let ends = before.map_or(ends, |before| before.earliest(ends));

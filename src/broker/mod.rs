@@ -84,7 +84,6 @@ use flush::Flush;
 use inflations::Inflations;
 use journal::Journal;
 use outlet::Outlet;
-use rates::Rates;
 use reason::Counters;
 use secret::Secrets;
 use slots::Slots;
@@ -132,7 +131,6 @@ pub struct Broker {
     inflations: Inflations,
     effort: Effort,
     admission: Admission,
-    rates: Rates,
     secrets: Secrets,
     journal: Journal,
 }
@@ -154,7 +152,6 @@ impl Broker {
             flush: Flush::new(delivery::LOOK),
             effort: Effort::default(),
             admission: Admission::default(),
-            rates: Rates::default(),
             secrets: Secrets::new(secret),
             journal: Journal::default(),
         }

@@ -29,11 +29,12 @@ impl Broker {
         let Some((_, cold)) = self.slots.live(id).and_then(|slot| self.slots.get(slot)) else { return Ok(()) };
         let ip = cold.peer().ip();
         let subject = match user {
-            Some(user) => self.rates.user(user),
+            Some(user) => self.admission.rates().user(user),
             None if cold.admitted.is_proxied && (ip.is_unspecified() || self.trust.is_proxy(ip)) => return Ok(()),
             None => Subject::Publisher(network_of(ip)),
         };
-        self.rates.take(subject, rate, count, self.nanoseconds())
+        let now = self.nanoseconds();
+        self.admission.rates().take(subject, rate, count, now)
     }
 
     /// Counts a connection for the rate of its network, or a request, where a proxy asks for many. If it came too soon,
@@ -45,7 +46,7 @@ impl Broker {
         }
         let now = self.nanoseconds();
         let Some(cold) = self.slots.cold(slot) else { return };
-        let taken = self.rates.take(Subject::Newcomer(network_of(cold.peer().ip())), rate, 1, now);
+        let taken = self.admission.rates().take(Subject::Newcomer(network_of(cold.peer().ip())), rate, 1, now);
         cold.admitted.wait = match taken {
             // A bucket holds at least one.
             Ok(()) | Err(TooFast::TooMany(_)) => 0,

@@ -22,8 +22,8 @@ const TICK: Duration = Duration::from_millis(16);
 /// embedder was asleep. Deadlines are moved by the gap, because nobody could have been heard meanwhile.
 const GAP: Duration = Duration::from_secs(5);
 
-/// By more than this, the wall clock was set, or went on while the machine was suspended.
-const STEP: Duration = Duration::from_secs(1);
+/// By more than this, in milliseconds, the wall clock was set, or went on while the machine was suspended.
+const STEP: u64 = 1000;
 
 /// Up to this many entries more than a quarter too many are not worth a sweep.
 const FEW: usize = 64;
@@ -138,14 +138,14 @@ impl Timers {
             log::warn!("the clock went on by {} s unattended; deadlines are moved by as much", gap.as_secs());
             self.skipped += gap;
         }
-        let passed = now.instant.saturating_duration_since(self.last);
-        let on_the_wall = Duration::from_millis(now.unix_ms.saturating_sub(self.unix_ms));
-        self.jumped |= gap > GAP || on_the_wall > passed + STEP;
         self.last = self.last.max(now.instant);
+        let on_the_wall = now.unix_ms.saturating_sub(self.unix_ms);
         self.unix_ms = now.unix_ms;
         self.tick = Tick((self.awake().as_millis() / TICK.as_millis()) as u32);
         let passed = self.last.saturating_duration_since(self.start);
+        let before = self.milliseconds;
         self.milliseconds = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+        self.jumped |= gap > GAP || on_the_wall > self.milliseconds - before + STEP;
     }
 
     /// Whether the wall clock has gone on by much more than deadlines have, since this was last asked.

@@ -80,9 +80,11 @@ impl Relay {
             Intent::Members { id, channel, .. } => self.judge(server, *id, Right::Presence, channel),
             Intent::Send { id, .. } => {
                 // With rules, whether it may depends on the channels that the two share.
-                if !self.access().has_rules() && !self.access().may_publish(server.grants(*id)) {
+                let access = self.access();
+                if !access.has_rules() && !access.may_publish(server.grants(*id)) {
                     return Err(Denied::publish_token());
                 }
+                drop(access);
                 if let Some(rate) = rate_of(server, &RuleSettings::default()) {
                     server.pace(*id, rate, 1).map_err(too_fast)?;
                 }
@@ -251,7 +253,7 @@ impl Relay {
     }
 
     fn judge(&self, server: &Server, id: ConnectionId, right: Right, channel: &str) -> Result<Grants, Denied> {
-        self.access().judge(server.grants(id), right, channel, server.unix_time()).map(|()| Grants::NOTHING)
+        self.access().judge(server.grants(id), right, channel, server.unix_time()).map(|_| Grants::NOTHING)
     }
 
     /// Whether one more may be a member of a channel.
@@ -265,8 +267,8 @@ impl Relay {
     /// Whether a connection may publish to a channel, and what else the rule of that says.
     fn judge_publish(&self, server: &Server, id: ConnectionId, channel: &str) -> Result<RuleSettings, Denied> {
         let access = self.access();
-        access.judge(server.grants(id), Right::Publish, channel, server.unix_time())?;
-        Ok(access.rule_of(channel).map(|rule| rule.settings).unwrap_or_default())
+        let rule = access.judge(server.grants(id), Right::Publish, channel, server.unix_time())?;
+        Ok(rule.map(|rule| rule.settings).unwrap_or_default())
     }
 
     fn settings_of(&self, channel: &ChannelName) -> RuleSettings {

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod discarding;
+mod expiry;
 mod followers;
 mod history;
 mod inbound;

@@ -107,6 +107,14 @@ impl Rig {
         }
     }
 
+    /// The wall clock shows another time, all at once: as after a suspended machine.
+    pub(super) fn set_wall_clock(&mut self, unix_ms: u64) {
+        self.now.unix_ms = unix_ms;
+        self.broker.advance(self.now);
+        self.broker.expire();
+        self.broker.assert_invariants();
+    }
+
     /// Why it ended; None if it has not.
     pub(super) fn ended(&mut self) -> Option<Cause> {
         let mut reaped = 0;

@@ -16,7 +16,7 @@ const MESSAGE: &[u8] = b"\x81\x81\0\0\0\0a";
 const HALF: &[u8] = b"\x81\x82\0\0\0\0b";
 
 /// A rig with one WebSocket, which has been sent its 101.
-fn open() -> (Rig, ConnectionId) {
+pub(super) fn open() -> (Rig, ConnectionId) {
     let mut rig = Rig::new(Limits::default());
     let id = rig.id;
     assert_eq!(rig.broker.receive(id, UPGRADE.as_bytes()), UPGRADE.len());
@@ -27,7 +27,7 @@ fn open() -> (Rig, ConnectionId) {
     (rig, id)
 }
 
-fn flush(rig: &mut Rig) {
+pub(super) fn flush(rig: &mut Rig) {
     rig.broker.flush(&mut rig.wire);
     rig.broker.assert_flushed();
     rig.broker.assert_invariants();
