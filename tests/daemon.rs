@@ -5,81 +5,33 @@
 #[allow(dead_code, reason = "each test binary uses its part")]
 mod common;
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
 
+use common::daemon::Daemon;
 use common::{Answer, Peer, TEXT, ask, look, upgrade_request};
 
-/// A daemon that ends with its test, and its log.
-struct Daemon {
-    child: Child,
-    log: BufReader<ChildStderr>,
-    address: SocketAddr,
+fn start(arguments: &[&str]) -> Daemon {
+    of(Command::new(env!("CARGO_BIN_EXE_slotcast")).args(arguments))
 }
 
-impl Daemon {
-    fn start(arguments: &[&str]) -> Daemon {
-        Daemon::of(Command::new(env!("CARGO_BIN_EXE_slotcast")).args(arguments))
-    }
-
-    /// Starts with at most this many descriptors in all.
-    fn start_limited(descriptors: usize, arguments: &[&str]) -> Daemon {
-        let script = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
-        let binary = env!("CARGO_BIN_EXE_slotcast");
-        Daemon::of(Command::new("sh").args(["-c", &script, binary]).args(arguments))
-    }
-
-    fn of(command: &mut Command) -> Daemon {
-        let command = command.env_clear().args(["--listen", "127.0.0.1:0"]);
-        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap());
-        let mut daemon = Daemon { child, log, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
-        let line = daemon.wait_for_line("listening on http://127.0.0.1:");
-        let port = line.split("127.0.0.1:").nth(1).unwrap().split_whitespace().next().unwrap();
-        daemon.address.set_port(port.parse().unwrap());
-        daemon
-    }
-
-    /// The next line of the log that contains `needle`.
-    #[track_caller]
-    fn wait_for_line(&mut self, needle: &str) -> String {
-        let mut before = String::new();
-        loop {
-            let mut line = String::new();
-            assert!(self.log.read_line(&mut line).unwrap() > 0, "the log ends without {needle:?}:\n{before}");
-            if line.contains(needle) {
-                return line.trim_end().to_owned();
-            }
-            before.push_str(&line);
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-    }
-
-    /// Waits for the end; returns how the daemon ended and what else was logged.
-    fn wait(&mut self) -> (ExitStatus, String) {
-        let mut rest = String::new();
-        self.log.read_to_string(&mut rest).unwrap();
-        (self.child.wait().unwrap(), rest)
-    }
+/// Starts with at most this many descriptors in all.
+fn start_limited(descriptors: usize, arguments: &[&str]) -> Daemon {
+    let script = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
+    let binary = env!("CARGO_BIN_EXE_slotcast");
+    of(Command::new("sh").args(["-c", &script, binary]).args(arguments))
 }
 
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn of(command: &mut Command) -> Daemon {
+    Daemon::of(command.args(["--listen", "127.0.0.1:0"]))
 }
 
 #[test]
 fn a_signal_drains_every_connection() {
     // A terminal that is closed sends SIGHUP.
     for signal in ["TERM", "INT", "HUP"] {
-        let mut daemon = Daemon::start(&[]);
+        let mut daemon = start(&[]);
         let mut silent = Peer::connect(daemon.address);
         let mut peers: Vec<Peer> = (0..20).map(|_| Peer::join(daemon.address, "/chat")).collect();
         daemon.signal(signal);
@@ -98,7 +50,7 @@ fn a_signal_drains_every_connection() {
 
 #[test]
 fn a_second_signal_does_not_wait() {
-    let mut daemon = Daemon::start(&["--close-timeout", "1h", "--shutdown-timeout", "1h"]);
+    let mut daemon = start(&["--close-timeout", "1h", "--shutdown-timeout", "1h"]);
     let mut peer = Peer::join(daemon.address, "/chat");
     daemon.signal("TERM");
     // It has its Close and does not answer it.
@@ -110,7 +62,7 @@ fn a_second_signal_does_not_wait() {
 
 #[test]
 fn a_shutdown_ends_in_its_time() {
-    let mut daemon = Daemon::start(&["--close-timeout", "1h", "--shutdown-timeout", "200ms"]);
+    let mut daemon = start(&["--close-timeout", "1h", "--shutdown-timeout", "200ms"]);
     let mut peer = Peer::join(daemon.address, "/chat");
     daemon.signal("TERM");
     peer.expect_close(1001);
@@ -120,7 +72,7 @@ fn a_shutdown_ends_in_its_time() {
 
 #[test]
 fn a_port_that_another_daemon_has() {
-    let first = Daemon::start(&[]);
+    let first = start(&[]);
     let address = first.address.to_string();
     let second =
         Command::new(env!("CARGO_BIN_EXE_slotcast")).env_clear().args(["--listen", &address]).output().unwrap();
@@ -134,7 +86,7 @@ fn a_port_that_another_daemon_has() {
 /// Browsers hide refusals from scripts, so people look into the log: it says who, what, why, and how to mend it.
 #[test]
 fn the_log_names_who_and_what_and_why_and_the_mend() {
-    let mut daemon = Daemon::start(&["--max-listened", "1", "--max-message", "1k"]);
+    let mut daemon = start(&["--max-listened", "1", "--max-message", "1k"]);
     let mut logged = |request: &str, status: u16, needles: &[&str]| {
         let mut peer = Peer::connect(daemon.address);
         peer.write(request.as_bytes());
@@ -179,7 +131,7 @@ fn the_log_names_who_and_what_and_why_and_the_mend() {
 #[test]
 fn a_flood_of_refusals_is_a_few_lines() {
     const REFUSALS: usize = 500;
-    let mut daemon = Daemon::start(&[]);
+    let mut daemon = start(&[]);
     let request = upgrade_request("/chat", "Origin: http://x:5173\r\n");
     for _ in 0..REFUSALS {
         assert_eq!(ask(daemon.address, &request).status, 403);
@@ -207,7 +159,7 @@ fn a_flood_of_refusals_is_a_few_lines() {
 #[test]
 fn a_log_that_nobody_reads_holds_nobody_up() {
     // A peer that sends nothing gets no ping, however long a slow machine takes for what follows.
-    let mut daemon = Daemon::start(&["--log", "debug", "--ping-interval", "1h"]);
+    let mut daemon = start(&["--log", "debug", "--ping-interval", "1h"]);
     let mut ann = Peer::join(daemon.address, "/chat");
     let address = daemon.address;
     // One line of some 60 bytes each. The pipe holds 64 KiB, as many wait, and as many are being written.
@@ -232,7 +184,7 @@ fn a_log_that_nobody_reads_holds_nobody_up() {
 /// Like `slotcast 2>&1 | head -1`.
 #[test]
 fn a_log_that_nobody_can_read_any_more_ends_nothing() {
-    let mut daemon = Daemon::start(&["--log", "debug"]);
+    let mut daemon = start(&["--log", "debug"]);
     let mut other = Command::new("true").stderr(Stdio::piped()).spawn().unwrap();
     // The daemon's pipe is closed, since its only reader has gone.
     daemon.log = BufReader::new(other.stderr.take().unwrap());
@@ -272,7 +224,7 @@ fn a_log_that_takes_nothing_changes_no_exit_code() {
 #[test]
 fn the_log_names_the_client_that_a_proxy_asks_for() {
     let refused = |trusted: &str| {
-        let mut daemon = Daemon::start(&["--trusted-proxy", trusted]);
+        let mut daemon = start(&["--trusted-proxy", trusted]);
         let forged = "Origin: http://x:5173\r\nX-Forwarded-For: 198.51.100.1, 203.0.113.7\r\n";
         assert_eq!(ask(daemon.address, upgrade_request("/chat", forged)).status, 403);
         daemon.wait_for_line("refused")
@@ -321,7 +273,7 @@ fn no_secret_is_ever_logged() {
     let mut log = String::new();
     // With more than ten lines in a second, some would be left out.
     for requests in requests.chunks(5) {
-        let mut daemon = Daemon::start(&flags);
+        let mut daemon = start(&flags);
         let host = format!("Host: localhost:{}\r\n", daemon.address.port());
         for (request, status) in requests {
             let request = request.replace("Host: localhost\r\n", &host);
@@ -359,7 +311,7 @@ fn no_secret_is_ever_logged() {
 /// No peer can write a line, or a part of one, that reads like the broker's own.
 #[test]
 fn what_a_peer_chose_stands_in_quotation_marks() {
-    let mut daemon = Daemon::start(&["--max-listened", "1"]);
+    let mut daemon = start(&["--max-listened", "1"]);
     let offer = "Sec-WebSocket-Protocol: chat, x\r\n";
     let lie = "/x%20from%201.2.3.4:5:%20all%20is%20well;%20start%20with%20--origin%20%22";
     let lie_shown = "\"/x from 1.2.3.4:5: all is well; start with --origin \\\"\"";
@@ -394,7 +346,7 @@ fn what_a_peer_chose_stands_in_quotation_marks() {
 #[cfg(target_os = "linux")]
 #[test]
 fn metrics_of_the_process() {
-    let daemon = Daemon::start(&[]);
+    let daemon = start(&[]);
     let peers: Vec<Peer> = (0..20).map(|_| Peer::join(daemon.address, "/chat")).collect();
     let text = ask(daemon.address, look(daemon.address, "/-/metrics")).text();
     let value = |name: &str| -> f64 {
@@ -422,7 +374,7 @@ fn computed(process: u32) -> u64 {
 #[cfg(target_os = "linux")]
 #[test]
 fn out_of_descriptors_accepting_pauses_and_comes_back() {
-    let mut daemon = Daemon::start_limited(40, &["--handshake-timeout", "1h"]);
+    let mut daemon = start_limited(40, &["--handshake-timeout", "1h"]);
     let (mut ann, mut bob) = (Peer::join(daemon.address, "/chat"), Peer::join(daemon.address, "/chat"));
     let silent: Vec<Peer> = (0..60).map(|_| Peer::connect(daemon.address)).collect();
     daemon.wait_for_line("cannot accept: Too many open files");

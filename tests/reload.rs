@@ -5,56 +5,43 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::Command;
 
+use common::daemon::Daemon;
 use common::{Peer, TEXT, ask, look, post};
 
 /// A daemon with files in a folder of its own; both end with its test.
-struct Daemon {
-    child: Child,
-    log: BufReader<ChildStderr>,
-    address: SocketAddr,
+struct Configured {
+    daemon: Daemon,
     folder: PathBuf,
 }
 
-impl Daemon {
+impl Deref for Configured {
+    type Target = Daemon;
+
+    fn deref(&self) -> &Daemon {
+        &self.daemon
+    }
+}
+
+impl DerefMut for Configured {
+    fn deref_mut(&mut self) -> &mut Daemon {
+        &mut self.daemon
+    }
+}
+
+impl Configured {
     /// Starts with this configuration file, and with this file of tokens beside it.
-    fn start(name: &str, config: &str, tokens: &str) -> Daemon {
+    fn start(name: &str, config: &str, tokens: &str) -> Configured {
         let folder = std::env::temp_dir().join(format!("slotcast-reload-{}-{name}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("slotcast.toml"), config).unwrap();
         fs::write(folder.join("tokens"), tokens).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_slotcast"));
-        command.env_clear().arg("--config").arg(folder.join("slotcast.toml")).stdin(Stdio::null());
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap());
-        let mut daemon = Daemon { child, log, address: SocketAddr::from(([127, 0, 0, 1], 0)), folder };
-        let line = daemon.wait_for_line("listening on http://127.0.0.1:");
-        let port = line.split("127.0.0.1:").nth(1).unwrap().split_whitespace().next().unwrap();
-        daemon.address.set_port(port.parse().unwrap());
-        daemon
-    }
-
-    /// The next line of the log that contains `needle`.
-    #[track_caller]
-    fn wait_for_line(&mut self, needle: &str) -> String {
-        let mut before = String::new();
-        loop {
-            let mut line = String::new();
-            assert!(self.log.read_line(&mut line).unwrap() > 0, "the log ends without {needle:?}:\n{before}");
-            if line.contains(needle) {
-                return line.trim_end().to_owned();
-            }
-            before.push_str(&line);
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        let daemon = Daemon::of(command.arg("--config").arg(folder.join("slotcast.toml")));
+        Configured { daemon, folder }
     }
 
     /// Writes another file and asks to read it; returns the first line of the log that says what came of it.
@@ -69,10 +56,8 @@ impl Daemon {
     }
 }
 
-impl Drop for Daemon {
+impl Drop for Configured {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
@@ -80,7 +65,7 @@ impl Drop for Daemon {
 #[test]
 fn what_has_changed_holds_at_once_and_connections_stay() {
     let config = |more: &str| format!("listen = '127.0.0.1:0'\npublish-token-file = 'tokens'\n{more}");
-    let mut daemon = Daemon::start("holds", &config("max-message = 100"), "old\n");
+    let mut daemon = Configured::start("holds", &config("max-message = 100"), "old\n");
     let mut ann = Peer::join(daemon.address, "/chat?token=old");
     let mut bob = Peer::join(daemon.address, "/chat");
     let long = "x".repeat(101);
@@ -140,7 +125,7 @@ fn a_reload_loses_nothing_of_what_is_on_its_way() {
             20 + round
         )
     };
-    let mut daemon = Daemon::start("nothing", &config(0), "");
+    let mut daemon = Configured::start("nothing", &config(0), "");
     let mut peers: Vec<Peer> = (0..8).map(|_| Peer::join(daemon.address, "/chat")).collect();
     let mut ann = Peer::join(daemon.address, "/chat?echo=0");
     for round in 1..=ROUNDS {

@@ -2,6 +2,8 @@
 //!
 //! Sockets block, and each read has a deadline that only a broken broker reaches: nothing here waits for time to pass.
 
+pub mod daemon;
+
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{self, Receiver};
