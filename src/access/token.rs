@@ -92,7 +92,8 @@ impl PublishToken {
     }
 
     /// Whether the request shows one of these tokens: in `Authorization: Bearer TOKEN` (RFC 6750 §2.1), in the subprotocol
-    /// `slotcast.token.TOKEN`, or in `?token=TOKEN`; any is enough. Another scheme of `Authorization` is ignored: a proxy in front of us uses it.
+    /// `slotcast.token.TOKEN`, or in `?token=TOKEN`; any is enough. Another scheme of `Authorization` is ignored: a proxy
+    /// in front of us uses it.
     pub(super) fn shown_in(tokens: &[PublishToken], request: &Request) -> Shown {
         let bearers = request.headers("authorization").filter_map(|value| {
             let (scheme, token) = value.split_at_checked(7)?;

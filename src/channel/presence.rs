@@ -77,9 +77,9 @@ pub struct Notices {
 const COUNT_INTERVAL: u64 = 1000;
 
 impl Presence {
-    /// Somebody came. If a leave under the same name, and of the same user, is held back, that member has come back: first of all one of
-    /// the same id, which must not be told later to have left. The return is told all the same, because members
-    /// who came meanwhile do not know this one. At most `most` are named.
+    /// Somebody came. If a leave under the same name, and of the same user, is held back, that member has come back:
+    /// first of all one of the same id, which must not be told later to have left. The return is told all the same,
+    /// because members who came meanwhile do not know this one. At most `most` are named.
     pub fn join(&mut self, mut member: Named, most: usize) {
         let namesake = self.by_former.get(&member.id).copied().and_then(|other| self.take_returned(other));
         if let Some(namesake) = namesake {
@@ -117,9 +117,9 @@ impl Presence {
         self.listed = true;
     }
 
-    /// Somebody went. If nobody was told that this member came, neither is told. With `due` the leave is held
-    /// back until then, if the member has a name to be recognised by, or is a known user. At most `most` leaves are named, including
-    /// those that are held back.
+    /// Somebody went. If nobody was told that this member came, neither is told. With `due` the leave is held back until
+    /// then, if the member has a name to be recognised by, or is a known user. At most `most` leaves are named,
+    /// including those that are held back.
     pub fn leave(&mut self, member: Named, due: Option<u64>, most: usize) {
         self.note_leave(member, due);
         self.count_past(most);
