@@ -4,6 +4,7 @@ mod access {
     mod attacks;
     mod doors;
     mod life;
+    mod own;
     mod rates;
     pub mod rig;
     mod vectors;
