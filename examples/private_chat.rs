@@ -41,10 +41,8 @@ fn run(mut config: Config, arguments: &[String]) -> std::io::Result<()> {
     // The broker: who has a token that grants a room may be there, and others are told who that is.
     let secret = random()?;
     let key = Key::hs256("", secret.as_bytes()).map_err(Error::other)?;
-    let rule = Rule {
-        tell_user: true,
-        ..Rule::new(Pattern::parse("/rooms/*").map_err(Error::other)?, Who::Granted, Who::Granted)
-    };
+    let mut rule = Rule::new(Pattern::parse("/rooms/*").map_err(Error::other)?, Who::Granted, Who::Granted);
+    rule.tell_user = true;
     let keys = Keys::new(vec![key.clone()]).map_err(Error::other)?;
     let verifier = Verifier::new(keys, Ages { leeway: Duration::ZERO, ..Ages::default() });
     let access = Access::by_rules(Some(Rules::new(vec![rule]).map_err(Error::other)?), verifier);

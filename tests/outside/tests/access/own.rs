@@ -17,15 +17,15 @@ use super::rig::{Rig, code, rule, said, with_token};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Sessions, and whose they are: what an embedder has in its database.
-type Sessions = Arc<Mutex<HashMap<&'static str, &'static str>>>;
+type Logins = Arc<Mutex<HashMap<&'static str, &'static str>>>;
 
 /// Users have their own channels, and those of `ann` the lobby. A session counts for ten seconds.
-fn rig() -> (Rig, Sessions) {
+fn rig() -> (Rig, Logins) {
     let mut rig = Rig::new(vec![]);
-    let sessions: Sessions = Arc::new(Mutex::new(HashMap::from([("b7f1", "ann"), ("c3", "bob"), ("c4", "bob")])));
-    let known = sessions.clone();
-    let verifier = Verifier::default().verify_with(move |session, now| {
-        let user = *known.lock().unwrap().get(session)?;
+    let logins: Logins = Arc::new(Mutex::new(HashMap::from([("b7f1", "ann"), ("c3", "bob"), ("c4", "bob")])));
+    let known = logins.clone();
+    let verifier = Verifier::default().verify_with(move |id, now| {
+        let user = *known.lock().unwrap().get(id)?;
         let identity = Identity::until(now.after(10 * SECOND)).user(user).name(user.to_uppercase());
         let lobby = Pattern::parse("/lobby").unwrap();
         Some(if user == "ann" { identity.grant(Right::Subscribe, lobby) } else { identity })
@@ -35,7 +35,7 @@ fn rig() -> (Rig, Sessions) {
     let rules = vec![users, rule("/lobby", Who::Granted, Who::Authenticated), rule("/open", Who::Anyone, Who::Nobody)];
     let access = Access::by_rules(Some(Rules::new(rules).unwrap()), verifier).unwrap().cookie(Some("session"));
     rig.relay.govern(&mut rig.server, access).unwrap();
-    (rig, sessions)
+    (rig, logins)
 }
 
 #[test]
@@ -59,15 +59,15 @@ fn rules_judge_what_the_embedder_has_verified() {
         let status = if expected.0 == 200 { 101 } else { expected.0 };
         assert_eq!((reply.status(), code(&reply).as_str()), (status, expected.1), "ws {channel} {token}");
     }
-    for (session, status) in [("b7f1", 200), ("c3", 200), ("other", 401), ("", 401)] {
-        let reply = rig.ask(with_token(TestRequest::post("/lobby", "x"), session)).unwrap();
-        assert_eq!(reply.status(), status, "{session}");
+    for (id, status) in [("b7f1", 200), ("c3", 200), ("other", 401), ("", 401)] {
+        let reply = rig.ask(with_token(TestRequest::post("/lobby", "x"), id)).unwrap();
+        assert_eq!(reply.status(), status, "{id}");
     }
 }
 
 /// Pages of the embedder's own origin show the cookie, and those of others do not.
 #[test]
-fn the_cookie_of_a_session_counts_as_a_token_does() {
+fn the_cookie_of_a_login_counts_as_a_token_does() {
     let (mut rig, _) = rig();
     let with = |site: &str| {
         let request = TestRequest::get("/users/ann/inbox").header("Cookie", "theme=dark; session=b7f1");
@@ -79,8 +79,8 @@ fn the_cookie_of_a_session_counts_as_a_token_does() {
 }
 
 #[test]
-fn a_session_ends_is_renewed_and_tells_who_it_is() {
-    let (mut rig, sessions) = rig();
+fn a_login_ends_is_renewed_and_tells_who_it_is() {
+    let (mut rig, logins) = rig();
     let mut client = rig.speak("/users/bob/inbox", "c3");
     assert_eq!(said(&mut client)[0]["expires"], rig.now + 10);
     rig.pass(6 * SECOND);
@@ -95,7 +95,7 @@ fn a_session_ends_is_renewed_and_tells_who_it_is() {
     let message = said(&mut client).pop().unwrap();
     assert_eq!((&message["data"], &message["user"], &message["name"]), (&"x".into(), &"bob".into(), &"BOB".into()));
     // It is asked each time: what is gone from the database counts no longer.
-    sessions.lock().unwrap().clear();
+    logins.lock().unwrap().clear();
     let answer = rig.command(&mut client, r#"{"type":"token","token":"c4","ref":1}"#);
     assert_eq!(answer["code"], "token_invalid");
     assert_eq!(rig.ask(with_token(TestRequest::get("/users/bob/inbox"), "c3")).unwrap().status(), 401);
@@ -106,12 +106,12 @@ fn a_session_ends_is_renewed_and_tells_who_it_is() {
 /// `revoke` ends what is open. Whether a user may come back is what the embedder's own database says.
 #[test]
 fn what_is_revoked_ends() {
-    let (mut rig, sessions) = rig();
+    let (mut rig, logins) = rig();
     let (mut ann, _) = rig.join(with_token(TestRequest::get("/users/ann/a"), "b7f1"));
     let mut poll = Client::connect(&mut rig.server);
     poll.request(with_token(TestRequest::get("/users/ann/a?wait=9"), "b7f1"));
     rig.run();
-    sessions.lock().unwrap().remove("b7f1");
+    logins.lock().unwrap().remove("b7f1");
     rig.pass(SECOND);
     assert_eq!(rig.relay.revoke(&mut rig.server, "ann", UnixTime::from_seconds(rig.now + 1)), Ok(2));
     rig.run();
@@ -120,7 +120,7 @@ fn what_is_revoked_ends() {
     let reply = poll.reply().unwrap();
     assert_eq!((reply.status(), code(&reply).as_str()), (401, "token_invalid"));
     // The next login is another session.
-    sessions.lock().unwrap().insert("d5", "ann");
+    logins.lock().unwrap().insert("d5", "ann");
     rig.pass(2 * SECOND);
     assert_eq!(rig.ask(with_token(TestRequest::get("/users/ann/a"), "d5")).unwrap().status(), 200);
 }
