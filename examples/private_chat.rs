@@ -34,6 +34,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run(mut config: Config, arguments: &[String]) -> std::io::Result<()> {
+    let seconds = arguments.get(1).map_or(Ok(60), |it| it.parse()).map_err(|_| Error::other("SECONDS is a number"))?;
     config.limits.history_messages = 50;
     let mut server = Server::bind(config)?;
     println!("listening on http://{}/", server.local_addrs()[0]);
@@ -49,7 +50,6 @@ fn run(mut config: Config, arguments: &[String]) -> std::io::Result<()> {
     let relay = Relay::default().own_page(PAGE);
     relay.govern(&mut server, access.map_err(Error::other)?).map_err(Error::other)?;
 
-    let seconds = arguments.get(1).and_then(|it| it.parse().ok()).unwrap_or(60);
     let mut backend = Backend { key, age: Duration::from_secs(seconds), sessions: HashMap::new() };
     while let Some(event) = server.poll()? {
         match event {

@@ -610,7 +610,7 @@ const tests = {
 
   async 'each takes its port from the environment, ends at a signal, and says what is wrong with an address'() {
     const port = await freePort()
-    for (const name of ['callbacks', 'chat', 'clock', 'echo', 'frames', 'monitor', 'own_loop', 'threads', 'vote']) {
+    for (const name of ['callbacks', 'chat', 'clock', 'echo', 'frames', 'monitor', 'own_loop', 'private_chat', 'threads', 'vote']) {
       const example = await start(name, { args: () => [], env: { ...process.env, PORT: String(port) } })
       try {
         assert.equal(example.port, String(port), name)
@@ -630,7 +630,7 @@ const tests = {
           !/Custom|Os \{/.test(error.message), name)
       taken.close()
       const { stdout } = await promisify(execFile)(path.join(EXAMPLES, name), ['--help'])
-      assert.match(stdout, new RegExp(`cargo run --example ${name} .*ADDRESS[^]*localhost:808[1-9]`))
+      assert.match(stdout, new RegExp(`cargo run --example ${name} .*ADDRESS[^]*localhost:80(8[1-9]|90)`))
       await assert.rejects(start(name, { args: () => ['--prot'] }), /there is no --prot; see --help/)
     }
   },
