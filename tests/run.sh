@@ -326,6 +326,8 @@ suite_clients() {
         began=$SECONDS
         run_counted 'clients node, refused' "$began" 900 indented \
             node tests/clients/refused.mjs "http://127.0.0.1:$broker_port"
+        began=$SECONDS
+        run_counted 'clients node, jose' "$began" 120 indented node tests/clients/jwks.mjs "$SLOTCAST_BIN"
     fi
     began=$SECONDS
     run_counted 'clients python, streams' "$began" 200 indented \

@@ -37,8 +37,8 @@ impl Claims {
         claims.text("iss")?;
         claims.text("jti")?;
         Ok(Claims {
-            subject: visible(claims, "sub", MAX_SUBJECT)?,
-            name: visible(claims, "name", usize::MAX)?.map(cut),
+            subject: visible(claims.text("sub")?.unwrap_or_default(), "sub", MAX_SUBJECT)?,
+            name: visible(claims.text("name")?.unwrap_or_default(), "name", usize::MAX)?.map(cut),
             audience: audience(claims)?,
             expires: date(claims, "exp", f64::floor)?.ok_or(Reason::NoExpiry)?,
             not_before: date(claims, "nbf", f64::ceil)?,
@@ -48,16 +48,16 @@ impl Claims {
     }
 }
 
-/// A text that others are shown: so none may look like another, or like nothing.
-fn visible(claims: &Object, name: &'static str, most: usize) -> Result<Option<String>, Reason> {
-    let Some(text) = claims.text(name)? else { return Ok(None) };
+/// A text that others are shown: so none may look like another, or like nothing. `None` if it is empty.
+pub(super) fn visible(text: &str, name: &'static str, most: usize) -> Result<Option<String>, Reason> {
     if text.len() > most || text.chars().any(is_hidden) {
         return Err(Reason::Text(name));
     }
     Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
 }
 
-fn cut(mut name: String) -> String {
+/// A name as it is told.
+pub(super) fn cut(mut name: String) -> String {
     let end = (0..=MAX_NAME).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
     name.truncate(if name.len() > MAX_NAME { end } else { name.len() });
     name

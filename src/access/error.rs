@@ -29,6 +29,8 @@ pub enum Reason {
     Kind,
     /// Its `kid` names no key.
     UnknownKey,
+    /// The program that embeds the broker, and verifies tokens itself, does not know it.
+    Unknown,
     /// Its issuer has no key here.
     Issuer,
     /// It names another algorithm than its key has.
@@ -72,6 +74,7 @@ impl fmt::Display for Reason {
             Reason::Critical => "its header wants an extension that is not known here",
             Reason::Kind => "it is a token of another kind",
             Reason::UnknownKey => "its kid names no key that is known here",
+            Reason::Unknown => "the verifier of this program does not know it",
             Reason::Issuer => "its issuer has no key here",
             Reason::Algorithm => "its alg is not that of the key",
             Reason::Signature => "no key of its issuer has signed it",

@@ -7,6 +7,7 @@
 pub mod claims;
 pub mod error;
 pub mod grants;
+pub mod identity;
 pub mod issue;
 mod json;
 pub mod jws;

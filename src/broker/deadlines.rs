@@ -12,6 +12,7 @@ use super::reason::Cause;
 use super::slots::flag;
 use super::timers::{Tick, ticks_of};
 use super::{Broker, cost, jobs};
+use crate::access::error::TokenError;
 use crate::channel::store::SWEEP_BUDGET;
 use crate::proto::close::CloseCode;
 use crate::proto::connection::MIN_DRAIN_RATE;
@@ -118,7 +119,11 @@ impl Broker {
                 // Its time begins when its channel is not busy any more.
                 cold.due = now.after(self.limits.answer_timeout);
             } else if now.is_past(cold.due) && held {
-                self.answer_held(slot);
+                if cold.ends().is_some_and(|ends| now.is_past(ends)) {
+                    self.refuse_held(slot, TokenError::Expired.into());
+                } else {
+                    self.answer_held(slot);
+                }
             } else if now.is_past(cold.due) && !self.refuse_late_join(slot) {
                 let Some(peer) = self.slots.cold(slot).map(|cold| cold.peer()) else { return };
                 self.journal.log_throttled(Level::Warn, self.timers.milliseconds(), || {

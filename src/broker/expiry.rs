@@ -7,13 +7,14 @@ use super::ending::{End, Owed};
 use super::event::ConnectionId;
 use super::reason::Cause;
 use super::timers::Tick;
+use crate::access::error::TokenError;
 use crate::access::rule::Right;
 use crate::access::time::UnixTime;
-use crate::access::{Asked, Grants};
+use crate::access::{Asked, Denied, Grants};
 use crate::channel::dialect::Event;
 use crate::channel::settings::Telling;
 use crate::proto::close::CloseCode;
-use crate::proto::http::Request;
+use crate::proto::http::{Request, Response};
 
 impl Broker {
     /// Sets what a connection may do: when it shows a token, or another one. When that expires, the connection ends.
@@ -80,18 +81,53 @@ impl Broker {
         for slot in slots {
             let Some((_, cold)) = self.slots.get(slot) else { continue };
             let grants = cold.grants().clone();
-            if grants.ends().is_some_and(|ends| ends <= self.unix_time()) && self.slots.is_subscribed(slot) {
+            let is_over = grants.ends().is_some_and(|ends| ends <= self.unix_time());
+            if is_over && self.slots.is_subscribed(slot) {
                 self.end_granted(slot, Cause::TokenExpired);
+                continue;
+            }
+            if is_over && self.slots.is_held(slot) {
+                self.refuse_held(slot, TokenError::Expired.into());
                 continue;
             }
             let (before, ends) = (cold.ends(), self.tick_of_end(&grants));
             // A clock that was set back gives nobody more time.
             let ends = before.map_or(ends, |before| before.earliest(ends));
+            let is_held = self.slots.is_held(slot);
             if let Some(cold) = self.slots.cold(slot) {
+                cold.due = if is_held { ends.earliest(cold.due) } else { cold.due };
                 cold.set_grants(grants, ends);
             }
             self.timers.rearm(slot, &mut self.slots, &self.limits);
         }
+    }
+
+    /// The connections to which messages may pass, and those whose requests wait for the next message.
+    pub(crate) fn receiving_connections(&self) -> impl Iterator<Item = ConnectionId> {
+        let slots = self.slots.iter().map(|(slot, ..)| slot);
+        let receiving = slots.filter(|&slot| self.slots.is_subscribed(slot) || self.slots.is_held(slot));
+        receiving.map(|slot| self.slots.id(slot))
+    }
+
+    /// Answers the request of a connection that waits for the next message with why it may no longer do so. Returns
+    /// false if none waits.
+    pub(crate) fn refuse_waiting(&mut self, id: ConnectionId, denied: Denied) -> bool {
+        let held = self.slots.live(id).filter(|&slot| self.slots.is_held(slot));
+        held.into_iter().for_each(|slot| self.refuse_held(slot, denied.clone()));
+        held.is_some()
+    }
+
+    /// Answers a request that waits for the next message with why it may no longer do so.
+    pub(super) fn refuse_held(&mut self, slot: u32, denied: Denied) {
+        let Some(cold) = self.slots.cold(slot) else { return };
+        let Some(exchange) = cold.extras.as_mut().and_then(|extras| extras.held.take()) else { return };
+        cold.tidy();
+        let channels: Vec<u32> = cold.memberships.as_slice().iter().map(|membership| membership.channel).collect();
+        channels.into_iter().for_each(|key| self.remove_member(slot, key));
+        self.journal.log_throttled(Level::Info, self.timers.milliseconds(), || {
+            format!("refused {} from {}: {denied}", exchange.request.method(), exchange.peer)
+        });
+        self.respond(exchange, Response::problem(&denied.refusal));
     }
 
     /// Ends a connection that may no longer do what it does, with a word that says why: a Close frame with 1008, or the

@@ -234,7 +234,8 @@ impl Broker {
         match self.join_slot(slot, channel, Encoding::Poll, Start::Now) {
             Ok(_) => {
                 if let Some(cold) = self.slots.cold(slot) {
-                    cold.due = due;
+                    // It may wait no longer than what it has shown allows.
+                    cold.due = cold.ends().map_or(due, |ends| ends.earliest(due));
                     cold.extras.get_or_insert_default().held = Some(exchange);
                 }
                 self.timers.rearm(slot, &mut self.slots, &self.limits);

@@ -198,7 +198,7 @@ impl Relay {
     /// Takes connections out of channels in which they may not be any longer: after a change of rules, or of who is
     /// revoked. Returns how many memberships ended.
     pub(super) fn enforce(&self, server: &mut Server) -> usize {
-        let ids: Vec<ConnectionId> = server.open_connections().collect();
+        let ids: Vec<ConnectionId> = server.receiving_connections().collect();
         ids.into_iter().map(|id| self.leave_forbidden(server, id)).sum()
     }
 
@@ -214,6 +214,9 @@ impl Relay {
         };
         let count = forbidden.len();
         for (channel, denied) in forbidden {
+            if server.refuse_waiting(id, denied.clone()) {
+                break;
+            }
             let is_home = super::single::home(server, id).is_none_or(|home| *home == channel);
             let tells = server.protocol(id).is_some_and(|protocol| protocol.subprotocol().is_some());
             if is_ended(&denied) || is_home || !tells || server.is_streaming(id) {

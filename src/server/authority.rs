@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Server;
 use crate::access::rule::Right;
 use crate::access::time::UnixTime;
-use crate::access::{Asked, Grants};
+use crate::access::{Asked, Denied, Grants};
 use crate::broker::event::ConnectionId;
 use crate::broker::rates::TooFast;
 use crate::broker::reason::Cause;
@@ -81,6 +81,17 @@ impl Server {
     /// Sends to one connection alone, on behalf of another. The message tells of that what its channel tells.
     pub(crate) fn send_in(&mut self, channel: &str, id: ConnectionId, message: Message, from: ConnectionId) -> bool {
         self.broker.send_in(channel, id, &message, from)
+    }
+
+    /// The connections to which messages may pass, and those whose requests wait for the next message.
+    pub(crate) fn receiving_connections(&self) -> impl Iterator<Item = ConnectionId> {
+        self.broker.receiving_connections()
+    }
+
+    /// Answers the request of a connection that waits for the next message with why it may no longer do so. Returns
+    /// false if none waits.
+    pub(crate) fn refuse_waiting(&mut self, id: ConnectionId, denied: Denied) -> bool {
+        self.broker.refuse_waiting(id, denied)
     }
 
     /// Ends a WebSocket or a stream that may no longer do what it does. Returns false if it has ended already.

@@ -176,6 +176,107 @@ const tests = {
     })
   },
 
+  async 'private_chat: two may join a room, and see who says what'(browser) {
+    await running('private_chat', async chat => {
+      const room = `${chat.url}/rooms/ann-and-bob`
+      const ann = await open(browser, room)
+      await status(ann, 'Not logged in')
+      assert.ok(await ann.getByRole('heading', { name: 'Log in' }).isVisible())
+      for (const id of ['say', 'refused', 'rooms']) assert.ok(await ann.locator('#' + id).isHidden(), id)
+      const bob = await logIn(browser, room, 'bob', 'banana')
+      await logIn(ann, room, 'ann', 'apple')
+      for (const page of [ann, bob]) await status(page, 'Connected')
+      assert.deepEqual(await bob.locator('#rooms a').allTextContents(), ['ann-and-bob', 'bob-and-cleo'])
+      for (const [page, words] of [[ann, 'for you alone'], [bob, '<b>bold</b> of you'], [ann, 'bob']]) {
+        await say(page, words)
+        for (const it of [ann, bob]) await until(words, async () => (await lines(it)).at(-1)?.endsWith(words))
+      }
+      for (const page of [ann, bob])
+        assert.deepEqual(await lines(page), ['annfor you alone', 'bob<b>bold</b> of you', 'annbob'])
+      // Who says it is proven: a name that somebody gives itself is not shown.
+      const token = await ann.evaluate(() => fetch('/token').then(it => it.text()))
+      const posted = await fetch(`${room}?name=bob`, { method: 'POST', body: 'who?', headers: { Authorization: `Bearer ${token}` } })
+      assert.equal(posted.status, 200)
+      await until('the post', async () => (await lines(bob)).at(-1) === 'annwho?')
+      // One who logs out is asked to log in, and one who logs in reads what was said.
+      await ann.locator('#out').click()
+      await status(ann, 'Not logged in')
+      await logIn(ann, room, 'ann', 'apple')
+      await until('what was said', async () => (await lines(ann)).length === 4)
+    })
+  },
+
+  async 'private_chat: a third is refused, and so is one who is not logged in'(browser) {
+    await running('private_chat', async chat => {
+      const room = `${chat.url}/rooms/ann-and-bob`
+      const cleo = await logIn(browser, room, 'cleo', 'cherry', { forgive: /403/ })
+      await status(cleo, 'Not connected')
+      assert.equal(await cleo.locator('#refused').textContent(), 'This room is not for cleo.')
+      assert.deepEqual([await cleo.locator('#say').isHidden(), await lines(cleo)], [true, []])
+      const token = await cleo.evaluate(() => fetch('/token').then(it => it.text()))
+      for (const [headers, method, expected] of [
+        [{ Authorization: `Bearer ${token}` }, 'GET', [403, 'forbidden']],
+        [{ Authorization: `Bearer ${token}` }, 'POST', [403, 'forbidden']],
+        [{}, 'GET', [401, 'token_missing']],
+        [{}, 'POST', [401, 'token_missing']],
+      ]) {
+        const answer = await fetch(room, { method, headers: { Accept: 'application/json', ...headers } })
+        assert.deepEqual([answer.status, (await answer.json()).code], expected)
+      }
+      // The room that is for cleo.
+      await cleo.locator('#rooms a', { hasText: 'bob-and-cleo' }).click()
+      await status(cleo, 'Connected')
+      assert.ok(await cleo.locator('#refused').isHidden())
+      // A wrong password, and no session at all.
+      const nobody = await open(browser, chat.url, { forgive: /401/ })
+      await status(nobody, 'Not logged in')
+      await fillLogin(nobody, 'ann', 'banana')
+      await until('the answer', () => nobody.getByText('That is not the password of this user.').isVisible())
+      assert.equal((await fetch(`${chat.url}/token`, { headers: { Cookie: 'session=x' } })).status, 401)
+    })
+  },
+
+  async 'private_chat: a token is renewed on the open connection, for as long as one is logged in'(browser) {
+    const seconds = 4
+    await running('private_chat', async chat => {
+      const room = `${chat.url}/rooms/ann-and-bob`
+      const ann = await open(browser, room, { forgive: /401/ })
+      const sockets = [], renewals = []
+      ann.on('websocket', ws => {
+        sockets.push(ws)
+        ws.on('framesent', ({ payload }) => JSON.parse(payload).type === 'token' && renewals.push(Date.now()))
+      })
+      await logIn(ann, room, 'ann', 'apple')
+      await status(ann, 'Connected')
+      const began = Date.now()
+      // With the first token alone it would have ended by then.
+      await until('some renewals', () => renewals.length >= 3 && Date.now() - began > seconds * 1500, 30_000)
+      await say(ann, 'still here')
+      await until('the message', async () => (await lines(ann)).at(-1) === 'annstill here')
+      assert.deepEqual([sockets.length, sockets[0].isClosed()], [1, false])
+      // The session ends elsewhere: there is no next token, and the page asks to log in.
+      await ann.evaluate(() => fetch('/logout', { method: 'POST' }))
+      await status(ann, 'Not logged in', 30_000)
+      await until('its end', () => sockets[0].isClosed())
+    }, { args: address => [address, String(seconds)] })
+  },
+
+  async 'private_chat: screenshots'(browser) {
+    await running('private_chat', async chat => {
+      const room = `${chat.url}/rooms/ann-and-bob`
+      const ann = await open(browser, room)
+      await status(ann, 'Not logged in')
+      await both(ann, 'private_chat-login')
+      await logIn(ann, room, 'ann', 'apple')
+      const bob = await logIn(browser, room, 'bob', 'banana')
+      for (const page of [ann, bob]) await status(page, 'Connected')
+      await say(ann, 'The parcel is at my place. It is the size of a fridge, and I cannot say that it is light.')
+      await say(bob, 'I bring the cart')
+      await until('both', async () => (await lines(ann)).length === 2)
+      await both(ann, 'private_chat')
+    })
+  },
+
   async 'vote: the three modes agree, and one sees what each costs'(browser) {
     await running('vote', async vote => {
       const pages = []
@@ -509,7 +610,7 @@ const tests = {
 
   async 'each takes its port from the environment, ends at a signal, and says what is wrong with an address'() {
     const port = await freePort()
-    for (const name of ['callbacks', 'chat', 'clock', 'echo', 'frames', 'monitor', 'own_loop', 'threads', 'vote']) {
+    for (const name of ['callbacks', 'chat', 'clock', 'echo', 'frames', 'monitor', 'own_loop', 'private_chat', 'threads', 'vote']) {
       const example = await start(name, { args: () => [], env: { ...process.env, PORT: String(port) } })
       try {
         assert.equal(example.port, String(port), name)
@@ -529,7 +630,7 @@ const tests = {
           !/Custom|Os \{/.test(error.message), name)
       taken.close()
       const { stdout } = await promisify(execFile)(path.join(EXAMPLES, name), ['--help'])
-      assert.match(stdout, new RegExp(`cargo run --example ${name} .*ADDRESS[^]*localhost:808[1-9]`))
+      assert.match(stdout, new RegExp(`cargo run --example ${name} .*ADDRESS[^]*localhost:80(8[1-9]|90)`))
       await assert.rejects(start(name, { args: () => ['--prot'] }), /there is no --prot; see --help/)
     }
   },
@@ -618,6 +719,25 @@ async function say(page, text) {
 const said = page => page.locator('#log :is(.said p, .note)').allTextContents()
 const people = page => page.locator('#people span').allTextContents()
 const sees = (page, text) => until(JSON.stringify(text.slice(0, 60)), async () => (await said(page)).includes(text))
+
+// ---------------------------------------------------------------- private_chat
+
+async function fillLogin(page, user, password) {
+  await page.getByLabel('User').fill(user)
+  await page.getByLabel('Password').fill(password)
+  await page.getByRole('button', { name: 'Log in', exact: true }).click()
+}
+
+/** Logs in on a page that asks for it, or on one of a new tab. */
+async function logIn(place, url, user, password, options) {
+  const page = place.goto ? place : await open(place, url, options)
+  await status(page, 'Not logged in')
+  await fillLogin(page, user, password)
+  await until('the login', () => page.locator('#login').isHidden())
+  return page
+}
+
+const lines = page => page.locator('#log p').allTextContents()
 
 // ---------------------------------------------------------------- pages
 

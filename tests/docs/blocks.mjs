@@ -33,6 +33,16 @@ const isRecipe = ({ text }) => text.includes('slotcast-url-v1')
 
 /** What Rust programs of the documents answer: words that tell a program, and what shows that it runs. */
 const PROGRAMS = [
+  ['verify_with', async ({ base }) => {
+    for (const [path, headers, status] of [
+      ['/users/42/inbox', {}, 401],
+      ['/users/42/inbox', { Authorization: 'Bearer b7f1' }, 200],
+      ['/users/42/inbox', { Authorization: 'Bearer other' }, 401],
+      ['/users/43/inbox', { Authorization: 'Bearer b7f1' }, 403],
+      ['/users/42/inbox', { Cookie: 'session=b7f1', 'Sec-Fetch-Site': 'same-origin' }, 200],
+      ['/users/42/inbox', { Cookie: 'session=b7f1', 'Sec-Fetch-Site': 'cross-site' }, 403],
+    ]) assert.equal((await ask(new URL(base).port, path, headers)).status, status, path + JSON.stringify(headers))
+  }],
   ['read_only', async ({ base }) => {
     assert.equal((await post(base + '/news/today', 'x')).status, 403)
     assert.equal((await (await post(base + '/elsewhere', 'x')).json()).receivers, 0)

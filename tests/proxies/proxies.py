@@ -6,7 +6,9 @@ Only addresses and ports are put in. The last line is "N passed, N failed".
 """
 
 import asyncio
+import base64
 import contextlib
+import hmac
 import json
 import os
 import pathlib
@@ -344,6 +346,142 @@ async def by_its_own(here, ann):
         assert await within(socket.recv()) == "secret"
 
 
+# ------------------------------------------------------------------ the rules of the broker, behind one of them
+
+
+def rules(*words):
+    """The configuration of docs/security.md: its first key, and the blocks of rules with these words."""
+    page = (ROOT / "docs/security.md").read_text()
+    blocks = re.findall(r"^```toml\n(.*?)^```", page, re.M | re.S)
+    key = next(block for block in blocks if block.startswith("[[key]]")).split("\n\n")[0]
+    return "\n".join([key, *(next(block for block in blocks if word in block) for word in words)])
+
+
+def jwt(secret, seconds=600, **claims):
+    """A token (RFC 7515 section 3.1) with HS256."""
+    now = int(time.time())
+    payload = {"sub": "42", "iat": now - 600, "exp": now + seconds, **claims}
+    parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in ({"alg": "HS256"}, payload)]
+    signature = hmac.digest(secret, b".".join(parts), "sha256")
+    return b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
+
+
+KEY, ANOTHER = b"the secret of the backend, and of nobody else", b"another secret, that is as long as the first one"
+TOKENS = {
+    "none": None,
+    "user": jwt(KEY),
+    "backend": jwt(KEY, sub="backend", slotcast={"publish": ["/news"]}),
+    "wrong key": jwt(ANOTHER, slotcast={"publish": ["/news"]}),
+    "expired": jwt(KEY, -300, slotcast={"publish": ["/news"]}),
+    "no token": "letmein",
+}
+MISSING, INVALID, EXPIRED = (401, "token_missing"), (401, "token_invalid"), (401, "token_expired")
+
+# The two questions of docs/security.md. By channel: the answer to who joins, by any door, and to who publishes. No
+# answer stands for all that is let in.
+IN = (200, None)
+QUESTIONS = [
+    ("/private", "none", MISSING, MISSING),
+    ("/private/room", "none", MISSING, MISSING),
+    ("/private/room", "user", IN, IN),
+    ("/private/room", "backend", IN, IN),
+    ("/private/room", "wrong key", INVALID, INVALID),
+    ("/private/room", "expired", EXPIRED, EXPIRED),
+    ("/private/room", "no token", INVALID, INVALID),
+    ("/privately", "user", (403, "forbidden"), (403, "forbidden")),
+    ("/news", "none", IN, MISSING),
+    ("/news", "user", IN, (403, "forbidden")),
+    ("/news", "backend", IN, IN),
+    ("/news", "wrong key", INVALID, INVALID),
+    ("/news", "expired", EXPIRED, EXPIRED),
+    ("/news/today", "backend", (403, "forbidden"), (403, "forbidden")),
+]
+
+
+def the_two_questions_of_operators(binary):
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        (folder / "token.key").write_bytes(KEY)
+        (folder / "slotcast.toml").write_text(rules('match = "/private/**"', 'match = "/news"'))
+        with site(binary, nginx, "--config", str(folder / "slotcast.toml"), "--history-messages", "0") as here:
+            for channel, who, joins, publishes in QUESTIONS:
+                for door in (by_websocket, by_subprotocol, by_stream, by_poll):
+                    told_so = door(here, channel, TOKENS[who])
+                    assert told_so == joins, (door.__name__, channel, who, told_so)
+                told_so = by_post(here, channel, TOKENS[who])
+                assert told_so == publishes, ("POST", channel, who, told_so)
+            asyncio.run(what_is_sent_in_a_websocket(here))
+            asyncio.run(what_the_backend_says_is_heard(here))
+
+
+def answer_of(answer):
+    """The status, and the code of a refusal."""
+    return answer.status_code, None if answer.ok else answer.json()["code"]
+
+
+def bearer(token):
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def by_websocket(here, channel, token, **options):
+    async def join():
+        try:
+            async with here.websocket(channel, additional_headers=bearer(token), **options):
+                return IN
+        except websockets.InvalidStatus as error:
+            return error.response.status_code, json.loads(error.response.body)["code"]
+
+    return asyncio.run(join())
+
+
+def by_subprotocol(here, channel, token):
+    """As a browser shows it."""
+    carried = [f"slotcast.token.{token}"] if token else []
+    return by_websocket(here, channel, None, subprotocols=["v1.slotcast.json", *carried])
+
+
+def by_stream(here, channel, token):
+    with here.ask("GET", channel, headers={"Accept": "text/event-stream", **bearer(token)}, stream=True) as answer:
+        return answer_of(answer)
+
+
+def by_poll(here, channel, token):
+    """With the token in the query."""
+    return answer_of(here.ask("GET", channel, params={"token": token} if token else {}))
+
+
+def by_post(here, channel, token):
+    return answer_of(here.ask("POST", channel, data="posted", headers=bearer(token)))
+
+
+async def what_is_sent_in_a_websocket(here):
+    """nginx sees nothing of it: the broker alone can judge it."""
+    async with here.websocket("/news", subprotocols=["v1.slotcast.json"]) as socket:
+        for command, code in (
+            ({"type": "subscribe", "channel": "/private/room"}, "token_missing"),
+            ({"type": "members", "channel": "/private/room"}, "token_missing"),
+            ({"type": "publish", "channel": "/private/room", "data": "x"}, "token_missing"),
+            ({"type": "publish", "channel": "/news", "data": "x"}, "token_missing"),
+        ):
+            await socket.send(json.dumps(command))
+            assert (await told(socket, "error"))["code"] == code, command
+    async with here.websocket("/news", additional_headers=bearer(TOKENS["user"])) as socket:
+        await socket.send("raw")
+        with contextlib.suppress(websockets.ConnectionClosed):
+            await within(socket.recv())
+        assert (socket.close_code, socket.close_reason) == (1008, "forbidden: you may not publish here")
+
+
+async def what_the_backend_says_is_heard(here):
+    async with here.websocket("/news") as reader:
+        answer = await asyncio.to_thread(by_post, here, "/news", TOKENS["backend"])
+        assert answer == IN and await within(reader.recv()) == "posted"
+    ann = {"additional_headers": bearer(TOKENS["user"])}
+    async with here.websocket("/private/room", **ann) as one, here.websocket("/private/room", **ann) as other:
+        await one.send("between us")
+        assert await within(other.recv()) == "between us"
+
+
 # ------------------------------------------------------------------ all of it
 
 
@@ -362,6 +500,7 @@ def cases(binary, wanted):
             yield f"haproxy finds it up with `{check}`", lambda: haproxy_finds_it_up(binary, check)
     if "nginx" in wanted:
         yield "nginx asks before it lets in", lambda: nginx_asks_before_it_lets_in(binary)
+        yield "nginx: the two questions of operators", lambda: the_two_questions_of_operators(binary)
 
 
 def run(binary, proxy, check, *flags):

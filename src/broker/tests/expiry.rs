@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::rig::Rig;
 use super::steering::{flush, open};
 use crate::access::grants::Grants;
 use crate::access::jws::sign_for_tests;
@@ -9,6 +10,8 @@ use crate::access::keys::{Key, Keys};
 use crate::access::time::UnixTime;
 use crate::access::verifier::{Ages, Verifier};
 use crate::broker::reason::Cause;
+use crate::channel::log::Start;
+use crate::limits::Limits;
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 const HOUR: u64 = 3_600_000;
@@ -58,4 +61,45 @@ fn what_expires_does_not_outlive_a_newer_token() {
     rig.broker.set_grants(id, Grants::NOTHING);
     rig.set_wall_clock(2 * HOUR);
     assert!(rig.broker.pause_input(id), "nothing of it can end any more");
+}
+
+/// A request that waits for the next message, with what it may do for an hour.
+fn waiting(timeout: Duration) -> Rig {
+    let mut rig = Rig::new(Limits::default());
+    let request = b"GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    assert_eq!(rig.broker.receive(rig.id, request), request.len());
+    let exchange = rig.exchange().unwrap();
+    rig.broker.set_grants(rig.id, for_an_hour());
+    rig.broker.hold(exchange, "/a", Start::Now, timeout);
+    assert_eq!(rig.answers(), []);
+    rig
+}
+
+#[test]
+fn a_request_that_waits_is_answered_when_its_right_ends() {
+    let (minute, hour) = (Duration::from_secs(60), Duration::from_millis(HOUR));
+    let mut rig = waiting(2 * hour);
+    rig.pass(hour - minute);
+    assert_eq!(rig.answers(), []);
+    rig.pass(minute + Duration::from_secs(1));
+    assert_eq!(rig.answers(), [(401, false)]);
+    // One that ends before that is answered with nothing.
+    let mut rig = waiting(minute);
+    rig.pass(minute + Duration::from_secs(1));
+    assert_eq!(rig.answers(), [(200, false)]);
+    // Nobody is a member of anything any more.
+    assert_eq!(rig.broker.members("/a"), 0);
+}
+
+#[test]
+fn a_request_that_waits_on_a_machine_that_was_suspended() {
+    let mut rig = waiting(Duration::from_millis(2 * HOUR));
+    rig.set_wall_clock(HOUR / 2);
+    assert_eq!(rig.answers(), []);
+    // Half of it is left.
+    rig.pass(Duration::from_millis(HOUR / 2 + 1000));
+    assert_eq!(rig.answers(), [(401, false)]);
+    let mut rig = waiting(Duration::from_millis(2 * HOUR));
+    rig.set_wall_clock(HOUR);
+    assert_eq!(rig.answers(), [(401, false)]);
 }

@@ -1,8 +1,10 @@
 //! Who may do what, door by door: a real relay over simulated connections, and tokens as others make them.
 
 mod access {
+    mod attacks;
     mod doors;
     mod life;
+    mod own;
     mod rates;
     pub mod rig;
     mod vectors;
