@@ -373,3 +373,33 @@ fn what_is_known_of_a_rule() {
     let rules = access.rules().unwrap().clone();
     assert!(Access::by_rules(Some(rules), Verifier::new(keys, Ages::default())).is_err());
 }
+
+/// What was allowed lately is not judged again, and yet is never another answer.
+#[test]
+fn a_publish_that_was_allowed_lately() {
+    let mut access = access();
+    let mut granted = |of: &str| {
+        let claims = format!(r#","sub":"7","slotcast":{{"publish":["{of}"]}}"#);
+        access.policy.as_mut().unwrap().verifier.verify(&token(&claims), NOW).unwrap()
+    };
+    let (held, other, nothing) = (granted("/granted/1"), granted("/granted/2"), Grants::default());
+    let channels = ["/granted/1", "/granted/2", "/public/1", "/nobody", "/elsewhere"];
+    // Twice, and all at one place, so that each takes the place of the one before.
+    for _ in 0..2 {
+        for grants in [&held, &nothing, &other, &held] {
+            for channel in channels {
+                for now in [NOW, held.ends().unwrap(), NOW] {
+                    let judged = access.judge(grants, Right::Publish, channel, now).map(|rule| rule.cloned());
+                    let lately = access.judge_publish(7, grants, channel, now).map(|rule| rule.cloned());
+                    assert_eq!(lately, judged, "{channel}");
+                    let again = access.judge_publish(7 + 1024, grants, channel, now).map(|rule| rule.cloned());
+                    assert_eq!(again, judged, "{channel}, once more");
+                }
+            }
+        }
+    }
+    assert!(access.judge_publish(7, &held, "/granted/1", NOW).is_ok());
+    access.revoke(held.user().unwrap(), NOW, NOW).unwrap();
+    let denied = access.judge_publish(7, &held, "/granted/1", NOW).unwrap_err();
+    assert_eq!(denied.why, Some(TokenError::Invalid(Reason::Revoked)));
+}

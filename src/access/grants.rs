@@ -130,6 +130,15 @@ impl Grants {
         self.0.is_none()
     }
 
+    /// Whether both are one and the same, or nothing was shown in either.
+    #[inline]
+    pub(super) fn is_same(&self, other: &Grants) -> bool {
+        match (&self.0, &other.0) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        }
+    }
+
     /// Whether a signed URL was shown: then the connection stays in its channel, and cannot renew what it holds.
     pub fn is_signed_url(&self) -> bool {
         self.is(Kind::SignedUrl)

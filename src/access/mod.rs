@@ -12,6 +12,7 @@ pub mod issue;
 mod json;
 pub mod jws;
 pub mod keys;
+mod lately;
 pub mod pattern;
 mod public_key;
 pub mod revoked;
@@ -30,6 +31,7 @@ use crate::proto::http::{Refusal, Request, Status};
 use crate::proto::origin::OriginRules;
 use error::{Reason, TokenError};
 use keys::KeyError;
+use lately::Lately;
 use revoked::{RevokeError, Revoked};
 use rule::{Right, Rule, Rules, Who};
 use shown::{Place, shown};
@@ -54,6 +56,7 @@ struct Policy {
     verifier: Verifier,
     cookie: Option<Box<str>>,
     revoked: Revoked,
+    lately: Lately,
 }
 
 /// What a request wants, and what is known about where it comes from.
@@ -159,7 +162,7 @@ impl Access {
     pub fn by_rules(rules: Option<Rules>, verifier: Verifier) -> Result<Access, KeyError> {
         let rules = rules.unwrap_or_else(Rules::granted);
         verifier.keys().check_users(&rules)?;
-        let policy = Policy { rules, verifier, cookie: None, revoked: Revoked::default() };
+        let policy = Policy { rules, verifier, cookie: None, revoked: Revoked::default(), lately: Lately::default() };
         Ok(Access { policy: Some(Box::new(policy)), ..Access::default() })
     }
 
@@ -177,6 +180,7 @@ impl Access {
     pub fn with_revoked(mut self, revoked: Revoked) -> Access {
         if let Some(policy) = &mut self.policy {
             policy.revoked = revoked;
+            policy.lately.forget();
         }
         self
     }
@@ -239,7 +243,26 @@ impl Access {
             return if may { Ok(None) } else { Err(unauthorized().into()) };
         };
         policy.check_still_good(grants, now)?;
-        policy.judge(grants, right, channel).map(Some)
+        policy.judge(grants, right, channel).map(|(_, rule)| Some(rule))
+    }
+
+    /// Whether a connection may publish to a channel, like [`judge`](Self::judge). `place` is a small number that
+    /// belongs to the connection: what was allowed there last is not judged again, but for its end.
+    ///
+    /// # Errors
+    /// Those of [`judge`](Self::judge).
+    pub(crate) fn judge_publish(
+        &mut self,
+        place: usize,
+        grants: &Grants,
+        channel: &str,
+        now: UnixTime,
+    ) -> Result<Option<&Rule>, Denied> {
+        if self.policy.is_none() {
+            return self.judge(grants, Right::Publish, channel, now);
+        }
+        let judged = self.policy.as_mut().map(|policy| policy.judge_publish(place, grants, channel, now));
+        judged.transpose().map(Option::flatten)
     }
 
     /// What a connection may do that shows another token in place of the one that it has shown.
@@ -260,6 +283,7 @@ impl Access {
     /// Any [`RevokeError`].
     pub fn revoke(&mut self, user: &str, before: UnixTime, now: UnixTime) -> Result<(), RevokeError> {
         let Some(policy) = &mut self.policy else { return Ok(()) };
+        policy.lately.forget();
         policy.revoked.revoke(user, before, policy.verifier.ages(), now)
     }
 
@@ -345,19 +369,42 @@ impl Policy {
         self.rules.who(asked.right, asked.channel) == Who::Anyone
     }
 
+    #[inline]
+    fn check_time(&self, grants: &Grants, now: UnixTime) -> Result<(), TokenError> {
+        if grants.ends().is_some_and(|ends| ends <= now) { Err(TokenError::Expired) } else { Ok(()) }
+    }
+
     fn check_still_good(&self, grants: &Grants, now: UnixTime) -> Result<(), TokenError> {
-        if grants.ends().is_some_and(|ends| ends <= now) {
-            return Err(TokenError::Expired);
-        }
+        self.check_time(grants, now)?;
         if self.revoked.refuses(grants, now) { Err(Reason::Revoked.into()) } else { Ok(()) }
     }
 
-    fn judge(&self, grants: &Grants, right: Right, channel: &str) -> Result<&Rule, Denied> {
-        let rule = self.rules.of(channel);
-        if let Some(rule) = rule.filter(|rule| grants.allows_by(right, channel, rule)) {
-            return Ok(rule);
+    fn judge_publish(
+        &mut self,
+        place: usize,
+        grants: &Grants,
+        channel: &str,
+        now: UnixTime,
+    ) -> Result<Option<&Rule>, Denied> {
+        self.check_time(grants, now)?;
+        let number = match self.lately.rule(place, grants, channel) {
+            Some(number) => number,
+            None => {
+                self.check_still_good(grants, now)?;
+                let (number, _) = self.judge(grants, Right::Publish, channel)?;
+                self.lately.note(place, grants, channel, number);
+                number
+            }
+        };
+        Ok(self.rules.at(number))
+    }
+
+    fn judge(&self, grants: &Grants, right: Right, channel: &str) -> Result<(usize, &Rule), Denied> {
+        let found = self.rules.find(channel);
+        if let Some(found) = found.filter(|(_, rule)| grants.allows_by(right, channel, rule)) {
+            return Ok(found);
         }
-        let no_token_helps = rule.is_none_or(|rule| rule.who(right) == Who::Nobody);
+        let no_token_helps = found.is_none_or(|(_, rule)| rule.who(right) == Who::Nobody);
         Err(if grants.is_none() && !no_token_helps { missing() } else { forbidden() }.into())
     }
 }

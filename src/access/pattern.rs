@@ -178,23 +178,52 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').take(if path.is_empty() { 0 } else { usize::MAX })
 }
 
+/// Goes through both once, byte by byte, since it is asked of rule after rule; most differ in their first bytes.
 fn fits(pattern: &str, channel: &str, user: User<'_>) -> bool {
-    let mut rest = segments(channel);
-    for wanted in segments(pattern) {
-        if wanted == "**" {
+    let (mut pattern, mut channel) = (below(pattern.as_bytes()), below(channel.as_bytes()));
+    while let Some(wanted) = pattern {
+        if wanted == b"**" {
             return true;
         }
-        let Some(segment) = rest.next() else { return false };
-        let fits = match (wanted, user) {
-            ("*", _) | (USER, User::Any) => true,
-            (USER, User::Is(user)) => user == Some(segment) && !matches!(segment, "" | "." | ".." | "*" | "**"),
-            (literal, _) => literal == segment,
+        let Some(there) = channel else { return false };
+        let (segment, rest) = cut(wanted);
+        if segment == b"*" {
+            (pattern, channel) = (rest, cut(there).1);
+            continue;
+        }
+        let (wanted, literal) = match user {
+            _ if segment != USER.as_bytes() => (segment, true),
+            User::Any => {
+                (pattern, channel) = (rest, cut(there).1);
+                continue;
+            }
+            User::Is(Some(user)) => (user.as_bytes(), false),
+            User::Is(None) => return false,
         };
-        if !fits {
+        if !there.starts_with(wanted) || there.get(wanted.len()).is_some_and(|next| *next != b'/') {
             return false;
         }
+        // A user that is no segment of a name fits none.
+        if !literal && (matches!(wanted, b"" | b"." | b".." | b"*" | b"**") || wanted.contains(&b'/')) {
+            return false;
+        }
+        (pattern, channel) = (rest, there.get(wanted.len() + 1..));
     }
-    rest.next().is_none()
+    channel.is_none()
+}
+
+/// What follows the slash that a path begins with; None if that is all.
+fn below(path: &[u8]) -> Option<&[u8]> {
+    let path = path.strip_prefix(b"/").unwrap_or(path);
+    (!path.is_empty()).then_some(path)
+}
+
+/// The first segment, and what follows the slash after it, if there is one.
+fn cut(path: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match path.iter().position(|byte| *byte == b'/') {
+        Some(end) => (&path[..end], Some(&path[end + 1..])),
+        None => (path, None),
+    }
 }
 
 /// Whether a pattern fits all names of this shape, in which `None` is any segment.

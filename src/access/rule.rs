@@ -227,7 +227,17 @@ impl Rules {
 
     /// The rule of a channel, by its decoded name.
     pub fn of(&self, channel: &str) -> Option<&Rule> {
-        self.0.iter().find(|rule| rule.matches.fits_shape(channel))
+        self.find(channel).map(|(_, rule)| rule)
+    }
+
+    /// The rule of a channel, and its number for [`at`](Self::at).
+    pub(super) fn find(&self, channel: &str) -> Option<(usize, &Rule)> {
+        self.0.iter().enumerate().find(|(_, rule)| rule.matches.fits_shape(channel))
+    }
+
+    /// The rule of this number.
+    pub(super) fn at(&self, number: usize) -> Option<&Rule> {
+        self.0.get(number)
     }
 
     /// Who has a right in a channel.

@@ -141,17 +141,18 @@ impl Kept {
             | flag(EXCEPT, told.except.is_some())
             | flag(NAME, told.name.is_some())
             | flag(USER, told.user.is_some());
+        let texts = [told.name, told.user];
+        let is_named = flags & (NAME | USER) != 0;
         let head = 1 + 8 + 8 + told.from.map_or(0, |_| 16) + told.except.map_or(0, |_| 8);
-        let head = head + told.name.map_or(0, |_| 2) + told.user.map_or(0, |_| 2);
-        let mut piece = Vec::with_capacity(head + told.size());
+        let head = head + if is_named { length_of(texts) } else { 0 };
+        let mut piece = Vec::with_capacity(head + told.payload_len());
         piece.push(flags);
         piece.extend(at.to_le_bytes());
         piece.extend(told.unix_ms.to_le_bytes());
         piece.extend(told.from.iter().flat_map(|from| from.to_bytes()));
         piece.extend(told.except.iter().flat_map(|except| except.to_le_bytes()));
-        for text in [told.name, told.user].into_iter().flatten() {
-            piece.extend((text.len() as u16).to_le_bytes());
-            piece.extend_from_slice(text.as_bytes());
+        if is_named {
+            put(texts, &mut piece);
         }
         piece.extend_from_slice(&told.payload());
         Kept::Small(piece.into_boxed_slice())
@@ -190,6 +191,20 @@ impl Kept {
             Kept::Small(piece) => piece.len(),
             Kept::Large(large) => size_of_val(&**large) + large.1.view().size(),
         }
+    }
+}
+
+/// How long the texts are that are there, each with its length before it.
+fn length_of(texts: [Option<&str>; 2]) -> usize {
+    texts.into_iter().flatten().map(|text| 2 + text.len()).sum()
+}
+
+/// Appends the texts that are there, each with its length before it.
+#[inline(never)]
+fn put(texts: [Option<&str>; 2], piece: &mut Vec<u8>) {
+    for text in texts.into_iter().flatten() {
+        piece.extend((text.len() as u16).to_le_bytes());
+        piece.extend_from_slice(text.as_bytes());
     }
 }
 

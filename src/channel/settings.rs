@@ -168,6 +168,8 @@ pub(super) struct Settings {
     by_prefix: Vec<(Box<str>, ChannelSettings)>,
     /// For channels that have neither.
     by_rule: Option<ChannelRules>,
+    /// Whether there are any of these: a publish asks it twice.
+    is_set: bool,
 }
 
 impl Settings {
@@ -183,6 +185,7 @@ impl Settings {
                 "{MAX_SETTINGS} channels have settings of their own, and no more can; use a prefix"
             )));
         }
+        self.note();
         Ok(())
     }
 
@@ -196,14 +199,14 @@ impl Settings {
     ) -> Result<(), LimitsError> {
         settings.validate(limits)?;
         self.by_prefix.retain(|(other, _)| **other != *prefix);
-        if settings == ChannelSettings::default() {
-            return Ok(());
+        if settings != ChannelSettings::default() {
+            if self.by_prefix.len() >= MAX_PREFIXES {
+                return Err(LimitsError::new(format!("{MAX_PREFIXES} prefixes have settings, and no more can")));
+            }
+            let place = self.by_prefix.partition_point(|(other, _)| other.len() >= prefix.len());
+            self.by_prefix.insert(place, (prefix.into(), settings));
         }
-        if self.by_prefix.len() >= MAX_PREFIXES {
-            return Err(LimitsError::new(format!("{MAX_PREFIXES} prefixes have settings, and no more can")));
-        }
-        let place = self.by_prefix.partition_point(|(other, _)| other.len() >= prefix.len());
-        self.by_prefix.insert(place, (prefix.into(), settings));
+        self.note();
         Ok(())
     }
 
@@ -219,13 +222,18 @@ impl Settings {
             }
         }
         self.by_rule = rules;
+        self.note();
         Ok(())
+    }
+
+    fn note(&mut self) {
+        self.is_set = self.by_rule.is_some() || !self.by_name.is_empty() || !self.by_prefix.is_empty();
     }
 
     /// Whether nothing is set: all channels keep and tell the same.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.by_rule.is_none() && self.by_name.is_empty() && self.by_prefix.is_empty()
+        !self.is_set
     }
 
     /// The rule of the channel of that name.

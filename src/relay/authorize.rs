@@ -266,14 +266,14 @@ impl Relay {
         if is_full { Err(Denied::full()) } else { Ok(()) }
     }
 
-    /// What the rule of a channel changes there.
     /// Whether a connection may publish to a channel, and what else the rule of that says.
     fn judge_publish(&self, server: &Server, id: ConnectionId, channel: &str) -> Result<RuleSettings, Denied> {
-        let access = self.access();
-        let rule = access.judge(server.grants(id), Right::Publish, channel, server.unix_time())?;
+        let mut access = self.access();
+        let rule = access.judge_publish(id.slot() as usize, server.grants(id), channel, server.unix_time())?;
         Ok(rule.map(|rule| rule.settings).unwrap_or_default())
     }
 
+    /// What the rule of a channel changes there.
     fn settings_of(&self, channel: &ChannelName) -> RuleSettings {
         self.access().rule_of(channel).map(|rule| rule.settings).unwrap_or_default()
     }
