@@ -5,7 +5,9 @@ use log::Level;
 use super::Broker;
 use super::ending::{End, Owed};
 use super::event::ConnectionId;
+use super::followers::StreamFormat;
 use super::reason::Cause;
+use super::slots::{Cold, flag};
 use super::timers::Tick;
 use crate::access::rule::Right;
 use crate::access::time::UnixTime;
@@ -13,7 +15,7 @@ use crate::access::{Asked, Grants};
 use crate::channel::dialect::Event;
 use crate::channel::settings::Telling;
 use crate::proto::close::CloseCode;
-use crate::proto::http::Request;
+use crate::proto::http::{Refusal, Request};
 
 impl Broker {
     /// Sets what a connection may do: when it shows a token, or another one. When that expires, the connection ends.
@@ -58,6 +60,12 @@ impl Broker {
         self.channels.telling_of(channel)
     }
 
+    /// All connections that have not ended, also those that only ask.
+    pub(crate) fn live_connections(&self) -> impl Iterator<Item = ConnectionId> {
+        let live = self.slots.iter().filter(|(_, hot, _)| !hot.has(flag::ENDED));
+        live.map(|(slot, ..)| self.slots.id(slot))
+    }
+
     /// Whether a connection is a stream of HTTP.
     pub(crate) fn is_streaming(&self, id: ConnectionId) -> bool {
         self.slots.live(id).is_some_and(|slot| self.slots.is_streaming(slot))
@@ -100,6 +108,17 @@ impl Broker {
         let Some(slot) = self.slots.live(id).filter(|&slot| self.slots.is_subscribed(slot)) else { return false };
         self.end_granted(slot, cause);
         true
+    }
+
+    /// Refuses a request that waits for the next message, or for its channel, after it was let in: see
+    /// [`end_unauthorized`](Self::end_unauthorized). Returns false if it does not wait.
+    pub(crate) fn refuse_waiting(&mut self, id: ConnectionId, cause: Cause, refusal: &Refusal) -> bool {
+        let Some(slot) = self.slots.live(id) else { return false };
+        if let Some(exchange) = self.slots.cold(slot).and_then(Cold::take_waiting) {
+            self.refuse_follower(&exchange, StreamFormat::Ndjson, cause, refusal);
+            return true;
+        }
+        self.refuse_waiting_for_channel(id, cause, refusal)
     }
 
     pub(super) fn end_granted(&mut self, slot: u32, cause: Cause) {

@@ -4,6 +4,7 @@ mod access {
     mod doors;
     mod life;
     mod rates;
+    mod revoke;
     pub mod rig;
     mod vectors;
 }
