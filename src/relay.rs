@@ -20,14 +20,15 @@ pub mod start;
 mod waiting;
 
 use std::any::Any;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use bytes::Bytes;
 use log::Level;
 
 use crate::access::Access;
+use crate::access::revoked::{Revocation, Revoked};
 use crate::access::shown::carries_token;
 use crate::access::token::PublishToken;
 use crate::broker::Outcome;
@@ -182,6 +183,9 @@ pub enum Intent {
     /// A connection did something that is not allowed, and its protocol has no answers: it is closed, since it cannot
     /// be told.
     Expel(ConnectionId),
+    /// An operator wants the tokens of a user to be revoked, as the body of the request says. See
+    /// [`Relay::keep_revocations`].
+    Revoke(Exchange),
     /// A handshake is to be refused.
     Refuse(Handshake, Refusal),
     /// A request is to be answered.
@@ -232,18 +236,37 @@ impl fmt::Debug for MoreMetrics {
     }
 }
 
+/// The function that writes down what is revoked.
+type KeepRevocation = dyn Fn(&Revocation, &Revoked) -> io::Result<()> + Send + Sync;
+
+#[derive(Clone)]
+struct Keep(Arc<KeepRevocation>);
+
+impl fmt::Debug for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keep")
+    }
+}
+
 /// The relay's settings.
 #[derive(Debug, Clone)]
 pub struct Relay {
     page: Option<Page>,
     more_metrics: Option<MoreMetrics>,
     rights: Arc<Rights>,
+    keep: Option<Keep>,
     single_channel: bool,
 }
 
 impl Default for Relay {
     fn default() -> Self {
-        Relay { page: Some(Page::BuiltIn), more_metrics: None, rights: Arc::default(), single_channel: false }
+        Relay {
+            page: Some(Page::BuiltIn),
+            more_metrics: None,
+            rights: Arc::default(),
+            keep: None,
+            single_channel: false,
+        }
     }
 }
 
@@ -297,6 +320,19 @@ impl Relay {
         self
     }
 
+    /// Sets what writes down that tokens were revoked, so that a restart does not undo it: it gets what holds for the
+    /// user now, and the whole list with it. It is called before the one who asked is answered, and everybody waits
+    /// while it runs. If it fails, the answer says that the revocation does not last. At the next start give the list to
+    /// [`Access::with_revoked`]. Default: nothing, so a restart forgets it.
+    #[must_use]
+    pub fn keep_revocations(
+        mut self,
+        keep: impl Fn(&Revocation, &Revoked) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Relay {
+        self.keep = Some(Keep(Arc::new(keep)));
+        self
+    }
+
     /// Reads and performs: all that is needed where no code stands between the two.
     pub fn handle(&self, server: &mut Server, event: Event) {
         let intent = self.read(server, event);
@@ -328,6 +364,7 @@ impl Relay {
             Intent::Publish { door: Door::Http(exchange), .. }
             | Intent::Follow { exchange, .. }
             | Intent::Read { exchange, .. }
+            | Intent::Revoke(exchange)
             | Intent::Answer(exchange, _) => server.respond(exchange, Response::problem(&refusal)),
             Intent::Publish { door: Door::Command(id, reference), .. }
             | Intent::Subscribe { id, reference, .. }
@@ -425,6 +462,7 @@ impl Relay {
             Intent::Read { exchange, channel, from, wait: None } => {
                 http::answer_kept(server, exchange, &channel, from);
             }
+            Intent::Revoke(exchange) => self.revoke_by_request(server, exchange),
             Intent::Refuse(handshake, refusal) => {
                 server.log_throttled(Level::Warn, || {
                     let path = escape_for_log(handshake.path().as_bytes());
@@ -540,7 +578,7 @@ fn warn_of_foreign_protocols(server: &mut Server, handshake: &Handshake, channel
 
 /// Browsers take such an answer for a no, and hide why. So the log says it.
 fn warn_of_an_unmet_preflight(server: &mut Server, exchange: &Exchange) {
-    let methods = if is_own_path(exchange.path()) { own::METHODS } else { METHODS };
+    let methods = if is_own_path(exchange.path()) { own::methods(exchange) } else { METHODS };
     if let Some(why) = unmet_preflight(exchange.request(), methods) {
         server.log_throttled(Level::Warn, || {
             let path = escape_for_log(exchange.path().as_bytes());

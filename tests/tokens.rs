@@ -5,7 +5,8 @@
 mod common;
 
 use std::fs;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,6 +18,13 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 const SECRET: &str = "a secret that is known to this test only, of enough bytes";
+
+/// The secret of a second key.
+const OTHER: &str = "a secret of another key, of as many bytes as it takes";
+
+const ADMIN: &str = "0dc1a9e2f7b34c58864fd1a7e3b92c60";
+
+const OPERATED: &str = "admin-listen = '127.0.0.1:0'\nadmin-token-file = 'admin'\nrevocations-file = 'revoked'\n";
 
 const RULES: &str = "[[channel]]\nmatch = '/public/**'\nsubscribe = 'anyone'\npublish = 'granted'\n\
     [[channel]]\nmatch = '/users/{user}/**'\nsubscribe = 'user'\npublish = 'granted'\ntell-user = true\n\
@@ -32,11 +40,25 @@ impl Guarded {
     fn start(name: &str, rules: &str) -> Guarded {
         let folder = std::env::temp_dir().join(format!("slotcast-tokens-{}-{name}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("key"), format!("{SECRET}\n")).unwrap();
+        for (name, text) in [("key", SECRET), ("other", OTHER), ("admin", ADMIN)] {
+            fs::write(folder.join(name), format!("{text}\n")).unwrap();
+        }
         write(&folder, rules);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_slotcast"));
-        let daemon = Daemon::of(command.args(["--log", "trace", "--config"]).arg(folder.join("slotcast.toml")));
-        Guarded { daemon, folder }
+        Guarded { daemon: Daemon::of(&mut command(&folder)), folder }
+    }
+
+    /// Kills it and starts another in the same folder.
+    fn restart(&mut self) {
+        let _ = self.daemon.child.kill();
+        let _ = self.daemon.child.wait();
+        self.daemon = Daemon::of(&mut command(&self.folder));
+    }
+
+    /// Where it listens for operators. To be asked once, right after the start.
+    fn operators(&mut self) -> SocketAddr {
+        let line = self.daemon.wait_for_line("for operators on http://127.0.0.1:");
+        let port = line.split("127.0.0.1:").nth(1).unwrap().split('/').next().unwrap();
+        SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()))
     }
 
     fn reload(&mut self, rules: &str) -> String {
@@ -62,16 +84,26 @@ impl Drop for Guarded {
     }
 }
 
-fn write(folder: &std::path::Path, rules: &str) {
+fn command(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slotcast"));
+    command.args(["--log", "trace", "--config"]).arg(folder.join("slotcast.toml"));
+    command
+}
+
+fn write(folder: &Path, rules: &str) {
     let text = format!("listen = '127.0.0.1:0'\ntoken-key-file = 'key'\ntoken-cookie = 'jwt'\n{rules}");
     fs::write(folder.join("slotcast.toml"), text).unwrap();
 }
 
 fn token(user: &str, claims: &str) -> String {
+    token_by(SECRET, user, claims)
+}
+
+fn token_by(secret: &str, user: &str, claims: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let payload = format!(r#"{{"sub":"{user}","iat":{now},"exp":{},"slotcast":{claims}}}"#, now + 600);
     let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#), URL_SAFE_NO_PAD.encode(payload));
-    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
     mac.update(signed.as_bytes());
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
 }
@@ -114,10 +146,87 @@ fn rules_of_a_file_hold_and_change() {
     public.close();
 }
 
+fn revoke(operators: SocketAddr, token: &str, body: &str) -> common::Answer {
+    post(operators, "/-/revoke", &format!("Authorization: Bearer {token}\r\n"), body.as_bytes())
+}
+
+#[test]
+fn a_revocation_outlives_the_process() {
+    const ALL: &str = r#"{"publish":["/**"],"subscribe":["/**"]}"#;
+    let mut guarded = Guarded::start("revoked", &format!("{OPERATED}{RULES}"));
+    let operators = guarded.operators();
+    let (ann, ben) = (token("ann", ALL), token("ben", ALL));
+    let status =
+        |guarded: &Guarded, token: &str| guarded.get("/a", &format!("Authorization: Bearer {token}\r\n")).status;
+    let [mut of_ann, mut of_ben] = [&ann, &ben].map(|it| Peer::join(guarded.daemon.address, &format!("/a?token={it}")));
+    assert!(revoke(operators, &ADMIN[1..], r#"{"user":"ann"}"#).is_problem(401, "unauthorized"));
+    assert!(revoke(guarded.daemon.address, ADMIN, r#"{"user":"ann"}"#).is_problem(404, "not_found"));
+    assert_eq!(
+        (status(&guarded, &ann), fs::read_to_string(guarded.folder.join("revoked")).unwrap()),
+        (200, String::new())
+    );
+    let answer = revoke(operators, ADMIN, r#"{"user":"ann"}"#);
+    assert!(answer.status == 200 && answer.text().contains("\"closed\":1}"), "{}", answer.text());
+    assert_eq!(of_ann.expect_close(1008), "revoked");
+    // Nothing can be written when it is killed, so it has been written before.
+    guarded.restart();
+    assert_eq!([&ann, &ben].map(|token| status(&guarded, token)), [401, 200]);
+    let operators = guarded.operators();
+    assert_eq!(revoke(operators, ADMIN, r#"{"user":"ben"}"#).status, 200);
+    assert!(guarded.reload(&format!("{OPERATED}{RULES}")).contains("nothing has changed"));
+    assert_eq!([&ann, &ben].map(|token| status(&guarded, token)), [401, 401]);
+    of_ben.expect_gone();
+
+    // Another admin token at a reload.
+    fs::write(guarded.folder.join("admin"), format!("{OTHER}\n").replace(' ', "-")).unwrap();
+    assert!(guarded.reload(&format!("{OPERATED}{RULES}")).contains("changed admin tokens"));
+    assert_eq!(revoke(operators, ADMIN, r#"{"user":"x"}"#).status, 401);
+    assert_eq!(revoke(operators, &OTHER.replace(' ', "-"), r#"{"user":"x"}"#).status, 200);
+
+    // A file that is damaged is not passed over: who was revoked would be back.
+    let _ = guarded.daemon.child.kill();
+    let path = guarded.folder.join("revoked");
+    let good = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("{good}x\n")).unwrap();
+    for check in [&["--check"][..], &[]] {
+        let output = command(&guarded.folder).args(check).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        let last = said.lines().last().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(
+            last.contains("--revocations-file: ") && last.contains("in line 4 it is no JSON object; mend"),
+            "{said}"
+        );
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap(), format!("{good}x\n"));
+}
+
+#[test]
+fn what_a_key_has_let_in_ends_when_the_key_goes() {
+    let second = "[[key]]\nid = 'b'\nalg = 'HS256'\nfile = 'other'\n";
+    let mut guarded = Guarded::start("key", &format!("{second}{RULES}"));
+    let claims = r#"{"publish":["/**"],"subscribe":["/**"]}"#;
+    let (first, second) = (token("42", claims), token_by(OTHER, "42", claims));
+    let [mut stays, mut goes] =
+        [&first, &second].map(|it| Peer::join(guarded.daemon.address, &format!("/a?token={it}")));
+    let line = guarded.reload(RULES);
+    assert!(line.contains("1 memberships ended") || line.contains("reloaded"), "{line}");
+    assert_eq!(goes.expect_close(1008), "token_invalid");
+    let bearer = |token: &str| format!("Authorization: Bearer {token}\r\n");
+    assert_eq!(guarded.get("/a", &bearer(&second)).status, 401);
+    assert_eq!(post(guarded.daemon.address, "/a", &bearer(&first), b"still").status, 200);
+    stays.expect_text("still");
+    // Another secret in the same file is another key.
+    fs::write(guarded.folder.join("key"), OTHER).unwrap();
+    guarded.reload(RULES);
+    assert_eq!(stays.expect_close(1008), "token_invalid");
+}
+
 /// RFC 6750 §5.3: a token is as good as a password. No eight bytes of one in a row are ever written.
 #[test]
 fn no_part_of_a_token_is_written_anywhere() {
-    let mut guarded = Guarded::start("silent", RULES);
+    let mut guarded = Guarded::start("silent", &format!("{OPERATED}{RULES}"));
+    let operators = guarded.operators();
     let good = token("42", r#"{"publish":["/**"],"subscribe":["/**"]}"#);
     let bad = format!("{good}x");
     let mut written = String::new();
@@ -151,13 +260,23 @@ fn no_part_of_a_token_is_written_anywhere() {
             written.push_str(&head);
         }
     }
-    written.push_str(&ask(guarded.daemon.address, common::look(guarded.daemon.address, "/-/metrics")).text());
+    for listener in [operators, guarded.daemon.address] {
+        for token in [ADMIN.to_owned(), format!("{ADMIN}x"), ADMIN.to_uppercase()] {
+            written.push_str(&revoke(listener, &token, r#"{"user":"ann"}"#).text());
+            written.push_str(&revoke(listener, &token, &format!("{{\"user\":1,\"token\":\"{ADMIN}\"}}")).text());
+            written.push_str(&post(listener, &format!("/-/revoke?token={token}"), "", b"{}").text());
+            written.push_str(&post(listener, &format!("/chat?token={token}"), "", b"{}").text());
+        }
+    }
+    written.push_str(&fs::read_to_string(guarded.folder.join("revoked")).unwrap());
+    written.push_str(&ask(operators, common::look(operators, "/-/metrics")).text());
     let _ = guarded.daemon.child.kill();
     let (_, rest) = guarded.daemon.wait();
     written.push_str(&guarded.daemon.seen);
     written.push_str(&rest);
     assert!(written.contains("token_invalid") && written.contains("ends: "), "{written}");
-    for secret in [good.as_str(), SECRET] {
+    assert!(written.contains("\"closed\":") && written.contains("\"unauthorized\""), "{written}");
+    for secret in [good.as_str(), SECRET, ADMIN] {
         for window in secret.as_bytes().windows(8) {
             let window = std::str::from_utf8(window).unwrap();
             // Every token begins with this, also one that nobody knows.

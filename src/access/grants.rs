@@ -17,10 +17,12 @@ use super::token::Mark;
 pub struct Grants(Option<Arc<Held>>);
 
 /// Who vouches for a token: a key, and the issuer that it belongs to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) key: Box<str>,
     pub(super) issuer: Option<Box<str>>,
+    /// Stands for the key itself, and for what it vouches for: see `Keys::vouch_for`.
+    pub(super) fingerprint: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -164,6 +166,11 @@ impl Grants {
     /// The id of the key.
     pub fn key(&self) -> Option<&str> {
         Some(&self.proven()?.origin.as_ref()?.key)
+    }
+
+    /// The fingerprint of the key.
+    pub(super) fn fingerprint(&self) -> Option<u64> {
+        Some(self.proven()?.origin.as_ref()?.fingerprint)
     }
 
     /// The issuer that the key belongs to, if the configuration says one.
@@ -311,7 +318,7 @@ mod tests {
     }
 
     fn proof<'a>(user: Option<(&'a str, &'a str)>) -> Proof<'a> {
-        let origin = Arc::new(Origin { key: "k1".into(), issuer: Some("https://id".into()) });
+        let origin = Arc::new(Origin { key: "k1".into(), issuer: Some("https://id".into()), fingerprint: 7 });
         let (expires, ends, issued) = (7, 8, 6);
         let at = UnixTime::from_seconds;
         Proof { origin, user, expires: at(expires), ends: at(ends), issued: at(issued) }
@@ -428,7 +435,7 @@ mod tests {
         let one = token(Some(("", "7")), None, &[]);
         assert!(one.is_of_same_user(&token(Some(("", "7")), Some("x"), &[("/a", &[Right::Send])])));
         let signed = Grants::of_signed_url(proof(Some(("", "7"))), "/a", 1);
-        let origin = Arc::new(Origin { key: "k1".into(), issuer: None });
+        let origin = Arc::new(Origin { key: "k1".into(), issuer: None, fingerprint: 7 });
         let foreign = Grants::of_token(Proof { origin, ..proof(Some(("", "7"))) }, None, &[]);
         let others = [token(Some(("", "8")), None, &[]), token(None, None, &[]), signed, foreign, publishing()];
         for other in others.into_iter().chain([Grants::default()]) {

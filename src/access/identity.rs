@@ -65,6 +65,9 @@ impl Identity {
 
 type Verify = dyn Fn(&str, UnixTime) -> Option<Identity> + Send + Sync;
 
+/// In place of the fingerprint of a key.
+const OWN: u64 = 0;
+
 /// The function of an embedder that verifies tokens.
 #[derive(Clone)]
 pub(super) struct OwnVerifier {
@@ -80,7 +83,13 @@ impl fmt::Debug for OwnVerifier {
 
 impl OwnVerifier {
     pub(super) fn new(verify: impl Fn(&str, UnixTime) -> Option<Identity> + Send + Sync + 'static) -> OwnVerifier {
-        OwnVerifier { verify: Arc::new(verify), origin: Arc::new(Origin { key: "".into(), issuer: None }) }
+        let origin = Arc::new(Origin { key: "".into(), issuer: None, fingerprint: OWN });
+        OwnVerifier { verify: Arc::new(verify), origin }
+    }
+
+    /// Whether it has made these grants, or another one has before a reload.
+    pub(super) fn vouches_for(&self, grants: &Grants) -> bool {
+        grants.fingerprint() == Some(OWN)
     }
 
     /// What a token allows that is shown now.

@@ -37,6 +37,11 @@ impl Object {
         self.0.contains_key(name)
     }
 
+    /// Whether it has no members but these.
+    pub(super) fn has_only(&self, names: &[&str]) -> bool {
+        self.0.keys().all(|name| names.contains(&name.as_str()))
+    }
+
     /// A member that is a text, if it is there at all.
     pub(super) fn text(&self, name: &'static str) -> Result<Option<&str>, WrongType> {
         match self.get(name) {

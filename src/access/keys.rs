@@ -1,14 +1,15 @@
 //! Keys that verify tokens and signed URLs. The algorithm is the key's, never the token's (RFC 8725 §3.1), and a key
 //! belongs to one issuer.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 use ed25519_compact::{PublicKey as Ed25519, Signature};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 
-use super::grants::Origin;
+use super::grants::{Grants, Origin};
 use super::json::{Json, Object};
 use super::public_key::PublicKey;
 use super::rule::Rules;
@@ -25,6 +26,9 @@ const MAX_TRIED: usize = 4;
 
 /// The longest id, issuer, audience and prefix, in bytes.
 const MAX_TEXT: usize = 255;
+
+/// What a secret signs to make its fingerprint: no token and no signed URL is like that.
+const FINGERPRINT: &[u8] = b"slotcast-key-fingerprint";
 
 /// The audience that a token has to name, if it names any, where a key says no other.
 pub const AUDIENCE: &str = "slotcast";
@@ -221,7 +225,7 @@ impl Key {
     fn new(id: &str, material: Material) -> Result<Key, KeyError> {
         check_text(id, "id", id, true)?;
         Ok(Key {
-            origin: Arc::new(Origin { key: id.into(), issuer: None }),
+            origin: Arc::new(Origin { key: id.into(), issuer: None, fingerprint: 0 }),
             audience: None,
             user_prefix: Box::default(),
             usage: Usage::Token,
@@ -235,7 +239,7 @@ impl Key {
     /// If that is empty, too long, or has characters that cannot be seen. So for the others.
     pub fn issuer(self, issuer: &str) -> Result<Key, KeyError> {
         check_text(self.id(), "issuer", issuer, false)?;
-        let origin = Origin { key: self.origin.key.clone(), issuer: Some(issuer.into()) };
+        let origin = Origin { issuer: Some(issuer.into()), ..Origin::clone(&self.origin) };
         Ok(Key { origin: Arc::new(origin), ..self })
     }
 
@@ -270,6 +274,34 @@ impl Key {
             return Err(KeyError::new("", "is for URLs, which name their key: give it an id"));
         }
         Ok(Key { usage, ..self })
+    }
+
+    /// Notes what stands for it and for what it vouches for. That tells nothing about a secret.
+    fn with_fingerprint(self) -> Key {
+        let material: Cow<'_, [u8]> = match &self.material {
+            Material::Hs256(_) => self.sign(FINGERPRINT).unwrap_or_default().to_vec().into(),
+            Material::EdDsa(key) => key[..].into(),
+            #[cfg(feature = "rs256-es256")]
+            Material::Rs256 { modulus, exponent } => [&modulus[..], &exponent[..]].concat().into(),
+            #[cfg(feature = "rs256-es256")]
+            Material::Es256(point) => point[..].into(),
+        };
+        let text = |text: Option<&str>| text.map_or(Vec::new(), |text| [b"=", text.as_bytes()].concat());
+        let mut hash = Sha256::new();
+        for part in [
+            self.algorithm().as_str().as_bytes(),
+            &material,
+            &text(self.origin.issuer.as_deref()),
+            &text(self.audience.as_deref()),
+            self.user_prefix.as_bytes(),
+            if self.usage == Usage::Url { b"url" } else { b"token" },
+        ] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        let [a, b, c, d, e, f, g, h, ..]: [u8; 32] = hash.finalize().into();
+        let fingerprint = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        Key { origin: Arc::new(Origin { fingerprint, ..Origin::clone(&self.origin) }), ..self }
     }
 
     /// Its id.
@@ -375,12 +407,15 @@ impl Keys {
             return Err(KeyError::new(key.id(), "is one too many: there may be 256"));
         }
         for (at, key) in keys.iter().enumerate() {
-            let is_same = |other: &&Key| other.origin == key.origin && other.usage == key.usage && !key.id().is_empty();
+            let is_same = |other: &&Key| {
+                let (one, two) = (&other.origin, &key.origin);
+                (&one.key, &one.issuer, other.usage) == (&two.key, &two.issuer, key.usage) && !key.id().is_empty()
+            };
             if keys.iter().take(at).any(|other| is_same(&other)) {
                 return Err(KeyError::new(key.id(), "is there twice: give each of an issuer another id"));
             }
         }
-        Ok(Keys(keys.into()))
+        Ok(Keys(keys.into_iter().map(Key::with_fingerprint).collect()))
     }
 
     /// Whether there are none.
@@ -411,6 +446,12 @@ impl Keys {
             }
         }
         Ok(())
+    }
+
+    /// Whether the key that has signed what was shown is one of these, and vouches for the same as before. Its id does
+    /// not matter. Where no key has signed anything, none is missing.
+    pub(super) fn vouch_for(&self, grants: &Grants) -> bool {
+        grants.fingerprint().is_none_or(|wanted| self.iter().any(|key| key.origin.fingerprint == wanted))
     }
 
     /// The key of a signed URL.

@@ -32,12 +32,12 @@ use crate::proto::origin::OriginRules;
 use error::{Reason, TokenError};
 use keys::KeyError;
 use lately::Lately;
-use revoked::{RevokeError, Revoked};
+use revoked::{Revocation, RevokeError, Revoked};
 use rule::{Right, Rule, Rules, Who};
 use shown::{Place, shown};
 use signed::{SignedUrl, is_signed};
 use time::UnixTime;
-use token::{Mark, PublishToken};
+use token::{AdminToken, Mark, PublishToken};
 use verifier::Verifier;
 
 /// Who may do what: by a publish token, or by rules and the tokens that keys verify, or anyone anything.
@@ -47,7 +47,11 @@ pub struct Access {
     publish_tokens: Vec<PublishToken>,
     /// What a connection gets that shows one of them, in the same order.
     publishing: Vec<Grants>,
+    /// Any of them makes a request one of an operator; where there is none, nobody can change anything by request.
+    admin_tokens: Vec<AdminToken>,
     policy: Option<Box<Policy>>,
+    /// It outlives the rules and keys that it was made for: they may come back.
+    revoked: Revoked,
 }
 
 #[derive(Debug, Clone)]
@@ -55,7 +59,6 @@ struct Policy {
     rules: Rules,
     verifier: Verifier,
     cookie: Option<Box<str>>,
-    revoked: Revoked,
     lately: Lately,
 }
 
@@ -152,7 +155,7 @@ impl Access {
     pub fn publish_tokens(tokens: impl IntoIterator<Item = PublishToken>) -> Access {
         let publish_tokens: Vec<PublishToken> = tokens.into_iter().collect();
         let publishing = publish_tokens.iter().map(|token| Grants::publishing(token.mark())).collect();
-        Access { publish_tokens, publishing, policy: None }
+        Access { publish_tokens, publishing, admin_tokens: Vec::new(), policy: None, revoked: Revoked::default() }
     }
 
     /// Rules decide, and what the verifier says of tokens. Without rules, claims alone decide.
@@ -162,7 +165,7 @@ impl Access {
     pub fn by_rules(rules: Option<Rules>, verifier: Verifier) -> Result<Access, KeyError> {
         let rules = rules.unwrap_or_else(Rules::granted);
         verifier.keys().check_users(&rules)?;
-        let policy = Policy { rules, verifier, cookie: None, revoked: Revoked::default(), lately: Lately::default() };
+        let policy = Policy { rules, verifier, cookie: None, lately: Lately::default() };
         Ok(Access { policy: Some(Box::new(policy)), ..Access::default() })
     }
 
@@ -178,10 +181,17 @@ impl Access {
     /// Takes over who was revoked: at a reload, or from where that was written down.
     #[must_use]
     pub fn with_revoked(mut self, revoked: Revoked) -> Access {
+        self.revoked = revoked;
         if let Some(policy) = &mut self.policy {
-            policy.revoked = revoked;
             policy.lately.forget();
         }
+        self
+    }
+
+    /// The tokens of which an operator must show one to change something by request. Default: none, so nobody can.
+    #[must_use]
+    pub fn admin_tokens(mut self, tokens: impl IntoIterator<Item = AdminToken>) -> Access {
+        self.admin_tokens = tokens.into_iter().collect();
         self
     }
 
@@ -212,9 +222,9 @@ impl Access {
         self.policy.as_ref().map(|policy| &policy.verifier)
     }
 
-    /// Who was revoked, if there are rules or keys.
-    pub fn revoked(&self) -> Option<&Revoked> {
-        self.policy.as_ref().map(|policy| &policy.revoked)
+    /// Who was revoked.
+    pub fn revoked(&self) -> &Revoked {
+        &self.revoked
     }
 
     /// What a connection that begins with this request may do, if it may do what it asks for. Without rules, a
@@ -228,7 +238,7 @@ impl Access {
     /// `forbidden`; without rules 401 `unauthorized`.
     pub fn admit(&mut self, request: &Request, asked: &Asked<'_>, now: UnixTime) -> Result<Grants, Denied> {
         let Some(policy) = &mut self.policy else { return self.admit_without_rules(request, asked.right) };
-        let grants = policy.grants_of(request, asked, now)?;
+        let grants = policy.grants_of(&self.revoked, request, asked, now)?;
         policy.judge(&grants, asked.right, asked.channel)?;
         Ok(grants)
     }
@@ -242,7 +252,7 @@ impl Access {
             let may = matches!(right, Right::Subscribe | Right::Presence) || self.may_publish(grants);
             return if may { Ok(None) } else { Err(unauthorized().into()) };
         };
-        policy.check_still_good(grants, now)?;
+        policy.check_still_good(&self.revoked, grants, now)?;
         policy.judge(grants, right, channel).map(|(_, rule)| Some(rule))
     }
 
@@ -261,8 +271,31 @@ impl Access {
         if self.policy.is_none() {
             return self.judge(grants, Right::Publish, channel, now);
         }
-        let judged = self.policy.as_mut().map(|policy| policy.judge_publish(place, grants, channel, now));
+        let (policy, revoked) = (self.policy.as_mut(), &self.revoked);
+        let judged = policy.map(|policy| policy.judge_publish(place, revoked, grants, channel, now));
         judged.transpose().map(Option::flatten)
+    }
+
+    /// Whether what was shown would still be accepted: it has not ended, was not revoked, and its key is still there. A
+    /// key that vouches for other users, issuers or audiences than before is another one.
+    ///
+    /// # Errors
+    /// 401, as for a token that is shown now.
+    pub fn check(&self, grants: &Grants, now: UnixTime) -> Result<(), Denied> {
+        let Some(policy) = &self.policy else { return Ok(()) };
+        policy.check_still_good(&self.revoked, grants, now)?;
+        if policy.verifier.vouches_for(grants) { Ok(()) } else { Err(TokenError::from(Reason::UnknownKey).into()) }
+    }
+
+    /// Whether a request shows an admin token: in `Authorization: Bearer`, and nowhere else.
+    ///
+    /// # Errors
+    /// 403 `no_admin_token` if there is none; 401 `unauthorized` if another was shown, or nothing.
+    pub fn operate(&self, request: &Request) -> Result<(), Denied> {
+        if self.admin_tokens.is_empty() {
+            return Err(no_admin_token().into());
+        }
+        if AdminToken::is_shown_in(&self.admin_tokens, request) { Ok(()) } else { Err(not_an_operator().into()) }
     }
 
     /// What a connection may do that shows another token in place of the one that it has shown.
@@ -273,18 +306,18 @@ impl Access {
     pub fn renew(&mut self, held: &Grants, token: &str, now: UnixTime) -> Result<Grants, Denied> {
         let Some(policy) = self.policy.as_mut().filter(|_| held.is_token()) else { return Err(forbidden().into()) };
         let grants = policy.verifier.verify(token, now)?;
-        policy.check_still_good(&grants, now)?;
+        policy.check_still_good(&self.revoked, &grants, now)?;
         if grants.is_of_same_user(held) { Ok(grants) } else { Err(forbidden().into()) }
     }
 
-    /// Refuses, from now on, the tokens of a user that were issued before that.
+    /// Refuses, from now on, the tokens of a user that were issued before that. Returns what holds for the user now.
     ///
     /// # Errors
-    /// Any [`RevokeError`].
-    pub fn revoke(&mut self, user: &str, before: UnixTime, now: UnixTime) -> Result<(), RevokeError> {
-        let Some(policy) = &mut self.policy else { return Ok(()) };
+    /// Any [`RevokeError`] but `NotKept`; then nothing has changed.
+    pub fn revoke(&mut self, user: &str, before: UnixTime, now: UnixTime) -> Result<Revocation, RevokeError> {
+        let policy = self.policy.as_mut().ok_or(RevokeError::NoKeys)?;
         policy.lately.forget();
-        policy.revoked.revoke(user, before, policy.verifier.ages(), now)
+        self.revoked.revoke(user, before, policy.verifier.ages(), now)
     }
 
     /// What a connection that begins with this request may do, where there are no rules.
@@ -339,7 +372,13 @@ impl Access {
 
 impl Policy {
     /// What the request shows, verified.
-    fn grants_of(&mut self, request: &Request, asked: &Asked<'_>, now: UnixTime) -> Result<Grants, Denied> {
+    fn grants_of(
+        &mut self,
+        revoked: &Revoked,
+        request: &Request,
+        asked: &Asked<'_>,
+        now: UnixTime,
+    ) -> Result<Grants, Denied> {
         let cookie = self.cookie.as_deref().filter(|_| asked.origins.trusts_cookies(request, asked.scheme));
         let shown = shown(request, cookie)?;
         if is_signed(request.query())? {
@@ -349,13 +388,13 @@ impl Policy {
             }
             let url = SignedUrl::read(request.query(), asked.channel)?;
             let grants = url.verify(asked.channel, self.verifier.keys(), self.verifier.ages(), now)?;
-            self.check_still_good(&grants, now)?;
+            self.check_still_good(revoked, &grants, now)?;
             return Ok(grants);
         }
         let Some(shown) = shown else { return Ok(Grants::default()) };
         let verified = self.verifier.verify(&shown.token, now).map_err(Denied::from);
         let verified = verified.and_then(|grants| {
-            self.check_still_good(&grants, now)?;
+            self.check_still_good(revoked, &grants, now)?;
             Ok(grants)
         });
         match verified {
@@ -374,14 +413,15 @@ impl Policy {
         if grants.ends().is_some_and(|ends| ends <= now) { Err(TokenError::Expired) } else { Ok(()) }
     }
 
-    fn check_still_good(&self, grants: &Grants, now: UnixTime) -> Result<(), TokenError> {
+    fn check_still_good(&self, revoked: &Revoked, grants: &Grants, now: UnixTime) -> Result<(), TokenError> {
         self.check_time(grants, now)?;
-        if self.revoked.refuses(grants, now) { Err(Reason::Revoked.into()) } else { Ok(()) }
+        if revoked.refuses(grants, self.verifier.ages(), now) { Err(Reason::Revoked.into()) } else { Ok(()) }
     }
 
     fn judge_publish(
         &mut self,
         place: usize,
+        revoked: &Revoked,
         grants: &Grants,
         channel: &str,
         now: UnixTime,
@@ -390,7 +430,7 @@ impl Policy {
         let number = match self.lately.rule(place, grants, channel) {
             Some(number) => number,
             None => {
-                self.check_still_good(grants, now)?;
+                self.check_still_good(revoked, grants, now)?;
                 let (number, _) = self.judge(grants, Right::Publish, channel)?;
                 self.lately.note(place, grants, channel, number);
                 number
@@ -425,6 +465,17 @@ fn forbidden() -> Refusal {
 /// The same answer for no token and for a wrong one, so that a peer learns nothing from it.
 fn unauthorized() -> Refusal {
     unauthenticated("unauthorized", "Show the broker's publish token: Authorization: Bearer TOKEN, or ?token=TOKEN.")
+}
+
+fn no_admin_token() -> Refusal {
+    let detail =
+        "Nobody can change anything here: the broker has no admin_token_file. Give it one, and show its token.";
+    Refusal::new(Status::FORBIDDEN, "no_admin_token", detail)
+}
+
+/// The same answer for no token and for a wrong one.
+fn not_an_operator() -> Refusal {
+    unauthenticated("unauthorized", "Show the broker's admin token: Authorization: Bearer TOKEN.")
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The publish token: anyone who publishes needs it, over any protocol; those who only listen do not.
+//! Tokens that are a shared secret. The publish token: anyone who publishes needs it, over any protocol; those who only
+//! listen do not. The admin token: operators who change something need it.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -13,9 +14,32 @@ use crate::proto::http::Request;
 /// The longest token, in bytes: it has to fit into a request's target.
 pub const MAX_TOKEN: usize = 1024;
 
+/// The shortest admin token, in characters: nobody guesses one that is drawn at random.
+pub const MIN_ADMIN_TOKEN: usize = 32;
+
 /// A secret that peers show. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PublishToken(Arc<[u8]>);
+
+/// A secret that operators show who change something. `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AdminToken(Arc<[u8]>);
+
+/// A text is not an [`AdminToken`]. It does not repeat the text, which may be most of a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AdminTokenError;
+
+impl fmt::Display for AdminTokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "an admin token has {MIN_ADMIN_TOKEN} to {MAX_TOKEN} visible ASCII characters, such as those that openssl \
+             rand -hex 32 prints"
+        )
+    }
+}
+
+impl std::error::Error for AdminTokenError {}
 
 /// Why a text is not a [`PublishToken`]. It does not repeat the text, which may be most of a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,34 +106,64 @@ impl PublishToken {
         Mark(NonZeroU32::new(hasher.finish() as u32).unwrap_or(NonZeroU32::MIN))
     }
 
-    /// Compares in a time that depends only on the length of what is given, and not on the secret.
     fn is(&self, given: &[u8]) -> bool {
-        let mut difference = self.0.len() ^ given.len();
-        for (byte, expected) in given.iter().zip(self.0.iter().cycle()) {
-            difference |= usize::from(black_box(byte ^ expected));
-        }
-        black_box(difference) == 0
+        is_same(&self.0, given)
     }
 
     /// Whether the request shows one of these tokens: in `Authorization: Bearer TOKEN` (RFC 6750 §2.1), in the subprotocol
     /// `slotcast.token.TOKEN`, or in `?token=TOKEN`; any is enough. Another scheme of `Authorization` is ignored: a proxy
     /// in front of us uses it.
     pub(super) fn shown_in(tokens: &[PublishToken], request: &Request) -> Shown {
-        let bearers = request.headers("authorization").filter_map(|value| {
-            let (scheme, token) = value.split_at_checked(7)?;
-            scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
-        });
         let query = match request.query().get("token") {
             Ok(token) => token,
             Err(_) => Some("".into()),
         };
         let carried = by_subprotocol(request).unwrap_or(Some(""));
-        let shown = bearers.chain(carried.map(str::as_bytes)).chain(query.as_deref().map(str::as_bytes));
+        let shown = bearers(request).chain(carried.map(str::as_bytes)).chain(query.as_deref().map(str::as_bytes));
         shown.fold(Shown::Nothing, |earlier, given| match (earlier, one_of(tokens, given)) {
             (Shown::Ours(mark), _) | (_, Some(mark)) => Shown::Ours(mark),
             _ => Shown::Another,
         })
     }
+}
+
+impl AdminToken {
+    /// A token of 32 to 1,024 visible ASCII characters.
+    ///
+    /// # Errors
+    /// If it is something else. The error does not repeat the token.
+    pub fn new(token: &str) -> Result<AdminToken, AdminTokenError> {
+        let is_good = (MIN_ADMIN_TOKEN..=MAX_TOKEN).contains(&token.len());
+        if is_good && token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            Ok(AdminToken(token.as_bytes().into()))
+        } else {
+            Err(AdminTokenError)
+        }
+    }
+
+    /// Whether the request shows one of these tokens in `Authorization: Bearer TOKEN` (RFC 6750 §2.1). It compares with
+    /// all of them, so that the time does not tell which one it was.
+    pub(super) fn is_shown_in(tokens: &[AdminToken], request: &Request) -> bool {
+        let is_one = |given| tokens.iter().fold(false, |found, token| is_same(&token.0, given) | found);
+        bearers(request).fold(false, |found, given| is_one(given) | found)
+    }
+}
+
+/// What `Authorization: Bearer` carries.
+fn bearers(request: &Request) -> impl Iterator<Item = &[u8]> {
+    request.headers("authorization").filter_map(|value| {
+        let (scheme, token) = value.split_at_checked(7)?;
+        scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+    })
+}
+
+/// Compares in a time that depends only on the length of what is given, and not on the secret.
+fn is_same(secret: &[u8], given: &[u8]) -> bool {
+    let mut difference = secret.len() ^ given.len();
+    for (byte, expected) in given.iter().zip(secret.iter().cycle()) {
+        difference |= usize::from(black_box(byte ^ expected));
+    }
+    black_box(difference) == 0
 }
 
 /// Compares with each token, whichever it is, so that the time does not tell which one it was.
@@ -127,6 +181,12 @@ impl fmt::Debug for Mark {
 impl fmt::Debug for PublishToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PublishToken(…)")
+    }
+}
+
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AdminToken(…)")
     }
 }
 
@@ -216,5 +276,41 @@ mod tests {
             let request = Request::parse(head.as_bytes(), &Limits::default()).unwrap();
             assert_eq!(PublishToken::shown_in(&tokens, &request), expected, "{target} {fields}");
         }
+    }
+
+    #[test]
+    fn only_a_bearer_is_an_operator() {
+        let [one, other] = ["a", "b"].map(|letter| letter.repeat(MIN_ADMIN_TOKEN));
+        let access = Access::default().admin_tokens([&one, &other].map(|token| AdminToken::new(token).unwrap()));
+        let code = |target: &str, fields: &str| {
+            let head = format!("POST {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+            let request = Request::parse(head.as_bytes(), &Limits::default()).unwrap();
+            let none = Access::default().operate(&request).unwrap_err();
+            assert_eq!((none.refusal.status.0, none.refusal.code), (403, "no_admin_token"));
+            access.operate(&request).map_err(|denied| (denied.refusal.status.0, denied.refusal.code))
+        };
+        for token in [&one, &other] {
+            assert_eq!(code("/", &format!("Authorization: Bearer {token}\r\n")), Ok(()));
+            for (target, fields) in [
+                ("/".to_owned(), String::new()),
+                (format!("/?token={token}"), String::new()),
+                ("/".to_owned(), format!("Authorization: Basic {token}\r\n")),
+                ("/".to_owned(), format!("Authorization: Bearer {token}a\r\n")),
+                ("/".to_owned(), format!("Authorization: Bearer {}\r\n", &token[1..])),
+                ("/".to_owned(), format!("Cookie: jwt={token}\r\n")),
+            ] {
+                assert_eq!(code(&target, &fields), Err((401, "unauthorized")), "{target} {fields}");
+            }
+        }
+        assert!(!format!("{access:?}").contains(&one[..8]));
+    }
+
+    #[test]
+    fn an_admin_token_is_long() {
+        for bad in ["", &"x".repeat(31), &"x".repeat(1025), &" ".repeat(40), &format!("{}\n", "x".repeat(40))] {
+            assert_eq!(AdminToken::new(bad), Err(AdminTokenError), "{bad:?}");
+        }
+        assert!(AdminToken::new(&"x".repeat(32)).is_ok());
+        assert!(AdminTokenError.to_string().starts_with("an admin token has 32 to 1024 visible "));
     }
 }

@@ -99,6 +99,12 @@ impl Verifier {
         self
     }
 
+    /// Whether the key that has verified this is still there, and vouches for the same, or a function of yours still
+    /// verifies.
+    pub(super) fn vouches_for(&self, grants: &Grants) -> bool {
+        self.keys.vouch_for(grants) || self.own.as_ref().is_some_and(|own| own.vouches_for(grants))
+    }
+
     /// Remembers at most that many tokens; 0 remembers none.
     #[must_use]
     pub fn remember(mut self, most: usize) -> Verifier {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::ConnectionId;
+use super::followers::StreamFormat;
 use super::joins::{Join, JoinDoor};
 use super::mirrors::Gate;
 use super::outcome::{JoinError, Outcome, Published};
@@ -265,6 +266,22 @@ impl Broker {
         };
         self.note_leaving(&channel);
         self.refuse_join_of(join, JoinError::Engine(EngineError::Away));
+        true
+    }
+
+    /// Refuses a connection that waits for the channel of its URL; returns false if it does not.
+    pub(super) fn refuse_waiting_for_channel(&mut self, id: ConnectionId, cause: Cause, refusal: &Refusal) -> bool {
+        let Some((channel, join)) = self.outlet.seam_mut().and_then(|seam| seam.joins.take_of(id)) else {
+            return false;
+        };
+        self.note_leaving(&channel);
+        match join.door {
+            JoinDoor::Stream(exchange, _) | JoinDoor::Hold(exchange, _) | JoinDoor::Read(exchange) => {
+                self.refuse_follower(&exchange, StreamFormat::Ndjson, cause, refusal);
+            }
+            JoinDoor::Accept(accept) => self.refuse(accept.0, refusal),
+            JoinDoor::Subscribe(_) => self.tell_outcome(join.ticket, Outcome::NotJoined(JoinError::Left)),
+        }
         true
     }
 

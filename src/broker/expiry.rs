@@ -5,7 +5,9 @@ use log::Level;
 use super::Broker;
 use super::ending::{End, Owed};
 use super::event::ConnectionId;
+use super::followers::StreamFormat;
 use super::reason::Cause;
+use super::slots::{Cold, flag};
 use super::timers::Tick;
 use crate::access::error::TokenError;
 use crate::access::rule::Right;
@@ -14,7 +16,7 @@ use crate::access::{Asked, Denied, Grants};
 use crate::channel::dialect::Event;
 use crate::channel::settings::Telling;
 use crate::proto::close::CloseCode;
-use crate::proto::http::{Request, Response};
+use crate::proto::http::{Refusal, Request, Response};
 
 impl Broker {
     /// Sets what a connection may do: when it shows a token, or another one. When that expires, the connection ends.
@@ -57,6 +59,12 @@ impl Broker {
     /// How much a channel tells of who is in it.
     pub(crate) fn telling_of(&self, channel: &str) -> Telling {
         self.channels.telling_of(channel)
+    }
+
+    /// All connections that have not ended, also those that only ask.
+    pub(crate) fn live_connections(&self) -> impl Iterator<Item = ConnectionId> {
+        let live = self.slots.iter().filter(|(_, hot, _)| !hot.has(flag::ENDED));
+        live.map(|(slot, ..)| self.slots.id(slot))
     }
 
     /// Whether a connection is a stream of HTTP.
@@ -102,21 +110,6 @@ impl Broker {
         }
     }
 
-    /// The connections to which messages may pass, and those whose requests wait for the next message.
-    pub(crate) fn receiving_connections(&self) -> impl Iterator<Item = ConnectionId> {
-        let slots = self.slots.iter().map(|(slot, ..)| slot);
-        let receiving = slots.filter(|&slot| self.slots.is_subscribed(slot) || self.slots.is_held(slot));
-        receiving.map(|slot| self.slots.id(slot))
-    }
-
-    /// Answers the request of a connection that waits for the next message with why it may no longer do so. Returns
-    /// false if none waits.
-    pub(crate) fn refuse_waiting(&mut self, id: ConnectionId, denied: Denied) -> bool {
-        let held = self.slots.live(id).filter(|&slot| self.slots.is_held(slot));
-        held.into_iter().for_each(|slot| self.refuse_held(slot, denied.clone()));
-        held.is_some()
-    }
-
     /// Answers a request that waits for the next message with why it may no longer do so.
     pub(super) fn refuse_held(&mut self, slot: u32, denied: Denied) {
         let Some(cold) = self.slots.cold(slot) else { return };
@@ -136,6 +129,17 @@ impl Broker {
         let Some(slot) = self.slots.live(id).filter(|&slot| self.slots.is_subscribed(slot)) else { return false };
         self.end_granted(slot, cause);
         true
+    }
+
+    /// Refuses a request that waits for the next message, or for its channel, after it was let in: see
+    /// [`end_unauthorized`](Self::end_unauthorized). Returns false if it does not wait.
+    pub(crate) fn refuse_waiting(&mut self, id: ConnectionId, cause: Cause, refusal: &Refusal) -> bool {
+        let Some(slot) = self.slots.live(id) else { return false };
+        if let Some(exchange) = self.slots.cold(slot).and_then(Cold::take_waiting) {
+            self.refuse_follower(&exchange, StreamFormat::Ndjson, cause, refusal);
+            return true;
+        }
+        self.refuse_waiting_for_channel(id, cause, refusal)
     }
 
     pub(super) fn end_granted(&mut self, slot: u32, cause: Cause) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::admission::{Admitted, Place};
-use super::event::ConnectionId;
+use super::event::{ConnectionId, Exchange};
 use super::extras::Extras;
 use super::rates::{Bucket, Paces};
 use super::reason::Cause;
@@ -280,6 +280,17 @@ impl Cold {
     /// Bytes that were read and not looked at yet.
     pub fn stash_len(&self) -> usize {
         self.extras.as_ref().map_or(0, |extras| extras.stash.len())
+    }
+
+    /// Takes out the request that waits for the next message, or is about to, as its channel is busy.
+    pub fn take_waiting(&mut self) -> Option<Exchange> {
+        let extras = self.extras.as_mut()?;
+        let waiting = match extras.to_hold.take() {
+            Some(_) => extras.parked.take(),
+            None => extras.held.take(),
+        };
+        self.tidy();
+        waiting
     }
 
     /// Frees the extras when nothing is in them.

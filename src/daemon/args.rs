@@ -31,6 +31,10 @@ pub struct Values {
     pub publish_tokens: Vec<PublishToken>,
     /// `--publish-token-file`.
     pub publish_token_files: Vec<String>,
+    /// `--admin-token-file`.
+    pub admin_token_files: Vec<String>,
+    /// `--revocations-file`.
+    pub revocations_file: Option<String>,
     /// `--token-key-file`.
     pub token_key_files: Vec<String>,
     /// `--token-leeway`.
@@ -68,6 +72,8 @@ impl Values {
             trusted_proxies: Vec::new(),
             publish_tokens: Vec::new(),
             publish_token_files: Vec::new(),
+            admin_token_files: Vec::new(),
+            revocations_file: None,
             token_key_files: Vec::new(),
             token_leeway: Ages::default().leeway,
             max_token_age: Ages::default().max_token_age,
@@ -100,6 +106,8 @@ pub enum Kind {
     Text(&'static str, fn(&mut Values) -> &mut Option<String>),
     /// Tokens, which are never shown, any number of times; a variable has one.
     Tokens(fn(&mut Values) -> &mut Vec<PublishToken>),
+    /// The name of a file, at most once. In the configuration file it is relative to its folder.
+    File(fn(&mut Values) -> &mut Option<String>),
     /// Names of files, as a list. In the configuration file they are relative to its folder.
     Files(fn(&mut Values) -> &mut Vec<String>),
     /// Text, shown under this name in the help, any number of times; in the environment separated by commas.
@@ -144,14 +152,14 @@ const fn flag(heading: &'static str, name: &'static str, reload: Reload, kind: K
     Flag { name, heading, help, reload, kind }
 }
 
-use Kind::{Count, Count32, Files, List, Often, Policy, Size, Switch, Text, Time, Tokens};
+use Kind::{Count, Count32, File as OneFile, Files, List, Often, Policy, Size, Switch, Text, Time, Tokens};
 use Reload::{AtOnce, NewConnections, NotInFile, Restart};
 
 /// Every flag, except `--help` and `--version`, in the order of the help.
 #[rustfmt::skip] // A table reads by rows.
 pub const FLAGS: &[Flag] = &[
     flag(LISTENING, "listen", Restart, List("ADDR", |v| &mut v.listen), "8080, :8080 (all interfaces) or HOST:PORT; repeatable"),
-    flag(LISTENING, "admin-listen", Restart, List("ADDR", |v| &mut v.admin_listen), "For operators only: /-/metrics and /-/channels; repeatable"),
+    flag(LISTENING, "admin-listen", Restart, List("ADDR", |v| &mut v.admin_listen), "For operators only: /-/metrics, /-/channels, /-/revoke; repeatable"),
     flag(LISTENING, "no-page", AtOnce, Switch(|v| &mut v.no_page), "Do not serve the built-in page to browsers"),
     flag(LISTENING, "no-compression", NewConnections, Switch(|v| &mut v.no_compression), "Do not agree to permessage-deflate"),
     flag(SAFETY, "origin", AtOnce, List("ORIGIN", |v| &mut v.origins), "Let pages from there in, as in https://example.com; repeatable"),
@@ -162,6 +170,8 @@ pub const FLAGS: &[Flag] = &[
     flag(SAFETY, "token-leeway", AtOnce, Time(|v| &mut v.token_leeway), "How much the clocks of token issuers may be off"),
     flag(SAFETY, "token-cookie", AtOnce, Text("NAME", |v| &mut v.token_cookie), "A cookie that may carry the token"),
     flag(SAFETY, "max-token-age", AtOnce, Time(|v| &mut v.max_token_age), "Longest time from the issue of a token to its end"),
+    flag(SAFETY, "admin-token-file", AtOnce, Files(|v| &mut v.admin_token_files), "Who revokes must show one of its lines; repeatable"),
+    flag(SAFETY, "revocations-file", Restart, OneFile(|v| &mut v.revocations_file), "Keeps across restarts whose tokens are revoked"),
     flag(SAFETY, "single-channel", AtOnce, Switch(|v| &mut v.single_channel), "A WebSocket and its commands stay in the channel of its URL"),
     flag(SAFETY, "trusted-proxy", NewConnections, List("CIDR", |v| &mut v.trusted_proxies), "Believe the X-Forwarded-For of proxies there; repeatable"),
     flag(LIMITS, "max-message", AtOnce, Size(|v| &mut v.limits.max_message), "Longest message; the next three rise with it"),
@@ -227,7 +237,7 @@ impl Flag {
             Often(field) => *field(values) = units::parse_rate(last)?,
             Time(field) => *field(values) = units::parse_time(last)?,
             Policy(field) => *field(values) = last.parse().map_err(|error: LimitsError| error.to_string())?,
-            Text(_, field) => *field(values) = Some(last.to_owned()),
+            Text(_, field) | OneFile(field) => *field(values) = Some(last.to_owned()),
             Tokens(field) => {
                 *field(values) = texts
                     .iter()
@@ -250,7 +260,7 @@ impl Flag {
             Often(field) => Some(field(values).to_string()),
             Time(field) => Some(units::show_time(*field(values))),
             Policy(field) => Some(field(values).to_string()),
-            Text(_, field) => field(values).clone(),
+            Text(_, field) | OneFile(field) => field(values).clone(),
             List(_, field) | Files(field) => Some(field(values).join(",")).filter(|list| !list.is_empty()),
             Tokens(_) | Switch(_) => None,
         }
@@ -287,6 +297,7 @@ impl Flag {
             }
             (List(..) | Files(_) | Tokens(_), Content::List(values)) => values.iter().map(each).collect(),
             (List(..) | Tokens(_), _) => each(value).map(|text| vec![text]),
+            (OneFile(_), Content::Text(text)) => Ok(vec![file.beside(text)]),
             (Switch(_), Content::Switch(switch)) => Ok(vec![switch.to_string()]),
             (Size(_) | Count(_) | Count32(_) | Often(_) | Time(_), Content::Text(text) | Content::Number(text))
             | (Policy(_) | Text(..), Content::Text(text)) => Ok(vec![text.clone()]),
@@ -301,7 +312,7 @@ impl Flag {
             Count(_) | Count32(_) => "a whole number",
             Often(_) => "a rate, such as 100 or \"90/min\"",
             Time(_) => "a time, such as 30 or \"500ms\"",
-            Policy(_) | Text(..) => "a string",
+            Policy(_) | Text(..) | OneFile(_) => "a string",
             List(..) | Files(_) | Tokens(_) => "an array of strings",
             Switch(_) => "true or false",
         }
@@ -315,7 +326,7 @@ impl Flag {
             Often(field) => field(one) == field(other),
             Time(field) => field(one) == field(other),
             Policy(field) => field(one) == field(other),
-            Text(_, field) => field(one) == field(other),
+            Text(_, field) | OneFile(field) => field(one) == field(other),
             List(_, field) | Files(field) => field(one) == field(other),
             Tokens(field) => field(one) == field(other),
             Switch(field) => field(one) == field(other),
@@ -330,7 +341,7 @@ impl Flag {
             Often(field) => *field(to) = *field(from),
             Time(field) => *field(to) = *field(from),
             Policy(field) => *field(to) = *field(from),
-            Text(_, field) => *field(to) = field(from).clone(),
+            Text(_, field) | OneFile(field) => *field(to) = field(from).clone(),
             List(_, field) | Files(field) => *field(to) = field(from).clone(),
             Tokens(field) => *field(to) = field(from).clone(),
             Switch(field) => *field(to) = *field(from),
@@ -351,6 +362,7 @@ impl Flag {
             Text(name, _) => arg.value_name(name),
             // A token that begins with a dash must not be reported as an unknown argument.
             Tokens(_) => arg.value_name("TOKEN").allow_hyphen_values(true).action(ArgAction::Append),
+            OneFile(_) => arg.value_name("FILE"),
             Files(_) => arg.value_name("FILE").action(ArgAction::Append),
             List(name, _) => arg.value_name(name).action(ArgAction::Append),
             Switch(_) => arg.action(ArgAction::SetTrue),

@@ -9,6 +9,7 @@ pub mod logging;
 mod naming;
 mod process;
 mod reload;
+mod revocations;
 mod rules;
 mod serve;
 pub mod settings;
@@ -68,6 +69,7 @@ pub fn run(settings: Settings, sources: &Sources) -> Result<(), Failure> {
         warn!("{warning}");
     }
     if settings.check {
+        revocations::check(&settings)?;
         show("the configuration is good\n");
         return Ok(());
     }

@@ -50,16 +50,19 @@ fn take(server: &mut Server, relay: &Relay, running: &Settings, sources: &Source
     server.reconfigure(serve::config(&settings)).map_err(|error| error.to_string())?;
     let ended = relay.govern(server, settings.access.clone()).map_err(|error| error.to_string())?;
     if ended > 0 {
-        info!("{ended} memberships ended, which the rules do not allow any longer");
+        info!("{ended} memberships ended, which rules and keys do not allow any longer");
     }
     // Lines of a level that is wanted no longer are not wanted any more, those about this reload included.
     logging::set_filter(settings.log.as_deref());
     let (later, mut now): (Vec<_>, Vec<_>) = changes.into_iter().partition(|flag| flag.reload == Reload::Restart);
     let are_other_tokens = settings.publish_tokens != running.publish_tokens;
-    now.retain(|flag| !flag.name.starts_with("publish-token"));
+    let are_other_operators = settings.admin_tokens != running.admin_tokens;
+    now.retain(|flag| !flag.name.starts_with("publish-token") && flag.name != "admin-token-file");
     let mut told = names(&now);
-    if are_other_tokens {
-        told.push("publish tokens".to_owned());
+    for (_, name) in
+        [(are_other_tokens, "publish tokens"), (are_other_operators, "admin tokens")].iter().filter(|it| it.0)
+    {
+        told.push((*name).to_owned());
     }
     let told = if told.is_empty() { "nothing has changed".to_owned() } else { format!("changed {}", told.join(", ")) };
     info!("reloaded {}: {told}", running.files.join(", "));

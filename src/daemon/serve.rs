@@ -12,6 +12,7 @@ use slotcast::{Config, Event, Relay, Server};
 
 use super::naming::by_flags;
 use super::reload::{Reloads, reload};
+use super::revocations::Revocations;
 use super::settings::{Settings, Sources};
 use super::{Failure, logging, process};
 
@@ -30,11 +31,13 @@ pub fn serve(mut settings: Settings, sources: &Sources) -> Result<(), Failure> {
     let mut server = Server::bind(config(&settings))
         .map_err(|error| cannot_listen(&settings.listen, &settings.admin_listen, &error))?;
     server.register(&mut signals, SIGNALS)?;
+    // Only now: where another process has these addresses, it has the file, too.
+    let (revocations, revoked) = Revocations::open(&settings)?.unzip();
     announce(&settings, &server);
     let reloads = Reloads::default();
-    let mut relay = relay(&settings, &reloads);
+    let mut relay = relay(&settings, &reloads, revocations.as_ref());
     relay
-        .govern(&mut server, settings.access.clone())
+        .govern(&mut server, settings.access.clone().with_revoked(revoked.unwrap_or_default()))
         .map_err(|error| Failure::Usage(by_flags(&error.to_string()).into_owned()))?;
     let mut is_stopping = false;
     while let Some(event) = server.poll()? {
@@ -50,7 +53,7 @@ pub fn serve(mut settings: Settings, sources: &Sources) -> Result<(), Failure> {
                         reloads.count(taken.is_some());
                         if let Some(taken) = taken {
                             settings = taken;
-                            relay = self::relay(&settings, &reloads).sharing(&relay);
+                            relay = self::relay(&settings, &reloads, revocations.as_ref()).sharing(&relay);
                         }
                         continue;
                     }
@@ -84,9 +87,12 @@ pub fn config(settings: &Settings) -> Config {
 }
 
 /// What is done with events.
-fn relay(settings: &Settings, reloads: &Reloads) -> Relay {
+fn relay(settings: &Settings, reloads: &Reloads, revocations: Option<&Revocations>) -> Relay {
     let reloads = reloads.clone();
-    let relay = Relay::default().page(settings.page);
+    let mut relay = Relay::default().page(settings.page);
+    if let Some(file) = revocations.cloned() {
+        relay = relay.keep_revocations(move |revocation, all| file.keep(revocation, all));
+    }
     relay.single_channel(settings.single_channel).more_metrics(move |_, text| {
         reloads.write_metrics(text);
         process::write_metrics(text);

@@ -12,6 +12,8 @@ use clap::ArgMatches;
 use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
 use slotcast::access::Access;
+use slotcast::access::token::AdminToken;
+use slotcast::access::verifier::Ages;
 use slotcast::internal::{self, Ipv6, Listen, MAX_TOKEN, OriginRules, TrustedProxies};
 use slotcast::{Limits, PublishToken, Relay};
 
@@ -38,6 +40,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<String>,
     /// The tokens of which anyone who publishes must show one.
     pub publish_tokens: Vec<PublishToken>,
+    /// The tokens of which an operator must show one to change something.
+    pub admin_tokens: Vec<AdminToken>,
     /// Who may do what.
     pub access: Access,
     /// Whether a WebSocket stays in the channel of its URL.
@@ -65,6 +69,11 @@ impl Settings {
     pub fn changes(&self, earlier: &Settings) -> Vec<&'static Flag> {
         let (mut one, mut other) = (self.values.clone(), earlier.values.clone());
         FLAGS.iter().filter(|flag| !flag.is_same(&mut one, &mut other)).collect()
+    }
+
+    /// What of time holds for tokens.
+    pub fn ages(&self) -> Ages {
+        Ages { leeway: self.values.token_leeway, max_token_age: self.values.max_token_age }
     }
 
     /// Takes over from settings that a process runs with what can change only with a restart.
@@ -190,8 +199,14 @@ impl Sources {
         let (publish_tokens, token_files) = publish_tokens(&values, &given)?;
         let (access, key_files) = access(said, &values, &given, &publish_tokens)?;
         Relay::check_rules(&access, &values.limits).map_err(|error| by_flags(&error.to_string()).into_owned())?;
-        let token_files: Vec<String> = token_files.into_iter().chain(key_files).collect();
+        let admin_tokens = admin_tokens(&values, &given)?;
+        let admin_token_files = values.admin_token_files.clone();
+        let token_files: Vec<String> = token_files.into_iter().chain(key_files).chain(admin_token_files).collect();
         let mut warnings = environment.warnings();
+        if access.has_rules() && !admin_tokens.is_empty() && values.revocations_file.is_none() {
+            warnings.push("a restart forgets whose tokens were revoked; see --revocations-file".to_owned());
+        }
+        let access = access.admin_tokens(admin_tokens.clone());
         warnings.extend(exposed_files(file.as_ref(), &token_files));
         let files = file.iter().map(file::File::shown).chain(token_files).collect();
         Ok(Settings {
@@ -202,6 +217,7 @@ impl Sources {
             hosts: values.hosts.clone(),
             trusted_proxies: values.trusted_proxies.clone(),
             publish_tokens,
+            admin_tokens,
             access,
             single_channel: values.single_channel,
             page: !values.no_page,
@@ -384,7 +400,7 @@ fn publish_tokens(values: &Values, given: &Given) -> Result<(Vec<PublishToken>, 
     };
     let mut tokens = Vec::new();
     for path in &values.publish_token_files {
-        tokens.extend(read_tokens(path).map_err(|error| format!("{source}: {path:?}: {error}"))?);
+        tokens.extend(read_tokens(path, PublishToken::new).map_err(|error| format!("{source}: {path:?}: {error}"))?);
     }
     // Without a token everybody could publish.
     if tokens.is_empty() {
@@ -393,8 +409,22 @@ fn publish_tokens(values: &Values, given: &Given) -> Result<(Vec<PublishToken>, 
     Ok((tokens, values.publish_token_files.clone()))
 }
 
+/// The tokens of operators.
+fn admin_tokens(values: &Values, given: &Given) -> Result<Vec<AdminToken>, String> {
+    let Some((_, source)) = given.get("admin-token-file") else { return Ok(Vec::new()) };
+    if values.admin_listen.is_empty() {
+        return Err(format!("{source}: it is for a listener for operators, and there is none; see --admin-listen"));
+    }
+    if values.admin_token_files.is_empty() {
+        return Err(format!("{source}: it names no file"));
+    }
+    let read =
+        |path: &String| read_tokens(path, AdminToken::new).map_err(|error| format!("{source}: {path:?}: {error}"));
+    Ok(values.admin_token_files.iter().map(read).collect::<Result<Vec<_>, _>>()?.concat())
+}
+
 /// The lines of a file, each a token. The last may end with the file.
-fn read_tokens(path: &str) -> Result<Vec<PublishToken>, String> {
+fn read_tokens<T, E: fmt::Display>(path: &str, make: impl Fn(&str) -> Result<T, E>) -> Result<Vec<T>, String> {
     let mut text = String::new();
     let file = File::open(path).map_err(|error| error.to_string())?;
     file.take(LONGEST_TOKENS + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
@@ -406,7 +436,7 @@ fn read_tokens(path: &str) -> Result<Vec<PublishToken>, String> {
     if lines.clone().count() > MOST_TOKENS {
         return Err(format!("a file has at most {MOST_TOKENS} tokens"));
     }
-    lines.map(PublishToken::new).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())
+    lines.map(make).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())
 }
 
 fn log_filter(values: &Values, given: &Given, environment: &Environment) -> Result<Option<String>, String> {

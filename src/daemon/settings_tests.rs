@@ -342,6 +342,26 @@ fn the_file_has_the_same_kinds_of_values() {
     }
 }
 
+#[test]
+fn operators_have_a_listener_and_long_tokens() {
+    let (one, other) = ("x".repeat(32), "y".repeat(64));
+    let file = TextFile::new("admin", format!("{one}\n{other}\n"));
+    let short = TextFile::new("admin-short", format!("{one}\n{}\n", &one[1..]));
+    let arguments = format!("--admin-token-file {}", file.path());
+    let line = "--admin-token-file: it is for a listener for operators, and there is none; see --admin-listen";
+    assert_eq!(refusal(&arguments, &[]), line);
+    let line = refusal(&format!("--admin-listen 9 --admin-token-file {}", short.path()), &[]);
+    assert!(line.contains("admin-short") && line.contains(": an admin token has 32 to 1024 visible"), "{line}");
+    assert!(!line.contains(&one[..8]));
+    let read = settings(&format!("--admin-listen 9 {arguments}"), &[]);
+    assert_eq!((read.admin_tokens.len(), read.files, read.warnings.len()), (2, vec![file.path().to_owned()], 0));
+    // Without keys nothing is revoked. With them somebody has to say where that is kept.
+    let keys = format!("--admin-listen 9 {arguments} --token-key-file {}", file.path());
+    let warnings = settings(&keys, &[]).warnings;
+    assert_eq!(warnings, ["a restart forgets whose tokens were revoked; see --revocations-file"]);
+    assert_eq!(settings(&format!("{keys} --revocations-file /nowhere"), &[]).warnings.len(), 0);
+}
+
 /// A text that the flag takes and that is not its default, and how a file has it.
 fn another(flag: &Flag) -> (String, String) {
     let text = match (&flag.kind, flag.name) {
@@ -355,7 +375,7 @@ fn another(flag: &Flag) -> (String, String) {
         (_, "listen" | "admin-listen") => "127.0.0.1:9999",
         (_, "trusted-proxy") => "10.0.0.0/8",
         (_, "log") => "warn",
-        (_, "publish-token-file") => "/dev/null",
+        (_, "publish-token-file" | "revocations-file") => "/dev/null",
         _ => "word",
     };
     let value = match flag.kind {

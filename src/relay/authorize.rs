@@ -5,7 +5,7 @@ use std::sync::MutexGuard;
 
 use log::Level;
 
-use super::{Door, Intent, Relay, commands};
+use super::{Door, Intent, Relay, commands, own};
 use crate::access::error::{Reason, TokenError};
 use crate::access::grants::Grants;
 use crate::access::rule::{Right, RuleSettings};
@@ -90,6 +90,11 @@ impl Relay {
                 }
                 Ok(Grants::NOTHING)
             }
+            Intent::Revoke(exchange) => {
+                own::check_origin(exchange.request())?;
+                self.access().operate(exchange.request())?;
+                Ok(Grants::NOTHING)
+            }
             // Judged as it is carried out, by what the token says.
             Intent::Renew { .. } => Ok(Grants::NOTHING),
             // Everybody may leave. The others are answers, or say what has happened.
@@ -119,7 +124,8 @@ impl Relay {
             }
             Intent::Publish { door: Door::Http(exchange), .. }
             | Intent::Follow { exchange, .. }
-            | Intent::Read { exchange, .. } => {
+            | Intent::Read { exchange, .. }
+            | Intent::Revoke(exchange) => {
                 server.log_throttled(Level::Warn, || {
                     let path = escape_for_log(exchange.path().as_bytes());
                     format!("refused {} {path} from {}: {denied}", exchange.request().method(), exchange.peer())
@@ -195,11 +201,26 @@ impl Relay {
         }
     }
 
-    /// Takes connections out of channels in which they may not be any longer: after a change of rules, or of who is
-    /// revoked. Returns how many memberships ended.
+    /// Takes connections out of channels in which they may not be any longer, after a change of rules. Returns how many
+    /// memberships ended.
     pub(super) fn enforce(&self, server: &mut Server) -> usize {
-        let ids: Vec<ConnectionId> = server.receiving_connections().collect();
+        let ids: Vec<ConnectionId> = server.live_connections().collect();
         ids.into_iter().map(|id| self.leave_forbidden(server, id)).sum()
+    }
+
+    /// Ends what was opened with a token or a signed URL that is not accepted any longer: it was revoked, or its key is
+    /// gone. Returns how many connections ended, and how many memberships that was.
+    pub(super) fn end_unaccepted(&self, server: &mut Server) -> (usize, usize) {
+        let now = server.unix_time();
+        let unaccepted: Vec<(ConnectionId, Denied)> = {
+            let access = self.access();
+            let check = |id| access.check(server.grants(id), now).err().map(|denied| (id, denied));
+            server.live_connections().filter_map(check).collect()
+        };
+        unaccepted.into_iter().fold((0, 0), |(connections, memberships), (id, denied)| {
+            let own = server.channels_of(id).count();
+            if cut_off(server, id, &denied) { (connections + 1, memberships + own) } else { (connections, memberships) }
+        })
     }
 
     fn leave_forbidden(&self, server: &mut Server, id: ConnectionId) -> usize {
@@ -214,15 +235,10 @@ impl Relay {
         };
         let count = forbidden.len();
         for (channel, denied) in forbidden {
-            if server.refuse_waiting(id, denied.clone()) {
-                break;
-            }
             let is_home = super::single::home(server, id).is_none_or(|home| *home == channel);
             let tells = server.protocol(id).is_some_and(|protocol| protocol.subprotocol().is_some());
             if is_ended(&denied) || is_home || !tells || server.is_streaming(id) {
-                let is_revoked = denied.why == Some(TokenError::Invalid(Reason::Revoked));
-                let cause = if is_revoked { Cause::Revoked } else { Cause::of_refusal(denied.refusal.code) };
-                server.end_unauthorized(id, cause);
+                cut_off(server, id, &denied);
                 break;
             }
             self.keep_home(server, id);
@@ -277,6 +293,13 @@ impl Relay {
     fn settings_of(&self, channel: &ChannelName) -> RuleSettings {
         self.access().rule_of(channel).map(|rule| rule.settings).unwrap_or_default()
     }
+}
+
+/// Ends a connection that may not go on, or answers its request that waits. Returns false if it does neither.
+fn cut_off(server: &mut Server, id: ConnectionId, denied: &Denied) -> bool {
+    let is_revoked = denied.why == Some(TokenError::Invalid(Reason::Revoked));
+    let cause = if is_revoked { Cause::Revoked } else { Cause::of_refusal(denied.refusal.code) };
+    server.end_unauthorized(id, cause) || server.refuse_waiting(id, cause, &denied.refusal)
 }
 
 /// Whether a message may be as long as that in a channel.

@@ -1,17 +1,21 @@
 //! Sets who may do what, and carries that over to what is open already.
 
-use super::Relay;
+use super::{Keep, Relay};
 use crate::access::Access;
-use crate::access::revoked::RevokeError;
+use crate::access::revoked::{Revocation, RevokeError, Wanted};
 use crate::access::rule::{Presence, Rule, Rules};
 use crate::access::time::UnixTime;
+use crate::broker::event::Exchange;
 use crate::channel::settings::{ChannelRules, ChannelSettings, PresenceLevel};
 use crate::limits::{Limits, LimitsError};
+use crate::proto::http::{Refusal, Response, Status};
+use crate::proto::text::{escape_for_log, push_json_string};
 use crate::server::Server;
 
 impl Relay {
     /// Sets who may do what, at once also for those who are connected: one who may not be in a channel any longer is
-    /// told so, and is taken out of it. Who was revoked stays so. Returns how many memberships ended.
+    /// told so, and is taken out of it. One whose key is not there any more has to connect anew, with another token. Who
+    /// was revoked stays so. Returns how many memberships ended.
     ///
     /// # Errors
     /// If a rule wants to keep more, or keep it longer, than the server's limits for all channels allow; then nothing has
@@ -19,7 +23,8 @@ impl Relay {
     pub fn govern(&self, server: &mut Server, access: Access) -> Result<usize, LimitsError> {
         server.configure_by_rules(access.rules().and_then(channel_rules))?;
         self.rights.set(access);
-        Ok(self.enforce(server))
+        let (_, ended) = self.end_unaccepted(server);
+        Ok(ended + self.enforce(server))
     }
 
     /// Whether rules fit the limits of all channels, which [`govern`](Self::govern) checks, too.
@@ -39,15 +44,68 @@ impl Relay {
     }
 
     /// Refuses, from now on, the tokens of a user that were issued before that, and ends what they have opened. Returns
-    /// how many connections ended.
+    /// how many connections ended; a request that waited is one.
     ///
     /// # Errors
-    /// Any [`RevokeError`]; then nothing has changed.
+    /// Any [`RevokeError`]. After [`NotKept`](RevokeError::NotKept) the tokens are revoked; after another nothing has
+    /// changed.
     pub fn revoke(&self, server: &mut Server, user: &str, before: UnixTime) -> Result<usize, RevokeError> {
-        let now = server.unix_time();
-        self.access().revoke(user, before, now)?;
-        Ok(self.enforce(server))
+        self.revoke_and_keep(server, user, before).map(|(_, ended)| ended)
     }
+
+    fn revoke_and_keep(
+        &self,
+        server: &mut Server,
+        user: &str,
+        before: UnixTime,
+    ) -> Result<(Revocation, usize), RevokeError> {
+        let now = server.unix_time();
+        let (revocation, list) = {
+            let mut access = self.access();
+            let revocation = access.revoke(user, before, now)?;
+            // Nobody waits for the lock while it is written down.
+            (revocation, self.keep.as_ref().map(|_| access.revoked().clone()))
+        };
+        let (ended, _) = self.end_unaccepted(server);
+        let (user, before) = (escape_for_log(user.as_bytes()), revocation.before.seconds());
+        log::info!("revoked the tokens of {user} from before {before}; connections that ended: {ended}");
+        if let Some((Keep(keep), list)) = self.keep.as_ref().zip(list)
+            && let Err(error) = keep(&revocation, &list)
+        {
+            log::error!("a restart would forget that the tokens of {user} were revoked: {error}");
+            return Err(RevokeError::NotKept);
+        }
+        Ok((revocation, ended))
+    }
+
+    /// Does what a request of an operator asks for, who was found to be one.
+    pub(super) fn revoke_by_request(&self, server: &mut Server, exchange: Exchange) {
+        let wanted = Wanted::read(exchange.body()).map_err(|what| Refusal::bad_request("bad_revocation", what));
+        let revoked = wanted.and_then(|Wanted { user, before }| {
+            let before = before.unwrap_or(server.unix_time());
+            self.revoke_and_keep(server, &user, before).map_err(refusal_of)
+        });
+        let response = match revoked {
+            Ok((Revocation { user, before, .. }, ended)) => {
+                let mut body = "{\"user\":".to_owned();
+                push_json_string(&mut body, &user);
+                body.push_str(&format!(",\"before\":{},\"closed\":{ended}}}\n", before.seconds()));
+                Response::new(Status::OK).with_body("application/json", body)
+            }
+            Err(refusal) => Response::problem(&refusal),
+        };
+        server.respond(exchange, response.with_header("Cache-Control", "no-store"));
+    }
+}
+
+fn refusal_of(error: RevokeError) -> Refusal {
+    let (status, code) = match error {
+        RevokeError::TooLate | RevokeError::NoUser => (Status::BAD_REQUEST, "bad_revocation"),
+        RevokeError::NoKeys => (Status::CONFLICT, "no_keys"),
+        RevokeError::Full => (Status::SERVICE_UNAVAILABLE, "too_many_revoked"),
+        RevokeError::NotKept => (Status::INTERNAL_SERVER_ERROR, "not_kept"),
+    };
+    Refusal::new(status, code, error.to_string())
 }
 
 /// What the rules say of channels; None if that is what holds without rules.

@@ -40,6 +40,9 @@ const LINES_PART: usize = 4;
 
 /// Turns a request into an intent.
 pub(super) fn read(relay: &Relay, server: &Server, exchange: Exchange) -> Intent {
+    if own::revokes(&exchange) {
+        return Intent::Revoke(exchange);
+    }
     if let Some(response) = own::answer(relay, server, &exchange) {
         return Intent::Answer(exchange, response);
     }

@@ -11,18 +11,47 @@ use crate::broker::reason::Cause;
 use crate::channel::name::is_own_path;
 use crate::engine::EngineError;
 use crate::page;
-use crate::proto::http::{Refusal, Response, Status};
+use crate::proto::http::{Refusal, Request, Response, Status};
 use crate::proto::origin::is_same_origin;
 use crate::server::Server;
 
-/// The methods that work here.
-pub(super) const METHODS: &str = "GET, HEAD, OPTIONS";
+/// The methods that work where something can be looked at.
+const METHODS: &str = "GET, HEAD, OPTIONS";
+
+/// The methods that work where an operator changes something.
+const METHODS_OF_VERBS: &str = "OPTIONS, POST";
+
+/// Revokes the tokens of a user: only on a listener for operators, and only with an admin token.
+const REVOKE: &str = "/-/revoke";
 
 /// Says whether new connections are welcome.
 const READY: &str = "/-/ready";
 
 /// The module for pages. They may keep it as long as they ask each time whether it is still the same.
 const MODULE: &str = "/-/slotcast.js";
+
+/// Whether a request asks to revoke tokens. Elsewhere than on a listener for operators there is no such path.
+pub(super) fn revokes(exchange: &Exchange) -> bool {
+    is_verb(exchange) && exchange.request().method() == "POST"
+}
+
+/// The methods that work at the path of a request, which is no channel's.
+pub(super) fn methods(exchange: &Exchange) -> &'static str {
+    if is_verb(exchange) { METHODS_OF_VERBS } else { METHODS }
+}
+
+fn is_verb(exchange: &Exchange) -> bool {
+    exchange.is_admin() && exchange.path() == REVOKE
+}
+
+/// Whether a request does not come from a page of another site.
+///
+/// # Errors
+/// 403 `origin_not_allowed`. A page that may use the channels is no operator, and neither is anything else that runs in
+/// that browser.
+pub(super) fn check_origin(request: &Request) -> Result<(), Refusal> {
+    if is_same_origin(request) { Ok(()) } else { Err(foreign_page()) }
+}
 
 /// The answer for a path that is no channel's; None if it is a channel's.
 pub(super) fn answer(relay: &Relay, server: &Server, exchange: &Exchange) -> Option<Response> {
@@ -38,9 +67,9 @@ pub(super) fn answer(relay: &Relay, server: &Server, exchange: &Exchange) -> Opt
         // With CORS or without: everybody may know what it contains.
         MODULE => Ok(page::module(request).with_header("Cross-Origin-Resource-Policy", "cross-origin")),
         _ if !is_for_operators(server, exchange) => return Some(not_here()),
-        // A page that may use the channels is no operator, and neither is anything else that runs in that browser.
         _ if !is_same_origin(request) => Err(foreign_page()),
         _ if method == "OPTIONS" => Ok(ok()),
+        _ if is_verb(exchange) => Err(Refusal::method_not_allowed(METHODS_OF_VERBS)),
         "/-/metrics" => Ok(metrics(relay, server)),
         "/-/channels" => listing::channels(server, request),
         path => match path.strip_prefix("/-/channels").filter(|name| name.starts_with('/')) {
@@ -52,8 +81,8 @@ pub(super) fn answer(relay: &Relay, server: &Server, exchange: &Exchange) -> Opt
     let found = match method {
         _ if is_read => found,
         // Some balancers check the health this way: HAProxy does unless told otherwise. They get the same status.
-        "OPTIONS" => found.map(|_| answer_options(request, METHODS)),
-        _ => Err(Refusal::method_not_allowed(METHODS)),
+        "OPTIONS" => found.map(|_| answer_options(request, methods(exchange))),
+        _ => Err(Refusal::method_not_allowed(methods(exchange))),
     };
     let keeping = if is_read && request.path() == MODULE { "no-cache" } else { "no-store" };
     let response = found.unwrap_or_else(|refusal| match request.path() {

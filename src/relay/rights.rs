@@ -33,10 +33,9 @@ impl Rights {
     /// Sets who may do what from now on. Who was revoked stays so.
     pub(super) fn set(&self, access: Access) {
         let mut current = self.access();
-        let access = match current.revoked().cloned() {
-            Some(revoked) => access.with_revoked(revoked),
-            None => access,
-        };
+        let mut revoked = current.revoked().clone();
+        revoked.merge(access.revoked().clone());
+        let access = access.with_revoked(revoked);
         self.is_open.store(access.is_open(), Ordering::Relaxed);
         *current = access;
     }

@@ -43,6 +43,7 @@ impl Relay {
             | Intent::Join { .. }
             | Intent::Follow { .. }
             | Intent::Read { .. }
+            | Intent::Revoke(_)
             | Intent::Renew { .. }
             | Intent::Reject { .. }
             | Intent::Expel(_)

@@ -61,6 +61,7 @@ fn command_of(intent: &Intent) -> Option<(ConnectionId, bool)> {
         | Intent::Join { .. }
         | Intent::Follow { .. }
         | Intent::Read { .. }
+        | Intent::Revoke(_)
         | Intent::Expel(_)
         | Intent::Refuse(..)
         | Intent::Answer(..)

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use super::Server;
 use crate::access::rule::Right;
 use crate::access::time::UnixTime;
-use crate::access::{Asked, Denied, Grants};
+use crate::access::{Asked, Grants};
 use crate::broker::event::ConnectionId;
 use crate::broker::rates::TooFast;
 use crate::broker::reason::Cause;
 use crate::channel::presence::Named;
 use crate::channel::settings::{ChannelRules, Telling};
 use crate::limits::{LimitsError, Rate};
-use crate::proto::http::Request;
+use crate::proto::http::{Refusal, Request};
 use crate::proto::message::Message;
 
 impl Server {
@@ -83,20 +83,19 @@ impl Server {
         self.broker.send_in(channel, id, &message, from)
     }
 
-    /// The connections to which messages may pass, and those whose requests wait for the next message.
-    pub(crate) fn receiving_connections(&self) -> impl Iterator<Item = ConnectionId> {
-        self.broker.receiving_connections()
-    }
-
-    /// Answers the request of a connection that waits for the next message with why it may no longer do so. Returns
-    /// false if none waits.
-    pub(crate) fn refuse_waiting(&mut self, id: ConnectionId, denied: Denied) -> bool {
-        self.broker.refuse_waiting(id, denied)
-    }
-
     /// Ends a WebSocket or a stream that may no longer do what it does. Returns false if it has ended already.
     pub(crate) fn end_unauthorized(&mut self, id: ConnectionId, cause: Cause) -> bool {
         self.broker.end_unauthorized(id, cause)
+    }
+
+    /// Refuses a request that waits, after it was let in. Returns false if it does not wait.
+    pub(crate) fn refuse_waiting(&mut self, id: ConnectionId, cause: Cause, refusal: &Refusal) -> bool {
+        self.broker.refuse_waiting(id, cause, refusal)
+    }
+
+    /// All connections that have not ended, also those that only ask.
+    pub(crate) fn live_connections(&self) -> impl Iterator<Item = ConnectionId> {
+        self.broker.live_connections()
     }
 
     /// Takes a connection out of a channel that it may not be in any longer. Returns false if it is no member.

@@ -5,7 +5,7 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { until } from '../browser/harness.mjs'
 import { ask, FOREIGN, post, shell, startBroker } from './children.mjs'
-import { exists, page, ROOT, shape, spans } from './documents.mjs'
+import { commands, exists, page, ROOT, shape, spans } from './documents.mjs'
 
 /** The first row that matches a command runs it: a function, or the reason why it is not run here. */
 const COMMANDS = [
@@ -14,6 +14,8 @@ const COMMANDS = [
   [/^slotcast (token|sign)$/, 'not a whole command'],
   [/^slotcast token --|^slotcast sign \S+ --/, prints],
   [/^slotcast --config slotcast\.toml$/, servesAsConfigured],
+  [/^slotcast --config \S+ --admin-listen /, 'the command after it asks it'],
+  [/^curl .*\/-\/revoke$/, revokes],
   [/^slotcast (--check )?--config \/etc\//, 'no file of this machine'],
   [/^systemctl reload slotcast$|^journalctl -u slotcast /, 'no service of this machine'],
   [/^slotcast --check --config slotcast\.toml$/, checks],
@@ -115,6 +117,20 @@ async function asksWithToken(command, place) {
   try {
     const { stdout } = await shell(command, { ...place, broker }).ended()
     assert.equal(JSON.parse(stdout).channel, '/users/42/inbox')
+  } finally {
+    await broker.stop()
+  }
+}
+
+/** The broker that the page starts before takes the tokens of a user back. */
+async function revokes(command, place) {
+  const all = page(place.name).blocks.flatMap(block => commands(block.text))
+  const broker = await startBroker(all.find(it => it.includes('--admin-token-file')), place.home, place.folder)
+  try {
+    const { stdout } = await shell(command.replace('localhost:9090', `localhost:${broker.admin}`), place).ended()
+    const answer = JSON.parse(stdout)
+    assert.deepEqual([Object.keys(answer).join(), answer.user, answer.closed], ['user,before,closed', '42', 0])
+    assert.ok((await readFile(join(place.folder, 'revoked'), 'utf8')).startsWith('{"user":"42","before":'))
   } finally {
     await broker.stop()
   }

@@ -85,7 +85,9 @@ async function areFlags(list, place) {
   await writeFile(join(place.folder, 'FILE'), '#' + 'secret'.repeat(8))
   const whole = list.filter(span => / /.test(span) && broker.has(span.split(' ')[0]))
   const isForm = span => / ([A-Z]+|HOST:PORT)$/.test(span) && !/(TOKEN|FILE)$/.test(span)
-  for (const span of new Set(whole.filter(span => !isForm(span)))) await shell(`slotcast --check ${span}`, place).ended()
+  const also = span => span.startsWith('--admin-token-file') ? ' --admin-listen 9090' : ''
+  for (const span of new Set(whole.filter(span => !isForm(span))))
+    await shell(`slotcast --check ${span}${also(span)}`, place).ended()
 }
 
 /** Flags of other programs than slotcast that the text names. */

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::rig::Rig;
 use crate::broker::event::{Accept, Event};
+use crate::broker::reason::Cause;
 use crate::broker::{Broker, JoinError, Outcome, Published};
 use crate::channel::log::Start;
 use crate::channel::member_id::MemberId;
@@ -12,6 +13,7 @@ use crate::channel::protocol::Protocol;
 use crate::engine::{Ask, EngineError, Item, Page, Present, Roster, Standing, Stored, Told};
 use crate::limits::Limits;
 use crate::proto::close::CloseCode;
+use crate::proto::http::{Refusal, Status};
 use crate::proto::message::Message;
 
 const HANDSHAKE: &[u8] = b"GET /a HTTP/1.1\r\nHost: 192.0.2.9\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -72,6 +74,26 @@ fn a_subscriber_that_has_waited_for_too_long_is_told_so() {
     assert!(matches!(rig.broker.next_event(), Some(Event::Close(..))));
     open(&mut rig.broker, "/a");
     assert_eq!((rig.broker.members("/a"), rig.broker.next_event().is_none()), (0, true));
+}
+
+#[test]
+fn one_who_waits_for_a_channel_is_not_let_in_after_a_refusal() {
+    let refusal = Refusal::new(Status::UNAUTHORIZED, "token_invalid", "Get another.");
+    let mut socket = accepted(Limits::default(), &Accept::join("/a", Start::Now));
+    let mut poll = Rig::new(Limits::default());
+    poll.broker.set_engine();
+    poll.broker.receive(poll.id, b"GET /a?wait=9 HTTP/1.1\r\nHost: 192.0.2.9\r\n\r\n");
+    let exchange = poll.exchange().unwrap();
+    poll.broker.hold(exchange, "/a", Start::Now, Duration::from_secs(9));
+    for rig in [&mut socket, &mut poll] {
+        assert!(rig.broker.refuse_waiting(rig.id, Cause::Revoked, &refusal));
+        assert!(!rig.broker.refuse_waiting(rig.id, Cause::Revoked, &refusal), "once");
+        let sent = sent(rig);
+        assert!(sent.starts_with("HTTP/1.1 401 ") && sent.contains("token_invalid"), "{sent}");
+        rig.broker.assert_invariants();
+        open(&mut rig.broker, "/a");
+        assert_eq!(rig.broker.members("/a"), 0);
+    }
 }
 
 /// A slot and a serial say nothing on another node.

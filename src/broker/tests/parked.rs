@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::followers::World;
 use crate::broker::event::{Accept, ConnectionId, Event};
+use crate::broker::reason::Cause;
 use crate::broker::schedule::{Inlet, Pace, ReadOutcome, Schedule};
 use crate::channel::log::Start;
 use crate::limits::Limits;
-use crate::proto::http::{Response, Status};
+use crate::proto::http::{Refusal, Response, Status};
 use crate::proto::message::Message;
 
 /// Peers that say no more.
@@ -175,4 +176,37 @@ fn a_poll_that_comes_between_waits_until_those_before_are_answered() {
     let sent = world.flush();
     assert_eq!((told(&sent, "two"), told(&sent, "three")), (0, 1), "it came after the second");
     assert_eq!(world.broker.inbound_held(), 0);
+}
+
+/// One whose token was revoked must not wait for what is published after that.
+#[test]
+fn a_poll_that_is_to_wait_is_refused_all_the_same() {
+    let mut world = World::new(Limits::default());
+    let hold = |world: &mut World| {
+        let id = world.broker.open(([127, 0, 0, 1], 9).into(), false).unwrap();
+        world.broker.receive(id, b"GET /chat?wait=9 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let Some(Event::Http(exchange)) = world.broker.next_event() else { panic!("no request") };
+        world.broker.hold(exchange, "/chat", Start::Now, Duration::from_secs(9));
+        id
+    };
+    (0..1000).for_each(|_| _ = hold(&mut world));
+    world.broker.publish("/chat", Message::text("one"), None, None);
+    world.wire.left = Some(0);
+    assert!(!world.broker.flush_some(&mut world.wire));
+    let held = hold(&mut world);
+    world.broker.publish("/chat", Message::text("two"), None, None);
+    let late = hold(&mut world);
+    let refusal = Refusal::new(Status::UNAUTHORIZED, "token_invalid", "Get another.");
+    for id in [held, late] {
+        assert!(world.broker.refuse_waiting(id, Cause::Revoked, &refusal));
+        assert!(!world.broker.refuse_waiting(id, Cause::Revoked, &refusal), "once");
+        world.broker.assert_invariants();
+    }
+    world.wire.left = None;
+    let sent = world.flush();
+    assert_eq!((sent.matches("HTTP/1.1 401 ").count(), sent.matches("\"data\":\"two\"").count()), (2, 0));
+    world.broker.take_resumed();
+    assert!(!world.broker.go_on_with_request(late), "it waits no longer");
+    world.broker.publish("/chat", Message::text("three"), None, None);
+    assert_eq!((world.flush().matches("three").count(), world.broker.inbound_held()), (0, 0));
 }

@@ -6,6 +6,7 @@ mod access {
     mod life;
     mod own;
     mod rates;
+    mod revoke;
     pub mod rig;
     mod vectors;
 }

@@ -27,11 +27,15 @@ impl Rig {
     pub fn new(rules: Vec<Rule>) -> Rig {
         let mut config = Config::default();
         config.limits.max_head = 32 * 1024;
-        let mut server = testing::server(config).unwrap();
-        let relay = Relay::default();
+        let mut rig = Rig::over(testing::server(config).unwrap());
+        rig.relay.govern(&mut rig.server, access(rules)).unwrap();
+        rig
+    }
+
+    /// Without rules yet.
+    pub fn over(server: Server) -> Rig {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        relay.govern(&mut server, access(rules)).unwrap();
-        Rig { server, relay, now }
+        Rig { server, relay: Relay::default(), now }
     }
 
     pub fn run(&mut self) {
