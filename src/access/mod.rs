@@ -6,6 +6,7 @@
 
 pub mod claims;
 pub mod error;
+pub mod explain;
 pub mod grants;
 pub mod issue;
 mod json;
