@@ -27,20 +27,28 @@ impl Broker {
         self.count_addresses();
         self.follow_max_presence(&before);
         let slots: Vec<u32> = self.slots.iter().map(|(slot, ..)| slot).collect();
-        let tolerated = self.tolerated();
         for slot in slots {
             if self.slots.hot(slot).has(flag::ENDED) {
                 continue;
             }
             self.resume_reading(slot);
             self.timers.rearm(slot, &mut self.slots, &self.limits);
-            let hot = self.slots.hot(slot);
-            if hot.has(flag::BLOCKED) && hot.outbound.pending() > tolerated {
-                self.flush.mark_dirty_in(slot, hot, jobs::PERIODIC);
-            }
         }
+        self.judge_backlogs();
         if self.inbound_held() > self.limits.max_inbound_total {
             self.shed_inbound();
+        }
+    }
+
+    /// Has the next flush judge what is unsent anew, since another policy may hold for it.
+    pub(super) fn judge_backlogs(&mut self) {
+        let tolerated = self.tolerated();
+        let slots: Vec<u32> = self.slots.iter().map(|(slot, ..)| slot).collect();
+        for slot in slots {
+            let hot = self.slots.hot(slot);
+            if hot.has(flag::BLOCKED) && !hot.has(flag::ENDED) && hot.outbound.pending() > tolerated {
+                self.flush.mark_dirty_in(slot, hot, jobs::PERIODIC);
+            }
         }
     }
 

@@ -253,7 +253,7 @@ mod tests {
         [[channel]]\nmatch = \"/news\"\nsubscribe = \"anyone\"\npublish = \"granted\"\n\
         [[channel]]\nmatch = \"/rooms/*\"\nsubscribe = \"granted\"\npublish = \"granted\"\nsend = \"nobody\"\n\
         presence = \"count\"\nsingle-channel = true\nhistory-messages = 7\nmax-message = \"2k\"\n\
-        publish-rate = 5\nmax-members = 9\n";
+        publish-rate = 5\nmax-members = 9\nslow-consumer = \"latest\"\n";
 
     /// A folder with files, which goes with the test.
     struct Folder(PathBuf);
@@ -332,7 +332,7 @@ users are told                    no
 single-channel                    yes
 history                           7 messages, 256KiB, 10min
 max-message                       2KiB
-slow-consumer                     close
+slow-consumer                     latest
 publish-rate                      5/s
 max-members                       9
 ";
@@ -343,7 +343,7 @@ max-members                       9
             ("", "latest", "slow-consumer                     latest\n"),
             ("--slow-consumer drop-oldest", "latest", "slow-consumer                     drop-oldest\n"),
         ] {
-            let arguments = format!("/rooms/7 {flags}");
+            let arguments = format!("/news {flags}");
             let said = folder
                 .explain(&arguments, &[("SLOTCAST_CONFIG", "@slotcast.toml"), ("SLOTCAST_SLOW_CONSUMER", variable)]);
             assert!(said.unwrap().contains(line), "{flags} {variable}");

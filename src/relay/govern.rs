@@ -71,5 +71,6 @@ fn settings_of(rule: &Rule) -> ChannelSettings {
         Presence::None => Some(PresenceLevel::None),
     };
     settings.tell_user = rule.tell_user.then_some(true);
+    settings.slow_consumer = rule.settings.slow_consumer;
     settings
 }
