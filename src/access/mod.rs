@@ -172,6 +172,11 @@ impl Access {
         self
     }
 
+    /// Whether a cookie may carry a token.
+    pub fn takes_cookies(&self) -> bool {
+        self.policy.as_ref().is_some_and(|policy| policy.cookie.is_some())
+    }
+
     /// Takes over who was revoked: at a reload, or from where that was written down.
     #[must_use]
     pub fn with_revoked(mut self, revoked: Revoked) -> Access {

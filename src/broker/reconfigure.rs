@@ -6,6 +6,7 @@ use super::slots::flag;
 use super::{Broker, jobs};
 use crate::limits::Limits;
 use crate::proto::forwarded::TrustedProxies;
+use crate::proto::http::Request;
 use crate::proto::origin::OriginRules;
 
 impl Broker {
@@ -56,6 +57,16 @@ impl Broker {
     pub fn set_trust(&mut self, rules: OriginRules, proxies: TrustedProxies) {
         self.trust.set_origins(rules);
         self.trust.set_proxies(proxies);
+    }
+
+    /// Sets whether a cookie may carry a token: pages of listed origins may send it then.
+    pub fn take_cookies(&mut self, takes_cookies: bool) {
+        self.trust.take_cookies(takes_cookies);
+    }
+
+    /// Whether the page that makes a request may send cookies from another origin.
+    pub fn allows_credentials(&self, request: &Request) -> bool {
+        self.trust.allows_credentials(request)
     }
 
     /// Counts connections by their network that were not counted before, because that was not limited.

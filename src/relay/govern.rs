@@ -18,6 +18,7 @@ impl Relay {
     /// changed.
     pub fn govern(&self, server: &mut Server, access: Access) -> Result<usize, LimitsError> {
         server.configure_by_rules(access.rules().and_then(channel_rules))?;
+        server.take_cookies(access.takes_cookies());
         self.rights.set(access);
         Ok(self.enforce(server))
     }

@@ -52,7 +52,7 @@ pub(super) fn answer(relay: &Relay, server: &Server, exchange: &Exchange) -> Opt
     let found = match method {
         _ if is_read => found,
         // Some balancers check the health this way: HAProxy does unless told otherwise. They get the same status.
-        "OPTIONS" => found.map(|_| answer_options(request, METHODS)),
+        "OPTIONS" => found.map(|_| answer_options(request, METHODS, server.allows_credentials(request))),
         _ => Err(Refusal::method_not_allowed(METHODS)),
     };
     let keeping = if is_read && request.path() == MODULE { "no-cache" } else { "no-store" };

@@ -27,10 +27,14 @@ impl Rig {
     pub fn new(rules: Vec<Rule>) -> Rig {
         let mut config = Config::default();
         config.limits.max_head = 32 * 1024;
+        Rig::with(config, access(rules))
+    }
+
+    pub fn with(config: Config, access: Access) -> Rig {
         let mut server = testing::server(config).unwrap();
         let relay = Relay::default();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        relay.govern(&mut server, access(rules)).unwrap();
+        relay.govern(&mut server, access).unwrap();
         Rig { server, relay, now }
     }
 
