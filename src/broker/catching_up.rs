@@ -107,7 +107,7 @@ impl Broker {
         let is_lossy = hot.has(flag::LOSSY);
         for membership in cold.memberships.as_slice() {
             let drops = || self.channels.slow_consumer(membership.channel, &self.limits) != SlowConsumer::Close;
-            if !membership.encoding.tells_lost() && !(is_lossy && drops()) {
+            if !(membership.encoding.tells_lost() || is_lossy && drops()) {
                 continue;
             }
             let channel = &mut self.channels[membership.channel as usize];
