@@ -13,6 +13,10 @@ pub use rate::Rate;
 /// was begun is finished, and what was said to one connection alone is never dropped. A connection with more than
 /// `max_outbound` of such unsent bytes is closed with 1013. So is a connection that would lose messages, cannot be
 /// told of it and has not agreed to it (`Accept::lossy`).
+///
+/// Channels may differ ([`ChannelSettings`](crate::ChannelSettings)). Then the policy of a channel says what becomes of its
+/// own messages, also where a connection is in several: those of channels with `Close` are never dropped, and one that
+/// has too much unsent without the others is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum SlowConsumer {
     /// Past `max_outbound` it is closed with 1013.

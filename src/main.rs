@@ -8,7 +8,7 @@ mod load;
 use std::process::ExitCode;
 
 use daemon::settings::{self, Request};
-use daemon::{Failure, descriptors, issue, logging};
+use daemon::{Failure, descriptors, explain, issue, logging};
 
 fn main() -> ExitCode {
     let code = match run() {
@@ -30,6 +30,9 @@ fn run() -> Result<ExitCode, Failure> {
         }
         if let Some(kind) = issue::Kind::named(&first) {
             return issue::run(kind, arguments);
+        }
+        if first == explain::NAME {
+            return explain::run(arguments, std::env::vars_os(), descriptors::raise());
         }
     }
     match settings::parse(std::env::args_os(), std::env::vars_os(), descriptors::raise())? {

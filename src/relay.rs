@@ -579,7 +579,7 @@ fn warn_of_foreign_protocols(server: &mut Server, handshake: &Handshake, channel
 /// Browsers take such an answer for a no, and hide why. So the log says it.
 fn warn_of_an_unmet_preflight(server: &mut Server, exchange: &Exchange) {
     let methods = if is_own_path(exchange.path()) { own::methods(exchange) } else { METHODS };
-    if let Some(why) = unmet_preflight(exchange.request(), methods) {
+    if let Some(why) = unmet_preflight(exchange.request(), methods, server.allows_credentials(exchange.request())) {
         server.log_throttled(Level::Warn, || {
             let path = escape_for_log(exchange.path().as_bytes());
             format!("refused OPTIONS {path} from {}: {why}", exchange.peer())

@@ -75,6 +75,20 @@ fn usage_errors_are_one_line_and_exit_2() {
 }
 
 #[test]
+fn a_channel_is_explained() {
+    let (code, out, err) =
+        run(&["explain", "/rooms/7", "--max-message", "2m"], &[("SLOTCAST_SLOW_CONSUMER", "latest")]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    for line in ["there are none: anyone may do anything", "POST, PUT", "max-message", "2MiB", "latest"] {
+        assert!(out.contains(line), "{line} is not in\n{out}");
+    }
+    let (code, out, err) = run(&["explain", "/rooms/7", "--config", "/nowhere/x"], &[]);
+    assert_eq!((code, out.as_str(), err.lines().count()), (Some(2), "", 1));
+    assert!(err.starts_with("slotcast: /nowhere/x: "), "{err}");
+    assert!(run(&["--help"], &[]).1.contains("slotcast explain "));
+}
+
+#[test]
 fn the_descriptor_limit_bounds_the_connections() {
     let limited = |arguments: &str| {
         let script = format!("ulimit -n 320 && exec \"$0\" {arguments}");

@@ -267,6 +267,8 @@ suite_browser() {
         began=$SECONDS
         run_counted 'browser module' "$began" 300 indented node tests/browser/module.mjs
         began=$SECONDS
+        run_counted 'browser cookies' "$began" 100 indented node tests/browser/cookies.mjs
+        began=$SECONDS
         run_counted 'browser, refused' "$began" 900 indented node tests/browser/refused.mjs
     fi
 }

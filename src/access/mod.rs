@@ -6,6 +6,7 @@
 
 pub mod claims;
 pub mod error;
+pub mod explain;
 pub mod grants;
 pub mod identity;
 pub mod issue;
@@ -176,6 +177,11 @@ impl Access {
             policy.cookie = name.map(Box::from);
         }
         self
+    }
+
+    /// Whether a cookie may carry a token.
+    pub fn takes_cookies(&self) -> bool {
+        self.policy.as_ref().is_some_and(|policy| policy.cookie.is_some())
     }
 
     /// Takes over who was revoked: at a reload, or from where that was written down.

@@ -100,14 +100,14 @@ impl Broker {
     /// Tells a connection that catches up what it has missed for good, where its dialect has words for that. A
     /// connection that has agreed to lose messages goes on without a word.
     fn tell_lost(&mut self, slot: u32) {
-        let drops = self.limits.slow_consumer != SlowConsumer::Close;
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         if !hot.has(flag::SLOW_PATH) {
             return;
         }
-        let agreed = drops && hot.has(flag::LOSSY);
+        let is_lossy = hot.has(flag::LOSSY);
         for membership in cold.memberships.as_slice() {
-            if !membership.encoding.tells_lost() && !agreed {
+            let drops = || self.channels.slow_consumer(membership.channel, &self.limits) != SlowConsumer::Close;
+            if !(membership.encoding.tells_lost() || is_lossy && drops()) {
                 continue;
             }
             let channel = &mut self.channels[membership.channel as usize];

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::cors::Cors;
 use super::ending::End;
 use super::event::{ConnectionId, Event, Exchange};
 use super::joins::JoinDoor;
@@ -85,7 +86,7 @@ struct Answer {
 
 /// The head of such an answer, for all polls that ask in the same way.
 struct AnswerHead {
-    cors: Option<String>,
+    cors: Option<Cors>,
     closes: bool,
     bytes: Vec<u8>,
 }
@@ -171,7 +172,7 @@ impl Broker {
         let encoding = format.encoding(&exchange.request);
         let response = stream_head(format, &exchange.request)
             .with_header("Slotcast-Position", joined.position.to_string())
-            .with_cors(self.trust.cors_origin(&exchange.request))
+            .with_cors(self.trust.cors(&exchange.request))
             .dated(self.timers.date());
         let response = match joined.lost {
             Some(lost) => response.with_header("Slotcast-Lost", lost_header(lost)),
@@ -368,7 +369,7 @@ impl Broker {
         self.flush.mark_dirty_in(slot, self.slots.hot(slot), answer.tier);
         let request = &exchange.request;
         let closes = request.wants_close() || !self.may_ask_again(slot);
-        let cors = self.trust.cors_origin(request);
+        let cors = self.trust.cors(request);
         let head = match head {
             Some(head) if head.cors == cors && head.closes == closes => head,
             _ => {

@@ -178,7 +178,7 @@ impl Broker {
                     self.try_again_later(&request)
                 } else {
                     let response = Response::problem(&refusal).for_reader(&request).closing();
-                    let response = response.with_cors(self.trust.cors_origin(&request));
+                    let response = response.with_cors(self.trust.cors(&request));
                     response.dated(self.timers.date()).encode_for(&request)
                 };
                 return self.end(slot, Cause::of_refusal(refusal.code), End::Response(&response));

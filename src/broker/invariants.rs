@@ -35,7 +35,8 @@ impl Broker {
             let pending = hot.outbound.pending();
             let over = cold.connection.is_open() && pending > self.limits.max_outbound as u64;
             assert!(!over, "slot {slot} is open with {pending} bytes unsent");
-            if self.limits.slow_consumer == SlowConsumer::Latest && hot.has(flag::BLOCKED) && may_lose(hot, cold) {
+            let keeps_latest = self.limits.slow_consumer == SlowConsumer::Latest && !self.channels.have_policies();
+            if keeps_latest && hot.has(flag::BLOCKED) && may_lose(hot, cold) {
                 self.assert_only_newest(slot, hot);
             }
         }

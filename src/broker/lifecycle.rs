@@ -166,7 +166,7 @@ impl Broker {
         let detail = "The application has named a channel that cannot be; its log says more.";
         let refusal = Refusal::new(Status::INTERNAL_SERVER_ERROR, "bad_channel", detail);
         let response = Response::problem(&refusal).for_reader(request).closing();
-        let response = response.with_cors(self.trust.cors_origin(request)).dated(self.timers.date());
+        let response = response.with_cors(self.trust.cors(request)).dated(self.timers.date());
         self.end(slot, Cause::Refused, End::Response(&response.encode_for(request)));
     }
 
@@ -196,7 +196,7 @@ impl Broker {
         let Some(slot) = self.slots.asked(exchange.id) else { return };
         let request = &exchange.request;
         let keep = !request.wants_close() && !response.is_closing() && self.may_ask_again(slot);
-        let response = response.for_reader(request).with_cors(self.trust.cors_origin(request));
+        let response = response.for_reader(request).with_cors(self.trust.cors(request));
         let response = if keep { response } else { response.closing() }.dated(self.timers.date());
         let (answer, body) = match response.large_body(request, LARGE_FOR_FEW) {
             Some(body) => (response.encode_for_head(), Some(body.clone())),

@@ -8,7 +8,7 @@ mod arming;
 mod awaiting;
 mod catching_up;
 mod chunks;
-mod cors;
+pub(crate) mod cors;
 pub mod cost;
 mod deadlines;
 mod delivery;

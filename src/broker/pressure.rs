@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops;
+use std::sync::Arc;
 
 use log::Level;
 
@@ -15,8 +16,9 @@ use super::timers::Tick;
 use crate::channel::dialect::Event;
 use crate::channel::log::{Lost, LostReason};
 use crate::channel::position::{Epoch, Position};
+use crate::channel::store::Store;
 use crate::delivery::batch::{Batch, Life, Source};
-use crate::limits::SlowConsumer;
+use crate::limits::{Limits, SlowConsumer};
 use crate::proto::close::CloseCode;
 use crate::proto::frame::Failure;
 use crate::proto::http::{Refusal, Status};
@@ -29,6 +31,11 @@ const LEAST_MEMORY: usize = 1 << 20;
 /// `MOST_SHED` of them go in one step.
 const HYSTERESIS: usize = 16;
 const MOST_SHED: usize = 256;
+
+/// How many ranges a queue may have that is searched, with each flush, for messages of channels that keep only the newest,
+/// where other channels have another policy: what those have queued is walked over each time. A longer queue is
+/// searched when it is past its limit.
+const MOST_SEARCHED: usize = 1024;
 
 impl Broker {
     /// Closes connections that have too much unsent, or drops some of it. Call it after the flush: never at publish,
@@ -56,16 +63,18 @@ impl Broker {
         self.slots.hot(slot).outbound.pending() > self.limits.max_outbound as u64
     }
 
-    /// Drops messages that a slow connection has not been sent, as far as the policy allows.
+    /// Drops messages that a slow connection has not been sent, as far as the policies of their channels allow: each says
+    /// what becomes of its own messages.
     fn apply_slow_consumer_policy(&mut self, slot: u32) {
         let most = self.limits.max_outbound as u64;
         if !self.slots.get(slot).is_some_and(|(hot, cold)| may_lose(hot, cold)) {
             return;
         }
-        match self.limits.slow_consumer {
-            SlowConsumer::Close => return,
-            SlowConsumer::DropOldest => {}
-            SlowConsumer::Latest => self.drop_all_but_newest(slot),
+        if self.limits.slow_consumer == SlowConsumer::Close && !self.channels.have_policies() {
+            return;
+        }
+        if self.is_searched(slot) {
+            self.drop_all_but_newest(slot);
         }
         if self.is_over(slot) {
             self.drop_oldest(slot, most / 2, most);
@@ -77,13 +86,29 @@ impl Broker {
         self.resume_reading(slot);
     }
 
-    /// Drops unsent messages, but for the newest of each channel.
+    /// Whether something may be queued for a connection of which only the newest message is to stay.
+    fn is_searched(&mut self, slot: u32) -> bool {
+        if !self.channels.have_policies() {
+            return self.limits.slow_consumer == SlowConsumer::Latest;
+        }
+        let is_over = self.is_over(slot);
+        let Some((hot, cold)) = self.slots.get(slot) else { return false };
+        let is_latest = |key| self.channels.slow_consumer(key, &self.limits) == SlowConsumer::Latest;
+        (is_over || hot.outbound.ranges().nth(MOST_SEARCHED).is_none())
+            && cold.memberships.as_slice().iter().any(|membership| is_latest(membership.channel))
+    }
+
+    /// Drops unsent messages of channels that keep only the newest, but for the newest of each.
     fn drop_all_but_newest(&mut self, slot: u32) {
         let mut runs: HashMap<Life, usize> = HashMap::new();
+        let mut policies = Policies::new(&self.channels, &self.limits);
         for (source, ..) in self.slots.hot(slot).outbound.unsent_messages(&self.batches) {
-            *runs.entry(source.life()).or_default() += 1;
+            if policies.of(source) == SlowConsumer::Latest {
+                *runs.entry(source.life()).or_default() += 1;
+            }
         }
-        self.drop_messages(slot, |source, _, messages| match runs.get_mut(&source.life()) {
+        self.drop_messages(slot, |policy, source, _, messages| match runs.get_mut(&source.life()) {
+            _ if policy != SlowConsumer::Latest => 0,
             Some(left @ 2..) => {
                 *left -= 1;
                 messages.len()
@@ -92,14 +117,22 @@ impl Broker {
         });
     }
 
-    /// Drops the oldest messages until at most `enough` bytes remain. The newest stays if no more than `most` remain
-    /// with it: in JSON it may be more than half the limit.
+    /// Drops the oldest messages of channels that let messages go, until at most `enough` bytes remain. The newest of
+    /// them stays if no more than `most` remain with it: in JSON it may be more than half the limit.
     fn drop_oldest(&mut self, slot: u32, enough: u64, most: u64) {
+        let mut policies = Policies::new(&self.channels, &self.limits);
         let outbound = &self.slots.hot(slot).outbound;
         let mut pending = outbound.pending();
-        let mut left: usize = outbound.unsent_messages(&self.batches).map(|(.., messages)| messages.len()).sum();
-        self.drop_messages(slot, |_, batch, messages| {
+        let mut left: usize = outbound
+            .unsent_messages(&self.batches)
+            .filter(|(source, ..)| policies.of(source) != SlowConsumer::Close)
+            .map(|(.., messages)| messages.len())
+            .sum();
+        self.drop_messages(slot, |policy, _, batch, messages| {
             let mut gone = 0;
+            if policy == SlowConsumer::Close {
+                return gone;
+            }
             for index in messages {
                 if pending <= enough || left == 1 && pending <= most {
                     break;
@@ -114,7 +147,15 @@ impl Broker {
 
     /// Drops the oldest messages of each run, up to the number that `choose` returns, and tells the connection if it
     /// can be told.
-    fn drop_messages(&mut self, slot: u32, choose: impl FnMut(&Source, &Batch, ops::Range<usize>) -> usize) {
+    fn drop_messages(
+        &mut self,
+        slot: u32,
+        mut choose: impl FnMut(SlowConsumer, &Source, &Batch, ops::Range<usize>) -> usize,
+    ) {
+        let mut policies = Policies::new(&self.channels, &self.limits);
+        let choose = |source: &Source, batch: &Batch, messages: ops::Range<usize>| {
+            choose(policies.of(source), source, batch, messages)
+        };
         let Some((hot, cold)) = self.slots.both(slot) else { return };
         let tell = |source: &Source, count, bytes: &mut Vec<u8>| {
             let position = Position { epoch: Epoch::from_bytes(source.epoch), offset: source.offset };
@@ -158,6 +199,7 @@ impl Broker {
     /// Bytes that a blocked connection may have unsent before it is noted.
     pub(super) fn tolerated(&self) -> u64 {
         match self.limits.slow_consumer {
+            _ if self.channels.may_keep_latest() => 0,
             SlowConsumer::Latest => 0,
             SlowConsumer::Close | SlowConsumer::DropOldest => self.limits.max_outbound as u64,
         }
@@ -312,6 +354,32 @@ impl Broker {
     pub fn unsent(&self, id: ConnectionId) -> u64 {
         let slot = self.slots.live(id).and_then(|slot| self.slots.get(slot));
         slot.map_or(0, |(hot, _)| hot.outbound.pending())
+    }
+}
+
+/// What becomes of messages, by the channel that they are of. The last answer is remembered: most neighbours in a queue are
+/// of one channel.
+struct Policies<'a> {
+    channels: &'a Store,
+    limits: &'a Limits,
+    last: Option<(Arc<str>, SlowConsumer)>,
+}
+
+impl<'a> Policies<'a> {
+    fn new(channels: &'a Store, limits: &'a Limits) -> Policies<'a> {
+        Policies { channels, limits, last: None }
+    }
+
+    fn of(&mut self, source: &Source) -> SlowConsumer {
+        match &self.last {
+            _ if !self.channels.have_policies() => self.limits.slow_consumer,
+            Some((channel, policy)) if *channel == source.channel => *policy,
+            _ => {
+                let policy = self.channels.slow_consumer_of(&source.channel, self.limits);
+                self.last = Some((source.channel.clone(), policy));
+                policy
+            }
+        }
     }
 }
 

@@ -193,7 +193,9 @@ impl Broker {
     /// # Errors
     /// The same as those of `configure`.
     pub fn configure_by_rules(&mut self, rules: Option<ChannelRules>) -> Result<(), LimitsError> {
-        self.channels.set_rules(rules, self.timers.milliseconds(), &self.limits)
+        self.channels.set_rules(rules, self.timers.milliseconds(), &self.limits)?;
+        self.judge_backlogs();
+        Ok(())
     }
 
     /// The position of a channel: `0.0` if it does not exist. To ask does not make it.

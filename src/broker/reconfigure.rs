@@ -6,6 +6,7 @@ use super::slots::flag;
 use super::{Broker, jobs};
 use crate::limits::Limits;
 use crate::proto::forwarded::TrustedProxies;
+use crate::proto::http::Request;
 use crate::proto::origin::OriginRules;
 
 impl Broker {
@@ -27,20 +28,28 @@ impl Broker {
         self.count_addresses();
         self.follow_max_presence(&before);
         let slots: Vec<u32> = self.slots.iter().map(|(slot, ..)| slot).collect();
-        let tolerated = self.tolerated();
         for slot in slots {
             if self.slots.hot(slot).has(flag::ENDED) {
                 continue;
             }
             self.resume_reading(slot);
             self.timers.rearm(slot, &mut self.slots, &self.limits);
-            let hot = self.slots.hot(slot);
-            if hot.has(flag::BLOCKED) && hot.outbound.pending() > tolerated {
-                self.flush.mark_dirty_in(slot, hot, jobs::PERIODIC);
-            }
         }
+        self.judge_backlogs();
         if self.inbound_held() > self.limits.max_inbound_total {
             self.shed_inbound();
+        }
+    }
+
+    /// Has the next flush judge what is unsent anew, since another policy may hold for it.
+    pub(super) fn judge_backlogs(&mut self) {
+        let tolerated = self.tolerated();
+        let slots: Vec<u32> = self.slots.iter().map(|(slot, ..)| slot).collect();
+        for slot in slots {
+            let hot = self.slots.hot(slot);
+            if hot.has(flag::BLOCKED) && !hot.has(flag::ENDED) && hot.outbound.pending() > tolerated {
+                self.flush.mark_dirty_in(slot, hot, jobs::PERIODIC);
+            }
         }
     }
 
@@ -48,6 +57,16 @@ impl Broker {
     pub fn set_trust(&mut self, rules: OriginRules, proxies: TrustedProxies) {
         self.trust.set_origins(rules);
         self.trust.set_proxies(proxies);
+    }
+
+    /// Sets whether a cookie may carry a token: pages of listed origins may send it then.
+    pub fn take_cookies(&mut self, takes_cookies: bool) {
+        self.trust.take_cookies(takes_cookies);
+    }
+
+    /// Whether the page that makes a request may send cookies from another origin.
+    pub fn allows_credentials(&self, request: &Request) -> bool {
+        self.trust.allows_credentials(request)
     }
 
     /// Counts connections by their network that were not counted before, because that was not limited.

@@ -44,7 +44,7 @@ impl Broker {
         let response = match format {
             StreamFormat::Sse => self.try_again_later(&exchange.request),
             StreamFormat::Ndjson => {
-                let cors = self.trust.cors_origin(&exchange.request);
+                let cors = self.trust.cors(&exchange.request);
                 let response = Response::problem(refusal).closing().with_cors(cors).dated(self.timers.date());
                 response.encode_for(&exchange.request)
             }
@@ -60,7 +60,7 @@ impl Broker {
         Response::new(Status::OK)
             .with_body(StreamFormat::Sse.media_type(), body)
             .with_header("Cache-Control", "no-store, no-transform")
-            .with_cors(self.trust.cors_origin(request))
+            .with_cors(self.trust.cors(request))
             .closing()
             .dated(self.timers.date())
             .encode_for(request)

@@ -2,6 +2,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 
+use super::cors::Cors;
 use crate::access::Asked;
 use crate::access::rule::Right;
 use crate::proto::forwarded::TrustedProxies;
@@ -13,12 +14,14 @@ use crate::proto::origin::{OriginRefusal, OriginRules};
 pub(super) struct Trust {
     origins: OriginRules,
     proxies: TrustedProxies,
+    /// A cookie may carry a token.
+    takes_cookies: bool,
 }
 
 impl Trust {
     /// Believes pages of these origins, and no proxy.
     pub(super) fn new(origins: OriginRules) -> Trust {
-        Trust { origins, proxies: TrustedProxies::default() }
+        Trust { origins, proxies: TrustedProxies::default(), takes_cookies: false }
     }
 
     /// From now on pages of these origins are believed.
@@ -62,9 +65,19 @@ impl Trust {
         Asked { right, channel, origins: &self.origins, scheme }
     }
 
-    /// The origin whose page is told that it may read the answer.
-    pub(super) fn cors_origin(&self, request: &Request) -> Option<String> {
-        self.origins.cors_origin(request)
+    /// Sets whether a cookie may carry a token.
+    pub(super) fn take_cookies(&mut self, takes_cookies: bool) {
+        self.takes_cookies = takes_cookies;
+    }
+
+    /// Whether the page that makes a request may send cookies from another origin.
+    pub(super) fn allows_credentials(&self, request: &Request) -> bool {
+        self.takes_cookies && self.origins.allows_credentials(request)
+    }
+
+    /// The page of another origin that is told that it may read the answer.
+    pub(super) fn cors(&self, request: &Request) -> Option<Cors> {
+        Cors::of(&self.origins, request, self.takes_cookies)
     }
 }
 
@@ -81,7 +94,7 @@ mod tests {
             request(&format!("{host}\r\nX-Forwarded-Proto: {scheme}\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n"))
         };
         let proxy = [192, 0, 2, 1].into();
-        assert!(!trust.is_proxy(proxy) && trust.cors_origin(&from("https")).is_none());
+        assert!(!trust.is_proxy(proxy) && trust.cors(&from("https")).is_none());
         trust.set_proxies(TrustedProxies::new(&["192.0.2.1".to_owned()]).unwrap());
         assert!(trust.is_proxy(proxy) && !trust.is_proxy([192, 0, 2, 2].into()));
         assert_eq!(trust.client(&from("https")), Some(([192, 0, 2, 7], 0).into()));

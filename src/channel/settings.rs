@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::limits::{Limits, LimitsError};
+use crate::limits::{Limits, LimitsError, SlowConsumer};
 
 /// What a channel's history keeps, and what it tells about its members. Where a field is None, [`Limits`] says it for
 /// all channels, and members are told by name.
@@ -31,6 +31,9 @@ pub struct ChannelSettings {
     pub presence: Option<PresenceLevel>,
     /// Whether members and messages tell the user whom a token proves. Without it, they do not.
     pub tell_user: Option<bool>,
+    /// What becomes of the channel's messages that a subscriber reads too slowly, in place of the `slow_consumer` of
+    /// [`Limits`]. See [`SlowConsumer`] for one that is in several channels.
+    pub slow_consumer: Option<SlowConsumer>,
 }
 
 /// How much a channel tells about its members.
@@ -88,6 +91,12 @@ impl ChannelSettings {
     /// Tells others the user whom a token proves, or not.
     pub fn tell_user(mut self, tell: bool) -> Self {
         self.tell_user = Some(tell);
+        self
+    }
+
+    /// Treats subscribers in that way who read too slowly.
+    pub fn slow_consumer(mut self, policy: SlowConsumer) -> Self {
+        self.slow_consumer = Some(policy);
         self
     }
 
@@ -170,12 +179,30 @@ pub(super) struct Settings {
     by_rule: Option<ChannelRules>,
     /// Whether there are any of these: a publish asks it twice.
     is_set: bool,
+    /// What may be the policy of some channel. What was set by name once counts for ever.
+    by_rule_policies: Policies,
+    by_name_policies: Policies,
+}
+
+/// Which policies about slow subscribers some channels have of their own.
+#[derive(Debug, Clone, Copy, Default)]
+struct Policies {
+    any: bool,
+    latest: bool,
+}
+
+impl Policies {
+    fn note(&mut self, settings: &ChannelSettings) {
+        self.any |= settings.slow_consumer.is_some();
+        self.latest |= settings.slow_consumer == Some(SlowConsumer::Latest);
+    }
 }
 
 impl Settings {
     /// Sets what the channel of that name keeps. The default settings take that back.
     pub(super) fn set(&mut self, name: &str, settings: ChannelSettings, limits: &Limits) -> Result<(), LimitsError> {
         settings.validate(limits)?;
+        self.by_name_policies.note(&settings);
         if settings == ChannelSettings::default() {
             self.by_name.remove(name);
         } else if self.by_name.len() < MAX_SETTINGS || self.by_name.contains_key(name) {
@@ -198,6 +225,7 @@ impl Settings {
         limits: &Limits,
     ) -> Result<(), LimitsError> {
         settings.validate(limits)?;
+        self.by_name_policies.note(&settings);
         self.by_prefix.retain(|(other, _)| **other != *prefix);
         if settings != ChannelSettings::default() {
             if self.by_prefix.len() >= MAX_PREFIXES {
@@ -221,6 +249,8 @@ impl Settings {
                 return Err(LimitsError::new("there are more than 65535 rules for channels"));
             }
         }
+        self.by_rule_policies = Policies::default();
+        rules.iter().flat_map(|rules| rules.settings.iter()).for_each(|own| self.by_rule_policies.note(own));
         self.by_rule = rules;
         self.note();
         Ok(())
@@ -268,6 +298,28 @@ impl Settings {
             user: own.tell_user.unwrap_or_default(),
         };
         own.map(told).unwrap_or_default()
+    }
+
+    /// What becomes of the messages of a channel of that name and rule that a subscriber reads too slowly.
+    #[inline]
+    pub(super) fn slow_consumer<'a>(
+        &self,
+        of: (impl FnOnce() -> Option<&'a str>, RuleNumber),
+        limits: &Limits,
+    ) -> SlowConsumer {
+        self.of(of).and_then(|own| own.slow_consumer).unwrap_or(limits.slow_consumer)
+    }
+
+    /// Whether some channel may have a policy of its own about slow subscribers.
+    #[inline]
+    pub(super) fn have_policies(&self) -> bool {
+        self.by_rule_policies.any || self.by_name_policies.any
+    }
+
+    /// Whether some channel may have the policy `Latest` of its own.
+    #[inline]
+    pub(super) fn may_keep_latest(&self) -> bool {
+        self.by_rule_policies.latest || self.by_name_policies.latest
     }
 
     #[inline]

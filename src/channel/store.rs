@@ -34,7 +34,7 @@ use super::reminders::Reminders;
 use super::settings::{ChannelRules, ChannelSettings, Retention, RuleNumber, Settings, Telling};
 use super::slot::{Index, Slot, State, second_of};
 use crate::delivery::batch::Batches;
-use crate::limits::{Limits, LimitsError};
+use crate::limits::{Limits, LimitsError, SlowConsumer};
 
 use places::OWN;
 
@@ -450,6 +450,35 @@ impl Store {
     /// What a channel of that name tells of those who are in it, whether it exists or not.
     pub(crate) fn telling_of(&self, name: &str) -> Telling {
         self.settings.telling((|| Some(name), self.settings.classify(name)))
+    }
+
+    /// What becomes of a channel's messages that a subscriber reads too slowly.
+    pub(crate) fn slow_consumer(&self, key: u32, limits: &Limits) -> SlowConsumer {
+        if !self.settings.have_policies() {
+            return limits.slow_consumer;
+        }
+        self.settings.slow_consumer(self.to_look_up(key), limits)
+    }
+
+    /// The same for a channel of that name, whether it exists or not.
+    pub(crate) fn slow_consumer_of(&self, name: &str, limits: &Limits) -> SlowConsumer {
+        match self.find(name) {
+            _ if !self.settings.have_policies() => limits.slow_consumer,
+            Some(key) => self.slow_consumer(key, limits),
+            None => self.settings.slow_consumer((|| Some(name), self.settings.classify(name)), limits),
+        }
+    }
+
+    /// Whether some channel may have a policy of its own about slow subscribers.
+    #[inline]
+    pub(crate) fn have_policies(&self) -> bool {
+        self.settings.have_policies()
+    }
+
+    /// Whether some channel may have the policy `Latest` of its own.
+    #[inline]
+    pub(crate) fn may_keep_latest(&self) -> bool {
+        self.settings.may_keep_latest()
     }
 
     #[inline]

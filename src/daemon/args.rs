@@ -382,6 +382,7 @@ const ABOUT: &str = "A lightweight WebSocket broker: a channel is a URL.
   slotcast --listen :80 --origin https://example.com        serve the pages of a site
   slotcast token --key-file token.key --sub 42              print a token (token --help)
   slotcast sign URL --key-file url.key                      print a signed URL (sign --help)
+  slotcast explain /chat --config slotcast.toml             who may do what there (explain --help)
   slotcast bench ws://localhost:8080/load                   put a load on a server (bench --help)";
 
 const AFTER: &str = "\

@@ -146,7 +146,7 @@ fn signed_url(matches: &ArgMatches, issued: UnixTime, expires: UnixTime) -> Resu
 }
 
 /// A URL as what stands before its path, the path with the query, and the fragment.
-fn parts(url: &str) -> Result<(&str, String, &str), String> {
+pub fn parts(url: &str) -> Result<(&str, String, &str), String> {
     let wrong = |why: &str| format!("{url:?} {why}; write it as in https://example.com/rooms/7, or only its path");
     if url.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return Err(wrong("has a space in it"));

@@ -2,6 +2,7 @@
 
 mod args;
 pub mod descriptors;
+pub mod explain;
 mod file;
 pub mod issue;
 mod lines;

@@ -165,10 +165,6 @@ fn rule(file: &File, table: &Table) -> Result<Rule, String> {
     let policy = |text: &str| text.parse::<SlowConsumer>().map_err(|error: LimitsError| error.to_string());
     settings.slow_consumer = fields.parsed("slow-consumer", policy)?;
     settings.publish_rate = fields.parsed("publish-rate", units::parse_count)?;
-    if let Some(value) = fields.get("slow-consumer") {
-        let what = "slow-consumer is for a later version: set it for all channels";
-        return Err(fields.error(value.at, &what));
-    }
     Ok(rule)
 }
 

@@ -145,6 +145,19 @@ pub fn parse(
     Ok(Request::Run(Box::new(settings), Box::new(sources)))
 }
 
+/// The settings of a broker with these flags, for a subcommand that has flags of its own beside them.
+///
+/// # Errors
+/// One line.
+pub fn resolve(
+    matches: ArgMatches,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    descriptors: usize,
+) -> Result<Settings, String> {
+    let environment = Environment::read(environment)?;
+    Sources { matches, environment, descriptors }.settle(None)
+}
+
 /// They contain tokens, so they are not shown.
 impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

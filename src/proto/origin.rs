@@ -166,7 +166,19 @@ impl OriginRules {
         }
         let Some(origin) = Origin::parse(sent) else { return Some("null".to_owned()) };
         let same = target.is_some_and(|target| origin.is_at(target));
-        Some(origin.serialize()).filter(|origin| !same || self.origins.contains(origin))
+        let serialized = origin.serialize();
+        match self.origins.iter().find(|listed| **listed == serialized) {
+            Some(listed) => Some(listed.clone()),
+            None => (!same).then_some(serialized),
+        }
+    }
+
+    /// Whether the page that makes a request is of a listed origin whose cookies count: not `null`, no file, and none that
+    /// only the loopback rule lets in.
+    pub(crate) fn allows_credentials(&self, request: &Request) -> bool {
+        let mut fields = request.headers("origin");
+        let origin = fields.next().and_then(Origin::parse);
+        fields.next().is_none() && origin.is_some_and(|origin| self.lists(&origin))
     }
 
     /// Whether a cookie of the request proves that its user wants it: browsers send cookies with the requests of any
@@ -187,8 +199,12 @@ impl OriginRules {
         let is_own = is_spoken
             && self.is_own_scheme(origin.scheme, scheme)
             && request.authority().is_some_and(|target| origin.is_at(target));
-        let is_listed = !origin.scheme.eq_ignore_ascii_case("file") && self.origins.contains(&origin.serialize());
-        is_own || is_listed
+        is_own || self.lists(&origin)
+    }
+
+    /// Whether an origin is listed that says whose page it is: every file is of `file:`.
+    fn lists(&self, origin: &Origin<'_>) -> bool {
+        !origin.scheme.eq_ignore_ascii_case("file") && self.origins.contains(&origin.serialize())
     }
 
     fn check_site(&self, request: &Request) -> Result<(), OriginRefusal> {

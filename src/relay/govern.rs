@@ -22,6 +22,7 @@ impl Relay {
     /// changed.
     pub fn govern(&self, server: &mut Server, access: Access) -> Result<usize, LimitsError> {
         server.configure_by_rules(access.rules().and_then(channel_rules))?;
+        server.take_cookies(access.takes_cookies());
         self.rights.set(access);
         let (_, ended) = self.end_unaccepted(server);
         Ok(ended + self.enforce(server))
@@ -129,5 +130,6 @@ fn settings_of(rule: &Rule) -> ChannelSettings {
         Presence::None => Some(PresenceLevel::None),
     };
     settings.tell_user = rule.tell_user.then_some(true);
+    settings.slow_consumer = rule.settings.slow_consumer;
     settings
 }

@@ -48,7 +48,7 @@ pub(super) fn read(relay: &Relay, server: &Server, exchange: Exchange) -> Intent
     }
     let request = exchange.request();
     if request.method() == "OPTIONS" {
-        let response = answer_options(request, METHODS);
+        let response = answer_options(request, METHODS, server.allows_credentials(request));
         return Intent::Answer(exchange, response);
     }
     if is_no_channel(request.path()) {

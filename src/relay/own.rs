@@ -81,7 +81,7 @@ pub(super) fn answer(relay: &Relay, server: &Server, exchange: &Exchange) -> Opt
     let found = match method {
         _ if is_read => found,
         // Some balancers check the health this way: HAProxy does unless told otherwise. They get the same status.
-        "OPTIONS" => found.map(|_| answer_options(request, methods(exchange))),
+        "OPTIONS" => found.map(|_| answer_options(request, methods(exchange), server.allows_credentials(request))),
         _ => Err(Refusal::method_not_allowed(methods(exchange))),
     };
     let keeping = if is_read && request.path() == MODULE { "no-cache" } else { "no-store" };

@@ -68,9 +68,6 @@ impl Relay {
 
     /// Whether the connection that an intent comes from has to stay in the channel of its URL.
     fn confines(&self, server: &Server, intent: &Intent) -> bool {
-        if self.single_channel {
-            return true;
-        }
         let (Intent::Publish { door: Door::Command(id, _), .. }
         | Intent::Subscribe { id, .. }
         | Intent::Unsubscribe { id, .. }
@@ -80,7 +77,7 @@ impl Relay {
             return false;
         };
         let by_rule = |home: &Arc<str>| self.access().rule_of(home).and_then(|rule| rule.single_channel);
-        server.grants(*id).is_signed_url() || home(server, *id).and_then(by_rule).unwrap_or_default()
+        server.grants(*id).is_signed_url() || home(server, *id).and_then(by_rule).unwrap_or(self.single_channel)
     }
 
     /// Remembers the channel of a connection that may be about to leave it: it may come back to this one only.

@@ -103,6 +103,16 @@ impl Server {
         self.broker.unsubscribe_by_force(id, channel, code)
     }
 
+    /// Sets whether a cookie may carry a token: pages of listed origins may send it then.
+    pub(crate) fn take_cookies(&mut self, takes_cookies: bool) {
+        self.broker.take_cookies(takes_cookies);
+    }
+
+    /// Whether the page that makes a request may send cookies from another origin.
+    pub(crate) fn allows_credentials(&self, request: &Request) -> bool {
+        self.broker.allows_credentials(request)
+    }
+
     /// Whether a connection is a stream of HTTP.
     pub(crate) fn is_streaming(&self, id: ConnectionId) -> bool {
         self.broker.is_streaming(id)

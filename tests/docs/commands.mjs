@@ -11,8 +11,10 @@ import { commands, exists, page, ROOT, shape, spans } from './documents.mjs'
 const COMMANDS = [
   [/^slotcast bench( URL)?$|^curl -d$/, 'not a whole command'],
   [/^slotcast bench ws:/, putsALoad],
-  [/^slotcast (token|sign)$/, 'not a whole command'],
+  [/^slotcast (token|sign|explain)$/, 'not a whole command'],
+  [/^slotcast token --.* > token$/, ends],
   [/^slotcast token --|^slotcast sign \S+ --/, prints],
+  [/^slotcast explain --config/, explains],
   [/^slotcast --config slotcast\.toml$/, servesAsConfigured],
   [/^slotcast --config \S+ --admin-listen /, 'the command after it asks it'],
   [/^curl .*\/-\/revoke$/, revokes],
@@ -58,6 +60,15 @@ export async function runEach(list, place) {
 /** A command that ends by itself, well. */
 async function ends(command, place) {
   return shell(command, place).ended()
+}
+
+/** What is explained of a channel is what its rule says. */
+async function explains(command, place) {
+  const { stdout } = await shell(command, place).ended()
+  assert.match(stdout, /^channel  \/users\/42\/inbox\nrule     1 of 1: match = "\/users\/\{user\}\/\*\*",/)
+  assert.match(stdout, /^shown    a token of user "42", key "backend",/m)
+  assert.match(stdout, /^join by WebSocket +yes$/m)
+  assert.match(stdout, /^POST, PUT +no: 403 forbidden$/m)
 }
 
 /** `slotcast` with flags runs, does what the flags say, and ends when it is interrupted. */

@@ -75,7 +75,7 @@ async function run(block, place, browser) {
 /** Every flag is one of the command's, and takes the value that it has in the text. */
 async function areFlags(list, place) {
   await settle(place)
-  const commands = ['slotcast --help', ...['bench', 'token', 'sign'].map(word => `slotcast ${word} --help`)]
+  const commands = ['slotcast --help', ...['bench', 'token', 'sign', 'explain'].map(word => `slotcast ${word} --help`)]
   const help = await Promise.all(commands.map(command => shell(command, place).ended()))
   const [broker, ...others] = help.map(({ stdout }) => new Set(stdout.match(/--[a-z-]+/g)))
   const flags = [...new Set(list.flatMap(span => span.match(/--[a-z]+(?:-[a-z]+)*/g)))]

@@ -274,9 +274,13 @@ impl World {
         self.pass_on(at);
         let node = &mut self.nodes[at];
         let kernel = &mut node.kernel;
-        node.broker.reap(|slot| kernel.peers[slot as usize] = None);
+        let mut reaped = Vec::new();
+        node.broker.reap(|slot| reaped.extend(kernel.peers[slot as usize].take().map(|peer| (peer.id, peer.eager))));
         for id in node.broker.take_resumed() {
             node.schedule.ready(&node.broker, id, false);
+        }
+        for (id, eager) in reaped {
+            self.note_reaped(at, id, eager);
         }
     }
 

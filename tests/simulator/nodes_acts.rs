@@ -53,6 +53,7 @@ impl World {
             let window = self.random.pick(&[1, 50, 900]);
             let peer = self.nodes[follower.node].kernel.get(id).expect("a peer");
             peer.reader = if eager { Reader::Eager } else { Reader::Slow(window) };
+            peer.eager &= eager;
             peer.drain();
             if !is_over && self.random.one_in(25) {
                 self.leave(index);

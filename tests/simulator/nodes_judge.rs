@@ -90,6 +90,14 @@ impl World {
         }
     }
 
+    /// Notes that a node has forgotten a connection. A follower that read slowly may not have got its last words in
+    /// time; every other has, and has noticed.
+    pub(super) fn note_reaped(&mut self, node: usize, id: ConnectionId, eager: bool) {
+        let Some(index) = self.followers.iter().position(|own| own.node == node && own.id == Some(id)) else { return };
+        assert!(!eager, "{id:?} ended without a word");
+        self.gone(index);
+    }
+
     /// Notes that a follower was disconnected; it comes again.
     fn gone(&mut self, index: usize) {
         let follower = &mut self.followers[index];

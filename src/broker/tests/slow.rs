@@ -10,6 +10,7 @@ use crate::broker::reason::Cause;
 use crate::broker::timers::Now;
 use crate::broker::{Broker, Io};
 use crate::channel::log::Start;
+use crate::channel::settings::{ChannelRules, ChannelSettings};
 use crate::limits::{Limits, SlowConsumer};
 use crate::proto::close::CloseCode;
 use crate::proto::message::Message;
@@ -277,6 +278,106 @@ fn what_was_said_to_it_alone_is_never_dropped() {
     }
 }
 
+/// Of one who is in several channels: the policy of each says what becomes of its own messages.
+#[test]
+fn each_channel_has_its_own_policy() {
+    use SlowConsumer::{Close, DropOldest, Latest};
+    let (of_all, rules) = (Some("1 2 3 4 101 102 103 104 105"), |one, other| {
+        let settings = [one, other].map(|policy| ChannelSettings::default().slow_consumer(policy));
+        ChannelRules::new(settings, |name| ["/a", "/b"].iter().position(|known| *known == name))
+    });
+    for (all, one, other, lost, expected) in [
+        (Close, Close, Close, 0, None),
+        (Latest, Close, Close, 0, None),
+        (DropOldest, Close, DropOldest, 4, Some("1 2 3 4 105")),
+        (Close, Close, DropOldest, 4, Some("1 2 3 4 105")),
+        (Close, DropOldest, Close, 3, Some("4 101 102 103 104 105")),
+        (Close, Close, Latest, 4, Some("1 2 3 4 105")),
+        (DropOldest, Latest, Close, 3, Some("4 101 102 103 104 105")),
+        (Close, DropOldest, DropOldest, 5, Some("102 103 104 105")),
+        (Close, Latest, DropOldest, 3, Some("4 101 102 103 104 105")),
+        (Close, DropOldest, Latest, 4, Some("1 2 3 4 105")),
+        (Close, Latest, Latest, 7, Some("4 105")),
+    ] {
+        let mut world = World::new(limits(all));
+        world.broker.configure_by_rules(Some(rules(one, other))).unwrap();
+        let slow = world.open(&Accept::join("/a", Start::Now).lossy());
+        world.broker.join(slow, "/b", Start::Now).unwrap();
+        world.set_room(slow, 0);
+        world.publish("/a", 1..=4, 990);
+        (101..=105).for_each(|text| world.publish("/b", text..=text, 990));
+        let case = format!("{all} {one} {other}");
+        assert_eq!(world.lost(), lost, "{case}");
+        match expected {
+            None => assert_eq!(world.ended(), Some((Cause::SlowConsumer, Some(1013))), "{case}"),
+            Some(expected) => assert_eq!(numbers(&world.drain(slow)), expected, "{case}"),
+        }
+        // One that reads in time loses nothing.
+        let mut world = World::new(limits(all));
+        world.broker.configure_by_rules(Some(rules(one, other))).unwrap();
+        let fast = world.open(&Accept::join("/a", Start::Now).lossy());
+        world.broker.join(fast, "/b", Start::Now).unwrap();
+        world.publish("/a", 1..=4, 990);
+        world.publish("/b", 101..=105, 990);
+        assert_eq!((Some(&*numbers(&world.drain(fast))), world.lost()), (of_all, 0), "{case}");
+    }
+}
+
+/// Messages that may not be dropped and are too much by themselves end the connection, whatever else could go.
+#[test]
+fn what_may_not_be_dropped_is_too_much_by_itself() {
+    let mut world = World::new(limits(SlowConsumer::Close));
+    world.broker.configure("/b", ChannelSettings::default().slow_consumer(SlowConsumer::Latest)).unwrap();
+    let slow = world.open(&Accept::join("/a", Start::Now).lossy());
+    world.broker.join(slow, "/b", Start::Now).unwrap();
+    world.set_room(slow, 0);
+    world.publish("/b", 101..=101, 990);
+    world.publish("/a", 1..=8, 960);
+    assert_eq!((world.ended(), world.lost()), (None, 1), "without the other it fits");
+    world.publish("/a", 9..=9, 960);
+    assert_eq!(world.ended(), Some((Cause::SlowConsumer, Some(1013))));
+}
+
+/// A queue that is long because of other channels is not walked over with each message.
+#[test]
+fn a_long_queue_is_searched_when_it_is_past_its_limit() {
+    let mut world = World::new(limits(SlowConsumer::Close));
+    world.broker.configure("/b", ChannelSettings::default().slow_consumer(SlowConsumer::Latest)).unwrap();
+    let slow = world.open(&Accept::join("/a", Start::Now).lossy());
+    world.broker.join(slow, "/b", Start::Now).unwrap();
+    world.set_room(slow, 0);
+    (1..=1000).for_each(|text| world.publish("/a", text..=text, 0));
+    (1..=3).for_each(|text| world.publish("/b", text..=text, 100));
+    assert_eq!(world.lost(), 2, "it is short enough");
+    (1..=100).for_each(|text| world.publish("/a", text..=text, 0));
+    (4..=6).for_each(|text| world.publish("/b", text..=text, 100));
+    assert_eq!(world.lost(), 2);
+    while world.lost() == 2 {
+        world.publish("/b", 7..=7, 990);
+        assert!(world.broker.unsent(slow) <= 8000);
+    }
+    assert_eq!(world.ended(), None);
+    assert!(numbers(&world.drain(slow)).ends_with(" 99 100 7"));
+}
+
+/// Another rule holds at once for what is unsent already.
+#[test]
+fn other_rules_are_for_what_waits_too() {
+    let mut world = World::new(limits(SlowConsumer::Close));
+    let slow = world.open(&Accept::join("/a", Start::Now).lossy());
+    world.set_room(slow, 0);
+    world.publish("/a", 1..=7, 990);
+    for (policy, expected) in [(SlowConsumer::Close, 0), (SlowConsumer::DropOldest, 0), (SlowConsumer::Latest, 6)] {
+        let settings = [ChannelSettings::default().slow_consumer(policy)];
+        world.broker.configure_by_rules(Some(ChannelRules::new(settings, |_| Some(0)))).unwrap();
+        world.flush();
+        assert_eq!(world.lost(), expected, "{policy}");
+    }
+    world.broker.configure_by_rules(None).unwrap();
+    world.publish("/a", 8..=9, 990);
+    assert_eq!((world.lost(), numbers(&world.drain(slow)).as_str()), (6, "7 8 9"));
+}
+
 /// By itself it is more than half the limit, and would go as soon as there is an older one.
 #[test]
 fn the_newest_stays_however_large_it_is_when_encoded() {
@@ -294,11 +395,17 @@ fn the_newest_stays_however_large_it_is_when_encoded() {
 
 #[test]
 fn a_subscriber_that_catches_up_loses_what_is_not_kept_and_goes_on() {
-    for policy in SlowConsumer::ALL {
+    let of_all = SlowConsumer::ALL.map(|policy| (policy, None));
+    let of_rules = SlowConsumer::ALL.map(|policy| (SlowConsumer::Close, Some(policy)));
+    let close_alone = (SlowConsumer::Latest, Some(SlowConsumer::Close));
+    for (all, rule) in of_all.into_iter().chain(of_rules).chain([close_alone]) {
+        let policy = rule.unwrap_or(all);
         let (history_messages, history_bytes) = (250, 1 << 20);
         let (max_outbound, max_outbound_total) = (200_000, 1 << 20);
-        let limits = Limits { history_messages, history_bytes, max_outbound, max_outbound_total, ..limits(policy) };
+        let limits = Limits { history_messages, history_bytes, max_outbound, max_outbound_total, ..limits(all) };
         let mut world = World::new(limits);
+        let settings = rule.map(|policy| [ChannelSettings::default().slow_consumer(policy)]);
+        world.broker.configure_by_rules(settings.map(|own| ChannelRules::new(own, |_| Some(0)))).unwrap();
         world.publish("/a", 1..=250, 990);
         // It takes some of its first two chunks, and what comes after them goes meanwhile.
         world.wires.room.insert(0, 500);

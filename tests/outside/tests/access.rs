@@ -2,6 +2,7 @@
 
 mod access {
     mod attacks;
+    mod cookies;
     mod doors;
     mod life;
     mod own;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use slotcast::mio::unix::SourceFd;
 use slotcast::{
-    Accept, ChannelSettings, Config, ConnectionId, Event, Exchange, Handle, Handshake, Intent, Limits, Message, Polled, Refusal,
-    Relay, Response, Server, Start, Status,
+    Accept, ChannelSettings, Config, ConnectionId, Event, Exchange, Handle, Handshake, Intent, Limits, Message, Polled,
+    Refusal, Relay, Response, Server, Start, Status,
 };
 use tungstenite::WebSocket;
 

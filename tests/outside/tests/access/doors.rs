@@ -1,9 +1,12 @@
 //! Every right by every door, with every kind of token.
 
-use slotcast::access::rule::Who;
+use slotcast::Limits;
+use slotcast::access::explain::Way;
+use slotcast::access::rule::{Presence, Rule, Who};
+use slotcast::access::time::UnixTime;
 use slotcast::testing::{Client, Received, TestRequest};
 
-use super::rig::{Rig, SECRET, code, rule, said, sign, with_token};
+use super::rig::{Rig, SECRET, access, code, rule, said, sign, with_token};
 
 /// A way to want something of `/room`: the status and the code that it is answered with.
 struct Door {
@@ -139,6 +142,45 @@ fn every_door_with_every_token() {
             };
             let expected = if is_head { "" } else { expected };
             assert_eq!((got, code.as_str()), (status, expected), "{kind} by {}", door.name);
+        }
+    }
+}
+
+/// What is explained to operators is what clients are told.
+#[test]
+fn what_is_explained_is_what_happens() {
+    let rules = || {
+        vec![
+            rule("/lobby", Who::Authenticated, Who::Nobody),
+            Rule { presence: Presence::None, ..rule("/room", Who::Granted, Who::Granted) },
+        ]
+    };
+    for rules in [rules(), rules()[..1].to_vec(), vec![rules()[0].clone(), rule("/**", Who::Anyone, Who::Granted)]] {
+        let mut rig = Rig::new(rules.clone());
+        let listens = rig.token("1", 60, r#"{"subscribe":["/**"]}"#);
+        for (kind, token, _) in tokens(&rig).into_iter().chain([("listens", listens, (0, ""))]) {
+            let shown = (!token.is_empty()).then_some(token.as_str());
+            let mut limits = Limits::default();
+            limits.max_head = 32 * 1024;
+            let explained = access(rules.clone()).explain("/room", shown, &limits, UnixTime::from_seconds(rig.now));
+            let ways = explained.unwrap().ways;
+            for door in DOORS.iter().filter(|door| !door.name.ends_with("head")) {
+                let way = match door.name {
+                    "raw" | "raw since" | "dialect" => Way::Join,
+                    "post" | "put" | "lines" => Way::Post,
+                    "subscribe" => Way::Subscribe,
+                    "publish" => Way::Publish,
+                    "members" => Way::Members,
+                    _ => Way::Get,
+                };
+                let (_, judged) = ways.iter().find(|(other, _)| *other == way).unwrap();
+                let (status, code) = (door.ask)(&mut rig, &token);
+                let expected = judged.as_ref().map_or_else(|denied| denied.refusal.code, |()| "");
+                // Commands need a WebSocket, and /lobby opens none without a token.
+                let is_closed = !way.is_request() && shown.is_none();
+                let expected = if is_closed { "token_missing" } else { expected };
+                assert_eq!(code, expected, "{kind} by {}: {status}", door.name);
+            }
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use slotcast::access::rule::{Presence, Who};
+use slotcast::SlowConsumer;
+use slotcast::access::rule::{Presence, Rule, Who};
 use slotcast::testing::{Client, Received, TestRequest};
 
 use super::rig::{Rig, access, code, rule, said, with_token};
@@ -251,5 +252,62 @@ fn history_by_rule() {
         let reply = rig.ask(TestRequest::get(channel)).unwrap();
         let said: serde_json::Value = serde_json::from_slice(reply.body()).unwrap();
         assert_eq!(said["messages"].as_array().unwrap().len(), count, "{channel}");
+    }
+}
+
+/// What becomes of those who read too slowly is the channel's rule to say, and another one holds at once.
+#[test]
+fn slow_ones_by_rule() {
+    const ALL: &str = "0 1 2 3 4 5 6 7 8 9";
+    let rules = |policy| {
+        let mut cursor = rule("/cursor", Who::Anyone, Who::Anyone);
+        cursor.settings.slow_consumer = policy;
+        vec![cursor, rule("/**", Who::Anyone, Who::Anyone)]
+    };
+    let latest = Some(SlowConsumer::Latest);
+    for (before, after, channel, expected) in [
+        (None, None, "/cursor", ALL),
+        (latest, latest, "/cursor", "0 9"),
+        (latest, latest, "/chat", ALL),
+        (None, latest, "/cursor", "0 9"),
+        (None, latest, "/chat", ALL),
+        (Some(SlowConsumer::DropOldest), None, "/cursor", ALL),
+    ] {
+        let mut rig = Rig::new(rules(before));
+        let (mut client, reply) = rig.join(TestRequest::get(&format!("{channel}?lossy=1")));
+        assert_eq!(reply.status(), 101);
+        client.stall();
+        for number in 0..10 {
+            let text = format!("{number}{}", "_".repeat(100_000));
+            assert_eq!(rig.ask(TestRequest::post(channel, text)).unwrap().status(), 200);
+        }
+        rig.relay.govern(&mut rig.server, access(rules(after))).unwrap();
+        rig.run();
+        client.resume();
+        rig.run();
+        let mut got = Vec::new();
+        while let Some(Received::Text(text)) = client.receive() {
+            got.push(text[..1].to_owned());
+        }
+        assert_eq!(got.join(" "), expected, "{before:?} {after:?} {channel}");
+    }
+}
+
+/// A rule says it in place of the flag, either way.
+#[test]
+fn a_rule_lets_connections_leave_the_channel_of_their_url_or_not() {
+    for (flag, own, expected) in [
+        (false, None, "ack"),
+        (true, None, "single_channel"),
+        (true, Some(false), "ack"),
+        (false, Some(true), "single_channel"),
+    ] {
+        let home = Rule { single_channel: own, ..rule("/home", Who::Anyone, Who::Anyone) };
+        let mut rig = Rig::new(vec![home, rule("/**", Who::Anyone, Who::Anyone)]);
+        rig.relay = slotcast::Relay::default().single_channel(flag).sharing(&rig.relay);
+        let mut client = rig.speak("/home", "");
+        let said = rig.command(&mut client, r#"{"type":"subscribe","channel":"/elsewhere","ref":1}"#);
+        let told = said["code"].as_str().or(said["type"].as_str());
+        assert_eq!(told, Some(expected), "{flag} {own:?}");
     }
 }

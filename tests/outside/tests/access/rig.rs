@@ -27,8 +27,12 @@ impl Rig {
     pub fn new(rules: Vec<Rule>) -> Rig {
         let mut config = Config::default();
         config.limits.max_head = 32 * 1024;
+        Rig::with(config, access(rules))
+    }
+
+    pub fn with(config: Config, access: Access) -> Rig {
         let mut rig = Rig::over(testing::server(config).unwrap());
-        rig.relay.govern(&mut rig.server, access(rules)).unwrap();
+        rig.relay.govern(&mut rig.server, access).unwrap();
         rig
     }
 
