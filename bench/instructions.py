@@ -12,6 +12,10 @@ tested. Each load (bench/turns.rs) runs twice, with few and with many turns; the
                                      instructions and in the units of src/broker/cost.rs: `make steps`. Fails if one takes
                                      longer than 5 ms, or if its cost is not within a factor of 2
 
+    bench/instructions.py --access   instead: what rules and tokens add to a message and to a handshake (bench/access.rs).
+                                     Fails if they add more than 3 % to a message. valgrind has no SHA instructions, so
+                                     a handshake's hash of its token counts for about ten times what it takes
+
 The last line is "N passed, N failed". Exit status: 0 if nothing failed, 77 if valgrind is missing.
 """
 
@@ -37,13 +41,19 @@ LONGER = {"publish_lines": 6.5}
 # broker than the bench's.
 FACTOR, LITTLE = 2, 0.05
 UNPRICED = {"walk", "walk_blocked", "polls", "polls_at_once", "shed", "message_plain", "channels_page"}
+# Loads of bench/access.rs: without rules, and what is compared with that. The most that may be added.
+ACCESS = {
+    "published": ["published_by_rule", "published_by_token"],
+    "joined": ["joined_by_rule", "joined_by_token", "joined_by_new_token"],
+}
+MOST_ADDED = {"published": 0.03}
 # The C library copies long blocks by one instruction, which counts once for each byte; this makes it count for each 32.
 COPIES = "glibc.cpu.x86_rep_movsb_threshold=1000000000:glibc.cpu.x86_rep_stosb_threshold=1000000000"
 
 
-def build(name):
+def build(name, *flags):
     """The path of a bench, after it was built."""
-    command = ["cargo", "bench", "--bench", name, "--no-run", "--message-format", "json"]
+    command = ["cargo", "bench", "--bench", name, "--no-run", "--message-format", "json", *flags]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit("FAILED: bench/%s.rs does not build" % name)
@@ -114,10 +124,29 @@ def steps(names):
     return 1 if long or wrong else 0
 
 
+def access():
+    """What rules and tokens add, against the same without them."""
+    binary, passed, failed = build("access", "--features", "testing"), 0, 0
+    for plain, others in ACCESS.items():
+        figures = {}
+        for load in [plain, *others]:
+            few, many = (count(binary, load, turns, ["--toggle-collect=*Rig::run*"]) for turns in (FEW, MANY))
+            figures[load] = (many[0] - few[0]) / (many[1] - few[1])
+            added = figures[load] / figures[plain] - 1
+            is_failed = plain in MOST_ADDED and added > MOST_ADDED[plain]
+            passed, failed = passed + (not is_failed), failed + is_failed
+            verdict = "FAILED: more than %d %%" % (MOST_ADDED[plain] * 100) if is_failed else "ok"
+            print("%-22s %9.1f instructions (%+5.1f %%)  %s" % (load, figures[load], added * 100, verdict), flush=True)
+    print("%d passed, %d failed" % (passed, failed))
+    return 1 if failed else 0
+
+
 def main():
     if not shutil.which("valgrind"):
         print("SKIPPED: no valgrind (apt-get install valgrind)")
         return 77
+    if "--access" in sys.argv:
+        return access()
     if "--steps" in sys.argv:
         return steps(sys.argv[sys.argv.index("--steps") + 1:])
     with open(FIGURES) as f:
