@@ -1,6 +1,6 @@
 # Every target is one line; what it does stands in the script that it names.
 .DEFAULT_GOAL := help
-.PHONY: help run test rust-test planted websocat-test autobahn browser-test examples-test clients-test proxies-test docs-test screenshot lint page api deny doc bench bench-check steps micro figures silence seeds fuzz clean
+.PHONY: help run test rust-test planted websocat-test autobahn browser-test examples-test clients-test proxies-test docs-test screenshot lint page api deny doc bench bench-check steps micro figures tokens silence seeds fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ micro: ## the paths that a byte travels, without sockets
 
 figures: ## size, start, memory at rest and per connection, against their limits
 	bash tests/figures/run.sh
+
+tokens: ## CPU of handshakes with tokens, memory of each, and what a reload under load loses, against their limits (three minutes)
+	python3 bench/tokens.py
 
 silence: ## what attacks do to those who are quiet: one line an attack and size (half an hour; QUICK=1: five minutes)
 	bash tests/silence/run.sh
