@@ -47,17 +47,16 @@ struct Held {
     expires: UnixTime,
     ends: UnixTime,
     issued: UnixTime,
-    /// The user, the name, and then the patterns of a token, or the channel of a signed URL.
+    /// The user, the name, and then the patterns of a token, or the channel of a signed URL. Before a pattern comes a
+    /// character that stands for its rights, and after it `END`.
     text: Box<str>,
-    patterns: Box<[Packed]>,
 }
 
-/// Where a pattern ends in `text`, and the bits of its rights. It begins where the one before it ends.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Packed {
-    end: u16,
-    rights: u8,
-}
+/// What comes after each pattern, and in none.
+const END: char = '\0';
+
+/// What is added to the bits of rights, so that they are a character of one byte.
+const RIGHTS: u8 = b'@';
 
 /// What was verified about a token or a signed URL.
 pub(super) struct Proof<'a> {
@@ -88,30 +87,23 @@ impl Grants {
             ends: UnixTime::default(),
             issued: UnixTime::default(),
             text: Box::default(),
-            patterns: Box::default(),
         })))
     }
 
     /// A token with these patterns, each with the bits of its rights.
     pub(super) fn of_token(proof: Proof<'_>, name: Option<&str>, patterns: &[(Pattern, u8)]) -> Grants {
         let name = name.unwrap_or_default();
-        let length: usize = patterns.iter().map(|(pattern, _)| pattern.as_str().len()).sum();
+        let length: usize = patterns.iter().map(|(pattern, _)| pattern.as_str().len() + 2).sum();
         let mut text = proof.text(name.len() + length);
         let user = text.len();
         text.push_str(name);
-        let mut packed = Vec::with_capacity(patterns.len());
         for (pattern, rights) in patterns {
+            text.push(char::from(RIGHTS | rights));
             text.push_str(pattern.as_str());
-            packed.push(Packed { end: small(text.len()), rights: *rights });
+            text.push(END);
         }
         let (user, name) = (small(user), small(name.len()));
-        Grants(Some(Arc::new(Held {
-            user,
-            name,
-            text: text.into(),
-            patterns: packed.into(),
-            ..proof.held(Kind::Token, 0)
-        })))
+        Grants(Some(Arc::new(Held { user, name, text: text.into(), ..proof.held(Kind::Token, 0) })))
     }
 
     /// A signed URL of this channel, which gives the rights of these bits there.
@@ -204,11 +196,10 @@ impl Grants {
         if held.kind == Kind::SignedUrl {
             return held.rights & right.bit() != 0 && held.text.get(held.start()..) == Some(channel);
         }
-        let mut start = held.start();
-        held.patterns.iter().any(|packed| {
-            let pattern = held.text.get(start..packed.end.into()).unwrap_or_default();
-            start = packed.end.into();
-            packed.rights & right.bit() != 0 && Pattern::fits_text(pattern, channel, self.user())
+        let patterns = held.text.get(held.start()..).unwrap_or_default();
+        patterns.split_terminator(END).any(|pattern| {
+            let rights = pattern.bytes().next().unwrap_or_default();
+            rights & right.bit() != 0 && Pattern::fits_text(pattern.get(1..).unwrap_or_default(), channel, self.user())
         })
     }
 
@@ -245,9 +236,7 @@ impl Grants {
     pub(super) fn held(&self) -> usize {
         const COUNTS: usize = 2 * size_of::<usize>();
         const AROUND: usize = 16;
-        self.0
-            .as_ref()
-            .map_or(0, |held| COUNTS + size_of::<Held>() + held.text.len() + size_of_val(&*held.patterns) + 3 * AROUND)
+        self.0.as_ref().map_or(0, |held| COUNTS + size_of::<Held>() + held.text.len() + 2 * AROUND)
     }
 
     fn is(&self, kind: Kind) -> bool {
@@ -289,12 +278,11 @@ impl Proof<'_> {
             ends: self.ends,
             issued: self.issued,
             text: Box::default(),
-            patterns: Box::default(),
         }
     }
 }
 
-/// A place in a text that is no longer than a user, a name and 64 patterns.
+/// A length of a part of the text, which is no longer than a user, a name and 64 patterns.
 fn small(place: usize) -> u16 {
     u16::try_from(place).unwrap_or(u16::MAX)
 }

@@ -16,6 +16,7 @@ pub mod keys;
 mod lately;
 pub mod pattern;
 mod public_key;
+mod remembered;
 pub mod revoked;
 pub mod rule;
 pub mod shown;

@@ -1,10 +1,6 @@
 //! Verifies tokens, and remembers those that it has verified: a herd that comes back has none verified twice.
 
-use std::collections::{HashMap, VecDeque};
-use std::fmt;
 use std::time::Duration;
-
-use sha2::{Digest as _, Sha256};
 
 use super::claims::Claims;
 use super::error::{Reason, TokenError};
@@ -13,6 +9,7 @@ use super::identity::{Identity, OwnVerifier};
 use super::json::Object;
 use super::jws::{Jws, MAX_JWT};
 use super::keys::Keys;
+use super::remembered::{Hash, Remembered};
 use super::time::UnixTime;
 
 /// The most that all remembered tokens may hold, in bytes: 16,384 of usual length need less.
@@ -81,7 +78,7 @@ impl Verifier {
 
     /// Verifies with these keys.
     pub fn new(keys: Keys, ages: Ages) -> Verifier {
-        let remembered = Remembered { most: Verifier::REMEMBERED, ..Remembered::default() };
+        let remembered = Remembered::new(Verifier::REMEMBERED, MAX_REMEMBERED_BYTES);
         Verifier { keys, ages, own: None, remembered, verifications: 0 }
     }
 
@@ -108,7 +105,7 @@ impl Verifier {
     /// Remembers at most that many tokens; 0 remembers none.
     #[must_use]
     pub fn remember(mut self, most: usize) -> Verifier {
-        self.remembered = Remembered { most, ..Remembered::default() };
+        self.remembered = Remembered::new(most, MAX_REMEMBERED_BYTES);
         self
     }
 
@@ -125,8 +122,8 @@ impl Verifier {
             self.verifications += 1;
             return own.verify(token, self.ages.max_token_age, now);
         }
-        let hash: Hash = Sha256::digest(token).into();
-        if let Some(grants) = self.remembered.get(&hash) {
+        let hash = Hash::of(token);
+        if let Some(grants) = self.remembered.get(hash) {
             let has_ended = grants.ends().is_none_or(|ends| ends <= now);
             return if has_ended { Err(TokenError::Expired) } else { Ok(grants.clone()) };
         }
@@ -138,7 +135,7 @@ impl Verifier {
 
     /// Whether to verify this token costs no more than a hash.
     pub fn remembers(&self, token: &str) -> bool {
-        token.len() <= MAX_JWT && self.remembered.get(&Sha256::digest(token).into()).is_some()
+        token.len() <= MAX_JWT && self.remembered.get(Hash::of(token)).is_some()
     }
 
     /// How many tokens were verified that were not remembered, good and bad ones.
@@ -191,46 +188,6 @@ impl Verifier {
 impl Default for Verifier {
     fn default() -> Verifier {
         Verifier::new(Keys::default(), Ages::default())
-    }
-}
-
-/// SHA-256 of a whole token: nobody finds two tokens that have it in common.
-type Hash = [u8; 32];
-
-/// Verified tokens by their hash. The oldest goes when there is no place.
-///
-/// Invariant: `order` has the hashes that `by_hash` has, each of them once; `bytes` is what their grants hold.
-#[derive(Clone, Default)]
-struct Remembered {
-    by_hash: HashMap<Hash, Grants>,
-    order: VecDeque<Hash>,
-    bytes: usize,
-    most: usize,
-}
-
-impl Remembered {
-    fn get(&self, hash: &Hash) -> Option<&Grants> {
-        self.by_hash.get(hash)
-    }
-
-    fn insert(&mut self, hash: Hash, grants: Grants) {
-        let bytes = grants.held();
-        if self.most == 0 {
-            return;
-        }
-        while self.order.len() >= self.most || self.bytes + bytes > MAX_REMEMBERED_BYTES {
-            let Some(oldest) = self.order.pop_front() else { break };
-            self.bytes -= self.by_hash.remove(&oldest).map_or(0, |grants| grants.held());
-        }
-        self.bytes += bytes;
-        self.order.push_back(hash);
-        self.by_hash.insert(hash, grants);
-    }
-}
-
-impl fmt::Debug for Remembered {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Remembered({} of {})", self.order.len(), self.most)
     }
 }
 
