@@ -57,6 +57,7 @@ impl Guarded {
     /// Where it listens for operators. To be asked once, right after the start.
     fn operators(&mut self) -> SocketAddr {
         let line = self.daemon.wait_for_line("for operators on http://127.0.0.1:");
+        assert!(line.ends_with("/-/revoke"), "{line}");
         let port = line.split("127.0.0.1:").nth(1).unwrap().split('/').next().unwrap();
         SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()))
     }
@@ -136,7 +137,8 @@ fn rules_of_a_file_hold_and_change() {
     let mut public = Peer::join(guarded.daemon.address, "/public/a");
     let line =
         guarded.reload(&RULES.replace("match = '/**'\nsubscribe = 'granted'", "match = '/**'\nsubscribe = 'nobody'"));
-    assert!(line.contains("reloaded"), "{line}");
+    assert!(line.ends_with(": changed rules"), "{line}");
+    assert!(guarded.daemon.seen.contains("keys do not allow them any longer: 1\n"), "{}", guarded.daemon.seen);
     assert_eq!(news.expect_close(1008), "forbidden");
     assert_eq!(post(guarded.daemon.address, "/public/a", &bearer, b"still").status, 200);
     public.expect_text("still");
@@ -210,7 +212,7 @@ fn what_a_key_has_let_in_ends_when_the_key_goes() {
     let [mut stays, mut goes] =
         [&first, &second].map(|it| Peer::join(guarded.daemon.address, &format!("/a?token={it}")));
     let line = guarded.reload(RULES);
-    assert!(line.contains("1 memberships ended") || line.contains("reloaded"), "{line}");
+    assert!(line.ends_with(": changed keys (b removed)"), "{line}");
     assert_eq!(goes.expect_close(1008), "token_invalid");
     let bearer = |token: &str| format!("Authorization: Bearer {token}\r\n");
     assert_eq!(guarded.get("/a", &bearer(&second)).status, 401);
@@ -218,8 +220,38 @@ fn what_a_key_has_let_in_ends_when_the_key_goes() {
     stays.expect_text("still");
     // Another secret in the same file is another key.
     fs::write(guarded.folder.join("key"), OTHER).unwrap();
-    guarded.reload(RULES);
+    let line = guarded.reload(RULES);
+    assert!(line.ends_with(": changed keys (one without id changed)"), "{line}");
     assert_eq!(stays.expect_close(1008), "token_invalid");
+    let url = "[[key]]\nid = 'url'\nalg = 'HS256'\nfile = 'other'\nuse = 'url'\n";
+    fs::write(guarded.folder.join("key"), SECRET).unwrap();
+    guarded.reload(RULES);
+    let line = guarded.reload(&format!("{url}{}", RULES.replace("'/public/**'", "'/open/**'")));
+    assert!(line.ends_with(": changed rules, keys (url added)"), "{line}");
+}
+
+/// The operator is told which rule refuses, and the peer is not.
+#[test]
+fn the_log_names_the_rule_that_refuses() {
+    let rules = "[[channel]]\nmatch = '/news'\nsubscribe = 'anyone'\npublish = 'nobody'\n\
+        [[channel]]\nmatch = '/users/{user}'\nsubscribe = 'user'\npublish = 'granted'\n";
+    let mut guarded = Guarded::start("refuses", rules);
+    let address = guarded.daemon.address;
+    let bearer = format!("Authorization: Bearer {}\r\n", token("42", r#"{"publish":["/**"]}"#));
+    let mut refused = |head: String, expected: &str| {
+        let mut peer = Peer::connect(address);
+        peer.write(head.as_bytes());
+        let head = peer.read_head();
+        assert!(head.starts_with("HTTP/1.1 403 ") && !head.contains("rule"), "{head}");
+        let line = guarded.daemon.wait_for_line("refused");
+        assert!(line.ends_with(expected), "{expected}\n{line}");
+    };
+    refused(upgrade_request("/chat", ""), ": forbidden: no rule fits /chat");
+    refused(upgrade_request("/users/43", &bearer), ": forbidden by rule 2 (/users/{user}): subscribe = \"user\"");
+    let post = format!("POST /news HTTP/1.1\r\nHost: {address}\r\nContent-Length: 1\r\n{bearer}\r\nx");
+    refused(post, ": forbidden by rule 1 (/news): publish = \"nobody\"");
+    let get = format!("GET /a%20b HTTP/1.1\r\nHost: {address}\r\nAccept: application/json\r\n{bearer}\r\n");
+    refused(get, ": forbidden: no rule fits \"/a b\"");
 }
 
 /// RFC 6750 §5.3: a token is as good as a password. No eight bytes of one in a row are ever written.

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::jws::sign_for_tests;
 use super::keys::{Key, Keys, Usage};
 use super::pattern::Pattern;
@@ -289,6 +291,58 @@ fn signed_urls() {
         assert_eq!(told(&mut access, &head(&query, "Authorization: Bearer x\r\n"), right, channel, NOW), malformed);
         assert_eq!(told(&mut access, &head(&query.replace("user=7", "user=8"), ""), right, channel, NOW), INVALID);
         assert_eq!(told(&mut access, &head(&query, ""), right, channel, UnixTime::from_seconds(1_000_160)), EXPIRED);
+    }
+}
+
+/// What those are told who are refused is true of what they have shown, and repeats nothing of it.
+#[test]
+fn details_fit_what_was_shown() {
+    let url = key("u", 2).usage(Usage::Url).unwrap();
+    let ends = NOW.after(Duration::from_secs(100));
+    let query = sign(&url, "/granted/1", Can::Publish, NOW, ends, "7").unwrap();
+    let (target, late) = (format!("/granted/1?{query}"), UnixTime::from_seconds(1_000_160));
+    let with = |target: &str, fields: &str| format!("GET {target} HTTP/1.1\r\nHost: app.example\r\n{fields}\r\n");
+    let bare = format!("Authorization: {}\r\n", ann());
+    let missing = "Show a token: Authorization: Bearer TOKEN, or ?token=TOKEN.";
+    let nobody = "Nobody may do that here, or what was shown does not allow it.";
+    for (head, channel, right, now, code, detail, is_whole) in [
+        (with("/x", ""), "/granted/1", Right::Publish, NOW, MISSING, missing, true),
+        (with("/x", "Authorization: Basic a.b.c\r\n"), "/granted/1", Right::Publish, NOW, MISSING, missing, true),
+        (with("/x", &bare), "/granted/1", Right::Publish, NOW, MISSING, "begin it with Bearer and a space.", false),
+        (with("/x", &bare), "/elsewhere", Right::Publish, NOW, FORBIDDEN, nobody, true),
+        (with("/x", ""), "/elsewhere", Right::Publish, NOW, FORBIDDEN, nobody, true),
+        (bearer("a.b.c"), "/granted/1", Right::Publish, NOW, INVALID, "The token is not valid here; ", false),
+        (bearer(&ann()), "/granted/1", Right::Publish, late, EXPIRED, "The token has expired; ", false),
+        (with(&target, ""), "/granted/2", Right::Publish, NOW, INVALID, "The signed URL is not valid here; ", false),
+        (with(&target, ""), "/granted/1", Right::Publish, late, EXPIRED, "The signed URL has expired; ", false),
+        (with(&target, ""), "/granted/1", Right::Subscribe, NOW, FORBIDDEN, nobody, true),
+    ] {
+        let mut access = access();
+        let request = request(&head);
+        let origins = OriginRules::default();
+        let denied =
+            access.admit(&request, &Asked { right, channel, origins: &origins, scheme: None }, now).unwrap_err();
+        let refusal = &denied.refusal;
+        assert_eq!((refusal.status.0, refusal.code), code, "{head}");
+        assert!(refusal.detail.contains(detail) && (!is_whole || refusal.detail == detail), "{head}: {refusal}");
+        assert!(!refusal.detail.contains(&ann()[..8]) && !refusal.detail.contains(&query[query.len() - 8..]));
+    }
+    // Those that are open are told the same when their time is over.
+    let held = access().admit(
+        &request(&with(&target, "")),
+        &Asked { right: Right::Publish, channel: "/granted/1", origins: &OriginRules::default(), scheme: None },
+        NOW,
+    );
+    let held = held.unwrap();
+    for denied in [
+        access().judge(&held, Right::Publish, "/granted/1", late).unwrap_err(),
+        access().judge_publish(0, &held, "/granted/1", late).unwrap_err(),
+        access().check(&held, late).unwrap_err(),
+    ] {
+        assert_eq!(
+            (denied.refusal.code, &*denied.refusal.detail),
+            ("token_expired", "The signed URL has expired; get another.")
+        );
     }
 }
 

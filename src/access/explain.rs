@@ -96,10 +96,7 @@ impl Access {
             };
             ways.push((way, judged));
         }
-        let rule = self.rule_of(&channel).and_then(|rule| {
-            let number = self.rules()?.iter().position(|other| std::ptr::eq(other, rule))? + 1;
-            Some((number, rule.clone()))
-        });
+        let rule = self.numbered_rule_of(&channel).map(|(number, rule)| (number, rule.clone()));
         Ok(Explanation { channel, rule, shown, ways })
     }
 }

@@ -106,20 +106,36 @@ enum Material {
 
 /// Why a key cannot be used: one sentence that names it and says how to mend it. It shows nothing of the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyError(String);
+pub struct KeyError {
+    said: String,
+    number: Option<usize>,
+}
 
 impl KeyError {
     fn new(id: &str, what: &str) -> KeyError {
         match id {
-            "" => KeyError(format!("the key {what}")),
-            id => KeyError(format!("the key {} {what}", escape(id.as_bytes()))),
+            "" => KeyError::saying(format!("the key {what}")),
+            id => KeyError::saying(format!("the key {} {what}", escape(id.as_bytes()))),
         }
+    }
+
+    fn saying(said: String) -> KeyError {
+        KeyError { said, number: None }
+    }
+
+    fn at(self, index: usize) -> KeyError {
+        KeyError { number: Some(index + 1), ..self }
+    }
+
+    /// Which of several keys it is about, counted from 1; None if the key is wrong by itself.
+    pub fn number(&self) -> Option<usize> {
+        self.number
     }
 }
 
 impl fmt::Display for KeyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.said)
     }
 }
 
@@ -187,7 +203,7 @@ impl Key {
     /// # Errors
     /// If it is no JWK set, if it has a secret in it, or if none of its keys can be used.
     pub fn from_jwks(text: &str, issuer: &str, audience: &str) -> Result<Vec<Key>, KeyError> {
-        let error = |what: &str| KeyError(format!("the JWK set of {} {what}", escape(issuer.as_bytes())));
+        let error = |what: &str| KeyError::saying(format!("the JWK set of {} {what}", escape(issuer.as_bytes())));
         let set = Object::parse(text.as_bytes());
         let Some(Json::List(list)) = set.as_ref().and_then(|set| set.get("keys")) else {
             return Err(error("is not one: it has no list of keys, or a member twice"));
@@ -404,7 +420,7 @@ impl Keys {
     /// name one of them. Any number of keys may have no id.
     pub fn new(keys: Vec<Key>) -> Result<Keys, KeyError> {
         if let Some(key) = keys.get(MAX_KEYS) {
-            return Err(KeyError::new(key.id(), "is one too many: there may be 256"));
+            return Err(KeyError::new(key.id(), "is one too many: there may be 256").at(MAX_KEYS));
         }
         for (at, key) in keys.iter().enumerate() {
             let is_same = |other: &&Key| {
@@ -412,7 +428,7 @@ impl Keys {
                 (&one.key, &one.issuer, other.usage) == (&two.key, &two.issuer, key.usage) && !key.id().is_empty()
             };
             if keys.iter().take(at).any(|other| is_same(&other)) {
-                return Err(KeyError::new(key.id(), "is there twice: give each of an issuer another id"));
+                return Err(KeyError::new(key.id(), "is there twice: give each of an issuer another id").at(at));
             }
         }
         Ok(Keys(keys.into_iter().map(Key::with_fingerprint).collect()))
@@ -433,19 +449,33 @@ impl Keys {
     /// # Errors
     /// For the first key whose prefix is missing, or begins like that of another issuer.
     pub fn check_users(&self, rules: &Rules) -> Result<(), KeyError> {
-        let tokens: Vec<&Key> = self.iter().filter(|key| key.usage == Usage::Token).collect();
-        for (at, key) in tokens.iter().enumerate().filter(|_| rules.name_users()) {
-            let clashes = |other: &&Key| {
+        let is_for_tokens = |key: &&Key| key.usage == Usage::Token;
+        for (at, key) in self.iter().enumerate().filter(|(_, key)| is_for_tokens(key) && rules.name_users()) {
+            let clashes = |other: &Key| {
                 let (one, two) = (&*key.user_prefix, &*other.user_prefix);
                 key.origin.issuer != other.origin.issuer && (one.starts_with(two) || two.starts_with(one))
             };
-            if tokens.iter().take(at).any(clashes) {
+            if self.iter().take(at).filter(is_for_tokens).any(clashes) {
                 let what = "needs a user-prefix, since a rule names a user and there are several issuers: give each \
                             issuer one, none of which begins like another";
-                return Err(KeyError::new(key.id(), what));
+                return Err(KeyError::new(key.id(), what).at(at));
             }
         }
         Ok(())
+    }
+
+    /// Those of which others have none that has the same id and vouches for the same.
+    pub fn missing_in<'a>(&'a self, others: &'a Keys) -> impl Iterator<Item = &'a Key> {
+        let is_same = |one: &Key, two: &Key| (one.id(), one.origin.fingerprint) == (two.id(), two.origin.fingerprint);
+        self.iter().filter(move |key| !others.iter().any(|other| is_same(key, other)))
+    }
+
+    /// A key for tokens and one for URLs that have the same secret, if there are two such.
+    pub fn with_one_secret(&self) -> Option<(&Key, &Key)> {
+        let urls = self.iter().filter(|key| key.usage == Usage::Url);
+        let mut pairs = urls.flat_map(|url| self.tokens().map(move |token| (token, url)));
+        // A public key signs nothing, and one for URLs is never that.
+        pairs.find(|(token, url)| token.sign(FINGERPRINT) == url.sign(FINGERPRINT))
     }
 
     /// Whether the key that has signed what was shown is one of these, and vouches for the same as before. Its id does

@@ -249,8 +249,43 @@ fn each_key_can_be_named() {
     assert!(Keys::new(vec![of("", None), of("", None)]).is_ok());
     let twice = Keys::new(vec![of("a", Some("i")), of("b", Some("i")), of("a", Some("i"))]).unwrap_err();
     assert!(twice.to_string().starts_with("the key a is there twice"), "{twice}");
+    assert_eq!((twice.number(), Key::hs256("a", b"short").unwrap_err().number()), (Some(3), None));
     let many = |count: usize| (0..count).map(|at| of(&at.to_string(), None)).collect();
-    assert!(Keys::new(many(MAX_KEYS)).is_ok() && Keys::new(many(MAX_KEYS + 1)).is_err());
+    assert!(Keys::new(many(MAX_KEYS)).is_ok());
+    assert_eq!(Keys::new(many(MAX_KEYS + 1)).unwrap_err().number(), Some(MAX_KEYS + 1));
+}
+
+#[test]
+fn keys_that_others_do_not_have() {
+    let of = |id: &str, byte: u8| Key::hs256(id, &[byte; 32]).unwrap();
+    let some = Keys::new(vec![of("a", 1), of("b", 2), of("", 3)]).unwrap();
+    for (others, expected) in [
+        (vec![], vec!["a", "b", ""]),
+        (vec![of("", 3), of("b", 2), of("a", 1), of("c", 4)], vec![]),
+        // Another secret, another id, another use, another issuer.
+        (vec![of("a", 9), of("b", 2), of("", 3)], vec!["a"]),
+        (vec![of("x", 1), of("b", 2), of("", 3)], vec!["a"]),
+        (vec![of("a", 1).usage(Usage::Url).unwrap(), of("b", 2), of("", 4)], vec!["a", ""]),
+        (vec![of("a", 1), of("b", 2).issuer("i").unwrap(), of("", 3)], vec!["b"]),
+    ] {
+        let others = Keys::new(others).unwrap();
+        assert_eq!(some.missing_in(&others).map(Key::id).collect::<Vec<_>>(), expected, "{others:?}");
+    }
+}
+
+#[test]
+fn a_secret_that_two_kinds_of_keys_have() {
+    let of = |id: &str, byte: u8| Key::hs256(id, &[byte; 32]).unwrap();
+    let url = |id: &str, byte: u8| of(id, byte).usage(Usage::Url).unwrap();
+    for (keys, expected) in [
+        (vec![of("a", 1), url("u", 2), ed25519()], None),
+        (vec![of("a", 1), of("b", 1), url("u", 2), url("v", 2)], None),
+        (vec![of("a", 1), of("b", 2), url("u", 3), url("v", 2)], Some(("b", "v"))),
+        (vec![url("u", 1), of("", 1).issuer("i").unwrap()], Some(("", "u"))),
+    ] {
+        let keys = Keys::new(keys).unwrap();
+        assert_eq!(keys.with_one_secret().map(|(token, url)| (token.id(), url.id())), expected, "{keys:?}");
+    }
 }
 
 #[test]

@@ -36,7 +36,7 @@ use keys::KeyError;
 use lately::Lately;
 use revoked::{Revocation, RevokeError, Revoked};
 use rule::{Right, Rule, Rules, Who};
-use shown::{Place, shown};
+use shown::{Place, is_bare_token, shown};
 use signed::{SignedUrl, is_signed};
 use time::UnixTime;
 use token::{AdminToken, Mark, PublishToken};
@@ -101,6 +101,15 @@ impl From<TokenError> for Denied {
         };
         Denied { refusal: unauthenticated(error.code(), detail), why: Some(error) }
     }
+}
+
+/// The same, in the words for one who has shown a signed URL.
+fn of_signed_url(error: TokenError) -> Denied {
+    let detail = match error {
+        TokenError::Invalid(_) => "The signed URL is not valid here; get another.",
+        TokenError::Expired => "The signed URL has expired; get another.",
+    };
+    Denied { refusal: unauthenticated(error.code(), detail), why: Some(error) }
 }
 
 impl fmt::Display for Denied {
@@ -219,6 +228,12 @@ impl Access {
         self.policy.as_ref()?.rules.of(channel)
     }
 
+    /// The rule of a channel, and its number from 1 on.
+    pub(crate) fn numbered_rule_of(&self, channel: &str) -> Option<(usize, &Rule)> {
+        let (at, rule) = self.policy.as_ref()?.rules.find(channel)?;
+        Some((at + 1, rule))
+    }
+
     /// The rules, if there are any.
     pub fn rules(&self) -> Option<&Rules> {
         self.policy.as_ref().map(|policy| &policy.rules)
@@ -246,7 +261,10 @@ impl Access {
     pub fn admit(&mut self, request: &Request, asked: &Asked<'_>, now: UnixTime) -> Result<Grants, Denied> {
         let Some(policy) = &mut self.policy else { return self.admit_without_rules(request, asked.right) };
         let grants = policy.grants_of(&self.revoked, request, asked, now)?;
-        policy.judge(&grants, asked.right, asked.channel)?;
+        policy.judge(&grants, asked.right, asked.channel).map_err(|denied| {
+            let is_bare = denied.refusal.code == "token_missing" && is_bare_token(request);
+            if is_bare { missing_scheme().into() } else { denied }
+        })?;
         Ok(grants)
     }
 
@@ -291,7 +309,7 @@ impl Access {
     pub fn check(&self, grants: &Grants, now: UnixTime) -> Result<(), Denied> {
         let Some(policy) = &self.policy else { return Ok(()) };
         policy.check_still_good(&self.revoked, grants, now)?;
-        if policy.verifier.vouches_for(grants) { Ok(()) } else { Err(TokenError::from(Reason::UnknownKey).into()) }
+        if policy.verifier.vouches_for(grants) { Ok(()) } else { Err(denied(grants, Reason::UnknownKey)) }
     }
 
     /// Whether a request shows an admin token: in `Authorization: Bearer`, and nowhere else.
@@ -394,7 +412,8 @@ impl Policy {
                 return Err(Refusal::bad_request("bad_signed_url", detail).into());
             }
             let url = SignedUrl::read(request.query(), asked.channel)?;
-            let grants = url.verify(asked.channel, self.verifier.keys(), self.verifier.ages(), now)?;
+            let verified = url.verify(asked.channel, self.verifier.keys(), self.verifier.ages(), now);
+            let grants = verified.map_err(of_signed_url)?;
             self.check_still_good(revoked, &grants, now)?;
             return Ok(grants);
         }
@@ -416,13 +435,13 @@ impl Policy {
     }
 
     #[inline]
-    fn check_time(&self, grants: &Grants, now: UnixTime) -> Result<(), TokenError> {
-        if grants.ends().is_some_and(|ends| ends <= now) { Err(TokenError::Expired) } else { Ok(()) }
+    fn check_time(&self, grants: &Grants, now: UnixTime) -> Result<(), Denied> {
+        if grants.ends().is_some_and(|ends| ends <= now) { Err(denied(grants, TokenError::Expired)) } else { Ok(()) }
     }
 
-    fn check_still_good(&self, revoked: &Revoked, grants: &Grants, now: UnixTime) -> Result<(), TokenError> {
+    fn check_still_good(&self, revoked: &Revoked, grants: &Grants, now: UnixTime) -> Result<(), Denied> {
         self.check_time(grants, now)?;
-        if revoked.refuses(grants, self.verifier.ages(), now) { Err(Reason::Revoked.into()) } else { Ok(()) }
+        if revoked.refuses(grants, self.verifier.ages(), now) { Err(denied(grants, Reason::Revoked)) } else { Ok(()) }
     }
 
     fn judge_publish(
@@ -461,12 +480,25 @@ fn unauthenticated(code: &'static str, detail: &'static str) -> Refusal {
     Refusal::new(Status::UNAUTHORIZED, code, detail).with_header("WWW-Authenticate", "Bearer")
 }
 
+/// Why what was shown is not accepted any longer.
+fn denied(grants: &Grants, error: impl Into<TokenError>) -> Denied {
+    let error = error.into();
+    if grants.is_signed_url() { of_signed_url(error) } else { error.into() }
+}
+
 fn missing() -> Refusal {
     unauthenticated("token_missing", "Show a token: Authorization: Bearer TOKEN, or ?token=TOKEN.")
 }
 
+/// For one who has forgotten the word before a token.
+fn missing_scheme() -> Refusal {
+    let detail = "Show a token: Authorization: Bearer TOKEN, or ?token=TOKEN. What Authorization has looks like a \
+                  token: begin it with Bearer and a space.";
+    unauthenticated("token_missing", detail)
+}
+
 fn forbidden() -> Refusal {
-    Refusal::new(Status::FORBIDDEN, "forbidden", "What was shown does not allow this.")
+    Refusal::new(Status::FORBIDDEN, "forbidden", "Nobody may do that here, or what was shown does not allow it.")
 }
 
 /// The same answer for no token and for a wrong one, so that a peer learns nothing from it.

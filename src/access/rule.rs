@@ -179,6 +179,7 @@ pub struct Rules(Box<[Rule]>);
 /// Why rules cannot hold: one sentence that names the rule and says how to mend it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleError {
+    number: usize,
     matches: String,
     fault: Fault,
 }
@@ -199,8 +200,9 @@ impl Rules {
     /// For the first rule that does not.
     pub fn new(rules: Vec<Rule>) -> Result<Rules, RuleError> {
         let mut before: Vec<&Pattern> = Vec::new();
-        for rule in &rules {
-            let error = |fault| Err(RuleError { matches: escape(rule.matches.as_str().as_bytes()), fault });
+        for (at, rule) in rules.iter().enumerate() {
+            let matches = || escape(rule.matches.as_str().as_bytes());
+            let error = |fault| Err(RuleError { number: at + 1, matches: matches(), fault });
             let names_user = Right::ALL.iter().any(|right| rule.who(*right) == Who::User);
             match rule.matches.users() {
                 0 if names_user => return error(Fault::NoUser),
@@ -253,6 +255,13 @@ impl Rules {
     /// Whether some rule names a user: then the users of several issuers need prefixes.
     pub fn name_users(&self) -> bool {
         self.0.iter().any(|rule| rule.matches.has_user())
+    }
+}
+
+impl RuleError {
+    /// Which rule it is about, counted from 1.
+    pub fn number(&self) -> usize {
+        self.number
     }
 }
 
@@ -353,7 +362,10 @@ mod tests {
             (vec![anyone("/{user}/{user}")], "/{user}/{user}", "put * in its place"),
             ((0..=MAX_RULES).map(|at| anyone(&format!("/{at}"))).collect(), "/256", "wildcards"),
         ] {
-            let error = Rules::new(rules).unwrap_err().to_string();
+            let error = Rules::new(rules.clone()).unwrap_err();
+            let of = rules.get(error.number() - 1).map(|rule| rule.matches.as_str());
+            assert!(of == Some(named) && Rules::new(rules[..error.number() - 1].to_vec()).is_ok(), "{error}");
+            let error = error.to_string();
             assert!(error.starts_with(&format!("the rule for {named} ")) && error.contains(mend), "{error}");
             assert!(!error.contains("--") && !error.contains('\n'), "{error}");
         }

@@ -75,6 +75,17 @@ fn by_bearer(request: &Request) -> Option<Cow<'_, str>> {
     found.map(text)
 }
 
+/// Whether `Authorization` has something like a token (RFC 7515 §7.1) and no scheme before it.
+pub(super) fn is_bare_token(request: &Request) -> bool {
+    let is_base64url = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
+    let is_part = |part: &[u8]| !part.is_empty() && part.iter().all(is_base64url);
+    let is_token = |value: &[u8]| {
+        let value = value.trim_ascii();
+        value.split(|byte| *byte == b'.').all(is_part) && value.iter().filter(|byte| **byte == b'.').count() == 2
+    };
+    request.headers("authorization").any(is_token)
+}
+
 /// The token in a subprotocol.
 pub(super) fn by_subprotocol(request: &Request) -> Result<Option<&str>, Refusal> {
     if request.header("sec-websocket-key").is_none() {
@@ -179,6 +190,26 @@ mod tests {
         let twice = "Authorization: Bearer a\r\nAuthorization: Basic x\r\n";
         assert_shown("/", twice, Some((Bearer, "a")));
         assert_shown("/", &format!("{twice}Authorization: Bearer a\r\n"), Some((Bearer, "")));
+    }
+
+    #[test]
+    fn tokens_without_a_scheme() {
+        for (value, expected) in [
+            ("eyJ.a-b_c.D9", true),
+            (" a.b.c ", true),
+            ("Basic x\r\nAuthorization: a.b.c", true),
+            ("Bearer a.b.c", false),
+            ("Token a.b.c", false),
+            ("a.b", false),
+            ("a.b.c.d", false),
+            ("a..c", false),
+            ("a.b.c=", false),
+            ("Basic dXNlcjpwYXNz", false),
+            ("", false),
+        ] {
+            let request = request(&format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: {value}\r\n\r\n"));
+            assert_eq!(is_bare_token(&request), expected, "{value}");
+        }
     }
 
     #[test]

@@ -117,8 +117,9 @@ fn written(explained: &Explanation, settings: &Settings, now: UnixTime) -> Strin
     let _ = writeln!(text, "{:<8} {}", "channel", explained.channel.escape_debug());
     let _ = writeln!(text, "{:<8} {}", "rule", of_rule(explained, settings));
     let _ = writeln!(text, "{:<8} {}\n", "shown", of_shown(&explained.shown, settings, now));
+    let opens = opens(explained);
     for (way, judged) in &explained.ways {
-        let line = format!("{:<34}{}", name_of(*way), of_judged(*way, judged, explained.shown.is_ok()));
+        let line = format!("{:<34}{}", name_of(*way), of_judged(*way, judged, opens));
         let _ = writeln!(text, "{}", line.trim_end());
     }
     text.push('\n');
@@ -194,9 +195,17 @@ fn name_of(way: Way) -> &'static str {
     }
 }
 
+/// Whether a WebSocket can be opened at all: with a token perhaps in another channel, with a signed URL only here.
+fn opens(explained: &Explanation) -> bool {
+    let is_joined = explained.ways.iter().any(|(way, judged)| *way == Way::Join && judged.is_ok());
+    is_joined || explained.shown.as_ref().is_ok_and(|grants| !grants.is_signed_url())
+}
+
 /// Yes, or what a client is told. `opens` says whether a WebSocket can be opened at all, in whatever channel.
 fn of_judged(way: Way, judged: &Result<(), Denied>, opens: bool) -> String {
-    let Err(Denied { refusal, .. }) = judged else { return "yes".to_owned() };
+    let Err(Denied { refusal, .. }) = judged else {
+        return if opens || way.is_request() { "yes" } else { "no: no WebSocket opens" }.to_owned();
+    };
     let code = refusal.code;
     match way {
         _ if way.is_request() => format!("no: {} {code}", refusal.status.0),
@@ -418,6 +427,42 @@ max-members                       9
             assert_eq!(told, requests, "{arguments}");
             let secrets = [&*good, &*expired, &*bad, SECRET, "s3cr3t"];
             assert!(!secrets.iter().any(|secret| said.contains(secret.get(..8).unwrap_or(secret))), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_signed_url_opens_a_websocket_only_in_its_channel() {
+        use slotcast::access::keys::{Key, Usage};
+        use slotcast::access::signed::{Can, sign};
+        let rules = "\
+            [[key]]\nid = \"u\"\nalg = \"HS256\"\nfile = \"url.key\"\nuse = \"url\"\n\
+            [[channel]]\nmatch = \"/in\"\nsubscribe = \"granted\"\npublish = \"granted\"\n\
+            [[channel]]\nmatch = \"/news\"\nsubscribe = \"anyone\"\npublish = \"granted\"\n";
+        let folder = Folder::new("signed", &[("slotcast.toml", rules), ("url.key", SECRET)]);
+        let key = Key::hs256("u", SECRET.as_bytes()).unwrap().usage(Usage::Url).unwrap();
+        let expires = NOW.after(std::time::Duration::from_secs(60));
+        let (closed, none) = ("no: 403 forbidden, so that no WebSocket opens", "no: no WebSocket opens");
+        for (channel, can, expected) in [
+            ("/in", Can::Publish, ["no: 403 forbidden", "no: 403 forbidden", "yes", closed, none, closed, none]),
+            ("/in", Can::Both, ["yes"; 7]),
+            (
+                "/in",
+                Can::Subscribe,
+                [
+                    "yes",
+                    "yes",
+                    "no: 403 forbidden",
+                    "yes",
+                    "no: error forbidden; one without commands is closed with 1008",
+                    "yes",
+                    "no: error unknown_receiver",
+                ],
+            ),
+        ] {
+            let query = sign(&key, channel, can, NOW, expires, "7").unwrap();
+            let said = folder.explain(&format!("--config @slotcast.toml {channel}?{query}"), &[]).unwrap();
+            let told: Vec<_> = said.lines().skip(4).take(7).map(|line| line[34..].trim()).collect();
+            assert_eq!(told, expected, "{channel} {can:?}: {said}");
         }
     }
 

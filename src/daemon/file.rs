@@ -147,7 +147,12 @@ impl File {
 
     /// A message about a place in this file, in one line.
     pub fn error(&self, at: Place, message: &str) -> String {
-        format!("{}:{}:{}: {message}", self.name.escape_debug(), at.line, at.column)
+        format!("{}: {message}", self.place(at))
+    }
+
+    /// A place in this file, as a message begins with it.
+    pub fn place(&self, at: Place) -> String {
+        format!("{}:{}:{}", self.name.escape_debug(), at.line, at.column)
     }
 
     /// What is said of a key that does not exist, where these do.

@@ -5,11 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use log::{error, info, warn};
+use slotcast::access::Access;
+use slotcast::access::keys::{Key, Keys};
 use slotcast::{Relay, Server};
 
 use super::args::{Flag, Reload};
-use super::settings::{Settings, Sources};
+use super::settings::{Settings, Sources, named_key};
 use super::{logging, serve};
+
+/// Most keys that are named in one line of the log.
+const MOST_NAMED: usize = 8;
 
 /// How often the files were read again, and whether they were taken.
 #[derive(Debug, Clone, Default)]
@@ -50,7 +55,7 @@ fn take(server: &mut Server, relay: &Relay, running: &Settings, sources: &Source
     server.reconfigure(serve::config(&settings)).map_err(|error| error.to_string())?;
     let ended = relay.govern(server, settings.access.clone()).map_err(|error| error.to_string())?;
     if ended > 0 {
-        info!("{ended} memberships ended, which rules and keys do not allow any longer");
+        info!("memberships that ended, since rules and keys do not allow them any longer: {ended}");
     }
     // Lines of a level that is wanted no longer are not wanted any more, those about this reload included.
     logging::set_filter(settings.log.as_deref());
@@ -59,6 +64,10 @@ fn take(server: &mut Server, relay: &Relay, running: &Settings, sources: &Source
     let are_other_operators = settings.admin_tokens != running.admin_tokens;
     now.retain(|flag| !flag.name.starts_with("publish-token") && flag.name != "admin-token-file");
     let mut told = names(&now);
+    if settings.access.rules() != running.access.rules() {
+        told.push("rules".to_owned());
+    }
+    told.extend(of_keys(&keys(&settings.access), &keys(&running.access)));
     for (_, name) in
         [(are_other_tokens, "publish tokens"), (are_other_operators, "admin tokens")].iter().filter(|it| it.0)
     {
@@ -75,6 +84,50 @@ fn take(server: &mut Server, relay: &Relay, running: &Settings, sources: &Source
     Ok(settings)
 }
 
+fn keys(access: &Access) -> Keys {
+    access.verifier().map(|verifier| verifier.keys().clone()).unwrap_or_default()
+}
+
+/// What has become of keys; None if nothing has.
+fn of_keys(now: &Keys, before: &Keys) -> Option<String> {
+    let added: Vec<&str> = now.missing_in(before).map(Key::id).collect();
+    let removed: Vec<&str> = before.missing_in(now).map(Key::id).collect();
+    let here = added.iter().map(|id| (*id, if removed.contains(id) { "changed" } else { "added" }));
+    let gone = removed.iter().filter(|id| !added.contains(id)).map(|id| (*id, "removed"));
+    let all: Vec<String> = here.chain(gone).map(|(id, what)| format!("{} {what}", named_key(id))).collect();
+    match all.len() {
+        0 => None,
+        1..=MOST_NAMED => Some(format!("keys ({})", all.join(", "))),
+        count => Some(format!("keys ({count} of them)")),
+    }
+}
+
 fn names(flags: &[&Flag]) -> Vec<String> {
     flags.iter().map(|flag| format!("--{}", flag.name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_become_of_keys() {
+        let of = |(id, byte): (&str, u8)| Key::hs256(id, &[byte; 32]).unwrap();
+        let keys = |all: &[(&str, u8)]| Keys::new(all.iter().copied().map(of).collect()).unwrap();
+        let ids: Vec<String> = (0..9).map(|at| format!("k{at}")).collect();
+        let many: Vec<(&str, u8)> = ids.iter().map(|id| (id.as_str(), 1)).collect();
+        type Named<'a> = &'a [(&'a str, u8)];
+        let table: [(Named, Named, Option<&str>); 7] = [
+            (&[("a", 1)], &[("a", 1)], None),
+            (&[("a", 1), ("url", 2)], &[("a", 1)], Some("keys (url added)")),
+            (&[], &[("a", 1)], Some("keys (a removed)")),
+            (&[("a", 2), ("b c", 3)], &[("a", 1), ("x", 1)], Some("keys (a changed, \"b c\" added, x removed)")),
+            (&[("", 2)], &[("", 1)], Some("keys (one without id changed)")),
+            (&many, &[], Some("keys (9 of them)")),
+            (&many[..8], &many, Some("keys (k8 removed)")),
+        ];
+        for (now, before, expected) in table {
+            assert_eq!(of_keys(&keys(now), &keys(before)).as_deref(), expected);
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::fs::File as OpenFile;
 use std::io::Read;
 
 use slotcast::access::Access;
-use slotcast::access::keys::{Algorithm, Key, Keys, Usage};
+use slotcast::access::keys::{Algorithm, Key, KeyError, Keys, Usage};
 use slotcast::access::pattern::Pattern;
 use slotcast::access::rule::{Presence, Rule, Rules, Who};
 use slotcast::access::verifier::{Ages, Verifier};
@@ -42,7 +42,8 @@ const OF_KEYS: [&str; 8] = ["id", "alg", "file", "jwks", "issuer", "audience", "
 #[derive(Default)]
 pub struct Said {
     rules: Option<Rules>,
-    keys: Vec<Key>,
+    /// Each with the place that it comes from, as a message begins with it.
+    keys: Vec<(Key, String)>,
     /// The files that keys were read from.
     pub key_files: Vec<String>,
 }
@@ -59,7 +60,11 @@ impl Said {
         }
         if let Some(first) = file.channels.first() {
             let rules = file.channels.iter().map(|table| rule(file, table)).collect::<Result<_, _>>()?;
-            said.rules = Some(Rules::new(rules).map_err(|error| file.error(first.at, &error.to_string()))?);
+            let rules = Rules::new(rules).map_err(|error| {
+                let culprit = error.number().checked_sub(1).and_then(|at| file.channels.get(at)).unwrap_or(first);
+                file.error(culprit.at, &error.to_string())
+            });
+            said.rules = Some(rules?);
         }
         Ok(said)
     }
@@ -71,7 +76,8 @@ impl Said {
     pub fn read_key_files(&mut self, source: &str, names: &[String]) -> Result<(), String> {
         for name in names {
             let key = read_bytes(name).and_then(|secret| Key::hs256("", &secret).map_err(|error| error.to_string()));
-            self.keys.push(key.map_err(|error| format!("{source}: {name:?}: {error}"))?);
+            let place = format!("{source}: {name:?}");
+            self.keys.push((key.map_err(|error| format!("{place}: {error}"))?, place));
             self.key_files.push(name.clone());
         }
         Ok(())
@@ -88,8 +94,13 @@ impl Said {
     /// One line, if keys contradict each other, or a rule that names users.
     pub fn access(self, values: &Values) -> Result<Access, String> {
         let ages = Ages { leeway: values.token_leeway, max_token_age: values.max_token_age };
-        let keys = Keys::new(self.keys).map_err(|error| error.to_string())?;
-        let access = Access::by_rules(self.rules, Verifier::new(keys, ages)).map_err(|error| error.to_string())?;
+        let (keys, places): (Vec<Key>, Vec<String>) = self.keys.into_iter().unzip();
+        let with_place = |error: KeyError| {
+            let place = error.number().and_then(|number| places.get(number.checked_sub(1)?));
+            place.map_or_else(|| error.to_string(), |place| format!("{place}: {error}"))
+        };
+        let keys = Keys::new(keys).map_err(with_place)?;
+        let access = Access::by_rules(self.rules, Verifier::new(keys, ages)).map_err(with_place)?;
         Ok(access.cookie(values.token_cookie.as_deref()))
     }
 
@@ -131,7 +142,7 @@ impl Said {
             let key = issuer.map_or_else(|| Ok(key.clone()), |issuer| key.clone().issuer(issuer));
             let key = key.and_then(|key| audience.map_or_else(|| Ok(key.clone()), |text| key.clone().audience(text)));
             let key = key.and_then(|key| key.user_prefix(prefix.unwrap_or_default())).and_then(|key| key.usage(usage));
-            self.keys.push(key.map_err(|why| error(&why))?);
+            self.keys.push((key.map_err(|why| error(&why))?, file.place(table.at)));
         }
         Ok(())
     }

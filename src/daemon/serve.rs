@@ -106,10 +106,19 @@ fn announce(settings: &Settings, server: &Server) {
         info!("listening on {url}{hint}");
     }
     for url in urls(&settings.admin_listen, &server.admin_addrs()) {
-        info!("listening for operators on {url}/-/channels and {url}/-/metrics");
+        info!("listening for operators on {}", for_operators(&url, !settings.admin_tokens.is_empty()));
     }
     for warning in exposures(settings) {
         warn!("{warning}");
+    }
+}
+
+/// What operators find at a listener of theirs.
+fn for_operators(url: &str, can_revoke: bool) -> String {
+    if can_revoke {
+        format!("{url}/-/channels, {url}/-/metrics and {url}/-/revoke")
+    } else {
+        format!("{url}/-/channels and {url}/-/metrics")
     }
 }
 

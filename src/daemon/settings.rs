@@ -219,6 +219,7 @@ impl Sources {
         if access.has_rules() && !admin_tokens.is_empty() && values.revocations_file.is_none() {
             warnings.push("a restart forgets whose tokens were revoked; see --revocations-file".to_owned());
         }
+        warnings.extend(shared_secret(&access));
         let access = access.admin_tokens(admin_tokens.clone());
         warnings.extend(exposed_files(file.as_ref(), &token_files));
         let files = file.iter().map(file::File::shown).chain(token_files).collect();
@@ -287,6 +288,22 @@ fn access(
     }
     let key_files = said.key_files.clone();
     Ok((said.access(values)?, key_files))
+}
+
+/// A warning if tokens and URLs are signed with one secret: who has it for one of them could sign the other, too.
+fn shared_secret(access: &Access) -> Option<String> {
+    let (token, url) = access.verifier()?.keys().with_one_secret()?;
+    let (token, url) = (named_key(token.id()), named_key(url.id()));
+    Some(format!("keys with the same secret: {token}, which is for tokens, and {url}, which is for URLs; use two"))
+}
+
+/// A key by its id, as a line of the log names it.
+pub fn named_key(id: &str) -> String {
+    match id {
+        "" => "one without id".to_owned(),
+        _ if id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) => id.to_owned(),
+        _ => format!("{id:?}"),
+    }
 }
 
 /// A warning for each file that others may write to, or that has a secret and that others may read.

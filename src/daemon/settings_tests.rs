@@ -462,7 +462,7 @@ fn what_is_wrong_in_a_file_is_told_with_its_place() {
         (
             "[[channel]]\nmatch='/**'\nsubscribe='anyone'\npublish='anyone'\n[[channel]]\nmatch='/a'\n\
           subscribe='anyone'\npublish='anyone'",
-            "1:1",
+            "5:1",
             "the rule for /a can never be reached",
         ),
         ("[[channel]]\nmatch='/a'\nsubscribe='user'\npublish='anyone'", "1:1", "the rule for /a "),
@@ -497,6 +497,17 @@ fn what_is_wrong_in_a_file_is_told_with_its_place() {
         assert!(!line.contains("s3cr"), "{line}");
     }
     // What flags and file say together is judged together.
+    let secret = TextFile::new("twice", "a secret of at least thirty-two bytes");
+    let key = |more: &str| format!("[[key]]\nid = 'k'\nalg = 'HS256'\nfile = {:?}\n{more}", secret.path());
+    let user = "[[channel]]\nmatch='/{user}'\nsubscribe='user'\npublish='user'\n";
+    for (text, said) in [
+        (format!("{}\n{}", key(""), key("")), ":6:1: the key k is there twice"),
+        (format!("{user}{}{}", key(""), key("issuer = 'i'")), ":9:1: the key k needs a user-prefix"),
+    ] {
+        let file = TextFile::new("keys", &text);
+        let line = refusal(&format!("--config {}", file.path()), &[]);
+        assert!(line.starts_with(&format!("{}{said}", file.path())), "{line}");
+    }
     let file = TextFile::new("together", "max-outbound = '1MiB'");
     let line = refusal(&format!("--max-message 1m --config {}", file.path()), &[]);
     assert!(line.starts_with("--max-outbound is 1 MiB, but must be at least 8 x --max-message"), "{line}");
@@ -553,6 +564,26 @@ fn files_that_are_open_to_others_warn() {
         let warnings = settings(&format!("--config {}", file.path()), &[]).warnings;
         assert_eq!(warnings.len(), usize::from(said.is_some()), "{mode:o}: {warnings:?}");
         assert!(warnings.iter().all(|line| line.contains(of.path()) && line.contains(said.unwrap())), "{warnings:?}");
+    }
+}
+
+#[test]
+fn a_secret_for_tokens_and_urls_warns() {
+    let secrets = ["one", "two"].map(|name| TextFile::new(name, format!("{name}: a secret of at least 32 bytes")));
+    let key = |id: &str, of: &TextFile, more: &str| {
+        format!("[[key]]\nid = {id:?}\nalg = 'HS256'\nfile = {:?}\n{more}\n", of.path())
+    };
+    let [one, two] = &secrets;
+    for (text, said) in [
+        (key("k", one, "") + &key("u", two, "use = 'url'"), vec![]),
+        (key("k", one, "") + &key("l", one, "issuer = 'i'"), vec![]),
+        (
+            key("k", two, "") + &key("u", one, "use = 'url'") + &key("l m", one, ""),
+            vec!["keys with the same secret: \"l m\", which is for tokens, and u, which is for URLs; use two"],
+        ),
+    ] {
+        let file = TextFile::new("secrets", &text);
+        assert_eq!(settings(&format!("--config {}", file.path()), &[]).warnings, said, "{text}");
     }
 }
 

@@ -115,23 +115,21 @@ impl Relay {
     /// Tells, in the words of the door, why an intent is not carried out.
     pub(super) fn deny(&self, server: &mut Server, intent: Intent, denied: Denied) {
         match intent {
-            Intent::Join { handshake, .. } => {
+            Intent::Join { handshake, channel, .. } => {
                 server.log_throttled(Level::Warn, || {
                     let path = escape_for_log(handshake.path().as_bytes());
-                    format!("refused ws {path} from {}: {denied}", handshake.peer())
+                    let why = self.why(&denied, Right::Subscribe, &channel);
+                    format!("refused ws {path} from {}: {why}", handshake.peer())
                 });
                 server.refuse(handshake, denied.refusal);
             }
-            Intent::Publish { door: Door::Http(exchange), .. }
-            | Intent::Follow { exchange, .. }
-            | Intent::Read { exchange, .. }
-            | Intent::Revoke(exchange) => {
-                server.log_throttled(Level::Warn, || {
-                    let path = escape_for_log(exchange.path().as_bytes());
-                    format!("refused {} {path} from {}: {denied}", exchange.request().method(), exchange.peer())
-                });
-                server.respond(exchange, Response::problem(&denied.refusal));
+            Intent::Publish { door: Door::Http(exchange), channel, .. } => {
+                refuse(server, exchange, &denied, || self.why(&denied, Right::Publish, &channel));
             }
+            Intent::Follow { exchange, channel, .. } | Intent::Read { exchange, channel, .. } => {
+                refuse(server, exchange, &denied, || self.why(&denied, Right::Subscribe, &channel));
+            }
+            Intent::Revoke(exchange) => refuse(server, exchange, &denied, || denied.to_string()),
             Intent::Publish { door: Door::WebSocket(id), .. } => {
                 let what = match denied.refusal.code {
                     "unauthorized" => "show the publish token as you connect, with ?token=TOKEN",
@@ -150,6 +148,19 @@ impl Relay {
             // Nothing else is ever denied.
             intent => self.veto(server, intent, denied.refusal),
         }
+    }
+
+    /// Why, for the log of the operator: where rules forbid it, which one does.
+    fn why(&self, denied: &Denied, right: Right, channel: &str) -> String {
+        let access = self.access();
+        if denied.refusal.code != "forbidden" || !access.has_rules() {
+            return denied.to_string();
+        }
+        let Some((number, rule)) = access.numbered_rule_of(channel) else {
+            return format!("{denied}: no rule fits {}", escape_for_log(channel.as_bytes()));
+        };
+        let pattern = escape_for_log(rule.matches.as_str().as_bytes());
+        format!("{denied} by rule {number} ({pattern}): {} = {:?}", right.as_str(), rule.who(right).as_str())
     }
 
     /// Whether a GET of a channel would be refused, and why.
@@ -293,6 +304,15 @@ impl Relay {
     fn settings_of(&self, channel: &ChannelName) -> RuleSettings {
         self.access().rule_of(channel).map(|rule| rule.settings).unwrap_or_default()
     }
+}
+
+/// Refuses a request. Why, the log of the operator is told, and not the peer.
+fn refuse(server: &mut Server, exchange: Exchange, denied: &Denied, why: impl FnOnce() -> String) {
+    server.log_throttled(Level::Warn, || {
+        let path = escape_for_log(exchange.path().as_bytes());
+        format!("refused {} {path} from {}: {}", exchange.request().method(), exchange.peer(), why())
+    });
+    server.respond(exchange, Response::problem(&denied.refusal));
 }
 
 /// Ends a connection that may not go on, or answers its request that waits. Returns false if it does neither.
