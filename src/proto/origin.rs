@@ -128,7 +128,7 @@ impl OriginRules {
     /// A request without `Origin` is allowed unless a browser says in `Sec-Fetch-Site` that a page of another site,
     /// or of another origin of the same site, made it: `fetch` with `no-cors`, an image, a script, a frame, a
     /// prefetch. Such a page could ask for anything that GET does, and nobody would know who it was. It may only lead
-    /// the user here, by a link ([`is_link`]), and load what is for other sites.
+    /// the user here, by a link (`is_link`), and load what is for other sites.
     ///
     /// On loopback listeners the host of the request must be an address, a loopback name or listed. A request without
     /// `Host` (HTTP/1.0) passes: no browser sends one, and only browsers can be rebound.
