@@ -146,7 +146,7 @@ const tests = {
     assert.equal(await asked("/users/42/inbox", await token(strange, { header })), INVALID);
   },
 
-  async "keys change at a signal, and nobody who is there notices"() {
+  async "keys change at a signal, and only those of a key that goes notice"() {
     const next = await made("r2", "RS256");
     const [old, newer] = [await token(rsa), await token(next)];
     const ann = socket("/users/42/inbox", old);
@@ -155,13 +155,18 @@ const tests = {
     // Both at a time, as providers do.
     assert.match(await rotate(...keys, next), /reloaded/);
     assert.deepEqual([await asked("/users/42/inbox", newer), await asked("/users/42/inbox", old)], ["200", "200"]);
-    // The old one is taken away: no token of it gets in any more, not even one that was verified before.
+    const bob = socket("/users/42/inbox", newer);
+    await bob.settled();
+    // The old one is taken away: no token of it gets in any more, not even one that was verified before, and what it
+    // has let in ends. All others stay.
     await rotate(next);
     assert.deepEqual([await asked("/users/42/inbox", newer), await asked("/users/42/inbox", old)], ["200", INVALID]);
+    await until("the end", () => ann.closed);
+    assert.match(String(ann.closed), /token_invalid/);
     assert.equal(await asked("/users/42/inbox", newer, "POST"), "200");
-    await until("the message", () => ann.told.some((it) => it.type === "message"));
-    assert.equal(ann.closed, undefined);
-    ann.close();
+    await until("the message", () => bob.told.some((it) => it.type === "message"));
+    assert.equal(bob.closed, undefined);
+    bob.close();
     // A file that is no key set changes nothing.
     assert.match(await rotate("not a key"), /not reloaded/);
     assert.equal(await asked("/users/42/inbox", newer), "200");
