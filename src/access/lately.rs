@@ -3,7 +3,8 @@
 
 use super::grants::Grants;
 
-/// How many are remembered. One that takes the place of another is judged anew, which is no more than it was.
+/// How many are remembered, each in a place that all connections share whose numbers are alike modulo this. One that takes
+/// the place of another is judged anew. What was allowed to a connection that has ended stays until then.
 const REMEMBERED: usize = 1024;
 
 /// What was allowed lately. It is right as long as neither the rules nor who is revoked changes; then it is to be

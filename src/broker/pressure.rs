@@ -94,8 +94,8 @@ impl Broker {
         let is_over = self.is_over(slot);
         let Some((hot, cold)) = self.slots.get(slot) else { return false };
         let is_latest = |key| self.channels.slow_consumer(key, &self.limits) == SlowConsumer::Latest;
-        (is_over || hot.outbound.ranges().nth(MOST_SEARCHED).is_none())
-            && cold.memberships.as_slice().iter().any(|membership| is_latest(membership.channel))
+        cold.memberships.as_slice().iter().any(|membership| is_latest(membership.channel))
+            && (is_over || hot.outbound.ranges().nth(MOST_SEARCHED).is_none())
     }
 
     /// Drops unsent messages of channels that keep only the newest, but for the newest of each.
@@ -198,11 +198,8 @@ impl Broker {
 
     /// Bytes that a blocked connection may have unsent before it is noted.
     pub(super) fn tolerated(&self) -> u64 {
-        match self.limits.slow_consumer {
-            _ if self.channels.may_keep_latest() => 0,
-            SlowConsumer::Latest => 0,
-            SlowConsumer::Close | SlowConsumer::DropOldest => self.limits.max_outbound as u64,
-        }
+        let latest = self.limits.slow_consumer == SlowConsumer::Latest || self.channels.may_keep_latest();
+        if latest { 0 } else { self.limits.max_outbound as u64 }
     }
 
     /// Notes that the kernel took less than was offered. Only progress gives the peer more time.

@@ -177,7 +177,11 @@ impl Broker {
     /// # Errors
     /// If it would keep more, or longer, than the limits of all channels allow for.
     pub fn configure(&mut self, channel: &str, settings: ChannelSettings) -> Result<(), LimitsError> {
-        self.channels.configure(channel, settings, self.timers.milliseconds(), &self.limits)
+        self.channels.configure(channel, settings, self.timers.milliseconds(), &self.limits)?;
+        if settings.slow_consumer.is_some() {
+            self.judge_backlogs();
+        }
+        Ok(())
     }
 
     /// Sets what channels keep whose names begin with `prefix`, and that have no settings of their own.

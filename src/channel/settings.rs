@@ -202,7 +202,6 @@ impl Settings {
     /// Sets what the channel of that name keeps. The default settings take that back.
     pub(super) fn set(&mut self, name: &str, settings: ChannelSettings, limits: &Limits) -> Result<(), LimitsError> {
         settings.validate(limits)?;
-        self.by_name_policies.note(&settings);
         if settings == ChannelSettings::default() {
             self.by_name.remove(name);
         } else if self.by_name.len() < MAX_SETTINGS || self.by_name.contains_key(name) {
@@ -212,6 +211,7 @@ impl Settings {
                 "{MAX_SETTINGS} channels have settings of their own, and no more can; use a prefix"
             )));
         }
+        self.by_name_policies.note(&settings);
         self.note();
         Ok(())
     }
@@ -225,7 +225,6 @@ impl Settings {
         limits: &Limits,
     ) -> Result<(), LimitsError> {
         settings.validate(limits)?;
-        self.by_name_policies.note(&settings);
         self.by_prefix.retain(|(other, _)| **other != *prefix);
         if settings != ChannelSettings::default() {
             if self.by_prefix.len() >= MAX_PREFIXES {
@@ -234,6 +233,7 @@ impl Settings {
             let place = self.by_prefix.partition_point(|(other, _)| other.len() >= prefix.len());
             self.by_prefix.insert(place, (prefix.into(), settings));
         }
+        self.by_name_policies.note(&settings);
         self.note();
         Ok(())
     }

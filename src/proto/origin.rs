@@ -166,11 +166,7 @@ impl OriginRules {
         }
         let Some(origin) = Origin::parse(sent) else { return Some("null".to_owned()) };
         let same = target.is_some_and(|target| origin.is_at(target));
-        let serialized = origin.serialize();
-        match self.origins.iter().find(|listed| **listed == serialized) {
-            Some(listed) => Some(listed.clone()),
-            None => (!same).then_some(serialized),
-        }
+        Some(origin.serialize()).filter(|origin| !same || self.origins.contains(origin))
     }
 
     /// Whether the page that makes a request is of a listed origin whose cookies count: not `null`, no file, and none that

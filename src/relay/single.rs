@@ -77,7 +77,8 @@ impl Relay {
             return false;
         };
         let by_rule = |home: &Arc<str>| self.access().rule_of(home).and_then(|rule| rule.single_channel);
-        server.grants(*id).is_signed_url() || home(server, *id).and_then(by_rule).unwrap_or(self.single_channel)
+        let home = home(server, *id).filter(|_| self.rights.confines());
+        server.grants(*id).is_signed_url() || home.and_then(by_rule).unwrap_or(self.single_channel)
     }
 
     /// Remembers the channel of a connection that may be about to leave it: it may come back to this one only.
